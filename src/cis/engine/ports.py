@@ -1,0 +1,149 @@
+"""What the engine needs of the layers above it: skills, processes, clocks, files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from cis.model.dag import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A process that does a task's work: arguments, more environment, what it reads from standard input."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    stdin: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildDag:
+    """A DAG as a task: a document to be run, or the id of a stored one."""
+
+    document: Mapping[str, Json] | None = None
+    dag_id: str | None = None
+
+
+class Skill(Protocol):
+    """A kind of task: turns parameters into a process (or a DAG) and checks them beforehand.
+
+    ``triggers`` is what starts it: ``("task",)`` for most. ``literal_params`` names the parameters that a
+    shell will interpret, in which ``${tasks.…}`` is therefore refused.
+    """
+
+    name: str
+    description: str
+    triggers: tuple[str, ...]
+    literal_params: frozenset[str]
+
+    def check(self, params: Mapping[str, Json]) -> Sequence[tuple[str, str]]:
+        """Return each fault of *params* as (parameter, what is wrong and the mend); none when they are fine.
+
+        A value that is a string with ``${tasks.…}`` in it is not known yet: let it pass.
+        """
+        ...
+
+    def plan(self, params: Mapping[str, Json]) -> Command | ChildDag:
+        """Return what to run for *params*, which ``check`` passed and whose references are filled in.
+
+        Raises:
+            LaunchError: a filled-in value makes no sense.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkillInfo:
+    """A skill as lists show it: its name, what it does, the package that brings it, its triggers."""
+
+    name: str
+    description: str
+    source: str
+    triggers: tuple[str, ...]
+
+
+class SkillBook(Protocol):
+    """The skills that this node has."""
+
+    def get(self, name: str) -> Skill:
+        """Return a skill. Raises NotFoundError, which names the nearest one."""
+        ...
+
+    def infos(self) -> Sequence[SkillInfo]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """All that an executor needs to start one attempt.
+
+    ``stdout`` and ``stderr`` are the files that the process writes to by itself; the executor makes
+    them, mode 0600. ``cwd`` exists or the start fails.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: Path
+    stdin: bytes
+    stdout: Path
+    stderr: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a process ended. ``exit_code`` is negative, -N, when signal N ended it (as ``subprocess`` has it).
+
+    ``stdout_bytes`` counts what was written, also what a cap cut away; the tails are decoded with replacement.
+    """
+
+    handle: int
+    exit_code: int
+    stdout_tail: str = ""
+    stderr_tail: str = ""
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+
+
+class Executor(Protocol):
+    """Where a task's process runs. Not thread-safe; one for each worker loop."""
+
+    def start(self, launch: Launch) -> int:
+        """Start a process in a process group of its own, and return its handle, the pid here.
+
+        Raises:
+            LaunchError: it cannot be started: no such directory, program, or permission.
+        """
+        ...
+
+    def identity(self, handle: int) -> str | None:
+        """Return what tells this process from a later one with the same pid: its start time."""
+        ...
+
+    def wait(self, timeout_s: float) -> Sequence[Exit]:
+        """Wait until a process ends, a watched descriptor is readable or *timeout_s* is over.
+
+        Returns at once what has ended, with at least one check of every process.
+        """
+        ...
+
+    def watch(self, descriptor: int) -> None:
+        """Return from ``wait`` when *descriptor* becomes readable, too; the caller drains it."""
+        ...
+
+    def end(self, handle: int, *, force: bool) -> None:
+        """Send TERM, or KILL with *force*, to the whole process group; no error when it is gone."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class OrphanKiller(Protocol):
+    """Ends what a dead worker's attempt left behind."""
+
+    def __call__(self, *, pid: int | None, pid_started: str | None, marks: Mapping[str, str]) -> None:
+        """Kill the process group *pid* if it is still the process that started then, and any process whose
+        environment carries all *marks* (where the platform can tell). Returns when they are gone.
+        """
+        ...

@@ -1,0 +1,25 @@
+"""Identifiers: the one form that DAGs, tasks, scopes, nodes and runs share."""
+
+from __future__ import annotations
+
+import re
+
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+MAX_ID_LENGTH = 128
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def id_fault(text: str) -> str | None:
+    """Return why *text* is no identifier, or None when it is one.
+
+    An identifier becomes part of file names, so ``..`` is refused as well.
+    """
+    if not text:
+        return "is empty; use letters, digits, '.', '_' and '-'"
+    if len(text) > MAX_ID_LENGTH:
+        return f"has {len(text)} characters; {MAX_ID_LENGTH} at most"
+    if ".." in text:
+        return f"{text!r} contains '..'"
+    if not _ID.fullmatch(text):
+        return f"{text!r} is not an id; use letters, digits, '.', '_' and '-', a letter or digit first"
+    return None

@@ -1,0 +1,257 @@
+"""The store as the engine sees it: one port, an adapter for each database.
+
+Rules that hold for every adapter, and that ``tests/contract`` checks:
+
+- Every method that writes must be called inside ``transaction()``; that is one durable unit (a power cut after
+  it returned loses nothing), and takes the write lock when it begins, so what is read inside it stays true.
+- Reads outside a transaction see the last committed state.
+- ``change_run``, ``change_task`` and ``finish_attempt`` change a row only at the version (or state) that the
+  caller read; otherwise they raise ``StaleVersionError`` and change nothing. They check the arrow as well.
+- An object is for one thread; every thread opens its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from cis.model.dag import DagSpec
+from cis.model.states import AttemptState
+from cis.store.records import (
+    AttemptRecord,
+    AuditRecord,
+    DefinitionRecord,
+    EventRecord,
+    Page,
+    QueueDemand,
+    QueueItem,
+    RunChange,
+    RunFilter,
+    RunRecord,
+    TaskRecord,
+    TokenRecord,
+    WorkerRecord,
+    WorkerState,
+)
+
+
+class DefinitionStore(Protocol):
+    """DAG documents, one row a version."""
+
+    def put_definition(self, definition: DefinitionRecord, document_json: str) -> int:
+        """Store a document unless that version is there; return its ``definition_id`` (the one given is ignored)."""
+        ...
+
+    def save_definition(self, definition_id: int, *, now_us: int) -> None:
+        """Mark a version as the stored one of its DAG, in place of any other."""
+        ...
+
+    def definition(self, dag_id: str) -> DefinitionRecord | None:
+        """Return the stored version of a DAG, or else its newest."""
+        ...
+
+    def definition_by_id(self, definition_id: int) -> DefinitionRecord | None: ...
+
+    def document(self, definition_id: int) -> str:
+        """Return a version's document as JSON text.
+
+        Raises:
+            NotFoundError: no such version.
+        """
+        ...
+
+    def definitions(self, *, limit: int, cursor: str | None = None, saved_only: bool = False) -> Page[DefinitionRecord]:
+        """Return one row a DAG (as ``definition`` picks it), by ``dag_id``."""
+        ...
+
+
+class RunStore(Protocol):
+    """Runs, their tasks and their attempts."""
+
+    def insert_run(self, run: RunRecord, tasks: Iterable[TaskRecord]) -> None: ...
+
+    def run(self, run_id: str) -> RunRecord | None: ...
+
+    def run_by_key(self, idempotency_key: str) -> RunRecord | None: ...
+
+    def latest_run(self, dag_id: str) -> RunRecord | None: ...
+
+    def runs(self, where: RunFilter, *, limit: int, cursor: str | None = None) -> Page[RunRecord]:
+        """Return runs, newest first.
+
+        Raises:
+            UsageError: *cursor* is none that this method returned.
+        """
+        ...
+
+    def unfinished_run_elsewhere(self, worker_id: str, target_node: str) -> RunRecord | None:
+        """Return a run, not final, that asks for the worker on another target node by name."""
+        ...
+
+    def child_runs(self, parent_run_id: str) -> Sequence[RunRecord]: ...
+
+    def change_run(self, run: RunRecord, change: RunChange) -> RunRecord:
+        """Apply *change* to the run as it was read, and return it as it is now."""
+        ...
+
+    def tasks(self, run_id: str) -> Sequence[TaskRecord]:
+        """Return a run's tasks in the order of the document."""
+        ...
+
+    def task(self, run_id: str, task_id: str) -> TaskRecord | None: ...
+
+    def change_tasks(self, old_and_new: Iterable[tuple[TaskRecord, TaskRecord]]) -> None:
+        """Replace tasks as they were read by what they become; versions grow by one in the store.
+
+        The ``version`` of the new record is ignored (it is the old one's plus one).
+        """
+        ...
+
+    def start_attempts(self, attempts: Iterable[AttemptRecord]) -> None: ...
+
+    def set_pids(self, attempts: Iterable[AttemptRecord]) -> None:
+        """Store ``pid`` and ``pid_started`` of running attempts."""
+        ...
+
+    def finish_attempts(self, attempts: Iterable[AttemptRecord]) -> None:
+        """Store the ends of attempts that are running in the store."""
+        ...
+
+    def attempts(
+        self, run_id: str, *, task_id: str | None = None, attempt: int | None = None
+    ) -> Sequence[AttemptRecord]:
+        """Return a run's attempts by start time, then task number, then attempt."""
+        ...
+
+    def attempts_in_state(self, worker_id: str, state: AttemptState) -> Sequence[AttemptRecord]:
+        """Return attempts of one worker id (an index serves this for ``running``)."""
+        ...
+
+
+class QueueStore(Protocol):
+    """The queue between node and worker."""
+
+    def enqueue(self, node_id: str, item: QueueItem) -> None: ...
+
+    def queue_demand(self, node_id: str) -> Sequence[QueueDemand]:
+        """Return the worker ids with queued (not claimed) runs; the most urgent first, then the oldest."""
+        ...
+
+    def queued_count(self, node_id: str) -> int:
+        """Return how many rows wait unclaimed, for backpressure."""
+        ...
+
+    def queue_item(self, run_id: str) -> QueueItem | None: ...
+
+    def claim(
+        self, node_id: str, worker_id: str, *, epoch: int, limit: int, above: int | None = None
+    ) -> Sequence[QueueItem]:
+        """Take up to *limit* queued runs, higher priority first, then oldest.
+
+        With *above*, only runs of a higher priority than that number.
+        """
+        ...
+
+    def claimed(self, node_id: str, worker_id: str) -> Sequence[QueueItem]:
+        """Return the runs that some epoch of this worker holds."""
+        ...
+
+    def reclaim(self, node_id: str, worker_id: str, *, epoch: int) -> None:
+        """Move every claimed row of this worker to *epoch*."""
+        ...
+
+    def release(self, run_id: str) -> None:
+        """Put a claimed run back to queued; its place in the order is kept."""
+        ...
+
+    def dequeue(self, run_id: str) -> None:
+        """Delete the row of a run that is final."""
+        ...
+
+
+class WorkerStore(Protocol):
+    """Workers, their leases and epochs."""
+
+    def take_worker(self, worker: WorkerRecord) -> WorkerRecord:
+        """Register a process as its id's worker under the next epoch (the one given is ignored); return the row."""
+        ...
+
+    def check_epoch(self, node_id: str, worker_id: str, epoch: int) -> None:
+        """Raise FencedError unless *epoch* is the id's current one and it was not declared dead."""
+        ...
+
+    def beat(
+        self,
+        node_id: str,
+        worker_id: str,
+        *,
+        epoch: int,
+        status: WorkerState,
+        now_us: int,
+        lease_until_us: int,
+        runs_done: int,
+        current_run: str | None,
+    ) -> None:
+        """Record a heartbeat and renew the lease. Raises FencedError as ``check_epoch`` does."""
+        ...
+
+    def set_worker_status(
+        self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int
+    ) -> bool:
+        """Change the status if *epoch* still holds; return whether it did."""
+        ...
+
+    def worker(self, node_id: str, worker_id: str) -> WorkerRecord | None: ...
+
+    def workers(self, *, node_id: str | None = None, live_only: bool = False) -> Sequence[WorkerRecord]: ...
+
+
+class LogStore(Protocol):
+    """Events, tokens and the audit log."""
+
+    def append_events(self, events: Iterable[EventRecord]) -> None: ...
+
+    def events_after(self, seq: int, *, limit: int) -> Sequence[EventRecord]: ...
+
+    def last_event_seq(self) -> int: ...
+
+    def prune_events(self, *, keep: int) -> int:
+        """Delete all but the newest *keep* events; return how many went."""
+        ...
+
+    def put_token(self, token: TokenRecord) -> None: ...
+
+    def tokens(self) -> Sequence[TokenRecord]: ...
+
+    def token_by_sha256(self, sha256: str) -> TokenRecord | None: ...
+
+    def delete_token(self, name: str) -> bool: ...
+
+    def append_audit(self, entry: AuditRecord) -> None: ...
+
+    def audit(self, *, limit: int, before: int | None = None) -> Sequence[AuditRecord]: ...
+
+
+class Store(DefinitionStore, RunStore, QueueStore, WorkerStore, LogStore, Protocol):
+    """Everything that is kept, behind one transaction."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Begin, and commit when the block ends; roll back when it raises."""
+        ...
+
+    def savepoint(self) -> AbstractContextManager[None]:
+        """Inside a transaction: keep or undo one part of it alone, as the block ends or raises."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def spec_of(store: DefinitionStore, run: RunRecord) -> DagSpec:
+    """Return the DAG that *run* runs.
+
+    Raises:
+        PoisonRecordError: the stored document cannot be read.
+    """
+    return DagSpec.from_dict(json.loads(store.document(run.definition_id)))

@@ -1,0 +1,264 @@
+"""What the store hands out and takes in: one frozen record for each kind of row.
+
+Times are integers, microseconds since 1970-01-01 UTC (``…_us``); outputs are a mapping of strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from cis.model.dag import Json, Priority
+from cis.model.scope import Scope, ScopeSource
+from cis.model.states import AttemptState, RunState, TaskState
+
+
+T = TypeVar("T")
+
+
+class QueueState(StrEnum):
+    """Whether a worker holds a queued run; rows of ended runs are deleted."""
+
+    QUEUED = "queued"
+    CLAIMED = "claimed"
+
+
+class WorkerState(StrEnum):
+    """What a worker says of itself; ``dead`` is said by others, of one that vanished."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    STOPPED = "stopped"
+    DEAD = "dead"
+
+    @property
+    def live(self) -> bool:
+        """Whether a process is expected behind the row."""
+        return self not in (WorkerState.STOPPED, WorkerState.DEAD)
+
+
+class Delivery(StrEnum):
+    """How a run reached, or will reach, the node that executes it."""
+
+    LOCAL = "local"
+    PUSHED = "pushed"
+    QUEUED = "queued"
+    BROADCAST = "broadcast"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionRecord:
+    """One version of a DAG's document; every run names the version that it runs.
+
+    ``saved_at_us`` is set for the one version of a DAG that ``cis dag save`` stored last.
+    """
+
+    definition_id: int
+    dag_id: str
+    sha256: str
+    scope: Scope
+    target_node: str | None
+    priority: Priority
+    description: str
+    task_count: int
+    created_at_us: int
+    saved_at_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One run of a DAG. ``node_id`` accepted it; ``owner_node`` executes it."""
+
+    run_id: str
+    dag_id: str
+    definition_id: int
+    status: RunState
+    scope: Scope
+    scope_source: ScopeSource
+    worker_id: str
+    node_id: str
+    owner_node: str
+    target_node: str | None
+    priority: Priority
+    delivery: Delivery
+    task_count: int
+    created_at_us: int
+    version: int = 1
+    started_at_us: int | None = None
+    finished_at_us: int | None = None
+    cancel_requested: bool = False
+    error: str | None = None
+    idempotency_key: str | None = None
+    rerun_of: str | None = None
+    parent_run_id: str | None = None
+    parent_task_id: str | None = None
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunChange:
+    """New values for a run; a field that is None keeps the stored one."""
+
+    status: RunState | None = None
+    started_at_us: int | None = None
+    finished_at_us: int | None = None
+    cancel_requested: bool | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    """One task of a run. ``task_no`` is its place in the document, from 0.
+
+    ``attempts`` counts every attempt, ``failures`` those that used up ``max_retries``;
+    ``blocked_by`` is the task because of which it was skipped; ``retry_at_us`` is set while it waits
+    for a retry; ``child_run_id`` is the run of a DAG as a task.
+    """
+
+    run_id: str
+    task_no: int
+    task_id: str
+    status: TaskState = TaskState.PENDING
+    version: int = 1
+    attempts: int = 0
+    failures: int = 0
+    exit_code: int | None = None
+    started_at_us: int | None = None
+    finished_at_us: int | None = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    error: str | None = None
+    blocked_by: str | None = None
+    retry_at_us: int | None = None
+    child_run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """One attempt at a task: a row of ``task_executions``.
+
+    ``pid`` is also the process group; ``pid_started`` tells a reused pid apart (``cis.executors``).
+    The tails are the ends of the two log files, at most ``TAIL_BYTES`` each, decoded with
+    replacement; the byte counts are those of the whole output.
+    """
+
+    run_id: str
+    task_no: int
+    task_id: str
+    attempt: int
+    status: AttemptState
+    worker_id: str
+    epoch: int
+    started_at_us: int
+    finished_at_us: int | None = None
+    exit_code: int | None = None
+    pid: int | None = None
+    pid_started: str | None = None
+    error: str | None = None
+    stdout_tail: str = ""
+    stderr_tail: str = ""
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+
+
+TAIL_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueItem:
+    """A run that waits for its worker, or that its worker holds (``claimed``, under ``epoch``)."""
+
+    run_id: str
+    worker_id: str
+    dag_json: str
+    status: QueueState
+    priority: Priority
+    created_at_us: int
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueDemand:
+    """What one worker id has waiting: how much, how urgent at most, and since when."""
+
+    worker_id: str
+    scope: Scope
+    count: int
+    priority: Priority
+    oldest_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """One worker id on one node. ``epoch`` grows by one with each process that takes the id."""
+
+    worker_id: str
+    node_id: str
+    scope: Scope
+    status: WorkerState
+    pid: int
+    pid_started: str | None
+    epoch: int
+    slots: int
+    started_at_us: int
+    heartbeat_at_us: int
+    lease_until_us: int
+    runs_done: int = 0
+    current_run: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecord:
+    """One change of state, in the order of ``seq`` (0 until stored); the log is bounded."""
+
+    kind: str  # "run", "task" or "worker"
+    at_us: int
+    status: str
+    run_id: str | None = None
+    dag_id: str | None = None
+    task_id: str | None = None
+    worker_id: str | None = None
+    data: Mapping[str, Json] = field(default_factory=dict)
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """What a list of runs is narrowed to; None does not narrow."""
+
+    status: RunState | None = None
+    scope: Scope | None = None
+    node: str | None = None
+    dag_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list, and the cursor of the next one (None: this was the last)."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRecord:
+    """An API token besides the node's own; only its SHA-256 is kept."""
+
+    name: str
+    sha256: str
+    may: tuple[str, ...]
+    created_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """Who did what, when, from where."""
+
+    at_us: int
+    actor: str
+    action: str
+    subject: str
+    source: str
+    seq: int = 0
