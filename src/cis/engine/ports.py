@@ -147,3 +147,15 @@ class OrphanKiller(Protocol):
         environment carries all *marks* (where the platform can tell). Returns when they are gone.
         """
         ...
+
+
+class Bell(Protocol):
+    """Wakes a loop that waits: whoever rings it writes to a descriptor that the loop watches."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when somebody rings."""
+        ...
+
+    def drain(self) -> bool:
+        """Take all rings that came; return whether there was one."""
+        ...

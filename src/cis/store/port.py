@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from cis.errors import PoisonRecordError
 from cis.model.dag import DagSpec
 from cis.model.states import AttemptState
 from cis.store.records import (
@@ -73,6 +74,10 @@ class RunStore(Protocol):
     def insert_run(self, run: RunRecord, tasks: Iterable[TaskRecord]) -> None: ...
 
     def run(self, run_id: str) -> RunRecord | None: ...
+
+    def run_version(self, run_id: str) -> int | None:
+        """Return a run's version alone: a cheap way to see whether it changed."""
+        ...
 
     def run_by_key(self, idempotency_key: str) -> RunRecord | None: ...
 
@@ -248,10 +253,19 @@ class Store(DefinitionStore, RunStore, QueueStore, WorkerStore, LogStore, Protoc
     def close(self) -> None: ...
 
 
-def spec_of(store: DefinitionStore, run: RunRecord) -> DagSpec:
-    """Return the DAG that *run* runs.
+def stored_spec(store: DefinitionStore, definition_id: int) -> DagSpec:
+    """Return the DAG of one stored version.
 
     Raises:
         PoisonRecordError: the stored document cannot be read.
     """
-    return DagSpec.from_dict(json.loads(store.document(run.definition_id)))
+    return read_spec(store.document(definition_id))
+
+
+def read_spec(dag_json: str) -> DagSpec:
+    """Return the DAG that a stored text holds. Raises PoisonRecordError when it holds none."""
+    try:
+        plain = json.loads(dag_json)
+    except ValueError as error:
+        raise PoisonRecordError("a stored DAG", str(error)) from error
+    return DagSpec.from_dict(plain)

@@ -1,0 +1,93 @@
+"""Taking over what an earlier process of the same worker id left behind, and setting aside what is unreadable.
+
+Whoever takes a worker's id gets the next epoch, and with it every run that an older epoch held or that was put
+back into the queue when a dead worker was buried. A task whose
+start is on disk without an end is *lost* (unless its process is one of ours): its attempt is kept, marked so,
+and the task's ``on_lost`` decides what follows. The orphaned process was ended before (``OrphanKiller``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+
+from cis.engine.instant import Instant
+from cis.engine.notices import run_event, task_events
+from cis.engine.parts import Held
+from cis.engine.plan import RunPlan
+from cis.engine.site import Incarnation
+from cis.errors import PoisonRecordError
+from cis.model.states import AttemptState, RunState, TaskState
+from cis.store.port import Store, read_spec
+from cis.store.records import AttemptRecord, QueueItem, RunChange, RunRecord
+
+log = logging.getLogger(__name__)
+
+AttemptKey = tuple[str, int, int]
+LOST = "the worker died while it ran"
+
+
+def adopt(store: Store, me: Incarnation, held: Held, *, ours: AbstractSet[AttemptKey], now: Instant) -> None:
+    """Take over every run that the worker id holds; *ours* are attempts whose ends are still to come.
+
+    Raises:
+        FencedError: *me* is not the current epoch.
+    """
+    store.check_epoch(me.node_id, me.worker_id, me.epoch)
+    store.reclaim(me.node_id, me.worker_id, epoch=me.epoch)
+    for item in store.claimed(me.node_id, me.worker_id):
+        hold(store, held, item, ours=ours, now=now)
+
+
+def hold(store: Store, held: Held, item: QueueItem, *, ours: AbstractSet[AttemptKey], now: Instant) -> None:
+    """Make a claimed run one of *held*; one that cannot be read is failed and taken off the queue instead."""
+    run = store.run(item.run_id)
+    if run is None or run.status.final:
+        store.dequeue(item.run_id)
+        return
+    try:
+        plan = RunPlan(run, read_spec(item.dag_json), store.tasks(item.run_id), now=now)
+    except PoisonRecordError as error:
+        log.error("a run was set aside", extra={"run_id": item.run_id, "error": str(error)})
+        _fail_poisoned(store, run, error, now_us=now.wall_us)
+        return
+    for number in sorted(plan.running | plan.children.keys()):
+        attempt = _attempt(store, plan, number)
+        if number in plan.children and attempt is not None:
+            held.children[item.run_id, number] = attempt
+        elif attempt is None or _key(attempt) not in ours:
+            _lose(store, plan, number, attempt, now)
+    changes = plan.take_changes()
+    store.change_tasks(changes)
+    store.append_events(task_events(plan.run, changes, at_us=now.wall_us))
+    held.plans[item.run_id] = plan
+
+
+def _lose(store: Store, plan: RunPlan, number: int, attempt: AttemptRecord | None, now: Instant) -> None:
+    if attempt is not None and attempt.status is AttemptState.RUNNING:
+        finished_at_us = max(now.wall_us, attempt.started_at_us)
+        store.finish_attempts(
+            [replace(attempt, status=AttemptState.LOST, error=LOST, finished_at_us=finished_at_us)]
+        )
+    plan.end(number, AttemptState.LOST, now=now, jitter=0.0, error=LOST)
+
+
+def _attempt(store: Store, plan: RunPlan, number: int) -> AttemptRecord | None:
+    task = plan.tasks[number]
+    found = store.attempts(plan.run.run_id, task_id=task.task_id, attempt=task.attempts)
+    return found[0] if found else None
+
+
+def _key(attempt: AttemptRecord) -> AttemptKey:
+    return (attempt.run_id, attempt.task_no, attempt.attempt)
+
+
+def _fail_poisoned(store: Store, run: RunRecord, error: PoisonRecordError, *, now_us: int) -> None:
+    unfinished = [task for task in store.tasks(run.run_id) if not task.status.final]
+    store.change_tasks(
+        (task, replace(task, status=TaskState.CANCELLED, finished_at_us=now_us)) for task in unfinished
+    )
+    failed = store.change_run(run, RunChange(status=RunState.FAILED, finished_at_us=now_us, error=str(error)))
+    store.dequeue(run.run_id)
+    store.append_events([run_event(failed, at_us=now_us)])

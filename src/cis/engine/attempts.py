@@ -1,0 +1,122 @@
+"""One attempt at a task, prepared: its arguments, environment, directory and files.
+
+The environment is the few variables of the node that every task may see, then what the skill sets, the DAG's
+own, the task's, and last the ``CIS_…`` that say which attempt this is; nothing can override those.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cis.engine.logfiles import LogFiles
+from cis.engine.plan import RunPlan
+from cis.engine.ports import ChildDag, Command, Launch, SkillBook
+from cis.errors import CisError, LaunchError
+from cis.model.dag import Json, TaskSpec
+from cis.model.references import fill
+from cis.store.records import AttemptRecord
+
+PASSED_ON = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR")
+
+
+def base_environment(environ: Mapping[str, str], *, pass_env: Sequence[str]) -> dict[str, str]:
+    """Return what tasks see of the node's environment: the fixed few, ``LC_*``, and what settings name."""
+    names = {*PASSED_ON, *pass_env}
+    return {name: value for name, value in environ.items() if name in names or name.startswith("LC_")}
+
+
+def attempt_marks(run_id: str, task_id: str, attempt: int) -> dict[str, str]:
+    """Return the variables that tell an attempt's processes from all others."""
+    return {"CIS_RUN_ID": run_id, "CIS_TASK_ID": task_id, "CIS_ATTEMPT": str(attempt)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptMaker:
+    """Turns tasks into launches, for one worker. ``workdir`` is where tasks without a ``cwd`` run."""
+
+    skills: SkillBook
+    logfiles: LogFiles
+    base_env: Mapping[str, str]
+    node_id: str
+    worker_id: str
+    workdir: Path
+
+    def launch(self, plan: RunPlan, number: int, attempt: AttemptRecord) -> Launch:
+        """Return how to start *attempt*.
+
+        Raises:
+            LaunchError: an output that it refers to is missing, or its skill refuses.
+        """
+        task = plan.task_spec(number)
+        command = self._command(plan, task)
+        if isinstance(command, ChildDag):
+            raise LaunchError("a DAG as a task has no process")
+        files = self.logfiles.paths(attempt.run_id, number, attempt.attempt)
+        return Launch(
+            argv=command.argv,
+            env={
+                **self.base_env,
+                **command.env,
+                **plan.spec.env,
+                **self._filled_env(plan, task),
+                **attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt),
+                "CIS_DAG_ID": plan.run.dag_id,
+                "CIS_NODE_ID": self.node_id,
+                "CIS_WORKER_ID": self.worker_id,
+                "CIS_SCOPE": str(plan.run.scope),
+                "CIS_OUTPUT": str(files.outputs),
+            },
+            cwd=self.directory(plan, task),
+            stdin=command.stdin,
+            stdout=files.stdout,
+            stderr=files.stderr,
+        )
+
+    def child(self, plan: RunPlan, number: int) -> ChildDag:
+        """Return the DAG that a task is, its parameters filled in. Raises LaunchError."""
+        child = self._command(plan, plan.task_spec(number))
+        if not isinstance(child, ChildDag):
+            raise LaunchError(f"skill {plan.task_spec(number).skill!r} gave a process where a DAG was expected")
+        return child
+
+    def directory(self, plan: RunPlan, task: TaskSpec) -> Path:
+        """Return where the task runs: its ``cwd``, against the worker's own directory. Raises LaunchError."""
+        if task.cwd is None:
+            return self.workdir
+        return self.workdir / os.path.expanduser(_filled(task.cwd, plan))
+
+    def _command(self, plan: RunPlan, task: TaskSpec) -> Command | ChildDag:
+        try:
+            if task.skill is None:
+                return self.skills.get("shell").plan({"command": _argument(task)})
+            skill = self.skills.get(task.skill)
+            params = _filled(task.params, plan)
+            faults = skill.check(params)
+            if faults:
+                raise LaunchError("; ".join(f"params.{name}: {message}" for name, message in faults))
+            return skill.plan(params)
+        except CisError as error:
+            raise LaunchError(str(error)) from error
+
+    def _filled_env(self, plan: RunPlan, task: TaskSpec) -> Mapping[str, str]:
+        return {name: _filled(value, plan) for name, value in task.env.items()}
+
+
+def _argument(task: TaskSpec) -> Json:
+    return list(task.command) if isinstance(task.command, tuple) else task.command
+
+
+def _filled(value: Json, plan: RunPlan) -> Json:
+    """Return *value* with each ``${tasks.ID.outputs.NAME}`` replaced. Raises LaunchError when there is none."""
+
+    def lookup(task_id: str, name: str) -> str:
+        outputs = plan.outputs_of(task_id)
+        if name not in outputs:
+            has = ", ".join(sorted(outputs)) or "none"
+            raise LaunchError(f"task {task_id!r} has no output {name!r} (it has: {has})")
+        return outputs[name]
+
+    return fill(value, lookup)

@@ -1,0 +1,80 @@
+"""DAGs as tasks: each becomes a run of its own, which the task waits for without holding a slot.
+
+The child run is recorded in the same transaction as the task's start, so there is exactly one for an attempt.
+Its end is read from its row: whenever the parent's worker is woken, or once a second at the latest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from cis.engine.live import End
+from cis.engine.parts import LoopParts
+from cis.engine.plan import RunPlan
+from cis.engine.ports import ChildDag
+from cis.engine.submit import ParentRun, SubmitRequest, submit
+from cis.engine.workdir import anchored
+from cis.errors import CisError, NotFoundError, StoreError
+from cis.model.dag import DagSpec
+from cis.model.states import AttemptState, RunState
+from cis.store.port import Store, stored_spec
+from cis.store.records import AttemptRecord, RunRecord
+
+def start_child(parts: LoopParts, plan: RunPlan, child: ChildDag, *, task_id: str, directory: Path) -> RunRecord:
+    """Record the run of a DAG as a task, and return it; tasks without a ``cwd`` run in *directory*.
+
+    Raises:
+        CisError: the DAG is refused, as ``submit`` refuses it, or no stored one has that id. Nothing is recorded.
+    """
+    parent = ParentRun(run_id=plan.run.run_id, task_id=task_id, depth=plan.run.depth)
+    with parts.store.savepoint():
+        spec = anchored(_spec(parts, child), base=directory)
+        request = SubmitRequest(spec=spec, parent=parent)
+        return submit(parts.store, request, site=parts.site).run
+
+
+def ended_child(store: Store, attempt: AttemptRecord, child_run_id: str, *, now_us: int) -> End | None:
+    """Return the end of a DAG as a task, once its run is over; its exit status is 0 or 1."""
+    run = store.run(child_run_id)
+    if run is not None and not run.status.final:
+        return None
+    status, error = _verdict(run, child_run_id)
+    outputs = {}
+    if status is AttemptState.COMPLETED:
+        outputs = {"run_id": child_run_id}
+        for task in store.tasks(child_run_id):
+            outputs.update(task.outputs)
+    done = replace(
+        attempt,
+        status=status,
+        exit_code=0 if status is AttemptState.COMPLETED else 1,
+        finished_at_us=max(now_us, attempt.started_at_us),
+        error=error,
+    )
+    return End(attempt=done, outputs=outputs)
+
+
+def refusal(error: CisError) -> str:
+    """Return the text of a child's refusal; a failing store is no refusal and is raised again."""
+    if isinstance(error, StoreError):
+        raise error
+    return str(error)
+
+
+def _spec(parts: LoopParts, child: ChildDag) -> DagSpec:
+    if child.document is not None:
+        return parts.parse(child.document)
+    dag_id = child.dag_id or ""
+    definition = parts.store.definition(dag_id)
+    if definition is None:
+        raise NotFoundError("stored DAG", dag_id, hint="'cis dag save FILE' stores one")
+    return stored_spec(parts.store, definition.definition_id)
+
+
+def _verdict(run: RunRecord | None, child_run_id: str) -> tuple[AttemptState, str | None]:
+    if run is None:
+        return AttemptState.FAILED, f"its run {child_run_id} is gone"
+    if run.status is RunState.COMPLETED:
+        return AttemptState.COMPLETED, None
+    return AttemptState.FAILED, f"its run {child_run_id} {run.status}" + (f": {run.error}" if run.error else "")

@@ -1,0 +1,283 @@
+"""What one turn of a worker's loop decides and writes, inside its transaction.
+
+The order matters: control first, so that nothing starts of a run that was just paused; then new runs and ends, so
+that what they make ready can start in the same turn; then the starts; then what became of whole runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cis.engine.adoption import hold
+from cis.engine.children import ended_child, refusal, start_child
+from cis.engine.control import cancel_children
+from cis.engine.instant import Instant
+from cis.engine.live import End, Ending
+from cis.engine.notices import run_event, task_events
+from cis.engine.parts import Held, LoopLimits, LoopParts
+from cis.engine.plan import RunPlan
+from cis.engine.site import Incarnation
+from cis.errors import CisError, PoisonRecordError
+from cis.model.dag import Priority
+from cis.model.states import AttemptState, RunState
+from cis.store.records import AttemptRecord, RunChange, WorkerState
+
+MAX_ACTIVE_RUNS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """An attempt that is to be spawned once the transaction has committed."""
+
+    plan: RunPlan
+    attempt: AttemptRecord
+
+
+def decide(  # noqa: PLR0913 - the whole state of a turn comes in here, once
+    parts: LoopParts,
+    limits: LoopLimits,
+    me: Incarnation,
+    held: Held,
+    *,
+    ends: Sequence[End],
+    poll: bool,
+    now: Instant,
+) -> list[Start]:
+    """Take *ends*, look around if *poll*, write all that follows, and return what is to be spawned.
+
+    Raises:
+        FencedError: another epoch holds the worker's id.
+    """
+    parts.store.check_epoch(me.node_id, me.worker_id, me.epoch)
+    turn = _Turn(parts, limits, me, held, now)
+    if poll:
+        turn.look_at_control()
+        if not held.stopping:
+            turn.claim()
+        turn.look_at_children()
+    turn.record_ends(ends)
+    starts: list[Start] = []
+    if not held.stopping:
+        turn.release_retries()
+        turn.start_children()
+        starts = turn.choose_starts()
+    turn.write_tasks()
+    turn.end_runs()
+    turn.beat()
+    return starts
+
+
+class _Turn:
+    """The steps of ``decide``, over one worker's holdings at one moment."""
+
+    def __init__(self, parts: LoopParts, limits: LoopLimits, me: Incarnation, held: Held, now: Instant) -> None:
+        self._parts = parts
+        self._store = parts.store
+        self._limits = limits
+        self._me = me
+        self._held = held
+        self._now = now
+
+    def look_at_control(self) -> None:
+        """Act on what control wrote into the runs that this worker holds."""
+        for plan in self._held.plans.values():
+            self._refresh(plan)
+
+    def claim(self) -> None:
+        """Take queued runs while there is room; beyond that only more urgent ones than any that is held."""
+        active = [plan.run.priority for plan in self._held.plans.values() if plan.active]
+        full = len(active) >= MAX_ACTIVE_RUNS
+        items = self._store.claim(
+            self._me.node_id,
+            self._me.worker_id,
+            epoch=self._me.epoch,
+            limit=MAX_ACTIVE_RUNS if full else MAX_ACTIVE_RUNS - len(active),
+            above=max(active, default=Priority.LOW) if full else None,
+        )
+        for item in items:
+            hold(self._store, self._held, item, ours=frozenset(), now=self._now)
+            if item.run_id in self._held.plans:
+                self._refresh(self._held.plans[item.run_id])
+
+    def look_at_children(self) -> None:
+        """End each DAG as a task whose child run is over."""
+        for (run_id, number), attempt in list(self._held.children.items()):
+            plan = self._held.plans[run_id]
+            end = ended_child(self._store, attempt, plan.children[number], now_us=self._now.wall_us)
+            if end is not None:
+                del self._held.children[run_id, number]
+                self.record_ends([end])
+
+    def record_ends(self, ends: Sequence[End]) -> None:
+        """Store how attempts ended, and let the plans decide what follows."""
+        for end in ends:
+            attempt = end.attempt
+            self._held.plans[attempt.run_id].end(
+                attempt.task_no,
+                attempt.status,
+                now=replace(self._now, wall_us=attempt.finished_at_us or self._now.wall_us),
+                jitter=self._parts.jitter(),
+                exit_code=attempt.exit_code,
+                error=attempt.error,
+                outputs=end.outputs,
+            )
+        self._store.finish_attempts([end.attempt for end in ends])
+
+    def release_retries(self) -> None:
+        """Make ready what has waited for its retry."""
+        for plan in self._held.plans.values():
+            plan.release_retries(self._now)
+
+    def start_children(self) -> None:
+        """Record the child run of every DAG as a task that is ready; it takes no slot."""
+        for plan in self._held.plans.values():
+            while plan.wants_child and not self._held_back(plan):
+                self._start_child(plan)
+
+    def choose_starts(self) -> list[Start]:
+        """Give the free slots to ready tasks: higher priority first, then the older run."""
+        free = self._limits.slots - len(self._held.live)
+        waiting = [plan for plan in self._held.plans.values() if plan.wants_slot]
+        if free <= 0 or not waiting:
+            return []
+        begun = self._begun()
+        starts: list[Start] = []
+        for plan in sorted(waiting, key=lambda plan: (-plan.run.priority, plan.run.run_id)):
+            if len(starts) >= free:
+                break
+            if self._held_back(plan):
+                continue
+            self._mark_running(plan, begun)
+            while len(starts) < free and plan.wants_slot:
+                number = plan.start_next(begun)
+                starts.append(Start(plan, self._attempt(plan, number, begun)))
+        self._store.start_attempts([start.attempt for start in starts])
+        return starts
+
+    def write_tasks(self) -> None:
+        """Store every change of a task, in the order in which they were decided."""
+        for plan in self._held.plans.values():
+            if plan.changes:
+                changes = plan.take_changes()
+                self._store.change_tasks(changes)
+                self._store.append_events(task_events(plan.run, changes, at_us=self._now.wall_us))
+
+    def end_runs(self) -> None:
+        """Store the end of each run that has nothing left to do, and wake whoever waits for it."""
+        for plan in self._held.plans.values():
+            if plan.verdict() is None:
+                continue
+            self._refresh(plan)
+            verdict = plan.verdict()
+            if verdict is None:
+                continue
+            finished_at_us = self._parts.clock().wall_us
+            plan.run = self._store.change_run(plan.run, RunChange(status=verdict, finished_at_us=finished_at_us))
+            self._store.dequeue(plan.run.run_id)
+            self._store.append_events([run_event(plan.run, at_us=finished_at_us)])
+            parent = self._store.run(plan.run.parent_run_id) if plan.run.parent_run_id else None
+            if parent is not None:
+                self._held.rings.add(parent.worker_id)
+
+    def beat(self) -> None:
+        """Renew the lease when it is time, and at once when what the worker does has changed."""
+        held = [plan for plan in self._held.plans.values() if not plan.run.status.final]
+        current = max(held, key=lambda plan: (plan.active, plan.run.priority), default=None)
+        state = WorkerState.IDLE if current is None else WorkerState.BUSY
+        current_run = current.run.run_id if current else None
+        told = (state, current_run, self._held.runs_done)
+        if told == self._held.told and self._now.mono_s < self._held.beat_due_s:
+            return
+        self._store.beat(
+            self._me.node_id,
+            self._me.worker_id,
+            epoch=self._me.epoch,
+            status=state,
+            now_us=self._now.wall_us,
+            lease_until_us=self._now.wall_us + round(self._limits.lease_s * 1e6),
+            runs_done=self._held.runs_done,
+            current_run=current_run,
+        )
+        self._held.told = told
+        self._held.beat_due_s = self._now.mono_s + self._limits.lease_s / 3
+
+    def _refresh(self, plan: RunPlan) -> None:
+        """Read the run again if somebody changed it, and begin to cancel it if that is what they asked for."""
+        if self._store.run_version(plan.run.run_id) != plan.run.version:
+            fresh = self._store.run(plan.run.run_id)
+            if fresh is None:
+                raise PoisonRecordError(f"run {plan.run.run_id}", "its row is gone")
+            plan.run = fresh
+        if plan.run.cancel_requested and not plan.cancelling:
+            self._cancel(plan)
+
+    def _cancel(self, plan: RunPlan) -> None:
+        run_id = plan.run.run_id
+        plan.cancel_waiting(self._now)
+        self._held.live.end_where(
+            lambda live: live.attempt.run_id == run_id, Ending.CANCEL, now_s=self._now.mono_s
+        )
+        self._held.rings.update(child.worker_id for child in self._store.child_runs(run_id))
+        cancel_children(self._store, run_id, now_us=self._now.wall_us)
+
+    def _held_back(self, plan: RunPlan) -> bool:
+        """Whether control wants nothing more of this run to start, as of this very transaction."""
+        self._refresh(plan)
+        return plan.paused or plan.run.cancel_requested
+
+    def _begun(self) -> Instant:
+        # Ends of this turn carry its time; what they made ready starts later, by the stored clock too.
+        return replace(self._now, wall_us=max(self._parts.clock().wall_us, self._now.wall_us + 1))
+
+    def _start_child(self, plan: RunPlan) -> None:
+        number = plan.next_child()
+        task = plan.task_spec(number)
+        begun = self._begun()
+        self._mark_running(plan, begun)
+        try:
+            run = start_child(
+                self._parts,
+                plan,
+                self._parts.maker.child(plan, number),
+                task_id=task.id,
+                directory=self._parts.maker.directory(plan, task),
+            )
+        except CisError as error:
+            reason = refusal(error)
+            plan.start_child(number, None, begun)
+            attempt = self._attempt(plan, number, begun)
+            self._store.start_attempts([attempt])
+            self.record_ends([failed(attempt, reason, at_us=begun.wall_us)])
+            return
+        plan.start_child(number, run.run_id, begun)
+        attempt = self._attempt(plan, number, begun)
+        self._store.start_attempts([attempt])
+        self._held.children[plan.run.run_id, number] = attempt
+        self._held.rings.add(run.worker_id)
+
+    def _mark_running(self, plan: RunPlan, begun: Instant) -> None:
+        if plan.run.status is RunState.PENDING:
+            change = RunChange(status=RunState.RUNNING, started_at_us=begun.wall_us)
+            plan.run = self._store.change_run(plan.run, change)
+            self._store.append_events([run_event(plan.run, at_us=begun.wall_us)])
+
+    def _attempt(self, plan: RunPlan, number: int, begun: Instant) -> AttemptRecord:
+        task = plan.tasks[number]
+        return AttemptRecord(
+            run_id=plan.run.run_id,
+            task_no=number,
+            task_id=task.task_id,
+            attempt=task.attempts,
+            status=AttemptState.RUNNING,
+            worker_id=self._me.worker_id,
+            epoch=self._me.epoch,
+            started_at_us=begun.wall_us,
+        )
+
+
+def failed(attempt: AttemptRecord, error: str, *, at_us: int) -> End:
+    """Return the end of an attempt that never became a process, and why."""
+    finished_at_us = max(at_us, attempt.started_at_us)
+    ended = replace(attempt, status=AttemptState.FAILED, error=error, finished_at_us=finished_at_us)
+    return End(attempt=ended, outputs={})

@@ -1,0 +1,174 @@
+"""The attempts whose processes live now: their time limits, and how each one is brought to its end.
+
+Ending takes two steps: TERM to the process group, then, after a grace period, KILL. Why an attempt was ended
+decides what its exit means: cancelled, failed for its time limit, or lost because the worker had to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from cis.engine.outputs import read_outputs
+from cis.engine.ports import Executor, Exit
+from cis.engine.logfiles import LogFiles
+from cis.errors import LaunchError
+from cis.model.states import AttemptState
+from cis.store.records import AttemptRecord
+
+_NEVER = float("inf")
+
+
+class Ending(StrEnum):
+    """Why a process is being ended."""
+
+    TIMEOUT = "timeout"
+    CANCEL = "cancel"
+    STOP = "stop"
+
+
+@dataclass(slots=True, kw_only=True)
+class Live:
+    """A started attempt. Times are monotonic seconds."""
+
+    attempt: AttemptRecord
+    started_s: float
+    timeout_s: float | None
+    ending: Ending | None = None
+    kill_at_s: float = _NEVER
+    pid_stored: bool = False
+
+    @property
+    def due_s(self) -> float:
+        """When something has to be done about it: its time limit, or KILL."""
+        if self.ending is not None:
+            return self.kill_at_s
+        return _NEVER if self.timeout_s is None else self.started_s + self.timeout_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The end of an attempt: the row as it will be stored, and the outputs that it gave."""
+
+    attempt: AttemptRecord
+    outputs: dict[str, str]
+
+
+class LiveAttempts:
+    """All live attempts of one worker, by the executor's handle."""
+
+    def __init__(self, executor: Executor, *, grace_s: float) -> None:
+        self._executor = executor
+        self._grace_s = grace_s
+        self._by_handle: dict[int, Live] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_handle)
+
+    def __iter__(self) -> Iterator[Live]:
+        return iter(self._by_handle.values())
+
+    def add(self, handle: int, live: Live) -> None:
+        """Take in a process that was just started."""
+        self._by_handle[handle] = live
+
+    def pop(self, handle: int) -> Live:
+        """Give up a process that has ended."""
+        return self._by_handle.pop(handle)
+
+    def has(self, attempt: AttemptRecord) -> bool:
+        """Whether the process of this attempt is one of ours."""
+        key = (attempt.run_id, attempt.task_no, attempt.attempt)
+        return any((a.run_id, a.task_no, a.attempt) == key for a in (live.attempt for live in self))
+
+    def end_where(self, chosen: Callable[[Live], bool], why: Ending, *, now_s: float) -> None:
+        """Begin to end each chosen attempt that is not being ended yet."""
+        for handle, live in self._by_handle.items():
+            if live.ending is None and chosen(live):
+                self._begin(handle, live, why, now_s=now_s)
+
+    def kill_all(self) -> None:
+        """Send KILL to every process at once; each counts as lost unless it was being ended already."""
+        for handle, live in self._by_handle.items():
+            live.ending = live.ending or Ending.STOP
+            live.kill_at_s = _NEVER
+            self._executor.end(handle, force=True)
+
+    def tick(self, now_s: float) -> None:
+        """Act on time limits and grace periods that are over."""
+        for handle, live in self._by_handle.items():
+            if live.due_s > now_s:
+                continue
+            if live.ending is None:
+                self._begin(handle, live, Ending.TIMEOUT, now_s=now_s)
+            else:
+                self._executor.end(handle, force=True)
+                live.kill_at_s = now_s + 1.0
+
+    def next_due_s(self) -> float:
+        """Return when ``tick`` has something to do; infinity when never."""
+        return min((live.due_s for live in self), default=_NEVER)
+
+    def take_pids(self, *, older_than_s: float) -> list[AttemptRecord]:
+        """Return attempts that have lived for a moment, with pid and start time, once for each.
+
+        Most tasks end sooner and spare the database this write; an orphan of that first moment is found by the
+        variables in its environment.
+        """
+        found = []
+        for handle, live in self._by_handle.items():
+            if not live.pid_stored and live.started_s <= older_than_s:
+                identity = self._executor.identity(handle)
+                live.attempt = replace(live.attempt, pid=handle, pid_started=identity)
+                live.pid_stored = True
+                found.append(live.attempt)
+        return found
+
+    def oldest_without_pid_s(self) -> float:
+        """Return when the oldest attempt whose pid is not stored was started; infinity when none is."""
+        return min((live.started_s for live in self if not live.pid_stored), default=_NEVER)
+
+    def _begin(self, handle: int, live: Live, why: Ending, *, now_s: float) -> None:
+        live.ending = why
+        live.kill_at_s = now_s + self._grace_s
+        self._executor.end(handle, force=False)
+
+
+def judge(live: Live, ended: Exit, *, logfiles: LogFiles, now_us: int) -> End:
+    """Return what an exit means: completed, failed, cancelled or lost, and with which outputs."""
+    attempt = live.attempt
+    status, error = _verdict(live, ended.exit_code)
+    outputs: dict[str, str] = {}
+    if status is AttemptState.COMPLETED:
+        try:
+            outputs = dict(read_outputs(logfiles.paths(attempt.run_id, attempt.task_no, attempt.attempt).outputs))
+        except LaunchError as refused:
+            status, error = AttemptState.FAILED, str(refused)
+    done = replace(
+        attempt,
+        status=status,
+        exit_code=ended.exit_code,
+        pid=ended.handle,
+        finished_at_us=max(now_us, attempt.started_at_us),
+        error=error,
+        stdout_tail=ended.stdout_tail,
+        stderr_tail=ended.stderr_tail,
+        stdout_bytes=ended.stdout_bytes,
+        stderr_bytes=ended.stderr_bytes,
+    )
+    return End(attempt=done, outputs=outputs)
+
+
+def _verdict(live: Live, exit_code: int) -> tuple[AttemptState, str | None]:
+    if live.ending is Ending.TIMEOUT:
+        return AttemptState.FAILED, f"timed out after {live.timeout_s:g} s"
+    if exit_code == 0:
+        return AttemptState.COMPLETED, None
+    if live.ending is Ending.CANCEL:
+        return AttemptState.CANCELLED, "cancelled"
+    if live.ending is Ending.STOP:
+        return AttemptState.LOST, "the worker was stopped"
+    if exit_code < 0:
+        return AttemptState.FAILED, f"ended by signal {-exit_code}"
+    return AttemptState.FAILED, f"exit status {exit_code}"

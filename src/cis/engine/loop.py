@@ -1,0 +1,202 @@
+"""The worker's loop: start what is ready, wait, record; many runs of one scope at once.
+
+One turn is one transaction:
+
+    wait for exits, rings of the bell, time limits
+    BEGIN   check the epoch · look at control · claim runs · take the ends · choose what starts   COMMIT
+    spawn what was chosen
+
+A start is therefore on disk before its process exists. A process that ends before the next turn is recorded
+with it. When the transaction fails (disk full, I/O error), nothing was spawned for it: the loop forgets its plans,
+keeps the ends that it saw, and builds the plans anew from the rows at the next turn; so no end is lost while
+the process lives. When the process dies, whoever takes its id next finds starts without ends and declares
+those attempts lost (``cis.engine.adoption``). A turn under an old epoch raises FencedError and changes nothing.
+
+This module waits and spawns; what happens inside the transaction is ``cis.engine.decide``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from cis.engine.adoption import adopt
+from cis.engine.decide import Start, decide, failed
+from cis.engine.instant import Instant
+from cis.engine.live import End, Ending, Live, LiveAttempts, judge
+from cis.engine.parts import Held, LoopLimits, LoopParts
+from cis.engine.ports import Exit
+from cis.engine.site import Incarnation
+from cis.errors import ConflictError, FencedError, LaunchError, StoreError
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+PID_AFTER_S = 0.05
+RETRY_STORE_S = 1.0
+
+
+class WorkerLoop:
+    """Runs the queued runs of one worker id, under one epoch, until it is told to stop."""
+
+    def __init__(self, parts: LoopParts, limits: LoopLimits, me: Incarnation) -> None:
+        self._parts = parts
+        self._limits = limits
+        self._me = me
+        self._held = Held(LiveAttempts(parts.executor, grace_s=limits.grace_s))
+        self._ends: list[End] = []
+        self._adopted = False
+        self._hold_until_s = 0.0
+        self._prepared: set[str] = set()
+        parts.executor.watch(parts.bell.fileno())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held, running or unrecorded; what waits in the queue is not counted."""
+        return self._adopted and not self._held.plans and not len(self._held.live) and not self._ends
+
+    @property
+    def stopped(self) -> bool:
+        """Whether, after ``drain`` or ``stop``, no process is left and every end is recorded."""
+        return self._held.stopping and not len(self._held.live) and not self._ends
+
+    def drain(self) -> None:
+        """Start nothing more, and let what runs go on."""
+        self._held.stopping = True
+
+    def stop(self) -> None:
+        """Start nothing more and end what runs: TERM now, KILL after the grace period."""
+        self._held.stopping = True
+        self._held.live.end_where(lambda _: True, Ending.STOP, now_s=self._parts.clock().mono_s)
+
+    def kill(self) -> None:
+        """End every process at once with KILL."""
+        self._held.stopping = True
+        self._held.live.kill_all()
+
+    def hand_back(self) -> None:
+        """Put the runs that this worker holds back into the queue, in their old order."""
+        store, me = self._parts.store, self._me
+        with store.transaction():
+            store.check_epoch(me.node_id, me.worker_id, me.epoch)
+            for item in store.claimed(me.node_id, me.worker_id):
+                store.release(item.run_id)
+        self._held.plans.clear()
+        self._parts.tell()
+
+    def turn(self, *, at_most_s: float = POLL_S) -> None:
+        """Wait up to *at_most_s* for something to do, and do it in one transaction.
+
+        Raises:
+            FencedError: this worker's id was taken over; nothing was changed.
+        """
+        exits = self._parts.executor.wait(self._patience(at_most_s))
+        rung = self._parts.bell.drain()
+        now = self._parts.clock()
+        self._take_exits(exits, now)
+        self._held.live.tick(now.mono_s)
+        if rung:
+            self._held.poll_due_s = now.mono_s
+        if now.mono_s < self._hold_until_s or not (self._ends or self._due_s() <= now.mono_s):
+            return
+        try:
+            starts = self._commit(now)
+        except FencedError:
+            raise
+        except (StoreError, ConflictError) as error:
+            self._forget(error, now)
+            return
+        self._ends.clear()
+        self._drop_ended()
+        self._parts.tell()
+        self._ring()
+        self._spawn(starts)
+
+    def _commit(self, now: Instant) -> list[Start]:
+        if not self._adopted:
+            self._adopt(now)
+        poll = self._held.poll_due_s <= now.mono_s
+        pids = self._held.live.take_pids(older_than_s=now.mono_s - PID_AFTER_S)
+        with self._parts.store.transaction():
+            starts = decide(self._parts, self._limits, self._me, self._held, ends=self._ends, poll=poll, now=now)
+            self._parts.store.set_pids(pids)
+        if poll:
+            self._held.poll_due_s = now.mono_s + POLL_S
+        return starts
+
+    def _patience(self, at_most_s: float) -> float:
+        now_s = self._parts.clock().mono_s
+        if self._ends:
+            due_s = self._hold_until_s
+        else:
+            due_s = max(self._hold_until_s, min(self._due_s(), self._held.live.next_due_s()))
+        return min(at_most_s, max(0.0, due_s - now_s))
+
+    def _due_s(self) -> float:
+        """Return when the next transaction is due even if nothing ends."""
+        if not self._adopted:
+            return 0.0
+        retries = (plan.next_retry_s for plan in self._held.plans.values() if not self._held.stopping)
+        return min(
+            self._held.poll_due_s,
+            self._held.beat_due_s,
+            self._held.live.oldest_without_pid_s() + PID_AFTER_S,
+            *(at for at in retries if at is not None),
+        )
+
+    def _take_exits(self, exits: Iterable[Exit], now: Instant) -> None:
+        for ended in exits:
+            live = self._held.live.pop(ended.handle)
+            self._ends.append(judge(live, ended, logfiles=self._parts.maker.logfiles, now_us=now.wall_us))
+
+    def _adopt(self, now: Instant) -> None:
+        attempts = [end.attempt for end in self._ends] + [live.attempt for live in self._held.live]
+        ours = {(attempt.run_id, attempt.task_no, attempt.attempt) for attempt in attempts}
+        with self._parts.store.transaction():
+            adopt(self._parts.store, self._me, self._held, ours=ours, now=now)
+        self._held.poll_due_s = now.mono_s
+        self._adopted = True
+
+    def _forget(self, error: Exception, now: Instant) -> None:
+        log.error("a transaction failed; the plans are read anew", extra={"error": str(error)})
+        self._held.plans.clear()
+        self._held.children.clear()
+        self._adopted = False
+        self._hold_until_s = now.mono_s + RETRY_STORE_S
+
+    def _drop_ended(self) -> None:
+        for run_id in [run_id for run_id, plan in self._held.plans.items() if plan.run.status.final]:
+            del self._held.plans[run_id]
+            self._prepared.discard(run_id)
+            self._held.runs_done += 1
+            self._held.poll_due_s = 0.0  # there is room for another run
+            self._held.beat_due_s = 0.0
+
+    def _ring(self) -> None:
+        for worker_id in self._held.rings:
+            self._parts.ring(worker_id)
+        self._held.rings.clear()
+
+    def _spawn(self, starts: Iterable[Start]) -> None:
+        for start in starts:
+            attempt = start.attempt
+            try:
+                self._prepare(attempt.run_id)
+                launch = self._parts.maker.launch(start.plan, attempt.task_no, attempt)
+                handle = self._parts.executor.start(launch)
+            except LaunchError as error:
+                end = failed(attempt, str(error), at_us=self._parts.clock().wall_us)
+                self._ends.append(end)
+                continue
+            timeout_s = start.plan.task_spec(attempt.task_no).timeout_s
+            started_s = self._parts.clock().mono_s
+            self._held.live.add(handle, Live(attempt=attempt, started_s=started_s, timeout_s=timeout_s))
+
+    def _prepare(self, run_id: str) -> None:
+        if run_id in self._prepared:
+            return
+        try:
+            self._parts.maker.logfiles.prepare(run_id)
+        except OSError as error:
+            raise LaunchError(f"the folder for logs cannot be made: {error}") from error
+        self._prepared.add(run_id)

@@ -1,0 +1,41 @@
+"""The named outputs of a task: the file at ``CIS_OUTPUT``, lines of ``name=value``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from cis.errors import LaunchError
+
+MAX_OUTPUT_BYTES = 1 << 20
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def read_outputs(path: Path) -> Mapping[str, str]:
+    """Return what a task wrote to its ``CIS_OUTPUT``; empty when it wrote nothing.
+
+    Blank lines are skipped, the last value of a name counts, and a value is all that follows the first ``=``.
+
+    Raises:
+        LaunchError: a line is no ``name=value``, the file is over 1 MiB or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_OUTPUT_BYTES + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise LaunchError(f"CIS_OUTPUT cannot be read: {error.strerror}") from error
+    if len(data) > MAX_OUTPUT_BYTES:
+        raise LaunchError("CIS_OUTPUT holds more than 1 MiB; write a file and output its path")
+    outputs: dict[str, str] = {}
+    for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
+        text = line.removesuffix("\r")
+        if not text.strip():
+            continue
+        name, equals, value = text.partition("=")
+        if not equals or not _NAME.fullmatch(name):
+            raise LaunchError(f"CIS_OUTPUT line {number} is not name=value: {text[:80]!r}")
+        outputs[name] = value
+    return outputs

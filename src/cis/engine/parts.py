@@ -1,0 +1,60 @@
+"""What a worker's loop is made of, and what it holds while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from cis.engine.attempts import AttemptMaker
+from cis.engine.instant import Instant
+from cis.engine.live import LiveAttempts
+from cis.engine.plan import RunPlan
+from cis.engine.ports import Bell, Executor
+from cis.engine.site import Site
+from cis.model.dag import DagSpec, Json
+from cis.store.port import Store
+from cis.store.records import AttemptRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopParts:
+    """The ports of a loop.
+
+    ``ring`` wakes another worker by its id; ``tell`` says that something was stored; ``jitter`` is in [0, 1);
+    ``parse`` reads the document of a DAG as a task.
+    """
+
+    store: Store
+    executor: Executor
+    maker: AttemptMaker
+    site: Site
+    bell: Bell
+    ring: Callable[[str], None]
+    tell: Callable[[], None]
+    clock: Callable[[], Instant]
+    jitter: Callable[[], float]
+    parse: Callable[[Mapping[str, Json]], DagSpec]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopLimits:
+    """The bounds of a loop; durations in seconds."""
+
+    slots: int
+    grace_s: float
+    lease_s: float
+
+
+@dataclass(slots=True)
+class Held:
+    """What a worker holds: plans by run id, attempts that wait for a child run, processes, who is to be woken."""
+
+    live: LiveAttempts
+    plans: dict[str, RunPlan] = field(default_factory=dict)
+    children: dict[tuple[str, int], AttemptRecord] = field(default_factory=dict)
+    rings: set[str] = field(default_factory=set)
+    runs_done: int = 0
+    stopping: bool = False
+    beat_due_s: float = 0.0
+    poll_due_s: float = 0.0
+    told: tuple[object, ...] = ()

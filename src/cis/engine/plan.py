@@ -1,0 +1,269 @@
+"""What is left to do of one run, and what each end of a task leads to: decisions only, no I/O.
+
+A plan mirrors the run's task rows. Every decision moves tasks along arrows that ``cis.model.states`` allows
+and notes the pair (as it was, as it becomes); the loop writes those pairs in one transaction. When that
+fails the loop throws the plan away and builds it anew from the rows, so a plan never has to be undone.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from cis.engine.instant import Instant
+from cis.model.dag import DagSpec, OnLost, TaskSpec
+from cis.model.graph import Graph
+from cis.model.retry import retry_delay_s
+from cis.model.states import AttemptState, RunState, TaskState, check_task_arrow
+from cis.store.records import RunRecord, TaskRecord
+
+MAX_RETRY_WAIT_S = 366 * 86400.0
+
+
+class RunPlan:
+    """The tasks of one run: which may start, which wait, and whether the run is over."""
+
+    def __init__(self, run: RunRecord, spec: DagSpec, tasks: Sequence[TaskRecord], *, now: Instant) -> None:
+        self.run = run
+        self.spec = spec
+        self.tasks = list(tasks)
+        self.running: set[int] = set()
+        self.children: dict[int, str] = {}
+        self.cancelling = False
+        self.changes: list[tuple[TaskRecord, TaskRecord]] = []
+        self._graph = Graph.of(spec.tasks)
+        self._ready: list[int] = []
+        self._ready_dags: list[int] = []
+        self._retries: list[tuple[float, int]] = []
+        self._missing = [0] * len(tasks)
+        self._unfinished = 0
+        self._numbers: dict[str, int] | None = None
+        for number, task in enumerate(self.tasks):
+            self._place(number, task, now)
+
+    def _place(self, number: int, task: TaskRecord, now: Instant) -> None:
+        parents = self._graph.parents[number]
+        missing = sum(self.tasks[parent].status is not TaskState.COMPLETED for parent in parents)
+        self._missing[number] = missing
+        if task.status.final:
+            return
+        self._unfinished += 1
+        if task.status is TaskState.RUNNING:
+            if task.child_run_id is not None:
+                self.children[number] = task.child_run_id
+            else:
+                self.running.add(number)
+        elif task.retry_at_us is not None:
+            at = now.until(task.retry_at_us, at_most_s=MAX_RETRY_WAIT_S)
+            heapq.heappush(self._retries, (at, number))
+        elif not missing:
+            self._make_ready(number)
+
+    @property
+    def paused(self) -> bool:
+        """Whether control holds the run back."""
+        return self.run.status is RunState.PAUSED
+
+    @property
+    def wants_slot(self) -> bool:
+        """Whether a task would start if a slot were free."""
+        limit = self.spec.max_parallel
+        return bool(self._ready) and not self.paused and (limit is None or len(self.running) < limit)
+
+    @property
+    def wants_child(self) -> bool:
+        """Whether a DAG as a task may start."""
+        return bool(self._ready_dags) and not self.paused
+
+    @property
+    def active(self) -> bool:
+        """Whether the run has work for this worker now, rather than only waiting."""
+        return bool(self.running) or (bool(self._ready) and not self.paused)
+
+    @property
+    def next_retry_s(self) -> float | None:
+        """The monotonic time of the next retry, if one waits."""
+        return self._retries[0][0] if self._retries else None
+
+    def task_spec(self, number: int) -> TaskSpec:
+        """Return the specification of a task by its place in the document."""
+        return self.spec.tasks[number]
+
+    def outputs_of(self, task_id: str) -> Mapping[str, str]:
+        """Return the outputs of a completed task, for those downstream that refer to them."""
+        if self._numbers is None:
+            self._numbers = {task.task_id: number for number, task in enumerate(self.tasks)}
+        return self.tasks[self._numbers[task_id]].outputs
+
+    def release_retries(self, now: Instant) -> None:
+        """Make ready whatever has waited long enough for its retry."""
+        while self._retries and self._retries[0][0] <= now.mono_s:
+            _, number = heapq.heappop(self._retries)
+            if self.tasks[number].status is TaskState.PENDING:
+                self._make_ready(number)
+
+    def start_next(self, now: Instant) -> int:
+        """Move the next ready task to running, and return its number."""
+        number = heapq.heappop(self._ready)
+        self.running.add(number)
+        self._start(number, now, child_run_id=None)
+        return number
+
+    def next_child(self) -> int:
+        """Take the next DAG as a task that is ready; ``start_child`` or ``end`` comes next."""
+        return heapq.heappop(self._ready_dags)
+
+    def start_child(self, number: int, child_run_id: str | None, now: Instant) -> None:
+        """Move a DAG as a task to running; it waits for its child run and holds no slot."""
+        if child_run_id is not None:
+            self.children[number] = child_run_id
+        self._start(number, now, child_run_id=child_run_id)
+
+    def end(
+        self,
+        number: int,
+        status: AttemptState,
+        *,
+        now: Instant,
+        jitter: float,
+        exit_code: int | None = None,
+        error: str | None = None,
+        outputs: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take the end of a task's attempt, and decide what follows: done, tried again, given up."""
+        self.running.discard(number)
+        self.children.pop(number, None)
+        spec = self.spec.tasks[number]
+        if status is AttemptState.COMPLETED:
+            self._finish(number, TaskState.COMPLETED, now=now, exit_code=exit_code, outputs=outputs or {})
+            self._unlock_children(number)
+        elif status is AttemptState.CANCELLED or self.run.cancel_requested:
+            self._finish(number, TaskState.CANCELLED, now=now, exit_code=exit_code, error=error)
+        elif status is AttemptState.LOST and spec.on_lost is OnLost.RETRY:
+            self._wait(number, None, exit_code=exit_code, error=error)
+            self._make_ready(number)
+        elif status is AttemptState.FAILED and self.tasks[number].failures < spec.max_retries:
+            self._retry(number, now, jitter=jitter, exit_code=exit_code, error=error)
+        else:
+            self._finish(number, TaskState.FAILED, now=now, exit_code=exit_code, error=error)
+            self._skip_descendants(number, now)
+
+    def cancel_waiting(self, now: Instant) -> None:
+        """Cancel every task that has not started; the running ones are for the loop to end."""
+        self.cancelling = True
+        self._ready.clear()
+        self._ready_dags.clear()
+        self._retries.clear()
+        for number, task in enumerate(self.tasks):
+            if task.status is TaskState.PENDING:
+                self._finish(number, TaskState.CANCELLED, now=now)
+
+    def verdict(self) -> RunState | None:
+        """Return the final state of the run, or None while something is left to do."""
+        if self._unfinished:
+            return None
+        if self.run.cancel_requested:
+            return RunState.CANCELLED
+        done = all(task.status is TaskState.COMPLETED for task in self.tasks)
+        return RunState.COMPLETED if done else RunState.FAILED
+
+    def take_changes(self) -> list[tuple[TaskRecord, TaskRecord]]:
+        """Return what was decided since the last call, in order."""
+        changes, self.changes = self.changes, []
+        return changes
+
+    def _make_ready(self, number: int) -> None:
+        is_dag = self.spec.tasks[number].skill == "dag"
+        heapq.heappush(self._ready_dags if is_dag else self._ready, number)
+
+    def _start(self, number: int, now: Instant, *, child_run_id: str | None) -> None:
+        old = self.tasks[number]
+        new = replace(
+            old,
+            status=TaskState.RUNNING,
+            version=old.version + 1,
+            attempts=old.attempts + 1,
+            started_at_us=now.wall_us if old.started_at_us is None else old.started_at_us,
+            retry_at_us=None,
+            child_run_id=child_run_id,
+        )
+        self._move(number, old, new)
+
+    def _retry(
+        self, number: int, now: Instant, *, jitter: float, exit_code: int | None, error: str | None
+    ) -> None:
+        failures = self.tasks[number].failures + 1
+        delay_s = retry_delay_s(self.spec.tasks[number], failures=failures, jitter=jitter)
+        self._wait(number, now.wall_us + round(delay_s * 1e6), failures=1, exit_code=exit_code, error=error)
+        heapq.heappush(self._retries, (now.mono_s + delay_s, number))
+
+    def _wait(
+        self,
+        number: int,
+        retry_at_us: int | None,
+        *,
+        failures: int = 0,
+        exit_code: int | None,
+        error: str | None,
+    ) -> None:
+        old = self.tasks[number]
+        new = replace(
+            old,
+            status=TaskState.PENDING,
+            version=old.version + 1,
+            failures=old.failures + failures,
+            exit_code=exit_code,
+            error=error,
+            retry_at_us=retry_at_us,
+            child_run_id=None,
+        )
+        self._move(number, old, new)
+
+    def _finish(
+        self,
+        number: int,
+        status: TaskState,
+        *,
+        now: Instant,
+        exit_code: int | None = None,
+        error: str | None = None,
+        outputs: Mapping[str, str] | None = None,
+        blocked_by: str | None = None,
+    ) -> None:
+        old = self.tasks[number]
+        new = replace(
+            old,
+            status=status,
+            version=old.version + 1,
+            failures=old.failures + (status is TaskState.FAILED),
+            exit_code=exit_code,
+            finished_at_us=now.wall_us,
+            error=error,
+            outputs=outputs or {},
+            blocked_by=blocked_by,
+            retry_at_us=None,
+        )
+        self._unfinished -= 1
+        self._move(number, old, new)
+
+    def _move(self, number: int, old: TaskRecord, new: TaskRecord) -> None:
+        check_task_arrow(old.task_id, old.status, new.status)
+        self.tasks[number] = new
+        self.changes.append((old, new))
+
+    def _unlock_children(self, number: int) -> None:
+        for child in self._graph.children[number]:
+            self._missing[child] -= 1
+            if not self._missing[child] and self.tasks[child].status is TaskState.PENDING:
+                self._make_ready(child)
+
+    def _skip_descendants(self, number: int, now: Instant) -> None:
+        cause = self.tasks[number].task_id
+        stack = list(self._graph.children[number])
+        while stack:
+            child = stack.pop()
+            if self.tasks[child].status is TaskState.PENDING:
+                self._finish(child, TaskState.SKIPPED, now=now, blocked_by=cause)
+                stack.extend(self._graph.children[child])
+

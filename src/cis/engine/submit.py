@@ -1,0 +1,235 @@
+"""Accepting a DAG: scope, conflicts, and the rows that make it durable.
+
+The one way in, whatever the trigger: HTTP, the shell, a DAG as a task. ``submit`` runs inside the caller's
+transaction; once that has committed, the run survives a power cut and exists exactly once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cis.engine.notices import run_event
+from cis.engine.ports import SkillBook
+from cis.engine.site import Site
+from cis.errors import (
+    DocumentError,
+    Fault,
+    IdempotencyConflictError,
+    NotFoundError,
+    OverloadedError,
+    UnknownNodeError,
+    WorkerConflictError,
+)
+from cis.model.dag import DagSpec
+from cis.model.inference import infer_scope
+from cis.model.scope import Scope
+from cis.model.states import RunState
+from cis.store.port import Store
+from cis.store.records import DefinitionRecord, Delivery, QueueItem, QueueState, RunRecord, TaskRecord
+
+MAX_DEPTH = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParentRun:
+    """The task that a run is the work of, when a DAG is a task."""
+
+    run_id: str
+    task_id: str
+    depth: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitRequest:
+    """A DAG that somebody wants run."""
+
+    spec: DagSpec
+    idempotency_key: str | None = None
+    parent: ParentRun | None = None
+    rerun_of: str | None = None
+    kept: Mapping[str, TaskRecord] | None = None  # tasks whose results are taken over, by id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """The run, and whether this request created it (False: its key was known)."""
+
+    run: RunRecord
+    created: bool
+
+
+def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
+    """Record a run of the DAG and put it on its worker's queue.
+
+    Raises:
+        DocumentError: a skill is unknown, its parameters are wrong, or DAGs are nested too deeply.
+        AmbiguousScopeError: tasks name different projects or users.
+        UnknownNodeError: ``target_node`` is no node that this one knows.
+        WorkerConflictError: the scope's worker still has work on another target node.
+        IdempotencyConflictError: the key belongs to another document.
+        OverloadedError: the queue is full.
+    """
+    spec = request.spec
+    document = canonical_json(spec)
+    digest = hashlib.sha256(document.encode()).hexdigest()
+    if request.idempotency_key is not None:
+        first = store.run_by_key(request.idempotency_key)
+        if first is not None:
+            return Submission(run=_same_document(store, first, digest, request.idempotency_key), created=False)
+
+    scope, source = infer_scope(spec)
+    check_skills(spec, site.skills)
+    _check_target(store, spec, scope, site=site)
+    depth = 0 if request.parent is None else request.parent.depth + 1
+    if depth > MAX_DEPTH:
+        raise DocumentError([Fault(place="tasks", message=f"DAGs are nested more than {MAX_DEPTH} deep")])
+    if store.queued_count(site.node_id) >= site.max_queued:
+        raise OverloadedError(f"{site.max_queued} runs wait already", retry_after_s=5)
+
+    now_us = site.clock_us()
+    definition_id = record_definition(store, spec, document=document, scope=scope, now_us=now_us)
+    run = RunRecord(
+        run_id=site.new_id(),
+        dag_id=spec.dag_id,
+        definition_id=definition_id,
+        status=RunState.PENDING,
+        scope=scope,
+        scope_source=source,
+        worker_id=scope.worker_id,
+        node_id=site.node_id,
+        owner_node=site.node_id,
+        target_node=spec.target_node,
+        priority=spec.priority,
+        delivery=Delivery.LOCAL,
+        task_count=len(spec.tasks),
+        created_at_us=now_us,
+        idempotency_key=request.idempotency_key,
+        rerun_of=request.rerun_of,
+        parent_run_id=request.parent.run_id if request.parent else None,
+        parent_task_id=request.parent.task_id if request.parent else None,
+        depth=depth,
+    )
+    store.insert_run(run, _first_tasks(run.run_id, spec, request.kept or {}))
+    store.enqueue(
+        site.node_id,
+        QueueItem(
+            run_id=run.run_id,
+            worker_id=run.worker_id,
+            dag_json=document,
+            status=QueueState.QUEUED,
+            priority=spec.priority,
+            created_at_us=now_us,
+        ),
+    )
+    store.append_events([run_event(run, at_us=now_us)])
+    return Submission(run=run, created=True)
+
+
+def record_definition(store: Store, spec: DagSpec, *, document: str, scope: Scope, now_us: int) -> int:
+    """Store the document, unless this version is there already; return its id."""
+    definition = DefinitionRecord(
+        definition_id=0,
+        dag_id=spec.dag_id,
+        sha256=hashlib.sha256(document.encode()).hexdigest(),
+        scope=scope,
+        target_node=spec.target_node,
+        priority=spec.priority,
+        description=spec.description,
+        task_count=len(spec.tasks),
+        created_at_us=now_us,
+    )
+    return store.put_definition(definition, document)
+
+
+def save(store: Store, spec: DagSpec, *, site: Site) -> DefinitionRecord:
+    """Keep a DAG under its id, to be run by name later, in place of the one kept before.
+
+    Raises:
+        DocumentError, AmbiguousScopeError: as ``submit`` does.
+    """
+    scope, _ = infer_scope(spec)
+    check_skills(spec, site.skills)
+    now_us = site.clock_us()
+    definition_id = record_definition(store, spec, document=canonical_json(spec), scope=scope, now_us=now_us)
+    store.save_definition(definition_id, now_us=now_us)
+    saved = store.definition_by_id(definition_id)
+    if saved is None:
+        raise NotFoundError("DAG", spec.dag_id)
+    return saved
+
+
+def check_skills(spec: DagSpec, skills: SkillBook) -> None:
+    """Raise DocumentError with every unknown skill and every faulty parameter of the DAG."""
+    faults: list[Fault] = []
+    for number, task in enumerate(spec.tasks):
+        if task.skill is None:
+            continue
+        place = f"tasks[{number}]"
+        try:
+            skill = skills.get(task.skill)
+        except NotFoundError as error:
+            faults.append(Fault(place=f"{place}.skill", message=str(error)))
+            continue
+        faults.extend(
+            Fault(place=f"{place}.params.{name}" if name else f"{place}.params", message=message)
+            for name, message in skill.check(task.params)
+        )
+        faults.extend(
+            Fault(
+                place=f"{place}.params.{name}",
+                message="a shell interprets this, so outputs of tasks may not be pasted in; "
+                'put them into env and write "$NAME"',
+            )
+            for name in sorted(skill.literal_params & task.params.keys())
+            if "${tasks." in json.dumps(task.params[name])
+        )
+    if faults:
+        raise DocumentError(faults)
+
+
+def canonical_json(spec: DagSpec) -> str:
+    """Return the document as it is stored and hashed: sorted keys, no spaces."""
+    return json.dumps(spec.to_dict(), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def _same_document(store: Store, run: RunRecord, digest: str, key: str) -> RunRecord:
+    definition = store.definition_by_id(run.definition_id)
+    if definition is None or definition.sha256 != digest:
+        raise IdempotencyConflictError(key, run.run_id)
+    return run
+
+
+def _check_target(store: Store, spec: DagSpec, scope: Scope, *, site: Site) -> None:
+    wanted = spec.target_node
+    if wanted is None:
+        return
+    other = store.unfinished_run_elsewhere(scope.worker_id, wanted)
+    if other is not None and other.target_node is not None:
+        raise WorkerConflictError(scope.worker_id, wanted=wanted, busy=other.target_node, run_id=other.run_id)
+    if wanted not in site.known_nodes():
+        raise UnknownNodeError(wanted, known=site.known_nodes())
+
+
+def _first_tasks(run_id: str, spec: DagSpec, kept: Mapping[str, TaskRecord]) -> list[TaskRecord]:
+    tasks = []
+    for number, task in enumerate(spec.tasks):
+        old = kept.get(task.id)
+        if old is None:
+            tasks.append(TaskRecord(run_id=run_id, task_no=number, task_id=task.id))
+        else:
+            tasks.append(
+                TaskRecord(
+                    run_id=run_id,
+                    task_no=number,
+                    task_id=task.id,
+                    status=old.status,
+                    exit_code=old.exit_code,
+                    started_at_us=old.started_at_us,
+                    finished_at_us=old.finished_at_us,
+                    outputs=old.outputs,
+                )
+            )
+    return tasks

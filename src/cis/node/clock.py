@@ -1,0 +1,32 @@
+"""The one place where the time is read and ids are made."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from cis.engine.instant import Instant
+
+
+def now_us() -> int:
+    """Return microseconds since 1970-01-01 UTC."""
+    return time.time_ns() // 1000
+
+
+def now() -> Instant:
+    """Return this moment on both clocks."""
+    return Instant(time.time_ns() // 1000, time.monotonic())
+
+
+def new_id() -> str:
+    """Return a UUID of version 7 (RFC 9562): unique, and sorted by the time at which it was made.
+
+    The 12 bits after the milliseconds are the fraction of the millisecond, so ids of one process keep their order.
+    """
+    ns = time.time_ns()
+    milliseconds, rest = divmod(ns, 1_000_000)
+    fraction = rest * 4096 // 1_000_000
+    random = int.from_bytes(os.urandom(8), "big") >> 2
+    value = (milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | random
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

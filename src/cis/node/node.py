@@ -1,0 +1,111 @@
+"""The node: the one place that wires store, supervisor, writer and hub into something that the API serves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from pathlib import Path
+
+from cis.engine.logfiles import LogFiles
+from cis.engine.site import Site
+from cis.errors import StoreError
+from cis.node.clock import new_id, now_us
+from cis.node.home import Home
+from cis.node.hub import EventHub
+from cis.node.settings import Settings
+from cis.node.workers import make_supervisor
+from cis.node.writer import Writer
+from cis.skills.registry import InstalledSkills
+from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.worker.bell import FifoBell, bell_path, ring
+from cis.worker.lock import acquire, holder
+
+log = logging.getLogger(__name__)
+
+
+def node_lock_path(home: Home) -> Path:
+    """Return the lock that a node holds while it runs."""
+    return home.run / "node.lock"
+
+
+def node_is_running(home: Home) -> bool:
+    """Whether some process is this home's node now."""
+    return holder(node_lock_path(home)) is not None
+
+
+class Node:
+    """A running node: its workers are minded by a thread, its submissions written by another."""
+
+    def __init__(self, home: Home, settings: Settings) -> None:
+        home.ensure()
+        self.home = home
+        self.settings = settings
+        self._lock = acquire(node_lock_path(home), what=f"node {settings.node_id}")
+        open_sqlite(home.db).close()  # migrates, or refuses, before anything else starts
+        self.skills = InstalledSkills()
+        self.skills.infos()  # find them now: what is installed later is for the next start
+        self.logfiles = LogFiles(home.logs)
+        self.site = Site(
+            node_id=settings.node_id,
+            skills=self.skills,
+            clock_us=now_us,
+            new_id=new_id,
+            max_queued=settings.max_queued,
+        )
+        self.writer = Writer(self.open_store)
+        self.hub = EventHub(self.open_store)
+        self._bell = FifoBell(bell_path(home.run, "node"))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._mind_workers, name="supervisor")
+        self._thread.start()
+
+    def open_store(self) -> SqliteStore:
+        """Return a store for one more thread."""
+        return open_sqlite(self.home.db)
+
+    def announce(self, url: str) -> None:
+        """Write down where this node listens, for the commands of this home."""
+        path = self.home.run / "node.json"
+        text = json.dumps({"node_id": self.settings.node_id, "url": url, "pid": os.getpid()})
+        fresh = path.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(path)
+
+    def poke(self, worker_id: str | None = None) -> None:
+        """Wake the supervisor, and a worker if one is named, to look at what was stored."""
+        self._bell.ring()
+        if worker_id is not None:
+            ring(self.home.run, worker_id)
+
+    def stop(self) -> None:
+        """Stop the workers, finish what is being written, and let go of the lock."""
+        self._stop.set()
+        self._bell.ring()
+        self._thread.join()
+        self.hub.close()
+        self.writer.close()
+        self._bell.close()
+        (self.home.run / "node.json").unlink(missing_ok=True)
+        self._lock.release()
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _mind_workers(self) -> None:
+        store = self.open_store()
+        supervisor = make_supervisor(
+            self.home, self.settings, store=store, bell=self._bell, told=self.hub.poke
+        )
+        while not self._stop.is_set():
+            try:
+                supervisor.turn()
+            except StoreError as error:
+                log.error("the supervisor cannot use the store; trying again", extra={"error": str(error)})
+                self._stop.wait(1.0)
+        supervisor.close(timeout_s=self.settings.grace_s * 2 + 2)
+        store.close()

@@ -1,0 +1,142 @@
+"""Wires a worker process: store, executor, skills, loop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Mapping
+from functools import partial
+
+from cis.engine.attempts import AttemptMaker, base_environment
+from cis.engine.logfiles import LogFiles
+from cis.engine.loop import WorkerLoop
+from cis.engine.parts import LoopLimits, LoopParts
+from cis.engine.site import Incarnation, Site
+from cis.errors import UsageError
+from cis.executors.local import LocalExecutor
+from cis.executors.orphans import kill_orphan
+from cis.executors.platform import ParentWatch, process_started
+from cis.model.dag import DagSpec, Json
+from cis.model.scope import Scope
+from cis.node.clock import new_id, now, now_us
+from cis.node.home import Home
+from cis.node.settings import Settings
+from cis.skills.registry import InstalledSkills
+from cis.store.records import WorkerRecord, WorkerState
+from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.worker import bell as bells
+from cis.worker.burial import end_orphans
+from cis.worker.lock import acquire, worker_lock_path
+from cis.worker.process import Reporter, Tenure, WorkerProcess
+
+log = logging.getLogger(__name__)
+
+
+def run_worker(
+    home: Home,
+    settings: Settings,
+    *,
+    worker_id: str,
+    scope: Scope,
+    report_fd: int | None = None,
+    idle_timeout_s: float | None = None,
+) -> int:
+    """Be the worker of *scope* until told to stop; return the exit status.
+
+    ``report_fd`` is this end of the supervisor's pipe, if there is one; without ``idle_timeout_s`` an
+    idle worker stays.
+
+    Raises:
+        UsageError: *worker_id* is not the name of this scope's worker.
+        AlreadyRunningError: another process is this worker.
+    """
+    if worker_id != scope.worker_id:
+        raise UsageError(f"the worker of scope {scope} is {scope.worker_id}, not {worker_id}")
+    parent = ParentWatch()
+    home.ensure()
+    lock = acquire(worker_lock_path(home.run, worker_id), what=worker_id)
+    store = open_sqlite(home.db)
+    try:
+        bell = bells.FifoBell(bells.bell_path(home.run, worker_id))
+        end_orphans(store, worker_id, kill=kill_orphan)
+        worker = _take_office(store, settings, worker_id=worker_id, scope=scope)
+        reporter = Reporter(report_fd)
+        workdir = home.work / worker_id
+        workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        skills = InstalledSkills()
+        executor = LocalExecutor(max_log_bytes=settings.max_log_bytes)
+
+        def wake(other: str) -> None:
+            reporter.say(Reporter.ENQUEUED)
+            bells.ring(home.run, other)
+
+        parts = LoopParts(
+            store=store,
+            executor=executor,
+            maker=AttemptMaker(
+                skills=skills,
+                logfiles=LogFiles(home.logs),
+                base_env=base_environment(os.environ, pass_env=settings.pass_env),
+                node_id=settings.node_id,
+                worker_id=worker_id,
+                workdir=workdir,
+            ),
+            site=Site(
+                node_id=settings.node_id,
+                skills=skills,
+                clock_us=now_us,
+                new_id=new_id,
+                max_queued=settings.max_queued,
+            ),
+            bell=bell,
+            ring=wake,
+            tell=partial(reporter.say, Reporter.STORED),
+            clock=now,
+            jitter=random.random,
+            parse=_parse,
+        )
+        limits = LoopLimits(slots=settings.slots, grace_s=settings.grace_s, lease_s=settings.lease_s)
+        loop = WorkerLoop(parts, limits, Incarnation(settings.node_id, worker_id, worker.epoch))
+        tenure = Tenure(
+            store=store,
+            worker=worker,
+            bell=bell,
+            parent=parent,
+            reporter=reporter,
+            clock=now,
+            idle_timeout_s=idle_timeout_s,
+            grace_s=settings.grace_s,
+        )
+        status = WorkerProcess(loop, tenure).run()
+        executor.close()
+        return status
+    finally:
+        store.close()
+        lock.release()
+
+
+def _take_office(store: SqliteStore, settings: Settings, *, worker_id: str, scope: Scope) -> WorkerRecord:
+    at_us = now_us()
+    with store.transaction():
+        return store.take_worker(
+            WorkerRecord(
+                worker_id=worker_id,
+                node_id=settings.node_id,
+                scope=scope,
+                status=WorkerState.IDLE,
+                pid=os.getpid(),
+                pid_started=process_started(os.getpid()),
+                epoch=0,
+                slots=settings.slots,
+                started_at_us=at_us,
+                heartbeat_at_us=at_us,
+                lease_until_us=at_us + round(settings.lease_s * 1e6),
+            )
+        )
+
+
+def _parse(document: Mapping[str, Json]) -> DagSpec:
+    from cis.model.document import dag_from_plain  # noqa: PLC0415 - pydantic, for the rare DAG within a DAG
+
+    return dag_from_plain(document)

@@ -1,0 +1,73 @@
+"""Wires a supervisor: how worker processes of this home are started, and what their supervisor needs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+from cis.executors.orphans import kill_orphan
+from cis.model.scope import Scope
+from cis.node.clock import now
+from cis.node.home import Home
+from cis.node.settings import Settings
+from cis.store.port import Store
+from cis.worker.bell import FifoBell
+from cis.worker.supervisor import SpawnWorker, Supervisor, SupervisorParts, WorkerProcessHandle
+
+MAX_WORKER_LOG_BYTES = 10 << 20
+
+
+def make_supervisor(
+    home: Home, settings: Settings, *, store: Store, bell: FifoBell, told: Callable[[], None]
+) -> Supervisor:
+    """Return the supervisor of this home's workers."""
+    return Supervisor(
+        SupervisorParts(
+            store=store,
+            node_id=settings.node_id,
+            run_dir=home.run,
+            bell=bell,
+            spawn=worker_spawner(home, settings),
+            kill_orphan=kill_orphan,
+            clock=now,
+            retire_signal=signal.SIGUSR1,
+            max_workers=settings.max_workers,
+            told=told,
+        )
+    )
+
+
+def worker_spawner(home: Home, settings: Settings) -> SpawnWorker:
+    """Return what starts a worker as a process of its own: ``cis worker run``, in a session of its own.
+
+    Its log is ``logs/workers/<worker_id>.log``, started anew when it has passed 10 MiB. Settings that a flag or the
+    environment changed reach it through its environment.
+    """
+    folder = home.logs / "workers"
+    environment = {**os.environ, **settings.to_environ(), "CIS_HOME": str(home.root)}
+
+    def spawn(worker_id: str, scope: Scope, report_fd: int) -> WorkerProcessHandle:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / f"{worker_id}.log"
+        fresh = path.exists() and path.stat().st_size > MAX_WORKER_LOG_BYTES
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (os.O_TRUNC if fresh else 0)
+        descriptor = os.open(path, flags, 0o600)
+        arguments = ["worker", "run", "--id", worker_id, "--scope", str(scope), "--report-fd", str(report_fd)]
+        arguments += ["--idle-timeout", str(settings.idle_timeout_s)]
+        try:
+            return subprocess.Popen(  # the supervisor reaps it
+                [sys.executable, "-P", "-m", "cis", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                env=environment,
+                pass_fds=(report_fd,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(descriptor)
+
+    return spawn

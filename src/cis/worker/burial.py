@@ -1,0 +1,48 @@
+"""What is done about a worker that is gone: its orphans are ended and its runs go back into the queue.
+
+A worker is gone when its lock is free. Whoever finds that may bury it: the supervisor that started it, another
+one that looks around, or the next worker of the same id. Order matters: first the old processes die, then
+the runs become available, so that a task is never tried again while its last attempt still writes.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from cis.engine.attempts import attempt_marks
+from cis.engine.ports import OrphanKiller
+from cis.model.states import AttemptState
+from cis.store.port import Store
+from cis.store.records import EventRecord, WorkerRecord, WorkerState
+
+log = logging.getLogger(__name__)
+
+
+def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller) -> int:
+    """Kill what attempts of a dead worker left behind; return how many attempts there were."""
+    attempts = store.attempts_in_state(worker_id, AttemptState.RUNNING)
+    for attempt in attempts:
+        marks = attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt)
+        kill(pid=attempt.pid, pid_started=attempt.pid_started, marks=marks)
+    return len(attempts)
+
+
+def bury(store: Store, worker: WorkerRecord, *, kill: OrphanKiller, now_us: int) -> bool:
+    """Declare a worker dead whose lock is free, and release its runs; False if a newer epoch has the id."""
+    if worker.status.live:
+        orphans = end_orphans(store, worker.worker_id, kill=kill)
+        log.warning("a worker died", extra={"worker_id": worker.worker_id, "pid": worker.pid, "attempts": orphans})
+    with store.transaction():
+        if not store.set_worker_status(
+            worker.node_id, worker.worker_id, epoch=worker.epoch, status=WorkerState.DEAD, now_us=now_us
+        ):
+            return False
+        for item in store.claimed(worker.node_id, worker.worker_id):
+            store.release(item.run_id)
+        store.append_events([worker_event(worker.worker_id, WorkerState.DEAD, at_us=now_us)])
+    return True
+
+
+def worker_event(worker_id: str, status: WorkerState, *, at_us: int) -> EventRecord:
+    """Return the event that tells of a worker's state."""
+    return EventRecord(kind="worker", at_us=at_us, status=str(status), worker_id=worker_id)

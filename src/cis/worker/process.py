@@ -1,0 +1,142 @@
+"""A worker process from its lock to its end.
+
+    lock -> end orphans -> next epoch -> ready -> turns -> drain -> hand back -> stopped
+
+Signals: TERM drains (what runs may end within the grace period, then it is ended and its task handed back),
+a second TERM kills at once, USR1 retires the worker if it is idle at that very moment: the supervisor may
+have decided on what it read a moment ago. When the parent is gone, a worker ends as after a grace period.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from cis.engine.instant import Instant
+from cis.engine.loop import WorkerLoop
+from cis.errors import FencedError, StoreError
+from cis.store.port import Store
+from cis.store.records import WorkerRecord, WorkerState
+from cis.worker.bell import FifoBell
+from cis.worker.burial import worker_event
+
+log = logging.getLogger(__name__)
+
+
+class ParentWatch(Protocol):
+    """Knows whether the process that started this one is still there."""
+
+    def gone(self) -> bool: ...
+
+
+class Reporter:
+    """The worker's side of the pipe to its supervisor: one byte says what happened; harmless without one."""
+
+    READY = b"r"
+    STORED = b"s"
+    ENQUEUED = b"q"
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        if descriptor is not None:
+            os.set_blocking(descriptor, False)
+            os.set_inheritable(descriptor, False)
+
+    def say(self, what: bytes) -> None:
+        """Send one of the bytes above; a full or broken pipe is nobody's loss."""
+        if self._descriptor is not None:
+            with suppress(BlockingIOError, BrokenPipeError):
+                os.write(self._descriptor, what)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenure:
+    """What a worker process lives by: its row, its limits, and whom it watches."""
+
+    store: Store
+    worker: WorkerRecord
+    bell: FifoBell
+    parent: ParentWatch
+    reporter: Reporter
+    clock: Callable[[], Instant]
+    idle_timeout_s: float | None
+    grace_s: float
+
+
+class WorkerProcess:
+    """Turns a loop until a signal, idleness, a new epoch or the loss of the parent ends it."""
+
+    def __init__(self, loop: WorkerLoop, tenure: Tenure) -> None:
+        self._loop = loop
+        self._tenure = tenure
+        self._terms = 0
+        self._retire_asked = False
+
+    def run(self) -> int:
+        """Serve until the end and return the exit status: 0 after an orderly one, 4 after losing the id."""
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGINT, self._on_term)
+        signal.signal(signal.SIGUSR1, self._on_retire)
+        self._tenure.reporter.say(Reporter.READY)
+        try:
+            self._serve()
+            self._wind_down()
+        except FencedError as error:
+            log.error("this worker's id was taken over; stopping", extra={"error": str(error)})
+            self._loop.kill()
+            return error.exit_status
+        return 0
+
+    def _serve(self) -> None:
+        clock, limit_s = self._tenure.clock, self._tenure.idle_timeout_s
+        idle_since_s: float | None = None
+        while not self._terms and not self._tenure.parent.gone():
+            self._loop.turn(at_most_s=1.0 if limit_s is None else min(1.0, limit_s))
+            now_s = clock().mono_s
+            if not self._loop.idle:
+                idle_since_s = None
+                self._retire_asked = False
+                continue
+            idle_since_s = now_s if idle_since_s is None else idle_since_s
+            if self._retire_asked or (limit_s is not None and now_s - idle_since_s >= limit_s):
+                return
+
+    def _wind_down(self) -> None:
+        clock = self._tenure.clock
+        self._loop.drain()
+        stop_at_s = clock().mono_s + (0.0 if self._tenure.parent.gone() else self._tenure.grace_s)
+        stopping = False
+        while not self._loop.stopped:
+            if self._terms > 1:
+                self._loop.kill()
+            elif not stopping and (clock().mono_s >= stop_at_s or self._tenure.parent.gone()):
+                self._loop.stop()
+                stopping = True
+            self._loop.turn(at_most_s=0.2)
+        self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        store, worker, now_us = self._tenure.store, self._tenure.worker, self._tenure.clock().wall_us
+        try:
+            self._loop.hand_back()
+            with store.transaction():
+                store.set_worker_status(
+                    worker.node_id, worker.worker_id, epoch=worker.epoch, status=WorkerState.STOPPED, now_us=now_us
+                )
+                store.append_events([worker_event(worker.worker_id, WorkerState.STOPPED, at_us=now_us)])
+        except StoreError as error:
+            # Whoever finds the lock free does the same (cis.worker.burial).
+            log.error("the end of this worker could not be stored", extra={"error": str(error)})
+
+    def _on_term(self, _signal: int, _frame: object) -> None:
+        self._terms += 1
+        self._tenure.bell.ring()
+
+    def _on_retire(self, _signal: int, _frame: object) -> None:
+        self._retire_asked = True
+        self._tenure.bell.ring()

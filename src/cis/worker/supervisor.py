@@ -1,0 +1,236 @@
+"""The parent's side of the workers: one process for each scope that has work, at most ``max_workers`` of them.
+
+    queue has work for a worker id ──> live here?      ring its bell
+                                   ──> live elsewhere? (its lock is held) ring its bell
+                                   ──> room?           start it; it says when it is ready
+                                   ──> no room?        ask the idle worker that was used longest ago to retire
+
+Retiring is a request that only an idle worker follows, so a busy one is never evicted, whatever this side read
+a moment ago. A worker's death is seen as the end of its pipe; it is then buried (``cis.worker.burial``), and if
+its runs are to go on, the queue shows it. One that does not start is tried again after a growing pause.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cis.engine.instant import Instant
+from cis.engine.ports import OrphanKiller
+from cis.model.scope import Scope
+from cis.store.port import Store
+from cis.store.records import QueueDemand, WorkerState
+from cis.worker.bell import FifoBell, ring
+from cis.worker.burial import bury
+from cis.worker.lock import holder, worker_lock_path
+from cis.worker.process import Reporter
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+LOOK_AROUND_S = 5.0
+MAX_PAUSE_S = 30.0
+START_DEADLINE_S = 20.0
+
+
+class WorkerProcessHandle(Protocol):
+    """A started worker process; ``subprocess.Popen`` is one."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def send_signal(self, sig: int) -> None: ...
+
+
+SpawnWorker = Callable[[str, Scope, int], WorkerProcessHandle]
+"""Starts ``cis worker run`` for a worker id and scope; the descriptor is its end of the report pipe."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Child:
+    """A worker process that this supervisor started."""
+
+    worker_id: str
+    process: WorkerProcessHandle
+    pipe: int
+    used_s: float
+    ready: bool = False
+
+
+@dataclass(slots=True)
+class _Pause:
+    failures: int = 0
+    until_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorParts:
+    """What a supervisor is made of. ``told`` is called whenever a worker stored something."""
+
+    store: Store
+    node_id: str
+    run_dir: Path
+    bell: FifoBell
+    spawn: SpawnWorker
+    kill_orphan: OrphanKiller
+    clock: Callable[[], Instant]
+    retire_signal: int
+    max_workers: int
+    told: Callable[[], None]
+
+
+class Supervisor:
+    """Keeps a worker alive for every scope that has work. One thread calls ``turn`` again and again."""
+
+    def __init__(self, parts: SupervisorParts) -> None:
+        self._parts = parts
+        self._children: dict[str, Child] = {}
+        self._pauses: dict[str, _Pause] = {}
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(parts.bell.fileno(), selectors.EVENT_READ)
+        self._short_of_room = False
+        self._next_look_s = 0.0
+        self._next_demand_s = 0.0
+
+    @property
+    def children(self) -> Iterable[Child]:
+        """The worker processes that live and were started here."""
+        return tuple(self._children.values())
+
+    def turn(self, *, at_most_s: float = TICK_S) -> None:
+        """Wait for a ring, a report or a death, and see to it that every queued run has a worker."""
+        now_s = self._parts.clock().mono_s
+        due_s = min(self._next_demand_s, self._next_look_s)
+        look = self._listen(min(at_most_s, max(0.0, due_s - now_s)))
+        now_s = self._parts.clock().mono_s
+        if now_s >= self._next_look_s:
+            self._next_look_s = now_s + LOOK_AROUND_S
+            self._look_around()
+            look = True
+        if look or now_s >= self._next_demand_s:
+            self._next_demand_s = now_s + TICK_S
+            self._meet_demand(now_s)
+
+    def close(self, *, timeout_s: float) -> None:
+        """Ask every worker to stop, insist after *timeout_s*, and return when all are gone."""
+        for urgent in (False, True):
+            for child in self._children.values():
+                with suppress(ProcessLookupError):
+                    child.process.terminate()
+            deadline_s = self._parts.clock().mono_s + (5.0 if urgent else timeout_s)
+            while self._children and self._parts.clock().mono_s < deadline_s:
+                self._listen(0.2)
+        for child in tuple(self._children.values()):
+            child.process.kill()
+            self._gone(child)
+        self._selector.close()
+
+    def _listen(self, timeout_s: float) -> bool:
+        """Read the bell and the pipes; return whether the queue should be looked at."""
+        look = False
+        stored = False
+        for key, _ in self._selector.select(timeout_s):
+            if key.data is None:
+                look |= self._parts.bell.drain()
+                stored = True
+                continue
+            child: Child = key.data
+            said = os.read(child.pipe, 4096)
+            if not said:
+                self._gone(child)
+                look = stored = True
+                continue
+            if Reporter.READY in said:
+                child.ready = True
+                self._pauses.pop(child.worker_id, None)
+                look = True
+            stored |= Reporter.STORED in said
+            look |= Reporter.ENQUEUED in said or self._short_of_room
+        if stored:
+            self._parts.told()
+        return look
+
+    def _meet_demand(self, now_s: float) -> None:
+        self._short_of_room = False
+        for demand in self._parts.store.queue_demand(self._parts.node_id):
+            child = self._children.get(demand.worker_id)
+            if child is not None:
+                child.used_s = now_s
+                ring(self._parts.run_dir, demand.worker_id)
+            elif holder(worker_lock_path(self._parts.run_dir, demand.worker_id)) is not None:
+                ring(self._parts.run_dir, demand.worker_id)
+            elif self._pauses.get(demand.worker_id, _Pause()).until_s > now_s:
+                continue
+            elif len(self._children) < self._parts.max_workers:
+                self._start(demand, now_s)
+            else:
+                self._short_of_room = True
+        if self._short_of_room:
+            self._evict()
+
+    def _start(self, demand: QueueDemand, now_s: float) -> None:
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+        try:
+            process = self._parts.spawn(demand.worker_id, demand.scope, theirs)
+        except OSError as error:
+            os.close(ours)
+            self._pause(demand.worker_id, now_s)
+            log.error("a worker could not be started", extra={"worker_id": demand.worker_id, "error": str(error)})
+            return
+        finally:
+            os.close(theirs)
+        child = Child(worker_id=demand.worker_id, process=process, pipe=ours, used_s=now_s)
+        self._children[demand.worker_id] = child
+        self._selector.register(ours, selectors.EVENT_READ, child)
+
+    def _evict(self) -> None:
+        if any(not child.ready for child in self._children.values()):
+            return
+        idle = {
+            worker.worker_id
+            for worker in self._parts.store.workers(node_id=self._parts.node_id, live_only=True)
+            if worker.status is WorkerState.IDLE
+        }
+        candidates = [child for child in self._children.values() if child.worker_id in idle]
+        if candidates:
+            oldest = min(candidates, key=lambda child: child.used_s)
+            oldest.process.send_signal(self._parts.retire_signal)
+
+    def _gone(self, child: Child) -> None:
+        self._selector.unregister(child.pipe)
+        os.close(child.pipe)
+        del self._children[child.worker_id]
+        status = child.process.wait(timeout=START_DEADLINE_S)
+        if status != 0:
+            log.warning("a worker ended", extra={"worker_id": child.worker_id, "status": status})
+        if not child.ready:
+            self._pause(child.worker_id, self._parts.clock().mono_s)
+        worker = self._parts.store.worker(self._parts.node_id, child.worker_id)
+        if worker is not None and worker.pid == child.process.pid and worker.status.live:
+            bury(self._parts.store, worker, kill=self._parts.kill_orphan, now_us=self._parts.clock().wall_us)
+
+    def _pause(self, worker_id: str, now_s: float) -> None:
+        pause = self._pauses.setdefault(worker_id, _Pause())
+        pause.failures += 1
+        pause.until_s = now_s + min(MAX_PAUSE_S, 0.2 * 2.0**pause.failures)
+
+    def _look_around(self) -> None:
+        """Bury the workers of this node that nobody minds: their row says live, but their lock is free."""
+        for worker in self._parts.store.workers(node_id=self._parts.node_id, live_only=True):
+            mine = worker.worker_id in self._children
+            if not mine and holder(worker_lock_path(self._parts.run_dir, worker.worker_id)) is None:
+                bury(self._parts.store, worker, kill=self._parts.kill_orphan, now_us=self._parts.clock().wall_us)
