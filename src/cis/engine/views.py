@@ -1,0 +1,244 @@
+"""State as it looks from outside: the JSON objects that the command line and the API both answer with.
+
+Keys are snake_case, times RFC 3339 in UTC, and a scope is ``{"type": …, "id": … | null}`` everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cis.engine.control import existing_run
+from cis.engine.ports import SkillInfo
+from cis.engine.timestamps import rfc3339
+from cis.engine.waiting import Surroundings, Waiting, run_waiting, tasks_waiting
+from cis.errors import NotFoundError, PoisonRecordError
+from cis.model.dag import Json
+from cis.model.states import TaskState
+from cis.store.port import Store, stored_spec
+from cis.store.records import DefinitionRecord, EventRecord, RunFilter, RunRecord, TaskRecord, WorkerRecord
+
+LATEST_RUNS = 5
+
+
+def submission_view(run: RunRecord) -> dict[str, Json]:
+    """Return what a submission is answered with."""
+    return {
+        "run_id": run.run_id,
+        "dag_id": run.dag_id,
+        "status": str(run.status),
+        "scope": run.scope.to_dict(),
+        "scope_source": str(run.scope_source),
+        "worker_id": run.worker_id,
+        "node_id": run.node_id,
+        "target_node": run.target_node,
+        "delivery": str(run.delivery),
+    }
+
+
+def run_list_item(run: RunRecord) -> dict[str, Json]:
+    """Return a run as lists show it."""
+    return {
+        "dag_id": run.dag_id,
+        "run_id": run.run_id,
+        "scope": run.scope.to_dict(),
+        "status": str(run.status),
+        "owner_node": run.owner_node,
+        "priority": str(run.priority),
+        "worker_id": run.worker_id,
+        "created_at": rfc3339(run.created_at_us),
+        "started_at": rfc3339(run.started_at_us),
+        "finished_at": rfc3339(run.finished_at_us),
+    }
+
+
+def run_view(
+    run: RunRecord,
+    tasks: Sequence[TaskRecord],
+    *,
+    waiting: Waiting | None,
+    reasons: Mapping[str, Waiting],
+) -> dict[str, Json]:
+    """Return a run and its tasks; *waiting* is why the run waits, *reasons* why its tasks do, by their ids."""
+    return {
+        "run_id": run.run_id,
+        "dag_id": run.dag_id,
+        "status": str(run.status),
+        "version": run.version,
+        "scope": run.scope.to_dict(),
+        "scope_source": str(run.scope_source),
+        "worker_id": run.worker_id,
+        "owner_node": run.owner_node,
+        "node_id": run.node_id,
+        "target_node": run.target_node,
+        "priority": str(run.priority),
+        "delivery": str(run.delivery),
+        "created_at": rfc3339(run.created_at_us),
+        "started_at": rfc3339(run.started_at_us),
+        "finished_at": rfc3339(run.finished_at_us),
+        "cancel_requested": run.cancel_requested,
+        "error": run.error,
+        "rerun_of": run.rerun_of,
+        "parent_run_id": run.parent_run_id,
+        "parent_task_id": run.parent_task_id,
+        "waiting": waiting.to_dict() if waiting else None,
+        "tasks": [_task_view(task, reasons.get(task.task_id)) for task in tasks],
+    }
+
+
+def dag_view(definition: DefinitionRecord) -> dict[str, Json]:
+    """Return a DAG's definition, without its document."""
+    return {
+        "dag_id": definition.dag_id,
+        "scope": definition.scope.to_dict(),
+        "target_node": definition.target_node,
+        "priority": str(definition.priority),
+        "description": definition.description,
+        "task_count": definition.task_count,
+        "sha256": definition.sha256,
+        "created_at": rfc3339(definition.created_at_us),
+        "saved_at": rfc3339(definition.saved_at_us),
+    }
+
+
+def worker_view(worker: WorkerRecord) -> dict[str, Json]:
+    """Return a worker."""
+    return {
+        "worker_id": worker.worker_id,
+        "scope": worker.scope.to_dict(),
+        "status": str(worker.status),
+        "pid": worker.pid,
+        "node_id": worker.node_id,
+        "started_at": rfc3339(worker.started_at_us),
+        "heartbeat_at": rfc3339(worker.heartbeat_at_us),
+        "runs_done": worker.runs_done,
+        "current_run": worker.current_run,
+        "epoch": worker.epoch,
+        "slots": worker.slots,
+    }
+
+
+def skill_view(skill: SkillInfo) -> dict[str, Json]:
+    """Return a skill."""
+    return {
+        "name": skill.name,
+        "description": skill.description,
+        "source": skill.source,
+        "triggers": list(skill.triggers),
+    }
+
+
+def event_view(event: EventRecord) -> dict[str, Json]:
+    """Return a change of state; ``seq`` says its place among all of this node's."""
+    return {
+        "seq": event.seq,
+        "kind": event.kind,
+        "at": rfc3339(event.at_us),
+        "status": event.status,
+        "run_id": event.run_id,
+        "dag_id": event.dag_id,
+        "task_id": event.task_id,
+        "worker_id": event.worker_id,
+        "data": dict(event.data),
+    }
+
+
+def read_run(store: Store, run_id: str) -> dict[str, Json]:
+    """Return the view of a stored run, with what waits in it and why.
+
+    The run is read before its tasks, so the tasks of a run that is shown as over are over, too.
+
+    Raises:
+        NotFoundError: no such run.
+    """
+    return _read_view(store, existing_run(store, run_id))
+
+
+def read_status(store: Store, dag_id: str, *, run_id: str | None = None) -> dict[str, Json]:
+    """Return ``{"dag": …, "runs": [...]}``: a DAG and its latest runs, newest first, or the one run that is named.
+
+    Raises:
+        NotFoundError: no such DAG, or no such run of it.
+    """
+    definition = existing_definition(store, dag_id)
+    if run_id is None:
+        runs = store.runs(RunFilter(dag_id=dag_id), limit=LATEST_RUNS).items
+    else:
+        runs = (run_of(store, dag_id, run_id=run_id),)
+    return {"dag": dag_view(definition), "runs": [_read_view(store, run) for run in runs]}
+
+
+def run_of(store: Store, dag_id: str, *, run_id: str | None = None) -> RunRecord:
+    """Return the run of a DAG that is named, or its latest.
+
+    Raises:
+        NotFoundError: no such DAG, no such run of it, or no run at all.
+    """
+    if run_id is not None:
+        run = store.run(run_id)
+        if run is None or run.dag_id != dag_id:
+            raise NotFoundError("run", run_id, hint=f"'cis dag status {dag_id}' shows the runs of {dag_id}")
+        return run
+    run = store.latest_run(dag_id)
+    if run is None:
+        existing_definition(store, dag_id)
+        raise NotFoundError("run of DAG", dag_id, hint="it is stored, but was never run")
+    return run
+
+
+def existing_definition(store: Store, dag_id: str) -> DefinitionRecord:
+    """Return the definition of a DAG. Raises NotFoundError when there is none."""
+    definition = store.definition(dag_id)
+    if definition is None:
+        raise NotFoundError("DAG", dag_id, hint="'cis dag list' shows the runs, 'cis dag definitions' what is stored")
+    return definition
+
+
+def existing_worker(store: Store, node_id: str, worker_id: str) -> WorkerRecord:
+    """Return a worker of a node. Raises NotFoundError when there is none."""
+    worker = store.worker(node_id, worker_id)
+    if worker is None:
+        raise NotFoundError("worker", worker_id, hint="'cis dag worker list' shows the workers")
+    return worker
+
+
+def _read_view(store: Store, run: RunRecord) -> dict[str, Json]:
+    tasks = store.tasks(run.run_id)
+    if run.status.final:
+        return run_view(run, tasks, waiting=None, reasons={})
+    around = _surroundings(store, run, tasks)
+    reasons = tasks_waiting(run, tasks, around)
+    return run_view(run, tasks, waiting=run_waiting(run, tasks, around, reasons=reasons), reasons=reasons)
+
+
+def _surroundings(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> Surroundings:
+    item = store.queue_item(run.run_id)
+    return Surroundings(
+        queue=item.status if item is not None else None,
+        worker=store.worker(run.owner_node, run.worker_id),
+        depends_on=_depends_on(store, run) if any(task.status is TaskState.PENDING for task in tasks) else {},
+    )
+
+
+def _depends_on(store: Store, run: RunRecord) -> dict[str, Sequence[str]]:
+    try:
+        spec = stored_spec(store, run.definition_id)
+    except PoisonRecordError:
+        return {}  # what can be told of the run is worth more than an error; its worker reports the row
+    return {task.id: task.depends_on for task in spec.tasks if task.depends_on}
+
+
+def _task_view(task: TaskRecord, waiting: Waiting | None) -> dict[str, Json]:
+    return {
+        "id": task.task_id,
+        "status": str(task.status),
+        "attempts": task.attempts,
+        "exit_code": task.exit_code,
+        "started_at": rfc3339(task.started_at_us),
+        "finished_at": rfc3339(task.finished_at_us),
+        "outputs": dict(task.outputs),
+        "error": task.error,
+        "waiting": waiting.to_dict() if waiting else None,
+        "skipped_because": task.blocked_by,
+        "retry_at": rfc3339(task.retry_at_us),
+        "child_run_id": task.child_run_id,
+    }

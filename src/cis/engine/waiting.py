@@ -1,0 +1,148 @@
+"""Why a run or a task does not move, derived when somebody asks: nothing of this is stored.
+
+What is told is what has to happen first. A task whose dependencies are not done waits for those, whatever else
+is the matter; one that could start otherwise waits because the run is paused, because no worker lives, for the
+time of its retry, or for a slot. A run waits when nothing of it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cis.engine.timestamps import rfc3339
+from cis.model.dag import Json
+from cis.model.states import RunState, TaskState
+from cis.store.records import QueueState, RunRecord, TaskRecord, WorkerRecord, WorkerState
+
+MAX_NAMED = 10
+
+
+class WaitReason(StrEnum):
+    """What kind of thing is waited for."""
+
+    DEPENDENCY = "dependency"
+    SLOT = "slot"
+    RETRY = "retry"
+    PAUSED = "paused"
+    WORKER = "worker"
+    CHILD_RUN = "child_run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A reason to wait; ``on`` names at most ``MAX_NAMED`` of the ``count`` things that are waited for."""
+
+    reason: WaitReason
+    on: tuple[str, ...] = ()
+    count: int = 0
+    until_us: int | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The reason in words for people, as in ``waits for compile and 3 more``."""
+        if self.reason is WaitReason.PAUSED:
+            return "is paused"
+        if self.reason is WaitReason.SLOT:
+            return "waits for a free slot"
+        if self.reason is WaitReason.RETRY:
+            return f"waits for its retry at {rfc3339(self.until_us)}"
+        what = ", ".join(self.on)
+        if self.reason is WaitReason.WORKER:
+            return f"waits for {what} to start"
+        more = f" and {self.count - len(self.on)} more" if self.count > len(self.on) else ""
+        return f"waits for {'run ' if self.reason is WaitReason.CHILD_RUN else ''}{what}{more}"
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the JSON form: ``reason``, ``on``, ``count``, ``until`` (RFC 3339 or null), ``message``."""
+        return {
+            "reason": str(self.reason),
+            "on": list(self.on),
+            "count": self.count,
+            "until": rfc3339(self.until_us),
+            "message": self.sentence,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a run's progress depends on besides its tasks: its place in the queue, its worker, its graph.
+
+    ``queue`` is None when the run is in no queue; ``depends_on`` maps task ids to the ids before them.
+    """
+
+    queue: QueueState | None
+    worker: WorkerRecord | None
+    depends_on: Mapping[str, Sequence[str]]
+
+
+def tasks_waiting(run: RunRecord, tasks: Sequence[TaskRecord], around: Surroundings) -> dict[str, Waiting]:
+    """Return why each task that waits does, by task id; a task that runs or is over is not in it."""
+    if run.status.final:
+        return {}
+    done = {task.task_id for task in tasks if task.status is TaskState.COMPLETED}
+    common = _holds_all(run, around)
+    found = {}
+    for task in tasks:
+        reason = _task_waiting(task, done, common=common, around=around)
+        if reason is not None:
+            found[task.task_id] = reason
+    return found
+
+
+def run_waiting(
+    run: RunRecord, tasks: Sequence[TaskRecord], around: Surroundings, *, reasons: Mapping[str, Waiting]
+) -> Waiting | None:
+    """Return why nothing of *run* runs, given its tasks' reasons; None when something does or the run is over."""
+    if run.status.final or run.cancel_requested:
+        return None
+    common = _holds_all(run, around)
+    if common is not None:
+        return common
+    if any(task.status is TaskState.RUNNING and task.task_id not in reasons for task in tasks):
+        return None
+    return _foremost(list(reasons.values()))
+
+
+def _foremost(reasons: Sequence[Waiting]) -> Waiting | None:
+    """Return what a run waits for of which no task runs: the first of its tasks to go on decides."""
+    children = [each for each in reasons if each.reason is WaitReason.CHILD_RUN]
+    retries = [each for each in reasons if each.reason is WaitReason.RETRY]
+    for each in reasons:
+        if each.reason is WaitReason.SLOT:
+            return each
+    if children:
+        return _named(WaitReason.CHILD_RUN, [run_id for each in children for run_id in each.on])
+    return min(retries, key=lambda each: each.until_us or 0, default=None)
+
+
+def _holds_all(run: RunRecord, around: Surroundings) -> Waiting | None:
+    """Return what keeps every task of the run from starting, if anything does."""
+    if run.status is RunState.PAUSED:
+        return Waiting(reason=WaitReason.PAUSED)
+    worker = around.worker
+    if worker is None or not worker.status.live or worker.status is WorkerState.STARTING:
+        return _named(WaitReason.WORKER, [run.worker_id])
+    if around.queue is QueueState.QUEUED:
+        return Waiting(reason=WaitReason.SLOT)
+    return None
+
+
+def _task_waiting(task: TaskRecord, done: set[str], *, common: Waiting | None, around: Surroundings) -> Waiting | None:
+    if task.status is TaskState.RUNNING:
+        return None if task.child_run_id is None else _named(WaitReason.CHILD_RUN, [task.child_run_id])
+    if task.status is not TaskState.PENDING:
+        return None
+    unmet = [parent for parent in around.depends_on.get(task.task_id, ()) if parent not in done]
+    if unmet:
+        return _named(WaitReason.DEPENDENCY, unmet)
+    if common is not None:
+        return common
+    if task.retry_at_us is not None:
+        return Waiting(reason=WaitReason.RETRY, until_us=task.retry_at_us)
+    return Waiting(reason=WaitReason.SLOT)
+
+
+def _named(reason: WaitReason, names: Sequence[str]) -> Waiting:
+    return Waiting(reason=reason, on=tuple(names[:MAX_NAMED]), count=len(names))
