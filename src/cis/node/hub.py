@@ -1,0 +1,201 @@
+"""Tells whoever listens of every change of state, in order.
+
+A thread reads new events from the store when it is poked, and once a second in any case. It keeps the newest in
+memory and wakes the subscribers, which read at their own pace from where they are: nothing is queued for anyone, so
+one that is slow holds up nobody and costs no memory. One that falls behind what is in memory reads on in the
+store; one that falls behind what the store keeps is told so (by ``cis.api.events``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from itertools import islice
+from typing import Self
+
+from cis.errors import CisError, PoisonRecordError
+from cis.model.states import RunState
+from cis.store.port import Store
+from cis.store.records import EventRecord
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+PAUSE_S = 0.02  # between two looks, so that a storm of pokes becomes a few big ones
+KEEP_EVENTS = 50_000
+PRUNE_EVERY = 5_000
+IN_MEMORY = 5_000
+_AT_ONCE = 1_000
+_FINAL = frozenset(str(state) for state in RunState if state.final)
+
+
+class EventHub:
+    """Reads the event log as it grows.
+
+    Raises:
+        StoreError: the store cannot be opened.
+    """
+
+    def __init__(self, open_store: Callable[[], Store], *, keep: int = KEEP_EVENTS) -> None:
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._recent: deque[EventRecord] = deque(maxlen=IN_MEMORY)
+        self._finished: Counter[str] = Counter()
+        self._subscriptions: set[Subscription] = set()
+        self._last_seq = 0
+        self._since_prune = 0
+        self._poked = threading.Event()
+        self._closed = threading.Event()
+        opened: Future[None] = Future()
+        self._thread = threading.Thread(target=self._serve, args=(open_store, opened), name="events", daemon=True)
+        self._thread.start()
+        opened.result()
+
+    @property
+    def last_seq(self) -> int:
+        """The newest event that was read."""
+        return self._last_seq
+
+    @property
+    def closed(self) -> bool:
+        """Whether the node is stopping: streams end."""
+        return self._closed.is_set()
+
+    @property
+    def finished(self) -> Mapping[str, int]:
+        """How many runs ended in each state since the hub was made."""
+        with self._lock:
+            return dict(self._finished)
+
+    def poke(self) -> None:
+        """Say that something was stored. From any thread, and cheap; with no listener the next poll does."""
+        if self._subscriptions:
+            self._poked.set()
+
+    def close(self) -> None:
+        """Stop, and wake every subscriber for the last time. Harmless when repeated."""
+        self._closed.set()
+        self._poked.set()
+        self._thread.join()
+        self._wake()
+
+    def subscribe(self) -> Subscription:
+        """Return a bell of the running event loop that rings when there is something new; close it after use."""
+        subscription = Subscription(self._forget)
+        with self._lock:
+            self._subscriptions.add(subscription)
+        self._poked.set()
+        return subscription
+
+    def after(self, seq: int, *, limit: int = 500) -> Sequence[EventRecord] | None:
+        """Return events after *seq*, oldest first; None when some of them are in the store alone."""
+        with self._lock:
+            if seq >= self._last_seq:
+                return []
+            if not self._recent or self._recent[0].seq > seq + 1:
+                return None
+            start = next(place for place, event in enumerate(self._recent) if event.seq > seq)
+            return list(islice(self._recent, start, start + limit))
+
+    def _forget(self, subscription: Subscription) -> None:
+        with self._lock:
+            self._subscriptions.discard(subscription)
+
+    def _serve(self, open_store: Callable[[], Store], opened: Future[None]) -> None:
+        try:
+            store = open_store()
+            self._last_seq = store.last_event_seq()
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the hub is made
+            opened.set_exception(error)
+            return
+        opened.set_result(None)
+        while not self._closed.is_set():
+            self._poked.wait(POLL_S)
+            self._poked.clear()
+            try:
+                self._read(store)
+                self._prune(store)
+            except CisError:
+                log.exception("the event log cannot be read; trying again")
+                self._closed.wait(POLL_S)
+            self._closed.wait(PAUSE_S)
+        store.close()
+
+    def _read(self, store: Store) -> None:
+        while events := self._next(store):
+            with self._lock:
+                self._recent.extend(events)
+                self._last_seq = events[-1].seq
+                self._since_prune += len(events)
+                self._finished.update(event.status for event in events if _ends_a_run(event))
+            self._wake()
+
+    def _next(self, store: Store) -> Sequence[EventRecord]:
+        """Return the next events; one that cannot be read is reported and left out."""
+        try:
+            return store.events_after(self._last_seq, limit=_AT_ONCE)
+        except PoisonRecordError:
+            newest = store.last_event_seq()
+        while self._last_seq < newest:
+            try:
+                return store.events_after(self._last_seq, limit=1)
+            except PoisonRecordError as error:
+                log.error("an event cannot be read; leaving it out", extra={"error": str(error)})  # noqa: TRY400
+                self._last_seq += 1
+        return []
+
+    def _prune(self, store: Store) -> None:
+        if self._since_prune < PRUNE_EVERY:
+            return
+        with store.transaction():
+            store.prune_events(keep=self._keep)
+        self._since_prune = 0
+
+    def _wake(self) -> None:
+        with self._lock:
+            subscriptions = list(self._subscriptions)
+        for subscription in subscriptions:
+            subscription.ring()
+
+
+class Subscription:
+    """One listener's bell, for the event loop in which it was made."""
+
+    def __init__(self, forget: Callable[[Subscription], None]) -> None:
+        self._forget = forget
+        self._loop = asyncio.get_running_loop()
+        self._rung = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake the listener. From any thread."""
+        with contextlib.suppress(RuntimeError):  # its loop has ended, and the listener with it
+            self._loop.call_soon_threadsafe(self._rung.set)
+
+    async def heard(self, *, timeout_s: float) -> bool:
+        """Wait until there may be something new; return whether there may."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._rung.wait()
+        except TimeoutError:
+            return False
+        self._rung.clear()
+        return True
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._forget(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _ends_a_run(event: EventRecord) -> bool:
+    return event.kind == "run" and event.status in _FINAL
