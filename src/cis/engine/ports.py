@@ -57,12 +57,16 @@ class Skill(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkillInfo:
-    """A skill as lists show it: its name, what it does, the package that brings it, its triggers."""
+    """A skill as lists show it: its name, what it does, the package that brings it, its triggers.
+
+    ``error`` says why an installed skill cannot be used.
+    """
 
     name: str
     description: str
     source: str
     triggers: tuple[str, ...]
+    error: str | None = None
 
 
 class SkillBook(Protocol):

@@ -1,0 +1,163 @@
+"""How the end of a child process is noticed: by pidfd on Linux, by SIGCHLD and asking elsewhere.
+
+Only children that were added here are ever reaped, one by one: the process may have other children, whose
+ends belong to others.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import selectors
+import signal
+import socket
+from contextlib import suppress
+from subprocess import Popen
+from typing import Protocol
+
+REAPED_BY_OTHERS = 255
+_ASK_AGAIN_S = 0.25
+
+Process = Popen[bytes]
+
+
+class ExitWatch(Protocol):
+    """Waits for added processes to end, and for watched descriptors to become readable."""
+
+    def add(self, process: Process) -> None: ...
+
+    def watch(self, descriptor: int) -> None: ...
+
+    def wait(self, timeout_s: float) -> tuple[list[Process], bool]:
+        """Return which processes have ended, reaped, and whether a watched descriptor is readable."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class PidfdExits:
+    """Linux: one pidfd for each process, all in one epoll object."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._processes: dict[int, Process] = {}
+
+    def add(self, process: Process) -> None:
+        """Take in a child. Raises OSError when there are too many open files."""
+        descriptor = os.pidfd_open(process.pid)
+        self._epoll.register(descriptor, select.EPOLLIN)
+        self._processes[descriptor] = process
+
+    def watch(self, descriptor: int) -> None:
+        """Return from ``wait`` when *descriptor* is readable."""
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def wait(self, timeout_s: float) -> tuple[list[Process], bool]:
+        """Return which processes have ended, reaped, and whether a watched descriptor is readable."""
+        ended = []
+        rung = False
+        for descriptor, _ in self._epoll.poll(timeout_s):
+            process = self._processes.get(descriptor)
+            if process is None:
+                rung = True
+            elif reap(process):
+                self._epoll.unregister(descriptor)
+                os.close(descriptor)
+                del self._processes[descriptor]
+                ended.append(process)
+        return ended, rung
+
+    def close(self) -> None:
+        """Forget every process and give all descriptors back."""
+        for descriptor in self._processes:
+            os.close(descriptor)
+        self._processes.clear()
+        self._epoll.close()
+
+
+class SignalExits:
+    """Anywhere: SIGCHLD writes a byte into a socket that is waited for, and each process is asked.
+
+    There is one such byte-writer for a process and only the main thread may set it; where this one is not in
+    place, the processes are asked again every quarter of a second.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._processes: dict[int, Process] = {}
+        self._awake, self._signalled = socket.socketpair()
+        for end in (self._awake, self._signalled):
+            end.setblocking(False)
+        self._selector.register(self._awake, selectors.EVENT_READ)
+        self._old_wakeup = -1
+        self._old_handler: signal._HANDLER = None
+        self._installed = False
+        with suppress(ValueError):  # not in the main thread
+            self._old_handler = signal.signal(signal.SIGCHLD, _noted)
+            self._old_wakeup = signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
+            self._installed = True
+
+    def add(self, process: Process) -> None:
+        """Take in a child."""
+        self._processes[process.pid] = process
+
+    def watch(self, descriptor: int) -> None:
+        """Return from ``wait`` when *descriptor* is readable."""
+        self._selector.register(descriptor, selectors.EVENT_READ)
+
+    def wait(self, timeout_s: float) -> tuple[list[Process], bool]:
+        """Return which processes have ended, reaped, and whether a watched descriptor is readable."""
+        ended = self._ask()
+        patience_s = min(timeout_s, _ASK_AGAIN_S) if self._processes else timeout_s
+        rung = False
+        for key, _ in self._selector.select(0.0 if ended else max(0.0, patience_s)):
+            if key.fileobj is self._awake:
+                with suppress(BlockingIOError):
+                    self._awake.recv(4096)
+            else:
+                rung = True
+        return ended or self._ask(), rung
+
+    def close(self) -> None:
+        """Forget every process and put the handling of signals back."""
+        if self._installed:
+            with suppress(ValueError):
+                signal.set_wakeup_fd(self._old_wakeup)
+                signal.signal(signal.SIGCHLD, self._old_handler or signal.SIG_DFL)
+        self._selector.close()
+        self._awake.close()
+        self._signalled.close()
+        self._processes.clear()
+
+    def _ask(self) -> list[Process]:
+        ended = [process for process in self._processes.values() if reap(process)]
+        for process in ended:
+            del self._processes[process.pid]
+        return ended
+
+
+def reap(process: Process) -> bool:
+    """Take the exit status of a child that has ended; False while it runs.
+
+    ``Popen.poll`` would call it a success when somebody else took the status.
+    """
+    try:
+        pid, status = os.waitpid(process.pid, os.WNOHANG)
+    except ChildProcessError:
+        process.returncode = REAPED_BY_OTHERS
+        return True
+    if pid == 0:
+        return False
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return True
+
+
+def expect_children() -> None:
+    """Undo an inherited ``SIG_IGN`` of SIGCHLD, under which no exit status could ever be read."""
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _noted(_signal: int, _frame: object) -> None:
+    """Let SIGCHLD be caught: the byte in the socket is all that is wanted."""

@@ -1,0 +1,206 @@
+"""Tasks as processes of this machine: started, measured, ended and reaped by one single-threaded object.
+
+Each process leads a session and a process group of its own and writes to its two log files by itself. A task
+that ends on its own leaves what it put into the background alone. One that is *ended* (time limit, cancel) is over
+when its whole group is gone: members that outlive the leader have until ``force`` to finish.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from signal import SIGCONT, SIGKILL, SIGTERM
+
+from cis.engine.ports import Exit, Launch
+from cis.errors import LaunchError
+from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, expect_children
+from cis.executors.launching import explain, spawn
+from cis.executors.logcap import CappedLog
+from cis.executors.platform import HAS_PIDFD, group_is_alive, process_started, signal_group
+
+CAP_CHECK_S = 1.0
+_GROUP_CHECK_S = 0.02
+_CLOSE_PATIENCE_S = 2.0
+
+
+@dataclass(slots=True)
+class _Running:
+    process: Process
+    stdout: CappedLog
+    stderr: CappedLog
+    ending: bool = False
+    forced: bool = False
+
+
+class LocalExecutor:
+    """An ``Executor`` (``cis.engine.ports``) for this machine; handles are pids.
+
+    ``max_log_bytes`` caps each log file; ``portable`` keeps off what only Linux has. In portable mode, and only
+    there, the object catches SIGCHLD while it lives.
+    """
+
+    def __init__(self, *, max_log_bytes: int, portable: bool = False) -> None:
+        expect_children()
+        self._max_log_bytes = max_log_bytes
+        self._portable = portable or not HAS_PIDFD
+        self._exits: ExitWatch = SignalExits() if self._portable else PidfdExits()
+        self._running: dict[int, _Running] = {}
+        self._lingering: dict[int, _Running] = {}  # leader reaped, group not yet gone
+        self._caps_due_s = 0.0
+        self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def start(self, launch: Launch) -> int:
+        """Start a process in a process group of its own, and return its pid.
+
+        Raises:
+            LaunchError: it cannot be started; the message says why and what to mend.
+        """
+        stdin = self._null if not launch.stdin else _unnamed_file(launch)
+        try:
+            stdout, stderr = self._open_logs(launch)
+            try:
+                process = spawn(launch, stdin=stdin, stdout=stdout.descriptor, stderr=stderr.descriptor)
+                self._take_in(process, launch)
+            except LaunchError:
+                stdout.close()
+                stderr.close()
+                raise
+        finally:
+            if stdin != self._null:
+                os.close(stdin)
+        if not self._running:
+            self._caps_due_s = time.monotonic() + CAP_CHECK_S
+        self._running[process.pid] = _Running(process, stdout, stderr)
+        return process.pid
+
+    def identity(self, handle: int) -> str | None:
+        """Return the start time of the process, which tells it from a later one with its pid."""
+        return process_started(handle, portable=self._portable)
+
+    def wait(self, timeout_s: float) -> Sequence[Exit]:
+        """Return what has ended as soon as something has, a watched descriptor is readable or the time is over."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            now_s = time.monotonic()
+            ended, rung = self._exits.wait(self._patience(now_s, deadline_s))
+            self._check_caps()
+            exits = [ended_now for process in ended if (ended_now := self._leader_ended(process))]
+            exits += self._groups_gone()
+            if exits or rung or time.monotonic() >= deadline_s:
+                return exits
+
+    def watch(self, descriptor: int) -> None:
+        """Return from ``wait`` when *descriptor* becomes readable, too."""
+        self._exits.watch(descriptor)
+
+    def end(self, handle: int, *, force: bool) -> None:
+        """Send TERM, or KILL with *force*, to the whole process group; no error when it is gone."""
+        running = self._running.get(handle) or self._lingering.get(handle)
+        if running is None:
+            return
+        running.ending = True
+        running.forced = running.forced or force
+        signal_group(handle, SIGKILL if force else SIGTERM)
+        signal_group(handle, SIGCONT)  # a stopped process would never see TERM
+
+    def close(self) -> None:
+        """Kill every process that is left, reap it, and give all descriptors back."""
+        left = list(self._running.values())
+        for pid in [*self._running, *self._lingering]:
+            signal_group(pid, SIGKILL)
+        for running in left:
+            with suppress(subprocess.TimeoutExpired):
+                running.process.wait(timeout=_CLOSE_PATIENCE_S)
+        for running in [*left, *self._lingering.values()]:
+            running.stdout.close()
+            running.stderr.close()
+        self._running.clear()
+        self._lingering.clear()
+        self._exits.close()
+        os.close(self._null)
+
+    def _open_logs(self, launch: Launch) -> tuple[CappedLog, CappedLog]:
+        opened: list[CappedLog] = []
+        try:
+            for path in (launch.stdout, launch.stderr):
+                opened.append(CappedLog(path, cap=self._max_log_bytes))
+        except OSError as error:
+            for log in opened:
+                log.close()
+            raise LaunchError(f"log file {path} cannot be made: {error.strerror}") from error
+        return opened[0], opened[1]
+
+    def _take_in(self, process: Process, launch: Launch) -> None:
+        try:
+            self._exits.add(process)
+        except OSError as error:  # no descriptor left to notice its end with
+            signal_group(process.pid, SIGKILL)
+            process.wait()
+            raise LaunchError(explain(error, launch)) from error
+
+    def _patience(self, now_s: float, deadline_s: float) -> float:
+        if self._lingering:
+            deadline_s = min(deadline_s, now_s + _GROUP_CHECK_S)
+        elif self._running:
+            deadline_s = min(deadline_s, self._caps_due_s)
+        return max(0.0, deadline_s - now_s)
+
+    def _check_caps(self) -> None:
+        now_s = time.monotonic()
+        if now_s < self._caps_due_s:
+            return
+        self._caps_due_s = now_s + CAP_CHECK_S
+        for running in [*self._running.values(), *self._lingering.values()]:
+            running.stdout.keep_to_cap()
+            running.stderr.keep_to_cap()
+
+    def _leader_ended(self, process: Process) -> Exit | None:
+        running = self._running.pop(process.pid)
+        if running.ending:
+            # Its number stays taken as long as its group has members, so the group can still be signalled.
+            self._lingering[process.pid] = running
+            return None
+        return _exit_of(running)
+
+    def _groups_gone(self) -> list[Exit]:
+        exits = []
+        for pid, running in list(self._lingering.items()):
+            if running.forced:
+                signal_group(pid, SIGKILL)
+            elif group_is_alive(pid):
+                continue
+            del self._lingering[pid]
+            exits.append(_exit_of(running))
+        return exits
+
+
+def _exit_of(running: _Running) -> Exit:
+    stdout_tail, stdout_bytes = running.stdout.finish()
+    stderr_tail, stderr_bytes = running.stderr.finish()
+    return Exit(
+        handle=running.process.pid,
+        exit_code=running.process.returncode,
+        stdout_tail=stdout_tail,
+        stderr_tail=stderr_tail,
+        stdout_bytes=stdout_bytes,
+        stderr_bytes=stderr_bytes,
+    )
+
+
+def _unnamed_file(launch: Launch) -> int:
+    """Return a descriptor to read the input of *launch* from: a file without a name, so no pipe can fill up."""
+    import tempfile  # noqa: PLC0415 - few tasks have input
+
+    try:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            view = memoryview(launch.stdin)
+            while view:
+                view = view[file.write(view) :]
+            file.seek(0)
+            return os.dup(file.fileno())
+    except OSError as error:
+        raise LaunchError(f"the task's input cannot be stored: {error.strerror}") from error

@@ -1,0 +1,130 @@
+"""What differs between systems: when a process started, whether a parent is gone, who is in a group.
+
+Linux answers through ``/proc`` and pidfds. Elsewhere there is a slower way, which the tests run on Linux too
+(``portable=True``). Nothing else in CIS-DAG asks which system it is on; how ends of processes are noticed
+is ``cis.executors.exits``.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+HAS_PROC = Path("/proc/self/stat").exists()
+HAS_PIDFD = hasattr(os, "pidfd_open") and hasattr(select, "epoll")
+
+_STATE, _PARENT, _GROUP, _STARTED = 0, 1, 2, 19  # fields of /proc/PID/stat after the name, see proc(5)
+
+
+def process_started(pid: int, *, portable: bool = False) -> str | None:
+    """Return what tells process *pid* from every other that had or will have this number; None if there is none.
+
+    The text only means something when compared with another one of this function, on this machine.
+    """
+    if HAS_PROC and not portable:
+        fields = _stat(pid)
+        return f"{_boot_id()}:{fields[_STARTED]}" if fields else None
+    # A fixed language and time zone: the same start must always give the same text.
+    env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, env=env, check=False)
+    return answer.stdout.decode("ascii", "replace").strip() or None
+
+
+def is_running(pid: int, started: str) -> bool:
+    """Whether *pid* is still the process that started then, and more than a zombie where that can be told."""
+    if process_started(pid) != started:
+        return False
+    fields = _stat(pid)
+    return fields is None or fields[_STATE] not in ("Z", "X")
+
+
+def group_is_alive(group: int) -> bool:
+    """Whether a process that can still do something is in the group; zombies that nobody reaps do not count."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody is there, under another user
+    if not HAS_PROC:
+        return True
+    stats = (_stat(pid) for pid in all_pids())
+    return any(fields[_GROUP] == str(group) and fields[_STATE] not in ("Z", "X") for fields in stats if fields)
+
+
+def signal_group(group: int, signal_number: int) -> None:
+    """Send a signal to every process of the group; no error when none is left."""
+    # macOS says "not permitted" of a group in which only zombies are left.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal_number)
+
+
+def all_pids() -> list[int]:
+    """Return the number of every process that ``/proc`` shows; none where there is no ``/proc``."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()] if HAS_PROC else []
+
+
+def environment_of(pid: int) -> frozenset[bytes]:
+    """Return the ``NAME=value`` entries that a process was started with; empty when they cannot be read."""
+    try:
+        return frozenset(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+    except OSError:
+        return frozenset()
+
+
+def ancestry() -> frozenset[int]:
+    """Return this process and all processes above it, as far as can be told."""
+    pids = {os.getpid(), os.getppid()}
+    pid = os.getppid()
+    while fields := _stat(pid):
+        pid = int(fields[_PARENT])
+        if pid in pids:
+            break
+        pids.add(pid)
+    return frozenset(pids)
+
+
+class ParentWatch:
+    """Knows whether the process that started this one is gone.
+
+    Make it early: a parent that ended before is only noticed if *parent_pid* says who it was.
+    """
+
+    def __init__(self, parent_pid: int | None = None, *, portable: bool = False) -> None:
+        self._parent = os.getppid() if parent_pid is None else parent_pid
+        self._descriptor: int | None = None
+        if HAS_PIDFD and not portable:
+            with suppress(OSError):  # gone already, or too many open files: polling tells, too
+                self._descriptor = os.pidfd_open(self._parent)
+
+    def fileno(self) -> int | None:
+        """Return a descriptor that becomes readable when the parent is gone; None: only ``gone`` tells."""
+        return self._descriptor
+
+    def gone(self) -> bool:
+        """Whether the parent has ended; whoever inherited this process does not count."""
+        return os.getppid() != self._parent
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+@cache
+def _boot_id() -> str:
+    # The start time in /proc counts from the boot, so it needs the boot beside it.
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _stat(pid: int) -> list[str] | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()  # the name before it may hold blanks and parentheses

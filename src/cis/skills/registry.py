@@ -1,0 +1,135 @@
+"""Which skills this node has: the built-in ones, and those of installed packages.
+
+A package brings a skill through an entry point of the group ``cis.skills``: its name is the skill's, its object
+a class without arguments or an instance (``cis.engine.ports.Skill``). Packages are looked at only when somebody
+asks for a name that is not built in, or for the list. One that cannot be loaded is reported and left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cis.engine.ports import Skill, SkillInfo
+from cis.errors import NotFoundError
+from cis.skills.dag import DagSkill
+from cis.skills.http import HttpSkill
+from cis.skills.params import nearest
+from cis.skills.python import PythonSkill
+from cis.skills.shell import ShellSkill
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+log = logging.getLogger(__name__)
+
+GROUP = "cis.skills"
+BUILT_IN_SOURCE = "built in"
+
+_BUILT_IN: tuple[Callable[[], Skill], ...] = (ShellSkill, HttpSkill, PythonSkill, DagSkill)
+_PARTS = ("description", "triggers", "literal_params", "check", "plan")
+
+
+@dataclass(slots=True)
+class _Installed:
+    """What the packages bring: skills that work, and what is wrong with the others."""
+
+    skills: dict[str, Skill] = field(default_factory=dict)
+    infos: list[SkillInfo] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+class InstalledSkills:
+    """The ``SkillBook`` of a node. Not thread-safe while it looks at the packages, which happens once."""
+
+    def __init__(self) -> None:
+        self._built_in: dict[str, Skill] = {skill.name: skill for skill in (make() for make in _BUILT_IN)}
+        self._found: _Installed | None = None
+
+    def get(self, name: str) -> Skill:
+        """Return a skill.
+
+        Raises:
+            NotFoundError: there is none of that name, or its package cannot be loaded.
+        """
+        skill = self._built_in.get(name)
+        if skill is not None:
+            return skill
+        installed = self._installed()
+        if name in installed.skills:
+            return installed.skills[name]
+        if name in installed.faults:
+            raise NotFoundError("skill", name, hint=f"it is installed, but broken: {installed.faults[name]}")
+        known = sorted([*self._built_in, *installed.skills])
+        meant = nearest(name, known)
+        hint = f"did you mean {meant!r}?" if meant else f"known: {', '.join(known)}"
+        raise NotFoundError("skill", name, hint=f"{hint} ('cis skill list' shows all)")
+
+    def infos(self) -> Sequence[SkillInfo]:
+        """Return every skill, broken ones too; the built-in ones first."""
+        built_in = [
+            SkillInfo(
+                name=skill.name,
+                description=skill.description,
+                source=BUILT_IN_SOURCE,
+                triggers=skill.triggers,
+            )
+            for skill in self._built_in.values()
+        ]
+        return [*built_in, *self._installed().infos]
+
+    def _installed(self) -> _Installed:
+        if self._found is None:
+            self._found = _look_around(taken=self._built_in.keys())
+        return self._found
+
+
+def _look_around(*, taken: Iterable[str]) -> _Installed:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - slow, and most runs need no package
+
+    found = _Installed()
+    names = set(taken)
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        source = _source(point)
+        if point.name in names:
+            _report(found, point, source, "another skill has this name already")
+            continue
+        try:
+            skill = _load(point)
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's package raises
+            _report(found, point, source, f"{type(error).__name__}: {error}")
+            found.faults[point.name] = f"{type(error).__name__}: {error} ({source})"
+            continue
+        names.add(point.name)
+        found.skills[point.name] = skill
+        found.infos.append(
+            SkillInfo(
+                name=point.name,
+                description=skill.description,
+                source=source,
+                triggers=tuple(skill.triggers),
+            )
+        )
+    return found
+
+
+def _load(point: EntryPoint) -> Skill:
+    made = point.load()
+    skill: Skill = made() if isinstance(made, type) else made
+    missing = [part for part in _PARTS if not hasattr(skill, part)]
+    if missing:
+        raise TypeError(f"{point.value} lacks {', '.join(missing)} of a skill")
+    return skill
+
+
+def _source(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
+
+
+def _report(found: _Installed, point: EntryPoint, source: str, fault: str) -> None:
+    log.warning("a skill is left out", extra={"skill": point.name, "source": source, "fault": fault})
+    found.infos.append(
+        SkillInfo(name=point.name, description=f"broken: {fault}", source=source, triggers=(), error=fault)
+    )
