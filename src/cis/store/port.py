@@ -13,13 +13,13 @@ Rules that hold for every adapter, and that ``tests/contract`` checks:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cis.errors import PoisonRecordError
 from cis.model.dag import DagSpec
-from cis.model.states import AttemptState
+from cis.model.states import AttemptState, RunState
 from cis.store.records import (
     AttemptRecord,
     AuditRecord,
@@ -89,6 +89,10 @@ class RunStore(Protocol):
         Raises:
             UsageError: *cursor* is none that this method returned.
         """
+        ...
+
+    def unfinished_counts(self) -> Mapping[RunState, int]:
+        """Return how many runs are in each state that is not final; reads an index of those alone."""
         ...
 
     def unfinished_run_elsewhere(self, worker_id: str, target_node: str) -> RunRecord | None:
