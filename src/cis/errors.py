@@ -23,7 +23,8 @@
     ├── StoreError
     │   ├── FencedError               a newer epoch holds this worker's id
     │   └── PoisonRecordError         a row that cannot be read
-    └── LaunchError                   a task whose process could not be started
+    ├── LaunchError                   a task whose process could not be started
+    └── OrphanError                   a process of a dead worker that KILL does not end
 
 ``code`` is stable; ``http_status`` and ``exit_status`` are what the API and the shell answer.
 The message is built here, says what happened and, where there is one, the way out.
@@ -298,3 +299,18 @@ class LaunchError(CisError):
 
     code = "task.launch"
     http_status = 422
+
+
+class OrphanError(CisError):
+    """What a dead worker's task left behind survives KILL: its task must not start again beside it.
+
+    Such a process hangs in the kernel (a dead network disk) or belongs to another user (``sudo``): end it by hand.
+    """
+
+    code = "task.orphan"
+    http_status = 503
+
+    def __init__(self, pids: Sequence[int], *, patience_s: float) -> None:
+        self.pids = tuple(pids)
+        numbers = ", ".join(str(pid) for pid in self.pids)
+        super().__init__(f"still there {patience_s:g} s after KILL: process {numbers}; end it by hand")

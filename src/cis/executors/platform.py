@@ -8,14 +8,25 @@ is ``cis.executors.exits``.
 from __future__ import annotations
 
 import os
-import select
+import signal
 import subprocess
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+
+def _has_pidfd() -> bool:
+    if not hasattr(os, "pidfd_open"):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:  # an old kernel, or a container that forbids the call
+        return False
+    return True
+
+
 HAS_PROC = Path("/proc/self/stat").exists()
-HAS_PIDFD = hasattr(os, "pidfd_open") and hasattr(select, "epoll")
+HAS_PIDFD = _has_pidfd()
 
 _STATE, _PARENT, _GROUP, _STARTED = 0, 1, 2, 19  # fields of /proc/PID/stat after the name, see proc(5)
 
@@ -32,14 +43,6 @@ def process_started(pid: int, *, portable: bool = False) -> str | None:
     env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
     answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, env=env, check=False)
     return answer.stdout.decode("ascii", "replace").strip() or None
-
-
-def is_running(pid: int, started: str) -> bool:
-    """Whether *pid* is still the process that started then, and more than a zombie where that can be told."""
-    if process_started(pid) != started:
-        return False
-    fields = _stat(pid)
-    return fields is None or fields[_STATE] not in ("Z", "X")
 
 
 def group_is_alive(group: int) -> bool:
@@ -74,6 +77,20 @@ def environment_of(pid: int) -> frozenset[bytes]:
         return frozenset(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
     except OSError:
         return frozenset()
+
+
+def kill_if_still(pid: int, entries: frozenset[bytes]) -> None:
+    """Kill *pid* if its environment holds all *entries*; nobody else is hit when the number is reused meanwhile."""
+    with suppress(ProcessLookupError, PermissionError):
+        if not HAS_PIDFD:
+            os.kill(pid, signal.SIGKILL)
+            return
+        descriptor = os.pidfd_open(pid)
+        try:
+            if entries <= environment_of(pid):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        finally:
+            os.close(descriptor)
 
 
 def ancestry() -> frozenset[int]:
