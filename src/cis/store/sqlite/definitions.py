@@ -1,0 +1,90 @@
+"""DAG documents in SQLite: the table ``dag_definitions``."""
+
+from __future__ import annotations
+
+from cis.errors import NotFoundError
+from cis.store.records import DefinitionRecord, Page
+from cis.store.sqlite.connection import Database
+from cis.store.sqlite.rows import DEFINITION, definition_of, read
+
+_PUT = (
+    "INSERT INTO dag_definitions (dag_id, sha256, document, scope_type, scope_id, target_node, priority,"
+    " description, task_count, created_at_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (dag_id, sha256) DO NOTHING"
+)
+_FIND = "SELECT definition_id FROM dag_definitions WHERE dag_id = ? AND sha256 = ?"
+_BY_ID = f"SELECT {DEFINITION} FROM dag_definitions WHERE definition_id = ?"  # noqa: S608 - constants
+_PICK = (
+    f"SELECT {DEFINITION} FROM dag_definitions WHERE dag_id = ?"  # noqa: S608 - constants
+    " ORDER BY saved_at_us IS NULL, definition_id DESC LIMIT 1"
+)
+_NAMES = "SELECT DISTINCT dag_id FROM dag_definitions WHERE dag_id > ? ORDER BY dag_id LIMIT ?"
+_SAVED_NAMES = (
+    "SELECT DISTINCT dag_id FROM dag_definitions WHERE dag_id > ? AND saved_at_us IS NOT NULL"
+    " ORDER BY dag_id LIMIT ?"
+)
+_UNSAVE = (
+    "UPDATE dag_definitions SET saved_at_us = NULL WHERE saved_at_us IS NOT NULL"
+    " AND dag_id = (SELECT dag_id FROM dag_definitions WHERE definition_id = ?)"
+)
+_SAVE = "UPDATE dag_definitions SET saved_at_us = ? WHERE definition_id = ?"
+
+
+class DefinitionRows:
+    """The definitions' part of the store."""
+
+    _db: Database
+
+    def put_definition(self, definition: DefinitionRecord, document_json: str) -> int:
+        """Store a document unless that version is there; return its id."""
+        self._db.write(
+            _PUT,
+            (
+                definition.dag_id,
+                definition.sha256,
+                document_json,
+                str(definition.scope.type),
+                definition.scope.id,
+                definition.target_node,
+                int(definition.priority),
+                definition.description,
+                definition.task_count,
+                definition.created_at_us,
+            ),
+        )
+        row = self._db.row(_FIND, (definition.dag_id, definition.sha256))
+        if row is None:
+            raise NotFoundError("definition of DAG", definition.dag_id)
+        number: int = row[0]
+        return number
+
+    def save_definition(self, definition_id: int, *, now_us: int) -> None:
+        """Mark a version as the stored one of its DAG, in place of any other."""
+        self._db.write(_UNSAVE, (definition_id,))
+        self._db.write(_SAVE, (now_us, definition_id))
+
+    def definition(self, dag_id: str) -> DefinitionRecord | None:
+        """Return the stored version of a DAG, or else its newest."""
+        row = self._db.row(_PICK, (dag_id,))
+        return None if row is None else read("definition", definition_of, row)
+
+    def definition_by_id(self, definition_id: int) -> DefinitionRecord | None:
+        """Return one version."""
+        row = self._db.row(_BY_ID, (definition_id,))
+        return None if row is None else read("definition", definition_of, row)
+
+    def document(self, definition_id: int) -> str:
+        """Return a version's document as JSON text. Raises NotFoundError."""
+        row = self._db.row("SELECT document FROM dag_definitions WHERE definition_id = ?", (definition_id,))
+        if row is None:
+            raise NotFoundError("definition", str(definition_id))
+        return str(row[0])
+
+    def definitions(
+        self, *, limit: int, cursor: str | None = None, saved_only: bool = False
+    ) -> Page[DefinitionRecord]:
+        """Return one row a DAG, by ``dag_id``; the cursor is the last id of a page."""
+        names = self._db.rows(_SAVED_NAMES if saved_only else _NAMES, (cursor or "", limit + 1))
+        picked = (self.definition(str(name)) for (name,) in names[:limit])
+        items = tuple(record for record in picked if record is not None)
+        return Page(items, str(names[limit - 1][0]) if len(names) > limit else None)

@@ -1,0 +1,100 @@
+"""Events, tokens and the audit log in SQLite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from cis.store.records import AuditRecord, EventRecord, TokenRecord
+from cis.store.sqlite.connection import Database
+from cis.store.sqlite.rows import EVENT, event_of, read_all
+
+_APPEND = (
+    "INSERT INTO events (at_us, kind, status, run_id, dag_id, task_id, worker_id, data)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_AFTER = f"SELECT {EVENT} FROM events WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - constants
+_AUDIT = (
+    "SELECT seq, at_us, actor, action, subject, source FROM audit"
+    " WHERE seq < coalesce(?, 9223372036854775807) ORDER BY seq DESC LIMIT ?"
+)
+
+
+class LogRows:
+    """The logs' part of the store."""
+
+    _db: Database
+
+    def append_events(self, events: Iterable[EventRecord]) -> None:
+        """Add events to the log; ``seq`` is given here."""
+        self._db.write_many(_APPEND, map(_event_values, events))
+
+    def events_after(self, seq: int, *, limit: int) -> Sequence[EventRecord]:
+        """Return the events after one, in order."""
+        return read_all("event", event_of, self._db.rows(_AFTER, (seq, limit)))
+
+    def last_event_seq(self) -> int:
+        """Return the number of the newest event; 0 when there was none."""
+        row = self._db.row("SELECT max(seq) FROM events")
+        return int(row[0] or 0) if row else 0
+
+    def prune_events(self, *, keep: int) -> int:
+        """Delete all but the newest *keep* events; return how many went."""
+        return self._db.write("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (keep,))
+
+    def put_token(self, token: TokenRecord) -> None:
+        """Store a token, in place of one of the same name."""
+        self._db.write(
+            "INSERT INTO api_tokens (name, sha256, may, created_at_us) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, may = excluded.may,"
+            " created_at_us = excluded.created_at_us",
+            (token.name, token.sha256, ",".join(token.may), token.created_at_us),
+        )
+
+    def tokens(self) -> Sequence[TokenRecord]:
+        """Return all tokens by name."""
+        rows = self._db.rows("SELECT name, sha256, may, created_at_us FROM api_tokens ORDER BY name")
+        return read_all("token", _token, rows)
+
+    def token_by_sha256(self, sha256: str) -> TokenRecord | None:
+        """Return the token with this digest."""
+        row = self._db.row("SELECT name, sha256, may, created_at_us FROM api_tokens WHERE sha256 = ?", (sha256,))
+        return None if row is None else _token(row)
+
+    def delete_token(self, name: str) -> bool:
+        """Delete a token; return whether there was one."""
+        return self._db.write("DELETE FROM api_tokens WHERE name = ?", (name,)) == 1
+
+    def append_audit(self, entry: AuditRecord) -> None:
+        """Add an entry to the audit log."""
+        self._db.write(
+            "INSERT INTO audit (at_us, actor, action, subject, source) VALUES (?, ?, ?, ?, ?)",
+            (entry.at_us, entry.actor, entry.action, entry.subject, entry.source),
+        )
+
+    def audit(self, *, limit: int, before: int | None = None) -> Sequence[AuditRecord]:
+        """Return entries, newest first."""
+        return [
+            AuditRecord(seq=seq, at_us=at_us, actor=actor, action=action, subject=subject, source=source)
+            for seq, at_us, actor, action, subject, source in self._db.rows(_AUDIT, (before, limit))
+        ]
+
+
+def _token(row: tuple[object, ...]) -> TokenRecord:
+    name, sha256, may, created_at_us = row
+    return TokenRecord(
+        name=str(name), sha256=str(sha256), may=tuple(str(may).split(",")), created_at_us=int(str(created_at_us))
+    )
+
+
+def _event_values(event: EventRecord) -> tuple[object, ...]:
+    return (
+        event.at_us,
+        event.kind,
+        event.status,
+        event.run_id,
+        event.dag_id,
+        event.task_id,
+        event.worker_id,
+        json.dumps(dict(event.data)) if event.data else None,
+    )

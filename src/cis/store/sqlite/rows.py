@@ -1,0 +1,213 @@
+"""Rows to records: the one place that knows the order of columns and what their values mean.
+
+A row that cannot be read raises PoisonRecordError; lists leave it out and say so in the log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from cis.errors import PoisonRecordError
+from cis.model.dag import Priority
+from cis.model.scope import Scope, ScopeSource, ScopeType
+from cis.model.states import AttemptState, RunState, TaskState
+from cis.store.records import (
+    AttemptRecord,
+    DefinitionRecord,
+    Delivery,
+    EventRecord,
+    QueueItem,
+    QueueState,
+    RunRecord,
+    TaskRecord,
+    WorkerRecord,
+    WorkerState,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+DEFINITION = (
+    "definition_id, dag_id, sha256, scope_type, scope_id, target_node, priority, description, task_count,"
+    " created_at_us, saved_at_us"
+)
+RUN = (
+    "run_id, dag_id, definition_id, status, version, scope_type, scope_id, scope_source, worker_id, node_id,"
+    " owner_node, target_node, priority, delivery, task_count, created_at_us, started_at_us, finished_at_us,"
+    " cancel_requested, error, idempotency_key, rerun_of, parent_run_id, parent_task_id, depth"
+)
+TASK = (
+    "run_id, task_no, task_id, status, version, attempts, failures, exit_code, started_at_us, finished_at_us,"
+    " outputs, error, blocked_by, retry_at_us, child_run_id"
+)
+ATTEMPT = (
+    "run_id, task_no, task_id, attempt, status, worker_id, epoch, started_at_us, finished_at_us, exit_code, pid,"
+    " pid_started, error, stdout_tail, stderr_tail, stdout_bytes, stderr_bytes"
+)
+QUEUE = "run_id, worker_id, dag_json, status, priority, created_at_us, epoch"
+WORKER = (
+    "worker_id, node_id, scope_type, scope_id, status, pid, pid_started, epoch, slots, started_at_us,"
+    " heartbeat_at_us, lease_until_us, runs_done, current_run"
+)
+EVENT = "seq, at_us, kind, status, run_id, dag_id, task_id, worker_id, data"
+
+
+def definition_of(row: Row) -> DefinitionRecord:
+    """Return the record of a row of DEFINITION."""
+    return DefinitionRecord(
+        definition_id=row[0],
+        dag_id=row[1],
+        sha256=row[2],
+        scope=Scope(ScopeType(row[3]), row[4]),
+        target_node=row[5],
+        priority=Priority(row[6]),
+        description=row[7],
+        task_count=row[8],
+        created_at_us=row[9],
+        saved_at_us=row[10],
+    )
+
+
+def run_of(row: Row) -> RunRecord:
+    """Return the record of a row of RUN."""
+    return RunRecord(
+        run_id=row[0],
+        dag_id=row[1],
+        definition_id=row[2],
+        status=RunState(row[3]),
+        version=row[4],
+        scope=Scope(ScopeType(row[5]), row[6]),
+        scope_source=ScopeSource(row[7]),
+        worker_id=row[8],
+        node_id=row[9],
+        owner_node=row[10],
+        target_node=row[11],
+        priority=Priority(row[12]),
+        delivery=Delivery(row[13]),
+        task_count=row[14],
+        created_at_us=row[15],
+        started_at_us=row[16],
+        finished_at_us=row[17],
+        cancel_requested=bool(row[18]),
+        error=row[19],
+        idempotency_key=row[20],
+        rerun_of=row[21],
+        parent_run_id=row[22],
+        parent_task_id=row[23],
+        depth=row[24],
+    )
+
+
+def task_of(row: Row) -> TaskRecord:
+    """Return the record of a row of TASK."""
+    return TaskRecord(
+        run_id=row[0],
+        task_no=row[1],
+        task_id=row[2],
+        status=TaskState(row[3]),
+        version=row[4],
+        attempts=row[5],
+        failures=row[6],
+        exit_code=row[7],
+        started_at_us=row[8],
+        finished_at_us=row[9],
+        outputs=json.loads(row[10]) if row[10] else {},
+        error=row[11],
+        blocked_by=row[12],
+        retry_at_us=row[13],
+        child_run_id=row[14],
+    )
+
+
+def attempt_of(row: Row) -> AttemptRecord:
+    """Return the record of a row of ATTEMPT."""
+    return AttemptRecord(
+        run_id=row[0],
+        task_no=row[1],
+        task_id=row[2],
+        attempt=row[3],
+        status=AttemptState(row[4]),
+        worker_id=row[5],
+        epoch=row[6],
+        started_at_us=row[7],
+        finished_at_us=row[8],
+        exit_code=row[9],
+        pid=row[10],
+        pid_started=row[11],
+        error=row[12],
+        stdout_tail=row[13],
+        stderr_tail=row[14],
+        stdout_bytes=row[15],
+        stderr_bytes=row[16],
+    )
+
+
+def queue_item_of(row: Row) -> QueueItem:
+    """Return the record of a row of QUEUE."""
+    return QueueItem(
+        run_id=row[0],
+        worker_id=row[1],
+        dag_json=row[2],
+        status=QueueState(row[3]),
+        priority=Priority(row[4]),
+        created_at_us=row[5],
+        epoch=row[6],
+    )
+
+
+def worker_of(row: Row) -> WorkerRecord:
+    """Return the record of a row of WORKER."""
+    return WorkerRecord(
+        worker_id=row[0],
+        node_id=row[1],
+        scope=Scope(ScopeType(row[2]), row[3]),
+        status=WorkerState(row[4]),
+        pid=row[5],
+        pid_started=row[6],
+        epoch=row[7],
+        slots=row[8],
+        started_at_us=row[9],
+        heartbeat_at_us=row[10],
+        lease_until_us=row[11],
+        runs_done=row[12],
+        current_run=row[13],
+    )
+
+
+def event_of(row: Row) -> EventRecord:
+    """Return the record of a row of EVENT."""
+    return EventRecord(
+        seq=row[0],
+        at_us=row[1],
+        kind=row[2],
+        status=row[3],
+        run_id=row[4],
+        dag_id=row[5],
+        task_id=row[6],
+        worker_id=row[7],
+        data=json.loads(row[8]) if row[8] else {},
+    )
+
+
+def read(what: str, make: Callable[[Row], T], row: Row) -> T:
+    """Return *row* as a record. Raises PoisonRecordError when it cannot be one."""
+    try:
+        return make(row)
+    except (ValueError, TypeError, KeyError) as error:
+        raise PoisonRecordError(f"{what} {row[0]!r}", str(error)) from error
+
+
+def read_all(what: str, make: Callable[[Row], T], rows: Iterable[Row]) -> list[T]:
+    """Return *rows* as records, without those that cannot be read."""
+    records = []
+    for row in rows:
+        try:
+            records.append(read(what, make, row))
+        except PoisonRecordError as error:
+            log.warning("a row was left out", extra={"error": str(error)})
+    return records

@@ -1,0 +1,155 @@
+"""Runs in SQLite: the table ``dag_runs``."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+
+from cis.errors import StaleVersionError, UsageError
+from cis.model.states import check_run_arrow
+from cis.store.records import Page, RunChange, RunFilter, RunRecord, TaskRecord
+from cis.store.sqlite.connection import Database
+from cis.store.sqlite.rows import RUN, read, read_all, run_of
+from cis.store.sqlite.tasks import INSERT_TASK, task_values
+
+_INSERT = f"INSERT INTO dag_runs ({RUN}) VALUES ({', '.join('?' * 25)})"  # noqa: S608 - constants
+_ONE = f"SELECT {RUN} FROM dag_runs WHERE run_id = ?"  # noqa: S608 - constants
+_BY_KEY = f"SELECT {RUN} FROM dag_runs WHERE idempotency_key = ?"  # noqa: S608 - constants
+_LATEST = f"SELECT {RUN} FROM dag_runs WHERE dag_id = ? ORDER BY run_id DESC LIMIT 1"  # noqa: S608 - constants
+_CHILDREN = f"SELECT {RUN} FROM dag_runs WHERE parent_run_id = ?"  # noqa: S608 - constants
+_ELSEWHERE = (
+    f"SELECT {RUN} FROM dag_runs WHERE worker_id = ? AND status IN ('pending', 'running', 'paused')"  # noqa: S608
+    " AND target_node IS NOT NULL AND target_node != ? LIMIT 1"
+)
+_CHANGE = (
+    "UPDATE dag_runs SET version = version + 1, status = coalesce(?, status),"
+    " started_at_us = coalesce(?, started_at_us), finished_at_us = coalesce(?, finished_at_us),"
+    " cancel_requested = coalesce(?, cancel_requested), error = coalesce(?, error)"
+    " WHERE run_id = ? AND version = ?"
+)
+
+
+class RunRows:
+    """The runs' part of the store."""
+
+    _db: Database
+
+    def insert_run(self, run: RunRecord, tasks: Iterable[TaskRecord]) -> None:
+        """Store a new run with its tasks."""
+        self._db.write(
+            _INSERT,
+            (
+                run.run_id,
+                run.dag_id,
+                run.definition_id,
+                str(run.status),
+                run.version,
+                str(run.scope.type),
+                run.scope.id,
+                str(run.scope_source),
+                run.worker_id,
+                run.node_id,
+                run.owner_node,
+                run.target_node,
+                int(run.priority),
+                str(run.delivery),
+                run.task_count,
+                run.created_at_us,
+                run.started_at_us,
+                run.finished_at_us,
+                int(run.cancel_requested),
+                run.error,
+                run.idempotency_key,
+                run.rerun_of,
+                run.parent_run_id,
+                run.parent_task_id,
+                run.depth,
+            ),
+        )
+        self._db.write_many(INSERT_TASK, map(task_values, tasks))
+
+    def run(self, run_id: str) -> RunRecord | None:
+        """Return a run, or None."""
+        row = self._db.row(_ONE, (run_id,))
+        return None if row is None else read("run", run_of, row)
+
+    def run_version(self, run_id: str) -> int | None:
+        """Return a run's version alone."""
+        row = self._db.row("SELECT version FROM dag_runs WHERE run_id = ?", (run_id,))
+        return None if row is None else row[0]
+
+    def run_by_key(self, idempotency_key: str) -> RunRecord | None:
+        """Return the run that an idempotency key made."""
+        row = self._db.row(_BY_KEY, (idempotency_key,))
+        return None if row is None else read("run", run_of, row)
+
+    def latest_run(self, dag_id: str) -> RunRecord | None:
+        """Return the newest run of a DAG."""
+        row = self._db.row(_LATEST, (dag_id,))
+        return None if row is None else read("run", run_of, row)
+
+    def runs(self, where: RunFilter, *, limit: int, cursor: str | None = None) -> Page[RunRecord]:
+        """Return runs, newest first."""
+        conditions, values = _conditions(where)
+        if cursor is not None:
+            conditions.append("run_id < ?")
+            values.append(_read_cursor(cursor))
+        clause = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        sql = f"SELECT {RUN} FROM dag_runs{clause} ORDER BY run_id DESC LIMIT ?"  # noqa: S608 - values are bound
+        rows = self._db.rows(sql, (*values, limit + 1))
+        next_cursor = _cursor(rows[limit - 1][0]) if len(rows) > limit else None
+        return Page(tuple(read_all("run", run_of, rows[:limit])), next_cursor)
+
+    def unfinished_run_elsewhere(self, worker_id: str, target_node: str) -> RunRecord | None:
+        """Return an unfinished run that asks for the worker on another node by name."""
+        row = self._db.row(_ELSEWHERE, (worker_id, target_node))
+        return None if row is None else read("run", run_of, row)
+
+    def child_runs(self, parent_run_id: str) -> Sequence[RunRecord]:
+        """Return the runs of a run's DAG tasks."""
+        return read_all("run", run_of, self._db.rows(_CHILDREN, (parent_run_id,)))
+
+    def change_run(self, run: RunRecord, change: RunChange) -> RunRecord:
+        """Apply *change* to the run as it was read, and return it as it is now."""
+        if change.status is not None and change.status is not run.status:
+            check_run_arrow(run.run_id, run.status, change.status)
+        cancel = None if change.cancel_requested is None else int(change.cancel_requested)
+        status = None if change.status is None else str(change.status)
+        changed = self._db.write(
+            _CHANGE,
+            (status, change.started_at_us, change.finished_at_us, cancel, change.error, run.run_id, run.version),
+        )
+        if changed != 1:
+            raise StaleVersionError(f"run {run.run_id}", run.version)
+        row = self._db.row(_ONE, (run.run_id,))
+        return read("run", run_of, row or ())
+
+
+def _conditions(where: RunFilter) -> tuple[list[str], list[str | int]]:
+    conditions: list[str] = []
+    values: list[str | int] = []
+    if where.dag_id is not None:
+        conditions.append("dag_id = ?")
+        values.append(where.dag_id)
+    if where.status is not None:
+        conditions.append("status = ?")
+        values.append(str(where.status))
+    if where.scope is not None:
+        conditions += ["scope_type = ?", "scope_id = ?"]
+        values += [str(where.scope.type), where.scope.id]
+    if where.node is not None:
+        conditions.append("owner_node = ?")
+        values.append(where.node)
+    return conditions, values
+
+
+def _cursor(run_id: str) -> str:
+    return base64.urlsafe_b64encode(run_id.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> str:
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError) as error:
+        raise UsageError(f"cursor {cursor[:80]!r} is none that a page of runs gave") from error

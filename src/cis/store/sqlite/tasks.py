@@ -1,0 +1,173 @@
+"""Tasks and attempts in SQLite: the tables ``run_tasks`` and ``task_executions``. The hot path is here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from cis.errors import StaleVersionError
+from cis.model.states import AttemptState, check_attempt_arrow, check_task_arrow
+from cis.store.records import AttemptRecord, TaskRecord
+from cis.store.sqlite.connection import Database
+from cis.store.sqlite.rows import ATTEMPT, TASK, attempt_of, read, read_all, task_of
+
+INSERT_TASK = f"INSERT INTO run_tasks ({TASK}) VALUES ({', '.join('?' * 15)})"  # noqa: S608 - constants
+_TASKS = f"SELECT {TASK} FROM run_tasks WHERE run_id = ? ORDER BY task_no"  # noqa: S608 - constants
+_TASK = f"SELECT {TASK} FROM run_tasks WHERE run_id = ? AND task_id = ?"  # noqa: S608 - constants
+_CHANGE = (
+    "UPDATE run_tasks SET version = version + 1, status = ?, attempts = ?, failures = ?, exit_code = ?,"
+    " started_at_us = ?, finished_at_us = ?, outputs = ?, error = ?, blocked_by = ?, retry_at_us = ?,"
+    " child_run_id = ? WHERE run_id = ? AND task_no = ? AND version = ?"
+)
+_START = f"INSERT INTO task_executions ({ATTEMPT}) VALUES ({', '.join('?' * 17)})"  # noqa: S608 - constants
+_PID = (
+    "UPDATE task_executions SET pid = ?, pid_started = ?"
+    " WHERE run_id = ? AND task_no = ? AND attempt = ? AND status = 'running'"
+)
+_FINISH = (
+    "UPDATE task_executions SET status = ?, finished_at_us = ?, exit_code = ?, pid = coalesce(?, pid), error = ?,"
+    " stdout_tail = ?, stderr_tail = ?, stdout_bytes = ?, stderr_bytes = ?"
+    " WHERE run_id = ? AND task_no = ? AND attempt = ? AND status = 'running'"
+)
+_RUNNING = f"SELECT {ATTEMPT} FROM task_executions WHERE worker_id = ? AND status = 'running'"  # noqa: S608
+
+
+class TaskRows:
+    """The tasks' and attempts' part of the store."""
+
+    _db: Database
+
+    def tasks(self, run_id: str) -> Sequence[TaskRecord]:
+        """Return a run's tasks in the order of the document."""
+        return [read("task", task_of, row) for row in self._db.rows(_TASKS, (run_id,))]
+
+    def task(self, run_id: str, task_id: str) -> TaskRecord | None:
+        """Return one task of a run."""
+        row = self._db.row(_TASK, (run_id, task_id))
+        return None if row is None else read("task", task_of, row)
+
+    def change_tasks(self, old_and_new: Iterable[tuple[TaskRecord, TaskRecord]]) -> None:
+        """Replace tasks as they were read by what they become."""
+        for old, new in old_and_new:
+            if new.status is not old.status:
+                check_task_arrow(old.task_id, old.status, new.status)
+            changed = self._db.write(
+                _CHANGE,
+                (
+                    new.status.value,
+                    new.attempts,
+                    new.failures,
+                    new.exit_code,
+                    new.started_at_us,
+                    new.finished_at_us,
+                    json.dumps(dict(new.outputs)) if new.outputs else None,
+                    new.error,
+                    new.blocked_by,
+                    new.retry_at_us,
+                    new.child_run_id,
+                    old.run_id,
+                    old.task_no,
+                    old.version,
+                ),
+            )
+            if changed != 1:
+                raise StaleVersionError(f"task {old.task_id} of run {old.run_id}", old.version)
+
+    def start_attempts(self, attempts: Iterable[AttemptRecord]) -> None:
+        """Store attempts that are about to start."""
+        self._db.write_many(_START, map(_attempt_values, attempts))
+
+    def set_pids(self, attempts: Iterable[AttemptRecord]) -> None:
+        """Store the process of running attempts."""
+        for one in attempts:
+            self._db.write(_PID, (one.pid, one.pid_started, one.run_id, one.task_no, one.attempt))
+
+    def finish_attempts(self, attempts: Iterable[AttemptRecord]) -> None:
+        """Store the ends of running attempts."""
+        for one in attempts:
+            check_attempt_arrow(f"attempt {one.attempt} of {one.task_id}", AttemptState.RUNNING, one.status)
+            changed = self._db.write(
+                _FINISH,
+                (
+                    one.status.value,
+                    one.finished_at_us,
+                    one.exit_code,
+                    one.pid,
+                    one.error,
+                    one.stdout_tail,
+                    one.stderr_tail,
+                    one.stdout_bytes,
+                    one.stderr_bytes,
+                    one.run_id,
+                    one.task_no,
+                    one.attempt,
+                ),
+            )
+            if changed != 1:
+                raise StaleVersionError(f"attempt {one.attempt} of task {one.task_id} of run {one.run_id}", 0)
+
+    def attempts(
+        self, run_id: str, *, task_id: str | None = None, attempt: int | None = None
+    ) -> Sequence[AttemptRecord]:
+        """Return a run's attempts by start time, then task number, then attempt."""
+        sql = f"SELECT {ATTEMPT} FROM task_executions WHERE run_id = ?"  # noqa: S608 - values are bound
+        values: list[str | int] = [run_id]
+        if task_id is not None:
+            # The task's number makes this a search by the whole key.
+            sql += " AND task_no = (SELECT task_no FROM run_tasks WHERE run_id = ? AND task_id = ?)"
+            values += [run_id, task_id]
+        if attempt is not None:
+            sql += " AND attempt = ?"
+            values.append(attempt)
+        rows = self._db.rows(sql + " ORDER BY started_at_us, task_no, attempt", values)
+        return read_all("attempt", attempt_of, rows)
+
+    def attempts_in_state(self, worker_id: str, state: AttemptState) -> Sequence[AttemptRecord]:
+        """Return attempts of one worker id in a state."""
+        if state is AttemptState.RUNNING:
+            return read_all("attempt", attempt_of, self._db.rows(_RUNNING, (worker_id,)))
+        sql = f"SELECT {ATTEMPT} FROM task_executions WHERE worker_id = ? AND status = ?"  # noqa: S608
+        return read_all("attempt", attempt_of, self._db.rows(sql, (worker_id, str(state))))
+
+
+def task_values(task: TaskRecord) -> tuple[object, ...]:
+    """Return a task's values in the order of TASK."""
+    return (
+        task.run_id,
+        task.task_no,
+        task.task_id,
+        task.status.value,
+        task.version,
+        task.attempts,
+        task.failures,
+        task.exit_code,
+        task.started_at_us,
+        task.finished_at_us,
+        json.dumps(dict(task.outputs)) if task.outputs else None,
+        task.error,
+        task.blocked_by,
+        task.retry_at_us,
+        task.child_run_id,
+    )
+
+
+def _attempt_values(one: AttemptRecord) -> tuple[object, ...]:
+    return (
+        one.run_id,
+        one.task_no,
+        one.task_id,
+        one.attempt,
+        one.status.value,
+        one.worker_id,
+        one.epoch,
+        one.started_at_us,
+        one.finished_at_us,
+        one.exit_code,
+        one.pid,
+        one.pid_started,
+        one.error,
+        one.stdout_tail,
+        one.stderr_tail,
+        one.stdout_bytes,
+        one.stderr_bytes,
+    )
