@@ -1,0 +1,68 @@
+"""The HTTP API of a node, put together: gate, routes, problems, description."""
+
+from __future__ import annotations
+
+from collections import Counter
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from cis.api.events import event_routes
+from cis.api.execute import execute_routes
+from cis.api.gate import OPEN_PATHS, Gate, RequestCounts
+from cis.api.inventory import inventory_routes
+from cis.api.logs import log_routes
+from cis.api.ports import NodeServices
+from cis.api.probes import probe_routes
+from cis.api.problems import answer_with_problems
+from cis.api.runs import run_routes
+from cis.api.schemas import ProblemModel
+
+_REF = "#/components/schemas/{model}"
+
+
+def create_app(services: NodeServices) -> FastAPI:
+    """Return the API of the node behind *services*.
+
+    ``/docs`` loads its scripts from a public CDN; without a network, ``/openapi.json`` says the same.
+    """
+    counts: RequestCounts = Counter()
+    app = FastAPI(title="CIS-DAG", version=_version(), redoc_url=None, swagger_ui_oauth2_redirect_url=None)
+    app.add_middleware(Gate, services=services, counts=counts)
+    answer_with_problems(app)
+    for router in (
+        execute_routes(services),
+        run_routes(services),
+        log_routes(services),
+        inventory_routes(services),
+        event_routes(services),
+        probe_routes(services, counts),
+    ):
+        app.include_router(router)
+    app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # the way that FastAPI's manual gives
+    return app
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        components = schema.setdefault("components", {})
+        problem = ProblemModel.model_json_schema(ref_template=_REF)
+        schemas = components.setdefault("schemas", {})
+        schemas.update(problem.pop("$defs", {}))
+        schemas[ProblemModel.__name__] = problem
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"token": []}]
+        for path in OPEN_PATHS:
+            schema["paths"][path]["get"]["security"] = []
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _version() -> str:
+    try:
+        return version("cis-dag")
+    except PackageNotFoundError:
+        return "0"

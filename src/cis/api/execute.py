@@ -1,0 +1,98 @@
+"""``POST /api/v1/dag/execute``: the HTTP trigger of the DAG skill."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from cis.api.answers import json_answer
+from cis.api.body import read_body
+from cis.api.describe import answers
+from cis.api.ports import NodeServices
+from cis.api.requests import append_audit
+from cis.api.schemas import SubmissionModel
+from cis.engine.submit import Submission, SubmitRequest, submit
+from cis.engine.views import submission_view
+from cis.errors import UsageError
+from cis.model.document import DocumentFormat, parse_document
+from cis.store.port import Store
+
+MAX_KEY_LENGTH = 255
+SMALL_BYTES = 16 * 2**10
+_FORMATS = {
+    "json": DocumentFormat.JSON,
+    "yaml": DocumentFormat.YAML,
+    "x-yaml": DocumentFormat.YAML,
+    "toml": DocumentFormat.TOML,
+}
+_DOCUMENT: dict[str, Any] = {
+    "description": "A DAG document; `cis dag schema` prints its JSON Schema.",
+    "required": True,
+    "content": {
+        kind: {"schema": {"type": "object", "required": ["dag_id", "tasks"]}}
+        for kind in ("application/json", "application/yaml", "application/toml")
+    },
+}
+_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same key with the same document gives the first run again, with status 200.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH},
+}
+
+
+def execute_routes(services: NodeServices) -> APIRouter:
+    """Return the route that takes DAGs in."""
+    router = APIRouter(tags=["dags"])
+
+    @router.post(
+        "/api/v1/dag/execute",
+        status_code=202,
+        responses={
+            **answers(SubmissionModel, status=202, errors=(400, 409, 413, 422)),
+            200: {"model": SubmissionModel, "description": "The key was known: its first run"},
+        },
+        openapi_extra={"requestBody": _DOCUMENT, "parameters": [_KEY]},
+        summary="Run a DAG",
+    )
+    async def execute(request: Request) -> Response:
+        """Take a DAG in. Once this has answered, the run survives a power cut, and there is exactly one of it."""
+        key = idempotency_key(request)
+        data = await read_body(request, limit=services.max_body_bytes)
+        form = document_format(request.headers.get("content-type", ""))
+        if form is DocumentFormat.JSON and len(data) <= SMALL_BYTES:
+            spec = parse_document(data, form=form)  # sooner done than handed to a thread
+        else:
+            spec = await asyncio.to_thread(parse_document, data, form=form)
+        wanted = SubmitRequest(spec=spec, idempotency_key=key)
+
+        def job(store: Store) -> Submission:
+            submission = submit(store, wanted, site=services.site)
+            if submission.created:
+                append_audit(store, services, request, action="dag.execute", subject=submission.run.run_id)
+            return submission
+
+        submission = await services.write(job)
+        if submission.created:
+            services.poke(submission.run.worker_id)
+        return json_answer(submission_view(submission.run), status=202 if submission.created else 200)
+
+    return router
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the key of a request, if it has one. Raises UsageError when it is empty or too long."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= MAX_KEY_LENGTH:
+        raise UsageError(f"Idempotency-Key has {len(key)} characters; 1 to {MAX_KEY_LENGTH} are allowed")
+    return key
+
+
+def document_format(content_type: str) -> DocumentFormat | None:
+    """Return the format that a content type names; None, for any other, leaves it to the document itself."""
+    subtype = content_type.partition(";")[0].strip().lower().partition("/")[2]
+    return _FORMATS.get(subtype.rpartition("+")[2])

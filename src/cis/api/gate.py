@@ -1,0 +1,147 @@
+"""The gate in front of every route: who may pass, and what passed, counted. Denies whatever it does not know.
+
+In order: the request must ask for this node by one of its names, so that a web page cannot reach it through a
+name that was bound to this address (DNS rebinding); a browser's ``Origin`` must be this node itself; the bearer's
+token must be known and allow what the request does. Plain ASGI, because every request pays for it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cis.api.ports import ADMIN, CONTROL, EXECUTE, READ, NodeServices, Rights
+from cis.api.problems import ForbiddenHostError, internal_problem, problem_of
+from cis.errors import CisError, NotAllowedError, NotAuthenticatedError
+
+log = logging.getLogger(__name__)
+
+OPEN_PATHS = frozenset({"/health", "/ready"})
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_EXECUTE_PATH = "/api/v1/dag/execute"
+_CONTROL_ACTIONS = ("/cancel", "/pause", "/resume")
+_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+
+RequestCounts = Counter[tuple[str, str, int]]
+
+
+class Gate:
+    """ASGI middleware; *counts* takes one more for each answer, by method, route and status."""
+
+    def __init__(self, app: ASGIApp, *, services: NodeServices, counts: RequestCounts) -> None:
+        self._app = app
+        self._services = services
+        self._counts = counts
+        self._hosts = LOOPBACK_NAMES | services.allowed_hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return  # no WebSocket leads anywhere; the server answers 403
+        answer = _Answer(send)
+        try:
+            await self._check(scope)
+        except CisError as error:
+            await problem_of(error)(scope, receive, answer)
+        else:
+            await self._pass(scope, receive, answer)
+        route = scope.get("route")
+        self._counts[scope["method"], getattr(route, "path", "other"), answer.status] += 1
+
+    async def _pass(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        try:
+            await self._app(scope, receive, answer)
+        except Exception:
+            log.exception("a request failed", extra={"method": scope["method"], "path": scope["path"]})
+            if answer.status:
+                raise  # the answer has begun: the connection has to break, or it would look whole
+            await internal_problem()(scope, receive, answer)
+
+    async def _check(self, scope: Scope) -> None:
+        host, origin, authorization = _headers(scope["headers"])
+        self._check_host(host, origin)
+        path = scope["path"]
+        if path in OPEN_PATHS:
+            return
+        rights = await self._bearer(authorization)
+        right = needed_right(scope["method"], path)
+        if not rights.allows(right):
+            raise NotAllowedError(f"token {rights.actor!r} may not do this: it takes the right {right!r}")
+        scope.setdefault("state", {})["rights"] = rights
+
+    def _check_host(self, host: str | None, origin: str | None) -> None:
+        if host is None:
+            return  # HTTP/1.0; no browser speaks it
+        name = _without_port(host)
+        if name not in self._hosts and not ("*" in self._hosts and _is_address(name)):
+            raise ForbiddenHostError(f"host {host!r} is not a name of this node; see [node] host in cis.toml")
+        if origin is not None and origin.partition("://")[2] != host:
+            raise ForbiddenHostError(f"a page of {origin!r} may not ask this node")
+
+    async def _bearer(self, authorization: str | None) -> Rights:
+        if authorization is None:
+            raise NotAuthenticatedError("a token is needed: Authorization: Bearer …; 'cis token show' prints it")
+        kind, _, token = authorization.partition(" ")
+        rights = await self._services.authenticate(token.strip()) if kind.lower() == "bearer" and token else None
+        if rights is None:
+            raise NotAuthenticatedError("this token is not known here; 'cis token show' prints the node's own")
+        return rights
+
+
+def needed_right(method: str, path: str) -> str:
+    """Return the right that a request takes; what is not known takes ``admin``."""
+    if method in ("GET", "HEAD", "OPTIONS"):
+        return READ
+    if method != "POST":
+        return ADMIN
+    if path == _EXECUTE_PATH or path.endswith("/rerun"):
+        return EXECUTE
+    return CONTROL if path.endswith(_CONTROL_ACTIONS) else ADMIN
+
+
+class _Answer:
+    """Sends an answer on, with the headers that all have; knows its status once it has begun (0 before)."""
+
+    __slots__ = ("_send", "status")
+
+    def __init__(self, send: Callable[[Message], Awaitable[None]]) -> None:
+        self._send = send
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), *_HEADERS]
+        await self._send(message)
+
+
+def _headers(raw: Iterable[tuple[bytes, bytes]]) -> tuple[str | None, str | None, str | None]:
+    host = origin = authorization = None
+    for name, value in raw:
+        if name == b"host":
+            host = value.decode("latin-1").lower()
+        elif name == b"origin":
+            origin = value.decode("latin-1").lower()
+        elif name == b"authorization":
+            authorization = value.decode("latin-1")
+    return host, origin, authorization
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

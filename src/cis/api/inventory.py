@@ -1,0 +1,86 @@
+"""What a node has: stored DAGs, workers, skills, nodes."""
+
+from __future__ import annotations
+
+import json
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from cis.api.answers import json_answer, list_answer
+from cis.api.describe import CURSOR, FLAG, LIMIT, answers, parameters
+from cis.api.ports import NodeServices
+from cis.api.problems import QueryError
+from cis.api.query import Query, limit_of
+from cis.api.schemas import DagDocumentModel, DagModel, NodeModel, PageModel, SkillModel, WorkerModel
+from cis.engine.views import dag_view, existing_definition, existing_worker, skill_view, worker_view
+from cis.errors import Fault, UsageError
+from cis.model.dag import Json
+from cis.store.port import Store
+from cis.store.records import DefinitionRecord, Page
+
+
+def inventory_routes(services: NodeServices) -> APIRouter:
+    """Return the routes of what changes rarely."""
+    router = APIRouter(prefix="/api/v1")
+
+    @router.get(
+        "/dags",
+        tags=["dags"],
+        responses=answers(PageModel[DagModel], errors=(422,)),
+        openapi_extra=parameters(("saved", "only those that were stored with `cis dag save`", FLAG), LIMIT, CURSOR),
+        summary="List DAGs by id",
+    )
+    async def dags(request: Request) -> Response:
+        query = Query(request.query_params)
+        limit, cursor, saved = limit_of(query), query.text("cursor"), query.flag("saved")
+        query.check()
+        page = await services.read(lambda store: _definitions(store, limit=limit, cursor=cursor, saved=saved))
+        return list_answer([dag_view(each) for each in page.items], next_cursor=page.next_cursor)
+
+    @router.get(
+        "/dags/{dag_id}",
+        tags=["dags"],
+        responses=answers(DagDocumentModel, errors=(404,)),
+        summary="One DAG and its document",
+    )
+    async def dag(dag_id: str) -> Response:
+        return json_answer(await services.read(lambda store: _dag_with_document(store, dag_id)))
+
+    @router.get("/workers", tags=["workers"], responses=answers(PageModel[WorkerModel]), summary="List workers")
+    async def workers() -> Response:
+        found = await services.read(lambda store: store.workers(node_id=services.node_id))
+        return list_answer([worker_view(worker) for worker in found])
+
+    @router.get(
+        "/workers/{worker_id}",
+        tags=["workers"],
+        responses=answers(WorkerModel, errors=(404,)),
+        summary="One worker",
+    )
+    async def worker(worker_id: str) -> Response:
+        return json_answer(
+            await services.read(lambda store: worker_view(existing_worker(store, services.node_id, worker_id)))
+        )
+
+    @router.get("/skills", tags=["skills"], responses=answers(PageModel[SkillModel]), summary="List skills")
+    async def skills() -> Response:
+        return list_answer([skill_view(skill) for skill in services.site.skills.infos()])
+
+    @router.get("/nodes", tags=["nodes"], responses=answers(PageModel[NodeModel]), summary="List nodes")
+    async def nodes() -> Response:
+        return list_answer([{"node_id": services.node_id, "url": services.url, "self": True}])
+
+    return router
+
+
+def _definitions(store: Store, *, limit: int, cursor: str | None, saved: bool) -> Page[DefinitionRecord]:
+    try:
+        return store.definitions(limit=limit, cursor=cursor, saved_only=saved)
+    except UsageError as error:
+        raise QueryError([Fault(place="query.cursor", message=str(error))]) from error
+
+
+def _dag_with_document(store: Store, dag_id: str) -> dict[str, Json]:
+    definition = existing_definition(store, dag_id)
+    return {**dag_view(definition), "document": json.loads(store.document(definition.definition_id))}

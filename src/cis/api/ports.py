@@ -1,0 +1,92 @@
+"""What the API needs of the node that it speaks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from cis.engine.logfiles import LogFiles
+from cis.engine.site import Site
+from cis.node.hub import EventHub
+from cis.store.port import Store
+
+T = TypeVar("T")
+
+READ = "read"
+EXECUTE = "execute"
+CONTROL = "control"
+ADMIN = "admin"
+
+MAX_BODY_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Who asks, and what they may: some of ``read``, ``execute``, ``control``, or ``admin``, which is all."""
+
+    actor: str
+    may: frozenset[str]
+
+    def allows(self, right: str) -> bool:
+        """Whether *right* is among them."""
+        return right in self.may or ADMIN in self.may
+
+
+class NodeServices(Protocol):
+    """A running node, as requests use it. All of it may be called from the event loop."""
+
+    @property
+    def node_id(self) -> str: ...
+
+    @property
+    def url(self) -> str:
+        """Where this node answers, as in ``http://127.0.0.1:6767``."""
+        ...
+
+    @property
+    def allowed_hosts(self) -> frozenset[str]:
+        """The names, besides those of the loopback, under which requests may ask for this node; ``*`` is any."""
+        ...
+
+    @property
+    def max_body_bytes(self) -> int: ...
+
+    @property
+    def site(self) -> Site: ...
+
+    @property
+    def hub(self) -> EventHub: ...
+
+    @property
+    def logfiles(self) -> LogFiles: ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether writes are being taken."""
+        ...
+
+    @property
+    def writes_waiting(self) -> int:
+        """How many writes wait for their commit."""
+        ...
+
+    async def authenticate(self, token: str) -> Rights | None:
+        """Return what the bearer of *token* may, or None when nobody knows it. Compares in constant time."""
+        ...
+
+    async def read(self, function: Callable[[Store], T]) -> T:
+        """Call *function* with a store, in a thread that reads."""
+        ...
+
+    async def write(self, job: Callable[[Store], T]) -> T:
+        """Call *job* inside a transaction, in the thread that writes, and return once that is committed.
+
+        Raises:
+            OverloadedError: too many wait already.
+        """
+        ...
+
+    def poke(self, worker_id: str | None = None) -> None:
+        """Wake the supervisor, and the worker if one is named."""
+        ...

@@ -1,0 +1,151 @@
+"""Why runs and tasks wait: each reason, and which of several is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cis.engine.waiting import MAX_NAMED, Surroundings, Waiting, WaitReason, run_waiting, tasks_waiting
+from cis.model.dag import Priority
+from cis.model.scope import GLOBAL, ScopeSource
+from cis.model.states import RunState, TaskState
+from cis.store.records import Delivery, QueueState, RunRecord, TaskRecord, WorkerRecord, WorkerState
+
+RUN = RunRecord(
+    run_id="r",
+    dag_id="d",
+    definition_id=1,
+    status=RunState.RUNNING,
+    scope=GLOBAL,
+    scope_source=ScopeSource.DEFAULT,
+    worker_id="worker-global",
+    node_id="n",
+    owner_node="n",
+    target_node=None,
+    priority=Priority.NORMAL,
+    delivery=Delivery.LOCAL,
+    task_count=1,
+    created_at_us=0,
+)
+WORKER = WorkerRecord(
+    worker_id="worker-global",
+    node_id="n",
+    scope=GLOBAL,
+    status=WorkerState.BUSY,
+    pid=1,
+    pid_started=None,
+    epoch=1,
+    slots=4,
+    started_at_us=0,
+    heartbeat_at_us=0,
+    lease_until_us=0,
+)
+
+
+def around(**changes: Any) -> Surroundings:
+    """Return the surroundings of a run that its live worker holds."""
+    facts: dict[str, Any] = {"queue": QueueState.CLAIMED, "worker": WORKER, "depends_on": {}}
+    return Surroundings(**{**facts, **changes})
+
+
+def rows(**states: TaskState) -> list[TaskRecord]:
+    """Return a task in each of these states, by id."""
+    return [
+        TaskRecord(run_id="r", task_no=number, task_id=name, status=state)
+        for number, (name, state) in enumerate(states.items())
+    ]
+
+
+def why(run: RunRecord, tasks: list[TaskRecord], facts: Surroundings) -> tuple[Waiting | None, dict[str, Waiting]]:
+    """Return why the run waits, and why its tasks do."""
+    reasons = tasks_waiting(run, tasks, facts)
+    return run_waiting(run, tasks, facts, reasons=reasons), reasons
+
+
+def test_a_queued_run_without_a_live_worker_waits_for_the_worker() -> None:
+    pending = replace(RUN, status=RunState.PENDING)
+    for worker in (None, *(replace(WORKER, status=state) for state in ("stopped", "dead", "starting"))):
+        facts = around(queue=QueueState.QUEUED, worker=worker and replace(worker, status=WorkerState(worker.status)))
+
+        run, tasks = why(pending, rows(a=TaskState.PENDING), facts)
+
+        assert run == tasks["a"] == Waiting(reason=WaitReason.WORKER, on=("worker-global",), count=1)
+
+
+def test_a_queued_run_of_a_live_worker_waits_for_a_slot() -> None:
+    run, tasks = why(replace(RUN, status=RunState.PENDING), rows(a=TaskState.PENDING), around(queue=QueueState.QUEUED))
+
+    assert run == tasks["a"] == Waiting(reason=WaitReason.SLOT)
+
+
+def test_a_run_waits_for_nothing_while_one_of_its_tasks_runs() -> None:
+    facts = around(depends_on={"b": ["a"]})
+
+    run, tasks = why(RUN, rows(a=TaskState.RUNNING, b=TaskState.PENDING, c=TaskState.PENDING), facts)
+
+    assert run is None
+    assert tasks == {
+        "b": Waiting(reason=WaitReason.DEPENDENCY, on=("a",), count=1),
+        "c": Waiting(reason=WaitReason.SLOT),
+    }
+
+
+def test_only_dependencies_that_did_not_complete_are_named() -> None:
+    facts = around(depends_on={"c": ["a", "b"]})
+
+    _, tasks = why(RUN, rows(a=TaskState.COMPLETED, b=TaskState.RUNNING, c=TaskState.PENDING), facts)
+
+    assert tasks["c"].on == ("b",)
+
+
+def test_at_most_ten_dependencies_are_named_and_all_are_counted() -> None:
+    parents = {f"p{number}": TaskState.PENDING for number in range(25)}
+    facts = around(depends_on={"last": list(parents)})
+
+    _, tasks = why(RUN, rows(**parents, last=TaskState.PENDING), facts)
+
+    assert len(tasks["last"].on) == MAX_NAMED == 10
+    assert tasks["last"].count == 25
+    assert tasks["last"].sentence.endswith("p9 and 15 more")
+
+
+def test_a_retry_says_until_when_it_waits_and_the_run_waits_for_the_first_of_them() -> None:
+    tasks = rows(a=TaskState.PENDING, b=TaskState.PENDING, c=TaskState.PENDING)
+    tasks[0] = replace(tasks[0], retry_at_us=2_000_000)
+    tasks[1] = replace(tasks[1], retry_at_us=1_000_000)
+
+    run, reasons = why(RUN, tasks, around(depends_on={"c": ["a"]}))
+
+    assert reasons["a"].to_dict() == {
+        "reason": "retry",
+        "on": [],
+        "count": 0,
+        "until": "1970-01-01T00:00:02.000000Z",
+        "message": "waits for its retry at 1970-01-01T00:00:02.000000Z",
+    }
+    assert run == Waiting(reason=WaitReason.RETRY, until_us=1_000_000)
+
+
+def test_a_paused_run_and_what_could_start_in_it_wait_because_it_is_paused() -> None:
+    facts = around(depends_on={"b": ["a"]}, worker=None)
+
+    run, tasks = why(replace(RUN, status=RunState.PAUSED), rows(a=TaskState.PENDING, b=TaskState.PENDING), facts)
+
+    assert run == tasks["a"] == Waiting(reason=WaitReason.PAUSED)
+    assert tasks["b"].reason is WaitReason.DEPENDENCY
+
+
+def test_a_dag_as_a_task_waits_for_its_child_run_and_so_does_a_run_of_nothing_else() -> None:
+    tasks = [replace(rows(a=TaskState.RUNNING)[0], child_run_id="child")]
+
+    run, reasons = why(RUN, tasks, around())
+
+    assert run == reasons["a"] == Waiting(reason=WaitReason.CHILD_RUN, on=("child",), count=1)
+    assert reasons["a"].sentence == "waits for run child"
+
+
+@pytest.mark.parametrize("state", [state for state in RunState if state.final])
+def test_a_run_that_is_over_waits_for_nothing(state: RunState) -> None:
+    assert why(replace(RUN, status=state), rows(a=TaskState.PENDING), around()) == (None, {})
