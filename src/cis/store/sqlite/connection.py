@@ -123,8 +123,9 @@ class Database:
         try:
             yield
         except BaseException:
-            self._cursor.execute("ROLLBACK TO part")
-            self._cursor.execute("RELEASE part")
+            if self.connection.in_transaction:  # SQLite itself may have rolled back all of it: disk full, I/O error
+                self._cursor.execute("ROLLBACK TO part")
+                self._cursor.execute("RELEASE part")
             raise
         with translated(self.path):
             self._cursor.execute("RELEASE part")

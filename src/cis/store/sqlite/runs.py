@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cis.errors import StaleVersionError, UsageError
-from cis.model.states import check_run_arrow
+from cis.model.states import RunState, check_run_arrow
 from cis.store.records import Page, RunChange, RunFilter, RunRecord, TaskRecord
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import RUN, read, read_all, run_of
@@ -21,6 +21,9 @@ _CHILDREN = f"SELECT {RUN} FROM dag_runs WHERE parent_run_id = ?"  # noqa: S608 
 _ELSEWHERE = (
     f"SELECT {RUN} FROM dag_runs WHERE worker_id = ? AND status IN ('pending', 'running', 'paused')"  # noqa: S608
     " AND target_node IS NOT NULL AND target_node != ? LIMIT 1"
+)
+_UNFINISHED = (
+    "SELECT status, count(*) FROM dag_runs WHERE status IN ('pending', 'running', 'paused') GROUP BY status"
 )
 _CHANGE = (
     "UPDATE dag_runs SET version = version + 1, status = coalesce(?, status),"
@@ -100,6 +103,10 @@ class RunRows:
         rows = self._db.rows(sql, (*values, limit + 1))
         next_cursor = _cursor(rows[limit - 1][0]) if len(rows) > limit else None
         return Page(tuple(read_all("run", run_of, rows[:limit])), next_cursor)
+
+    def unfinished_counts(self) -> Mapping[RunState, int]:
+        """Return how many runs are in each state that is not final."""
+        return {RunState(status): count for status, count in self._db.rows(_UNFINISHED)}
 
     def unfinished_run_elsewhere(self, worker_id: str, target_node: str) -> RunRecord | None:
         """Return an unfinished run that asks for the worker on another node by name."""
