@@ -45,7 +45,8 @@ class Fault:
     line: int | None = None
 
     def __str__(self) -> str:
-        at = f"{self.place} (line {self.line})" if self.line is not None else self.place
+        line = "" if self.line is None else f"line {self.line}"
+        at = f"{self.place} ({line})" if self.place and line else self.place or line
         return f"{at}: {self.message}" if at else self.message
 
 

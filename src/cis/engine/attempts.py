@@ -86,7 +86,8 @@ class AttemptMaker:
         """Return where the task runs: its ``cwd``, against the worker's own directory. Raises LaunchError."""
         if task.cwd is None:
             return self.workdir
-        return self.workdir / os.path.expanduser(_filled(task.cwd, plan))
+        cwd: str = _filled(task.cwd, plan)
+        return self.workdir / os.path.expanduser(cwd)
 
     def _command(self, plan: RunPlan, task: TaskSpec) -> Command | ChildDag:
         try:

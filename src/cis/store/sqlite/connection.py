@@ -86,9 +86,8 @@ class Database:
     def row(self, sql: str, parameters: Sequence[Value] = ()) -> Row | None:
         """Return the first row of a query, or None."""
         with translated(self.path):
-            for row in self._cursor.execute(sql, parameters):
-                return row
-            return None
+            row: Row | None = next(self._cursor.execute(sql, parameters), None)
+            return row
 
     def write(self, sql: str, parameters: Sequence[Value] = ()) -> int:
         """Run a statement inside the transaction, and return how many rows it changed."""

@@ -1,0 +1,44 @@
+"""Durations as people write them: a number of seconds, or ``500ms``, ``10s``, ``5m``, ``2h``, ``1d``."""
+
+from __future__ import annotations
+
+import math
+import re
+
+MAX_DURATION_S = 10 * 366 * 86400.0
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_TEXT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d)?\s*")
+FORMS = "write a number of seconds, or 500ms, 10s, 5m, 2h, 1d"
+
+
+def parse_duration(value: float | str) -> float:
+    """Return a duration in seconds, from 0 to ten years.
+
+    Raises:
+        ValueError: another form, negative, or not finite; the message says which forms there are.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{value!r} is no duration; {FORMS}")
+    if isinstance(value, str):
+        match = _TEXT.fullmatch(value)
+        if match is None:
+            raise ValueError(f"{value!r} is no duration; {FORMS}")
+        seconds = float(match[1]) * _UNITS[match[2] or "s"]
+    else:
+        seconds = float(value)
+    if not math.isfinite(seconds) or not 0 <= seconds <= MAX_DURATION_S:
+        raise ValueError(f"{value!r} is out of bounds: from 0 to ten years")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration for people: ``350ms``, ``4.2s``, ``3m05s``, ``2h07m``, ``3d04h``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    for size, unit, small, small_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // small:02d}{small_unit}"
+    return f"{whole}s"

@@ -1,0 +1,242 @@
+"""The fields of a document: how each spelling is read, and what the JSON Schema says of it."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import PlainValidator, WithJsonSchema
+
+from cis.model.dag import Backoff, Json, OnLost, Priority
+from cis.model.durations import FORMS, parse_duration
+from cis.model.ids import ID_PATTERN, MAX_ID_LENGTH, id_fault
+from cis.model.scope import Scope, ScopeType, parse_scope
+from cis.model.suggest import did_you_mean
+
+MAX_RETRIES = 1000
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_PRIORITY_ALIASES = {"medium": Priority.NORMAL, "urgent": Priority.CRITICAL}
+_ID_KEYS = {"project_id": ScopeType.PROJECT, "user_id": ScopeType.USER, "dag_type": ScopeType.TYPE}
+
+
+def kind_of(value: Json) -> str:
+    """Return what a value is, in the words of a document."""
+    if value is None:
+        return "null"
+    names = ((bool, "true or false"), (dict, "a mapping"), (list, "a list"), (str, "a string"), (int | float, "a number"))
+    return next((name for kind, name in names if isinstance(value, kind)), type(value).__name__)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be a string, not {kind_of(value)}")
+    if "\0" in value:
+        raise ValueError("holds a NUL character, which no process can be given")
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+        raise ValueError("holds half of a surrogate pair, which is no text")
+    return value
+
+
+def _id(value: Any) -> str:
+    text = getattr(value, "text", value)  # an id may look like a number
+    if not isinstance(text, str):
+        raise ValueError(f"must be a string, not {kind_of(value)}")
+    fault = id_fault(text)
+    if fault:
+        raise ValueError(fault)
+    return text
+
+
+def _duration(value: Any) -> float:
+    return parse_duration(value)
+
+
+def _time_limit(value: Any) -> float:
+    seconds = parse_duration(value)
+    if seconds <= 0:
+        raise ValueError("must be over 0; leave it out for no limit")
+    return seconds
+
+
+def _count(value: Any, *, lowest: int, highest: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        shown = value if isinstance(value, int | float) and not isinstance(value, bool) else kind_of(value)
+        raise ValueError(f"must be a whole number from {lowest} to {highest}, not {shown}")
+    return int(value)
+
+
+def _retries(value: Any) -> int:
+    return _count(value, lowest=0, highest=MAX_RETRIES)
+
+
+def _parallel(value: Any) -> int:
+    return _count(value, lowest=1, highest=100_000)
+
+
+def _command(value: Any) -> str | tuple[str, ...]:
+    if isinstance(value, list):
+        if not value:
+            raise ValueError("is an empty list; the first item is the program")
+        return tuple(_argument(number, item) for number, item in enumerate(value))
+    text = _text(value)
+    if not text.strip():
+        raise ValueError("is empty; write a line for /bin/sh, or a list of program and arguments")
+    return text
+
+
+def _argument(number: int, item: Any) -> str:
+    try:
+        return _text(getattr(item, "text", str(item) if isinstance(item, int) and not isinstance(item, bool) else item))
+    except ValueError as error:
+        raise ValueError(f"item {number} {error}") from error
+
+
+def _env_name(value: Any) -> str:
+    name = _text(value)
+    if not _ENV_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a variable; use letters, digits and '_'")
+    if name.startswith("CIS_"):
+        raise ValueError("names that begin with CIS_ are set by CIS itself; choose another")
+    return name
+
+
+def _env_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(getattr(value, "text", value))
+    if value is None:
+        raise ValueError('is null; write "" for an empty value')
+    return _text(value)
+
+
+def _priority(value: Any) -> Priority:
+    name = _text(value).lower()
+    if name in _PRIORITY_ALIASES:
+        return _PRIORITY_ALIASES[name]
+    if name.upper() not in Priority.__members__:
+        known = [str(one) for one in Priority]
+        raise ValueError(f"{value!r} is none of {', '.join(known)}{did_you_mean(name, known)}")
+    return Priority[name.upper()]
+
+
+def _choice(value: Any, kind: type[Backoff] | type[OnLost]) -> Any:
+    text = _text(value)
+    known = [str(one) for one in kind]
+    if text not in known:
+        raise ValueError(f"{text!r} is none of {', '.join(known)}{did_you_mean(text, known)}")
+    return kind(text)
+
+
+def _scope(value: Any) -> Scope:
+    if not isinstance(value, dict):
+        return parse_scope(_text(value))
+    unknown = [key for key in value if key not in ("type", "id", *_ID_KEYS)]
+    if unknown:
+        raise ValueError(f"has the unknown field {unknown[0]!r}{did_you_mean(unknown[0], ('type', 'id', *_ID_KEYS))}")
+    if "type" not in value:
+        raise ValueError("lacks type: global, project, user or type")
+    name = _text(value["type"]).lower()
+    if name not in set(ScopeType):
+        raise ValueError(f"type {value['type']!r} is none of global, project, user, type")
+    kind = ScopeType(name)
+    owners = set()
+    for key in ("id", *_ID_KEYS):
+        if value.get(key) is None:
+            continue
+        if key in _ID_KEYS and _ID_KEYS[key] is not kind:
+            raise ValueError(f"{key} does not go with type {kind}")
+        owners.add(_id(value[key]))
+    if len(owners) > 1:
+        raise ValueError(f"names two ids: {' and '.join(sorted(owners))}")
+    return Scope(kind, next(iter(owners), ""))
+
+
+def _params(value: Any) -> dict[str, Json]:
+    if not isinstance(value, dict):
+        raise ValueError(f"must be a mapping, not {kind_of(value)}")
+    return {str(key): _plain(item) for key, item in value.items()}
+
+
+def _plain(value: Json) -> Json:
+    """Return a value of ordinary JSON types, without what reading remembered of its spelling."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        if abs(value) >= 2**63:
+            raise ValueError(f"{value:.3g} is beyond 64 bits; write it as a string")
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    raise ValueError(f"{value!r} is no JSON value")
+
+
+_ID_SCHEMA = {"type": "string", "pattern": ID_PATTERN, "maxLength": MAX_ID_LENGTH}
+_DURATION_SCHEMA = {
+    "description": f"A duration: {FORMS}.",
+    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^\s*[0-9.]+\s*(ms|s|m|h|d)?\s*$"}],
+    "examples": ["500ms", "10s", "5m", "2h", "1d", 90],
+}
+_ANY_CASE = r"^(?i:low|normal|medium|high|critical|urgent)$"
+_SCOPE_SCHEMA: dict[str, Any] = {
+    "description": "Whom the DAG belongs to; without it the scope is inferred.",
+    "anyOf": [
+        {"type": "string", "pattern": r"^(global|(project|user|type):[A-Za-z0-9][A-Za-z0-9._-]{0,127})$"},
+        {
+            "type": "object",
+            "properties": {"type": {"enum": [str(kind) for kind in ScopeType]}}
+            | {key: {"anyOf": [_ID_SCHEMA, {"type": "null"}]} for key in ("id", *_ID_KEYS)},
+            "required": ["type"],
+            "additionalProperties": False,
+        },
+    ],
+    "examples": ["project:proj-a", {"type": "user", "user_id": "user-123"}],
+}
+
+Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
+Id = Annotated[str, PlainValidator(_id), WithJsonSchema(_ID_SCHEMA)]
+Duration = Annotated[float, PlainValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
+TimeLimit = Annotated[float, PlainValidator(_time_limit), WithJsonSchema(_DURATION_SCHEMA)]
+Retries = Annotated[
+    int, PlainValidator(_retries), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_RETRIES})
+]
+Parallel = Annotated[int, PlainValidator(_parallel), WithJsonSchema({"type": "integer", "minimum": 1})]
+EnvName = Annotated[str, PlainValidator(_env_name), WithJsonSchema({"type": "string"})]
+EnvValue = Annotated[str, PlainValidator(_env_value), WithJsonSchema({"type": ["string", "number", "boolean"]})]
+PriorityField = Annotated[
+    Priority,
+    PlainValidator(_priority),
+    WithJsonSchema({"type": "string", "pattern": _ANY_CASE, "examples": [str(one) for one in Priority]}),
+]
+BackoffField = Annotated[
+    Backoff,
+    PlainValidator(lambda value: _choice(value, Backoff)),
+    WithJsonSchema({"enum": [str(one) for one in Backoff]}),
+]
+OnLostField = Annotated[
+    OnLost, PlainValidator(lambda value: _choice(value, OnLost)), WithJsonSchema({"enum": [str(one) for one in OnLost]})
+]
+ScopeField = Annotated[Scope, PlainValidator(_scope), WithJsonSchema(_SCOPE_SCHEMA)]
+Command = Annotated[
+    Any,
+    PlainValidator(_command),
+    WithJsonSchema(
+        {
+            "description": "A line for /bin/sh -c, or a list: a program and its arguments, run without a shell.",
+            "anyOf": [
+                {"type": "string", "pattern": r"\S"},
+                {"type": "array", "items": {"type": ["string", "integer"]}, "minItems": 1},
+            ],
+        }
+    ),
+]
+Params = Annotated[
+    Any, PlainValidator(_params), WithJsonSchema({"type": "object", "description": "What the skill is given."})
+]

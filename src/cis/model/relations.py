@@ -1,0 +1,137 @@
+"""What holds between the parts of a document: ids, dependencies, cycles, references to outputs.
+
+Works on the plain tree, which may be wrong in any other way, and passes over what is not of the right type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from cis.model.dag import Json
+from cis.model.formats import Path
+from cis.model.graph import Graph
+from cis.model.references import OPENING, malformed, references
+from cis.model.suggest import did_you_mean
+
+MAX_CYCLE_SHOWN = 20
+Fault = tuple[Path, str]
+
+
+def relation_faults(root: Mapping[str, Json]) -> Iterator[Fault]:
+    """Yield each fault that lies between parts, as (path, message)."""
+    listed = root.get("tasks")
+    tasks = [task if isinstance(task, dict) else {} for task in listed] if isinstance(listed, list) else []
+    numbers: dict[str, int] = {}
+    for number, task in enumerate(tasks):
+        yield from _task_faults(number, task)
+        task_id = _name(task.get("id"))
+        if task_id is None:
+            continue
+        if task_id in numbers:
+            first = numbers[task_id]
+            yield ("tasks", number, "id"), f"{task_id!r} is the id of tasks[{first}] already"
+        else:
+            numbers[task_id] = number
+    parents: list[list[int]] = []
+    for number, task in enumerate(tasks):
+        parents.append([])
+        for path, name in _dependencies(number, task):
+            if name == _name(task.get("id")):
+                yield path, f"task {name!r} depends on itself"
+            elif name not in numbers:
+                yield path, f"there is no task {name!r}{did_you_mean(name, _near(name, numbers))}"
+            else:
+                parents[-1].append(numbers[name])
+    graph = Graph.from_parents(parents)
+    cycle = graph.find_cycle()
+    if cycle is not None:
+        names = [_name(tasks[number].get("id")) or f"tasks[{number}]" for number in cycle]
+        yield ("tasks", cycle[0], "depends_on"), f"the tasks wait for each other: {_spelled(names)}"
+    yield from _reference_faults(root, tasks, numbers, graph)
+
+
+def _task_faults(number: int, task: Mapping[str, Json]) -> Iterator[Fault]:
+    here: Path = ("tasks", number)
+    command, skill = task.get("command"), task.get("skill")
+    if not task:
+        return
+    if command is not None and skill is not None:
+        yield here, "has both command and skill; a task is one of them"
+    elif command is None and skill is None:
+        yield here, "has neither command nor skill; a task is one of them"
+    if command is not None and skill is None and task.get("params") is not None:
+        yield (*here, "params"), "goes with skill; a command gets what it needs through env"
+    if task.get("depends_on") is not None and task.get("deps") is not None:
+        yield (*here, "deps"), "is another spelling of depends_on, which is there as well; keep one"
+    agrees = {"shell": "command", "skill": "skill"}.get(str(task.get("type")))
+    if agrees is not None and task.get(agrees) is None:
+        yield (*here, "type"), f"{task['type']!r} does not agree: the task has no {agrees}"
+
+
+def _dependencies(number: int, task: Mapping[str, Json]) -> Iterator[tuple[Path, str]]:
+    for key in ("depends_on", "deps"):
+        names = task.get(key)
+        for place, name in enumerate(names if isinstance(names, list) else ()):
+            text = _name(name)
+            if text is not None:
+                yield ("tasks", number, key, place), text
+
+
+def _reference_faults(
+    root: Mapping[str, Json], tasks: Sequence[Mapping[str, Json]], numbers: Mapping[str, int], graph: Graph
+) -> Iterator[Fault]:
+    shared = root.get("env")
+    for name, value in shared.items() if isinstance(shared, dict) else ():
+        if isinstance(value, str) and OPENING in value:
+            yield ("env", name), "is for every task, so it cannot refer to the outputs of one; use the task's env"
+    for number, task in enumerate(tasks):
+        here: Path = ("tasks", number)
+        command = task.get("command")
+        words = command if isinstance(command, list) else [command]
+        if any(isinstance(word, str) and OPENING in word for word in words):
+            yield (
+                (*here, "command"),
+                "outputs are never pasted into a command; "
+                'put the reference into env, as env: {VALUE: "${tasks.ID.outputs.NAME}"}, and use "$VALUE"',
+            )
+        ancestors: set[int] | None = None
+        for path, value in _strings(here, task):
+            if malformed(value):
+                yield path, "refers to an output, but not as ${tasks.ID.outputs.NAME}"
+            for name, _ in references(value):
+                if name not in numbers:
+                    yield path, f"refers to task {name!r}, which does not exist{did_you_mean(name, _near(name, numbers))}"
+                    continue
+                ancestors = graph.ancestors(number) if ancestors is None else ancestors
+                if numbers[name] not in ancestors:
+                    yield path, f"refers to an output of {name!r}; add it to depends_on"
+
+
+def _strings(here: Path, task: Mapping[str, Json]) -> Iterator[tuple[Path, str]]:
+    """Yield the strings in which references may stand, if they hold one."""
+    stack: list[tuple[Path, Json]] = [((*here, key), task.get(key)) for key in ("env", "params", "cwd")]
+    while stack:
+        path, value = stack.pop()
+        if isinstance(value, str):
+            if OPENING in value:
+                yield path, value
+        elif isinstance(value, dict):
+            stack.extend(((*path, str(key)), item) for key, item in value.items())
+        elif isinstance(value, list):
+            stack.extend(((*path, place), item) for place, item in enumerate(value))
+
+
+def _spelled(names: Sequence[str]) -> str:
+    if len(names) <= MAX_CYCLE_SHOWN:
+        return " -> ".join([*names, names[0]])
+    return f"{' -> '.join(names[:MAX_CYCLE_SHOWN])} -> … -> {names[0]} ({len(names):,} tasks)"
+
+
+def _near(name: str, numbers: Mapping[str, int]) -> list[str]:
+    """Return the ids worth comparing with *name*: a document may have 100,000."""
+    return [known for known in numbers if abs(len(known) - len(name)) <= 3][:1000]
+
+
+def _name(value: Json) -> str | None:
+    text = getattr(value, "text", value)
+    return text if isinstance(text, str) else None

@@ -1,0 +1,72 @@
+"""The home of a node: ``CIS_HOME``, a folder that only its user can open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cis.errors import ConfigError, Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The places in a home; ``ensure`` makes them."""
+
+    root: Path
+
+    @property
+    def db(self) -> Path:
+        """The database."""
+        return self.root / "cis.db"
+
+    @property
+    def toml(self) -> Path:
+        """The settings."""
+        return self.root / "cis.toml"
+
+    @property
+    def logs(self) -> Path:
+        """What tasks and workers wrote."""
+        return self.root / "logs"
+
+    @property
+    def run(self) -> Path:
+        """Locks and bells of what runs now."""
+        return self.root / "run"
+
+    @property
+    def work(self) -> Path:
+        """The directories of tasks that name none, one for each worker id."""
+        return self.root / "work"
+
+    @property
+    def token_file(self) -> Path:
+        """The node's own token."""
+        return self.root / "token"
+
+    @property
+    def key_file(self) -> Path:
+        """The node's private key."""
+        return self.root / "node.key"
+
+    def ensure(self) -> None:
+        """Make the home and its folders, mode 0700; harmless when repeated.
+
+        Raises:
+            ConfigError: one of them cannot be made, or is a symbolic link.
+        """
+        for folder in (self.root, self.logs, self.run, self.work):
+            try:
+                folder.mkdir(mode=0o700, parents=folder is self.root, exist_ok=True)
+            except OSError as error:
+                raise ConfigError([Fault(place=str(folder), message=f"cannot be made: {error.strerror}")]) from error
+        for folder in (self.logs, self.run, self.work):
+            if folder.is_symlink():
+                raise ConfigError([Fault(place=str(folder), message="is a symbolic link; make it a real folder")])
+
+
+def find_home(environ: Mapping[str, str]) -> Home:
+    """Return the home that ``CIS_HOME`` names, or ``~/.cis``."""
+    named = environ.get("CIS_HOME")
+    return Home(Path(named).expanduser().absolute() if named else Path.home() / ".cis")
