@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -10,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from cis.api.events import event_routes
-from cis.api.execute import execute_routes
+from cis.api.execute import DOCUMENT_SCHEMA, execute_routes
 from cis.api.gate import OPEN_PATHS, Gate, RequestCounts
 from cis.api.inventory import inventory_routes
 from cis.api.logs import log_routes
@@ -19,8 +20,7 @@ from cis.api.probes import probe_routes
 from cis.api.problems import answer_with_problems
 from cis.api.runs import run_routes
 from cis.api.schemas import ProblemModel
-
-_REF = "#/components/schemas/{model}"
+from cis.model.schema import dag_schema
 
 
 def create_app(services: NodeServices) -> FastAPI:
@@ -49,16 +49,22 @@ def _described(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
         components = schema.setdefault("components", {})
-        problem = ProblemModel.model_json_schema(ref_template=_REF)
         schemas = components.setdefault("schemas", {})
-        schemas.update(problem.pop("$defs", {}))
-        schemas[ProblemModel.__name__] = problem
+        _add_schema(schemas, ProblemModel.__name__, ProblemModel.model_json_schema())
+        _add_schema(schemas, DOCUMENT_SCHEMA, dag_schema())
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"token": []}]
         for path in OPEN_PATHS:
             schema["paths"][path]["get"]["security"] = []
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _add_schema(schemas: dict[str, Any], name: str, schema: dict[str, Any]) -> None:
+    """Add a schema that stands alone, with its definitions where OpenAPI has them."""
+    moved = json.loads(json.dumps(schema).replace('"#/$defs/', '"#/components/schemas/'))
+    schemas.update(moved.pop("$defs", {}))
+    schemas[name] = moved
 
 
 def _version() -> str:

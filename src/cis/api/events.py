@@ -63,8 +63,9 @@ async def _events(services: NodeServices, after: int | None) -> AsyncIterator[by
     hub = services.hub
     with hub.subscribe() as bell:
         seq = hub.last_seq if after is None else after
-        if seq > hub.last_seq:
-            seq = hub.last_seq  # it comes from another database, an older copy perhaps
+        newest = await services.read(lambda store: store.last_event_seq())
+        if seq > newest:
+            seq = newest  # the listener knows another database, perhaps one that was restored since
             yield _gap(seq)
         yield b": listening\n\n"
         while not hub.closed:

@@ -17,22 +17,24 @@ from cis.api.schemas import SubmissionModel
 from cis.engine.submit import Submission, SubmitRequest, submit
 from cis.engine.views import submission_view
 from cis.errors import UsageError
-from cis.model.document import DocumentFormat, parse_document
+from cis.model.document import parse_dag
+from cis.model.formats import Format
 from cis.store.port import Store
 
 MAX_KEY_LENGTH = 255
 SMALL_BYTES = 16 * 2**10
 _FORMATS = {
-    "json": DocumentFormat.JSON,
-    "yaml": DocumentFormat.YAML,
-    "x-yaml": DocumentFormat.YAML,
-    "toml": DocumentFormat.TOML,
+    "json": Format.JSON,
+    "yaml": Format.YAML,
+    "x-yaml": Format.YAML,
+    "toml": Format.TOML,
 }
+DOCUMENT_SCHEMA = "DagDocument"
 _DOCUMENT: dict[str, Any] = {
     "description": "A DAG document; `cis dag schema` prints its JSON Schema.",
     "required": True,
     "content": {
-        kind: {"schema": {"type": "object", "required": ["dag_id", "tasks"]}}
+        kind: {"schema": {"$ref": f"#/components/schemas/{DOCUMENT_SCHEMA}"}}
         for kind in ("application/json", "application/yaml", "application/toml")
     },
 }
@@ -64,10 +66,10 @@ def execute_routes(services: NodeServices) -> APIRouter:
         key = idempotency_key(request)
         data = await read_body(request, limit=services.max_body_bytes)
         form = document_format(request.headers.get("content-type", ""))
-        if form is DocumentFormat.JSON and len(data) <= SMALL_BYTES:
-            spec = parse_document(data, form=form)  # sooner done than handed to a thread
+        if form is Format.JSON and len(data) <= SMALL_BYTES:
+            spec = parse_dag(data, format=form)  # sooner done than handed to a thread
         else:
-            spec = await asyncio.to_thread(parse_document, data, form=form)
+            spec = await asyncio.to_thread(parse_dag, data, format=form)
         wanted = SubmitRequest(spec=spec, idempotency_key=key)
 
         def job(store: Store) -> Submission:
@@ -92,7 +94,7 @@ def idempotency_key(request: Request) -> str | None:
     return key
 
 
-def document_format(content_type: str) -> DocumentFormat | None:
+def document_format(content_type: str) -> Format | None:
     """Return the format that a content type names; None, for any other, leaves it to the document itself."""
     subtype = content_type.partition(";")[0].strip().lower().partition("/")[2]
     return _FORMATS.get(subtype.rpartition("+")[2])

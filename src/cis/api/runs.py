@@ -81,7 +81,7 @@ def run_routes(services: NodeServices) -> APIRouter:
         summary="Run the same document again",
     )
     async def rerun(run_id: str, request: Request) -> Response:
-        """Makes a new run; with `from_failed`, in the query or in a JSON body, completed tasks are kept as they are."""
+        """Make a new run; with `from_failed`, in the query or in a JSON body, completed tasks are kept as they are."""
         query = Query(request.query_params)
         from_failed = query.flag("from_failed")
         query.check()

@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from itertools import islice
 from typing import Self
 
-from cis.errors import CisError, PoisonRecordError
+from cis.errors import CisError
 from cis.model.states import RunState
 from cis.store.port import Store
 from cis.store.records import EventRecord
@@ -127,27 +127,13 @@ class EventHub:
         store.close()
 
     def _read(self, store: Store) -> None:
-        while events := self._next(store):
+        while events := store.events_after(self._last_seq, limit=_AT_ONCE):
             with self._lock:
                 self._recent.extend(events)
                 self._last_seq = events[-1].seq
                 self._since_prune += len(events)
                 self._finished.update(event.status for event in events if _ends_a_run(event))
             self._wake()
-
-    def _next(self, store: Store) -> Sequence[EventRecord]:
-        """Return the next events; one that cannot be read is reported and left out."""
-        try:
-            return store.events_after(self._last_seq, limit=_AT_ONCE)
-        except PoisonRecordError:
-            newest = store.last_event_seq()
-        while self._last_seq < newest:
-            try:
-                return store.events_after(self._last_seq, limit=1)
-            except PoisonRecordError as error:
-                log.error("an event cannot be read; leaving it out", extra={"error": str(error)})  # noqa: TRY400
-                self._last_seq += 1
-        return []
 
     def _prune(self, store: Store) -> None:
         if self._since_prune < PRUNE_EVERY:

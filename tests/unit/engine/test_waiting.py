@@ -66,10 +66,9 @@ def why(run: RunRecord, tasks: list[TaskRecord], facts: Surroundings) -> tuple[W
 
 def test_a_queued_run_without_a_live_worker_waits_for_the_worker() -> None:
     pending = replace(RUN, status=RunState.PENDING)
-    for worker in (None, *(replace(WORKER, status=state) for state in ("stopped", "dead", "starting"))):
-        facts = around(queue=QueueState.QUEUED, worker=worker and replace(worker, status=WorkerState(worker.status)))
-
-        run, tasks = why(pending, rows(a=TaskState.PENDING), facts)
+    not_there = (WorkerState.STOPPED, WorkerState.DEAD, WorkerState.STARTING)
+    for worker in (None, *(replace(WORKER, status=state) for state in not_there)):
+        run, tasks = why(pending, rows(a=TaskState.PENDING), around(queue=QueueState.QUEUED, worker=worker))
 
         assert run == tasks["a"] == Waiting(reason=WaitReason.WORKER, on=("worker-global",), count=1)
 

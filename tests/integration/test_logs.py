@@ -1,0 +1,227 @@
+"""Logs: complete, bounded, decoded as they grow, and followed to the end without losing an attempt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cis.engine import logs
+from cis.engine.logreader import LogPiece, LogReader, LogStream
+from cis.engine.logs import attempt_logs, follow, log_pieces
+from cis.errors import NotFoundError
+from cis.model.states import AttemptState, RunState
+from tests.integration.serving import NodeUnderTest
+
+
+def told(pieces: list[LogPiece], task_id: str, stream: str = "output") -> str:
+    """Return the text of one stream of one task."""
+    return "".join(piece.text for piece in pieces if piece.task_id == task_id and piece.stream == stream)
+
+
+def test_logs_are_complete_and_in_the_order_of_the_starts(node: NodeUnderTest) -> None:
+    run = node.submitted({"id": "a"}, {"id": "b"})
+    for task_id, out in (("b", b"from b\n"), ("a", b"x" * 300_000)):
+        attempt = node.started(run, task_id)
+        node.wrote(attempt, out=out, err=b"oops\n")
+        node.ended(run, attempt, AttemptState.FAILED, exit_code=3, error="exit status 3")
+
+    found = list(attempt_logs(node.store, node.logfiles, run.run_id))
+
+    assert [(each["task_id"], each["attempt"], each["exit_code"], each["status"]) for each in found] == [
+        ("b", 1, 3, "failed"),
+        ("a", 1, 3, "failed"),
+    ]
+    assert found[0]["output"] == "from b\n"
+    assert found[1]["output"] == "x" * 300_000
+    assert (found[0]["error"], found[0]["reason"]) == ("oops\n", "exit status 3")
+
+
+def test_one_task_or_one_attempt_can_be_asked_for(node: NodeUnderTest) -> None:
+    run = node.submitted({"id": "a"}, {"id": "b"})
+    for number, task_id in enumerate("aab"):
+        attempt = node.started(run, task_id)
+        node.wrote(attempt, out=f"{number}".encode())
+        node.ended(run, attempt, AttemptState.FAILED, again=task_id == "a")
+
+    def texts(**choice: Any) -> list[str]:
+        return [each["output"] for each in attempt_logs(node.store, node.logfiles, run.run_id, **choice)]
+
+    assert texts() == ["0", "1", "2"]
+    assert texts(task="a") == ["0", "1"]
+    assert texts(task="a", attempt=2) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "kind"),
+    [({"task": "nope"}, "task"), ({"attempt": 7}, "attempt"), ({"task": "a", "attempt": 2}, "attempt")],
+)
+def test_what_is_not_there_is_not_found(node: NodeUnderTest, choice: dict[str, Any], kind: str) -> None:
+    run = node.submitted({"id": "a"})
+    node.ended(run, node.started(run, "a"))
+
+    for read in (attempt_logs, log_pieces):
+        with pytest.raises(NotFoundError) as caught:
+            read(node.store, node.logfiles, run.run_id, **choice)
+        assert caught.value.kind == kind
+    with pytest.raises(NotFoundError):
+        follow(node.store, node.logfiles, "no-such-run")
+
+
+def test_the_kept_tail_stands_for_a_pruned_file_and_says_so(node: NodeUnderTest) -> None:
+    run = node.submitted({"id": "a"})
+    attempt = node.started(run, "a")
+    node.ended(run, attempt, stdout_tail="the end\n", stdout_bytes=100_000, stderr_tail="all of it\n", stderr_bytes=10)
+
+    (view,) = attempt_logs(node.store, node.logfiles, run.run_id)
+    pieces = list(log_pieces(node.store, node.logfiles, run.run_id))
+
+    assert view["output"] == "[the log file is gone; of its 100000 bytes these were kept]\nthe end\n"
+    assert view["error"] == "all of it\n"
+    assert (told(pieces, "a"), told(pieces, "a", "error")) == (view["output"], view["error"])
+
+
+def test_a_text_over_the_bound_is_cut_in_its_middle_between_characters(
+    node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "MAX_TEXT_BYTES", 100)
+    run = node.submitted({"id": "a"})
+    attempt = node.started(run, "a")
+    text = "€" * 1000
+    node.wrote(attempt, out=text.encode())
+
+    (view,) = attempt_logs(node.store, node.logfiles, run.run_id)
+
+    head, note, tail = view["output"].split("\n")
+    assert set(head) == set(tail) == {"€"}
+    left_out = 3 * (1000 - len(head) - len(tail))
+    assert note.startswith(f"[{left_out} bytes left out here")
+    assert len((head + tail).encode()) <= 100
+
+
+def test_pieces_are_bounded_whatever_the_size_of_the_log(node: NodeUnderTest) -> None:
+    run = node.submitted({"id": "a"})
+    attempt = node.started(run, "a")
+    line = "a line of a log, with an ä in it\n"
+    node.wrote(attempt, out=(line * 100_000).encode())
+    node.ended(run, attempt)
+    reader = LogReader(node.logfiles, run.run_id, task=None, attempt=None, follow=False)
+
+    looks = []
+    while not reader.over:
+        looks.append(reader.look(node.store))
+
+    assert len(looks) > 2
+    assert max(sum(len(piece.text) for piece in look) for look in looks) <= 1_200_000
+    assert told([piece for look in looks for piece in look], "a") == line * 100_000
+
+
+def test_a_character_whose_bytes_come_one_by_one_stays_one(node: NodeUnderTest) -> None:
+    run = node.submitted({"id": "a"})
+    attempt = node.started(run, "a")
+    pieces = follow(node.store, node.logfiles, run.run_id)
+    found: list[LogPiece] = []
+    for byte in "é€😀".encode():
+        node.wrote(attempt, out=bytes([byte]))
+        found += [piece for piece in (next(pieces), next(pieces)) if piece is not None]
+    node.ended(run, attempt)
+    node.changed(node.changed(run, RunState.RUNNING), RunState.COMPLETED)
+    found += [piece for piece in pieces if piece is not None]
+
+    assert told(found, "a") == "é€😀"
+
+
+def test_bytes_that_are_no_utf_8_become_replacement_characters(node: NodeUnderTest) -> None:
+    run = node.submitted({"id": "a"})
+    attempt = node.started(run, "a")
+    node.wrote(attempt, out=b"a\xffb\xe2\x82")
+    node.ended(run, attempt)
+
+    (view,) = attempt_logs(node.store, node.logfiles, run.run_id)
+
+    assert view["output"] == "a\ufffdb\ufffd"
+    assert told(list(log_pieces(node.store, node.logfiles, run.run_id)), "a") == view["output"]
+
+
+def test_following_tells_lines_as_they_come_and_ends_with_the_run(node: NodeUnderTest) -> None:
+    run = node.submitted({"id": "a"})
+    pieces = follow(node.store, node.logfiles, run.run_id)
+    assert next(pieces) is None
+
+    run = node.changed(run, RunState.RUNNING)
+    attempt = node.started(run, "a")
+    node.wrote(attempt, out=b"one\ntw")
+    assert next(pieces) == LogPiece("a", 1, LogStream.OUTPUT, "one\n")
+    assert next(pieces) == LogPiece("a", 1, LogStream.OUTPUT, "tw")  # it rested, so it is told as it is
+    assert next(pieces) is None
+    node.wrote(attempt, out=b"o\n", err=b"and an error")
+    node.ended(run, attempt, AttemptState.FAILED, exit_code=1, error="exit status 1")
+    node.changed(run, RunState.FAILED)
+
+    assert list(pieces) == [
+        LogPiece("a", 1, LogStream.OUTPUT, "o\n"),
+        LogPiece("a", 1, LogStream.ERROR, "and an error"),
+        LogPiece("a", 1, LogStream.NOTE, "attempt 1 failed: exit status 1\n"),
+    ]
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_attempts_that_start_and_end_between_two_looks_are_told(node: NodeUnderTest, count: int) -> None:
+    run = node.changed(node.submitted(*({"id": f"t{number}"} for number in range(count))), RunState.RUNNING)
+    pieces = follow(node.store, node.logfiles, run.run_id)
+    assert next(pieces) is None
+    for number in range(count):
+        for again in (True, False):
+            attempt = node.started(run, f"t{number}")
+            node.wrote(attempt, out=f"{number}.{attempt.attempt}\n".encode())
+            node.ended(run, attempt, AttemptState.FAILED if again else AttemptState.COMPLETED, again=again)
+
+    found = [piece for piece in iter(lambda: next(pieces), None) if piece is not None]
+
+    assert [piece.text for piece in found] == [f"{number}.{k}\n" for number in range(count) for k in (1, 2)]
+    node.changed(run, RunState.COMPLETED)
+    assert list(pieces) == []
+
+
+def test_a_follower_sees_new_attempts_after_the_event_log_was_pruned_under_it(node: NodeUnderTest) -> None:
+    run = node.changed(node.submitted({"id": "a"}), RunState.RUNNING)
+    pieces = follow(node.store, node.logfiles, run.run_id)
+    assert next(pieces) is None
+    attempt = node.started(run, "a")
+    node.wrote(attempt, out=b"seen\n")
+    node.submitted(dag_id="other")
+    with node.store.transaction():
+        node.store.prune_events(keep=1)
+
+    assert next(pieces) == LogPiece("a", 1, LogStream.OUTPUT, "seen\n")
+
+
+def test_a_file_that_is_cut_to_its_cap_under_a_follower_is_followed_on_and_the_loss_is_told(
+    node: NodeUnderTest,
+) -> None:
+    run = node.changed(node.submitted({"id": "a"}), RunState.RUNNING)
+    attempt = node.started(run, "a")
+    node.wrote(attempt, out=b"0123456789\n")
+    pieces = follow(node.store, node.logfiles, run.run_id)
+    found = [next(pieces)]
+    path = node.logfiles.paths(run.run_id, 0, 1).stdout
+    with path.open("r+b") as file:
+        file.truncate(5)
+    assert next(pieces) is None
+    node.wrote(attempt, out=b"[cut here]\n")
+    node.ended(run, attempt)
+    node.changed(run, RunState.COMPLETED)
+
+    found += list(pieces)
+
+    texts = [(piece.stream, piece.text) for piece in found if piece is not None]
+    assert texts[:2] == [(LogStream.OUTPUT, "0123456789\n"), (LogStream.OUTPUT, "[cut here]\n")]
+    assert texts[2][0] is LogStream.NOTE
+
+
+def test_a_run_that_is_over_ends_a_follower_even_if_an_attempt_never_ended(node: NodeUnderTest) -> None:
+    run = node.changed(node.submitted({"id": "a"}), RunState.RUNNING)
+    node.wrote(node.started(run, "a"), out=b"half")
+    node.changed(run, RunState.CANCELLED)
+
+    assert [piece and piece.text for piece in follow(node.store, node.logfiles, run.run_id)] == ["half"]

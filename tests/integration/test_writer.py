@@ -1,0 +1,186 @@
+"""The writer: grouped, durable before it answers, one failing job alone, bounded."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cis.errors import NotFoundError, OverloadedError, StoreError
+from cis.node.writer import Writer
+from cis.store.port import Store
+from cis.store.records import AuditRecord
+from cis.store.sqlite.store import SqliteStore, open_sqlite
+
+
+class CountingStore(SqliteStore):
+    """Counts transactions, and fails where a test says so."""
+
+    transactions = 0
+    fail_commit = False
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Begin and commit."""
+        with super().transaction():
+            yield
+            if self.fail_commit:
+                raise StoreError("the disk is full")
+        type(self).transactions += 1
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Where the writer's store is."""
+    open_sqlite(tmp_path / "cis.db").close()
+    return tmp_path / "cis.db"
+
+
+def audit(store: Store, subject: str) -> str:
+    """Write one row, and return its subject."""
+    store.append_audit(AuditRecord(at_us=0, actor="a", action="test", subject=subject, source="here"))
+    return subject
+
+
+def subjects(database: Path) -> set[str]:
+    """Return what is on disk, as another connection sees it."""
+    connection = sqlite3.connect(database)
+    try:
+        return {row[0] for row in connection.execute("SELECT subject FROM audit")}
+    finally:
+        connection.close()
+
+
+@contextmanager
+def held(writer: Writer) -> Iterator[threading.Event]:
+    """Keep the writer busy with one job until the block ends, so that the next ones gather."""
+    go, begun = threading.Event(), threading.Event()
+
+    def job(_: Store) -> None:
+        begun.set()
+        assert go.wait(10)
+
+    first = writer.submit(job)
+    assert begun.wait(10)
+    try:
+        yield go
+    finally:
+        go.set()
+        first.result(10)
+
+
+def test_an_answer_means_that_it_is_committed(database: Path) -> None:
+    writer = Writer(lambda: open_sqlite(database))
+
+    result = writer.submit(lambda store: audit(store, "x")).result(10)
+
+    assert result == "x"
+    assert subjects(database) == {"x"}
+    writer.close()
+
+
+def test_what_gathers_while_the_writer_is_busy_shares_one_transaction(database: Path) -> None:
+    CountingStore.transactions = 0
+    writer = Writer(lambda: CountingStore(database))
+    with held(writer):
+        futures = [writer.submit(partial(audit, subject=str(number))) for number in range(50)]
+
+    assert [future.result(10) for future in futures] == [str(number) for number in range(50)]
+    assert CountingStore.transactions == 2
+    writer.close()
+
+
+def test_a_job_that_fails_undoes_itself_alone(database: Path) -> None:
+    writer = Writer(lambda: open_sqlite(database))
+
+    def refused(store: Store) -> None:
+        audit(store, "half done")
+        raise NotFoundError("run", "x")
+
+    with held(writer):
+        before = writer.submit(lambda store: audit(store, "before"))
+        failing = writer.submit(refused)
+        after = writer.submit(lambda store: audit(store, "after"))
+
+    assert (before.result(10), after.result(10)) == ("before", "after")
+    with pytest.raises(NotFoundError):
+        failing.result(10)
+    assert subjects(database) == {"before", "after"}
+    writer.close()
+
+
+def test_when_the_database_fails_in_one_job_the_others_are_done_without_it(database: Path) -> None:
+    writer = Writer(lambda: open_sqlite(database))
+
+    def broken(store: Store) -> None:
+        audit(store, "half done")
+        assert isinstance(store, SqliteStore)
+        store._db.connection.execute("ROLLBACK")  # noqa: SLF001 - as SQLite does by itself when the disk is full
+        raise StoreError("the disk is full")
+
+    with held(writer):
+        before = writer.submit(lambda store: audit(store, "before"))
+        failing = writer.submit(broken)
+        after = writer.submit(lambda store: audit(store, "after"))
+
+    assert (before.result(10), after.result(10)) == ("before", "after")
+    with pytest.raises(StoreError, match="disk is full"):
+        failing.result(10)
+    assert subjects(database) == {"before", "after"}
+    writer.close()
+
+
+def test_when_the_commit_fails_every_job_of_the_group_fails_and_nothing_is_written(database: Path) -> None:
+    writer = Writer(lambda: CountingStore(database))
+
+    def doomed(store: Store) -> str:
+        assert isinstance(store, CountingStore)
+        store.fail_commit = True
+        return audit(store, "x")
+
+    with held(writer):
+        futures = [writer.submit(doomed) for _ in range(3)]
+    errors = [future.exception(10) for future in futures]
+
+    assert [str(error) for error in errors] == ["the disk is full"] * 3
+    assert subjects(database) == set()
+    writer.close()
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back(database: Path) -> None:
+    writer = Writer(lambda: open_sqlite(database), max_waiting=2)
+    with held(writer):
+        accepted = [writer.submit(lambda store: audit(store, "x")) for _ in range(2)]
+        with pytest.raises(OverloadedError) as caught:
+            writer.submit(lambda store: audit(store, "y"))
+
+    assert caught.value.retry_after_s > 0
+    assert [future.result(10) for future in accepted] == ["x", "x"]
+    writer.close()
+
+
+def test_closing_does_what_waits_and_takes_nothing_more(database: Path) -> None:
+    writer = Writer(lambda: open_sqlite(database))
+    with held(writer) as go:
+        futures = [writer.submit(partial(audit, subject=str(number))) for number in range(5)]
+        closer = threading.Thread(target=writer.close)
+        closer.start()
+        go.set()
+        closer.join(10)
+
+    assert {future.result(0) for future in futures} == subjects(database) == set("01234")
+    assert not writer.alive
+    with pytest.raises(OverloadedError):
+        writer.submit(lambda store: audit(store, "late"))
+
+
+def test_a_store_that_cannot_be_opened_is_told_where_the_writer_is_made(tmp_path: Path) -> None:
+    (tmp_path / "cis.db").write_bytes(b"this is no database at all, but long enough to be looked at" * 50)
+
+    with pytest.raises(StoreError):
+        Writer(lambda: open_sqlite(tmp_path / "cis.db"))
