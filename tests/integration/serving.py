@@ -239,7 +239,8 @@ def served(node: NodeUnderTest) -> Iterator[str]:
     """Serve a node over a real socket; the value is its address."""
     config = uvicorn.Config(node.app, log_config=None, lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

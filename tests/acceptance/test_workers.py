@@ -1,0 +1,115 @@
+"""Rows 3.1 and 3.2: one worker a scope, reused; never more than allowed; a busy one is never evicted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.acceptance.harness import Sandbox
+from tests.waiting import wait_for
+
+
+def test_fifty_dags_of_one_scope_share_one_worker_process(sandbox: Sandbox) -> None:
+    document = {"dag_id": "proj-a-x", "tasks": [{"id": "t", "command": "echo $PPID"}]}
+    with sandbox.node() as node:
+        ids = [node.execute(document).body["run_id"] for _ in range(50)]
+        ended = [node.finished(run_id)["status"] for run_id in ids]
+
+    pids = {row[0] for row in sandbox.rows("SELECT stdout_tail FROM task_executions")}
+    epochs = {row[0] for row in sandbox.rows("SELECT epoch FROM task_executions")}
+    assert ended == ["completed"] * 50
+    assert len(pids) == 1
+    assert epochs == {1}
+
+
+def test_four_scopes_with_two_workers_allowed_all_complete_and_no_busy_worker_is_evicted(
+    sandbox: Sandbox,
+) -> None:
+    with sandbox.node(CIS_MAX_WORKERS="2") as node:
+        ids = [
+            node.execute({"dag_id": f"proj-{name}-x", "tasks": [{"id": "t", "command": "sleep 0.4"}]}).body["run_id"]
+            for name in "abcd"
+            for _ in range(2)
+        ]
+        runs = [node.finished(run_id) for run_id in ids]
+
+    lost = sandbox.rows("SELECT count(*) FROM task_executions WHERE status != 'completed'")[0][0]
+    spans = sandbox.rows(
+        "SELECT worker_id, min(started_at_us), max(finished_at_us) FROM task_executions GROUP BY worker_id, epoch"
+    )
+    overlap = max(sum(begin <= start < end for _, begin, end in spans) for _, start, _ in spans)
+    assert [run["status"] for run in runs] == ["completed"] * 8
+    assert lost == 0
+    assert len({worker_id for worker_id, _, _ in spans}) == 4
+    assert overlap <= 2
+
+
+def test_a_second_worker_of_the_same_id_refuses_and_says_who_holds_the_lock(sandbox: Sandbox) -> None:
+    arguments = ["worker", "run", "--id", "worker-project-p", "--scope", "project:p"]
+    first = subprocess.Popen([sys.executable, "-m", "cis", *arguments], env=dict(sandbox.env))
+    try:
+        wait_for(
+            lambda: sandbox.home.exists() and sandbox.json("dag", "worker", "list"),
+            timeout_s=20,
+            what="the first worker",
+        )
+        second = sandbox.cis(*arguments)
+    finally:
+        first.send_signal(signal.SIGTERM)
+        status = first.wait(timeout=20)
+
+    assert second.returncode == 4
+    assert str(first.pid) in second.stderr
+    assert "cis-worker-worker-project-p.lock" in second.stderr
+    assert status == 0
+
+
+def test_a_worker_ends_its_tasks_and_itself_when_its_parent_is_gone(sandbox: Sandbox, tmp_path: Path) -> None:
+    marker = tmp_path / "task.pid"
+    command = f"echo $$ > {marker}; exec sleep 600"
+    document = {"dag_id": "orphans", "tasks": [{"id": "t", "command": command}]}
+    with sandbox.node() as node:
+        run_id = node.execute(document).body["run_id"]
+        task_pid = int(wait_for(lambda: marker.exists() and marker.read_text().strip(), what="the task"))
+        worker_pid = sandbox.json("dag", "worker", "list")[0]["pid"]
+        node.process.kill()
+        node.process.wait()
+        wait_for(lambda: not _alive(worker_pid), timeout_s=40, what="the end of the worker")
+        wait_for(lambda: not _alive(task_pid), timeout_s=10, what="the end of the task")
+        assert _was_killed(node.process)
+        node.process.returncode = 0
+
+    attempts = sandbox.rows("SELECT status FROM task_executions WHERE run_id = ?", (run_id,))
+    assert attempts == [("lost",)]
+
+
+def test_a_killed_worker_is_replaced_and_its_task_is_tried_again_after_the_old_one_is_dead(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    marker = tmp_path / "pids"
+    command = f"echo $$ >> {marker}; test $CIS_ATTEMPT = 2 || exec sleep 600"
+    document = {"dag_id": "proj-k-x", "tasks": [{"id": "t", "command": command}]}
+    with sandbox.node() as node:
+        run_id = node.execute(document).body["run_id"]
+        first_pid = int(wait_for(lambda: marker.exists() and marker.read_text().strip(), what="the task"))
+        os.kill(sandbox.json("dag", "worker", "list")[0]["pid"], signal.SIGKILL)
+        run = node.finished(run_id)
+
+    statuses = sandbox.rows("SELECT attempt, status, epoch FROM task_executions ORDER BY attempt")
+    assert run["status"] == "completed"
+    assert statuses == [(1, "lost", 1), (2, "completed", 2)]
+    assert not _alive(first_pid)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _was_killed(process: subprocess.Popen[bytes]) -> bool:
+    return process.returncode == -signal.SIGKILL

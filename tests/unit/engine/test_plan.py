@@ -1,0 +1,188 @@
+"""The decisions of a run plan: what starts, what is skipped, tried again, cancelled, and when a run is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cis.engine.instant import Instant
+from cis.engine.plan import RunPlan
+from cis.errors import IllegalStateError
+from cis.model.dag import DagSpec, OnLost, Priority, TaskSpec
+from cis.model.scope import GLOBAL, ScopeSource
+from cis.model.states import AttemptState, RunState, TaskState
+from cis.store.records import Delivery, RunRecord, TaskRecord
+
+NOW = Instant(1_000_000_000, 100.0)
+
+
+def plan_of(*tasks: TaskSpec, **changes: Any) -> RunPlan:
+    """Return the plan of a running run of *tasks*, none of them started."""
+    spec = DagSpec(dag_id="d", tasks=tasks, max_parallel=changes.pop("max_parallel", None))
+    run = RunRecord(
+        run_id="r",
+        dag_id="d",
+        definition_id=1,
+        status=changes.pop("status", RunState.RUNNING),
+        scope=GLOBAL,
+        scope_source=ScopeSource.DEFAULT,
+        worker_id="worker-global",
+        node_id="n",
+        owner_node="n",
+        target_node=None,
+        priority=Priority.NORMAL,
+        delivery=Delivery.LOCAL,
+        task_count=len(tasks),
+        created_at_us=0,
+        **changes,
+    )
+    rows = [TaskRecord(run_id="r", task_no=number, task_id=task.id) for number, task in enumerate(tasks)]
+    return RunPlan(run, spec, rows, now=NOW)
+
+
+def task(task_id: str, *after: str, **fields: Any) -> TaskSpec:
+    """Return a task that depends on *after*."""
+    return TaskSpec(id=task_id, command="true", depends_on=after, **fields)
+
+
+def states(plan: RunPlan) -> list[str]:
+    """Return the states of a plan's tasks in order."""
+    return [str(one.status) for one in plan.tasks]
+
+
+def test_a_task_starts_only_when_all_it_depends_on_completed() -> None:
+    plan = plan_of(task("a"), task("b"), task("c", "a", "b"))
+
+    assert [plan.start_next(NOW), plan.start_next(NOW)] == [0, 1]
+    plan.end(0, AttemptState.COMPLETED, now=NOW, jitter=0.0)
+    assert not plan.wants_slot
+    plan.end(1, AttemptState.COMPLETED, now=NOW, jitter=0.0)
+    assert plan.start_next(NOW) == 2
+
+
+def test_what_depends_on_a_failed_task_is_skipped_because_of_it_and_the_rest_runs() -> None:
+    plan = plan_of(task("a"), task("b", "a"), task("c", "b"), task("d"))
+    plan.start_next(NOW)
+    plan.end(0, AttemptState.FAILED, now=NOW, jitter=0.0, exit_code=3)
+
+    assert states(plan) == ["failed", "skipped", "skipped", "pending"]
+    assert [one.blocked_by for one in plan.tasks] == [None, "a", "a", None]
+    assert plan.verdict() is None
+    plan.start_next(NOW)
+    plan.end(3, AttemptState.COMPLETED, now=NOW, jitter=0.0)
+    assert plan.verdict() is RunState.FAILED
+
+
+def test_a_failure_waits_for_its_retry_without_a_slot_and_starts_when_it_is_due() -> None:
+    plan = plan_of(task("a", max_retries=1, retry_delay_s=2.0))
+    plan.start_next(NOW)
+    plan.end(0, AttemptState.FAILED, now=NOW, jitter=0.0)
+
+    assert (states(plan), plan.running, plan.next_retry_s) == (["pending"], set(), 102.0)
+    plan.release_retries(Instant(NOW.wall_us, 101.9))
+    assert not plan.wants_slot
+    plan.release_retries(Instant(NOW.wall_us, 102.0))
+    assert plan.start_next(NOW) == 0
+    plan.end(0, AttemptState.FAILED, now=NOW, jitter=0.0)
+    assert plan.verdict() is RunState.FAILED
+    assert (plan.tasks[0].attempts, plan.tasks[0].failures) == (2, 2)
+
+
+def test_a_lost_attempt_does_not_use_up_the_retries() -> None:
+    plan = plan_of(task("a", max_retries=0))
+    for _ in range(3):
+        plan.start_next(NOW)
+        plan.end(0, AttemptState.LOST, now=NOW, jitter=0.0)
+
+    assert (plan.tasks[0].attempts, plan.tasks[0].failures) == (3, 0)
+    assert plan.wants_slot
+
+
+def test_a_lost_attempt_fails_the_task_that_asks_for_it() -> None:
+    plan = plan_of(task("a", on_lost=OnLost.FAIL), task("b", "a"))
+    plan.start_next(NOW)
+    plan.end(0, AttemptState.LOST, now=NOW, jitter=0.0)
+
+    assert states(plan) == ["failed", "skipped"]
+
+
+def test_a_paused_run_wants_nothing() -> None:
+    plan = plan_of(task("a"), status=RunState.PAUSED)
+
+    assert not plan.wants_slot
+
+
+def test_max_parallel_bounds_the_tasks_of_a_run() -> None:
+    plan = plan_of(task("a"), task("b"), max_parallel=1)
+    plan.start_next(NOW)
+
+    assert not plan.wants_slot
+
+
+def test_a_cancelled_run_is_over_when_its_running_tasks_have_ended() -> None:
+    plan = plan_of(task("a", max_retries=5), task("b"), task("c", "a"), cancel_requested=True)
+    plan.start_next(NOW)
+    plan.cancel_waiting(NOW)
+
+    assert states(plan) == ["running", "cancelled", "cancelled"]
+    assert plan.verdict() is None
+    plan.end(0, AttemptState.FAILED, now=NOW, jitter=0.0)
+    assert states(plan)[0] == "cancelled"
+    assert plan.verdict() is RunState.CANCELLED
+
+
+def test_a_final_task_cannot_be_moved() -> None:
+    plan = plan_of(task("a"))
+    plan.start_next(NOW)
+    plan.end(0, AttemptState.COMPLETED, now=NOW, jitter=0.0)
+
+    with pytest.raises(IllegalStateError):
+        plan.end(0, AttemptState.COMPLETED, now=NOW, jitter=0.0)
+
+
+@given(st.data())
+def test_any_order_of_ends_finishes_every_task_exactly_once_and_a_plan_can_be_rebuilt_at_any_moment(
+    data: st.DataObject,
+) -> None:
+    count = data.draw(st.integers(1, 8))
+    specs = [
+        task(
+            f"t{number}",
+            *(f"t{parent}" for parent in data.draw(st.sets(st.integers(0, number - 1)) if number else st.just(()))),
+            max_retries=data.draw(st.integers(0, 2)),
+            retry_delay_s=0.0,
+        )
+        for number in range(count)
+    ]
+    plan = plan_of(*specs)
+    for _ in range(200):
+        if plan.verdict() is not None:
+            break
+        plan.release_retries(NOW)
+        startable = plan.wants_slot
+        if startable and (not plan.running or data.draw(st.booleans())):
+            number = plan.start_next(NOW)
+            parents = {spec for spec in specs[number].depends_on}
+            assert all(one.status is TaskState.COMPLETED for one in plan.tasks if one.task_id in parents)
+        else:
+            number = data.draw(st.sampled_from(sorted(plan.running)))
+            ending = data.draw(st.sampled_from([AttemptState.COMPLETED, AttemptState.FAILED]))
+            plan.end(number, ending, now=NOW, jitter=0.0)
+        rebuilt = RunPlan(plan.run, plan.spec, plan.tasks, now=NOW)
+        rebuilt.release_retries(NOW)
+        plan.release_retries(NOW)
+        assert (rebuilt.wants_slot, rebuilt.running, rebuilt.verdict()) == (
+            plan.wants_slot,
+            plan.running,
+            plan.verdict(),
+        )
+
+    expected = RunState.COMPLETED if all(s == "completed" for s in states(plan)) else RunState.FAILED
+    assert plan.verdict() is expected
+    changes = plan.take_changes()
+    finals = [new.task_no for _, new in changes if new.status.final]
+    assert sorted(finals) == list(range(count))
+    assert all(new.version == old.version + 1 for old, new in changes)
