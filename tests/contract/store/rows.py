@@ -1,0 +1,120 @@
+"""Records for the store's tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from cis.model.dag import Priority
+from cis.model.scope import Scope, ScopeSource, ScopeType
+from cis.model.states import AttemptState, RunState
+from cis.store.port import Store
+from cis.store.records import (
+    AttemptRecord,
+    DefinitionRecord,
+    Delivery,
+    QueueItem,
+    QueueState,
+    RunRecord,
+    TaskRecord,
+    WorkerRecord,
+    WorkerState,
+)
+
+SCOPE = Scope(ScopeType.PROJECT, "p")
+WORKER = SCOPE.worker_id
+DOCUMENT = '{"dag_id":"d","tasks":[{"command":"true","id":"t0"}]}'
+
+
+def definition(dag_id: str = "d", sha256: str = "s", **changes: Any) -> DefinitionRecord:
+    """Return a definition."""
+    made = DefinitionRecord(
+        definition_id=0,
+        dag_id=dag_id,
+        sha256=sha256,
+        scope=SCOPE,
+        target_node=None,
+        priority=Priority.NORMAL,
+        description="",
+        task_count=1,
+        created_at_us=1,
+    )
+    return replace(made, **changes)
+
+
+def run(run_id: str, **changes: Any) -> RunRecord:
+    """Return a pending run of definition 1."""
+    made = RunRecord(
+        run_id=run_id,
+        dag_id="d",
+        definition_id=1,
+        status=RunState.PENDING,
+        scope=SCOPE,
+        scope_source=ScopeSource.DAG_ID,
+        worker_id=WORKER,
+        node_id="n",
+        owner_node="n",
+        target_node=None,
+        priority=Priority.NORMAL,
+        delivery=Delivery.LOCAL,
+        task_count=2,
+        created_at_us=1,
+    )
+    return replace(made, **changes)
+
+
+def item(run_id: str, **changes: Any) -> QueueItem:
+    """Return a queued run."""
+    made = QueueItem(
+        run_id=run_id,
+        worker_id=WORKER,
+        dag_json=DOCUMENT,
+        status=QueueState.QUEUED,
+        priority=Priority.NORMAL,
+        created_at_us=1,
+    )
+    return replace(made, **changes)
+
+
+def attempt(run_id: str, number: int = 1, **changes: Any) -> AttemptRecord:
+    """Return a running attempt at the first task."""
+    made = AttemptRecord(
+        run_id=run_id,
+        task_no=0,
+        task_id="t0",
+        attempt=number,
+        status=AttemptState.RUNNING,
+        worker_id=WORKER,
+        epoch=1,
+        started_at_us=5,
+    )
+    return replace(made, **changes)
+
+
+def worker(**changes: Any) -> WorkerRecord:
+    """Return a worker."""
+    made = WorkerRecord(
+        worker_id=WORKER,
+        node_id="n",
+        scope=SCOPE,
+        status=WorkerState.IDLE,
+        pid=1,
+        pid_started=None,
+        epoch=0,
+        slots=2,
+        started_at_us=1,
+        heartbeat_at_us=1,
+        lease_until_us=2,
+    )
+    return replace(made, **changes)
+
+
+def put_run(store: Store, run_id: str, *, tasks: int = 2, **changes: Any) -> RunRecord:
+    """Store a run with its tasks, and its definition if that is not there."""
+    made = run(run_id, **changes)
+    with store.transaction():
+        number = store.put_definition(definition(made.dag_id), DOCUMENT)
+        made = replace(made, definition_id=number)
+        rows = [TaskRecord(run_id=run_id, task_no=place, task_id=f"t{place}") for place in range(tasks)]
+        store.insert_run(made, rows)
+    return made
