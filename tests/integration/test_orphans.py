@@ -141,7 +141,7 @@ def test_a_process_that_executes_another_program_again_and_again_is_caught(
 ) -> None:
     """In the middle of exec a process has no environment for a moment, and must not pass for somebody else."""
     script = tmp_path / "again"
-    script.write_text(f'exec /bin/sh {script}')
+    script.write_text(f"exec /bin/sh {script}")
     runaways = [spawn(f"exec /bin/sh {script}", marks, started) for _ in range(4)]
 
     kill_orphan(pid=None, pid_started=None, marks=marks)

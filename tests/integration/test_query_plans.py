@@ -1,0 +1,110 @@
+"""No question that a user can ask makes SQLite read every run: each query plan is looked at."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from cis.model.scope import Scope, ScopeType
+from cis.model.states import AttemptState, RunState
+from cis.store.records import RunFilter
+from cis.store.sqlite.store import SqliteStore, open_sqlite
+from tests.contract.store.rows import WORKER, put_run
+
+BIG = ("dag_runs", "run_tasks", "task_executions", "worker_queue", "events", "audit")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    """A store with a few runs of each kind, so that the planner knows nothing better than a real one does."""
+    store = open_sqlite(tmp_path / "cis.db")
+    for number in range(20):
+        put_run(store, f"r{number:03}", status=list(RunState)[number % 6])
+    yield store
+    store.close()
+
+
+def plans(store: SqliteStore, ask: object) -> list[str]:
+    """Return the plan of every statement that *ask* runs."""
+    statements: list[tuple[str, object]] = []
+
+    def trace(_cursor: apsw.Cursor, sql: str, bindings: object) -> bool:
+        statements.append((sql, bindings))
+        return True
+
+    connection = apsw.Connection(str(store.path))
+    store._db._cursor.exec_trace = trace  # noqa: SLF001 - to see the very statements that are run
+    try:
+        assert callable(ask)
+        ask()
+    finally:
+        store._db._cursor.exec_trace = None  # noqa: SLF001
+    found = []
+    for sql, bindings in statements:
+        if sql.startswith("SELECT"):
+            rows = connection.execute(f"EXPLAIN QUERY PLAN {sql}", bindings)  # type: ignore[arg-type]
+            found += [str(row[3]) for row in rows]
+    connection.close()
+    assert found
+    return found
+
+
+FILTERS = {
+    "status": RunState.FAILED,
+    "scope": Scope(ScopeType.PROJECT, "p"),
+    "node": "n",
+    "dag_id": "d",
+}
+COMBINATIONS = [names for count in range(5) for names in itertools.combinations(FILTERS, count)]
+
+
+@pytest.mark.parametrize("names", COMBINATIONS, ids="+".join)
+@pytest.mark.parametrize("paged", [False, True], ids=["first", "next"])
+def test_a_list_of_runs_walks_an_index_in_order(store: SqliteStore, names: tuple[str, ...], *, paged: bool) -> None:
+    where = RunFilter(**{name: FILTERS[name] for name in names})  # type: ignore[arg-type]
+    cursor = store.runs(RunFilter(), limit=1).next_cursor if paged else None
+    found = plans(store, lambda: store.runs(where, limit=5, cursor=cursor))
+
+    assert len(found) == 1
+    assert "TEMP B-TREE" not in found[0]
+    if names or paged:
+        assert found[0].startswith("SEARCH dag_runs")
+    else:
+        # Every run is wanted, newest first: the table itself is in that order, and the limit ends the walk.
+        assert found[0] == "SCAN dag_runs"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store: store.run("r001"),
+        lambda store: store.run_version("r001"),
+        lambda store: store.run_by_key("k"),
+        lambda store: store.latest_run("d"),
+        lambda store: store.unfinished_run_elsewhere(WORKER, "x"),
+        lambda store: store.child_runs("r001"),
+        lambda store: store.tasks("r001"),
+        lambda store: store.task("r001", "t0"),
+        lambda store: store.attempts("r001"),
+        lambda store: store.attempts("r001", task_id="t0", attempt=1),
+        lambda store: store.attempts_in_state(WORKER, AttemptState.RUNNING),
+        lambda store: store.definition("d"),
+        lambda store: store.definition_by_id(1),
+        lambda store: store.queue_demand("n"),
+        lambda store: store.queued_count("n"),
+        lambda store: store.queue_item("r001"),
+        lambda store: store.claimed("n", WORKER),
+        lambda store: store.events_after(5, limit=10),
+    ],
+)
+def test_every_other_question_searches_an_index(store: SqliteStore, ask: object) -> None:
+    assert callable(ask)
+    scans = [
+        plan for plan in plans(store, lambda: ask(store)) if any(f"SCAN {table}" in plan for table in BIG)
+    ]
+
+    assert scans == []
