@@ -25,6 +25,8 @@ from cis.executors.platform import (
 
 PATIENCE_S = 10.0
 _LOOK_AGAIN_S = 0.01
+_LOOKS = 10
+_UNCLEAR_S = 2.0
 
 
 def kill_orphan(
@@ -45,12 +47,13 @@ def kill_orphan(
     spared = ancestry()
     group = None if pid in {*spared, os.getpgrp()} else _group_to_kill(pid, pid_started, portable=portable)
     entries = frozenset() if portable else frozenset(os.fsencode(f"{name}={value}") for name, value in marks.items())
-    deadline_s = time.monotonic() + patience_s
+    began_s = time.monotonic()
     while True:
-        left = _kill_once(group, entries, spared)
-        if not left:
+        left, unclear = _kill_once(group, entries, spared)
+        waited_s = time.monotonic() - began_s
+        if not left and (not unclear or waited_s >= _UNCLEAR_S):
             return
-        if time.monotonic() >= deadline_s:
+        if left and waited_s >= patience_s:
             raise OrphanError(left, patience_s=patience_s)
         time.sleep(_LOOK_AGAIN_S)
 
@@ -61,16 +64,40 @@ def _group_to_kill(pid: int | None, pid_started: str | None, *, portable: bool) 
     return pid if process_started(pid, portable=portable) == pid_started else None
 
 
-def _kill_once(group: int | None, entries: frozenset[bytes], spared: frozenset[int]) -> list[int]:
-    """Send KILL to whatever is there, and return it."""
-    found = []
+def _kill_once(
+    group: int | None, entries: frozenset[bytes], spared: frozenset[int]
+) -> tuple[list[int], frozenset[int]]:
+    """Send KILL to whatever is there; return it, and the processes of which it cannot be told yet."""
     # A group keeps its number as long as it has members, so one that was ours at first is ours to the end.
-    if group is not None and group_is_alive(group):
-        signal_group(group, signal.SIGKILL)
-        found.append(group)
-    if entries:
-        marked = [pid for pid in all_pids() if pid not in spared and entries <= environment_of(pid)]
-        for pid in marked:
-            kill_if_still(pid, entries)
-        found += [pid for pid in marked if pid != group]
-    return found
+    found = [group] if group is not None and group_is_alive(group) else []
+    for number in found:
+        signal_group(number, signal.SIGKILL)
+    if not entries:
+        return found, frozenset()
+    marked, unclear = _marked(entries, spared)
+    for pid in marked:
+        kill_if_still(pid, entries)
+    return [*found, *(pid for pid in marked if pid not in found)], unclear
+
+
+def _marked(entries: frozenset[bytes], spared: frozenset[int]) -> tuple[list[int], frozenset[int]]:
+    """Return the processes with all *entries*, also those that were forked while the others were looked at.
+
+    Every look takes only what is new since the last, so the last ones are too quick to slip away from; on a machine
+    that never stops forking the number of looks is bounded. Also returned: processes in the middle of ``exec``.
+    """
+    found: list[int] = []
+    unclear: set[int] = set()
+    seen = set(spared)
+    for _ in range(_LOOKS):
+        new = set(all_pids()) - seen
+        if not new:
+            break
+        seen |= new
+        for pid in new:
+            environment = environment_of(pid)
+            if environment is None:
+                unclear.add(pid)
+            elif entries <= environment:
+                found.append(pid)
+    return found, frozenset(unclear)

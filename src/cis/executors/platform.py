@@ -28,7 +28,9 @@ def _has_pidfd() -> bool:
 HAS_PROC = Path("/proc/self/stat").exists()
 HAS_PIDFD = _has_pidfd()
 
-_STATE, _PARENT, _GROUP, _STARTED = 0, 1, 2, 19  # fields of /proc/PID/stat after the name, see proc(5)
+# Fields of /proc/PID/stat after the name, see proc(5).
+_STATE, _PARENT, _GROUP, _STARTED, _SIZE, _ENV_BEGIN, _ENV_END = 0, 1, 2, 19, 20, 47, 48
+_DEAD = ("Z", "X")
 
 
 def process_started(pid: int, *, portable: bool = False) -> str | None:
@@ -56,7 +58,7 @@ def group_is_alive(group: int) -> bool:
     if not HAS_PROC:
         return True
     stats = (_stat(pid) for pid in all_pids())
-    return any(fields[_GROUP] == str(group) and fields[_STATE] not in ("Z", "X") for fields in stats if fields)
+    return any(fields[_GROUP] == str(group) and fields[_STATE] not in _DEAD for fields in stats if fields)
 
 
 def signal_group(group: int, signal_number: int) -> None:
@@ -71,23 +73,32 @@ def all_pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()] if HAS_PROC else []
 
 
-def environment_of(pid: int) -> frozenset[bytes]:
-    """Return the ``NAME=value`` entries that a process was started with; empty when they cannot be read."""
+def environment_of(pid: int) -> frozenset[bytes] | None:
+    """Return the ``NAME=value`` entries that a process was started with; empty when they cannot be read.
+
+    None: the process is in the middle of ``exec``, where it has no environment for a moment; ask again.
+    """
     try:
-        return frozenset(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+        data = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return frozenset()
+    if not data:
+        fields = _stat(pid)
+        if fields and fields[_STATE] not in _DEAD and fields[_SIZE] != "0":  # neither a zombie nor of the kernel
+            begin, end = fields[_ENV_BEGIN], fields[_ENV_END]
+            return None if end == "0" or begin != end else frozenset()
+    return frozenset(data.split(b"\0"))
 
 
 def kill_if_still(pid: int, entries: frozenset[bytes]) -> None:
-    """Kill *pid* if its environment holds all *entries*; nobody else is hit when the number is reused meanwhile."""
+    """Kill *pid* if its environment still holds all *entries*, so that a number reused meanwhile hits nobody."""
     with suppress(ProcessLookupError, PermissionError):
         if not HAS_PIDFD:
             os.kill(pid, signal.SIGKILL)
             return
         descriptor = os.pidfd_open(pid)
         try:
-            if entries <= environment_of(pid):
+            if entries <= (environment_of(pid) or frozenset()):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         finally:
             os.close(descriptor)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cis.engine.ports import ChildDag
-from cis.errors import LaunchError
+from cis.errors import DocumentError
 from cis.model.dag import Json
-from cis.skills.params import Faults, broken_rules, is_text, unknown_params
+from cis.skills.params import Faults, broken_rules, is_text, refuse, unknown_params
 
 _RULES = {
     "document": (lambda value: isinstance(value, Mapping), "is a DAG document: a mapping with dag_id and tasks"),
@@ -27,19 +27,30 @@ class DagSkill:
     literal_params = frozenset({"document"})  # it holds commands, which a shell will interpret
 
     def check(self, params: Mapping[str, Json]) -> Faults:
-        """Return each fault of *params*: exactly one of ``document`` and ``dag_id``."""
-        faults = [*unknown_params(params, known=tuple(_RULES)), *broken_rules(params, _RULES)]
-        given = [name for name in _RULES if name in params]
-        if len(given) != 1:
-            faults.append(("", f"give exactly one of document and dag_id, not {'both' if given else 'neither'}"))
+        """Return each fault of *params*: exactly one of ``document``, which is checked whole, and ``dag_id``."""
+        faults = _faults(params)
         document = params.get("document")
-        if isinstance(document, Mapping):
-            faults += [(f"document.{name}", "is missing") for name in ("dag_id", "tasks") if name not in document]
-        return faults
+        return faults if faults or document is None else _faults_of_document(document)
 
     def plan(self, params: Mapping[str, Json]) -> ChildDag:
         """Return which DAG to run."""
-        document, dag_id = params.get("document"), params.get("dag_id")
-        if (document is None) == (dag_id is None):
-            raise LaunchError("give exactly one of document and dag_id")
-        return ChildDag(document=document, dag_id=dag_id)
+        refuse(_faults(params))
+        return ChildDag(document=params.get("document"), dag_id=params.get("dag_id"))
+
+
+def _faults(params: Mapping[str, Json]) -> list[tuple[str, str]]:
+    faults = [*unknown_params(params, known=tuple(_RULES)), *broken_rules(params, _RULES)]
+    given = [name for name in _RULES if name in params]
+    if len(given) != 1:
+        faults.append(("", f"give exactly one of document and dag_id, not {'both' if given else 'neither'}"))
+    return faults
+
+
+def _faults_of_document(document: Mapping[str, Json]) -> list[tuple[str, str]]:
+    from cis.model.document import dag_from_plain  # noqa: PLC0415 - pydantic, for the rare DAG within a DAG
+
+    try:
+        dag_from_plain(document)
+    except DocumentError as error:
+        return [(f"document.{fault.place}".rstrip("."), fault.message) for fault in error.faults]
+    return []

@@ -10,13 +10,23 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cis.engine.ports import Command
-from cis.errors import LaunchError
 from cis.model.dag import Json
-from cis.skills.params import Faults, Rule, broken_rules, is_number, is_open, is_text, unknown_params
+from cis.model.durations import FORMS, parse_duration
+from cis.skills.params import (
+    Faults,
+    Rule,
+    broken_rules,
+    is_number,
+    is_open,
+    is_text,
+    refuse,
+    unknown_params,
+)
 
 DEFAULT_TIMEOUT_S = 30.0
 _SCRIPT = str(Path(__file__).with_name("http_request.py"))
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
 _STATUS = re.compile(r"[1-5](xx|[0-9]{2})")
 
 
@@ -46,10 +56,9 @@ class HttpSkill:
 
     def plan(self, params: Mapping[str, Json]) -> Command:
         """Return the request as a process; the parameters go in through standard input, out of sight of ``ps``."""
-        if "url" not in params:
-            raise LaunchError("params.url is missing")
+        refuse(self.check(params))
         # -I -S: only the standard library, whatever lies in the directory or the environment; it starts faster, too.
-        request = {"timeout": DEFAULT_TIMEOUT_S, **params}
+        request = {**params, "timeout": parse_duration(params.get("timeout", DEFAULT_TIMEOUT_S))}
         return Command(argv=(sys.executable, "-I", "-S", _SCRIPT), stdin=json.dumps(request).encode())
 
 
@@ -62,11 +71,10 @@ def _is_url(value: Json) -> bool:
         return False
     try:
         parts = urlsplit(value)
-        return (
-            parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc and parts.port != 0
-        )
+        named = bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+    return named and parts.scheme in ("http", "https") and "@" not in parts.netloc and not _BLANK.search(value)
 
 
 def _is_headers(value: Json) -> bool:
@@ -86,6 +94,13 @@ def _is_status(value: Json) -> bool:
     return is_open(value) or (not isinstance(value, bool) and _STATUS.fullmatch(str(value)) is not None)
 
 
+def _is_timeout(value: Json) -> bool:
+    try:
+        return parse_duration(value) > 0
+    except ValueError:
+        return False
+
+
 def _is_mapping(value: Json) -> bool:
     return isinstance(value, Mapping)
 
@@ -96,7 +111,7 @@ _RULES: dict[str, tuple[Rule, str]] = {
     "headers": (_is_headers, "is a mapping of header names to single-line strings"),
     "body": (lambda value: isinstance(value, str), "is a string; for data there is json"),
     "json": (lambda _: True, ""),
-    "timeout": (lambda value: is_number(value) and value > 0, "is a number of seconds above 0"),
+    "timeout": (_is_timeout, f"is a duration above 0; {FORMS}"),
     "expect": (_is_mapping, "is a mapping of status, body_contains and json"),
 }
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from cis.errors import LaunchError
 from cis.model.dag import Json
+from cis.model.references import OPENING
+from cis.model.suggest import did_you_mean
 
 Faults = Sequence[tuple[str, str]]
 Rule = Callable[[Json], bool]
@@ -15,27 +18,13 @@ Rule = Callable[[Json], bool]
 
 def is_open(value: Json) -> bool:
     """Whether *value* holds a reference to another task's outputs, and is therefore not known yet."""
-    return isinstance(value, str) and "${tasks." in value
-
-
-def nearest(name: str, known: Sequence[str]) -> str | None:
-    """Return the one of *known* that somebody who wrote *name* may have meant."""
-    import difflib  # noqa: PLC0415 - only needed where something is wrong
-
-    found = difflib.get_close_matches(name, known, n=1)
-    return found[0] if found else None
+    return isinstance(value, str) and OPENING in value
 
 
 def unknown_params(params: Mapping[str, Json], *, known: Sequence[str]) -> list[tuple[str, str]]:
     """Return a fault for each parameter that is not among *known*, with the nearest one that is."""
-    faults = []
-    for name in params:
-        if name in known:
-            continue
-        meant = nearest(name, known)
-        hint = f"did you mean {meant!r}?" if meant else f"known: {', '.join(known)}"
-        faults.append((name, f"is unknown; {hint}"))
-    return faults
+    names = f"; known: {', '.join(known)}"
+    return [(name, f"is no parameter{did_you_mean(name, known) or names}") for name in params if name not in known]
 
 
 def broken_rules(params: Mapping[str, Json], rules: Mapping[str, tuple[Rule, str]]) -> list[tuple[str, str]]:
@@ -45,6 +34,12 @@ def broken_rules(params: Mapping[str, Json], rules: Mapping[str, tuple[Rule, str
         for name, (holds, text) in rules.items()
         if name in params and not is_open(params[name]) and not holds(params[name])
     ]
+
+
+def refuse(faults: Faults) -> None:
+    """Raise LaunchError if there are *faults*: what was filled in makes no sense."""
+    if faults:
+        raise LaunchError("; ".join(f"params.{name} {text}" if name else f"params: {text}" for name, text in faults))
 
 
 def is_number(value: Json) -> bool:

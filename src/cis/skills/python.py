@@ -9,9 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cis.engine.ports import Command
-from cis.errors import LaunchError
 from cis.model.dag import Json
-from cis.skills.params import Faults, Rule, broken_rules, is_open, is_text, unknown_params
+from cis.skills.params import (
+    Faults,
+    Rule,
+    broken_rules,
+    is_open,
+    is_text,
+    refuse,
+    unknown_params,
+)
 
 _SCRIPT = str(Path(__file__).with_name("python_call.py"))
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -42,12 +49,11 @@ class PythonSkill:
 
     def plan(self, params: Mapping[str, Json]) -> Command:
         """Return the call as a process; the arguments go in through standard input."""
+        refuse(self.check(params))
         if "callable" in params:
             module, _, function = params["callable"].partition(":")
         else:
             module, function = params.get("module"), params.get("function")
-        if not module or not function:
-            raise LaunchError("params.callable is missing; write package.module:function")
         call = {
             "module": module,
             "function": function,

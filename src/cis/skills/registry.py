@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from cis.engine.ports import Skill, SkillInfo
 from cis.errors import NotFoundError
+from cis.model.suggest import did_you_mean
 from cis.skills.dag import DagSkill
 from cis.skills.http import HttpSkill
-from cis.skills.params import nearest
 from cis.skills.python import PythonSkill
 from cis.skills.shell import ShellSkill
 
@@ -63,9 +63,8 @@ class InstalledSkills:
         if name in installed.faults:
             raise NotFoundError("skill", name, hint=f"it is installed, but broken: {installed.faults[name]}")
         known = sorted([*self._built_in, *installed.skills])
-        meant = nearest(name, known)
-        hint = f"did you mean {meant!r}?" if meant else f"known: {', '.join(known)}"
-        raise NotFoundError("skill", name, hint=f"{hint} ('cis skill list' shows all)")
+        hint = did_you_mean(name, known).removeprefix("; ") or f"known: {', '.join(known)}"
+        raise NotFoundError("skill", name, hint=hint)
 
     def infos(self) -> Sequence[SkillInfo]:
         """Return every skill, broken ones too; the built-in ones first."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cis.engine.ports import Command
-from cis.errors import LaunchError
 from cis.model.dag import Json
-from cis.skills.params import Faults, unknown_params
+from cis.skills.params import Faults, refuse, unknown_params
 
 
 class ShellSkill:
@@ -26,11 +25,8 @@ class ShellSkill:
 
     def plan(self, params: Mapping[str, Json]) -> Command:
         """Return the command as a process."""
-        command = params.get("command")
-        fault = _fault(command)
-        if fault or command is None:
-            raise LaunchError(f"command {fault}")
-        return shell_command(command)
+        refuse(self.check(params))
+        return shell_command(params["command"])
 
 
 def shell_command(command: str | Sequence[str]) -> Command:
