@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import threading
-from pathlib import Path
 
 from cis.engine.logfiles import LogFiles
 from cis.engine.site import Site
@@ -14,25 +13,17 @@ from cis.errors import StoreError
 from cis.node.clock import new_id, now_us
 from cis.node.home import Home
 from cis.node.hub import EventHub
+from cis.node.presence import announcement_path, node_lock_path
+from cis.node.readers import Readers
 from cis.node.settings import Settings
 from cis.node.workers import make_supervisor
 from cis.node.writer import Writer
 from cis.skills.registry import InstalledSkills
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.worker.bell import FifoBell, bell_path, ring
-from cis.worker.lock import acquire, holder
+from cis.worker.lock import acquire
 
 log = logging.getLogger(__name__)
-
-
-def node_lock_path(home: Home) -> Path:
-    """Return the lock that a node holds while it runs."""
-    return home.run / "node.lock"
-
-
-def node_is_running(home: Home) -> bool:
-    """Whether some process is this home's node now."""
-    return holder(node_lock_path(home)) is not None
 
 
 class Node:
@@ -55,6 +46,7 @@ class Node:
             max_queued=settings.max_queued,
         )
         self.writer = Writer(self.open_store)
+        self.readers = Readers(self.open_store)
         self.hub = EventHub(self.open_store)
         self._bell = FifoBell(bell_path(home.run, "node"))
         self._stop = threading.Event()
@@ -67,7 +59,7 @@ class Node:
 
     def announce(self, url: str) -> None:
         """Write down where this node listens, for the commands of this home."""
-        path = self.home.run / "node.json"
+        path = announcement_path(self.home)
         text = json.dumps({"node_id": self.settings.node_id, "url": url, "pid": os.getpid()})
         fresh = path.with_suffix(".new")
         fresh.write_text(text)
@@ -86,8 +78,9 @@ class Node:
         self._thread.join()
         self.hub.close()
         self.writer.close()
+        self.readers.close()
         self._bell.close()
-        (self.home.run / "node.json").unlink(missing_ok=True)
+        announcement_path(self.home).unlink(missing_ok=True)
         self._lock.release()
 
     def __enter__(self) -> Node:

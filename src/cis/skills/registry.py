@@ -3,12 +3,13 @@
 A package brings a skill through an entry point of the group ``cis.skills``: its name is the skill's, its object
 a class without arguments or an instance (``cis.engine.ports.Skill``). Packages are looked at only when somebody
 asks for a name that is not built in, or for the list. One that cannot be loaded is reported and left out.
+This package names its own skills in the same way, for other tools to see; those entries are passed over here.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,8 @@ log = logging.getLogger(__name__)
 GROUP = "cis.skills"
 BUILT_IN_SOURCE = "built in"
 
-_BUILT_IN: tuple[Callable[[], Skill], ...] = (ShellSkill, HttpSkill, PythonSkill, DagSkill)
+_BUILT_IN: tuple[type[Skill], ...] = (ShellSkill, HttpSkill, PythonSkill, DagSkill)
+_OWN_VALUES = frozenset(f"{made.__module__}:{made.__qualname__}" for made in _BUILT_IN)
 _PARTS = ("description", "triggers", "literal_params", "check", "plan")
 
 
@@ -91,6 +93,8 @@ def _look_around(*, taken: Iterable[str]) -> _Installed:
     found = _Installed()
     names = set(taken)
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        if point.value in _OWN_VALUES:
+            continue
         source = _source(point)
         if point.name in names:
             _report(found, point, source, "another skill has this name already")

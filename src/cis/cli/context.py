@@ -1,0 +1,73 @@
+"""What every command has at hand: the home, the settings, the store, and a place to speak."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+
+from cis.engine.ports import SkillBook
+from cis.engine.site import Site
+from cis.node.clock import new_id, now_us
+from cis.node.home import Home, find_home
+from cis.node.settings import Settings, load_settings
+from cis.store.sqlite.store import SqliteStore, open_sqlite
+
+
+class Context:
+    """One call of ``cis``, over an environment; *flags* are settings given on the command line."""
+
+    def __init__(self, environ: Mapping[str, str], *, flags: Mapping[str, object] | None = None) -> None:
+        self.environ = environ
+        self._flags = flags or {}
+
+    @cached_property
+    def home(self) -> Home:
+        """The home, made where it is not there."""
+        home = find_home(self.environ)
+        home.ensure()
+        return home
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings. Raises ConfigError with every fault."""
+        return load_settings(self.home, environ=self.environ, flags=self._flags)
+
+    @cached_property
+    def skills(self) -> SkillBook:
+        """The skills that are installed."""
+        from cis.skills.registry import InstalledSkills  # noqa: PLC0415 - few commands need them
+
+        return InstalledSkills()
+
+    @cached_property
+    def site(self) -> Site:
+        """Where submissions of this command happen: this node."""
+        return Site(
+            node_id=self.settings.node_id,
+            skills=self.skills,
+            clock_us=now_us,
+            new_id=new_id,
+            max_queued=self.settings.max_queued,
+        )
+
+    @contextmanager
+    def store(self) -> Iterator[SqliteStore]:
+        """Open the store for the length of a block."""
+        store = open_sqlite(self.home.db)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def say(text: str) -> None:
+    """Tell the user something that is not the answer itself: standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def from_environment(*, flags: Mapping[str, object] | None = None) -> Context:
+    """Return the context of this process."""
+    return Context(os.environ, flags=flags)

@@ -1,0 +1,133 @@
+"""``cis dag run`` and ``rerun``: hand in, and, if asked or if no node runs, stay until the end."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from cis.cli.context import Context, from_environment, say
+from cis.cli.output import print_json
+from cis.cli.progress import Progress
+from cis.engine import control
+from cis.engine.submit import SubmitRequest, submit
+from cis.engine.views import run_of, submission_view
+from cis.engine.workdir import anchored
+from cis.errors import UsageError
+from cis.model.dag import DagSpec
+from cis.model.states import RunState
+from cis.node.presence import node_is_running
+from cis.store.records import RunRecord
+from cis.worker.bell import ring
+
+MAX_INPUT_BYTES = (16 << 20) + 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """Hand a DAG in; status 1 if it was waited for and did not complete."""
+    context = from_environment()
+    spec = _overridden(read_dag(options.file), options)
+    if spec.target_node in (None, context.settings.node_id):
+        spec = anchored(spec, base=base_directory(options.file))
+    with context.store() as store, store.transaction():
+        request = SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
+        submission = submit(store, request, site=context.site)
+    return _see_through(context, submission.run, options)
+
+
+def rerun(options: argparse.Namespace) -> int:
+    """Start a new run of what ran before."""
+    context = from_environment()
+    with context.store() as store:
+        old = run_of(store, options.dag_id, run_id=options.run)
+        with store.transaction():
+            new = control.rerun(store, old.run_id, from_failed=options.from_failed, site=context.site)
+    return _see_through(context, new, options)
+
+
+def base_directory(name: str) -> Path:
+    """Return where the tasks of a document run that name no ``cwd``: its folder, or the current one for ``-``."""
+    return Path.cwd() if name == "-" else Path(name).resolve().parent
+
+
+def read_dag(name: str) -> DagSpec:
+    """Return the DAG in a file, or on standard input for ``-``.
+
+    Raises:
+        UsageError: the file cannot be read.
+        DocumentError: it is no DAG.
+    """
+    from cis.model.document import parse_dag  # noqa: PLC0415 - pydantic, only for documents
+    from cis.model.formats import SUFFIXES  # noqa: PLC0415
+
+    data = read_input(name)
+    if name == "-":
+        return parse_dag(data, source="standard input")
+    return parse_dag(data, format=SUFFIXES.get(Path(name).suffix.lower()), source=name)
+
+
+def read_input(name: str) -> bytes:
+    """Return the bytes of a file, or of standard input, up to one more than a document may have."""
+    try:
+        if name == "-":
+            return sys.stdin.buffer.read(MAX_INPUT_BYTES)
+        with Path(name).open("rb") as file:
+            return file.read(MAX_INPUT_BYTES)
+    except OSError as error:
+        raise UsageError(f"{name} cannot be read: {error.strerror}") from error
+
+
+def _see_through(context: Context, submitted: RunRecord, options: argparse.Namespace) -> int:
+    """Have a submitted run executed, by the node or here, and answer as the options ask."""
+    here = not node_is_running(context.home)
+    stay = here or options.wait or options.follow
+    if not here:
+        ring(context.home.run, "node")
+    if not options.json:
+        say(f"run {submitted.run_id} of {submitted.dag_id}, scope {submitted.scope} ({submitted.scope_source})")
+    if stay:
+        _stay(context, submitted, options, here=here)
+    with context.store() as store:
+        final = control.existing_run(store, submitted.run_id)
+    if options.json:
+        print_json(submission_view(final))
+    elif stay:
+        say(f"{final.dag_id} {final.status}" + (f": {final.error}" if final.error else ""))
+    else:
+        print(submitted.run_id)
+    return 1 if stay and final.status is not RunState.COMPLETED else 0
+
+
+def _stay(context: Context, submitted: RunRecord, options: argparse.Namespace, *, here: bool) -> None:
+    with Progress(context, submitted.run_id, follow=options.follow, quiet=options.json) as progress:
+        if here:
+            from cis.node.embedded import run_embedded  # noqa: PLC0415 - only without a node
+
+            say("no node is running: running it here")
+            run_embedded(context.home, context.settings, run_id=submitted.run_id, on_change=progress.look)
+            progress.look()
+            return
+        pause_s = 0.02
+        while not progress.over:
+            time.sleep(pause_s)
+            pause_s = min(0.2, pause_s * 1.5)
+            progress.look()
+
+
+def _overridden(spec: DagSpec, options: argparse.Namespace) -> DagSpec:
+    from cis.model.document import dag_from_plain  # noqa: PLC0415 - its checks are those of a document
+
+    changes = {"scope": options.scope, "target_node": options.target_node, "priority": options.priority}
+    given = {name: value for name, value in changes.items() if value is not None}
+    if not given:
+        return spec
+    task = {"id": "t", "command": "true"}
+    small = dag_from_plain({"dag_id": spec.dag_id, "tasks": [task], **given}, source="command line")
+    return replace(
+        spec,
+        scope=small.scope or spec.scope,
+        target_node=small.target_node or spec.target_node,
+        priority=small.priority if options.priority else spec.priority,
+    )

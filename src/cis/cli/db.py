@@ -1,0 +1,104 @@
+"""``cis db check``, ``backup``, ``restore`` and ``migrate``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cis.cli.context import Context, from_environment
+from cis.cli.output import print_json
+from cis.errors import ConflictError, NotFoundError, StoreError, UsageError
+from cis.node.presence import node_is_running
+from cis.store.sqlite.store import open_sqlite
+from cis.worker.lock import holder
+
+
+def add(group: argparse.ArgumentParser, _name: str) -> None:
+    """Add the commands of this group."""
+    commands = group.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, about, call in (
+        ("check", "look for damage; status 1 if there is some", _check),
+        ("backup", "copy the database, also while it is in use", _backup),
+        ("restore", "put a backup in place of the database; the old one is kept beside it", _restore),
+        ("migrate", "bring the database to the newest schema (every command does so)", _migrate),
+    ):
+        command = commands.add_parser(name, help=about)
+        command.add_argument("--json", action="store_true", help="one JSON document")
+        if name in ("backup", "restore"):
+            command.add_argument("file", metavar="FILE")
+        command.set_defaults(call=call)
+
+
+def _check(options: argparse.Namespace) -> int:
+    context = from_environment()
+    with context.store() as store:
+        faults = store.integrity_check()
+    if options.json:
+        print_json({"path": str(context.home.db), "ok": not faults, "faults": faults})
+    else:
+        print("\n".join(faults) or f"{context.home.db}: fine")
+    return 1 if faults else 0
+
+
+def _backup(options: argparse.Namespace) -> None:
+    context = from_environment()
+    target = Path(options.file)
+    if target.exists():
+        raise ConflictError(f"{target} exists already; choose another name")
+    if not target.absolute().parent.is_dir():
+        raise UsageError(f"{target.absolute().parent} is no folder")
+    with context.store() as store:
+        store.backup_to(target)
+    target.chmod(0o600)
+    _answer({"path": str(target), "bytes": target.stat().st_size}, f"{target}: written", options)
+
+
+def _restore(options: argparse.Namespace) -> None:
+    context = from_environment()
+    source = Path(options.file)
+    if not source.is_file():
+        raise NotFoundError("backup", options.file)
+    _refuse_while_in_use(context)
+    fresh = context.home.db.with_name("cis.db.restoring")
+    fresh.unlink(missing_ok=True)
+    backup = open_sqlite(source)
+    try:
+        faults = backup.integrity_check()
+        if faults:
+            raise StoreError(f"{source} is damaged: {faults[0]}; nothing was changed")
+        backup.backup_to(fresh)
+    finally:
+        backup.close()
+    fresh.chmod(0o600)
+    kept = context.home.db.with_name("cis.db.before-restore")
+    if context.home.db.exists():
+        with context.store() as store:
+            kept.unlink(missing_ok=True)
+            store.backup_to(kept)
+        kept.chmod(0o600)
+    for suffix in ("-wal", "-shm"):
+        context.home.db.with_name(f"cis.db{suffix}").unlink(missing_ok=True)
+    fresh.replace(context.home.db)
+    _answer({"path": str(context.home.db), "kept": str(kept)}, f"{context.home.db}: restored; {kept} is the old one", options)
+
+
+def _migrate(options: argparse.Namespace) -> None:
+    context = from_environment()
+    with context.store():
+        _answer({"path": str(context.home.db), "migrated": True}, f"{context.home.db}: newest schema", options)
+
+
+def _refuse_while_in_use(context: Context) -> None:
+    if node_is_running(context.home):
+        raise ConflictError("the node is running; stop it first")
+    for lock in context.home.run.glob("cis-worker-*.lock"):
+        pid = holder(lock)
+        if pid is not None:
+            raise ConflictError(f"a worker is running (process {pid}); stop it first")
+
+
+def _answer(view: dict[str, object], text: str, options: argparse.Namespace) -> None:
+    if options.json:
+        print_json(view)
+    else:
+        print(text)

@@ -1,0 +1,112 @@
+"""``cis doctor``: what is wrong with this installation, and the mend of each."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from cis.cli.context import Context, from_environment
+from cis.cli.output import print_json
+from cis.errors import CisError, ConfigError, StoreError
+from cis.node.presence import announced, node_is_running
+
+LOW_SPACE_BYTES = 500 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: what is wrong with it and the mend, or nothing."""
+
+    what: str
+    fault: str = ""
+    mend: str = ""
+
+
+def add(group: argparse.ArgumentParser, _name: str) -> None:
+    """Add the options of this command."""
+    group.add_argument("--json", action="store_true", help="one JSON document")
+    group.set_defaults(call=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    context = from_environment()
+    findings = list(_look(context))
+    if options.json:
+        views = [{"what": one.what, "ok": not one.fault, "fault": one.fault, "mend": one.mend} for one in findings]
+        print_json({"ok": not any(one.fault for one in findings), "findings": views})
+    else:
+        for one in findings:
+            print(f"{'wrong' if one.fault else 'fine':6} {one.what}" + (f": {one.fault}" if one.fault else ""))
+            if one.mend:
+                print(f"       mend: {one.mend}")
+    return 1 if any(one.fault for one in findings) else 0
+
+
+def _look(context: Context) -> Iterator[Finding]:
+    yield Finding(f"Python {sys.version.split()[0]}")
+    yield from _look_at_files(context)
+    try:
+        yield Finding(f"settings of node {context.settings.node_id}")
+    except ConfigError as error:
+        yield Finding("settings", str(error), f"edit {context.home.toml}; 'cis config check' says the same")
+    yield _look_at_store(context)
+    yield _look_at_space(context)
+    yield _look_at_node(context)
+    try:
+        broken = [info for info in context.skills.infos() if info.error]
+        yield from (Finding(f"skill {info.name}", info.error or "", f"reinstall {info.source}") for info in broken)
+    except CisError as error:
+        yield Finding("skills", str(error))
+
+
+def _look_at_files(context: Context) -> Iterator[Finding]:
+    home = context.home
+    for path, mode in ((home.root, 0o700), (home.run, 0o700), (home.token_file, 0o600), (home.key_file, 0o600)):
+        if not path.exists():
+            continue
+        status = path.stat()
+        if status.st_uid != os.getuid():
+            yield Finding(str(path), "belongs to another user", f"chown it, or use another CIS_HOME than {home.root}")
+        elif status.st_mode & 0o077:
+            yield Finding(str(path), f"is open to others ({status.st_mode & 0o777:o})", f"chmod {mode:o} {path}")
+        else:
+            yield Finding(str(path))
+
+
+def _look_at_store(context: Context) -> Finding:
+    import apsw  # noqa: PLC0415 - imported with the store anyway
+
+    what = f"database {context.home.db}, SQLite {apsw.sqlite_lib_version()}"
+    try:
+        with context.store() as store:
+            faults = store.integrity_check()
+    except StoreError as error:
+        return Finding(what, str(error), "'cis db restore FILE' puts a backup in its place")
+    return Finding(what, faults[0], "'cis db restore FILE' puts a backup in its place") if faults else Finding(what)
+
+
+def _look_at_space(context: Context) -> Finding:
+    free = shutil.disk_usage(context.home.root).free
+    what = f"{free / 2**30:.1f} GiB free for {context.home.root}"
+    return Finding(what, "little room is left", "delete old logs, or move CIS_HOME") if free < LOW_SPACE_BYTES else Finding(what)
+
+
+def _look_at_node(context: Context) -> Finding:
+    if not node_is_running(context.home):
+        return Finding("no node is running ('cis node start' starts one)")
+    told = announced(context.home)
+    if told is None:
+        return Finding("node", "holds its lock but has not said where it listens", "look at its log, or restart it")
+    address = urlsplit(told.url)
+    try:
+        socket.create_connection((address.hostname, address.port), timeout=3).close()
+    except OSError as error:
+        mend = f"look at its log, or end process {told.pid} and start it again"
+        return Finding(f"node at {told.url}", f"does not answer: {error}", mend)
+    return Finding(f"node {told.node_id} at {told.url}, process {told.pid}")

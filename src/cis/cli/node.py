@@ -1,0 +1,154 @@
+"""``cis init``, ``cis node start`` (also ``cis glm start``) and ``cis node status``."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from typing import TYPE_CHECKING
+
+from cis.cli.context import Context, from_environment, say
+from cis.cli.output import print_json
+from cis.errors import AlreadyRunningError, UsageError
+from cis.node import identity
+from cis.node.presence import announced
+
+if TYPE_CHECKING:
+    from cis.node.node import Node
+
+MAX_BACKLOG = 1024
+
+
+def add(group: argparse.ArgumentParser, name: str) -> None:
+    """Add the commands of this group."""
+    if name == "init":
+        group.add_argument("--node-id", metavar="ID", help="default: the name of this host")
+        group.add_argument("--json", action="store_true", help="one JSON document")
+        group.set_defaults(call=_init)
+        return
+    commands = group.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    start = commands.add_parser("start", help="the node: HTTP API and worker pool, until told to stop")
+    start.add_argument("--host", help="where to listen (default 127.0.0.1)")
+    start.add_argument("--port", type=int, help="default 6767; 0 is any free one")
+    start.add_argument("--node-id", metavar="ID")
+    start.set_defaults(call=_start)
+    status = commands.add_parser("status", help="this node: id, public key, address, store, workers")
+    status.add_argument("--json", action="store_true", help="one JSON document")
+    status.set_defaults(call=_status)
+
+
+def _init(options: argparse.Namespace) -> None:
+    context = from_environment(flags={"node_id": options.node_id})
+    node_id = context.settings.node_id
+    fresh = identity.ensure_toml(context.home, node_id=node_id)
+    identity.ensure_token(context.home)
+    public_key = identity.ensure_public_key(context.home)
+    node_id = from_environment().settings.node_id
+    if options.node_id not in (None, node_id):
+        raise UsageError(f"{context.home.toml} already says node.id = {node_id!r}; change it there")
+    if options.json:
+        print_json({"node_id": node_id, "home": str(context.home.root), "public_key": public_key, "created": fresh})
+    else:
+        print(f"node {node_id} in {context.home.root}, public key {public_key}")
+
+
+def _status(options: argparse.Namespace) -> None:
+    context = from_environment()
+    told = announced(context.home)
+    with context.store() as store:
+        workers = store.workers(live_only=True)
+        unfinished = {str(state): count for state, count in store.unfinished_counts().items()}
+    view = {
+        "node_id": context.settings.node_id,
+        "public_key": identity.ensure_public_key(context.home),
+        "url": told.url if told else None,
+        "running": told is not None,
+        "pid": told.pid if told else None,
+        "home": str(context.home.root),
+        "store": str(context.home.db),
+        "workers": len(workers),
+        "runs": unfinished,
+        "room": None,
+    }
+    if options.json:
+        print_json(view)
+        return
+    for name, value in view.items():
+        text = ", ".join(f"{count} {key}" for key, count in value.items()) if isinstance(value, dict) else value
+        print(f"{name:12}{'-' if text in (None, '') else text}")
+
+
+def _start(options: argparse.Namespace) -> int:
+    from cis.cli.logs import log_to_stderr  # noqa: PLC0415 - not every command writes a log
+    from cis.node.node import Node  # noqa: PLC0415
+
+    flags = {"host": options.host, "port": options.port, "node_id": options.node_id}
+    context = from_environment(flags=flags)
+    settings = context.settings
+    log_to_stderr()
+    identity.ensure_token(context.home)
+    with _listen(settings.host, settings.port) as listener, Node(context.home, settings) as node:
+        _serve(context, node, listener)
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises AlreadyRunningError when the port is taken, UsageError for a bad host."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise UsageError(f"--host {host!r} cannot be resolved: {error.strerror}") from error
+    # The protocol is named, or asyncio would not turn Nagle's algorithm off for its connections.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(MAX_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise AlreadyRunningError(f"{host}:{port}", holder=f"another process ({error.strerror})") from error
+    return listener
+
+
+def _serve(context: Context, node: Node, listener: socket.socket) -> None:
+    """Answer requests until INT or TERM."""
+    import uvicorn  # noqa: PLC0415 - 100 ms
+
+    from cis.api.app import create_app  # noqa: PLC0415
+    from cis.api.served import ServedNode, ServedParts  # noqa: PLC0415
+
+    host, port = listener.getsockname()[:2]
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+    url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    parts = ServedParts(
+        site=node.site,
+        writer=node.writer,
+        readers=node.readers,
+        hub=node.hub,
+        logfiles=node.logfiles,
+        token_path=context.home.token_file,
+        poke=node.poke,
+        url=url,
+        allowed_hosts=frozenset({"*"} if shown != host else {context.settings.host, host}),
+    )
+
+    class Server(uvicorn.Server):
+        """Says where it listens once it does, and lets streams go before it waits for connections to end."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            node.announce(url)
+            say(f"node {node.settings.node_id} listens on {url}")
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            node.hub.close()
+            await super().shutdown(sockets)
+
+    config = uvicorn.Config(
+        create_app(ServedNode(parts)),
+        access_log=False,
+        log_config=None,
+        lifespan="off",
+        timeout_graceful_shutdown=5,
+        server_header=False,
+    )
+    Server(config).run(sockets=[listener])

@@ -1,0 +1,70 @@
+"""Answers on standard output: JSON documents, aligned tables, times and durations for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from cis.model.durations import format_duration
+
+_COLOURS = {
+    "completed": "32",
+    "running": "36",
+    "failed": "31",
+    "lost": "31",
+    "cancelled": "33",
+    "paused": "33",
+    "skipped": "33",
+    "dead": "31",
+}
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows under a header, in columns as wide as their widest value."""
+    texts = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(row[column]) for row in [list(header), *texts]) for column in range(len(header))]
+    print("  ".join(name.upper().ljust(width) for name, width in zip(header, widths, strict=True)).rstrip())
+    for row in texts:
+        cells = [state(text, width) for text, width in zip(row, widths, strict=True)]
+        print("  ".join(cells).rstrip())
+
+
+def state(text: str, width: int = 0) -> str:
+    """Return *text*, padded, and in its colour if it is a state and a terminal shows it."""
+    padded = text.ljust(width)
+    return f"\x1b[{_COLOURS[text]}m{padded}\x1b[0m" if text in _COLOURS and in_colour() else padded
+
+
+def in_colour() -> bool:
+    """Whether standard output is a terminal whose user does not mind colours."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def local_time(text: str | None) -> str:
+    """Return an RFC 3339 time as the local one, to the second; ``-`` for none."""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S") if text else "-"
+
+
+def took(started: str | None, finished: str | None) -> str:
+    """Return the time between two RFC 3339 times; ``-`` while one is missing."""
+    if not started or not finished:
+        return "-"
+    return format_duration((datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds())
+
+
+def scope_text(scope: dict[str, str | None]) -> str:
+    """Return a scope's JSON form as ``project:proj-a``."""
+    return f"{scope['type']}:{scope['id']}" if scope["id"] else str(scope["type"])
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None or value == "" else str(value)

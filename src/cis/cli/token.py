@@ -1,0 +1,103 @@
+"""``cis token …``: the node's own token, and further ones with fewer rights."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import secrets
+
+from cis.cli.context import from_environment, say
+from cis.cli.output import local_time, print_json, print_table
+from cis.engine.timestamps import rfc3339
+from cis.errors import ConflictError, NotFoundError, UsageError
+from cis.model.ids import id_fault
+from cis.node import identity
+from cis.node.clock import now_us
+from cis.store.records import AuditRecord, TokenRecord
+
+RIGHTS = ("read", "execute", "control", "admin")
+
+
+def add(group: argparse.ArgumentParser, _name: str) -> None:
+    """Add the commands of this group."""
+    commands = group.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, about, call in (
+        ("show", "print the node's own token, which may do everything", _show),
+        ("rotate", "replace the node's own token, at once", _rotate),
+        ("list", "further tokens", _list),
+        ("create", "make a token with some rights; it is shown once", _create),
+        ("revoke", "end a token", _revoke),
+    ):
+        command = commands.add_parser(name, help=about)
+        command.add_argument("--json", action="store_true", help="one JSON document")
+        if name in ("create", "revoke"):
+            command.add_argument("name", metavar="NAME")
+        if name == "create":
+            command.add_argument("--may", default="read", metavar="RIGHTS", help=f"of {','.join(RIGHTS)}")
+        command.set_defaults(call=call)
+
+
+def _show(options: argparse.Namespace) -> None:
+    _print_token(identity.ensure_token(from_environment().home), options)
+
+
+def _rotate(options: argparse.Namespace) -> None:
+    context = from_environment()
+    token = identity.rotate_token(context.home)
+    with context.store() as store, store.transaction():
+        store.append_audit(_entry("token.rotate", "owner"))
+    _print_token(token, options)
+
+
+def _list(options: argparse.Namespace) -> None:
+    with from_environment().store() as store:
+        tokens = store.tokens()
+    views = [{"name": one.name, "may": list(one.may), "created_at": rfc3339(one.created_at_us)} for one in tokens]
+    if options.json:
+        print_json(views)
+    else:
+        rows = [(one["name"], ",".join(one["may"]), local_time(str(one["created_at"]))) for one in views]
+        print_table(("name", "may", "created"), rows)
+
+
+def _create(options: argparse.Namespace) -> None:
+    fault = id_fault(options.name)
+    if fault:
+        raise UsageError(f"NAME {fault}")
+    may = tuple(dict.fromkeys(right for right in options.may.split(",") if right))
+    if not may or any(right not in RIGHTS for right in may):
+        raise UsageError(f"--may {options.may!r}: write some of {', '.join(RIGHTS)}, with commas between")
+    secret = secrets.token_urlsafe(32)
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    with from_environment().store() as store, store.transaction():
+        if any(one.name == options.name for one in store.tokens()):
+            raise ConflictError(f"there is a token {options.name!r} already; revoke it first, or choose another name")
+        store.put_token(TokenRecord(name=options.name, sha256=digest, may=may, created_at_us=now_us()))
+        store.append_audit(_entry("token.create", options.name))
+    if options.json:
+        print_json({"name": options.name, "may": list(may), "token": secret})
+    else:
+        say("this token is shown once; only its hash is kept")
+        print(secret)
+
+
+def _revoke(options: argparse.Namespace) -> None:
+    with from_environment().store() as store, store.transaction():
+        if not store.delete_token(options.name):
+            raise NotFoundError("token", options.name, hint="'cis token list' shows them")
+        store.append_audit(_entry("token.revoke", options.name))
+    if options.json:
+        print_json({"name": options.name, "revoked": True})
+    else:
+        print(f"{options.name}: revoked")
+
+
+def _print_token(token: str, options: argparse.Namespace) -> None:
+    if options.json:
+        print_json({"token": token})
+    else:
+        print(token)
+
+
+def _entry(action: str, subject: str) -> AuditRecord:
+    return AuditRecord(at_us=now_us(), actor="owner", action=action, subject=subject, source="cli")
