@@ -54,6 +54,15 @@ def test_the_built_in_skills_are_there_with_their_triggers() -> None:
     assert infos["shell"].triggers == ("task",)
 
 
+def test_entry_points_that_name_the_built_in_skills_are_no_clash(package: Package) -> None:
+    package("own", "", "shell = cis.skills.shell:ShellSkill\ndag = cis.skills.dag:DagSkill")
+
+    infos = InstalledSkills().infos()
+
+    assert [info.name for info in infos if info.name in {"shell", "dag"}] == ["shell", "dag"]
+    assert [info.error for info in infos if info.error] == []
+
+
 def test_an_unknown_skill_is_not_found_and_the_nearest_is_named() -> None:
     with pytest.raises(NotFoundError, match="no skill 'htpp'; did you mean 'http'"):
         InstalledSkills().get("htpp")

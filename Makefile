@@ -1,0 +1,70 @@
+# Everything a developer does here. `make` alone explains the targets.
+# Needs Python 3.11 or newer, make, and a package registry; all else goes into .venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TESTS ?= tests
+PYTEST_ARGS ?=
+CLEAN_PYTHON := env -u PYTHONPATH -u PYTHONHOME
+NEW_ENOUGH := import sys, venv, ensurepip; raise SystemExit(sys.version_info < (3, 11))
+
+.PHONY: help demo test check bench serve lock clean
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# A python that is found may still be a shim of a version that is not there, so each is run before it is taken.
+$(READY): pyproject.toml requirements/dev.txt requirements/runtime.txt
+	@python=""; \
+	for candidate in $${PYTHON:-} python3.13 python3.12 python3.11 python3; do \
+	    if $(CLEAN_PYTHON) "$$candidate" -c '$(NEW_ENOUGH)' >/dev/null 2>&1; then python="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "CIS-DAG needs Python 3.11 or newer, with its venv module, and none was found." >&2; \
+	    echo "Install one (Debian: apt install python3 python3-venv; macOS: brew install python)," >&2; \
+	    echo "or name yours: make PYTHON=/path/to/python3.12" >&2; \
+	    exit 1; \
+	fi; \
+	echo "Setting up $(VENV) with $$("$$python" --version)"; \
+	rm -rf $(VENV); \
+	$(CLEAN_PYTHON) "$$python" -m venv $(VENV)
+	$(CLEAN_PYTHON) $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(CLEAN_PYTHON) $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## start a node, run a real DAG on it, show the result, stop
+	@$(BIN)/python examples/demo.py
+
+test: check ## check, then every test
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) $(TESTS)
+
+check: $(READY) ## format, lint, types, layers, dead code; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/vulture
+
+bench: $(READY) ## how near to the machine's limit a layered DAG runs
+	$(BIN)/python tests/bench/layered.py
+
+serve: $(READY) ## a node of your own, in the foreground (CIS_HOME, default ~/.cis)
+	$(BIN)/cis node start
+
+lock: $(READY) ## solve the dependencies anew and write requirements/*.txt
+	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@for extra in "" dev; do \
+	    PATH="$(CURDIR)/$(BIN):$$PATH" uv pip compile --quiet --upgrade pyproject.toml $${extra:+--extra $$extra} \
+	        --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 \
+	        --custom-compile-command "make lock" --output-file requirements/$${extra:-runtime}.txt; \
+	done
+
+clean: ## remove .venv, caches and build results
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
