@@ -1,0 +1,1 @@
+"""The command ``cis``: parse, one call, render."""

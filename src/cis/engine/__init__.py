@@ -1,0 +1,1 @@
+"""What happens to a DAG: submission, decisions, the loop of a worker, views."""

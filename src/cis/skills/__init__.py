@@ -1,0 +1,1 @@
+"""What a task can be: from parameters to a process."""

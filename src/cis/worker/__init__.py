@@ -1,0 +1,1 @@
+"""Worker processes: their supervisor, their lock, their bell."""
