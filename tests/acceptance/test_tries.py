@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from tests.acceptance.harness import Sandbox, write_dag
@@ -34,7 +35,7 @@ def test_a_task_that_fails_twice_has_three_attempts_at_the_stated_times(sandbox:
         "SELECT attempt, status, started_at_us, finished_at_us FROM task_executions"
         " WHERE task_id = 'middle' ORDER BY attempt"
     )
-    gaps_s = [(after[2] - before[3]) / 1e6 for before, after in zip(attempts, attempts[1:], strict=False)]
+    gaps_s = [(after[2] - before[3]) / 1e6 for before, after in pairwise(attempts)]
     assert [(number, status) for number, status, _, _ in attempts] == [(1, "failed"), (2, "failed"), (3, "completed")]
     assert all(0.3 <= gap < 1.5 for gap in gaps_s), gaps_s
 

@@ -51,9 +51,7 @@ def test_a_dag_posted_with_curl_is_run_by_a_worker_and_its_state_can_be_asked_fo
     assert [worker["worker_id"] for worker in workers] == ["worker-project-proj-a"]
 
 
-def test_two_projects_run_at_once_in_two_workers_and_neither_sees_the_other(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_two_projects_run_at_once_in_two_workers_and_neither_sees_the_other(sandbox: Sandbox, tmp_path: Path) -> None:
     """Row 7.2: each waits for the other to have started, so both overlap or neither ends."""
 
     def document(mine: str, other: str) -> dict[str, object]:
@@ -72,9 +70,7 @@ def test_two_projects_run_at_once_in_two_workers_and_neither_sees_the_other(
         }
 
     with sandbox.node() as node:
-        ids = {
-            name: node.execute(document(name, other)).body["run_id"] for name, other in (("a", "b"), ("b", "a"))
-        }
+        ids = {name: node.execute(document(name, other)).body["run_id"] for name, other in (("a", "b"), ("b", "a"))}
         runs = {name: node.finished(run_id) for name, run_id in ids.items()}
         workers = {worker["worker_id"]: worker for worker in sandbox.json("dag", "worker", "list")}
         output = {name: sandbox.json("dag", "logs", f"proj-{name}-job")[-1]["output"] for name in ids}

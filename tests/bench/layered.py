@@ -82,7 +82,7 @@ def product_rate(count: int) -> float:
         connection.close()
     if row is None or row[0] != "completed" or done != (count,):
         raise SystemExit(f"the run did not complete: {row} {done}")
-    return count / (row[1] / 1e6)
+    return float(count / (int(row[1]) / 1e6))
 
 
 def main() -> int:

@@ -34,7 +34,7 @@ from cis.store.records import AttemptRecord, RunChange, RunRecord, TaskRecord, W
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from tests.waiting import wait_for
 
-TOKEN = "test-token"  # noqa: S105 - of a node that lives for one test
+TOKEN = "test-token"
 NODE_ID = "node-1"
 
 

@@ -179,7 +179,7 @@ def test_a_listener_whose_place_is_gone_is_told_of_the_gap(
     wait_for(lambda: node.hub.last_seq == 10, what="the hub to read on")
     with node.store.transaction():
         node.store.prune_events(keep=3)
-    node.hub._recent.clear()  # noqa: SLF001 - as after a restart
+    node.hub._recent.clear()
 
     listener = Listener(client, "/api/v1/events", **{"Last-Event-ID": last})
     wait_for(listener.events, what="the gap")

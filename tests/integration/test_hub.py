@@ -139,7 +139,7 @@ def test_an_event_that_cannot_be_read_is_left_out_and_the_rest_goes_on(
     hub = make_hub()
     with store.transaction():
         store.append_events(EventRecord(kind="task", at_us=0, status="running") for _ in range(3))
-        store._db.write("UPDATE events SET data = '{' WHERE seq = 2")  # noqa: SLF001 - what a disk may do
+        store._db.write("UPDATE events SET data = '{' WHERE seq = 2")
 
     wait_for(lambda: hub.last_seq == 3, what="the hub to read on")
 

@@ -176,7 +176,7 @@ def test_attempts_that_start_and_end_between_two_looks_are_told(node: NodeUnderT
             node.wrote(attempt, out=f"{number}.{attempt.attempt}\n".encode())
             node.ended(run, attempt, AttemptState.FAILED if again else AttemptState.COMPLETED, again=again)
 
-    found = [piece for piece in iter(lambda: next(pieces), None) if piece is not None]
+    found = list(iter(lambda: next(pieces), None))
 
     assert [piece.text for piece in found] == [f"{number}.{k}\n" for number in range(count) for k in (1, 2)]
     node.changed(run, RunState.COMPLETED)

@@ -37,12 +37,12 @@ def plans(store: SqliteStore, ask: object) -> list[str]:
         return True
 
     connection = apsw.Connection(str(store.path))
-    store._db._cursor.exec_trace = trace  # noqa: SLF001 - to see the very statements that are run
+    store._db._cursor.exec_trace = trace
     try:
         assert callable(ask)
         ask()
     finally:
-        store._db._cursor.exec_trace = None  # noqa: SLF001
+        store._db._cursor.exec_trace = None
     found = []
     for sql, bindings in statements:
         if sql.startswith("SELECT"):
@@ -103,8 +103,6 @@ def test_a_list_of_runs_walks_an_index_in_order(store: SqliteStore, names: tuple
 )
 def test_every_other_question_searches_an_index(store: SqliteStore, ask: object) -> None:
     assert callable(ask)
-    scans = [
-        plan for plan in plans(store, lambda: ask(store)) if any(f"SCAN {table}" in plan for table in BIG)
-    ]
+    scans = [plan for plan in plans(store, lambda: ask(store)) if any(f"SCAN {table}" in plan for table in BIG)]
 
     assert scans == []

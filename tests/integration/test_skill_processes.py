@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
             said = {"method": self.command, "headers": headers, "body": body.decode(), "items": [{"n": 1}]}
             self.send(200, json.dumps(said).encode())
 
-    do_GET = do_POST = do_PUT = do_DELETE = answer
+    do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 - the base class looks for these
 
     def send(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
@@ -82,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002, ARG002 - the base class calls it so
         return
 
 

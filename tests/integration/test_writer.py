@@ -120,7 +120,7 @@ def test_when_the_database_fails_in_one_job_the_others_are_done_without_it(datab
     def broken(store: Store) -> None:
         audit(store, "half done")
         assert isinstance(store, SqliteStore)
-        store._db.connection.execute("ROLLBACK")  # noqa: SLF001 - as SQLite does by itself when the disk is full
+        store._db.connection.execute("ROLLBACK")
         raise StoreError("the disk is full")
 
     with held(writer):

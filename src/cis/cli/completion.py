@@ -35,6 +35,6 @@ def complete(what: str, prefix: str, options: argparse.Namespace) -> list[str]:
 
 
 def _completion(options: argparse.Namespace) -> None:
-    import argcomplete  # noqa: PLC0415 - only here
+    from argcomplete.shell_integration import shellcode  # noqa: PLC0415 - only here
 
-    print(argcomplete.shellcode(["cis"], shell=options.shell))
+    print(shellcode(["cis"], shell=options.shell))

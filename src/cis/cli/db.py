@@ -79,7 +79,11 @@ def _restore(options: argparse.Namespace) -> None:
     for suffix in ("-wal", "-shm"):
         context.home.db.with_name(f"cis.db{suffix}").unlink(missing_ok=True)
     fresh.replace(context.home.db)
-    _answer({"path": str(context.home.db), "kept": str(kept)}, f"{context.home.db}: restored; {kept} is the old one", options)
+    _answer(
+        {"path": str(context.home.db), "kept": str(kept)},
+        f"{context.home.db}: restored; {kept} is the old one",
+        options,
+    )
 
 
 def _migrate(options: argparse.Namespace) -> None:

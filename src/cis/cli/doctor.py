@@ -94,7 +94,11 @@ def _look_at_store(context: Context) -> Finding:
 def _look_at_space(context: Context) -> Finding:
     free = shutil.disk_usage(context.home.root).free
     what = f"{free / 2**30:.1f} GiB free for {context.home.root}"
-    return Finding(what, "little room is left", "delete old logs, or move CIS_HOME") if free < LOW_SPACE_BYTES else Finding(what)
+    return (
+        Finding(what, "little room is left", "delete old logs, or move CIS_HOME")
+        if free < LOW_SPACE_BYTES
+        else Finding(what)
+    )
 
 
 def _look_at_node(context: Context) -> Finding:

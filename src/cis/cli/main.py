@@ -39,16 +39,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and how to go on; exit status 2."""
         if "invalid choice: " in message:
-            wrong = message.split("invalid choice: ")[1].split(" ")[0].strip("'\"")
+            wrong = message.split("invalid choice: ")[1].split(" ", maxsplit=1)[0].strip("'\"")
             message = f"there is no {wrong!r}{did_you_mean(wrong, self._choices())}"
         self.exit(2, f"cis: {message}\ntry: {self.prog} --help\n")
 
     def _choices(self) -> list[str]:
         return [
-            str(choice)
-            for action in self._actions
-            if isinstance(action.choices, dict)
-            for choice in action.choices
+            str(choice) for action in self._actions if isinstance(action.choices, dict) for choice in action.choices
         ]
 
 

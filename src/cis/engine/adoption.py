@@ -57,19 +57,17 @@ def hold(store: Store, held: Held, item: QueueItem, *, ours: AbstractSet[Attempt
         if number in plan.children and attempt is not None:
             held.children[item.run_id, number] = attempt
         elif attempt is None or _key(attempt) not in ours:
-            _lose(store, plan, number, attempt, now)
+            _lose(store, plan, attempt, number=number, now=now)
     changes = plan.take_changes()
     store.change_tasks(changes)
     store.append_events(task_events(plan.run, changes, at_us=now.wall_us))
     held.plans[item.run_id] = plan
 
 
-def _lose(store: Store, plan: RunPlan, number: int, attempt: AttemptRecord | None, now: Instant) -> None:
+def _lose(store: Store, plan: RunPlan, attempt: AttemptRecord | None, *, number: int, now: Instant) -> None:
     if attempt is not None and attempt.status is AttemptState.RUNNING:
         finished_at_us = max(now.wall_us, attempt.started_at_us)
-        store.finish_attempts(
-            [replace(attempt, status=AttemptState.LOST, error=LOST, finished_at_us=finished_at_us)]
-        )
+        store.finish_attempts([replace(attempt, status=AttemptState.LOST, error=LOST, finished_at_us=finished_at_us)])
     plan.end(number, AttemptState.LOST, now=now, jitter=0.0, error=LOST)
 
 
@@ -85,9 +83,7 @@ def _key(attempt: AttemptRecord) -> AttemptKey:
 
 def _fail_poisoned(store: Store, run: RunRecord, error: PoisonRecordError, *, now_us: int) -> None:
     unfinished = [task for task in store.tasks(run.run_id) if not task.status.final]
-    store.change_tasks(
-        (task, replace(task, status=TaskState.CANCELLED, finished_at_us=now_us)) for task in unfinished
-    )
+    store.change_tasks((task, replace(task, status=TaskState.CANCELLED, finished_at_us=now_us)) for task in unfinished)
     failed = store.change_run(run, RunChange(status=RunState.FAILED, finished_at_us=now_us, error=str(error)))
     store.dequeue(run.run_id)
     store.append_events([run_event(failed, at_us=now_us)])

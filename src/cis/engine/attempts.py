@@ -6,7 +6,6 @@ own, the task's, and last the ``CIS_…`` that say which attempt this is; nothin
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +86,7 @@ class AttemptMaker:
         if task.cwd is None:
             return self.workdir
         cwd: str = _filled(task.cwd, plan)
-        return self.workdir / os.path.expanduser(cwd)
+        return self.workdir / Path(cwd).expanduser()
 
     def _command(self, plan: RunPlan, task: TaskSpec) -> Command | ChildDag:
         try:

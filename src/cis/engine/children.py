@@ -21,6 +21,7 @@ from cis.model.states import AttemptState, RunState
 from cis.store.port import Store, stored_spec
 from cis.store.records import AttemptRecord, RunRecord
 
+
 def start_child(parts: LoopParts, plan: RunPlan, child: ChildDag, *, task_id: str, directory: Path) -> RunRecord:
     """Record the run of a DAG as a task, and return it; tasks without a ``cwd`` run in *directory*.
 

@@ -40,9 +40,7 @@ def end_cancelled(store: Store, run: RunRecord, *, now_us: int) -> RunRecord:
         (task, replace(task, status=TaskState.CANCELLED, finished_at_us=now_us, retry_at_us=None))
         for task in unfinished
     )
-    ended = store.change_run(
-        run, RunChange(status=RunState.CANCELLED, finished_at_us=now_us, cancel_requested=True)
-    )
+    ended = store.change_run(run, RunChange(status=RunState.CANCELLED, finished_at_us=now_us, cancel_requested=True))
     store.dequeue(run.run_id)
     store.append_events([run_event(ended, at_us=now_us)])
     cancel_children(store, run.run_id, now_us=now_us)

@@ -34,7 +34,7 @@ class Start:
     attempt: AttemptRecord
 
 
-def decide(  # noqa: PLR0913 - the whole state of a turn comes in here, once
+def decide(
     parts: LoopParts,
     limits: LoopLimits,
     me: Incarnation,
@@ -50,7 +50,7 @@ def decide(  # noqa: PLR0913 - the whole state of a turn comes in here, once
         FencedError: another epoch holds the worker's id.
     """
     parts.store.check_epoch(me.node_id, me.worker_id, me.epoch)
-    turn = _Turn(parts, limits, me, held, now)
+    turn = _Turn(parts, limits, me, held, now=now)
     if poll:
         turn.look_at_control()
         if not held.stopping:
@@ -71,7 +71,7 @@ def decide(  # noqa: PLR0913 - the whole state of a turn comes in here, once
 class _Turn:
     """The steps of ``decide``, over one worker's holdings at one moment."""
 
-    def __init__(self, parts: LoopParts, limits: LoopLimits, me: Incarnation, held: Held, now: Instant) -> None:
+    def __init__(self, parts: LoopParts, limits: LoopLimits, me: Incarnation, held: Held, *, now: Instant) -> None:
         self._parts = parts
         self._store = parts.store
         self._limits = limits
@@ -215,9 +215,7 @@ class _Turn:
     def _cancel(self, plan: RunPlan) -> None:
         run_id = plan.run.run_id
         plan.cancel_waiting(self._now)
-        self._held.live.end_where(
-            lambda live: live.attempt.run_id == run_id, Ending.CANCEL, now_s=self._now.mono_s
-        )
+        self._held.live.end_where(lambda live: live.attempt.run_id == run_id, Ending.CANCEL, now_s=self._now.mono_s)
         self._held.rings.update(child.worker_id for child in self._store.child_runs(run_id))
         cancel_children(self._store, run_id, now_us=self._now.wall_us)
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from cis.engine.logfiles import LogFiles
 from cis.engine.outputs import read_outputs
 from cis.engine.ports import Executor, Exit
-from cis.engine.logfiles import LogFiles
 from cis.errors import LaunchError
 from cis.model.states import AttemptState
 from cis.store.records import AttemptRecord

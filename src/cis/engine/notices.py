@@ -20,9 +20,7 @@ def run_event(run: RunRecord, *, at_us: int) -> EventRecord:
     )
 
 
-def task_events(
-    run: RunRecord, changes: Iterable[tuple[TaskRecord, TaskRecord]], *, at_us: int
-) -> list[EventRecord]:
+def task_events(run: RunRecord, changes: Iterable[tuple[TaskRecord, TaskRecord]], *, at_us: int) -> list[EventRecord]:
     """Return an event for each change of a task of *run*."""
     return [
         EventRecord(

@@ -190,9 +190,7 @@ class RunPlan:
         )
         self._move(number, old, new)
 
-    def _retry(
-        self, number: int, now: Instant, *, jitter: float, exit_code: int | None, error: str | None
-    ) -> None:
+    def _retry(self, number: int, now: Instant, *, jitter: float, exit_code: int | None, error: str | None) -> None:
         failures = self.tasks[number].failures + 1
         delay_s = retry_delay_s(self.spec.tasks[number], failures=failures, jitter=jitter)
         self._wait(number, now.wall_us + round(delay_s * 1e6), failures=1, exit_code=exit_code, error=error)
@@ -266,4 +264,3 @@ class RunPlan:
             if self.tasks[child].status is TaskState.PENDING:
                 self._finish(child, TaskState.SKIPPED, now=now, blocked_by=cause)
                 stack.extend(self._graph.children[child])
-

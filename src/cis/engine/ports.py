@@ -147,8 +147,10 @@ class OrphanKiller(Protocol):
     """Ends what a dead worker's attempt left behind."""
 
     def __call__(self, *, pid: int | None, pid_started: str | None, marks: Mapping[str, str]) -> None:
-        """Kill the process group *pid* if it is still the process that started then, and any process whose
-        environment carries all *marks* (where the platform can tell). Returns when they are gone.
+        """Kill what is left, and return when it is gone.
+
+        That is the process group *pid*, if it is still the process that started then, and any process whose
+        environment carries all *marks* (where the platform can tell).
         """
         ...
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGTERM
 
 from cis.engine.ports import Exit, Launch
@@ -124,15 +125,18 @@ class LocalExecutor:
         os.close(self._null)
 
     def _open_logs(self, launch: Launch) -> tuple[CappedLog, CappedLog]:
-        opened: list[CappedLog] = []
+        stdout = self._open_log(launch.stdout)
         try:
-            for path in (launch.stdout, launch.stderr):
-                opened.append(CappedLog(path, cap=self._max_log_bytes))
+            return stdout, self._open_log(launch.stderr)
+        except LaunchError:
+            stdout.close()
+            raise
+
+    def _open_log(self, path: Path) -> CappedLog:
+        try:
+            return CappedLog(path, cap=self._max_log_bytes)
         except OSError as error:
-            for log in opened:
-                log.close()
             raise LaunchError(f"log file {path} cannot be made: {error.strerror}") from error
-        return opened[0], opened[1]
 
     def _take_in(self, process: Process, launch: Launch) -> None:
         try:

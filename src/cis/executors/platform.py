@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,7 @@ HAS_PIDFD = _has_pidfd()
 # Fields of /proc/PID/stat after the name, see proc(5).
 _STATE, _PARENT, _GROUP, _STARTED, _SIZE, _ENV_BEGIN, _ENV_END = 0, 1, 2, 19, 20, 47, 48
 _DEAD = ("Z", "X")
+_EXEC_MOMENT_S = 0.001
 
 
 def process_started(pid: int, *, portable: bool = False) -> str | None:
@@ -82,12 +84,23 @@ def environment_of(pid: int) -> frozenset[bytes] | None:
         data = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return frozenset()
-    if not data:
-        fields = _stat(pid)
-        if fields and fields[_STATE] not in _DEAD and fields[_SIZE] != "0":  # neither a zombie nor of the kernel
-            begin, end = fields[_ENV_BEGIN], fields[_ENV_END]
-            return None if end == "0" or begin != end else frozenset()
-    return frozenset(data.split(b"\0"))
+    if data or _has_no_environment(pid):
+        return frozenset(data.split(b"\0")) if data else frozenset()
+    return None
+
+
+def _has_no_environment(pid: int) -> bool:
+    """Whether an environment that reads as empty is so for good: a zombie, the kernel's own, or really empty."""
+    fields = _stat(pid)
+    if fields is None or fields[_STATE] in _DEAD or fields[_SIZE] == "0":
+        return True
+    place = fields[_ENV_BEGIN : _ENV_END + 1]
+    if place[1] == "0" or place[0] != place[1]:
+        return False
+    # An environment that exec is about to fill has its begin for its end, too; but not for long.
+    time.sleep(_EXEC_MOMENT_S)
+    later = _stat(pid)
+    return later is None or later[_ENV_BEGIN : _ENV_END + 1] == place
 
 
 def kill_if_still(pid: int, entries: frozenset[bytes]) -> None:

@@ -113,9 +113,7 @@ def _dag(tree: Tree, *, source: str | None) -> DagSpec:
 
 def _listed(faults: list[tuple[Path, str]], tree: Tree) -> list[Fault]:
     unique = list(dict.fromkeys(faults))
-    listed = [
-        Fault(place=place(path), message=message, line=tree.line(path)) for path, message in unique[:MAX_FAULTS]
-    ]
+    listed = [Fault(place=place(path), message=message, line=tree.line(path)) for path, message in unique[:MAX_FAULTS]]
     if len(unique) > MAX_FAULTS:
         listed.append(Fault(place="", message=f"and {len(unique) - MAX_FAULTS} more faults"))
     return listed

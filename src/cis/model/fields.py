@@ -24,7 +24,13 @@ def kind_of(value: Json) -> str:
     """Return what a value is, in the words of a document."""
     if value is None:
         return "null"
-    names = ((bool, "true or false"), (dict, "a mapping"), (list, "a list"), (str, "a string"), (int | float, "a number"))
+    names = (
+        (bool, "true or false"),
+        (dict, "a mapping"),
+        (list, "a list"),
+        (str, "a string"),
+        (int | float, "a number"),
+    )
     return next((name for kind, name in names if isinstance(value, kind)), type(value).__name__)
 
 
@@ -121,7 +127,7 @@ def _priority(value: Any) -> Priority:
     return Priority[name.upper()]
 
 
-def _choice(value: Any, kind: type[Backoff] | type[OnLost]) -> Any:
+def _choice(value: Any, kind: type[Backoff | OnLost]) -> Any:
     text = _text(value)
     known = [str(one) for one in kind]
     if text not in known:

@@ -97,19 +97,20 @@ def load_document(data: bytes, *, format: Format | None = None, source: str | No
         raise DocumentTooLargeError(MAX_BYTES)
     text = _decoded(data, source)
     try:
-        tree = _load(text, format or _detect(text), fallback=format is None)
+        root, lines = _load(text, format or _detect(text), fallback=format is None)
     except RecursionError:
         raise DocumentError([Fault(place="", message=_TOO_DEEP)], source=source) from None
     except DocumentError as error:
         raise type(error)(error.faults, source=source) from error
-    if not isinstance(tree.root, dict):
-        kind = "a list" if isinstance(tree.root, list) else f"a single value ({str(tree.root)[:40]!r})"
+    if not isinstance(root, dict):
+        kind = "a list" if isinstance(root, list) else f"a single value ({str(root)[:40]!r})"
         raise MalformedDocumentError(
             [Fault(place="", message=f"is {kind}; a DAG is a mapping with dag_id and tasks")], source=source
         )
-    return tree
+    return Tree(root, lines)
 
 
+_Read = tuple[Json, Mapping[Path, int]]
 _TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 
 
@@ -132,7 +133,7 @@ def _detect(text: str) -> Format:
     return Format.JSON if text.lstrip()[0] in "{[" else Format.YAML
 
 
-def _load(text: str, notation: Format, *, fallback: bool) -> Tree:
+def _load(text: str, notation: Format, *, fallback: bool) -> _Read:
     if notation is Format.TOML:
         return _load_toml(text)
     if notation is Format.JSON:
@@ -143,16 +144,16 @@ def _load(text: str, notation: Format, *, fallback: bool) -> Tree:
                 return _load_yaml(text)
             raise
     try:
-        tree = _load_yaml(text)
+        read = _load_yaml(text)
     except MalformedDocumentError:
         if fallback and _looks_like_toml(text):
             return _load_toml(text)
         raise
-    return _load_toml(text) if fallback and not isinstance(tree.root, dict) and _looks_like_toml(text) else tree
+    return _load_toml(text) if fallback and not isinstance(read[0], dict) and _looks_like_toml(text) else read
 
 
 def _is_flow_yaml(text: str) -> bool:
-    return not text.lstrip().startswith(('{"', '{\n', "["))
+    return not text.lstrip().startswith(('{"', "{\n", "["))
 
 
 def _looks_like_toml(text: str) -> bool:
@@ -161,14 +162,13 @@ def _looks_like_toml(text: str) -> bool:
     return "=" in first or first.startswith("[")
 
 
-def _load_yaml(text: str) -> Tree:
+def _load_yaml(text: str) -> _Read:
     from cis.model.yaml_events import load_yaml  # noqa: PLC0415 - PyYAML only for YAML
 
-    root, lines = load_yaml(text)
-    return Tree(root, lines)
+    return load_yaml(text)
 
 
-def _load_json(text: str) -> Tree:
+def _load_json(text: str) -> _Read:
     doubled: list[str] = []
 
     def pairs(items: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -192,10 +192,10 @@ def _load_json(text: str) -> Tree:
     faults += _faults_of_values(root)
     if faults:
         raise DocumentError(faults)
-    return Tree(root)
+    return root, {}
 
 
-def _load_toml(text: str) -> Tree:
+def _load_toml(text: str) -> _Read:
     try:
         root = tomllib.loads(text, parse_float=WrittenFloat)
     except (tomllib.TOMLDecodeError, ValueError) as error:
@@ -203,7 +203,7 @@ def _load_toml(text: str) -> Tree:
     faults = _faults_of_values(root)
     if faults:
         raise DocumentError(faults)
-    return Tree(root)
+    return root, {}
 
 
 def _faults_of_values(root: Json) -> list[Fault]:

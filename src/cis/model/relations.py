@@ -14,6 +14,10 @@ from cis.model.references import OPENING, malformed, references
 from cis.model.suggest import did_you_mean
 
 MAX_CYCLE_SHOWN = 20
+_NOT_IN_COMMANDS = (
+    "outputs are never pasted into a command; put the reference into env, "
+    'as env: {VALUE: "${tasks.ID.outputs.NAME}"}, and use "$VALUE"'
+)
 Fault = tuple[Path, str]
 
 
@@ -89,18 +93,17 @@ def _reference_faults(
         command = task.get("command")
         words = command if isinstance(command, list) else [command]
         if any(isinstance(word, str) and OPENING in word for word in words):
-            yield (
-                (*here, "command"),
-                "outputs are never pasted into a command; "
-                'put the reference into env, as env: {VALUE: "${tasks.ID.outputs.NAME}"}, and use "$VALUE"',
-            )
+            yield (*here, "command"), _NOT_IN_COMMANDS
         ancestors: set[int] | None = None
         for path, value in _strings(here, task):
             if malformed(value):
                 yield path, "refers to an output, but not as ${tasks.ID.outputs.NAME}"
             for name, _ in references(value):
                 if name not in numbers:
-                    yield path, f"refers to task {name!r}, which does not exist{did_you_mean(name, _near(name, numbers))}"
+                    yield (
+                        path,
+                        f"refers to task {name!r}, which does not exist{did_you_mean(name, _near(name, numbers))}",
+                    )
                     continue
                 ancestors = graph.ancestors(number) if ancestors is None else ancestors
                 if numbers[name] not in ancestors:

@@ -80,12 +80,8 @@ _RUN_ARROWS: dict[RunState, frozenset[RunState]] = {
 }
 
 _TASK_ARROWS: dict[TaskState, frozenset[TaskState]] = {
-    TaskState.PENDING: frozenset(
-        {TaskState.RUNNING, TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED}
-    ),
-    TaskState.RUNNING: frozenset(
-        {TaskState.PENDING, TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED}
-    ),
+    TaskState.PENDING: frozenset({TaskState.RUNNING, TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED}),
+    TaskState.RUNNING: frozenset({TaskState.PENDING, TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED}),
     TaskState.COMPLETED: frozenset(),
     TaskState.FAILED: frozenset(),
     TaskState.SKIPPED: frozenset(),

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from cis.errors import DocumentError, Fault
-from cis.model.dag import DagSpec, Json, TaskSpec
+from cis.model.dag import DagSpec, Json
 from cis.model.document import dag_from_plain
 from cis.model.ids import MAX_ID_LENGTH, id_fault
 

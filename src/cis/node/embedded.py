@@ -13,9 +13,7 @@ from cis.store.sqlite.store import open_sqlite
 from cis.worker.bell import FifoBell, bell_path, ring
 
 
-def run_embedded(
-    home: Home, settings: Settings, *, run_id: str, on_change: Callable[[], None] = lambda: None
-) -> None:
+def run_embedded(home: Home, settings: Settings, *, run_id: str, on_change: Callable[[], None] = lambda: None) -> None:
     """Return when the run is final; *on_change* is called whenever a worker stored something.
 
     A KeyboardInterrupt cancels the run, waits for its tasks to be ended, and is raised again.

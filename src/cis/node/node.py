@@ -91,9 +91,7 @@ class Node:
 
     def _mind_workers(self) -> None:
         store = self.open_store()
-        supervisor = make_supervisor(
-            self.home, self.settings, store=store, bell=self._bell, told=self.hub.poke
-        )
+        supervisor = make_supervisor(self.home, self.settings, store=store, bell=self._bell, told=self.hub.poke)
         while not self._stop.is_set():
             try:
                 supervisor.turn()

@@ -157,9 +157,7 @@ def default_node_id() -> str:
     return name or "node-1"
 
 
-def load_settings(
-    home: Home, *, environ: Mapping[str, str], flags: Mapping[str, object] | None = None
-) -> Settings:
+def load_settings(home: Home, *, environ: Mapping[str, str], flags: Mapping[str, object] | None = None) -> Settings:
     """Return the settings; *flags* are by field name, and None means that a flag was not given.
 
     Raises:
@@ -232,7 +230,11 @@ def _matrix_faults(home: Home, matrix: Mapping[str, Any]) -> list[Fault]:
         if not isinstance(entry, dict) or not isinstance(entry.get("user_id"), str):
             faults.append(Fault(place=place, message="needs user_id, as in @alice:example.org"))
             continue
-        faults.extend(_unknown(home, f"matrix.allow[{number}].{key}", list(_ALLOW_KEYS)) for key in entry if key not in _ALLOW_KEYS)
+        faults.extend(
+            _unknown(home, f"matrix.allow[{number}].{key}", list(_ALLOW_KEYS))
+            for key in entry
+            if key not in _ALLOW_KEYS
+        )
         may = entry.get("may", [])
         if not isinstance(may, list) or any(right not in _RIGHTS for right in may):
             faults.append(Fault(place=f"{place}.may", message=f"must be a list of {', '.join(_RIGHTS)}"))

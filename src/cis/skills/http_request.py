@@ -28,7 +28,7 @@ _PRIVATE_HEADERS = ("authorization", "cookie", "proxy-authorization")
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects, but takes credentials to no other host."""
 
-    def redirect_request(  # noqa: PLR0913, PLR0917 - urllib's signature
+    def redirect_request(  # noqa: PLR0917 - urllib's signature
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme not in ("http", "https"):
@@ -97,7 +97,7 @@ def _opened(params: Mapping[str, Any], *, follow: bool) -> Any:
         data = params["body"].encode()
         if not any(name.lower() == "content-type" for name in headers):
             headers["Content-Type"] = "text/plain; charset=utf-8"
-    request = urllib.request.Request(
+    request = urllib.request.Request(  # noqa: S310 - the opener below knows http and https only
         params["url"], data=data, headers=headers, method=params.get("method", "GET").upper()
     )
     opener = urllib.request.OpenerDirector()  # by hand: the ready-made one also opens file: and ftp: addresses

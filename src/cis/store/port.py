@@ -206,9 +206,7 @@ class WorkerStore(Protocol):
         """Record a heartbeat and renew the lease. Raises FencedError as ``check_epoch`` does."""
         ...
 
-    def set_worker_status(
-        self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int
-    ) -> bool:
+    def set_worker_status(self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int) -> bool:
         """Change the status if *epoch* still holds; return whether it did."""
         ...
 

@@ -14,7 +14,6 @@ from cis.model.dag import Json, Priority
 from cis.model.scope import Scope, ScopeSource
 from cis.model.states import AttemptState, RunState, TaskState
 
-
 T = TypeVar("T")
 
 

@@ -148,9 +148,7 @@ class Machine(RuleBasedStateMachine):
             assert (run.status, run.version) == (state, version)
             task = self.store.tasks(run_id)[0]
             assert (task.status, task.version) == self.tasks[run_id]
-        stored = {
-            (one.run_id, one.attempt): one.status for run_id in self.runs for one in self.store.attempts(run_id)
-        }
+        stored = {(one.run_id, one.attempt): one.status for run_id in self.runs for one in self.store.attempts(run_id)}
         assert stored == self.attempts
 
 

@@ -165,7 +165,7 @@ def test_any_order_of_ends_finishes_every_task_exactly_once_and_a_plan_can_be_re
         startable = plan.wants_slot
         if startable and (not plan.running or data.draw(st.booleans())):
             number = plan.start_next(NOW)
-            parents = {spec for spec in specs[number].depends_on}
+            parents = set(specs[number].depends_on)
             assert all(one.status is TaskState.COMPLETED for one in plan.tasks if one.task_id in parents)
         else:
             number = data.draw(st.sampled_from(sorted(plan.running)))

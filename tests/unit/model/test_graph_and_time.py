@@ -18,7 +18,11 @@ def parent_lists(draw: st.DrawFn, *, acyclic: bool) -> list[list[int]]:
     """Return, for each node, the nodes it depends on."""
     count = draw(st.integers(1, 12))
     return [
-        sorted(draw(st.sets(st.integers(0, (number if acyclic else count) - 1), max_size=4)) if number or not acyclic else ())
+        sorted(
+            draw(st.sets(st.integers(0, (number if acyclic else count) - 1), max_size=4))
+            if number or not acyclic
+            else ()
+        )
         for number in range(count)
     ]
 

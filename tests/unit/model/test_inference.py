@@ -54,7 +54,7 @@ def test_the_environment_decides_before_the_id_and_a_project_before_a_user() -> 
 
 
 def test_two_projects_are_refused_with_both_sides_named_unless_the_scope_is_explicit() -> None:
-    two = ({"PROJECT_ID": "a"}, {}, {"PROJECT_ID": "b"})
+    two: tuple[dict[str, str], ...] = ({"PROJECT_ID": "a"}, {}, {"PROJECT_ID": "b"})
     with pytest.raises(AmbiguousScopeError, match=r"'t0' has PROJECT_ID='a' but task 't2' has PROJECT_ID='b'.*scope:"):
         infer_scope(dag("x", *two))
 

@@ -66,7 +66,7 @@ def test_entry_points_that_name_the_built_in_skills_are_no_clash(package: Packag
 def test_an_unknown_skill_is_not_found_and_the_nearest_is_named() -> None:
     with pytest.raises(NotFoundError, match="no skill 'htpp'; did you mean 'http'"):
         InstalledSkills().get("htpp")
-    with pytest.raises(NotFoundError, match="known: dag, .*http, .*python, .*shell"):
+    with pytest.raises(NotFoundError, match=r"known: dag, .*http, .*python, .*shell"):
         InstalledSkills().get("zzzzzz")
 
 

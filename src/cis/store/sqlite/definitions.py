@@ -20,8 +20,7 @@ _PICK = (
 )
 _NAMES = "SELECT DISTINCT dag_id FROM dag_definitions WHERE dag_id > ? ORDER BY dag_id LIMIT ?"
 _SAVED_NAMES = (
-    "SELECT DISTINCT dag_id FROM dag_definitions WHERE dag_id > ? AND saved_at_us IS NOT NULL"
-    " ORDER BY dag_id LIMIT ?"
+    "SELECT DISTINCT dag_id FROM dag_definitions WHERE dag_id > ? AND saved_at_us IS NOT NULL ORDER BY dag_id LIMIT ?"
 )
 _UNSAVE = (
     "UPDATE dag_definitions SET saved_at_us = NULL WHERE saved_at_us IS NOT NULL"
@@ -80,9 +79,7 @@ class DefinitionRows:
             raise NotFoundError("definition", str(definition_id))
         return str(row[0])
 
-    def definitions(
-        self, *, limit: int, cursor: str | None = None, saved_only: bool = False
-    ) -> Page[DefinitionRecord]:
+    def definitions(self, *, limit: int, cursor: str | None = None, saved_only: bool = False) -> Page[DefinitionRecord]:
         """Return one row a DAG, by ``dag_id``; the cursor is the last id of a page."""
         names = self._db.rows(_SAVED_NAMES if saved_only else _NAMES, (cursor or "", limit + 1))
         picked = (self.definition(str(name)) for (name,) in names[:limit])

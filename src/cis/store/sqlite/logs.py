@@ -10,8 +10,7 @@ from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import EVENT, event_of, read_all
 
 _APPEND = (
-    "INSERT INTO events (at_us, kind, status, run_id, dag_id, task_id, worker_id, data)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO events (at_us, kind, status, run_id, dag_id, task_id, worker_id, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _AFTER = f"SELECT {EVENT} FROM events WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - constants
 _AUDIT = (

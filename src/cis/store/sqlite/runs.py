@@ -22,9 +22,7 @@ _ELSEWHERE = (
     f"SELECT {RUN} FROM dag_runs WHERE worker_id = ? AND status IN ('pending', 'running', 'paused')"  # noqa: S608
     " AND target_node IS NOT NULL AND target_node != ? LIMIT 1"
 )
-_UNFINISHED = (
-    "SELECT status, count(*) FROM dag_runs WHERE status IN ('pending', 'running', 'paused') GROUP BY status"
-)
+_UNFINISHED = "SELECT status, count(*) FROM dag_runs WHERE status IN ('pending', 'running', 'paused') GROUP BY status"
 _CHANGE = (
     "UPDATE dag_runs SET version = version + 1, status = coalesce(?, status),"
     " started_at_us = coalesce(?, started_at_us), finished_at_us = coalesce(?, finished_at_us),"

@@ -65,7 +65,7 @@ class WorkerRows:
         if self._db.row(_EPOCH, (node_id, worker_id, epoch)) is None:
             raise FencedError(worker_id, epoch)
 
-    def beat(  # noqa: PLR0913 - the port's signature
+    def beat(
         self,
         node_id: str,
         worker_id: str,
@@ -82,9 +82,7 @@ class WorkerRows:
         if self._db.write(_BEAT, values) != 1:
             raise FencedError(worker_id, epoch)
 
-    def set_worker_status(
-        self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int
-    ) -> bool:
+    def set_worker_status(self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int) -> bool:
         """Change the status if *epoch* still holds; return whether it did."""
         return self._db.write(_STATUS, (str(status), now_us, node_id, worker_id, epoch)) == 1
 
