@@ -76,14 +76,19 @@ def refusal(executor: LocalExecutor, wanted: Launch) -> str:
     return str(refused.value)
 
 
+def state_of(pid: int) -> str:
+    """Return the state of a process as ps has it; empty when there is none."""
+    answer = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return answer.stdout.strip()
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process is there, and no zombie."""
-    answer = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return bool(answer.stdout.strip()) and not answer.stdout.startswith("Z")
+    return not state_of(pid).startswith("Z") and bool(state_of(pid))
 
 
 def open_descriptors() -> int:
-    return len(os.listdir("/dev/fd"))
+    return len(list(Path("/dev/fd").iterdir()))
 
 
 # --- how a process ends
@@ -354,7 +359,7 @@ def test_a_gigabyte_ends_as_a_file_of_the_cap(tmp_path: Path) -> None:
 
 def test_end_reaches_the_whole_group(executor: LocalExecutor, tmp_path: Path) -> None:
     handle = executor.start(launch(tmp_path, "sleep 60 & echo $!; wait"))
-    child = int(wait_for(lambda: (tmp_path / "task.out").read_text(), what="the pid of the child"))
+    child = int(wait_for((tmp_path / "task.out").read_text, what="the pid of the child"))
 
     executor.end(handle, force=False)
 
@@ -388,6 +393,7 @@ def test_force_ends_what_ignores_term_even_when_its_leader_is_gone(executor: Loc
 def test_a_stopped_process_can_be_ended(executor: LocalExecutor, tmp_path: Path) -> None:
     handle = executor.start(launch(tmp_path, "exec sleep 60"))
     os.kill(handle, signal.SIGSTOP)
+    wait_for(lambda: state_of(handle).startswith("T"), what="the stop")
 
     executor.end(handle, force=False)
 
@@ -494,6 +500,21 @@ def test_too_many_open_files_is_a_refusal_wherever_it_hits(tmp_path: Path, spare
     said, tidy = answer.stdout.splitlines()
     assert tidy == "True"
     assert "oo many open files" in said if spare < 4 else said == "started 0" or "too many open files" in said
+
+
+def test_a_process_whose_end_could_not_be_noticed_is_not_left_running(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def full(process: subprocess.Popen[bytes]) -> None:
+        started.append(process.pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(executor._exits, "add", full)
+
+    assert "too many open files" in refusal(executor, launch(tmp_path, "exec sleep 60"))
+    assert not is_alive(started[0])
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.ENFILE])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from cis.errors import OrphanError
 from cis.executors import orphans
 from cis.executors.orphans import kill_orphan
-from cis.executors.platform import HAS_PROC, ParentWatch, group_is_alive, process_started
+from cis.executors.platform import HAS_PROC, ParentWatch, environment_of, group_is_alive, process_started
 from tests.waiting import wait_for
 
 needs_proc = pytest.mark.skipif(not HAS_PROC, reason="processes are found by their environment on Linux only")
@@ -35,12 +36,10 @@ def started() -> Iterator[list[subprocess.Popen[bytes]]]:
         process.wait(10)
 
 
-def spawn(
-    line: str, marks: dict[str, str], started: list[subprocess.Popen[bytes]], **more: Path
-) -> subprocess.Popen[bytes]:
+def spawn(line: str, marks: dict[str, str], started: list[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
     """Start a shell line in a group of its own, marked as an attempt."""
     env = {"PATH": os.environ["PATH"], **marks}
-    process = subprocess.Popen(["/bin/sh", "-c", line], env=env, start_new_session=True, **more)
+    process = subprocess.Popen(["/bin/sh", "-c", line], env=env, start_new_session=True)
     started.append(process)
     return process
 
@@ -66,8 +65,6 @@ def test_the_group_of_a_recorded_process_is_gone_afterwards(
     assert identity is not None
 
     if portable:  # without /proc a zombie counts as there, so somebody has to reap, as init does for orphans
-        import threading
-
         threading.Thread(target=process.wait).start()
     kill_orphan(pid=process.pid, pid_started=identity, marks={}, portable=portable)
 
@@ -139,14 +136,27 @@ def test_a_process_that_forks_while_it_is_hunted_is_caught(
 def test_a_process_that_executes_another_program_again_and_again_is_caught(
     tmp_path: Path, marks: dict[str, str], started: list[subprocess.Popen[bytes]]
 ) -> None:
-    """In the middle of exec a process has no environment for a moment, and must not pass for somebody else."""
+    """In the middle of exec a process has no environment for a moment, and must not pass for one without marks."""
     script = tmp_path / "again"
     script.write_text(f"exec /bin/sh {script}")
     runaways = [spawn(f"exec /bin/sh {script}", marks, started) for _ in range(4)]
+    entries = {f"{name}={value}".encode() for name, value in marks.items()}
 
+    seen = [environment_of(runaways[0].pid) for _ in range(5000)]
     kill_orphan(pid=None, pid_started=None, marks=marks)
 
+    assert None in seen
+    assert all(entries <= environment for environment in seen if environment is not None)
     assert [runaway.wait(10) for runaway in runaways] == [-9] * 4
+
+
+@needs_proc
+def test_a_process_without_any_environment_is_no_riddle(started: list[subprocess.Popen[bytes]]) -> None:
+    bare = subprocess.Popen(["/bin/sleep", "60"], env={})
+    started.append(bare)
+
+    assert wait_for(lambda: environment_of(bare.pid) is not None, what="the end of exec")
+    assert environment_of(bare.pid) == frozenset()
 
 
 @needs_proc
