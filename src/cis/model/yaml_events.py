@@ -221,6 +221,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # The emitter would write these as they are, and a reader would take them for line breaks.
+    odd = any(char in text for char in "\r\x85\u2028\u2029")
+    return dumper.represent_scalar(f"{_CORE}str", text, style='"' if odd else None)
+
+
+_Dumper.add_representer(str, _represent_text)
 for _first, _pattern in (("0", _OCTAL), ("-+.0123456789", _FLOAT), ("-+0123456789", _INT)):
     _Dumper.add_implicit_resolver(f"{_CORE}float", re.compile(rf"^(?:{_pattern.pattern})$"), list(_first))
 
