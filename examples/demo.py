@@ -113,11 +113,12 @@ def main() -> int:
             print(f"the demonstration failed: cis ended with status {error.returncode}", file=sys.stderr)
             print((home / "demo-node.log").read_text(encoding="utf-8", errors="replace"), file=sys.stderr)
             return 1
-        except KeyboardInterrupt:
-            return 130
     title("Stopped. `make serve` starts a node of your own; README.md goes on from here.")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""The checksum of a file, as a skill of CIS-DAG."""
