@@ -441,8 +441,8 @@ def test_refusals_name_the_cause_and_the_mend(executor: LocalExecutor, tmp_path:
     lost.chmod(0o700)
     before = open_descriptors()
 
-    def why(*argv: str, **more: Path) -> str:
-        return refusal(executor, launch(tmp_path, *argv, "x", **more))
+    def why(*argv: str, cwd: Path | None = None) -> str:
+        return refusal(executor, launch(tmp_path, *argv, "x", cwd=cwd))
 
     assert why("true", cwd=tmp_path / "gone") == f"cwd {tmp_path}/gone does not exist; make it, or correct cwd"
     assert why("true", cwd=plain) == f"cwd {plain} is not a directory"
