@@ -264,7 +264,7 @@ def test_starting_stays_on_the_quick_path_of_subprocess() -> None:
     """With preexec_fn or another user, subprocess forks instead, which copies the page tables of a big worker."""
     source = Path(launching.__file__).read_text(encoding="utf-8")
 
-    assert subprocess._USE_VFORK  # type: ignore[attr-defined]
+    assert subprocess._USE_VFORK
     assert "preexec_fn=" not in source
     assert "user=" not in source
 
