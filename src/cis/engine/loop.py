@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 PID_AFTER_S = 0.05
 RETRY_STORE_S = 1.0
+TELL_EVERY_S = 0.05
 
 
 class WorkerLoop:
@@ -47,6 +48,8 @@ class WorkerLoop:
         self._ends: list[End] = []
         self._adopted = False
         self._hold_until_s = 0.0
+        self._told_s = 0.0
+        self._untold = False
         self._prepared: set[str] = set()
         parts.executor.watch(parts.bell.fileno())
 
@@ -93,6 +96,7 @@ class WorkerLoop:
         exits = self._parts.executor.wait(self._patience(at_most_s))
         rung = self._parts.bell.drain()
         now = self._parts.clock()
+        self._tell(now)
         self._take_exits(exits, now)
         self._held.live.tick(now.mono_s)
         if rung:
@@ -107,8 +111,8 @@ class WorkerLoop:
             self._forget(error, now)
             return
         self._ends.clear()
-        self._drop_ended()
-        self._parts.tell()
+        self._untold = True
+        self._tell(now, at_once=self._drop_ended())
         self._ring()
         self._spawn(starts)
 
@@ -130,6 +134,8 @@ class WorkerLoop:
             due_s = self._hold_until_s
         else:
             due_s = max(self._hold_until_s, min(self._due_s(), self._held.live.next_due_s()))
+        if self._untold:
+            due_s = min(due_s, self._told_s + TELL_EVERY_S)
         return min(at_most_s, max(0.0, due_s - now_s))
 
     def _due_s(self) -> float:
@@ -164,13 +170,23 @@ class WorkerLoop:
         self._adopted = False
         self._hold_until_s = now.mono_s + RETRY_STORE_S
 
-    def _drop_ended(self) -> None:
-        for run_id in [run_id for run_id, plan in self._held.plans.items() if plan.run.status.final]:
+    def _tell(self, now: Instant, *, at_once: bool = False) -> None:
+        """Say that something was stored: at once when a run has ended, else a few times a second."""
+        if self._untold and (at_once or now.mono_s >= self._told_s + TELL_EVERY_S):
+            self._parts.tell()
+            self._told_s = now.mono_s
+            self._untold = False
+
+    def _drop_ended(self) -> bool:
+        """Let go of the runs that have ended; return whether there was one."""
+        ended = [run_id for run_id, plan in self._held.plans.items() if plan.run.status.final]
+        for run_id in ended:
             del self._held.plans[run_id]
             self._prepared.discard(run_id)
             self._held.runs_done += 1
             self._held.poll_due_s = 0.0  # there is room for another run
             self._held.beat_due_s = 0.0
+        return bool(ended)
 
     def _ring(self) -> None:
         for worker_id in self._held.rings:
