@@ -61,8 +61,10 @@ def draw(rows: list[dict[str, str]]) -> str:
         colour = DEEP if number < 10 else BLUE
         parts += [
             text(LEFT - 10, y + 13, row["package"], anchor="end"),
-            (f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR}" rx="2" fill="{colour}">'
-            f"<title>{escape(row['package'])}: {lines:,} lines</title></rect>"),
+            (
+                f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR}" rx="2" fill="{colour}">'
+                f"<title>{escape(row['package'])}: {lines:,} lines</title></rect>"
+            ),
             text(LEFT + width + 8, y + 13, f"{lines:,}", size=12, bold=True),
             text(
                 LEFT + width + 16 + 7.5 * len(f"{lines:,}"),
