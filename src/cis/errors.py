@@ -21,6 +21,7 @@
     │   └── NotAuthenticatedError
     ├── OverloadedError               full: try again later
     ├── StoreError
+    │   ├── StoreBusyError            locked by others for too long
     │   ├── FencedError               a newer epoch holds this worker's id
     │   └── PoisonRecordError         a row that cannot be read
     ├── LaunchError                   a task whose process could not be started
@@ -271,6 +272,17 @@ class StoreError(CisError):
 
     code = "store"
     http_status = 503
+
+
+class StoreBusyError(StoreError):
+    """Other processes held the database's write lock for too long: nothing was written; try again."""
+
+    code = "store.busy"
+    retry_after_s = 5
+
+    def __init__(self, path: str, *, waited_s: int) -> None:
+        self.path = path
+        super().__init__(f"{path} was locked for {waited_s} s; try again, and see 'cis doctor' if it stays so")
 
 
 class FencedError(StoreError):

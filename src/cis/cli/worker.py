@@ -16,6 +16,7 @@ def add(group: argparse.ArgumentParser, _name: str) -> None:
     run.add_argument("--id", required=True, metavar="WORKER_ID", help="as worker-project-proj-a")
     run.add_argument("--scope", required=True, metavar="SCOPE", help="as project:proj-a")
     run.add_argument("--report-fd", type=int, help=argparse.SUPPRESS)  # a supervisor's pipe
+    run.add_argument("--parent-pid", type=int, help=argparse.SUPPRESS)  # whose end is this worker's
     run.add_argument("--idle-timeout", type=float, help=argparse.SUPPRESS)
     run.set_defaults(call=_run)
 
@@ -36,5 +37,6 @@ def _run(options: argparse.Namespace) -> int:
         worker_id=options.id,
         scope=scope,
         report_fd=options.report_fd,
+        parent_pid=options.parent_pid,
         idle_timeout_s=options.idle_timeout,
     )

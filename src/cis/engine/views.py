@@ -124,6 +124,7 @@ def skill_view(skill: SkillInfo) -> dict[str, Json]:
         "description": skill.description,
         "source": skill.source,
         "triggers": list(skill.triggers),
+        "error": skill.error,
     }
 
 

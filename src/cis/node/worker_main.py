@@ -40,12 +40,13 @@ def run_worker(
     worker_id: str,
     scope: Scope,
     report_fd: int | None = None,
+    parent_pid: int | None = None,
     idle_timeout_s: float | None = None,
 ) -> int:
     """Be the worker of *scope* until told to stop; return the exit status.
 
-    ``report_fd`` is this end of the supervisor's pipe, if there is one; without ``idle_timeout_s`` an
-    idle worker stays.
+    ``report_fd`` is this end of a supervisor's pipe and ``parent_pid`` its process, if there is one; without
+    ``idle_timeout_s`` an idle worker stays.
 
     Raises:
         UsageError: *worker_id* is not the name of this scope's worker.
@@ -53,7 +54,7 @@ def run_worker(
     """
     if worker_id != scope.worker_id:
         raise UsageError(f"the worker of scope {scope} is {scope.worker_id}, not {worker_id}")
-    parent = ParentWatch()
+    parent = ParentWatch(parent_pid)
     home.ensure()
     lock = acquire(worker_lock_path(home.run, worker_id), what=worker_id)
     store = open_sqlite(home.db)

@@ -56,7 +56,7 @@ def worker_spawner(home: Home, settings: Settings) -> SpawnWorker:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (os.O_TRUNC if fresh else 0)
         descriptor = os.open(path, flags, 0o600)
         arguments = ["worker", "run", "--id", worker_id, "--scope", str(scope), "--report-fd", str(report_fd)]
-        arguments += ["--idle-timeout", str(settings.idle_timeout_s)]
+        arguments += ["--idle-timeout", str(settings.idle_timeout_s), "--parent-pid", str(os.getpid())]
         try:
             return subprocess.Popen(  # the supervisor reaps it
                 [sys.executable, "-P", "-m", "cis", *arguments],

@@ -23,9 +23,10 @@ from typing import Protocol
 
 from cis.engine.instant import Instant
 from cis.engine.ports import OrphanKiller
+from cis.errors import OrphanError
 from cis.model.scope import Scope
 from cis.store.port import Store
-from cis.store.records import QueueDemand, WorkerState
+from cis.store.records import QueueDemand, WorkerRecord, WorkerState
 from cis.worker.bell import FifoBell, ring
 from cis.worker.burial import bury
 from cis.worker.lock import holder, worker_lock_path
@@ -221,7 +222,7 @@ class Supervisor:
             self._pause(child.worker_id, self._parts.clock().mono_s)
         worker = self._parts.store.worker(self._parts.node_id, child.worker_id)
         if worker is not None and worker.pid == child.process.pid and worker.status.live:
-            bury(self._parts.store, worker, kill=self._parts.kill_orphan, now_us=self._parts.clock().wall_us)
+            self._bury(worker)
 
     def _pause(self, worker_id: str, now_s: float) -> None:
         pause = self._pauses.setdefault(worker_id, _Pause())
@@ -233,4 +234,11 @@ class Supervisor:
         for worker in self._parts.store.workers(node_id=self._parts.node_id, live_only=True):
             mine = worker.worker_id in self._children
             if not mine and holder(worker_lock_path(self._parts.run_dir, worker.worker_id)) is None:
-                bury(self._parts.store, worker, kill=self._parts.kill_orphan, now_us=self._parts.clock().wall_us)
+                self._bury(worker)
+
+    def _bury(self, worker: WorkerRecord) -> None:
+        try:
+            bury(self._parts.store, worker, kill=self._parts.kill_orphan, now_us=self._parts.clock().wall_us)
+        except OrphanError as error:
+            # Its row still says live, so the next look around tries again; its runs wait until then.
+            log.error("what a dead worker left cannot be ended", extra={"error": str(error)})

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import apsw
 
-from cis.errors import StoreError
+from cis.errors import PoisonRecordError, StoreBusyError, StoreError
 from cis.store.sqlite.migrate import migrate
+
+log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_MS = 30_000
 Row = tuple[Any, ...]
@@ -40,38 +44,72 @@ def open_connection(path: Path) -> apsw.Connection:
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         connection = apsw.Connection(str(path), statementcachesize=200)
-        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA temp_store = MEMORY")
-        migrate(connection, path)
+        try:
+            _prepare(connection, path)
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+
+def _prepare(connection: apsw.Connection, path: Path) -> None:
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    mode = _enter_wal(connection)
+    if mode != "wal":
+        raise StoreError(f"{path} lies where SQLite's WAL mode does not work ({mode}); move CIS_HOME to a local disk")
+    connection.execute(
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;"
+        " PRAGMA cache_size = -8000; PRAGMA journal_size_limit = 67108864"
+    )
+    migrate(connection, path)
+
+
+def _enter_wal(connection: apsw.Connection) -> str:
+    # Two that do this to a new file at once would wait for each other, so SQLite refuses one without waiting.
+    deadline_s = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            return str(connection.pragma("journal_mode", "wal"))
+        except apsw.BusyError:
+            if time.monotonic() >= deadline_s:
+                raise
+            time.sleep(0.005)
+
+
+def store_error(error: apsw.Error | OSError, path: Path | str) -> StoreError:
+    """Return what *error* means to this program, naming the file and, where there is one, the mend."""
+    match error:
+        case apsw.BusyError():
+            return StoreBusyError(str(path), waited_s=BUSY_TIMEOUT_MS // 1000)
+        case apsw.FullError():
+            return StoreError(f"{path} cannot grow: the disk is full; make room and it goes on by itself")
+        case apsw.ReadOnlyError() | apsw.PermissionsError() | PermissionError():
+            return StoreError(f"{path} cannot be written; give this user the right to write it and its folder")
+        case apsw.CorruptError() | apsw.NotADBError():
+            return StoreError(f"{path} is damaged ({error}); see 'cis db check' and 'cis db restore'")
+        case apsw.CantOpenError():
+            return StoreError(f"{path} cannot be opened: {error}")
+        case apsw.IOError() | OSError():
+            return StoreError(f"{path} cannot be read or written: {error}")
+        case _:
+            return StoreError(f"{path}: {error}")
 
 
 @contextmanager
 def translated(path: Path | str) -> Iterator[None]:
-    """Turn SQLite's errors into StoreError, naming the file and, where there is one, the mend."""
+    """Turn the errors of SQLite and of the file system into StoreError."""
     try:
         yield
-    except apsw.BusyError as error:
-        raise StoreError(f"{path} was locked for {BUSY_TIMEOUT_MS // 1000} s; see 'cis doctor'") from error
-    except apsw.FullError as error:
-        raise StoreError(f"{path} cannot grow: the disk is full; make room and it goes on by itself") from error
-    except apsw.ReadOnlyError as error:
-        raise StoreError(f"{path} is read-only; give this user the right to write it") from error
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise StoreError(f"{path} is damaged ({error}); see 'cis db check' and 'cis db restore'") from error
-    except apsw.CantOpenError as error:
-        raise StoreError(f"{path} cannot be opened: {error}") from error
-    except apsw.IOError as error:
-        raise StoreError(f"{path} cannot be read or written: {error}") from error
-    except apsw.Error as error:
-        raise StoreError(f"{path}: {error}") from error
+    except (apsw.Error, OSError) as error:
+        raise store_error(error, path) from error
 
 
 class Database:
-    """A connection, with transactions that nest one level deep as savepoints."""
+    """A connection, with transactions that nest one level deep as savepoints.
+
+    Every query is read to its end at once: one that stays half read would keep its view of the database open, and
+    the write-ahead log could not be reset for as long.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -79,26 +117,53 @@ class Database:
         self._cursor = self.connection.cursor()
 
     def rows(self, sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
-        """Return all rows of a query."""
-        with translated(self.path):
-            return list(self._cursor.execute(sql, parameters))
+        """Return all rows of a query, but for those whose text is none: these are named in the log."""
+        try:
+            return self._cursor.execute(sql, parameters).fetchall()
+        except UnicodeDecodeError:
+            return list(self._readable_rows(sql, parameters))
+        except apsw.Error as error:
+            raise store_error(error, self.path) from error
+
+    def all_rows(self, what: str, sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
+        """Return all rows of a query. Raises PoisonRecordError, about *what*, when the text of one is none."""
+        try:
+            return self._cursor.execute(sql, parameters).fetchall()
+        except UnicodeDecodeError as error:
+            raise PoisonRecordError(what, str(error)) from error
+        except apsw.Error as error:
+            raise store_error(error, self.path) from error
 
     def row(self, sql: str, parameters: Sequence[Value] = ()) -> Row | None:
-        """Return the first row of a query, or None."""
-        with translated(self.path):
-            row: Row | None = next(self._cursor.execute(sql, parameters), None)
-            return row
+        """Return the first row of a query that finds few, or None. Raises PoisonRecordError when its text is none."""
+        found = self.all_rows("a row", sql, parameters)
+        return found[0] if found else None
 
     def write(self, sql: str, parameters: Sequence[Value] = ()) -> int:
         """Run a statement inside the transaction, and return how many rows it changed."""
-        with translated(self.path):
+        try:
             self._cursor.execute(sql, parameters)
-            return self.connection.changes()
+        except apsw.Error as error:
+            raise store_error(error, self.path) from error
+        return self.connection.changes()
 
     def write_many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
         """Run a statement inside the transaction once for each of *rows*."""
-        with translated(self.path):
+        try:
             self._cursor.executemany(sql, rows)
+        except apsw.Error as error:
+            raise store_error(error, self.path) from error
+
+    def _readable_rows(self, sql: str, parameters: Sequence[Value]) -> Iterator[Row]:
+        with translated(self.path):
+            found = self._cursor.execute(sql, parameters)
+            while True:
+                try:
+                    yield next(found)
+                except StopIteration:
+                    return
+                except UnicodeDecodeError as error:
+                    log.warning("a row was left out", extra={"error": str(error)})
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -111,7 +176,8 @@ class Database:
                 self._cursor.execute("COMMIT")
         except BaseException:
             if self.connection.in_transaction:
-                self._cursor.execute("ROLLBACK")
+                with suppress(apsw.Error):  # what went wrong first is what is told; closing rolls back as well
+                    self._cursor.execute("ROLLBACK")
             raise
 
     @contextmanager
