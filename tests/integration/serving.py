@@ -144,7 +144,7 @@ class NodeUnderTest:
         """Append to an attempt's files as its process would."""
         files = self.logfiles.paths(attempt.run_id, attempt.task_no, attempt.attempt)
         for path, data in ((files.stdout, out), (files.stderr, err)):
-            with path.open("ab") as file:
+            with Path(path).open("ab") as file:
                 file.write(data)
 
     def with_worker(self, run: RunRecord, *, status: WorkerState = WorkerState.BUSY) -> WorkerRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,7 +206,7 @@ def test_a_file_that_is_cut_to_its_cap_under_a_follower_is_followed_on_and_the_l
     pieces = follow(node.store, node.logfiles, run.run_id)
     found = [next(pieces)]
     path = node.logfiles.paths(run.run_id, 0, 1).stdout
-    with path.open("r+b") as file:
+    with Path(path).open("r+b") as file:
         file.truncate(5)
     assert next(pieces) is None
     node.wrote(attempt, out=b"[cut here]\n")

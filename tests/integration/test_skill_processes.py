@@ -43,7 +43,7 @@ def do(skill: Skill, folder: Path, params: Mapping[str, Any]) -> Done:
     done = subprocess.run(
         command.argv, input=command.stdin, env=env, cwd=folder, capture_output=True, timeout=30, check=False
     )
-    return Done(done.returncode, done.stdout, done.stderr.decode(), read_outputs(outputs))
+    return Done(done.returncode, done.stdout, done.stderr.decode(), read_outputs(str(outputs)))
 
 
 class Handler(BaseHTTPRequestHandler):

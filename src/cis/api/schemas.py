@@ -152,6 +152,7 @@ class SkillModel(BaseModel):
     description: str
     source: str
     triggers: list[str]
+    error: str | None = None
 
 
 class NodeModel(BaseModel):

@@ -18,9 +18,9 @@ from cis.engine.parts import Held
 from cis.engine.plan import RunPlan
 from cis.engine.site import Incarnation
 from cis.errors import PoisonRecordError
-from cis.model.states import AttemptState, RunState, TaskState
+from cis.model.states import AttemptState, RunState
 from cis.store.port import Store, read_spec
-from cis.store.records import AttemptRecord, QueueItem, RunChange, RunRecord
+from cis.store.records import AttemptRecord, EventRecord, QueueItem
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +42,15 @@ def adopt(store: Store, me: Incarnation, held: Held, *, ours: AbstractSet[Attemp
 
 def hold(store: Store, held: Held, item: QueueItem, *, ours: AbstractSet[AttemptKey], now: Instant) -> None:
     """Make a claimed run one of *held*; one that cannot be read is failed and taken off the queue instead."""
-    run = store.run(item.run_id)
-    if run is None or run.status.final:
-        store.dequeue(item.run_id)
-        return
     try:
+        run = store.run(item.run_id)
+        if run is None or run.status.final:
+            store.dequeue(item.run_id)
+            return
         plan = RunPlan(run, read_spec(item.dag_json), store.tasks(item.run_id), now=now)
     except PoisonRecordError as error:
         log.error("a run was set aside", extra={"run_id": item.run_id, "error": str(error)})
-        _fail_poisoned(store, run, error, now_us=now.wall_us)
+        _set_aside(store, item, error, now_us=now.wall_us)
         return
     for number in sorted(plan.running | plan.children.keys()):
         attempt = _attempt(store, plan, number)
@@ -81,9 +81,17 @@ def _key(attempt: AttemptRecord) -> AttemptKey:
     return (attempt.run_id, attempt.task_no, attempt.attempt)
 
 
-def _fail_poisoned(store: Store, run: RunRecord, error: PoisonRecordError, *, now_us: int) -> None:
-    unfinished = [task for task in store.tasks(run.run_id) if not task.status.final]
-    store.change_tasks((task, replace(task, status=TaskState.CANCELLED, finished_at_us=now_us)) for task in unfinished)
-    failed = store.change_run(run, RunChange(status=RunState.FAILED, finished_at_us=now_us, error=str(error)))
-    store.dequeue(run.run_id)
-    store.append_events([run_event(failed, at_us=now_us)])
+def _set_aside(store: Store, item: QueueItem, error: PoisonRecordError, *, now_us: int) -> None:
+    if not store.set_aside(item.run_id, error=str(error), now_us=now_us):
+        return
+    try:
+        run = store.run(item.run_id)
+    except PoisonRecordError:
+        run = None
+    if run is None:
+        event = EventRecord(
+            kind="run", at_us=now_us, status=RunState.FAILED, run_id=item.run_id, worker_id=item.worker_id
+        )
+    else:
+        event = run_event(run, at_us=now_us)
+    store.append_events([event])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cis.engine.logfiles import LogFiles
 from cis.engine.plan import RunPlan
-from cis.engine.ports import ChildDag, Command, Launch, SkillBook
+from cis.engine.ports import ChildDag, Command, Launch, SkillBook, StrPath
 from cis.errors import CisError, LaunchError
 from cis.model.dag import Json, TaskSpec
 from cis.model.references import fill
@@ -81,12 +81,12 @@ class AttemptMaker:
             raise LaunchError(f"skill {plan.task_spec(number).skill!r} gave a process where a DAG was expected")
         return child
 
-    def directory(self, plan: RunPlan, task: TaskSpec) -> Path:
+    def directory(self, plan: RunPlan, task: TaskSpec) -> StrPath:
         """Return where the task runs: its ``cwd``, against the worker's own directory. Raises LaunchError."""
         if task.cwd is None:
             return self.workdir
         cwd: str = _filled(task.cwd, plan)
-        return self.workdir / Path(cwd).expanduser()
+        return cwd if cwd.startswith("/") else self.workdir / Path(cwd).expanduser()
 
     def _command(self, plan: RunPlan, task: TaskSpec) -> Command | ChildDag:
         try:

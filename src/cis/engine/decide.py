@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cis.engine.adoption import hold
 from cis.engine.children import ended_child, refusal, start_child
@@ -239,7 +240,7 @@ class _Turn:
                 plan,
                 self._parts.maker.child(plan, number),
                 task_id=task.id,
-                directory=self._parts.maker.directory(plan, task),
+                directory=Path(self._parts.maker.directory(plan, task)),
             )
         except CisError as error:
             reason = refusal(error)

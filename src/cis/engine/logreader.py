@@ -134,7 +134,10 @@ class _OpenAttempt:
         files = logfiles.paths(attempt.run_id, attempt.task_no, attempt.attempt)
         self._task_id = attempt.task_id
         self._attempt = attempt.attempt
-        self._streams = {LogStream.OUTPUT: _GrowingText(files.stdout), LogStream.ERROR: _GrowingText(files.stderr)}
+        self._streams = {
+            LogStream.OUTPUT: _GrowingText(Path(files.stdout)),
+            LogStream.ERROR: _GrowingText(Path(files.stderr)),
+        }
         self.ended: AttemptRecord | None = None
         self.drained = False
 

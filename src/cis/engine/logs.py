@@ -72,8 +72,8 @@ def attempt_log_view(attempt: AttemptRecord, logfiles: LogFiles) -> dict[str, Js
         "exit_code": attempt.exit_code,
         "started_at": rfc3339(attempt.started_at_us),
         "finished_at": rfc3339(attempt.finished_at_us),
-        "output": _text(files.stdout, attempt.stdout_tail, attempt.stdout_bytes),
-        "error": _text(files.stderr, attempt.stderr_tail, attempt.stderr_bytes),
+        "output": _text(Path(files.stdout), attempt.stdout_tail, attempt.stdout_bytes),
+        "error": _text(Path(files.stderr), attempt.stderr_tail, attempt.stderr_bytes),
         "reason": attempt.error,
     }
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from os import PathLike
 from typing import Protocol
 
 from cis.model.dag import Json
+
+StrPath = str | PathLike[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +91,10 @@ class Launch:
 
     argv: Sequence[str]
     env: Mapping[str, str]
-    cwd: Path
+    cwd: StrPath
     stdin: bytes
-    stdout: Path
-    stderr: Path
+    stdout: StrPath
+    stderr: StrPath
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

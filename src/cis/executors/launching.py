@@ -38,12 +38,12 @@ def explain(error: Exception, launch: Launch) -> str:
     if not launch.argv:
         return "the command is empty"
     if not isinstance(error, OSError):
-        if "\0" in "".join([*launch.argv, *launch.env, *launch.env.values(), str(launch.cwd)]):
+        if "\0" in "".join([*launch.argv, *launch.env, *launch.env.values(), os.fspath(launch.cwd)]):
             return "an argument, a variable or the cwd holds a NUL character, which no process can be given"
         return f"the command or its environment cannot be passed on: {error}"
     if error.errno in _MENDS:
         return _MENDS[error.errno]
-    return _fault_of_directory(launch.cwd) or _fault_of_program(error, launch)
+    return _fault_of_directory(Path(launch.cwd)) or _fault_of_program(error, launch)
 
 
 _MENDS = {
@@ -69,7 +69,7 @@ def _fault_of_directory(cwd: Path) -> str | None:
 
 def _fault_of_program(error: OSError, launch: Launch) -> str:
     name = launch.argv[0]
-    file = launch.cwd / name
+    file = os.path.join(launch.cwd, name)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         if "/" not in name:
             path = launch.env.get("PATH", os.defpath)

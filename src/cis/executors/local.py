@@ -13,10 +13,9 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGTERM
 
-from cis.engine.ports import Exit, Launch
+from cis.engine.ports import Exit, Launch, StrPath
 from cis.errors import LaunchError
 from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, expect_children
 from cis.executors.launching import explain, spawn
@@ -132,7 +131,7 @@ class LocalExecutor:
             stdout.close()
             raise
 
-    def _open_log(self, path: Path) -> CappedLog:
+    def _open_log(self, path: StrPath) -> CappedLog:
         try:
             return CappedLog(path, cap=self._max_log_bytes)
         except OSError as error:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from pathlib import Path
 
+from cis.engine.ports import StrPath
 from cis.store.records import TAIL_BYTES
 
 _FLAGS = os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC
@@ -21,7 +21,7 @@ class CappedLog:
 
     __slots__ = ("_cap", "_cut_live", "_dropped", "descriptor")
 
-    def __init__(self, path: Path, *, cap: int) -> None:
+    def __init__(self, path: StrPath, *, cap: int) -> None:
         self.descriptor = os.open(path, _FLAGS, 0o600)
         self._cap = cap
         self._dropped = 0

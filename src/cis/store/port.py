@@ -105,6 +105,13 @@ class RunStore(Protocol):
         """Apply *change* to the run as it was read, and return it as it is now."""
         ...
 
+    def set_aside(self, run_id: str, *, error: str, now_us: int) -> bool:
+        """Fail a run whose rows cannot be read, without reading them; return False if it was final already.
+
+        Its unfinished tasks become cancelled, running attempts lost, and it leaves the queue either way.
+        """
+        ...
+
     def tasks(self, run_id: str) -> Sequence[TaskRecord]:
         """Return a run's tasks in the order of the document."""
         ...
@@ -159,12 +166,13 @@ class QueueStore(Protocol):
     ) -> Sequence[QueueItem]:
         """Take up to *limit* queued runs, higher priority first, then oldest.
 
-        With *above*, only runs of a higher priority than that number.
+        With *above*, only runs of a higher priority than that number. A row that cannot be read comes with an
+        empty document: whoever takes it finds no DAG in it, and sets the run aside.
         """
         ...
 
     def claimed(self, node_id: str, worker_id: str) -> Sequence[QueueItem]:
-        """Return the runs that some epoch of this worker holds."""
+        """Return the runs that some epoch of this worker holds; what cannot be read as ``claim`` does."""
         ...
 
     def reclaim(self, node_id: str, worker_id: str, *, epoch: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cis.errors import NotFoundError
 from cis.store.records import DefinitionRecord, Page
 from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import DEFINITION, definition_of, read
+from cis.store.sqlite.rows import DEFINITION, definition_of, read, read_all
 
 _PUT = (
     "INSERT INTO dag_definitions (dag_id, sha256, document, scope_type, scope_id, target_node, priority,"
@@ -15,13 +15,17 @@ _PUT = (
 _FIND = "SELECT definition_id FROM dag_definitions WHERE dag_id = ? AND sha256 = ?"
 _BY_ID = f"SELECT {DEFINITION} FROM dag_definitions WHERE definition_id = ?"  # noqa: S608 - constants
 _PICK = (
-    f"SELECT {DEFINITION} FROM dag_definitions WHERE dag_id = ?"  # noqa: S608 - constants
-    " ORDER BY saved_at_us IS NULL, definition_id DESC LIMIT 1"
+    f"SELECT {DEFINITION} FROM dag_definitions WHERE definition_id = coalesce("  # noqa: S608 - constants
+    "(SELECT definition_id FROM dag_definitions WHERE dag_id = ?1 AND saved_at_us IS NOT NULL),"
+    " (SELECT max(definition_id) FROM dag_definitions WHERE dag_id = ?1))"
 )
-_NAMES = "SELECT DISTINCT dag_id FROM dag_definitions WHERE dag_id > ? ORDER BY dag_id LIMIT ?"
-_SAVED_NAMES = (
-    "SELECT DISTINCT dag_id FROM dag_definitions WHERE dag_id > ? AND saved_at_us IS NOT NULL ORDER BY dag_id LIMIT ?"
+# From one name to the next by the index, past the versions between them: a DAG may have thousands.
+_NAMES = (
+    "WITH RECURSIVE names (dag_id) AS (SELECT min(dag_id) FROM dag_definitions WHERE dag_id > ? UNION ALL"
+    " SELECT (SELECT min(d.dag_id) FROM dag_definitions d WHERE d.dag_id > names.dag_id) FROM names"
+    " WHERE names.dag_id IS NOT NULL) SELECT dag_id FROM names WHERE dag_id IS NOT NULL LIMIT ?"
 )
+_SAVED_NAMES = "SELECT dag_id FROM dag_definitions WHERE dag_id > ? AND saved_at_us IS NOT NULL ORDER BY dag_id LIMIT ?"
 _UNSAVE = (
     "UPDATE dag_definitions SET saved_at_us = NULL WHERE saved_at_us IS NOT NULL"
     " AND dag_id = (SELECT dag_id FROM dag_definitions WHERE definition_id = ?)"
@@ -82,6 +86,6 @@ class DefinitionRows:
     def definitions(self, *, limit: int, cursor: str | None = None, saved_only: bool = False) -> Page[DefinitionRecord]:
         """Return one row a DAG, by ``dag_id``; the cursor is the last id of a page."""
         names = self._db.rows(_SAVED_NAMES if saved_only else _NAMES, (cursor or "", limit + 1))
-        picked = (self.definition(str(name)) for (name,) in names[:limit])
-        items = tuple(record for record in picked if record is not None)
+        rows = [row for (name,) in names[:limit] for row in self._db.rows(_PICK, (name,))]
+        items = tuple(read_all("definition", definition_of, rows))
         return Page(items, str(names[limit - 1][0]) if len(names) > limit else None)

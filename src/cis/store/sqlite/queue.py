@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
+from cis.errors import PoisonRecordError
 from cis.model.dag import Priority
 from cis.model.scope import parse_worker_id
-from cis.store.records import QueueDemand, QueueItem
-from cis.store.sqlite.connection import Database
+from cis.store.records import QueueDemand, QueueItem, QueueState
+from cis.store.sqlite.connection import Database, Row
 from cis.store.sqlite.rows import QUEUE, queue_item_of, read, read_all
+
+log = logging.getLogger(__name__)
 
 _ENQUEUE = (
     "INSERT INTO worker_queue (node_id, worker_id, run_id, dag_json, status, priority, epoch, created_at_us)"
@@ -21,12 +25,12 @@ _DEMAND = (
 _COUNT = "SELECT count(*) FROM worker_queue WHERE node_id = ? AND status = 'queued'"
 _ITEM = f"SELECT {QUEUE} FROM worker_queue WHERE run_id = ?"  # noqa: S608 - constants
 _NEXT = (
-    "SELECT queue_id FROM worker_queue WHERE node_id = ? AND worker_id = ? AND status = 'queued'"
+    "SELECT queue_id, run_id FROM worker_queue WHERE node_id = ? AND worker_id = ? AND status = 'queued'"
     " AND priority > ? ORDER BY priority DESC, queue_id LIMIT ?"
 )
-_CLAIM = f"UPDATE worker_queue SET status = 'claimed', epoch = ? WHERE queue_id = ? RETURNING {QUEUE}"  # noqa: S608
+_CLAIM = "UPDATE worker_queue SET status = 'claimed', epoch = ? WHERE queue_id = ?"
 _CLAIMED = (
-    f"SELECT {QUEUE} FROM worker_queue WHERE node_id = ? AND worker_id = ? AND status = 'claimed'"  # noqa: S608
+    "SELECT run_id FROM worker_queue WHERE node_id = ? AND worker_id = ? AND status = 'claimed'"
     " ORDER BY priority DESC, queue_id"
 )
 _RECLAIM = "UPDATE worker_queue SET epoch = ? WHERE node_id = ? AND worker_id = ? AND status = 'claimed'"
@@ -55,16 +59,7 @@ class QueueRows:
 
     def queue_demand(self, node_id: str) -> Sequence[QueueDemand]:
         """Return the worker ids with queued runs; the most urgent first, then the oldest."""
-        return [
-            QueueDemand(
-                worker_id=worker_id,
-                scope=parse_worker_id(worker_id),
-                count=count,
-                priority=Priority(priority),
-                oldest_us=oldest_us,
-            )
-            for worker_id, count, priority, oldest_us in self._db.rows(_DEMAND, (node_id,))
-        ]
+        return read_all("queue of", _demand_of, self._db.rows(_DEMAND, (node_id,)))
 
     def queued_count(self, node_id: str) -> int:
         """Return how many rows wait unclaimed."""
@@ -81,12 +76,21 @@ class QueueRows:
     ) -> Sequence[QueueItem]:
         """Take up to *limit* queued runs, higher priority first, then oldest."""
         chosen = self._db.rows(_NEXT, (node_id, worker_id, -1 if above is None else above, limit))
-        rows = [row for (queue_id,) in chosen for row in self._db.rows(_CLAIM, (epoch, queue_id))]
-        return read_all("queue item", queue_item_of, rows)
+        for queue_id, _ in chosen:
+            self._db.write(_CLAIM, (epoch, queue_id))
+        return [self._held(run_id, worker_id, epoch) for _, run_id in chosen]
 
     def claimed(self, node_id: str, worker_id: str) -> Sequence[QueueItem]:
         """Return the runs that some epoch of this worker holds."""
-        return read_all("queue item", queue_item_of, self._db.rows(_CLAIMED, (node_id, worker_id)))
+        return [self._held(run_id, worker_id, 0) for (run_id,) in self._db.rows(_CLAIMED, (node_id, worker_id))]
+
+    def _held(self, run_id: str, worker_id: str, epoch: int) -> QueueItem:
+        try:
+            item = self.queue_item(run_id)
+        except PoisonRecordError as error:
+            log.warning("a queued run cannot be read", extra={"run_id": run_id, "error": str(error)})
+            item = None
+        return item or _unreadable(run_id, worker_id, epoch)
 
     def reclaim(self, node_id: str, worker_id: str, *, epoch: int) -> None:
         """Move every claimed row of this worker to *epoch*."""
@@ -99,3 +103,24 @@ class QueueRows:
     def dequeue(self, run_id: str) -> None:
         """Delete the row of a run that is final."""
         self._db.write("DELETE FROM worker_queue WHERE run_id = ?", (run_id,))
+
+
+def _demand_of(row: Row) -> QueueDemand:
+    worker_id, count, priority, oldest_us = row
+    # One unknown number must not hide what else the worker has to do.
+    urgency = Priority(priority) if priority in set(Priority) else Priority.NORMAL
+    return QueueDemand(
+        worker_id=worker_id, scope=parse_worker_id(worker_id), count=count, priority=urgency, oldest_us=oldest_us
+    )
+
+
+def _unreadable(run_id: str, worker_id: str, epoch: int) -> QueueItem:
+    return QueueItem(
+        run_id=run_id,
+        worker_id=worker_id,
+        dag_json="",
+        status=QueueState.CLAIMED,
+        priority=Priority.NORMAL,
+        created_at_us=0,
+        epoch=epoch,
+    )

@@ -17,10 +17,11 @@ _INSERT = f"INSERT INTO dag_runs ({RUN}) VALUES ({', '.join('?' * 25)})"  # noqa
 _ONE = f"SELECT {RUN} FROM dag_runs WHERE run_id = ?"  # noqa: S608 - constants
 _BY_KEY = f"SELECT {RUN} FROM dag_runs WHERE idempotency_key = ?"  # noqa: S608 - constants
 _LATEST = f"SELECT {RUN} FROM dag_runs WHERE dag_id = ? ORDER BY run_id DESC LIMIT 1"  # noqa: S608 - constants
-_CHILDREN = f"SELECT {RUN} FROM dag_runs WHERE parent_run_id = ?"  # noqa: S608 - constants
-_ELSEWHERE = (
-    f"SELECT {RUN} FROM dag_runs WHERE worker_id = ? AND status IN ('pending', 'running', 'paused')"  # noqa: S608
-    " AND target_node IS NOT NULL AND target_node != ? LIMIT 1"
+_CHILDREN = f"SELECT {RUN} FROM dag_runs WHERE parent_run_id = ? ORDER BY run_id"  # noqa: S608 - constants
+_ELSEWHERE = " UNION ALL ".join(
+    f"SELECT {RUN} FROM dag_runs WHERE worker_id = ?1 AND status IN ('pending', 'running', 'paused')"  # noqa: S608
+    f" AND target_node {side} ?2"  # two ranges of the index; "!=" would walk all that lies between them
+    for side in "<>"
 )
 _UNFINISHED = "SELECT status, count(*) FROM dag_runs WHERE status IN ('pending', 'running', 'paused') GROUP BY status"
 _CHANGE = (
@@ -28,6 +29,17 @@ _CHANGE = (
     " started_at_us = coalesce(?, started_at_us), finished_at_us = coalesce(?, finished_at_us),"
     " cancel_requested = coalesce(?, cancel_requested), error = coalesce(?, error)"
     " WHERE run_id = ? AND version = ?"
+)
+_LOSE = (
+    "UPDATE task_executions SET status = 'lost', finished_at_us = ?, error = ? WHERE run_id = ? AND status = 'running'"
+)
+_DROP_TASKS = (
+    "UPDATE run_tasks SET status = 'cancelled', version = version + 1, finished_at_us = ?"
+    " WHERE run_id = ? AND status NOT IN ('completed', 'failed', 'skipped', 'cancelled')"
+)
+_FAIL = (
+    "UPDATE dag_runs SET status = 'failed', version = version + 1, finished_at_us = ?, error = ?"
+    " WHERE run_id = ? AND status NOT IN ('completed', 'failed', 'cancelled')"
 )
 
 
@@ -108,8 +120,8 @@ class RunRows:
 
     def unfinished_run_elsewhere(self, worker_id: str, target_node: str) -> RunRecord | None:
         """Return an unfinished run that asks for the worker on another node by name."""
-        row = self._db.row(_ELSEWHERE, (worker_id, target_node))
-        return None if row is None else read("run", run_of, row)
+        found = read_all("run", run_of, self._db.rows(f"{_ELSEWHERE} LIMIT 10", (worker_id, target_node)))
+        return found[0] if found else None
 
     def child_runs(self, parent_run_id: str) -> Sequence[RunRecord]:
         """Return the runs of a run's DAG tasks."""
@@ -130,21 +142,32 @@ class RunRows:
         row = self._db.row(_ONE, (run.run_id,))
         return read("run", run_of, row or ())
 
+    def set_aside(self, run_id: str, *, error: str, now_us: int) -> bool:
+        """Fail a run whose rows cannot be read, without reading them."""
+        self._db.write(_LOSE, (now_us, error, run_id))
+        self._db.write(_DROP_TASKS, (now_us, run_id))
+        self._db.write("DELETE FROM worker_queue WHERE run_id = ?", (run_id,))
+        return self._db.write(_FAIL, (now_us, error, run_id)) == 1
+
 
 def _conditions(where: RunFilter) -> tuple[list[str], list[str | int]]:
+    # Unfinished runs are few and have an index; without statistics SQLite would rather walk all that a DAG or scope
+    # ever ran. A "+" before a column keeps its index out.
+    unfinished = where.status is not None and not where.status.final
+    by = "+" if unfinished else ""
     conditions: list[str] = []
     values: list[str | int] = []
     if where.dag_id is not None:
-        conditions.append("dag_id = ?")
+        conditions.append(f"{by}dag_id = ?")
         values.append(where.dag_id)
     if where.status is not None:
         conditions.append("status = ?")
         values.append(str(where.status))
     if where.scope is not None:
-        conditions += ["scope_type = ?", "scope_id = ?"]
+        conditions += [f"{by}scope_type = ?", f"{by}scope_id = ?"]
         values += [str(where.scope.type), where.scope.id]
     if where.node is not None:
-        conditions.append("owner_node = ?")
+        conditions.append(f"{by}owner_node = ?")
         values.append(where.node)
     return conditions, values
 

@@ -39,7 +39,8 @@ class TaskRows:
 
     def tasks(self, run_id: str) -> Sequence[TaskRecord]:
         """Return a run's tasks in the order of the document."""
-        return [read("task", task_of, row) for row in self._db.rows(_TASKS, (run_id,))]
+        rows = self._db.all_rows(f"a task of run {run_id}", _TASKS, (run_id,))
+        return [read("task of run", task_of, row) for row in rows]
 
     def task(self, run_id: str, task_id: str) -> TaskRecord | None:
         """Return one task of a run."""

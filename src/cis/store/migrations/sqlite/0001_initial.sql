@@ -1,10 +1,10 @@
 -- Times are microseconds since 1970-01-01 UTC. Priorities are numbers (low 10 … critical 40).
+-- What may be long comes last in a row: SQLite reads a row from its front, and a long one lies in several pages.
 
 CREATE TABLE dag_definitions (
     definition_id INTEGER PRIMARY KEY,
     dag_id        TEXT    NOT NULL,
     sha256        TEXT    NOT NULL,
-    document      TEXT    NOT NULL,
     scope_type    TEXT    NOT NULL DEFAULT 'global',
     scope_id      TEXT    NOT NULL DEFAULT '',
     target_node   TEXT,
@@ -13,6 +13,7 @@ CREATE TABLE dag_definitions (
     task_count    INTEGER NOT NULL,
     created_at_us INTEGER NOT NULL,
     saved_at_us   INTEGER,
+    document      TEXT    NOT NULL,
     UNIQUE (dag_id, sha256)
 ) STRICT;
 
@@ -55,11 +56,11 @@ CREATE TABLE run_tasks (
     exit_code      INTEGER,
     started_at_us  INTEGER,
     finished_at_us INTEGER,
-    outputs        TEXT,
-    error          TEXT,
     blocked_by     TEXT,
     retry_at_us    INTEGER,
     child_run_id   TEXT,
+    error          TEXT,
+    outputs        TEXT,
     PRIMARY KEY (run_id, task_no)
 ) STRICT, WITHOUT ROWID;
 
@@ -77,10 +78,10 @@ CREATE TABLE task_executions (
     pid            INTEGER,
     pid_started    TEXT,
     error          TEXT,
-    stdout_tail    TEXT    NOT NULL DEFAULT '',
-    stderr_tail    TEXT    NOT NULL DEFAULT '',
     stdout_bytes   INTEGER NOT NULL DEFAULT 0,
     stderr_bytes   INTEGER NOT NULL DEFAULT 0,
+    stdout_tail    TEXT    NOT NULL DEFAULT '',
+    stderr_tail    TEXT    NOT NULL DEFAULT '',
     PRIMARY KEY (run_id, task_no, attempt)
 ) STRICT, WITHOUT ROWID;
 
@@ -89,11 +90,11 @@ CREATE TABLE worker_queue (
     node_id       TEXT    NOT NULL,
     worker_id     TEXT    NOT NULL,
     run_id        TEXT    NOT NULL UNIQUE REFERENCES dag_runs,
-    dag_json      TEXT    NOT NULL,
     status        TEXT    NOT NULL,
     priority      INTEGER NOT NULL,
     epoch         INTEGER NOT NULL DEFAULT 0,
-    created_at_us INTEGER NOT NULL
+    created_at_us INTEGER NOT NULL,
+    dag_json      TEXT    NOT NULL
 ) STRICT;
 
 CREATE TABLE workers (
@@ -143,6 +144,8 @@ CREATE TABLE audit (
 ) STRICT;
 
 -- One index for each question that a user or the machinery asks.
+CREATE INDEX dag_definitions_by_dag    ON dag_definitions (dag_id);
+CREATE UNIQUE INDEX dag_definitions_saved ON dag_definitions (dag_id) WHERE saved_at_us IS NOT NULL;
 CREATE UNIQUE INDEX dag_runs_by_key    ON dag_runs (idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX dag_runs_by_dag           ON dag_runs (dag_id, run_id);
 CREATE INDEX dag_runs_by_status        ON dag_runs (status, run_id);
@@ -152,4 +155,4 @@ CREATE INDEX dag_runs_by_parent        ON dag_runs (parent_run_id) WHERE parent_
 CREATE INDEX dag_runs_unfinished       ON dag_runs (worker_id, target_node)
     WHERE status IN ('pending', 'running', 'paused');
 CREATE INDEX task_executions_running   ON task_executions (worker_id) WHERE status = 'running';
-CREATE INDEX worker_queue_by_worker    ON worker_queue (node_id, status, worker_id, priority DESC, queue_id);
+CREATE INDEX worker_queue_by_worker    ON worker_queue (node_id, status, worker_id, priority DESC, queue_id, created_at_us);
