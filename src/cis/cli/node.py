@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import socket
 from typing import TYPE_CHECKING
 
@@ -151,4 +152,11 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
         timeout_graceful_shutdown=5,
         server_header=False,
     )
-    Server(config).run(sockets=[listener])
+    # uvicorn stops on INT and TERM, and then raises the signal again under the handler that it found. That one lets the
+    # node wind down; a second signal ends it at once, and the workers, who miss their parent, after it.
+    found = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        Server(config).run(sockets=[listener])
+    finally:
+        for number, handler in found.items():
+            signal.signal(number, handler)
