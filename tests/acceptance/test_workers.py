@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.acceptance.harness import Sandbox
+from tests.acceptance.harness import Sandbox, write_dag
 from tests.waiting import wait_for
 
 
@@ -113,3 +113,31 @@ def _alive(pid: int) -> bool:
 
 def _was_killed(process: subprocess.Popen[bytes]) -> bool:
     return process.returncode == -signal.SIGKILL
+
+
+def test_two_runs_of_one_scope_without_a_node_share_a_worker_and_neither_is_cut_short(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """The first command starts the worker; it has to stay until the second one's task is over."""
+    hold = f"touch {tmp_path}/up; for i in $(seq 600); do test -e {tmp_path}/go && exit 0; sleep 0.05; done; exit 1"
+    wait = f"for i in $(seq 600); do test -e {tmp_path}/up && exit 0; sleep 0.05; done; exit 1"
+    first = write_dag(tmp_path, {"dag_id": "first", "tasks": [{"id": "t", "command": wait}]}, name="first.json")
+    second = write_dag(tmp_path, {"dag_id": "second", "tasks": [{"id": "t", "command": hold}]}, name="second.json")
+    commands = []
+    try:
+        for path in (first, second):
+            commands.append(subprocess.Popen([sys.executable, "-m", "cis", "dag", "run", path], env=dict(sandbox.env)))
+            wait_for(lambda: sandbox.json("dag", "worker", "list"), timeout_s=20, what="the worker")
+        wait_for(
+            lambda: sandbox.json("dag", "list", "--status", "completed"), timeout_s=20, what="the end of the first"
+        )
+        (tmp_path / "go").touch()
+        statuses = [command.wait(timeout=30) for command in commands]
+    finally:
+        for command in commands:
+            command.kill()
+            command.wait()
+
+    attempts = sandbox.rows("SELECT status, attempt FROM task_executions")
+    assert statuses == [0, 0]
+    assert attempts == [("completed", 1), ("completed", 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from cis.engine.control import cancel, existing_run
@@ -22,20 +23,24 @@ def run_embedded(home: Home, settings: Settings, *, run_id: str, on_change: Call
         NotFoundError: no such run.
     """
     store = open_sqlite(home.db)
-    bell = FifoBell(bell_path(home.run, "embedded"))
+    bell = FifoBell(bell_path(home.run, f"embedded-{os.getpid()}"))
     supervisor = make_supervisor(home, settings, store=store, bell=bell, told=on_change)
     try:
         try:
             while not existing_run(store, run_id).status.final:
                 supervisor.turn(at_most_s=0.5)
+            supervisor.dismiss()
         except KeyboardInterrupt:
-            with store.transaction():
-                run = cancel(store, run_id, now_us=now_us())
-            ring(home.run, run.worker_id)
+            run = existing_run(store, run_id)
+            if not run.status.final:
+                with store.transaction():
+                    cancel(store, run_id, now_us=now_us())
+                ring(home.run, run.worker_id)
             while not existing_run(store, run_id).status.final:
                 supervisor.turn(at_most_s=0.5)
             raise
     finally:
         supervisor.close(timeout_s=settings.grace_s * 2 + 5)
         bell.close()
+        bell_path(home.run, f"embedded-{os.getpid()}").unlink(missing_ok=True)
         store.close()

@@ -125,6 +125,17 @@ class Supervisor:
             self._next_demand_s = now_s + TICK_S
             self._meet_demand(now_s)
 
+    def dismiss(self) -> None:
+        """Let every worker go once it is idle, however long that takes, and return when all are gone.
+
+        A worker may have taken up the run of somebody else by now; that one goes on to its end.
+        """
+        while self._children:
+            for child in self._children.values():
+                if child.ready:
+                    child.process.send_signal(self._parts.retire_signal)
+            self._listen(0.1)
+
     def close(self, *, timeout_s: float) -> None:
         """Ask every worker to stop, insist after *timeout_s*, and return when all are gone."""
         for urgent in (False, True):
