@@ -20,7 +20,7 @@ from cis.engine.site import Incarnation
 from cis.errors import PoisonRecordError
 from cis.model.states import AttemptState, RunState
 from cis.store.port import Store, read_spec
-from cis.store.records import AttemptRecord, EventRecord, QueueItem
+from cis.store.records import AttemptRecord, EventRecord, QueueItem, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def hold(store: Store, held: Held, item: QueueItem, *, ours: AbstractSet[Attempt
         if run is None or run.status.final:
             store.dequeue(item.run_id)
             return
-        plan = RunPlan(run, read_spec(item.dag_json), store.tasks(item.run_id), now=now)
+        plan = _plan(store, item, run, now=now)
     except PoisonRecordError as error:
         log.error("a run was set aside", extra={"run_id": item.run_id, "error": str(error)})
         _set_aside(store, item, error, now_us=now.wall_us)
@@ -62,6 +62,13 @@ def hold(store: Store, held: Held, item: QueueItem, *, ours: AbstractSet[Attempt
     store.change_tasks(changes)
     store.append_events(task_events(plan.run, changes, at_us=now.wall_us))
     held.plans[item.run_id] = plan
+
+
+def _plan(store: Store, item: QueueItem, run: RunRecord, *, now: Instant) -> RunPlan:
+    spec, tasks = read_spec(item.dag_json), store.tasks(item.run_id)
+    if [task.task_id for task in tasks] != [task.id for task in spec.tasks]:
+        raise PoisonRecordError(f"run {item.run_id}", "its tasks are not those of its document")
+    return RunPlan(run, spec, tasks, now=now)
 
 
 def _lose(store: Store, plan: RunPlan, attempt: AttemptRecord | None, *, number: int, now: Instant) -> None:

@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Iterable, Mapping, Sequence
 
-from cis.errors import StaleVersionError, UsageError
+from cis.errors import PoisonRecordError, StaleVersionError, UsageError
 from cis.model.states import RunState, check_run_arrow
 from cis.store.records import Page, RunChange, RunFilter, RunRecord, TaskRecord
 from cis.store.sqlite.connection import Database
@@ -108,10 +108,16 @@ class RunRows:
         if cursor is not None:
             conditions.append("run_id < ?")
             values.append(_read_cursor(cursor))
-        clause = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        sql = f"SELECT {RUN} FROM dag_runs{clause} ORDER BY run_id DESC LIMIT ?"  # noqa: S608 - values are bound
-        rows = self._db.rows(sql, (*values, limit + 1))
-        next_cursor = _cursor(rows[limit - 1][0]) if len(rows) > limit else None
+        clause = f"{_where(conditions)} ORDER BY run_id DESC LIMIT ?"
+        values.append(limit + 1)
+        try:
+            rows = self._db.all_rows("a run", f"SELECT {RUN} FROM dag_runs {clause}", values)  # noqa: S608 - bound
+            ids = [row[0] for row in rows]
+        except PoisonRecordError:  # a text that is none: the page is read again, row by row
+            sql = f"SELECT run_id FROM dag_runs {clause}"  # noqa: S608 - values are bound
+            ids = [run_id for (run_id,) in self._db.rows(sql, values)]
+            rows = [row for run_id in ids[:limit] for row in self._db.rows(_ONE, (run_id,))]
+        next_cursor = _cursor(ids[limit - 1]) if len(ids) > limit else None
         return Page(tuple(read_all("run", run_of, rows[:limit])), next_cursor)
 
     def unfinished_counts(self) -> Mapping[RunState, int]:
@@ -170,6 +176,10 @@ def _conditions(where: RunFilter) -> tuple[list[str], list[str | int]]:
         conditions.append(f"{by}owner_node = ?")
         values.append(where.node)
     return conditions, values
+
+
+def _where(conditions: list[str]) -> str:
+    return f"WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
 def _cursor(run_id: str) -> str:

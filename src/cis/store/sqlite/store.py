@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -34,16 +36,30 @@ class SqliteStore(DefinitionRows, RunRows, TaskRows, QueueRows, WorkerRows, LogR
     def integrity_check(self) -> list[str]:
         """Return what is wrong with the file, a line each; nothing when it is sound."""
         found = [str(row[0]) for row in self._db.rows("PRAGMA integrity_check")]
-        return [] if found == ["ok"] else found
+        lost = Counter((str(table), str(parent)) for table, _, parent, _ in self._db.rows("PRAGMA foreign_key_check"))
+        return [
+            *(fault for fault in found if fault != "ok"),
+            *(
+                f"{table}: {count} rows refer to a row of {parent} that is gone"
+                for (table, parent), count in lost.items()
+            ),
+        ]
 
     def backup_to(self, path: Path) -> None:
-        """Copy the database to a new file while it is in use, as of one moment."""
+        """Copy the database to a new file, mode 0600, while it is in use, as of one moment.
+
+        Raises:
+            StoreError: the file is there already, or cannot be written.
+        """
         with translated(path):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             target = apsw.Connection(str(path))
             try:
                 with target.backup("main", self._db.connection, "main") as backup:
-                    while not backup.done:
-                        backup.step(1000)
+                    backup.step(-1)  # in one step: in several, each write of another process would start it again
+            except BaseException:
+                path.unlink()
+                raise
             finally:
                 target.close()
 

@@ -1,0 +1,185 @@
+"""A row that cannot be read is set aside and reported; it never stops what goes on around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cis.engine.adoption import hold
+from cis.engine.instant import Instant
+from cis.engine.live import LiveAttempts
+from cis.engine.parts import Held
+from cis.errors import PoisonRecordError
+from cis.executors.local import LocalExecutor
+from cis.model.dag import Priority
+from cis.model.states import AttemptState, TaskState
+from cis.store.port import read_spec
+from cis.store.records import EventRecord, RunFilter
+from cis.store.sqlite.store import SqliteStore, open_sqlite
+from tests.contract.store.rows import DOCUMENT, WORKER, attempt, definition, item, put_run
+
+BROKEN_TEXT = "CAST(x'ff61' AS TEXT)"
+TWO_TASKS = '{"dag_id":"d","tasks":[{"command":"true","id":"t0"},{"command":"true","id":"t1"}]}'
+NOW = Instant(wall_us=1_000, mono_s=0.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    """A store with three queued runs."""
+    store = open_sqlite(tmp_path / "cis.db")
+    for run_id in ("r1", "r2", "r3"):
+        put_run(store, run_id)
+        with store.transaction():
+            store.enqueue("n", item(run_id, dag_json=TWO_TASKS))
+    yield store
+    store.close()
+
+
+def damage(store: SqliteStore, table: str, change: str, *, where: str = "run_id = 'r2'") -> None:
+    """Change one row as no code of this program would."""
+    store._db.connection.execute("PRAGMA foreign_keys = OFF")
+    with store.transaction():
+        assert store._db.write(f"UPDATE {table} SET {change} WHERE {where}") == 1  # noqa: S608 - constants of this file
+
+
+@pytest.mark.parametrize("change", ["status = 'odd'", "scope_type = 'odd'", "priority = 7", f"error = {BROKEN_TEXT}"])
+def test_a_list_of_runs_leaves_out_the_one_that_cannot_be_read_and_says_so(
+    store: SqliteStore, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(store, "dag_runs", change)
+    page = store.runs(RunFilter(), limit=10)
+
+    assert [run.run_id for run in page.items] == ["r3", "r1"]
+    assert "a row was left out" in caplog.messages
+    with pytest.raises(PoisonRecordError):
+        store.run("r2")
+
+
+def test_pages_go_on_past_a_run_that_cannot_be_read(store: SqliteStore) -> None:
+    damage(store, "dag_runs", "status = 'odd'")
+    first = store.runs(RunFilter(), limit=2)
+    rest = store.runs(RunFilter(), limit=2, cursor=first.next_cursor)
+
+    assert [run.run_id for run in (*first.items, *rest.items)] == ["r3", "r1"]
+
+
+def test_pages_go_on_past_a_run_whose_text_is_none(store: SqliteStore) -> None:
+    damage(store, "dag_runs", f"error = {BROKEN_TEXT}")
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = store.runs(RunFilter(), limit=1, cursor=cursor)
+        seen += [run.run_id for run in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+
+    assert seen == ["r3", "r1"]
+
+
+@pytest.mark.parametrize("change", ["outputs = '{'", "outputs = '[1]'", "status = 'odd'", f"error = {BROKEN_TEXT}"])
+def test_the_tasks_of_a_run_are_all_there_or_none(store: SqliteStore, change: str) -> None:
+    damage(store, "run_tasks", change, where="run_id = 'r2' AND task_no = 1")
+
+    with pytest.raises(PoisonRecordError):
+        store.tasks("r2")
+    assert len(store.tasks("r1")) == 2
+
+
+@pytest.mark.parametrize("change", ["priority = 7", f"dag_json = {BROKEN_TEXT}", "dag_json = '{'"])
+def test_a_queued_run_that_cannot_be_read_is_claimed_once_with_no_dag_in_it(store: SqliteStore, change: str) -> None:
+    damage(store, "worker_queue", change)
+    with store.transaction():
+        claimed = store.claim("n", WORKER, epoch=1, limit=10)
+        again = store.claim("n", WORKER, epoch=1, limit=10)
+
+    assert sorted(one.run_id for one in claimed) == ["r1", "r2", "r3"]
+    assert again == []
+    assert sorted(one.run_id for one in store.claimed("n", WORKER)) == ["r1", "r2", "r3"]
+    poison = next(one for one in claimed if one.run_id == "r2")
+    with pytest.raises(PoisonRecordError):
+        read_spec(poison.dag_json)
+
+
+def test_an_unknown_priority_does_not_hide_the_rest_of_the_demand(store: SqliteStore) -> None:
+    damage(store, "worker_queue", "priority = 77")
+    damage(store, "worker_queue", "worker_id = 'odd'", where="run_id = 'r3'")
+    demand = store.queue_demand("n")
+
+    assert [(one.worker_id, one.count, one.priority) for one in demand] == [(WORKER, 2, Priority.NORMAL)]
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "where"),
+    [
+        ("worker_queue", "dag_json = '{'", "run_id = 'r2'"),
+        ("worker_queue", f"dag_json = {BROKEN_TEXT}", "run_id = 'r2'"),
+        ("run_tasks", "outputs = '{'", "run_id = 'r2' AND task_no = 1"),
+        ("run_tasks", "status = 'odd'", "run_id = 'r2' AND task_no = 1"),
+        ("run_tasks", "run_id = 'gone'", "run_id = 'r2' AND task_no = 1"),
+        ("dag_runs", "priority = 7", "run_id = 'r2'"),
+        ("dag_runs", "scope_source = 'odd'", "run_id = 'r2'"),
+    ],
+)
+def test_a_worker_sets_a_run_aside_that_it_cannot_read_and_goes_on_with_the_rest(
+    store: SqliteStore, table: str, change: str, where: str
+) -> None:
+    damage(store, table, change, where=where)
+    executor = LocalExecutor(max_log_bytes=1)
+    held = Held(LiveAttempts(executor, grace_s=1))
+    with store.transaction():
+        for one in store.claim("n", WORKER, epoch=1, limit=10):
+            hold(store, held, one, ours=frozenset(), now=NOW)
+    executor.close()
+
+    row = store._db.row("SELECT status, finished_at_us, error FROM dag_runs WHERE run_id = 'r2'")
+    assert row is not None
+    assert row[:2] == ("failed", NOW.wall_us)
+    assert "cannot be read" in row[2]
+    assert sorted(held.plans) == ["r1", "r3"]
+    assert store.queue_item("r2") is None
+    events = store.events_after(0, limit=10)
+    assert [(event.kind, event.status, event.run_id) for event in events] == [("run", "failed", "r2")]
+
+
+def test_setting_aside_ends_what_is_unfinished_and_leaves_what_is_final(store: SqliteStore) -> None:
+    with store.transaction():
+        store.start_attempts([attempt("r1")])
+        assert store.set_aside("r1", error="odd", now_us=7)
+        assert not store.set_aside("r1", error="again", now_us=8)
+    run = store.run("r1")
+
+    assert run is not None
+    assert (run.error, run.finished_at_us, run.version) == ("odd", 7, 2)
+    assert [task.status for task in store.tasks("r1")] == [TaskState.CANCELLED] * 2
+    assert [one.status for one in store.attempts("r1")] == [AttemptState.LOST]
+    assert store.queue_item("r1") is None
+    assert store.queue_item("r2") is not None
+
+
+def test_a_worker_conflict_is_looked_for_past_a_run_that_cannot_be_read(store: SqliteStore) -> None:
+    for run_id in ("s1", "s2"):
+        put_run(store, run_id, target_node="other")
+    damage(store, "dag_runs", "delivery = 'odd'", where="run_id = 's1'")
+    found = store.unfinished_run_elsewhere(WORKER, "n")
+
+    assert found is not None
+    assert found.run_id == "s2"
+
+
+def test_lists_of_definitions_events_attempts_and_workers_leave_out_what_cannot_be_read(store: SqliteStore) -> None:
+    with store.transaction():
+        store.put_definition(definition("e"), DOCUMENT)
+        store.append_events([EventRecord(kind="run", at_us=1, status=f"s{number}") for number in range(2)])
+        store.start_attempts([attempt("r1"), attempt("r1", 2)])
+    damage(store, "dag_definitions", "scope_type = 'odd'", where="dag_id = 'd'")
+    damage(store, "events", "data = '{'", where="status = 's0'")
+    damage(store, "task_executions", "status = 'odd'", where="attempt = 1")
+
+    assert [one.dag_id for one in store.definitions(limit=5).items] == ["e"]
+    assert [one.status for one in store.events_after(0, limit=5)] == ["s1"]
+    assert [one.attempt for one in store.attempts("r1")] == [2]
+    with pytest.raises(PoisonRecordError):
+        store.definition("d")
