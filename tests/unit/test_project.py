@@ -1,0 +1,96 @@
+"""What holds for the project as a whole: sizes, locks, the wheel, and what a command imports."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = sorted((ROOT / "src").rglob("*.py"))
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+LINES_LIMIT = 400
+HEAVY = {"asyncio", "fastapi", "http.client", "pydantic", "yaml"}
+
+
+def normal(name: str) -> str:
+    """Return a package's name as registries compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared(extra: str | None = None) -> set[str]:
+    """Return the names of the packages that pyproject.toml asks for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + (project["optional-dependencies"][extra] if extra else [])
+    return {normal(re.split(r"[<>=!~\[; ]", one)[0]) for one in wanted}
+
+
+def locked(name: str) -> set[str]:
+    """Return the names of the packages that a file in requirements/ pins."""
+    return {normal(one) for one in re.findall(r"^(\S+)==", (ROOT / "requirements" / name).read_text(), re.MULTILINE)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_passes_400_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES_LIMIT
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
+def test_a_lock_has_hashes_for_everything_and_no_address(path: Path) -> None:
+    text = path.read_text()
+    pins = re.findall(r"^\S+==\S+.*?(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+
+    assert pins
+    assert [pin for pin in pins if "--hash=sha256:" not in pin] == []
+    assert re.findall(r"https?:|file:|--index|--extra-index|--find-links|-e ", text) == []
+
+
+def test_the_locks_pin_what_pyproject_asks_for() -> None:
+    assert declared() <= locked("runtime.txt")
+    assert declared("dev") <= locked("dev.txt")
+    assert locked("runtime.txt") <= locked("dev.txt")
+
+
+def test_the_wheel_brings_migrations_types_skills_and_the_command(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("cis_dag-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (entries,) = [archive.read(name).decode() for name in names if name.endswith(".dist-info/entry_points.txt")]
+    source = {
+        str(path.relative_to(ROOT / "src"))
+        for path in (ROOT / "src").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+    assert any(name.endswith(".sql") for name in source)
+    assert "cis/py.typed" in source
+    assert source <= names
+    assert "cis = cis.cli.main:main" in entries
+    assert set(re.findall(r"^(\w+) = cis\.skills\.", entries, re.MULTILINE)) == {"shell", "http", "python", "dag"}
+
+
+@pytest.mark.parametrize(
+    "arguments", ["dag list", "dag worker list", "dag definitions", "skill list", "config show", "token list"]
+)
+def test_a_command_imports_nothing_heavy_that_it_does_not_use(arguments: str, tmp_path: Path) -> None:
+    code = (
+        "import sys; from cis.cli.main import main\n"
+        "try: main()\n"
+        "finally: print('imported:', *sorted(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments.split()],
+        env={"PATH": "", "CIS_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert HEAVY & set(done.stderr.partition("imported:")[2].split()) == set()
