@@ -1,6 +1,7 @@
 """What `make demo` runs: start a node, give it the census of the standard library, show what came out, stop it.
 
-The node lives in a temporary home, unless CIS_HOME names one. The results stay, in build/demo/.
+The node lives in a temporary home, unless CIS_HOME names one. The results stay, in build/demo/, unless CENSUS_OUT names
+another folder.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = "examples/stdlib-census.yaml"
-RESULTS = ROOT / "build" / "demo"
+RESULTS = Path(os.environ.get("CENSUS_OUT") or ROOT / "build" / "demo").absolute()
 CIS = (sys.executable, "-m", "cis")
 START_LIMIT_S = 30.0
 STOP_LIMIT_S = 20.0

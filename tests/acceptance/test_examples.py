@@ -1,0 +1,129 @@
+"""Everything under examples/, and every document that a page shows, does what is said of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from cis.model.document import parse_dag
+from tests.acceptance.harness import Sandbox
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(EXAMPLES.rglob("README.md"))]
+SHOWN = [
+    pytest.param(text, id=f"{page.relative_to(ROOT)}-{number}")
+    for page in PAGES
+    for number, text in enumerate(
+        re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    )
+    if "dag_id:" in text
+]
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def states(sandbox: Sandbox, dag_id: str) -> dict[str, tuple[str, int]]:
+    """Return how each task of the latest run ended, and after how many attempts."""
+    latest = sandbox.json("dag", "status", dag_id)["runs"][0]
+    return {task["id"]: (task["status"], task["attempts"]) for task in latest["tasks"]}
+
+
+def output(sandbox: Sandbox, dag_id: str, task: str) -> str:
+    """Return what a task of the latest run wrote."""
+    return str(sandbox.json("dag", "logs", dag_id, "--task", task)[-1]["output"])
+
+
+def gone(pid: int) -> bool:
+    """Whether no process has this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("text", SHOWN)
+def test_a_document_that_a_page_shows_is_a_good_one(text: str) -> None:
+    assert parse_dag(text.encode()).tasks
+
+
+def test_the_small_examples_do_what_they_say(sandbox: Sandbox, tmp_path: Path) -> None:
+    with sandbox.node() as node:
+        check = tmp_path / "http-check.yaml"
+        written = (EXAMPLES / check.name).read_text(encoding="utf-8")
+        check.write_text(written.replace("http://127.0.0.1:6767", node.url), encoding="utf-8")
+        expected = {check: 0, EXAMPLES / "retries.yaml": 1}
+        expected |= {EXAMPLES / f"{name}.yaml": 0 for name in ("hello", "outputs", "nested-dag")}
+        ended = {path: sandbox.cis("dag", "run", str(path), "--wait").returncode for path in expected}
+
+    assert check.read_text(encoding="utf-8") != written
+    assert ended == expected
+    assert output(sandbox, "hello", "list-form") == "a list is run without a shell: $HOME stays as it is\n"
+    assert re.fullmatch(r"the label is \S+-\d{4}-\d\d-\d\d\n", output(sandbox, "outputs", "show"))
+    assert re.fullmatch(r"status 200 after [\d.]+ s\n", output(sandbox, "http-check", "tell"))
+    assert set(states(sandbox, "nested-dag-inner")) == {"one", "two"}
+    assert states(sandbox, "retries") == {
+        "flaky": ("completed", 3),
+        "after-flaky": ("completed", 1),
+        "slow": ("failed", 2),
+        "never": ("skipped", 0),
+    }
+
+
+def test_every_example_is_run_by_a_test() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {
+        *("hello", "http-check", "nested-dag", "outputs", "retries", "stdlib-census")
+    }
+
+
+def test_the_demonstration_counts_the_standard_library_shows_the_result_and_stops(tmp_path: Path) -> None:
+    home, results = tmp_path / "home", tmp_path / "results"
+    demo = subprocess.run(
+        [sys.executable, str(EXAMPLES / "demo.py")],
+        env={**os.environ, "CIS_HOME": str(home), "CENSUS_OUT": str(results), "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    (table,) = results.glob("*/census.csv")
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = {row["package"]: int(row["lines"]) for row in csv.DictReader(file)}
+    picture = ET.parse(table.with_suffix(".svg")).getroot()  # noqa: S314 - it is ours
+    drawn = [title.text for title in picture.iter(f"{SVG}title")]
+    assert {"asyncio", "email", "json", "modules", "unittest"} <= set(rows)
+    assert list(rows.values()) == sorted(rows.values(), reverse=True)
+    assert drawn == [f"{package}: {lines:,} lines" for package, lines in rows.items()]
+    assert f"{len(rows)} packages, {sum(rows.values())} lines" in demo.stdout
+    for shown in (str(table), str(table.with_suffix(".svg")), "stdlib-census completed", "worker-project-examples"):
+        assert shown in demo.stdout + demo.stderr
+    assert not (home / "run" / "node.json").exists()
+
+
+def test_a_demonstration_that_is_ended_early_leaves_nothing_running(sandbox: Sandbox, tmp_path: Path) -> None:
+    env = {**os.environ, **sandbox.env, "CENSUS_OUT": str(tmp_path / "results")}
+    demo = subprocess.Popen([sys.executable, str(EXAMPLES / "demo.py")], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    try:
+        wait_for(lambda: list(tmp_path.glob("results/*")), timeout_s=60, what="the census to begin")
+        node = json.loads((sandbox.home / "run" / "node.json").read_text())["pid"]
+        (worker,) = (pid for (pid,) in sandbox.rows("SELECT pid FROM workers"))
+        demo.send_signal(signal.SIGTERM)
+        status = demo.wait(60)
+    finally:
+        demo.kill()
+        demo.wait()
+
+    assert status == 128 + signal.SIGTERM
+    assert gone(node)
+    wait_for(lambda: gone(worker), what="the worker to end")
