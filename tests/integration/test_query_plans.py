@@ -11,11 +11,11 @@ import pytest
 
 from cis.model.scope import Scope, ScopeType
 from cis.model.states import AttemptState, RunState
-from cis.store.records import RunFilter
+from cis.store.records import EventRecord, RunChange, RunFilter
 from cis.store.sqlite.store import SqliteStore, open_sqlite
-from tests.contract.store.rows import WORKER, put_run
+from tests.contract.store.rows import DOCUMENT, WORKER, definition, item, put_run, worker
 
-BIG = ("dag_runs", "run_tasks", "task_executions", "worker_queue", "events", "audit")
+BIG = ("dag_definitions", "dag_runs", "run_tasks", "task_executions", "worker_queue", "events", "audit")
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def plans(store: SqliteStore, ask: object) -> list[str]:
         store._db._cursor.exec_trace = None
     found = []
     for sql, bindings in statements:
-        if sql.startswith("SELECT"):
+        if sql.startswith(("SELECT", "WITH", "UPDATE", "DELETE")):
             rows = connection.execute(f"EXPLAIN QUERY PLAN {sql}", bindings)  # type: ignore[arg-type]
             found += [str(row[3]) for row in rows]
     connection.close()
@@ -99,10 +99,58 @@ def test_a_list_of_runs_walks_an_index_in_order(store: SqliteStore, names: tuple
         lambda store: store.queue_item("r001"),
         lambda store: store.claimed("n", WORKER),
         lambda store: store.events_after(5, limit=10),
+        lambda store: store.audit(limit=10, before=5),
+        lambda store: store.definitions(limit=10),
+        lambda store: store.definitions(limit=10, cursor="c", saved_only=True),
+        lambda store: store.put_definition(definition(), DOCUMENT),
+        lambda store: store.save_definition(1, now_us=5),
+        lambda store: store.claim("n", WORKER, epoch=1, limit=10, above=20),
+        lambda store: store.reclaim("n", WORKER, epoch=1),
+        lambda store: store.release("r001"),
+        lambda store: store.dequeue("r001"),
+        lambda store: store.set_aside("r001", error="odd", now_us=5),
+        lambda store: store.prune_events(keep=10),
+        lambda store: store.change_run(store.run("r000"), RunChange(error="odd")),
+        lambda store: store.token_by_sha256("x"),
+        lambda store: store.worker("n", WORKER),
+        lambda store: store.check_epoch("n", WORKER, 1),
     ],
 )
-def test_every_other_question_searches_an_index(store: SqliteStore, ask: object) -> None:
+def test_every_other_question_and_change_searches_an_index(store: SqliteStore, ask: object) -> None:
     assert callable(ask)
+    with store.transaction():
+        store.append_events([EventRecord(kind="run", at_us=1, status="x")])
+        store.take_worker(worker())
+        store.enqueue("n", item("r000"))
     scans = [plan for plan in plans(store, lambda: ask(store)) if any(f"SCAN {table}" in plan for table in BIG)]
 
     assert scans == []
+
+
+def test_the_demand_is_answered_from_an_index_alone(store: SqliteStore) -> None:
+    """A queued document may be megabytes: the rows themselves are not read."""
+    found = plans(store, lambda: store.queue_demand("n"))
+
+    assert "SEARCH worker_queue USING COVERING INDEX worker_queue_by_worker (node_id=? AND status=?)" in found
+
+
+@pytest.mark.parametrize(
+    ("names", "index"),
+    [
+        (("status",), "dag_runs_by_status"),
+        (("scope",), "dag_runs_by_scope"),
+        (("node",), "dag_runs_by_owner"),
+        (("dag_id",), "dag_runs_by_dag"),
+        (("status", "node"), "dag_runs_by_status"),
+        (("status", "scope"), "dag_runs_by_scope_status"),
+        (("status", "dag_id"), "dag_runs_by_dag_status"),
+        (("scope", "node"), "dag_runs_by_scope"),
+        (("scope", "dag_id"), "dag_runs_by_dag"),
+        (("node", "dag_id"), "dag_runs_by_dag"),
+        (("status", "scope", "node", "dag_id"), "dag_runs_by_dag_status"),
+    ],
+)
+def test_the_narrowest_filter_leads(store: SqliteStore, names: tuple[str, ...], index: str) -> None:
+    where = RunFilter(**{name: FILTERS[name] for name in names})  # type: ignore[arg-type]
+
+    assert f"INDEX {index} (" in plans(store, lambda: store.runs(where, limit=5))[0]

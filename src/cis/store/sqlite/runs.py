@@ -157,23 +157,22 @@ class RunRows:
 
 
 def _conditions(where: RunFilter) -> tuple[list[str], list[str | int]]:
-    # Unfinished runs are few and have an index; without statistics SQLite would rather walk all that a DAG or scope
-    # ever ran. A "+" before a column keeps its index out.
-    unfinished = where.status is not None and not where.status.final
-    by = "+" if unfinished else ""
+    # A "+" before a column keeps SQLite from its index. The narrowest filter leads: nearly all runs of a DAG are of
+    # one scope, and most runs are of one node, so an index of those would be walked in vain.
     conditions: list[str] = []
     values: list[str | int] = []
     if where.dag_id is not None:
-        conditions.append(f"{by}dag_id = ?")
+        conditions.append("dag_id = ?")
         values.append(where.dag_id)
     if where.status is not None:
         conditions.append("status = ?")
         values.append(str(where.status))
     if where.scope is not None:
+        by = "+" if where.dag_id is not None else ""
         conditions += [f"{by}scope_type = ?", f"{by}scope_id = ?"]
         values += [str(where.scope.type), where.scope.id]
     if where.node is not None:
-        conditions.append(f"{by}owner_node = ?")
+        conditions.append(f"{'+' if conditions else ''}owner_node = ?")
         values.append(where.node)
     return conditions, values
 

@@ -148,8 +148,10 @@ CREATE INDEX dag_definitions_by_dag    ON dag_definitions (dag_id);
 CREATE UNIQUE INDEX dag_definitions_saved ON dag_definitions (dag_id) WHERE saved_at_us IS NOT NULL;
 CREATE UNIQUE INDEX dag_runs_by_key    ON dag_runs (idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX dag_runs_by_dag           ON dag_runs (dag_id, run_id);
+CREATE INDEX dag_runs_by_dag_status    ON dag_runs (dag_id, status, run_id);
 CREATE INDEX dag_runs_by_status        ON dag_runs (status, run_id);
 CREATE INDEX dag_runs_by_scope         ON dag_runs (scope_type, scope_id, run_id);
+CREATE INDEX dag_runs_by_scope_status  ON dag_runs (scope_type, scope_id, status, run_id);
 CREATE INDEX dag_runs_by_owner         ON dag_runs (owner_node, run_id);
 CREATE INDEX dag_runs_by_parent        ON dag_runs (parent_run_id) WHERE parent_run_id IS NOT NULL;
 CREATE INDEX dag_runs_unfinished       ON dag_runs (worker_id, target_node)
