@@ -23,6 +23,7 @@ from pathlib import Path
 import apsw
 
 LAYERS = 10
+BUILD = Path(__file__).parents[2] / "build"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,10 @@ def main() -> int:
     parser.add_argument("--bar", type=float, default=0.5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    # The homes go all at once, at the end: ext4 is slow to make files where many were deleted a moment ago.
-    with tempfile.TemporaryDirectory(prefix="cis-bench-") as folder:
+    # ext4 is slow to make files where many were deleted a moment ago, as in /tmp: the homes lie in a folder of
+    # their own, and go all at once, at the end.
+    BUILD.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=BUILD) as folder:
         homes = [Path(folder) / f"home-{number}" for number in range(options.rounds)]
         rounds = [Round(bare_rate(options.tasks), product_rate(options.tasks, home)) for home in homes]
     ratios = [one.ratio for one in rounds]
