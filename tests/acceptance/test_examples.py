@@ -113,7 +113,9 @@ def test_the_demonstration_counts_the_standard_library_shows_the_result_and_stop
 
 def test_a_demonstration_that_is_ended_early_leaves_nothing_running(sandbox: Sandbox, tmp_path: Path) -> None:
     env = {**os.environ, **sandbox.env, "CENSUS_OUT": str(tmp_path / "results")}
-    demo = subprocess.Popen([sys.executable, str(EXAMPLES / "demo.py")], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    demo = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / "demo.py")], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    )
     try:
         wait_for(lambda: list(tmp_path.glob("results/*")), timeout_s=60, what="the census to begin")
         node = json.loads((sandbox.home / "run" / "node.json").read_text())["pid"]
