@@ -40,7 +40,8 @@ def plans(store: SqliteStore, ask: object) -> list[str]:
     store._db._cursor.exec_trace = trace
     try:
         assert callable(ask)
-        ask()
+        with store.transaction():
+            ask()
     finally:
         store._db._cursor.exec_trace = None
     found = []

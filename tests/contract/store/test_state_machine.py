@@ -1,4 +1,4 @@
-"""Runs, tasks and the worker's epoch under any sequence of changes: no illegal state can be stored."""
+"""Runs, tasks, the queue and the worker's epoch under any sequence of changes: no illegal state can be stored."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from cis.errors import FencedError, IllegalStateError, StaleVersionError
+from cis.model.dag import Priority
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.records import RunChange, RunRecord, TaskRecord
 from cis.store.sqlite.store import open_sqlite
-from tests.contract.store.rows import WORKER, attempt, put_run, worker
+from tests.contract.store.rows import WORKER, attempt, item, put_run, worker
 
 LEGAL_RUN = {
     RunState.PENDING: {RunState.RUNNING, RunState.PAUSED, RunState.FAILED, RunState.CANCELLED},
@@ -41,6 +42,7 @@ class Machine(RuleBasedStateMachine):
         self.tasks: dict[str, tuple[TaskState, int]] = {}
         self.attempts: dict[tuple[str, int], AttemptState] = {}
         self.epoch = 0
+        self.queue: dict[str, tuple[Priority, int]] = {}  # run id -> priority, and the epoch that holds it (0: none)
 
     def teardown(self) -> None:
         """Close the database of this example."""
@@ -122,9 +124,12 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def take_office(self) -> None:
+        """A new process of the worker id: the next epoch, and with it all that older ones held."""
         with self.store.transaction():
             self.epoch += 1
             assert self.store.take_worker(worker()).epoch == self.epoch
+            self.store.reclaim("n", WORKER, epoch=self.epoch)
+        self.queue = {run_id: (p, self.epoch if held else 0) for run_id, (p, held) in self.queue.items()}
 
     @rule(back=st.integers(0, 2))
     def write_under_an_epoch(self, back: int) -> None:
@@ -135,6 +140,59 @@ class Machine(RuleBasedStateMachine):
             assert back > 0 or self.epoch == 0
         else:
             assert back == 0
+
+    @rule(run=reads, priority=st.sampled_from(Priority))
+    def enqueue(self, run: RunRecord, priority: Priority) -> None:
+        if run.run_id not in self.queue:
+            with self.store.transaction():
+                self.store.enqueue("n", item(run.run_id, priority=priority))
+            self.queue[run.run_id] = (priority, 0)
+
+    @rule(limit=st.integers(1, 3), above=st.sampled_from([None, *Priority]))
+    def claim(self, limit: int, above: Priority | None) -> None:
+        """The most urgent first, then who waits longest; a dict keeps the order in which runs came."""
+        waiting = [(p, run_id) for run_id, (p, held) in self.queue.items() if not held and (above is None or p > above)]
+        expected = [run_id for _, run_id in sorted(waiting, key=lambda one: -one[0])[:limit]]
+        epoch = max(self.epoch, 1)
+        with self.store.transaction():
+            claimed = self.store.claim("n", WORKER, epoch=epoch, limit=limit, above=above)
+        assert [one.run_id for one in claimed] == expected
+        self.queue.update({run_id: (self.queue[run_id][0], epoch) for run_id in expected})
+
+    @rule(run=reads)
+    def release(self, run: RunRecord) -> None:
+        with self.store.transaction():
+            self.store.release(run.run_id)
+        if run.run_id in self.queue:
+            self.queue[run.run_id] = (self.queue[run.run_id][0], 0)
+
+    @rule(run=reads)
+    def dequeue(self, run: RunRecord) -> None:
+        with self.store.transaction():
+            self.store.dequeue(run.run_id)
+        self.queue.pop(run.run_id, None)
+
+    @rule(run=reads)
+    def set_aside(self, run: RunRecord) -> None:
+        with self.store.transaction():
+            changed = self.store.set_aside(run.run_id, error="odd", now_us=9)
+        state, version = self.runs[run.run_id]
+        assert changed is (state in LEGAL_RUN)
+        if changed:
+            self.runs[run.run_id] = (RunState.FAILED, version + 1)
+        task, task_version = self.tasks[run.run_id]
+        if task in LEGAL_TASK:
+            self.tasks[run.run_id] = (TaskState.CANCELLED, task_version + 1)
+        for key, attempt_state in self.attempts.items():
+            if key[0] == run.run_id and attempt_state is AttemptState.RUNNING:
+                self.attempts[key] = AttemptState.LOST
+        self.queue.pop(run.run_id, None)
+
+    @rule()
+    def reopen(self) -> None:
+        """Nothing of all this is kept in memory."""
+        self.store.close()
+        self.store = open_sqlite(Path(self.folder.name) / "cis.db")
 
     @rule(run=consumes(reads))
     def forget(self, run: RunRecord) -> None:
@@ -151,8 +209,17 @@ class Machine(RuleBasedStateMachine):
         stored = {(one.run_id, one.attempt): one.status for run_id in self.runs for one in self.store.attempts(run_id)}
         assert stored == self.attempts
 
+    @invariant()
+    def the_queue_is_as_the_model_has_it(self) -> None:
+        held = {one.run_id: one.epoch for one in self.store.claimed("n", WORKER)}
+        assert held == {run_id: epoch for run_id, (_, epoch) in self.queue.items() if epoch}
+        waiting = [priority for priority, epoch in self.queue.values() if not epoch]
+        assert self.store.queued_count("n") == len(waiting)
+        demand = self.store.queue_demand("n")
+        assert [(one.count, one.priority) for one in demand] == ([(len(waiting), max(waiting))] if waiting else [])
+
 
 TestStoredStates = Machine.TestCase
 TestStoredStates.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=300, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from cis.errors import FencedError, IllegalStateError, NotFoundError, StaleVersionError, UsageError
+from cis.errors import FencedError, IllegalStateError, NotFoundError, StaleVersionError, StoreError, UsageError
 from cis.model.dag import Priority
 from cis.model.scope import Scope, ScopeType
 from cis.model.states import AttemptState, RunState, TaskState
@@ -42,6 +42,16 @@ def test_a_savepoint_that_raises_undoes_itself_alone(store: Store) -> None:
 
     assert store.definition("kept") is not None
     assert store.definition("undone") is None
+
+
+def test_nothing_can_be_written_outside_of_a_transaction(store: Store) -> None:
+    with pytest.raises(StoreError, match="outside of a transaction"):
+        store.put_definition(definition(), DOCUMENT)
+    with pytest.raises(StoreError, match="outside of a transaction"):
+        store.append_events([EventRecord(kind="run", at_us=1, status="x")])
+
+    assert store.definition("d") is None
+    assert store.last_event_seq() == 0
 
 
 def test_another_connection_sees_what_was_committed_and_only_that(open_store: Callable[[], Store]) -> None:

@@ -141,6 +141,7 @@ class Database:
 
     def write(self, sql: str, parameters: Sequence[Value] = ()) -> int:
         """Run a statement inside the transaction, and return how many rows it changed."""
+        self._demand_transaction()
         try:
             self._cursor.execute(sql, parameters)
         except apsw.Error as error:
@@ -149,10 +150,16 @@ class Database:
 
     def write_many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
         """Run a statement inside the transaction once for each of *rows*."""
+        self._demand_transaction()
         try:
             self._cursor.executemany(sql, rows)
         except apsw.Error as error:
             raise store_error(error, self.path) from error
+
+    def _demand_transaction(self) -> None:
+        # What is written in several steps must not be there in part, and each commit of its own costs an fsync.
+        if not self.connection.in_transaction:
+            raise StoreError("a write outside of a transaction; this is a fault of the program")
 
     def _readable_rows(self, sql: str, parameters: Sequence[Value]) -> Iterator[Row]:
         with translated(self.path):
