@@ -95,6 +95,8 @@ def _see_through(context: Context, submitted: RunRecord, options: argparse.Names
         print_json(submission_view(final))
     elif stay:
         say(f"{final.dag_id} {final.status}" + (f": {final.error}" if final.error else ""))
+        if final.status is RunState.FAILED:
+            say(f"look: cis dag logs {final.dag_id} --run {final.run_id}")
     else:
         print(submitted.run_id)
     return 1 if stay and final.status is not RunState.COMPLETED else 0

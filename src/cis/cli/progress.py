@@ -6,6 +6,7 @@ With ``follow`` it is what the tasks write instead, as they write it.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -16,10 +17,12 @@ from cis.cli.context import Context, say
 from cis.engine.control import existing_run
 from cis.engine.logfiles import LogFiles
 from cis.engine.logreader import LogReader, LogStream
+from cis.model.states import TaskState
 from cis.store.port import Store
 from cis.store.records import TaskRecord
 
 MAX_NAMES = 4
+MAX_FAILED = 10
 
 
 class Progress:
@@ -47,6 +50,8 @@ class Progress:
                 self._write_logs(self._reader)
             if self._on_terminal and not self._quiet and self._reader is None:
                 sys.stderr.write("\r\x1b[K")
+                failed = [task for task in self._store.tasks(self._run_id) if task.status is TaskState.FAILED]
+                self._tell(failed[:MAX_FAILED])
         finally:
             self._opening.__exit__(kind, error, trace)
 
@@ -77,8 +82,7 @@ class Progress:
         parts = [f"{sum(task.status.final for task in tasks)}/{len(tasks)}"]
         parts += [f"{counts[name]} {name}" for name in ("failed", "skipped", "cancelled") if counts[name]]
         line = "  ".join([*parts, f"running: {names}" if names else ""])
-        width = os.get_terminal_size(sys.stderr.fileno()).columns
-        sys.stderr.write("\r\x1b[K" + line[: max(1, width - 1)])
+        sys.stderr.write("\r\x1b[K" + line[: max(20, shutil.get_terminal_size().columns - 1)])
         sys.stderr.flush()
 
     def _tell(self, tasks: Sequence[TaskRecord]) -> None:
