@@ -141,3 +141,25 @@ def test_two_runs_of_one_scope_without_a_node_share_a_worker_and_neither_is_cut_
     attempts = sandbox.rows("SELECT status, attempt FROM task_executions")
     assert statuses == [0, 0]
     assert attempts == [("completed", 1), ("completed", 1)]
+
+
+def test_a_worker_that_is_asked_to_retire_does_so_only_when_it_is_idle(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The supervisor asks on what it read a moment ago; the worker knows better."""
+    hold = f"for i in $(seq 600); do test -e {tmp_path}/go && exit 0; sleep 0.05; done; exit 1"
+    busy = {"dag_id": "busy", "tasks": [{"id": "t", "command": hold}]}
+    quick = {"dag_id": "quick", "tasks": [{"id": "t", "command": "true"}]}
+    with sandbox.node() as node:
+        held = node.execute(busy).body["run_id"]
+        wait_for(lambda: node.run(held)["tasks"][0]["status"] == "running", what="the task")
+        pid = sandbox.json("dag", "worker", "list")[0]["pid"]
+        os.kill(pid, signal.SIGUSR1)
+        node.finished(node.execute(quick).body["run_id"])
+        during = sandbox.json("dag", "worker", "list")[0]["pid"]
+        (tmp_path / "go").touch()
+        node.finished(held)
+        wait_for(lambda: sandbox.json("dag", "worker", "list")[0]["status"] == "idle", what="an idle worker")
+        os.kill(pid, signal.SIGUSR1)
+        wait_for(lambda: not sandbox.json("dag", "worker", "list"), what="the end of the idle worker")
+
+    assert during == pid
+    assert sandbox.rows("SELECT DISTINCT epoch FROM task_executions") == [(1,)]
