@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cis.cli.context import from_environment, say
 from cis.cli.dag_run import base_directory, read_dag, read_input
-from cis.cli.output import local_time, print_json, print_table, scope_text
+from cis.cli.output import counted, local_time, print_json, print_table, scope_text
 from cis.engine.submit import check_skills
 from cis.engine.submit import save as save_dag
 from cis.engine.views import dag_view
@@ -48,7 +48,7 @@ def validate(options: argparse.Namespace) -> None:
             }
         )
         return
-    print(f"{spec.dag_id}: fine, {len(spec.tasks)} tasks in {len(levels)} levels")
+    print(f"{spec.dag_id}: fine, {counted(len(spec.tasks), 'task')} in {counted(len(levels), 'level')}")
     print(f"scope {scope}: {scope_reason(scope, source)}")
     print(f"worker {scope.worker_id}, priority {spec.priority}, node {spec.target_node or context.settings.node_id}")
     for number, level in enumerate(levels[:MAX_LEVELS_SHOWN], 1):
@@ -84,7 +84,7 @@ def import_(options: argparse.Namespace) -> None:
         Path(options.output).write_text(dump_document(spec.to_dict(), notation), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{options.output} cannot be written: {error.strerror}") from error
-    say(f"{options.output}: {spec.dag_id}, {len(spec.tasks)} tasks")
+    say(f"{options.output}: {spec.dag_id}, {counted(len(spec.tasks), 'task')}")
 
 
 def schema(_: argparse.Namespace) -> None:
@@ -103,7 +103,7 @@ def save(options: argparse.Namespace) -> None:
     if options.json:
         print_json(dag_view(saved))
     else:
-        print(f"{saved.dag_id}: stored, {saved.task_count} tasks")
+        print(f"{saved.dag_id}: stored, {counted(saved.task_count, 'task')}")
 
 
 def definitions(options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cis.cli.output import local_time, print_table, scope_text, state, took
+from cis.cli.output import counted, local_time, print_table, scope_text, state, took
 
 MAX_TASKS_SHOWN = 50
 
@@ -13,7 +13,7 @@ MAX_TASKS_SHOWN = 50
 def print_status(found: Mapping[str, Any]) -> None:
     """Print what ``read_status`` returned."""
     dag = found["dag"]
-    print(f"{dag['dag_id']}  scope {scope_text(dag['scope'])}  {dag['task_count']} tasks")
+    print(f"{dag['dag_id']}  scope {scope_text(dag['scope'])}  {counted(dag['task_count'], 'task')}")
     if dag["description"]:
         print(dag["description"])
     print()
