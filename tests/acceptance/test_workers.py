@@ -163,3 +163,26 @@ def test_a_worker_that_is_asked_to_retire_does_so_only_when_it_is_idle(sandbox: 
 
     assert during == pid
     assert sandbox.rows("SELECT DISTINCT epoch FROM task_executions") == [(1,)]
+
+
+def test_a_run_whose_worker_died_can_be_cancelled_while_it_waits_for_the_next_one(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    marker = tmp_path / "task.pid"
+    path = write_dag(tmp_path, {"dag_id": "d", "tasks": [{"id": "t", "command": f"echo $$ > {marker}; sleep 600"}]})
+    with sandbox.node() as node:
+        submitted = sandbox.json("dag", "run", path)
+        pid = int(wait_for(lambda: marker.exists() and marker.read_text().strip(), what="the task"))
+        worker_pid = sandbox.json("dag", "worker", "list")[0]["pid"]
+        node.process.kill()
+        os.kill(worker_pid, signal.SIGKILL)
+        node.process.wait()
+        node.process.returncode = 0
+    cancelled = sandbox.json("dag", "cancel", "d")
+
+    wait_for(lambda: not _alive(pid), what="the end of the orphan")
+    assert cancelled["run_id"] == submitted["run_id"]
+    assert cancelled["status"] == "cancelled"
+    assert sandbox.rows("SELECT status FROM task_executions") == [("lost",)]
+    assert sandbox.rows("SELECT status FROM run_tasks") == [("cancelled",)]
+    assert sandbox.rows("SELECT count(*) FROM worker_queue") == [(0,)]

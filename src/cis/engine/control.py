@@ -12,7 +12,7 @@ from cis.engine.notices import run_event
 from cis.engine.site import Site
 from cis.engine.submit import SubmitRequest, submit
 from cis.errors import IllegalStateError, NotFoundError
-from cis.model.states import RunState, TaskState
+from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.port import Store, stored_spec
 from cis.store.records import QueueState, RunChange, RunRecord
 
@@ -39,6 +39,12 @@ def end_cancelled(store: Store, run: RunRecord, *, now_us: int) -> RunRecord:
     store.change_tasks(
         (task, replace(task, status=TaskState.CANCELLED, finished_at_us=now_us, retry_at_us=None))
         for task in unfinished
+    )
+    # A worker that died left these; their processes were ended before the run went back into the queue.
+    store.finish_attempts(
+        replace(attempt, status=AttemptState.LOST, finished_at_us=max(now_us, attempt.started_at_us))
+        for attempt in store.attempts(run.run_id)
+        if attempt.status is AttemptState.RUNNING
     )
     ended = store.change_run(run, RunChange(status=RunState.CANCELLED, finished_at_us=now_us, cancel_requested=True))
     store.dequeue(run.run_id)

@@ -111,8 +111,12 @@ class _Turn:
                 self.record_ends([end])
 
     def record_ends(self, ends: Sequence[End]) -> None:
-        """Store how attempts ended, and let the plans decide what follows."""
-        for end in ends:
+        """Store how attempts ended, and let the plans decide what follows.
+
+        An end of a run that is not held any more, since its rows could not be read, is nobody's: all is stored.
+        """
+        ours = [end for end in ends if end.attempt.run_id in self._held.plans]
+        for end in ours:
             attempt = end.attempt
             self._held.plans[attempt.run_id].end(
                 attempt.task_no,
@@ -123,7 +127,7 @@ class _Turn:
                 error=attempt.error,
                 outputs=end.outputs,
             )
-        self._store.finish_attempts([end.attempt for end in ends])
+        self._store.finish_attempts([end.attempt for end in ours])
 
     def release_retries(self) -> None:
         """Make ready what has waited for its retry."""

@@ -160,6 +160,8 @@ class WorkerLoop:
         ours = {(attempt.run_id, attempt.task_no, attempt.attempt) for attempt in attempts}
         with self._parts.store.transaction():
             adopt(self._parts.store, self._me, self._held, ours=ours, now=now)
+        set_aside = [live for live in self._held.live if live.attempt.run_id not in self._held.plans]
+        self._held.live.end_where(lambda live: live in set_aside, Ending.STOP, now_s=now.mono_s)
         self._held.poll_due_s = now.mono_s
         self._adopted = True
 
