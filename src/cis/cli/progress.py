@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -37,6 +38,7 @@ class Progress:
         files = LogFiles(context.home.logs)
         self._reader = LogReader(files, run_id, task=None, attempt=None, follow=True) if follow else None
         self._shown: dict[str, str] = {}
+        self._next_s = 0.0
 
     def __enter__(self) -> Progress:
         self._store = self._opening.__enter__()
@@ -61,12 +63,18 @@ class Progress:
         if self._reader is not None:
             if not self._reader.over:
                 self._write_logs(self._reader)
-        elif not self._quiet:
-            tasks = self._store.tasks(self._run_id)
-            if self._on_terminal:
-                self._draw(tasks)
-            else:
-                self._tell(tasks)
+        elif not self._quiet and (self.over or time.monotonic() >= self._next_s):
+            self._show()
+
+    def _show(self) -> None:
+        started_s = time.monotonic()
+        tasks = self._store.tasks(self._run_id)
+        if self._on_terminal:
+            self._draw(tasks)
+        else:
+            self._tell(tasks)
+        # A run may have 100,000 tasks: looking at them takes at most a tenth of the time.
+        self._next_s = time.monotonic() + 10 * (time.monotonic() - started_s)
 
     def _write_logs(self, reader: LogReader) -> None:
         for piece in reader.look(self._store):
