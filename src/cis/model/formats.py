@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import islice
 from typing import NoReturn
 
 from cis.errors import DocumentError, DocumentTooLargeError, Fault, MalformedDocumentError
@@ -20,6 +23,8 @@ from cis.model.dag import Json
 
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 100
+_MAX_FAULTS = 20
+_MAX_BITS = 14_000  # about 4,200 digits: more are a mistake, and slow to print
 
 Path = tuple[str | int, ...]
 
@@ -81,8 +86,18 @@ def place(path: Path) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            text += f".{part}" if text else part
+            name = clipped(part, limit=64)
+            text += f".{name}" if text else name
     return text
+
+
+def clipped(text: str, *, limit: int = 400) -> str:
+    """Return *text* fit for one line of a message: bounded, and without what would steer a terminal."""
+    if len(text) > limit:
+        text = f"{text[: limit - 30]} … {text[-20:]}"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def load_document(data: bytes, *, format: Format | None = None, source: str | None = None) -> Tree:  # noqa: A002
@@ -101,16 +116,26 @@ def load_document(data: bytes, *, format: Format | None = None, source: str | No
     except RecursionError:
         raise DocumentError([Fault(place="", message=_TOO_DEEP)], source=source) from None
     except DocumentError as error:
-        raise type(error)(error.faults, source=source) from error
+        raise type(error)([_clipped(fault) for fault in error.faults], source=source) from error
+    if root is None:
+        raise MalformedDocumentError([Fault(place="", message=_EMPTY)], source=source)
     if not isinstance(root, dict):
-        kind = "a list" if isinstance(root, list) else f"a single value ({str(root)[:40]!r})"
+        kind = "a list" if isinstance(root, list) else f"a single value ({clipped(str(root), limit=60)!r})"
         raise MalformedDocumentError(
             [Fault(place="", message=f"is {kind}; a DAG is a mapping with dag_id and tasks")], source=source
         )
     return Tree(root, lines)
 
 
+DOUBLED = "this key stands twice in one mapping"
+_TOO_LONG_NUMBER = "holds a number of more than 4,000 digits; write it as a string"
+_JSON_START = re.compile(r"\s*(\{\s*[\"}]|\[)")
+_TOML_LINE = re.compile(r"[A-Za-z0-9_.-]+\s*=|\[\[?\s*[A-Za-z0-9_.-]+\s*\]\]?\s*(#.*)?$")
+# The standard library's reader takes quadratic time for a key of many parts.
+_PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*"""
+_LONG_KEY = re.compile(rf"(?:^|[{{,\[])[ \t]*((?:{_PART}\.[ \t]*){{16,}}){_PART}[=\]]", re.MULTILINE)
 _Read = tuple[Json, Mapping[Path, int]]
+_EMPTY = "is empty; a DAG needs dag_id and tasks"
 _TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 
 
@@ -125,12 +150,27 @@ def _decoded(data: bytes, source: str | None) -> str:
     except UnicodeDecodeError as error:
         refuse(f"is not UTF-8 text (byte {error.start})", data.count(b"\n", 0, error.start) + 1)
     if not text.strip():
-        refuse("is empty; a DAG needs dag_id and tasks")
+        refuse(_EMPTY)
     return text
 
 
+def _clipped(fault: Fault) -> Fault:
+    return replace(fault, message=clipped(fault.message))
+
+
 def _detect(text: str) -> Format:
+    if _TOML_LINE.match(_first_line(text)):
+        return Format.TOML
     return Format.JSON if text.lstrip()[0] in "{[" else Format.YAML
+
+
+def _first_line(text: str) -> str:
+    """Return the first line that is more than a comment."""
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped and not stripped.startswith("#"):
+            return stripped
+    return ""
 
 
 def _load(text: str, notation: Format, *, fallback: bool) -> _Read:
@@ -140,7 +180,7 @@ def _load(text: str, notation: Format, *, fallback: bool) -> _Read:
         try:
             return _load_json(text)
         except MalformedDocumentError:
-            if fallback and _is_flow_yaml(text):
+            if fallback and not _JSON_START.match(text):  # YAML has such a notation as well
                 return _load_yaml(text)
             raise
     try:
@@ -152,13 +192,8 @@ def _load(text: str, notation: Format, *, fallback: bool) -> _Read:
     return _load_toml(text) if fallback and not isinstance(read[0], dict) and _looks_like_toml(text) else read
 
 
-def _is_flow_yaml(text: str) -> bool:
-    return not text.lstrip().startswith(('{"', "{\n", "["))
-
-
 def _looks_like_toml(text: str) -> bool:
-    lines = (line.strip() for line in text.splitlines())
-    first = next((line for line in lines if line and not line.startswith("#")), "")
+    first = _first_line(text)
     return "=" in first or first.startswith("[")
 
 
@@ -168,60 +203,113 @@ def _load_yaml(text: str) -> _Read:
     return load_yaml(text)
 
 
-def _load_json(text: str) -> _Read:
-    doubled: list[str] = []
+class _Doubled(dict[str, Json]):
+    """A mapping in whose text some keys stand twice."""
 
-    def pairs(items: list[tuple[str, Json]]) -> dict[str, Json]:
-        mapping = dict(items)
-        if len(mapping) != len(items):
-            seen: set[str] = set()
-            for key, _ in items:
-                if key in seen:
-                    doubled.append(key)
-                seen.add(key)
+    twice: tuple[str, ...] = ()
+
+
+def _mapping(items: list[tuple[str, Json]]) -> dict[str, Json]:
+    mapping = dict(items)
+    if len(mapping) == len(items):
         return mapping
+    doubled = _Doubled(mapping)
+    doubled.twice = tuple(key for key, count in Counter(key for key, _ in items).items() if count > 1)
+    return doubled
 
+
+def _load_json(text: str) -> _Read:
     try:
-        root = json.loads(text, object_pairs_hook=pairs, parse_float=WrittenFloat)
+        root = json.loads(text, object_pairs_hook=_mapping, parse_float=WrittenFloat)
     except json.JSONDecodeError as error:
         fault = Fault(place="", message=f"is not JSON: {error.msg} (column {error.colno})", line=error.lineno)
         raise MalformedDocumentError([fault]) from error
-    except ValueError as error:  # a whole number of thousands of digits
-        raise MalformedDocumentError([Fault(place="", message=f"is not JSON: {error}")]) from error
-    faults = [Fault(place=key, message="this key stands twice in one mapping") for key in doubled[:20]]
-    faults += _faults_of_values(root)
-    if faults:
-        raise DocumentError(faults)
-    return root, {}
+    except ValueError as error:
+        raise DocumentError([Fault(place="", message=_TOO_LONG_NUMBER)]) from error
+    return _checked(root), {}
 
 
 def _load_toml(text: str) -> _Read:
+    long_key = _LONG_KEY.search(text)
+    if long_key:
+        line = text.count("\n", 0, long_key.start(1)) + 1
+        raise DocumentError([Fault(place="", message="is a key of more than 16 parts", line=line)])
     try:
         root = tomllib.loads(text, parse_float=WrittenFloat)
-    except (tomllib.TOMLDecodeError, ValueError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise MalformedDocumentError([Fault(place="", message=f"is not TOML: {error}")]) from error
-    faults = _faults_of_values(root)
-    if faults:
-        raise DocumentError(faults)
-    return root, {}
+    except ValueError as error:
+        raise DocumentError([Fault(place="", message=_TOO_LONG_NUMBER)]) from error
+    return _checked(root), {}
 
 
-def _faults_of_values(root: Json) -> list[Fault]:
-    """Return what a parser let through: depth, numbers that are not finite, dates. Without recursion."""
-    faults: list[Fault] = []
-    stack: list[tuple[Path, Json]] = [((), root)]
-    while stack and len(faults) < 20:
-        path, value = stack.pop()
+def _checked(root: Json) -> Json:
+    """Return *root*, which a parser was content with, if it holds nothing that is refused. Without recursion."""
+    level, depth = [root], 0
+    while level:
+        below: list[Json] = []
+        for value in level:
+            if _scalar_fault(value) or (depth > MAX_DEPTH and isinstance(value, dict | list)):
+                raise DocumentError(list(islice(_faults_of_values(root), _MAX_FAULTS)))
+            if isinstance(value, dict):
+                below.extend(value)
+                below.extend(value.values())
+            elif isinstance(value, list):
+                below.extend(value)
+        level, depth = below, depth + 1
+    return root
+
+
+def _scalar_fault(value: Json) -> str | None:
+    """Return what is wrong with a value by itself."""
+    if isinstance(value, str):
+        return None if value.isascii() or is_text(value) else "holds half of a surrogate pair, which is no text"
+    if isinstance(value, float):
+        return None if math.isfinite(value) else "is not a finite number"
+    if isinstance(value, int):
+        return _TOO_LONG_NUMBER if value.bit_length() > _MAX_BITS else None
+    if value is None or isinstance(value, dict | list):
+        return "holds keys twice" if isinstance(value, _Doubled) else None
+    return 'is a date or time; write it as a string, in "quotes"'
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be written down: JSON's escapes can spell half of a surrogate pair."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _faults_of_values(root: Json) -> Iterator[Fault]:
+    """Yield what is refused, in the order of the document, each with its place."""
+    stack: list[Iterator[tuple[Path, Json]]] = [iter([((), root)])]
+    while stack:
+        path, value = next(stack[-1], (None, None))
+        if path is None:
+            stack.pop()
+            continue
+        if isinstance(value, _Doubled):
+            yield from (Fault(place=place((*path, key)), message=DOUBLED) for key in value.twice)
+        elif fault := _scalar_fault(value):
+            yield Fault(place=place(path), message=fault)
         if isinstance(value, dict | list):
             if len(path) > MAX_DEPTH:
-                return [Fault(place=place(path[:6]), message=_TOO_DEEP)]
-            items = value.items() if isinstance(value, dict) else enumerate(value)
-            stack.extend(((*path, key), item) for key, item in items)
-        elif isinstance(value, float) and not math.isfinite(value):
-            faults.append(Fault(place=place(path), message="is not a finite number"))
-        elif value is not None and not isinstance(value, str | int | float):
-            faults.append(Fault(place=place(path), message='is a date or time; write it as a string, in "quotes"'))
-    return faults
+                yield Fault(place=place(path[:6]), message=_TOO_DEEP)
+                return
+            stack.append(_parts(path, value))
+
+
+def _parts(path: Path, value: dict[str, Json] | list[Json]) -> Iterator[tuple[Path, Json]]:
+    if isinstance(value, list):
+        for number, item in enumerate(value):
+            yield (*path, number), item
+        return
+    for key, item in value.items():
+        if not is_text(key):
+            yield (*path, key), key
+        yield (*path, key), item
 
 
 def dump_document(plain: Mapping[str, Json], format: Format) -> str:  # noqa: A002

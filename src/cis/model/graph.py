@@ -6,10 +6,12 @@ Tasks are numbered by their place in the document; every result keeps that order
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cis.model.dag import TaskSpec
+
+_BITS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +92,37 @@ class Graph:
             last = before[last]
         return path[::-1]
 
-    def ancestors(self, number: int) -> set[int]:
-        """Return all that a task depends on, directly or not."""
-        found: set[int] = set()
-        stack = list(self.parents[number])
-        while stack:
-            parent = stack.pop()
-            if parent not in found:
-                found.add(parent)
-                stack.extend(self.parents[parent])
+    def strangers(self, pairs: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Return those (task, other) of *pairs* in which the task does not depend on the other, directly or not.
+
+        Tasks that a cycle holds back are passed over: nothing is certain of them before the cycle is gone.
+
+        Thousands of others are followed along the order at once, a bit for each: walking up from every task
+        would take ten minutes for a chain of 100,000.
+        """
+        order = self.order()
+        place = {number: at for at, number in enumerate(order)}
+        asked: dict[int, list[int]] = {}
+        for number, other in pairs:
+            if number in place:
+                asked.setdefault(other, []).append(number)
+        others = sorted(asked, key=lambda other: place.get(other, -1))
+        found: set[tuple[int, int]] = set()
+        for start in range(0, len(others), _BITS):
+            bits = {other: 1 << bit for bit, other in enumerate(others[start : start + _BITS])}
+            last = max(place[number] for other in bits for number in asked[other])
+            below = self._below(bits, order[: last + 1])
+            found.update(
+                (number, other) for other, bit in bits.items() for number in asked[other] if not below[number] & bit
+            )
         return found
+
+    def _below(self, bits: Mapping[int, int], order: Sequence[int]) -> dict[int, int]:
+        """Return, for each task of *order*, the bits of what it depends on."""
+        below: dict[int, int] = {}
+        for number in order:
+            mine = 0
+            for parent in self.parents[number]:
+                mine |= below[parent] | bits.get(parent, 0)
+            below[number] = mine
+        return below

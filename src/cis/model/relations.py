@@ -6,6 +6,7 @@ Works on the plain tree, which may be wrong in any other way, and passes over wh
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from cis.model.dag import Json
 from cis.model.formats import Path
@@ -51,7 +52,8 @@ def relation_faults(root: Mapping[str, Json]) -> Iterator[Fault]:
     if cycle is not None:
         names = [_name(tasks[number].get("id")) or f"tasks[{number}]" for number in cycle]
         yield ("tasks", cycle[0], "depends_on"), f"the tasks wait for each other: {_spelled(names)}"
-    yield from _reference_faults(root, tasks, numbers, graph)
+    yield from _misplaced_references(root, tasks)
+    yield from _reference_faults(tasks, numbers, graph)
 
 
 def _task_faults(number: int, task: Mapping[str, Json]) -> Iterator[Fault]:
@@ -81,33 +83,38 @@ def _dependencies(number: int, task: Mapping[str, Json]) -> Iterator[tuple[Path,
                 yield ("tasks", number, key, place), text
 
 
-def _reference_faults(
-    root: Mapping[str, Json], tasks: Sequence[Mapping[str, Json]], numbers: Mapping[str, int], graph: Graph
-) -> Iterator[Fault]:
+def _misplaced_references(root: Mapping[str, Json], tasks: Sequence[Mapping[str, Json]]) -> Iterator[Fault]:
     shared = root.get("env")
     for name, value in shared.items() if isinstance(shared, dict) else ():
         if isinstance(value, str) and OPENING in value:
             yield ("env", name), "is for every task, so it cannot refer to the outputs of one; use the task's env"
     for number, task in enumerate(tasks):
-        here: Path = ("tasks", number)
         command = task.get("command")
         words = command if isinstance(command, list) else [command]
         if any(isinstance(word, str) and OPENING in word for word in words):
-            yield (*here, "command"), _NOT_IN_COMMANDS
-        ancestors: set[int] | None = None
-        for path, value in _strings(here, task):
+            yield ("tasks", number, "command"), _NOT_IN_COMMANDS
+
+
+def _reference_faults(tasks: Sequence[Mapping[str, Json]], numbers: Mapping[str, int], graph: Graph) -> Iterator[Fault]:
+    distant: list[tuple[Path, int, int]] = []
+    for number, task in enumerate(tasks):
+        parents = set(graph.parents[number])
+        for path, value in _strings(("tasks", number), task):
             if malformed(value):
                 yield path, "refers to an output, but not as ${tasks.ID.outputs.NAME}"
             for name, _ in references(value):
-                if name not in numbers:
-                    yield (
-                        path,
-                        f"refers to task {name!r}, which does not exist{did_you_mean(name, _near(name, numbers))}",
-                    )
-                    continue
-                ancestors = graph.ancestors(number) if ancestors is None else ancestors
-                if numbers[name] not in ancestors:
-                    yield path, f"refers to an output of {name!r}; add it to depends_on"
+                other = numbers.get(name)
+                if other is None:
+                    hint = did_you_mean(name, _near(name, numbers))
+                    yield path, f"refers to task {name!r}, which does not exist{hint}"
+                elif other == number:
+                    yield path, "refers to an output of its own task, which has none before it ran"
+                elif other not in parents:
+                    distant.append((path, number, other))
+    strangers = graph.strangers((number, other) for _, number, other in distant) if distant else set()
+    for path, number, other in distant:
+        if (number, other) in strangers:
+            yield path, f"refers to an output of {_name(tasks[other]['id'])!r}; add it to depends_on"
 
 
 def _strings(here: Path, task: Mapping[str, Json]) -> Iterator[tuple[Path, str]]:
@@ -132,7 +139,7 @@ def _spelled(names: Sequence[str]) -> str:
 
 def _near(name: str, numbers: Mapping[str, int]) -> list[str]:
     """Return the ids worth comparing with *name*: a document may have 100,000."""
-    return [known for known in numbers if abs(len(known) - len(name)) <= 3][:1000]
+    return list(islice((known for known in numbers if abs(len(known) - len(name)) <= 3), 1000))
 
 
 def _name(value: Json) -> str | None:

@@ -10,15 +10,19 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import yaml
 
 from cis.errors import DocumentError, Fault, MalformedDocumentError
 from cis.model.dag import Json
-from cis.model.formats import MAX_DEPTH, Path, WrittenFloat, WrittenInt, place
+from cis.model.formats import DOUBLED, MAX_BYTES, MAX_DEPTH, Path, WrittenFloat, WrittenInt, place
 
-MAX_NODES = 4_000_000
+MAX_NODES = 2_000_000
+MAX_CHARACTERS = 2 * MAX_BYTES
 _MAX_FAULTS = 20
+_MAX_LINES = 1_000_000
+_PLACES = 5  # parts of a path that are told apart, as in tasks[3].params.headers.accept
 _Loader: type = getattr(yaml, "CLoader", yaml.Loader)
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
@@ -28,6 +32,7 @@ _OCTAL = re.compile(r"0o[0-7]+")
 _HEX = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_MAX_NUMBER = 1000  # characters; what is longer is read as text
 _CORE = "tag:yaml.org,2002:"
 
 
@@ -39,6 +44,7 @@ class _Frame:
     path: Path
     anchor: str | None
     nodes: int = 1
+    characters: int = 0
     key: str | None = None
     merges: list[Json] = field(default_factory=list)
 
@@ -49,8 +55,9 @@ class _Builder:
         self.lines: dict[Path, int] = {}
         self._faults: list[Fault] = []
         self._frames: list[_Frame] = []
-        self._anchors: dict[str, tuple[Json, int]] = {}
+        self._anchors: dict[str, tuple[Json, int, int]] = {}
         self._documents = 0
+        self._aliases = 0
 
     def build(self, events: Iterable[yaml.Event]) -> Json:
         """Return the root of the one document that *events* describe."""
@@ -80,10 +87,9 @@ class _Builder:
         if event.tag and event.tag not in ("!", f"{_CORE}map", f"{_CORE}seq"):
             self._refuse(path, f"has the tag {event.tag!r}; tags are not used here", line)
         if is_mapping and self._frames and isinstance(self._frames[-1].value, dict) and self._frames[-1].key is None:
-            self._refuse(path, "a mapping cannot be a key", line)
+            self._give_up(path, "a mapping cannot be a key", line)
         if len(self._frames) > MAX_DEPTH:
-            self._refuse(path[:6], f"is nested more than {MAX_DEPTH} levels deep", line)
-            raise DocumentError(self._faults)
+            self._give_up(path, f"is nested more than {MAX_DEPTH} levels deep", line)
         self._frames.append(_Frame({} if is_mapping else [], path, event.anchor))
 
     def _close(self, line: int) -> None:
@@ -96,16 +102,17 @@ class _Builder:
                     else:
                         self._refuse(frame.path, "'<<' merges mappings only", line)
         if frame.anchor:
-            self._anchors[frame.anchor] = (frame.value, frame.nodes)
-        self._add(frame.value, frame.nodes, line)
+            self._anchors[frame.anchor] = (frame.value, frame.nodes, frame.characters)
+        self._add(frame.value, line, nodes=frame.nodes, characters=frame.characters)
 
     def _alias(self, event: yaml.AliasEvent, line: int) -> None:
         found = self._anchors.get(event.anchor or "")
         if found is None:
-            self._refuse(self._next_path(line), f"alias *{event.anchor} stands before (or inside) its anchor", line)
-            raise DocumentError(self._faults)
+            self._give_up(self._next_path(line), f"alias *{event.anchor} stands before (or inside) its anchor", line)
         self._next_path(line)
-        self._add(found[0], found[1], line)
+        self._aliases += 1
+        value, nodes, characters = found
+        self._add(value, line, nodes=nodes, characters=characters)
 
     def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
         path = self._next_path(line)
@@ -115,25 +122,33 @@ class _Builder:
             return
         value = self._value(event, path, line)
         if event.anchor:
-            self._anchors[event.anchor] = (value, 1)
-        self._add(value, 1, line)
+            self._anchors[event.anchor] = (value, 1, len(event.value))
+        self._add(value, line, nodes=1, characters=len(event.value))
 
     def _key(self, frame: _Frame, event: yaml.ScalarEvent, line: int) -> None:
         key = event.value
         if key in frame.value:
-            self._refuse((*frame.path, key), "this key stands twice in one mapping", line)
+            self._refuse((*frame.path, key), DOUBLED, line)
         frame.key = key
-        self.lines[(*frame.path, key)] = line
+        frame.characters += len(key)
+        self._remember((*frame.path, key), line)
 
-    def _add(self, value: Json, nodes: int, line: int) -> None:
+    def _remember(self, path: Path, line: int) -> None:
+        if len(path) <= _PLACES and len(self.lines) < _MAX_LINES:
+            self.lines[path] = line
+
+    def _add(self, value: Json, line: int, *, nodes: int, characters: int) -> None:
         if not self._frames:
             self.root = value
             return
         frame = self._frames[-1]
         frame.nodes += nodes
-        if frame.nodes > MAX_NODES:
-            self._refuse(frame.path[:6], f"aliases blow it up to more than {MAX_NODES:,} values", line)
-            raise DocumentError(self._faults)
+        frame.characters += characters
+        if frame.nodes > MAX_NODES or frame.characters > MAX_CHARACTERS:
+            bound = f"{MAX_NODES:,} values" if frame.nodes > MAX_NODES else f"{MAX_CHARACTERS >> 20} Mi characters"
+            self._give_up(
+                frame.path, f"{'aliases blow it up to' if self._aliases else 'holds'} more than {bound}", line
+            )
         if isinstance(frame.value, list):
             frame.value.append(value)
         elif frame.key is None:
@@ -150,10 +165,12 @@ class _Builder:
         if not self._frames:
             return ()
         frame = self._frames[-1]
+        if len(frame.path) == _PLACES:
+            return frame.path
         if isinstance(frame.value, dict):
             return frame.path if frame.key is None else (*frame.path, frame.key)
         path = (*frame.path, len(frame.value))
-        self.lines[path] = line
+        self._remember(path, line)
         return path
 
     def _value(self, event: yaml.ScalarEvent, path: Path, line: int) -> Json:
@@ -174,6 +191,10 @@ class _Builder:
             self._refuse(path, "is not a finite number", line)
         return number
 
+    def _give_up(self, path: Path, message: str, line: int) -> NoReturn:
+        self._refuse(path, message, line)
+        raise DocumentError(self._faults)
+
     def _refuse(self, path: Path, message: str, line: int) -> None:
         self._faults.append(Fault(place=place(path), message=message, line=line))
 
@@ -184,8 +205,10 @@ def resolve(text: str) -> Json:
         return None
     if text in _BOOL:
         return _BOOL[text]
+    if len(text) > _MAX_NUMBER:
+        return text
     if _INT.fullmatch(text):
-        return WrittenInt.of(text, 10) if len(text) < 4000 else text
+        return WrittenInt.of(text, 10)
     if _OCTAL.fullmatch(text):
         return WrittenInt.of(text, 8)
     if _HEX.fullmatch(text):
