@@ -6,20 +6,23 @@ references, is checked on the plain tree (``cis.model.relations``), so that a wr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cis.errors import DocumentError, Fault
 from cis.model.dag import Backoff, DagSpec, Json, OnLost, Priority, TaskSpec
 from cis.model.fields import (
+    MAX_TASKS,
     BackoffField,
     Command,
+    Directory,
     Duration,
-    EnvName,
-    EnvValue,
+    Env,
     Id,
+    Ids,
     OnLostField,
     Parallel,
     Params,
@@ -30,11 +33,11 @@ from cis.model.fields import (
     TimeLimit,
     kind_of,
 )
-from cis.model.formats import Format, Path, Tree, load_document, place
+from cis.model.formats import Format, Path, Tree, clipped, load_document, place
 from cis.model.relations import relation_faults
 from cis.model.suggest import did_you_mean
 
-MAX_TASKS = 100_000
+_M = TypeVar("_M", bound=BaseModel)
 MAX_FAULTS = 100
 
 
@@ -62,24 +65,29 @@ class TaskDocument(Tries):
         default=None, description="Accepted from other tools, where it agrees: shell with command, skill with skill."
     )
     params: Params | None = None
-    depends_on: list[Id] | None = Field(default=None, description="Tasks that must complete first.")
-    deps: list[Id] | None = Field(default=None, description="Another spelling of depends_on.")
-    env: dict[EnvName, EnvValue] | None = Field(default=None, description="Variables, over those of the DAG.")
-    cwd: Text | None = Field(default=None, min_length=1, description="Where it runs.")
+    depends_on: Ids | None = Field(default=None, description="Tasks that must complete first.")
+    deps: Ids | None = Field(default=None, description="Another spelling of depends_on.")
+    env: Env | None = Field(default=None, description="Variables, over those of the DAG.")
+    cwd: Directory | None = Field(default=None, description="Where it runs.")
 
 
-class DagDocument(_Model):
-    """A DAG: tasks, and what they depend on."""
+class _Head(_Model):
+    """A DAG without its tasks."""
 
     dag_id: Id
-    tasks: list[TaskDocument] = Field(min_length=1, max_length=MAX_TASKS)
     scope: ScopeField | None = None
     target_node: Id | None = Field(default=None, description="The node that runs it. Default: where it is handed in.")
     priority: PriorityField | None = None
     description: Text | None = None
-    env: dict[EnvName, EnvValue] | None = Field(default=None, description="Variables for every task.")
+    env: Env | None = Field(default=None, description="Variables for every task.")
     max_parallel: Parallel | None = Field(default=None, description="Tasks of one run at once.")
     defaults: Tries | None = None
+
+
+class DagDocument(_Head):
+    """A DAG: tasks, and what they depend on."""
+
+    tasks: list[TaskDocument] = Field(min_length=1, max_length=MAX_TASKS)
 
 
 def parse_dag(data: bytes, *, format: Format | None = None, source: str | None = None) -> DagSpec:  # noqa: A002
@@ -98,68 +106,111 @@ def dag_from_plain(plain: Mapping[str, Json], *, source: str | None = None) -> D
     return _dag(Tree(dict(plain)), source=source)
 
 
+class _Faults:
+    """Faults as they are found, up to a bound: a document of 16 MiB has room for millions."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Path, str], None] = {}
+
+    @property
+    def full(self) -> bool:
+        """Whether there are more than are shown."""
+        return len(self._found) > MAX_FAULTS
+
+    def extend(self, faults: Iterable[tuple[Path, str]]) -> None:
+        """Take *faults* as far as there is room."""
+        for path, message in faults:
+            if self.full:
+                return
+            self._found[path, clipped(message)] = None
+
+    def checked(self, model: type[_M], value: Json, *, at: Path = ()) -> _M | None:
+        """Return *value* as *model*, or None and its faults."""
+        try:
+            return model.model_validate(_narrowed(value, model))
+        except ValidationError as error:
+            self.extend(_field_faults(error, model, at=at))
+            return None
+
+    def listed(self, tree: Tree) -> list[Fault]:
+        """Return what was found, with lines."""
+        shown = [Fault(place=place(path), message=text, line=tree.line(path)) for path, text in self._found]
+        if self.full:
+            shown[MAX_FAULTS:] = [Fault(place="", message="and more; mend these first")]
+        return shown
+
+
 def _dag(tree: Tree, *, source: str | None) -> DagSpec:
-    faults: list[tuple[Path, str]] = []
-    document: DagDocument | None = None
-    try:
-        document = DagDocument.model_validate(tree.root)
-    except ValidationError as error:
-        faults.extend(_field_faults(error))
-    faults.extend(relation_faults(tree.root))
-    if faults or document is None:
-        raise DocumentError(_listed(faults, tree), source=source)
-    return _spec(document)
+    faults = _Faults()
+    root = tree.root
+    head = faults.checked(_Head, {name: value for name, value in root.items() if name != "tasks"})
+    listed = root.get("tasks")
+    faults.extend((("tasks",), message) for message in _list_faults(root))
+    tasks: list[TaskDocument] = []
+    for number, task in enumerate(listed if isinstance(listed, list) else ()):
+        checked = faults.checked(TaskDocument, task, at=("tasks", number))
+        if checked is not None:
+            tasks.append(checked)
+        if faults.full:
+            break
+    faults.extend(relation_faults(root))
+    found = faults.listed(tree)
+    if found or head is None:
+        raise DocumentError(found, source=source)
+    return _spec(head, tasks)
 
 
-def _listed(faults: list[tuple[Path, str]], tree: Tree) -> list[Fault]:
-    unique = list(dict.fromkeys(faults))
-    listed = [Fault(place=place(path), message=message, line=tree.line(path)) for path, message in unique[:MAX_FAULTS]]
-    if len(unique) > MAX_FAULTS:
-        listed.append(Fault(place="", message=f"and {len(unique) - MAX_FAULTS} more faults"))
-    return listed
+def _list_faults(root: Mapping[str, Json]) -> Iterator[str]:
+    tasks = root.get("tasks")
+    if "tasks" not in root:
+        yield "is missing"
+    elif not isinstance(tasks, list):
+        yield f"must be a list, not {kind_of(tasks)}"
+    elif not tasks:
+        yield "is empty; a DAG has at least one task"
+    elif len(tasks) > MAX_TASKS:
+        yield f"holds {len(tasks):,} tasks; {MAX_TASKS:,} at most"
 
 
-def _field_faults(error: ValidationError) -> Iterator[tuple[Path, str]]:
+def _narrowed(value: Json, model: type[BaseModel]) -> Json:
+    """Return *value* without most of its unknown fields, if they are very many: each costs a fault."""
+    if not isinstance(value, dict) or len(value) <= len(model.model_fields) + MAX_FAULTS:
+        return value
+    unknown = islice((name for name in value if name not in model.model_fields), MAX_FAULTS + 1)
+    return {name: value[name] for name in (*(name for name in model.model_fields if name in value), *unknown)}
+
+
+def _field_faults(error: ValidationError, model: type[BaseModel], *, at: Path) -> Iterator[tuple[Path, str]]:
     for found in error.errors(include_url=False):
         path = tuple(part for part in found["loc"] if part != "[key]")
-        yield path, _message(found["type"], found, path)
+        yield (*at, *path), _message(found["type"], found, path, model)
 
 
-def _message(kind: str, found: Mapping[str, Any], path: Path) -> str:
+def _message(kind: str, found: Mapping[str, Any], path: Path, model: type[BaseModel]) -> str:
     value = found["input"]
-    context = found.get("ctx", {})
     if kind == "extra_forbidden":
-        known = _known_fields(path)
-        return f"is no field{did_you_mean(str(path[-1]), known) or f'; known: {chr(44).join(sorted(known))}'}"
+        if path[0] == "defaults":
+            model = Tries
+        elif model is _Head:
+            model = DagDocument
+        known = sorted(model.model_fields)
+        return f"is no field{did_you_mean(str(path[-1]), known) or '; known: ' + ', '.join(known)}"
     if kind == "missing":
         return "is missing"
     if kind in ("model_type", "dict_type"):
         return f"must be a mapping, not {kind_of(value)}"
     if kind == "list_type":
         return f"must be a list, not {kind_of(value)}"
-    if kind == "too_short":
-        return "is empty; a DAG has at least one task"
-    if kind == "too_long":
-        return f"holds {context['actual_length'] or 'more'} tasks; {MAX_TASKS:,} at most"
     if kind == "value_error":
-        return str(context["error"])
+        return str(found["ctx"]["error"])
     return str(found["msg"])[:1].lower() + str(found["msg"])[1:]
 
 
-def _known_fields(path: Path) -> list[str]:
-    model: type[BaseModel] = DagDocument
-    if path[0] == "tasks" and len(path) > 1:
-        model = TaskDocument
-    elif path[0] == "defaults" and len(path) > 1:
-        model = Tries
-    return list(model.model_fields)
-
-
-def _spec(document: DagDocument) -> DagSpec:
+def _spec(document: _Head, tasks: Sequence[TaskDocument]) -> DagSpec:
     tries = document.defaults or Tries()
     return DagSpec(
         dag_id=document.dag_id,
-        tasks=tuple(_task(task, tries) for task in document.tasks),
+        tasks=tuple(_task(task, tries) for task in tasks),
         scope=document.scope,
         target_node=document.target_node,
         priority=Priority.NORMAL if document.priority is None else document.priority,

@@ -18,16 +18,18 @@ def parse_duration(value: float | str) -> float:
         ValueError: another form, negative, or not finite; the message says which forms there are.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{value!r} is no duration; {FORMS}")
+        raise ValueError(f"{value!r:.60} is no duration; {FORMS}")
     if isinstance(value, str):
         match = _TEXT.fullmatch(value)
         if match is None:
-            raise ValueError(f"{value!r} is no duration; {FORMS}")
+            raise ValueError(f"{value!r:.60} is no duration; {FORMS}")
         seconds = float(match[1]) * _UNITS[match[2] or "s"]
+    elif isinstance(value, int) and value.bit_length() > 64:
+        seconds = math.inf  # float() would overflow
     else:
         seconds = float(value)
     if not math.isfinite(seconds) or not 0 <= seconds <= MAX_DURATION_S:
-        raise ValueError(f"{value!r} is out of bounds: from 0 to ten years")
+        raise ValueError(f"{value!r:.60} is out of bounds: from 0 to ten years")
     return seconds
 
 

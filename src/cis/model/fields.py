@@ -6,15 +6,18 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
 
 from cis.model.dag import Backoff, Json, OnLost, Priority
 from cis.model.durations import FORMS, parse_duration
+from cis.model.formats import is_text
 from cis.model.ids import ID_PATTERN, MAX_ID_LENGTH, id_fault
 from cis.model.scope import Scope, ScopeType, parse_scope
 from cis.model.suggest import did_you_mean
 
+MAX_TASKS = 100_000
 MAX_RETRIES = 1000
+MAX_VARIABLES = 10_000
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _PRIORITY_ALIASES = {"medium": Priority.NORMAL, "urgent": Priority.CRITICAL}
 _ID_KEYS = {"project_id": ScopeType.PROJECT, "user_id": ScopeType.USER, "dag_type": ScopeType.TYPE}
@@ -39,7 +42,7 @@ def _text(value: Any) -> str:
         raise ValueError(f"must be a string, not {kind_of(value)}")
     if "\0" in value:
         raise ValueError("holds a NUL character, which no process can be given")
-    if any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+    if not value.isascii() and not is_text(value):
         raise ValueError("holds half of a surrogate pair, which is no text")
     return value
 
@@ -52,6 +55,25 @@ def _id(value: Any) -> str:
     if fault:
         raise ValueError(fault)
     return text
+
+
+def _ids(value: Any) -> Any:
+    if isinstance(value, list) and len(value) > MAX_TASKS:
+        raise ValueError(f"names {len(value):,} tasks; {MAX_TASKS:,} at most")
+    return value
+
+
+def _directory(value: Any) -> str:
+    text = _text(value)
+    if not text.strip():
+        raise ValueError("is empty; leave it out for the directory of the document")
+    return text
+
+
+def _variables(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > MAX_VARIABLES:
+        raise ValueError(f"holds {len(value):,} variables; {MAX_VARIABLES:,} at most")
+    return value
 
 
 def _duration(value: Any) -> float:
@@ -67,7 +89,8 @@ def _time_limit(value: Any) -> float:
 
 def _count(value: Any, *, lowest: int, highest: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        shown = value if isinstance(value, int | float) and not isinstance(value, bool) else kind_of(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+        shown = value if is_number else kind_of(value)
         raise ValueError(f"must be a whole number from {lowest} to {highest}, not {shown}")
     return int(value)
 
@@ -101,7 +124,7 @@ def _argument(number: int, item: Any) -> str:
 def _env_name(value: Any) -> str:
     name = _text(value)
     if not _ENV_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a variable; use letters, digits and '_'")
+        raise ValueError(f"{name!r:.60} is no name of a variable; use letters, digits and '_'")
     if name.startswith("CIS_"):
         raise ValueError("names that begin with CIS_ are set by CIS itself; choose another")
     return name
@@ -123,7 +146,7 @@ def _priority(value: Any) -> Priority:
         return _PRIORITY_ALIASES[name]
     if name.upper() not in Priority.__members__:
         known = [str(one) for one in Priority]
-        raise ValueError(f"{value!r} is none of {', '.join(known)}{did_you_mean(name, known)}")
+        raise ValueError(f"{value!r:.60} is none of {', '.join(known)}{did_you_mean(name, known)}")
     return Priority[name.upper()]
 
 
@@ -131,7 +154,7 @@ def _choice(value: Any, kind: type[Backoff | OnLost]) -> Any:
     text = _text(value)
     known = [str(one) for one in kind]
     if text not in known:
-        raise ValueError(f"{text!r} is none of {', '.join(known)}{did_you_mean(text, known)}")
+        raise ValueError(f"{text!r:.60} is none of {', '.join(known)}{did_you_mean(text, known)}")
     return kind(text)
 
 
@@ -140,12 +163,14 @@ def _scope(value: Any) -> Scope:
         return parse_scope(_text(value))
     unknown = [key for key in value if key not in ("type", "id", *_ID_KEYS)]
     if unknown:
-        raise ValueError(f"has the unknown field {unknown[0]!r}{did_you_mean(unknown[0], ('type', 'id', *_ID_KEYS))}")
+        raise ValueError(
+            f"has the unknown field {unknown[0]!r:.60}{did_you_mean(unknown[0], ('type', 'id', *_ID_KEYS))}"
+        )
     if "type" not in value:
         raise ValueError("lacks type: global, project, user or type")
     name = _text(value["type"]).lower()
     if name not in set(ScopeType):
-        raise ValueError(f"type {value['type']!r} is none of global, project, user, type")
+        raise ValueError(f"type {value['type']!r:.60} is none of global, project, user, type")
     kind = ScopeType(name)
     owners = set()
     for key in ("id", *_ID_KEYS):
@@ -162,13 +187,13 @@ def _scope(value: Any) -> Scope:
 def _params(value: Any) -> dict[str, Json]:
     if not isinstance(value, dict):
         raise ValueError(f"must be a mapping, not {kind_of(value)}")
-    return {str(key): _plain(item) for key, item in value.items()}
+    return {_text(key): _plain(item) for key, item in value.items()}
 
 
 def _plain(value: Json) -> Json:
     """Return a value of ordinary JSON types, without what reading remembered of its spelling."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {_text(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, str):
@@ -177,7 +202,7 @@ def _plain(value: Json) -> Json:
         return value
     if isinstance(value, int):
         if abs(value) >= 2**63:
-            raise ValueError(f"{value:.3g} is beyond 64 bits; write it as a string")
+            raise ValueError("holds a whole number beyond 64 bits; write it as a string")
         return int(value)
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
@@ -216,6 +241,9 @@ Retries = Annotated[
 Parallel = Annotated[int, PlainValidator(_parallel), WithJsonSchema({"type": "integer", "minimum": 1})]
 EnvName = Annotated[str, PlainValidator(_env_name), WithJsonSchema({"type": "string"})]
 EnvValue = Annotated[str, PlainValidator(_env_value), WithJsonSchema({"type": ["string", "number", "boolean"]})]
+Env = Annotated[dict[EnvName, EnvValue], BeforeValidator(_variables)]
+Ids = Annotated[list[Id], BeforeValidator(_ids)]
+Directory = Annotated[str, PlainValidator(_directory), WithJsonSchema({"type": "string", "pattern": r"\S"})]
 PriorityField = Annotated[
     Priority,
     PlainValidator(_priority),

@@ -91,7 +91,7 @@ def place(path: Path) -> str:
     return text
 
 
-def clipped(text: str, *, limit: int = 400) -> str:
+def clipped(text: str, *, limit: int = 4000) -> str:
     """Return *text* fit for one line of a message: bounded, and without what would steer a terminal."""
     if len(text) > limit:
         text = f"{text[: limit - 30]} … {text[-20:]}"

@@ -40,7 +40,7 @@ class Scope:
     def __post_init__(self) -> None:
         if self.type is ScopeType.GLOBAL:
             if self.id:
-                raise ValueError(f"scope global has no id, not {self.id!r}")
+                raise ValueError(f"scope global has no id, not {self.id!r:.140}")
             return
         fault = id_fault(self.id)
         if fault:
@@ -72,7 +72,7 @@ def parse_scope(text: str) -> Scope:
     try:
         scope_type = ScopeType(kind)
     except ValueError:
-        raise ValueError(f"{text!r} is no scope; write global, project:<id>, user:<id> or type:<id>") from None
+        raise ValueError(f"{text!r:.140} is no scope; write global, project:<id>, user:<id> or type:<id>") from None
     if colon and not owner:
         raise ValueError(f"{text!r} lacks the id after the colon")
     return Scope(scope_type, owner)
