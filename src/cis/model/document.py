@@ -58,13 +58,13 @@ class Tries(_Model):
 class TaskDocument(Tries):
     """One task: exactly one of command and skill."""
 
-    id: Id
+    id: Id = Field(description="Its name in the DAG: letters, digits, '.', '_' and '-'.", examples=["compile"])
     command: Command | None = None
     skill: Id | None = Field(default=None, description="A skill by name, instead of a command.")
     type: Literal["shell", "skill"] | None = Field(
         default=None, description="Accepted from other tools, where it agrees: shell with command, skill with skill."
     )
-    params: Params | None = None
+    params: Params | None = Field(default=None, description="What the skill is given.")
     depends_on: Ids | None = Field(default=None, description="Tasks that must complete first.")
     deps: Ids | None = Field(default=None, description="Another spelling of depends_on.")
     env: Env | None = Field(default=None, description="Variables, over those of the DAG.")
@@ -74,20 +74,20 @@ class TaskDocument(Tries):
 class _Head(_Model):
     """A DAG without its tasks."""
 
-    dag_id: Id
+    dag_id: Id = Field(description="Its name; the beginning may name a scope.", examples=["proj-a-nightly"])
     scope: ScopeField | None = None
     target_node: Id | None = Field(default=None, description="The node that runs it. Default: where it is handed in.")
-    priority: PriorityField | None = None
-    description: Text | None = None
+    priority: PriorityField | None = Field(default=None, description="Who goes first. Default: normal.")
+    description: Text | None = Field(default=None, description="For people.")
     env: Env | None = Field(default=None, description="Variables for every task.")
     max_parallel: Parallel | None = Field(default=None, description="Tasks of one run at once.")
-    defaults: Tries | None = None
+    defaults: Tries | None = Field(default=None, description="For every task that does not say otherwise.")
 
 
 class DagDocument(_Head):
     """A DAG: tasks, and what they depend on."""
 
-    tasks: list[TaskDocument] = Field(min_length=1, max_length=MAX_TASKS)
+    tasks: list[TaskDocument] = Field(min_length=1, max_length=MAX_TASKS, description="In any order.")
 
 
 def parse_dag(data: bytes, *, format: Format | None = None, source: str | None = None) -> DagSpec:  # noqa: A002

@@ -100,7 +100,7 @@ def _retries(value: Any) -> int:
 
 
 def _parallel(value: Any) -> int:
-    return _count(value, lowest=1, highest=100_000)
+    return _count(value, lowest=1, highest=MAX_TASKS)
 
 
 def _command(value: Any) -> str | tuple[str, ...]:
@@ -209,13 +209,25 @@ def _plain(value: Json) -> Json:
     raise ValueError(f"{value!r} is no JSON value")
 
 
-_ID_SCHEMA = {"type": "string", "pattern": ID_PATTERN, "maxLength": MAX_ID_LENGTH}
+_ID_SCHEMA = {
+    "type": "string",
+    "pattern": ID_PATTERN,
+    "maxLength": MAX_ID_LENGTH,
+    "not": {"pattern": r"\.\."},
+}
 _DURATION_SCHEMA = {
     "description": f"A duration: {FORMS}.",
-    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^\s*[0-9.]+\s*(ms|s|m|h|d)?\s*$"}],
+    "anyOf": [
+        {"type": "number", "minimum": 0},
+        {"type": "string", "pattern": r"^\s*([0-9]+(\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d)?\s*$"},
+    ],
     "examples": ["500ms", "10s", "5m", "2h", "1d", 90],
 }
-_ANY_CASE = r"^(?i:low|normal|medium|high|critical|urgent)$"
+# ECMA 262, whose patterns a JSON Schema has, knows no flag within a pattern.
+_ANY_CASE = "|".join(
+    "".join(f"[{letter.upper()}{letter}]" for letter in name)
+    for name in (*(str(one) for one in Priority), *_PRIORITY_ALIASES)
+)
 _SCOPE_SCHEMA: dict[str, Any] = {
     "description": "Whom the DAG belongs to; without it the scope is inferred.",
     "anyOf": [
@@ -238,16 +250,30 @@ TimeLimit = Annotated[float, PlainValidator(_time_limit), WithJsonSchema(_DURATI
 Retries = Annotated[
     int, PlainValidator(_retries), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_RETRIES})
 ]
-Parallel = Annotated[int, PlainValidator(_parallel), WithJsonSchema({"type": "integer", "minimum": 1})]
-EnvName = Annotated[str, PlainValidator(_env_name), WithJsonSchema({"type": "string"})]
-EnvValue = Annotated[str, PlainValidator(_env_value), WithJsonSchema({"type": ["string", "number", "boolean"]})]
-Env = Annotated[dict[EnvName, EnvValue], BeforeValidator(_variables)]
+Parallel = Annotated[
+    int, PlainValidator(_parallel), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_TASKS})
+]
+EnvName = Annotated[str, PlainValidator(_env_name)]
+EnvValue = Annotated[str, PlainValidator(_env_value)]
+Env = Annotated[
+    dict[EnvName, EnvValue],
+    BeforeValidator(_variables),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"pattern": rf"^(?!CIS_){_ENV_NAME.pattern}$"},
+            "additionalProperties": {"type": ["string", "number", "boolean"]},
+            "maxProperties": MAX_VARIABLES,
+            "examples": [{"LANG": "C.UTF-8", "PROJECT_ID": "proj-a"}],
+        }
+    ),
+]
 Ids = Annotated[list[Id], BeforeValidator(_ids)]
 Directory = Annotated[str, PlainValidator(_directory), WithJsonSchema({"type": "string", "pattern": r"\S"})]
 PriorityField = Annotated[
     Priority,
     PlainValidator(_priority),
-    WithJsonSchema({"type": "string", "pattern": _ANY_CASE, "examples": [str(one) for one in Priority]}),
+    WithJsonSchema({"type": "string", "pattern": f"^({_ANY_CASE})$", "examples": [str(one) for one in Priority]}),
 ]
 BackoffField = Annotated[
     Backoff,
@@ -266,8 +292,9 @@ Command = Annotated[
             "description": "A line for /bin/sh -c, or a list: a program and its arguments, run without a shell.",
             "anyOf": [
                 {"type": "string", "pattern": r"\S"},
-                {"type": "array", "items": {"type": ["string", "integer"]}, "minItems": 1},
+                {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 1},
             ],
+            "examples": ["make all", ["git", "fetch", "--all"]],
         }
     ),
 ]

@@ -6,16 +6,38 @@ from typing import Any
 
 from cis.model.document import DagDocument
 
+_EXAMPLE = {
+    "dag_id": "proj-a-nightly",
+    "tasks": [
+        {"id": "compile", "command": "make all", "timeout": "10m"},
+        {"id": "report", "skill": "http", "params": {"url": "http://127.0.0.1:8000/done"}, "depends_on": ["compile"]},
+    ],
+}
+
 
 def dag_schema() -> dict[str, Any]:
-    """Return the schema; it knows each field by itself, not what holds between tasks."""
+    """Return the schema; it knows the fields of a task and of a DAG, not what holds between tasks."""
     schema = _without_null(DagDocument.model_json_schema())
-    task = schema["$defs"]["TaskDocument"]
-    task["oneOf"] = [{"required": ["command"]}, {"required": ["skill"]}]
+    schema["$defs"]["TaskDocument"] |= {
+        "oneOf": [
+            {
+                "title": "a command",
+                "required": ["command"],
+                "properties": {"type": {"const": "shell"}, "skill": False, "params": False},
+            },
+            {
+                "title": "a skill",
+                "required": ["skill"],
+                "properties": {"type": {"const": "skill"}, "command": False},
+            },
+        ],
+        "not": {"required": ["depends_on", "deps"]},
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "CIS-DAG document",
+        "examples": [_EXAMPLE],
     }
 
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from cis.errors import DocumentError, Fault
 from cis.model.dag import DagSpec, Json
-from cis.model.document import dag_from_plain
+from cis.model.document import MAX_FAULTS, dag_from_plain
+from cis.model.durations import MAX_DURATION_S
 from cis.model.ids import MAX_ID_LENGTH, id_fault
 
 VERSIONS = ("1.5", "1.6")
@@ -34,13 +35,13 @@ def dag_from_wfformat(plain: Mapping[str, Json], *, scale: float = 1.0, commands
         raise DocumentError([Fault(place="schemaVersion", message=message)])
     recorded = _tasks(plain, "specification")
     measured = {str(task.get("id")): task for task in _tasks(plain, "execution", required=False)}
-    names = _names([_id(task, number) for number, task in enumerate(recorded)])
+    names = _names(_ids(recorded))
     parents: dict[str, dict[str, None]] = {name: {} for name in names}
     for number, (parent, child) in _edges(recorded):
         if parent not in names or child not in names:
             missing = child if parent in names else parent
             place = f"workflow.specification.tasks[{number}]"
-            raise DocumentError([Fault(place=place, message=f"names the task {missing!r}, which does not exist")])
+            raise DocumentError([Fault(place=place, message=f"names the task {missing!r:.140}, which does not exist")])
         parents[child][parent] = None
     tasks: list[Json] = []
     for old, name in names.items():
@@ -63,32 +64,47 @@ def _tasks(plain: Mapping[str, Json], part: str, *, required: bool = True) -> Se
     return ()
 
 
-def _id(task: Mapping[str, Json], number: int) -> str:
-    if not isinstance(task.get("id"), str):
-        raise DocumentError([Fault(place=f"workflow.specification.tasks[{number}].id", message="is missing")])
-    return str(task["id"])
+def _ids(tasks: Sequence[Mapping[str, Json]]) -> list[str]:
+    numbers: dict[str, int] = {}
+    faults: list[Fault] = []
+    for number, task in enumerate(tasks):
+        place = f"workflow.specification.tasks[{number}].id"
+        task_id = task.get("id")
+        if not isinstance(task_id, str) or not task_id:
+            faults.append(Fault(place=place, message="is missing" if task_id is None else "must be a string with text"))
+        elif task_id in numbers:
+            faults.append(Fault(place=place, message=f"{task_id!r:.140} is the id of task {numbers[task_id]} already"))
+        else:
+            numbers[task_id] = number
+    if faults:
+        raise DocumentError(faults[:MAX_FAULTS])
+    return list(numbers)
 
 
 def _edges(tasks: Sequence[Mapping[str, Json]]) -> Iterator[tuple[int, tuple[str, str]]]:
     for number, task in enumerate(tasks):
-        for parent in task.get("parents") or ():
-            yield number, (str(parent), str(task["id"]))
-        for child in task.get("children") or ():
-            yield number, (str(task["id"]), str(child))
+        for key in ("parents", "children"):
+            others = task.get(key) or []
+            if not isinstance(others, list):
+                place = f"workflow.specification.tasks[{number}].{key}"
+                raise DocumentError([Fault(place=place, message="must be a list of ids")])
+            for other in map(str, others):
+                yield number, (other, task["id"]) if key == "parents" else (task["id"], other)
 
 
 def _names(ids: Sequence[str]) -> dict[str, str]:
     """Return our id for each of theirs: their own where it is one, else a cleaned one that nobody has."""
     names = {old: old for old in ids if id_fault(old) is None}
     taken = set(names.values())
+    last: dict[str, int] = {}
     for old in ids:
         if old in names:
             continue
-        cleaned, number = _cleaned(old) or "task", 1
-        name = cleaned
+        cleaned = _cleaned(old) or "task"
+        name, stem = cleaned, cleaned[: MAX_ID_LENGTH - 8]
         while name in taken:
-            number += 1
-            name = f"{cleaned[: MAX_ID_LENGTH - 8]}-{number}"
+            last[stem] = last.get(stem, 1) + 1
+            name = f"{stem}-{last[stem]}"
         taken.add(name)
         names[old] = name
     return {old: names[old] for old in ids}
@@ -100,15 +116,19 @@ def _cleaned(text: str) -> str:
 
 def _sleep(record: Mapping[str, Json], *, scale: float) -> list[str]:
     seconds = record.get("runtimeInSeconds", record.get("runtime", 0.0))
-    if not isinstance(seconds, int | float) or seconds < 0:
-        raise DocumentError([Fault(place=f"workflow.execution task {record.get('id')!r}", message="has no run time")])
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not 0 <= seconds <= MAX_DURATION_S:
+        place = f"workflow.execution task {record.get('id')!r:.140}"
+        raise DocumentError([Fault(place=place, message="has a run time that is none: seconds, 0 or more")])
     return ["sleep", f"{seconds * scale:.6f}"]
 
 
 def _recorded_command(record: Mapping[str, Json]) -> str:
     command = record.get("command")
     if not isinstance(command, dict) or not command.get("program"):
-        raise DocumentError([Fault(place=f"workflow.execution task {record.get('id')!r}", message="has no command")])
+        raise DocumentError(
+            [Fault(place=f"workflow.execution task {record.get('id')!r:.140}", message="has no command")]
+        )
     arguments = [str(argument) for argument in command.get("arguments") or ()]
     # Recorders keep redirections and already quoted groups as arguments: they are joined as they stand.
     return " ".join([str(command["program"]), *arguments])
