@@ -10,9 +10,9 @@ from functools import cached_property
 
 from cis.engine.ports import SkillBook
 from cis.engine.site import Site
-from cis.node.clock import new_id, now_us
 from cis.node.home import Home, find_home
 from cis.node.settings import Settings, load_settings
+from cis.node.site import make_site
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 
 
@@ -45,13 +45,7 @@ class Context:
     @cached_property
     def site(self) -> Site:
         """Where submissions of this command happen: this node."""
-        return Site(
-            node_id=self.settings.node_id,
-            skills=self.skills,
-            clock_us=now_us,
-            new_id=new_id,
-            max_queued=self.settings.max_queued,
-        )
+        return make_site(self.settings, skills=self.skills)
 
     @contextmanager
     def store(self) -> Iterator[SqliteStore]:

@@ -8,14 +8,13 @@ import os
 import threading
 
 from cis.engine.logfiles import LogFiles
-from cis.engine.site import Site
 from cis.errors import StoreError
-from cis.node.clock import new_id, now_us
 from cis.node.home import Home
 from cis.node.hub import EventHub
 from cis.node.presence import announcement_path, node_lock_path
 from cis.node.readers import Readers
 from cis.node.settings import Settings
+from cis.node.site import make_site
 from cis.node.workers import make_supervisor
 from cis.node.writer import Writer
 from cis.skills.registry import InstalledSkills
@@ -38,13 +37,7 @@ class Node:
         self.skills = InstalledSkills()
         self.skills.infos()  # find them now: what is installed later is for the next start
         self.logfiles = LogFiles(home.logs)
-        self.site = Site(
-            node_id=settings.node_id,
-            skills=self.skills,
-            clock_us=now_us,
-            new_id=new_id,
-            max_queued=settings.max_queued,
-        )
+        self.site = make_site(settings, skills=self.skills)
         self.writer = Writer(self.open_store)
         self.readers = Readers(self.open_store)
         self.hub = EventHub(self.open_store)

@@ -12,16 +12,17 @@ from cis.engine.attempts import AttemptMaker, base_environment
 from cis.engine.logfiles import LogFiles
 from cis.engine.loop import WorkerLoop
 from cis.engine.parts import LoopLimits, LoopParts
-from cis.engine.site import Incarnation, Site
+from cis.engine.site import Incarnation
 from cis.errors import UsageError
 from cis.executors.local import LocalExecutor
 from cis.executors.orphans import kill_orphan
 from cis.executors.platform import ParentWatch, process_started
 from cis.model.dag import DagSpec, Json
 from cis.model.scope import Scope
-from cis.node.clock import new_id, now, now_us
+from cis.node.clock import now, now_us
 from cis.node.home import Home
 from cis.node.settings import Settings
+from cis.node.site import make_site
 from cis.skills.registry import InstalledSkills
 from cis.store.records import WorkerRecord, WorkerState
 from cis.store.sqlite.store import SqliteStore, open_sqlite
@@ -83,13 +84,7 @@ def run_worker(
                 worker_id=worker_id,
                 workdir=workdir,
             ),
-            site=Site(
-                node_id=settings.node_id,
-                skills=skills,
-                clock_us=now_us,
-                new_id=new_id,
-                max_queued=settings.max_queued,
-            ),
+            site=make_site(settings, skills=skills),
             bell=bell,
             ring=wake,
             tell=partial(reporter.say, Reporter.STORED),
