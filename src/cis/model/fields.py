@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
 
 from cis.model.dag import Backoff, Json, OnLost, Priority
-from cis.model.durations import FORMS, parse_duration
+from cis.model.durations import FORMS, MAX_DURATION_S, parse_duration
 from cis.model.formats import is_text
 from cis.model.ids import ID_PATTERN, MAX_ID_LENGTH, id_fault
 from cis.model.scope import Scope, ScopeType, parse_scope
@@ -218,7 +218,7 @@ _ID_SCHEMA = {
 _DURATION_SCHEMA = {
     "description": f"A duration: {FORMS}.",
     "anyOf": [
-        {"type": "number", "minimum": 0},
+        {"type": "number", "minimum": 0, "maximum": MAX_DURATION_S},
         {"type": "string", "pattern": r"^\s*([0-9]+(\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d)?\s*$"},
     ],
     "examples": ["500ms", "10s", "5m", "2h", "1d", 90],
@@ -228,17 +228,27 @@ _ANY_CASE = "|".join(
     "".join(f"[{letter.upper()}{letter}]" for letter in name)
     for name in (*(str(one) for one in Priority), *_PRIORITY_ALIASES)
 )
+
+
+def _scope_object(kind: ScopeType, key: str | None) -> dict[str, Any]:
+    known: dict[str, Any] = {"type": {"const": str(kind)}, "id": _ID_SCHEMA if key else {"type": "null"}}
+    schema = {"type": "object", "required": ["type"], "additionalProperties": False}
+    if key is None:
+        return schema | {"properties": known}
+    owner = [{"required": ["id"]}, {"required": [key]}]
+    return schema | {"properties": known | {key: _ID_SCHEMA}, "anyOf": owner}
+
+
 _SCOPE_SCHEMA: dict[str, Any] = {
     "description": "Whom the DAG belongs to; without it the scope is inferred.",
     "anyOf": [
-        {"type": "string", "pattern": r"^(global|(project|user|type):[A-Za-z0-9][A-Za-z0-9._-]{0,127})$"},
         {
-            "type": "object",
-            "properties": {"type": {"enum": [str(kind) for kind in ScopeType]}}
-            | {key: {"anyOf": [_ID_SCHEMA, {"type": "null"}]} for key in ("id", *_ID_KEYS)},
-            "required": ["type"],
-            "additionalProperties": False,
+            "type": "string",
+            "pattern": r"^(global|(project|user|type):[A-Za-z0-9][A-Za-z0-9._-]{0,127})$",
+            "not": {"pattern": r"\.\."},
         },
+        _scope_object(ScopeType.GLOBAL, None),
+        *(_scope_object(kind, key) for key, kind in _ID_KEYS.items()),
     ],
     "examples": ["project:proj-a", {"type": "user", "user_id": "user-123"}],
 }

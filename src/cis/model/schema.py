@@ -49,7 +49,7 @@ def _without_null(node: Any) -> Any:
         return node
     node = {key: _without_null(item) for key, item in node.items() if not (key == "default" and item is None)}
     options = node.get("anyOf")
-    if options and {"type": "null"} in options and "id" not in node.get("properties", {}):
+    if options and {"type": "null"} in options:
         rest = [option for option in options if option != {"type": "null"}]
         if len(rest) == 1:
             return rest[0] | {key: value for key, value in node.items() if key not in ("anyOf", "title")}
