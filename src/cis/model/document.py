@@ -33,9 +33,10 @@ from cis.model.fields import (
     TimeLimit,
     kind_of,
 )
-from cis.model.formats import Format, Path, Tree, clipped, load_document, place
+from cis.model.formats import Format, load_document
 from cis.model.relations import relation_faults
 from cis.model.suggest import did_you_mean
+from cis.model.tree import Path, Tree, clipped, place
 
 _M = TypeVar("_M", bound=BaseModel)
 MAX_FAULTS = 100

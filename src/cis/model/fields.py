@@ -10,10 +10,10 @@ from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
 
 from cis.model.dag import Backoff, Json, OnLost, Priority
 from cis.model.durations import FORMS, MAX_DURATION_S, parse_duration
-from cis.model.formats import is_text
 from cis.model.ids import ID_PATTERN, MAX_ID_LENGTH, id_fault
 from cis.model.scope import Scope, ScopeType, parse_scope
 from cis.model.suggest import did_you_mean
+from cis.model.tree import is_text
 
 MAX_TASKS = 100_000
 MAX_RETRIES = 1000

@@ -8,25 +8,16 @@ schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema), so ``yes``, `
 from __future__ import annotations
 
 import json
-import math
 import re
-import tomllib
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
-from itertools import islice
 from typing import NoReturn
 
 from cis.errors import DocumentError, DocumentTooLargeError, Fault, MalformedDocumentError
 from cis.model.dag import Json
-
-MAX_BYTES = 16 << 20
-MAX_DEPTH = 100
-_MAX_FAULTS = 20
-_MAX_BITS = 14_000  # about 4,200 digits: more are a mistake, and slow to print
-
-Path = tuple[str | int, ...]
+from cis.model.json_toml import load_json, load_toml
+from cis.model.tree import MAX_BYTES, TOO_DEEP, Read, Tree, clipped
 
 
 class Format(StrEnum):
@@ -38,66 +29,6 @@ class Format(StrEnum):
 
 
 SUFFIXES = {".yaml": Format.YAML, ".yml": Format.YAML, ".json": Format.JSON, ".toml": Format.TOML}
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """A document's root mapping, and the lines of its parts where the notation gives them."""
-
-    root: dict[str, Json]
-    lines: Mapping[Path, int] = field(default_factory=dict)
-
-    def line(self, path: Path) -> int | None:
-        """Return the line of a part, or of the nearest part around it that has one."""
-        while path and path not in self.lines:
-            path = path[:-1]
-        return self.lines.get(path)
-
-
-class WrittenFloat(float):
-    """A number that remembers its text, since ``1.10`` in an environment means ``1.10``."""
-
-    text: str
-
-    def __new__(cls, text: str) -> WrittenFloat:
-        """Return the number that *text* spells."""
-        number = super().__new__(cls, text)
-        number.text = text
-        return number
-
-
-class WrittenInt(int):
-    """A whole number that remembers its text, as ``007``."""
-
-    text: str
-
-    @classmethod
-    def of(cls, text: str, base: int) -> WrittenInt:
-        """Return the number that *text* spells to *base*."""
-        number = cls(int(text, base))
-        number.text = text
-        return number
-
-
-def place(path: Path) -> str:
-    """Return a path as people write it: ``tasks[3].depends_on[0]``."""
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            name = clipped(part, limit=64)
-            text += f".{name}" if text else name
-    return text
-
-
-def clipped(text: str, *, limit: int = 4000) -> str:
-    """Return *text* fit for one line of a message: bounded, and without what would steer a terminal."""
-    if len(text) > limit:
-        text = f"{text[: limit - 30]} … {text[-20:]}"
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def load_document(data: bytes, *, format: Format | None = None, source: str | None = None) -> Tree:  # noqa: A002
@@ -114,7 +45,7 @@ def load_document(data: bytes, *, format: Format | None = None, source: str | No
     try:
         root, lines = _load(text, format or _detect(text), fallback=format is None)
     except RecursionError:
-        raise DocumentError([Fault(place="", message=_TOO_DEEP)], source=source) from None
+        raise DocumentError([Fault(place="", message=TOO_DEEP)], source=source) from None
     except DocumentError as error:
         raise type(error)([_clipped(fault) for fault in error.faults], source=source) from error
     if root is None:
@@ -127,16 +58,9 @@ def load_document(data: bytes, *, format: Format | None = None, source: str | No
     return Tree(root, lines)
 
 
-DOUBLED = "this key stands twice in one mapping"
-_TOO_LONG_NUMBER = "holds a number of more than 4,000 digits; write it as a string"
 _JSON_START = re.compile(r"\s*(\{\s*[\"}]|\[)")
 _TOML_LINE = re.compile(r"[A-Za-z0-9_.-]+\s*=|\[\[?\s*[A-Za-z0-9_.-]+\s*\]\]?\s*(#.*)?$")
-# The standard library's reader takes quadratic time for a key of many parts.
-_PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*"""
-_LONG_KEY = re.compile(rf"(?:^|[{{,\[])[ \t]*((?:{_PART}\.[ \t]*){{16,}}){_PART}[=\]]", re.MULTILINE)
-_Read = tuple[Json, Mapping[Path, int]]
 _EMPTY = "is empty; a DAG needs dag_id and tasks"
-_TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 
 
 def _decoded(data: bytes, source: str | None) -> str:
@@ -173,12 +97,12 @@ def _first_line(text: str) -> str:
     return ""
 
 
-def _load(text: str, notation: Format, *, fallback: bool) -> _Read:
+def _load(text: str, notation: Format, *, fallback: bool) -> Read:
     if notation is Format.TOML:
-        return _load_toml(text)
+        return load_toml(text)
     if notation is Format.JSON:
         try:
-            return _load_json(text)
+            return load_json(text)
         except MalformedDocumentError:
             if fallback and not _JSON_START.match(text):  # YAML has such a notation as well
                 return _load_yaml(text)
@@ -187,9 +111,9 @@ def _load(text: str, notation: Format, *, fallback: bool) -> _Read:
         read = _load_yaml(text)
     except MalformedDocumentError:
         if fallback and _looks_like_toml(text):
-            return _load_toml(text)
+            return load_toml(text)
         raise
-    return _load_toml(text) if fallback and not isinstance(read[0], dict) and _looks_like_toml(text) else read
+    return load_toml(text) if fallback and not isinstance(read[0], dict) and _looks_like_toml(text) else read
 
 
 def _looks_like_toml(text: str) -> bool:
@@ -197,119 +121,10 @@ def _looks_like_toml(text: str) -> bool:
     return "=" in first or first.startswith("[")
 
 
-def _load_yaml(text: str) -> _Read:
+def _load_yaml(text: str) -> Read:
     from cis.model.yaml_events import load_yaml  # noqa: PLC0415 - PyYAML only for YAML
 
     return load_yaml(text)
-
-
-class _Doubled(dict[str, Json]):
-    """A mapping in whose text some keys stand twice."""
-
-    twice: tuple[str, ...] = ()
-
-
-def _mapping(items: list[tuple[str, Json]]) -> dict[str, Json]:
-    mapping = dict(items)
-    if len(mapping) == len(items):
-        return mapping
-    doubled = _Doubled(mapping)
-    doubled.twice = tuple(key for key, count in Counter(key for key, _ in items).items() if count > 1)
-    return doubled
-
-
-def _load_json(text: str) -> _Read:
-    try:
-        root = json.loads(text, object_pairs_hook=_mapping, parse_float=WrittenFloat)
-    except json.JSONDecodeError as error:
-        fault = Fault(place="", message=f"is not JSON: {error.msg} (column {error.colno})", line=error.lineno)
-        raise MalformedDocumentError([fault]) from error
-    except ValueError as error:
-        raise DocumentError([Fault(place="", message=_TOO_LONG_NUMBER)]) from error
-    return _checked(root), {}
-
-
-def _load_toml(text: str) -> _Read:
-    long_key = _LONG_KEY.search(text)
-    if long_key:
-        line = text.count("\n", 0, long_key.start(1)) + 1
-        raise DocumentError([Fault(place="", message="is a key of more than 16 parts", line=line)])
-    try:
-        root = tomllib.loads(text, parse_float=WrittenFloat)
-    except tomllib.TOMLDecodeError as error:
-        raise MalformedDocumentError([Fault(place="", message=f"is not TOML: {error}")]) from error
-    except ValueError as error:
-        raise DocumentError([Fault(place="", message=_TOO_LONG_NUMBER)]) from error
-    return _checked(root), {}
-
-
-def _checked(root: Json) -> Json:
-    """Return *root*, which a parser was content with, if it holds nothing that is refused. Without recursion."""
-    level, depth = [root], 0
-    while level:
-        below: list[Json] = []
-        for value in level:
-            if _scalar_fault(value) or (depth > MAX_DEPTH and isinstance(value, dict | list)):
-                raise DocumentError(list(islice(_faults_of_values(root), _MAX_FAULTS)))
-            if isinstance(value, dict):
-                below.extend(value)
-                below.extend(value.values())
-            elif isinstance(value, list):
-                below.extend(value)
-        level, depth = below, depth + 1
-    return root
-
-
-def _scalar_fault(value: Json) -> str | None:
-    """Return what is wrong with a value by itself."""
-    if isinstance(value, str):
-        return None if value.isascii() or is_text(value) else "holds half of a surrogate pair, which is no text"
-    if isinstance(value, float):
-        return None if math.isfinite(value) else "is not a finite number"
-    if isinstance(value, int):
-        return _TOO_LONG_NUMBER if value.bit_length() > _MAX_BITS else None
-    if value is None or isinstance(value, dict | list):
-        return "holds keys twice" if isinstance(value, _Doubled) else None
-    return 'is a date or time; write it as a string, in "quotes"'
-
-
-def is_text(value: str) -> bool:
-    """Whether a string can be written down: JSON's escapes can spell half of a surrogate pair."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _faults_of_values(root: Json) -> Iterator[Fault]:
-    """Yield what is refused, in the order of the document, each with its place."""
-    stack: list[Iterator[tuple[Path, Json]]] = [iter([((), root)])]
-    while stack:
-        path, value = next(stack[-1], (None, None))
-        if path is None:
-            stack.pop()
-            continue
-        if isinstance(value, _Doubled):
-            yield from (Fault(place=place((*path, key)), message=DOUBLED) for key in value.twice)
-        elif fault := _scalar_fault(value):
-            yield Fault(place=place(path), message=fault)
-        if isinstance(value, dict | list):
-            if len(path) > MAX_DEPTH:
-                yield Fault(place=place(path[:6]), message=_TOO_DEEP)
-                return
-            stack.append(_parts(path, value))
-
-
-def _parts(path: Path, value: dict[str, Json] | list[Json]) -> Iterator[tuple[Path, Json]]:
-    if isinstance(value, list):
-        for number, item in enumerate(value):
-            yield (*path, number), item
-        return
-    for key, item in value.items():
-        if not is_text(key):
-            yield (*path, key), key
-        yield (*path, key), item
 
 
 def dump_document(plain: Mapping[str, Json], format: Format) -> str:  # noqa: A002

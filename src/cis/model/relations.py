@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from cis.model.dag import Json
-from cis.model.formats import Path
 from cis.model.graph import Graph
 from cis.model.references import OPENING, malformed, references
 from cis.model.suggest import did_you_mean
+from cis.model.tree import Path
 
 MAX_CYCLE_SHOWN = 20
 _NOT_IN_COMMANDS = (

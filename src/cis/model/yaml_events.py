@@ -16,7 +16,7 @@ import yaml
 
 from cis.errors import DocumentError, Fault, MalformedDocumentError
 from cis.model.dag import Json
-from cis.model.formats import DOUBLED, MAX_BYTES, MAX_DEPTH, Path, WrittenFloat, WrittenInt, place
+from cis.model.tree import DOUBLED, MAX_BYTES, MAX_DEPTH, TOO_DEEP, Path, WrittenFloat, WrittenInt, place
 
 MAX_NODES = 2_000_000
 MAX_CHARACTERS = 2 * MAX_BYTES
@@ -89,7 +89,7 @@ class _Builder:
         if is_mapping and self._frames and isinstance(self._frames[-1].value, dict) and self._frames[-1].key is None:
             self._give_up(path, "a mapping cannot be a key", line)
         if len(self._frames) > MAX_DEPTH:
-            self._give_up(path, f"is nested more than {MAX_DEPTH} levels deep", line)
+            self._give_up(path, TOO_DEEP, line)
         self._frames.append(_Frame({} if is_mapping else [], path, event.anchor))
 
     def _close(self, line: int) -> None:

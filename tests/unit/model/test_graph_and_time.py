@@ -52,6 +52,38 @@ def test_what_is_found_as_a_cycle_is_one_and_a_graph_without_one_can_be_ordered(
         assert all(after in parents[before] for before, after in zip(cycle, [*cycle[1:], cycle[0]], strict=True))
 
 
+@given(parent_lists(acyclic=True), st.integers(1, 3))
+def test_strangers_are_those_that_no_way_up_leads_to(parents: list[list[int]], bits: int) -> None:
+    """However many are followed at once."""
+    graph = Graph.from_parents(parents)
+    everyone = [(task, other) for task in range(len(parents)) for other in range(len(parents))]
+    above: list[set[int]] = []
+    for mine in parents:
+        above.append(set(mine).union(*(above[parent] for parent in mine)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cis.model.graph._BITS", bits)
+        strangers = graph.strangers(everyone)
+
+    assert strangers == {(task, other) for task, other in everyone if other not in above[task]}
+
+
+def test_nothing_is_said_of_tasks_that_a_cycle_holds_back() -> None:
+    graph = Graph.from_parents([[1], [0], [1], []])
+
+    assert graph.strangers([(2, 0), (2, 3), (0, 3), (3, 0)]) == {(3, 0)}
+
+
+@pytest.mark.parametrize("count", [1, 2, 100_000])
+def test_a_chain_of_any_length_is_ordered_and_a_ring_of_any_length_is_found(count: int) -> None:
+    chain = Graph.from_parents([[number - 1] if number else [] for number in range(count)])
+    ring = Graph.from_parents([[(number + 1) % count] for number in range(count)])
+
+    assert len(chain.levels()) == count
+    assert chain.critical_path([1.0] * count) == list(range(count))
+    assert chain.find_cycle() is None
+    assert len(ring.find_cycle() or []) == count
+
+
 def test_the_critical_path_is_the_heaviest_chain() -> None:
     graph = Graph.from_parents([[], [], [0], [1, 2]])
 
