@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cis.engine.views import LATEST_RUNS, existing_worker, read_run, read_status, run_of
+from cis.engine.existing import existing_worker, run_of
+from cis.engine.views import LATEST_RUNS, read_run, read_status
 from cis.errors import NotFoundError
 from cis.model.states import AttemptState, RunState
 from cis.store.records import WorkerState

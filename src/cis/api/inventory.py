@@ -13,7 +13,8 @@ from cis.api.ports import NodeServices
 from cis.api.problems import QueryError
 from cis.api.query import Query, limit_of
 from cis.api.schemas import DagDocumentModel, DagModel, NodeModel, PageModel, SkillModel, WorkerModel
-from cis.engine.views import dag_view, existing_definition, existing_worker, skill_view, worker_view
+from cis.engine.existing import existing_definition, existing_worker
+from cis.engine.views import dag_view, skill_view, worker_view
 from cis.errors import Fault, UsageError
 from cis.model.dag import Json
 from cis.store.port import Store

@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from cis.engine.ports import SkillBook
-from cis.engine.site import Site
 from cis.node.home import Home, find_home
-from cis.node.settings import Settings, load_settings
-from cis.node.site import make_site
 from cis.store.sqlite.store import SqliteStore, open_sqlite
+
+if TYPE_CHECKING:
+    from cis.engine.ports import SkillBook
+    from cis.engine.site import Site
+    from cis.node.settings import Settings
 
 
 class Context:
@@ -33,6 +35,8 @@ class Context:
     @cached_property
     def settings(self) -> Settings:
         """The settings. Raises ConfigError with every fault."""
+        from cis.node.settings import load_settings  # noqa: PLC0415 - lists and logs need no settings
+
         return load_settings(self.home, environ=self.environ, flags=self._flags)
 
     @cached_property
@@ -45,6 +49,8 @@ class Context:
     @cached_property
     def site(self) -> Site:
         """Where submissions of this command happen: this node."""
+        from cis.node.site import make_site  # noqa: PLC0415 - only who submits needs it
+
         return make_site(self.settings, skills=self.skills)
 
     @contextmanager

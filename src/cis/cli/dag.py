@@ -48,7 +48,7 @@ def add(group: argparse.ArgumentParser, _name: str) -> None:
     _which(status)
     status.add_argument("--watch", action="store_true", help="until the latest run is over")
 
-    logs = command("logs", "what tasks wrote", "dag_query:logs")
+    logs = command("logs", "what tasks wrote", "dag_logs:logs")
     _which(logs)
     _complete(logs.add_argument("--task", metavar="ID"), "none")
     logs.add_argument("--attempt", type=int, metavar="N")

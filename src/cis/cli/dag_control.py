@@ -8,7 +8,8 @@ from collections.abc import Callable
 from cis.cli.context import Context, from_environment
 from cis.cli.output import print_json
 from cis.engine import control
-from cis.engine.views import read_run, run_of
+from cis.engine.existing import run_of
+from cis.engine.views import read_run
 from cis.node.clock import now_us
 from cis.node.presence import node_is_running
 from cis.store.records import RunRecord

@@ -12,8 +12,9 @@ from cis.cli.context import Context, from_environment, say
 from cis.cli.output import print_json
 from cis.cli.progress import Progress
 from cis.engine import control
+from cis.engine.existing import existing_run, run_of
 from cis.engine.submit import SubmitRequest, submit
-from cis.engine.views import run_of, submission_view
+from cis.engine.views import submission_view
 from cis.engine.workdir import anchored
 from cis.errors import UsageError
 from cis.model.dag import DagSpec
@@ -90,7 +91,7 @@ def _see_through(context: Context, submitted: RunRecord, options: argparse.Names
     if stay:
         _stay(context, submitted, options, here=here)
     with context.store() as store:
-        final = control.existing_run(store, submitted.run_id)
+        final = existing_run(store, submitted.run_id)
     if options.json:
         print_json(submission_view(final))
     elif stay:

@@ -7,7 +7,8 @@ from typing import Any
 
 from cis.cli.context import Context, from_environment
 from cis.cli.output import local_time, print_json, print_table, scope_text
-from cis.engine.views import existing_worker, worker_view
+from cis.engine.existing import existing_worker
+from cis.engine.views import worker_view
 from cis.store.records import WorkerRecord, WorkerState
 from cis.worker.lock import holder, worker_lock_path
 

@@ -44,9 +44,14 @@ def state(text: str, width: int = 0) -> str:
     return f"\x1b[{_COLOURS[text]}m{padded}\x1b[0m" if text in _COLOURS and in_colour() else padded
 
 
+def on_terminal() -> bool:
+    """Whether standard output is a terminal that can draw anew what it has shown."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def in_colour() -> bool:
     """Whether standard output is a terminal whose user does not mind colours."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return on_terminal() and not os.environ.get("NO_COLOR")
 
 
 def counted(number: int, noun: str) -> str:

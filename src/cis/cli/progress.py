@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 
 from cis.cli.context import Context, say
-from cis.engine.control import existing_run
+from cis.engine.existing import existing_run
 from cis.engine.logfiles import LogFiles
 from cis.engine.logreader import LogReader, LogStream
 from cis.model.states import TaskState

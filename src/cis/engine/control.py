@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cis.engine.existing import existing_run
 from cis.engine.notices import run_event
 from cis.engine.site import Site
 from cis.engine.submit import SubmitRequest, submit
-from cis.errors import IllegalStateError, NotFoundError
+from cis.errors import IllegalStateError
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.port import Store, stored_spec
 from cis.store.records import QueueState, RunChange, RunRecord
@@ -102,14 +103,6 @@ def rerun(store: Store, run_id: str, *, from_failed: bool, site: Site) -> RunRec
         kept = {task.task_id: task for task in store.tasks(run_id) if task.status is TaskState.COMPLETED}
     request = SubmitRequest(spec=stored_spec(store, old.definition_id), rerun_of=run_id, kept=kept)
     return submit(store, request, site=site).run
-
-
-def existing_run(store: Store, run_id: str) -> RunRecord:
-    """Return a run. Raises NotFoundError when there is none."""
-    run = store.run(run_id)
-    if run is None:
-        raise NotFoundError("run", run_id, hint="'cis dag list' shows the runs")
-    return run
 
 
 def _change(store: Store, run: RunRecord, status: RunState, *, now_us: int) -> RunRecord:

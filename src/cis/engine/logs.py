@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cis.engine.control import existing_run
+from cis.engine.existing import existing_run
 from cis.engine.logfiles import LogFiles
 from cis.engine.logreader import LogPiece, LogReader, kept_tail
 from cis.engine.timestamps import rfc3339

@@ -6,16 +6,19 @@ Keys are snake_case, times RFC 3339 in UTC, and a scope is ``{"type": …, "id":
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from cis.engine.control import existing_run
-from cis.engine.ports import SkillInfo
+from cis.engine.existing import existing_definition, existing_run, run_of
 from cis.engine.timestamps import rfc3339
 from cis.engine.waiting import Surroundings, Waiting, run_waiting, tasks_waiting
-from cis.errors import NotFoundError, PoisonRecordError
+from cis.errors import PoisonRecordError
 from cis.model.dag import Json
 from cis.model.states import TaskState
 from cis.store.port import Store, stored_spec
 from cis.store.records import DefinitionRecord, EventRecord, RunFilter, RunRecord, TaskRecord, WorkerRecord
+
+if TYPE_CHECKING:
+    from cis.engine.ports import SkillInfo  # 3 ms, and only skills are of it
 
 LATEST_RUNS = 5
 
@@ -166,40 +169,6 @@ def read_status(store: Store, dag_id: str, *, run_id: str | None = None) -> dict
     else:
         runs = (run_of(store, dag_id, run_id=run_id),)
     return {"dag": dag_view(definition), "runs": [_read_view(store, run) for run in runs]}
-
-
-def run_of(store: Store, dag_id: str, *, run_id: str | None = None) -> RunRecord:
-    """Return the run of a DAG that is named, or its latest.
-
-    Raises:
-        NotFoundError: no such DAG, no such run of it, or no run at all.
-    """
-    if run_id is not None:
-        run = store.run(run_id)
-        if run is None or run.dag_id != dag_id:
-            raise NotFoundError("run", run_id, hint=f"'cis dag status {dag_id}' shows the runs of {dag_id}")
-        return run
-    run = store.latest_run(dag_id)
-    if run is None:
-        existing_definition(store, dag_id)
-        raise NotFoundError("run of DAG", dag_id, hint="it is stored, but was never run")
-    return run
-
-
-def existing_definition(store: Store, dag_id: str) -> DefinitionRecord:
-    """Return the definition of a DAG. Raises NotFoundError when there is none."""
-    definition = store.definition(dag_id)
-    if definition is None:
-        raise NotFoundError("DAG", dag_id, hint="'cis dag list' shows the runs, 'cis dag definitions' what is stored")
-    return definition
-
-
-def existing_worker(store: Store, node_id: str, worker_id: str) -> WorkerRecord:
-    """Return a worker of a node. Raises NotFoundError when there is none."""
-    worker = store.worker(node_id, worker_id)
-    if worker is None:
-        raise NotFoundError("worker", worker_id, hint="'cis dag worker list' shows the workers")
-    return worker
 
 
 def _read_view(store: Store, run: RunRecord) -> dict[str, Json]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from cis.engine.control import cancel, existing_run
+from cis.engine.control import cancel
+from cis.engine.existing import existing_run
 from cis.node.clock import now_us
 from cis.node.home import Home
 from cis.node.settings import Settings

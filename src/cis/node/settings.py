@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -153,7 +151,7 @@ _RIGHTS = ("read", "execute", "control")
 
 def default_node_id() -> str:
     """Return the host's name, made an id."""
-    name = re.sub(r"[^A-Za-z0-9._-]+|\.{2,}", "-", platform.node()).strip("._-")[:MAX_ID_LENGTH]
+    name = re.sub(r"[^A-Za-z0-9._-]+|\.{2,}", "-", os.uname().nodename).strip("._-")[:MAX_ID_LENGTH]
     return name or "node-1"
 
 
@@ -188,11 +186,18 @@ def load_settings(home: Home, *, environ: Mapping[str, str], flags: Mapping[str,
 
 def _read_toml(home: Home, faults: list[Fault]) -> dict[str, Any]:
     try:
-        tables = tomllib.loads(home.toml.read_text(encoding="utf-8"))
+        text = home.toml.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         faults.append(Fault(place=str(home.toml), message=f"cannot be read: {error}"))
+        return {}
+    import tomllib  # noqa: PLC0415 - 4 ms, for those who have such a file
+
+    try:
+        tables = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        faults.append(Fault(place=str(home.toml), message=f"is not TOML: {error}"))
         return {}
     known: dict[str, list[str]] = {"matrix": [*_MATRIX_KEYS, "allow"]}
     for option in OPTIONS:
