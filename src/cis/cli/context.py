@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from cis.node.home import Home, find_home
 from cis.store.sqlite.store import SqliteStore, open_sqlite
@@ -64,8 +64,21 @@ class Context:
 
 
 def say(text: str) -> None:
-    """Tell the user something that is not the answer itself: standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Tell the user something that is not the answer itself: standard error, if somebody reads it."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        silence_if_broken(sys.stderr)
+
+
+def silence_if_broken(stream: TextIO) -> None:
+    """Throw away what is written to a stream from now on if nobody reads it any more."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def from_environment(*, flags: Mapping[str, object] | None = None) -> Context:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,19 +107,39 @@ def _see_through(context: Context, submitted: RunRecord, options: argparse.Names
 
 
 def _stay(context: Context, submitted: RunRecord, options: argparse.Namespace, *, here: bool) -> None:
-    with Progress(context, submitted.run_id, follow=options.follow, quiet=options.json) as progress:
+    with Progress(context, submitted.run_id, follow=options.follow, quiet=options.json, unread=here) as progress:
         if here:
             from cis.node.embedded import run_embedded  # noqa: PLC0415 - only without a node
 
             say("no node is running: running it here")
-            run_embedded(context.home, context.settings, run_id=submitted.run_id, on_change=progress.look)
+            with _interrupted_by(signal.SIGTERM, signal.SIGHUP):
+                run_embedded(context.home, context.settings, run_id=submitted.run_id, on_change=progress.look)
             progress.look()
             return
         pause_s = 0.02
-        while not progress.over:
-            time.sleep(pause_s)
-            pause_s = min(0.2, pause_s * 1.5)
-            progress.look()
+        try:
+            while not progress.over:
+                time.sleep(pause_s)
+                pause_s = min(0.2, pause_s * 1.5)
+                progress.look()
+        except KeyboardInterrupt:
+            say(f"the run goes on; to end it: cis dag cancel {submitted.dag_id} --run {submitted.run_id}")
+            raise
+
+
+@contextmanager
+def _interrupted_by(*numbers: signal.Signals) -> Iterator[None]:
+    """Let signals do what Ctrl-C does: nobody else would run to its end what is left of a run that is run here."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    found = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in found.items():
+            signal.signal(number, handler)
 
 
 def _overridden(spec: DagSpec, options: argparse.Namespace) -> DagSpec:

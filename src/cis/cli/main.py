@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import signal
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 from cis import __version__
@@ -76,6 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     # Commands are short: collecting a few times less, and not at the end, is a tenth of the time of most.
     gc.set_threshold(GC_THRESHOLD)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - it stays open
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _run(arguments)
@@ -83,11 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CisError as error:
         print(f"cis: {error}", file=sys.stderr)
         status = error.exit_status
-    except KeyboardInterrupt:
-        status = 130
+    except KeyboardInterrupt as error:
+        status = 128 + (error.args[0] if error.args else signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush to
-        status = 141
+        status = 128 + signal.SIGPIPE
     except OSError as error:
         print(f"cis: {error.filename or 'the system says'}: {error.strerror or error}", file=sys.stderr)
         status = CisError.exit_status

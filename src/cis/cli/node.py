@@ -96,8 +96,9 @@ def _listen(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises AlreadyRunningError when the port is taken, UsageError for a bad host."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise UsageError(f"--host {host!r} cannot be resolved: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"--host {host!r} cannot be resolved: {reason}") from error
     # The protocol is named, or asyncio would not turn Nagle's algorithm off for its connections.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from cis.cli.context import Context, say
+from cis.cli.context import Context, say, silence_if_broken
 from cis.engine.existing import existing_run
 from cis.engine.logfiles import LogFiles
 from cis.engine.logreader import LogReader, LogStream
@@ -27,13 +27,17 @@ MAX_FAILED = 10
 
 
 class Progress:
-    """Shows a run whenever ``look`` is called; silent when *quiet*, and then only knows whether it is over."""
+    """Shows a run whenever ``look`` is called; silent when *quiet*, and then only knows whether it is over.
 
-    def __init__(self, context: Context, run_id: str, *, follow: bool, quiet: bool) -> None:
+    Where nobody reads any more it raises BrokenPipeError, or, with *unread*, it goes on in silence.
+    """
+
+    def __init__(self, context: Context, run_id: str, *, follow: bool, quiet: bool, unread: bool = False) -> None:
         self.over = False
         self._run_id = run_id
         self._opening: AbstractContextManager[Store] = context.store()
         self._quiet = quiet
+        self._unread = unread
         self._on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         files = LogFiles(context.home.logs)
         self._reader = LogReader(files, run_id, task=None, attempt=None, follow=True) if follow else None
@@ -49,7 +53,7 @@ class Progress:
     ) -> None:
         try:
             while kind is None and self._reader is not None and not self._reader.over:
-                self._write_logs(self._reader)
+                self.look()
             if self._on_terminal and not self._quiet and self._reader is None:
                 sys.stderr.write("\r\x1b[K")
                 failed = [task for task in self._store.tasks(self._run_id) if task.status is TaskState.FAILED]
@@ -59,6 +63,16 @@ class Progress:
 
     def look(self) -> None:
         """Show what has changed since the last time."""
+        try:
+            self._look()
+        except BrokenPipeError:
+            if not self._unread:
+                raise
+            self._reader, self._quiet = None, True
+            for stream in (sys.stdout, sys.stderr):
+                silence_if_broken(stream)
+
+    def _look(self) -> None:
         self.over = existing_run(self._store, self._run_id).status.final
         if self._reader is not None:
             if not self._reader.over:

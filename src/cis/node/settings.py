@@ -104,12 +104,16 @@ def _texts(value: Any) -> tuple[str, ...]:
     items = [item for item in value.split(",") if item] if isinstance(value, str) else value
     if not isinstance(items, list | tuple) or not all(isinstance(item, str) and item for item in items):
         raise ValueError("must be a list of strings")
+    if any("," in item for item in items):
+        raise ValueError("must be a list of strings without commas, which part them in a variable")
     return tuple(items)
 
 
 def _written(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
+    if isinstance(value, float):
+        return f"{value:.25f}".rstrip("0").rstrip(".")  # never 1e-05, which nobody writes and nothing here reads
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -196,7 +200,7 @@ def _read_toml(home: Home, faults: list[Fault]) -> dict[str, Any]:
 
     try:
         tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number of thousands of digits
         faults.append(Fault(place=str(home.toml), message=f"is not TOML: {error}"))
         return {}
     known: dict[str, list[str]] = {"matrix": [*_MATRIX_KEYS, "allow"]}

@@ -1,0 +1,162 @@
+"""Settings: who wins, every fault at once with its place, and a worker that comes to the same ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cis.errors import ConfigError
+from cis.node.home import Home
+from cis.node.settings import OPTIONS, Settings, default_node_id, load_settings
+
+names = st.from_regex(r"[A-Z_][A-Z0-9_]{0,20}", fullmatch=True)
+counts = st.integers(min_value=1, max_value=1_000_000)
+durations = st.integers(min_value=0, max_value=10**14).map(lambda microseconds: microseconds / 1e6)
+any_settings = st.builds(
+    Settings,
+    node_id=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}", fullmatch=True),
+    host=st.from_regex(r"[a-z0-9:.]{1,40}", fullmatch=True),
+    port=st.integers(min_value=0, max_value=65535),
+    labels=st.lists(names).map(tuple),
+    accept_broadcast=st.booleans(),
+    max_workers=counts,
+    slots=counts,
+    idle_timeout_s=durations,
+    grace_s=durations,
+    lease_s=st.floats(min_value=1, max_value=1e8),
+    max_log_bytes=st.integers(min_value=1, max_value=2**50),
+    pass_env=st.lists(names).map(tuple),
+    max_queued=counts,
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """Return a home without settings."""
+    return Home(tmp_path)
+
+
+def faults_of(home: Home, text: str, **environ: str) -> dict[str, str]:
+    """Return the faults of a file and an environment, by place."""
+    home.toml.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(home, environ=environ)
+    return {fault.place.removeprefix("cis.toml: "): fault.message for fault in caught.value.faults}
+
+
+def test_without_a_file_everything_has_its_default(home: Home) -> None:
+    assert load_settings(home, environ={}) == Settings(
+        node_id=default_node_id(), slots=load_settings(home, environ={}).slots
+    )
+
+
+@pytest.mark.parametrize("flag", [None, 1])
+@pytest.mark.parametrize("environ", [{}, {"CIS_PORT": ""}, {"CIS_PORT": "2"}])
+@pytest.mark.parametrize("text", ["", "[node]\nport = 3\n"])
+def test_a_flag_wins_over_the_environment_that_over_the_file_and_that_over_the_default(
+    home: Home, text: str, environ: dict[str, str], flag: int | None
+) -> None:
+    home.toml.write_text(text)
+    found = load_settings(home, environ=environ, flags={"port": flag}).port
+
+    assert found == flag or int(environ.get("CIS_PORT") or 0) or (3 if text else 6767)
+    if flag is None and not environ.get("CIS_PORT"):
+        assert found == (3 if text else 6767)
+
+
+@given(wanted=any_settings)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_process_with_these_variables_comes_to_these_very_settings(home: Home, wanted: Settings) -> None:
+    assert load_settings(home, environ=wanted.to_environ()) == wanted
+
+
+def test_a_worker_gets_what_a_flag_said_and_not_what_the_file_says(home: Home) -> None:
+    home.toml.write_text("[worker]\ngrace = 0.00001\nslots = 3\n")
+    node = load_settings(home, environ={}, flags={"node_id": "given"})
+
+    assert load_settings(home, environ=node.to_environ()) == node
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "words"),
+    [
+        ("[node]\nid = '../x'", "node.id", ""),
+        ("[node]\nid = 7", "node.id", "must be a string"),
+        ("[node]\nhost = ''", "node.host", "not empty"),
+        ("[node]\nport = 65536", "node.port", "from 0 to 65535"),
+        ("[node]\nport = true", "node.port", "whole number"),
+        ("[node]\nport = 1.5", "node.port", "whole number"),
+        ("[node]\nlabels = [1]", "node.labels", "list of strings"),
+        ("[node]\nlabels = ['a,b']", "node.labels", "without commas"),
+        ("[node]\naccept_broadcast = 'perhaps'", "node.accept_broadcast", "true or false"),
+        ("[worker]\nslots = 0", "worker.slots", "from 1"),
+        ("[worker]\ngrace = 'soon'", "worker.grace", "500ms, 10s, 5m"),
+        ("[worker]\nidle_timeout = -1", "worker.idle_timeout", "from 0"),
+        ("[worker]\nlease = 0.5", "worker.lease", "at least 1 s"),
+        ("[worker]\nmax_log = '12 elephants'", "worker.max_log", "100MiB"),
+        ("[worker]\nmax_log = 0", "worker.max_log", "is no size"),
+        ("[worker]\nmax_wrokers = 1", "worker.max_wrokers", "did you mean 'max_workers'"),
+        ("[worker]\nzzz = 1", "worker.zzz", "known: max_workers"),
+        ("[wroker]", "wroker", "did you mean 'worker'"),
+        ("node = 1", "node", "must be a table"),
+        ("[matrix]\nhomesever = 'x'", "matrix.homesever", "did you mean 'homeserver'"),
+        ("[matrix]\nroom_id = 1", "matrix.room_id", "must be a string"),
+        ("[matrix]\nallow = 'everybody'", "matrix.allow", "must be tables"),
+        ("[[matrix.allow]]\nmay = ['read']", "matrix.allow[0]", "needs user_id"),
+        ("[[matrix.allow]]\nuser_id = '@a:b'\nmay = ['rule']", "matrix.allow[0].may", "read, execute, control"),
+        ("[[matrix.allow]]\nuser_id = '@a:b'\nmya = []", "matrix.allow[0].mya", "did you mean 'may'"),
+    ],
+)
+def test_a_fault_is_told_with_its_place_and_the_mend(home: Home, line: str, place: str, words: str) -> None:
+    faults = faults_of(home, line + "\n")
+
+    assert list(faults) == [place]
+    assert words in faults[place]
+
+
+def test_all_faults_are_told_at_once_those_of_the_environment_too(home: Home) -> None:
+    faults = faults_of(home, "[node]\nport = -1\nlables = []\n[worker]\nslots = 'x'\n", CIS_GRACE="soon", CIS_LEASE="0")
+
+    assert set(faults) == {"node.port", "node.lables", "worker.slots", "CIS_GRACE", "CIS_LEASE"}
+
+
+@pytest.mark.parametrize("data", [b"[node", b"\xff\xfe", b"a = 1" + b"0" * 5000, b"a = " + b"[" * 50_000])
+def test_a_file_that_is_no_toml_is_one_fault_that_names_it(home: Home, data: bytes) -> None:
+    home.toml.write_bytes(data)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(home, environ={})
+
+    assert [fault.place for fault in caught.value.faults] == [str(home.toml)]
+
+
+def test_the_example_of_the_contract_is_accepted(home: Home) -> None:
+    home.toml.write_text("""
+        [node]
+        id = "node-1"
+        labels = ["gpu"]
+        [worker]
+        idle_timeout = "5m"
+        pass_env = ["SSH_AUTH_SOCK"]
+        max_log = "1GiB"
+        [matrix]
+        homeserver = "https://matrix.example.org"
+        user_id = "@node-1:example.org"
+        access_token_file = "matrix.token"
+        room_id = "!abc:example.org"
+        [[matrix.allow]]
+        user_id = "@alice:example.org"
+        may = ["read", "execute", "control"]
+    """)
+    found = load_settings(home, environ={})
+
+    assert (found.node_id, found.labels, found.pass_env) == ("node-1", ("gpu",), ("SSH_AUTH_SOCK",))
+    assert (found.idle_timeout_s, found.max_log_bytes) == (300.0, 2**30)
+
+
+def test_every_setting_has_a_place_and_a_variable_of_its_own() -> None:
+    assert {option.field for option in OPTIONS} == set(Settings.__slots__)
+    assert len({option.variable for option in OPTIONS}) == len(OPTIONS)
+    assert len({(option.section, option.key) for option in OPTIONS}) == len(OPTIONS)
