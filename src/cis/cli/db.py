@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from cis.cli.context import Context, from_environment
@@ -11,6 +14,8 @@ from cis.errors import ConflictError, NotFoundError, StoreError, UsageError
 from cis.node.presence import node_is_running
 from cis.store.sqlite.store import open_sqlite
 from cis.worker.lock import holder
+
+_BESIDE = ("-wal", "-shm")
 
 
 def add(group: argparse.ArgumentParser, _name: str) -> None:
@@ -49,7 +54,6 @@ def _backup(options: argparse.Namespace) -> None:
         raise UsageError(f"{target.absolute().parent} is no folder")
     with context.store() as store:
         store.backup_to(target)
-    target.chmod(0o600)
     _answer({"path": str(target), "bytes": target.stat().st_size}, f"{target}: written", options)
 
 
@@ -60,30 +64,55 @@ def _restore(options: argparse.Namespace) -> None:
         raise NotFoundError("backup", options.file)
     _refuse_while_in_use(context)
     fresh = context.home.db.with_name("cis.db.restoring")
-    fresh.unlink(missing_ok=True)
-    backup = open_sqlite(source)
     try:
-        faults = backup.integrity_check()
+        _copy(source, fresh)
+        backup = open_sqlite(fresh)  # a copy, so that the backup stays as it is while this one is migrated
+        try:
+            faults = backup.integrity_check()
+        finally:
+            backup.close()
         if faults:
             raise StoreError(f"{source} is damaged: {faults[0]}; nothing was changed")
-        backup.backup_to(fresh)
+        kept = _keep(context)
+        for suffix in _BESIDE:
+            context.home.db.with_name(f"cis.db{suffix}").unlink(missing_ok=True)
+        fresh.replace(context.home.db)
     finally:
-        backup.close()
-    fresh.chmod(0o600)
+        _forget(fresh)
+    said = f"{kept} is the old one" if kept else "there was none before"
+    view = {"path": str(context.home.db), "kept": str(kept) if kept else None}
+    _answer(view, f"{context.home.db}: restored; {said}", options)
+
+
+def _keep(context: Context) -> Path | None:
+    """Copy the database that is to be replaced, as it is where it is too damaged for anything else."""
+    if not context.home.db.exists():
+        return None
     kept = context.home.db.with_name("cis.db.before-restore")
-    if context.home.db.exists():
+    _forget(kept)
+    try:
         with context.store() as store:
-            kept.unlink(missing_ok=True)
             store.backup_to(kept)
-        kept.chmod(0o600)
-    for suffix in ("-wal", "-shm"):
-        context.home.db.with_name(f"cis.db{suffix}").unlink(missing_ok=True)
-    fresh.replace(context.home.db)
-    _answer(
-        {"path": str(context.home.db), "kept": str(kept)},
-        f"{context.home.db}: restored; {kept} is the old one",
-        options,
-    )
+    except StoreError:
+        _forget(kept)
+        _copy(context.home.db, kept)
+    return kept
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a database file that nobody has open, with what its log has beyond it."""
+    _forget(target)
+    for suffix in ("", "-wal"):
+        part = source.with_name(source.name + suffix)
+        if part.exists():
+            copy = target.with_name(target.name + suffix)
+            os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            shutil.copyfile(part, copy)
+
+
+def _forget(path: Path) -> None:
+    for suffix in ("", *_BESIDE):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _migrate(options: argparse.Namespace) -> None:
@@ -101,7 +130,7 @@ def _refuse_while_in_use(context: Context) -> None:
             raise ConflictError(f"a worker is running (process {pid}); stop it first")
 
 
-def _answer(view: dict[str, object], text: str, options: argparse.Namespace) -> None:
+def _answer(view: Mapping[str, object], text: str, options: argparse.Namespace) -> None:
     if options.json:
         print_json(view)
     else:

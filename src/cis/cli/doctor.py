@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from cis.cli.context import Context, from_environment
-from cis.cli.output import print_json
+from cis.cli.output import counted, print_json
 from cis.errors import CisError, ConfigError, StoreError
 from cis.node.presence import announced, node_is_running
+from cis.worker.lock import holder, worker_lock_path
 
 LOW_SPACE_BYTES = 500 * 2**20
 
@@ -56,6 +57,7 @@ def _look(context: Context) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("settings", str(error), f"edit {context.home.toml}; 'cis config check' says the same")
     yield _look_at_store(context)
+    yield from _look_at_workers(context)
     yield _look_at_space(context)
     yield _look_at_node(context)
     try:
@@ -67,7 +69,9 @@ def _look(context: Context) -> Iterator[Finding]:
 
 def _look_at_files(context: Context) -> Iterator[Finding]:
     home = context.home
-    for path, mode in ((home.root, 0o700), (home.run, 0o700), (home.token_file, 0o600), (home.key_file, 0o600)):
+    folders = [(folder, 0o700) for folder in (home.root, home.run, home.logs, home.work)]
+    files = [(file, 0o600) for file in (home.db, home.token_file, home.key_file)]
+    for path, mode in folders + files:
         if not path.exists():
             continue
         status = path.stat()
@@ -89,6 +93,26 @@ def _look_at_store(context: Context) -> Finding:
     except StoreError as error:
         return Finding(what, str(error), "'cis db restore FILE' puts a backup in its place")
     return Finding(what, faults[0], "'cis db restore FILE' puts a backup in its place") if faults else Finding(what)
+
+
+def _look_at_workers(context: Context) -> Iterator[Finding]:
+    """Yield what is left over of workers, where no node sees to it by itself."""
+    if node_is_running(context.home):
+        return
+    try:
+        with context.store() as store:
+            workers, waiting = store.workers(live_only=True), sum(store.unfinished_counts().values())
+    except StoreError:
+        return  # said already
+    for worker in workers:
+        pid = holder(worker_lock_path(context.home.run, worker.worker_id))
+        if pid is None:
+            fault = f"process {worker.pid} is gone, and nobody has taken up its work"
+            yield Finding(worker.worker_id, fault, "'cis node start' takes it up")
+        else:
+            yield Finding(f"{worker.worker_id}, process {pid}, works without a node")
+    if waiting:
+        yield Finding(f"{counted(waiting, 'run')} to be done ('cis node start' does them)")
 
 
 def _look_at_space(context: Context) -> Finding:
