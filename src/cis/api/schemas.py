@@ -134,7 +134,7 @@ class WorkerModel(BaseModel):
 
     worker_id: str
     scope: ScopeModel
-    status: Literal["starting", "idle", "busy", "stopped", "dead"]
+    status: Literal["starting", "idle", "busy", "waiting", "stopped", "dead"]
     pid: int
     node_id: str
     started_at: datetime

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from cis.engine.instant import Instant
 from cis.engine.notices import run_event, task_events
-from cis.engine.parts import Held
+from cis.engine.parts import ChildWait, Held
 from cis.engine.plan import RunPlan
 from cis.engine.site import Incarnation
 from cis.errors import PoisonRecordError
@@ -55,7 +55,7 @@ def hold(store: Store, held: Held, item: QueueItem, *, ours: AbstractSet[Attempt
     for number in sorted(plan.running | plan.children.keys()):
         attempt = _attempt(store, plan, number)
         if number in plan.children and attempt is not None:
-            held.children[item.run_id, number] = attempt
+            held.children[item.run_id, number] = ChildWait(attempt, child_due_s(plan, attempt, now=now))
         elif attempt is None or _key(attempt) not in ours:
             _lose(store, plan, attempt, number=number, now=now)
     changes = plan.take_changes()
@@ -69,6 +69,14 @@ def _plan(store: Store, item: QueueItem, run: RunRecord, *, now: Instant) -> Run
     if [task.task_id for task in tasks] != [task.id for task in spec.tasks]:
         raise PoisonRecordError(f"run {item.run_id}", "its tasks are not those of its document")
     return RunPlan(run, spec, tasks, now=now)
+
+
+def child_due_s(plan: RunPlan, attempt: AttemptRecord, *, now: Instant) -> float:
+    """Return when the time limit of a DAG as a task is over, on the monotonic clock; infinity without one."""
+    limit_s = plan.task_spec(attempt.task_no).timeout_s
+    if limit_s is None:
+        return float("inf")
+    return now.until(attempt.started_at_us + round(limit_s * 1e6), at_most_s=limit_s)
 
 
 def _lose(store: Store, plan: RunPlan, attempt: AttemptRecord | None, *, number: int, now: Instant) -> None:

@@ -94,15 +94,20 @@ class AttemptMaker:
                 return self.skills.get("shell").plan({"command": _argument(task)})
             skill = self.skills.get(task.skill)
             params = _filled(task.params, plan)
-            faults = skill.check(params)
-            if faults:
-                raise LaunchError("; ".join(f"params.{name}: {message}" for name, message in faults))
+            _refuse(skill.check(params))
             return skill.plan(params)
         except CisError as error:
             raise LaunchError(str(error)) from error
+        except Exception as error:  # a stranger's skill may raise anything, and must not end the worker
+            raise LaunchError(f"skill {task.skill or 'shell'!r} failed: {error!r}") from error
 
     def _filled_env(self, plan: RunPlan, task: TaskSpec) -> Mapping[str, str]:
         return {name: _filled(value, plan) for name, value in task.env.items()}
+
+
+def _refuse(faults: Sequence[tuple[str, str]]) -> None:
+    if faults:
+        raise LaunchError("; ".join(f"params.{name}: {message}" for name, message in faults))
 
 
 def _argument(task: TaskSpec) -> Json:

@@ -10,16 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from cis.engine.live import End
-from cis.engine.parts import LoopParts
+from cis.engine.parts import ChildWait, LoopParts
 from cis.engine.plan import RunPlan
 from cis.engine.ports import ChildDag
 from cis.engine.submit import ParentRun, SubmitRequest, submit
 from cis.engine.workdir import anchored
-from cis.errors import CisError, NotFoundError, StoreError
+from cis.errors import CisError, NotFoundError, PoisonRecordError, StoreError
 from cis.model.dag import DagSpec
 from cis.model.states import AttemptState, RunState
 from cis.store.port import Store, stored_spec
-from cis.store.records import AttemptRecord, RunRecord
+from cis.store.records import RunRecord
 
 
 def start_child(parts: LoopParts, plan: RunPlan, child: ChildDag, *, task_id: str, directory: Path) -> RunRecord:
@@ -35,17 +35,24 @@ def start_child(parts: LoopParts, plan: RunPlan, child: ChildDag, *, task_id: st
         return submit(parts.store, request, site=parts.site).run
 
 
-def ended_child(store: Store, attempt: AttemptRecord, child_run_id: str, *, now_us: int) -> End | None:
+def ended_child(store: Store, wait: ChildWait, plan: RunPlan, *, now_us: int) -> End | None:
     """Return the end of a DAG as a task, once its run is over; its exit status is 0 or 1."""
-    run = store.run(child_run_id)
-    if run is not None and not run.status.final:
-        return None
-    status, error = _verdict(run, child_run_id)
+    attempt = wait.attempt
+    child_run_id = plan.children[attempt.task_no]
     outputs = {}
-    if status is AttemptState.COMPLETED:
-        outputs = {"run_id": child_run_id}
-        for task in store.tasks(child_run_id):
-            outputs.update(task.outputs)
+    try:
+        run = store.run(child_run_id)
+        if run is not None and not run.status.final:
+            return None
+        status, error = _verdict(run, child_run_id)
+        if status is AttemptState.COMPLETED:
+            outputs = {"run_id": child_run_id}
+            for task in store.tasks(child_run_id):
+                outputs.update(task.outputs)
+    except PoisonRecordError as poison:
+        status, error = AttemptState.FAILED, f"its run {child_run_id} cannot be read: {poison.why}"
+    if wait.timed_out and status is AttemptState.FAILED:
+        error = f"timed out after {plan.task_spec(attempt.task_no).timeout_s:g} s; {error}"
     done = replace(
         attempt,
         status=status,
@@ -57,8 +64,11 @@ def ended_child(store: Store, attempt: AttemptRecord, child_run_id: str, *, now_
 
 
 def refusal(error: CisError) -> str:
-    """Return the text of a child's refusal; a failing store is no refusal and is raised again."""
-    if isinstance(error, StoreError):
+    """Return the text of a child's refusal; a failing store is no refusal and is raised again.
+
+    A stored DAG that cannot be read is a refusal: reading it again tomorrow gives the same.
+    """
+    if isinstance(error, StoreError) and not isinstance(error, PoisonRecordError):
         raise error
     return str(error)
 

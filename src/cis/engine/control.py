@@ -101,6 +101,8 @@ def rerun(store: Store, run_id: str, *, from_failed: bool, site: Site) -> RunRec
         if old.status is RunState.COMPLETED:
             raise IllegalStateError(f"run {run_id}", old.status, "rerun from failed tasks: none failed")
         kept = {task.task_id: task for task in store.tasks(run_id) if task.status is TaskState.COMPLETED}
+        if len(kept) == old.task_count:
+            raise IllegalStateError(f"run {run_id}", old.status, "rerun from failed tasks: every task completed")
     request = SubmitRequest(spec=stored_spec(store, old.definition_id), rerun_of=run_id, kept=kept)
     return submit(store, request, site=site).run
 

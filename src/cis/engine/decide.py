@@ -6,23 +6,26 @@ that what they make ready can start in the same turn; then the starts; then what
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cis.engine.adoption import hold
+from cis.engine.adoption import child_due_s, hold
 from cis.engine.children import ended_child, refusal, start_child
-from cis.engine.control import cancel_children
+from cis.engine.control import cancel, cancel_children
 from cis.engine.instant import Instant
 from cis.engine.live import End, Ending
 from cis.engine.notices import run_event, task_events
-from cis.engine.parts import Held, LoopLimits, LoopParts
+from cis.engine.parts import ChildWait, Held, LoopLimits, LoopParts
 from cis.engine.plan import RunPlan
 from cis.engine.site import Incarnation
 from cis.errors import CisError, PoisonRecordError
 from cis.model.dag import Priority
 from cis.model.states import AttemptState, RunState
-from cis.store.records import AttemptRecord, RunChange, WorkerState
+from cis.store.records import AttemptRecord, RunChange, RunRecord, WorkerState
+
+log = logging.getLogger(__name__)
 
 MAX_ACTIVE_RUNS = 64
 
@@ -102,13 +105,16 @@ class _Turn:
                 self._refresh(self._held.plans[item.run_id])
 
     def look_at_children(self) -> None:
-        """End each DAG as a task whose child run is over."""
-        for (run_id, number), attempt in list(self._held.children.items()):
+        """End each DAG as a task whose child run is over, and cancel the child of one whose time is."""
+        for (run_id, number), wait in list(self._held.children.items()):
             plan = self._held.plans[run_id]
-            end = ended_child(self._store, attempt, plan.children[number], now_us=self._now.wall_us)
+            end = ended_child(self._store, wait, plan, now_us=self._now.wall_us)
             if end is not None:
                 del self._held.children[run_id, number]
                 self.record_ends([end])
+            elif wait.due_s <= self._now.mono_s and not wait.timed_out:
+                wait.timed_out = True
+                self._held.rings.add(cancel(self._store, plan.children[number], now_us=self._now.wall_us).worker_id)
 
     def record_ends(self, ends: Sequence[End]) -> None:
         """Store how attempts ended, and let the plans decide what follows.
@@ -177,19 +183,33 @@ class _Turn:
             verdict = plan.verdict()
             if verdict is None:
                 continue
+            if verdict is RunState.COMPLETED:
+                self._mark_running(plan, self._now)  # even if there was nothing to start
             finished_at_us = self._parts.clock().wall_us
             plan.run = self._store.change_run(plan.run, RunChange(status=verdict, finished_at_us=finished_at_us))
             self._store.dequeue(plan.run.run_id)
             self._store.append_events([run_event(plan.run, at_us=finished_at_us)])
-            parent = self._store.run(plan.run.parent_run_id) if plan.run.parent_run_id else None
-            if parent is not None:
-                self._held.rings.add(parent.worker_id)
+            self._ring_parent(plan.run)
+
+    def _ring_parent(self, run: RunRecord) -> None:
+        if run.parent_run_id is None:
+            return
+        try:
+            parent = self._store.run(run.parent_run_id)
+        except PoisonRecordError as error:
+            log.error("nobody can be told of the end of a run", extra={"run_id": run.run_id, "error": str(error)})
+            return
+        if parent is not None:
+            self._held.rings.add(parent.worker_id)
 
     def beat(self) -> None:
         """Renew the lease when it is time, and at once when what the worker does has changed."""
         held = [plan for plan in self._held.plans.values() if not plan.run.status.final]
         current = max(held, key=lambda plan: (plan.active, plan.run.priority), default=None)
-        state = WorkerState.IDLE if current is None else WorkerState.BUSY
+        if current is None:
+            state = WorkerState.IDLE
+        else:
+            state = WorkerState.BUSY if current.active or len(self._held.live) else WorkerState.WAITING
         current_run = current.run.run_id if current else None
         told = (state, current_run, self._held.runs_done)
         if told == self._held.told and self._now.mono_s < self._held.beat_due_s:
@@ -256,7 +276,8 @@ class _Turn:
         plan.start_child(number, run.run_id, begun)
         attempt = self._attempt(plan, number, begun)
         self._store.start_attempts([attempt])
-        self._held.children[plan.run.run_id, number] = attempt
+        due_s = child_due_s(plan, attempt, now=self._now)
+        self._held.children[plan.run.run_id, number] = ChildWait(attempt, due_s)
         self._held.rings.add(run.worker_id)
 
     def _mark_running(self, plan: RunPlan, begun: Instant) -> None:

@@ -59,6 +59,12 @@ class WorkerLoop:
         return self._adopted and not self._held.plans and not len(self._held.live) and not self._ends
 
     @property
+    def resting(self) -> bool:
+        """Whether no task runs and none could start: whatever is held only waits."""
+        plans = self._held.plans.values()
+        return self._adopted and not len(self._held.live) and not self._ends and not any(p.active for p in plans)
+
+    @property
     def stopped(self) -> bool:
         """Whether, after ``drain`` or ``stop``, no process is left and every end is recorded."""
         return self._held.stopping and not len(self._held.live) and not self._ends
@@ -169,6 +175,8 @@ class WorkerLoop:
         log.error("a transaction failed; the plans are read anew", extra={"error": str(error)})
         self._held.plans.clear()
         self._held.children.clear()
+        for live in self._held.live:
+            live.pid_stored = False
         self._adopted = False
         self._hold_until_s = now.mono_s + RETRY_STORE_S
 

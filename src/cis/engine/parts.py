@@ -46,12 +46,21 @@ class LoopLimits:
 
 
 @dataclass(slots=True)
+class ChildWait:
+    """An attempt that waits for its child run, until ``due_s`` (monotonic) at the most."""
+
+    attempt: AttemptRecord
+    due_s: float = float("inf")
+    timed_out: bool = False
+
+
+@dataclass(slots=True)
 class Held:
     """What a worker holds: plans by run id, attempts that wait for a child run, processes, who is to be woken."""
 
     live: LiveAttempts
     plans: dict[str, RunPlan] = field(default_factory=dict)
-    children: dict[tuple[str, int], AttemptRecord] = field(default_factory=dict)
+    children: dict[tuple[str, int], ChildWait] = field(default_factory=dict)
     rings: set[str] = field(default_factory=set)
     runs_done: int = 0
     stopping: bool = False

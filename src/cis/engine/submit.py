@@ -86,7 +86,8 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
     depth = 0 if request.parent is None else request.parent.depth + 1
     if depth > MAX_DEPTH:
         raise DocumentError([Fault(place="tasks", message=f"DAGs are nested more than {MAX_DEPTH} deep")])
-    if store.queued_count(site.node_id) >= site.max_queued:
+    # A DAG as a task was accepted with its parent; refusing it now would fail what was promised.
+    if request.parent is None and store.queued_count(site.node_id) >= site.max_queued:
         raise OverloadedError(f"{site.max_queued} runs wait already", retry_after_s=5)
 
     now_us = site.clock_us()

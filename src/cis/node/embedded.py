@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from cis.engine.control import cancel
 from cis.engine.existing import existing_run
+from cis.errors import IllegalStateError
 from cis.node.clock import now_us
 from cis.node.home import Home
 from cis.node.settings import Settings
@@ -18,7 +20,8 @@ from cis.worker.bell import FifoBell, bell_path, ring
 def run_embedded(home: Home, settings: Settings, *, run_id: str, on_change: Callable[[], None] = lambda: None) -> None:
     """Return when the run is final; *on_change* is called whenever a worker stored something.
 
-    A KeyboardInterrupt cancels the run, waits for its tasks to be ended, and is raised again.
+    A KeyboardInterrupt cancels the run, waits for its tasks to be ended, and is raised again; a second one
+    ends the workers as they are, with what others gave them.
 
     Raises:
         NotFoundError: no such run.
@@ -32,13 +35,12 @@ def run_embedded(home: Home, settings: Settings, *, run_id: str, on_change: Call
                 supervisor.turn(at_most_s=0.5)
             supervisor.dismiss()
         except KeyboardInterrupt:
-            run = existing_run(store, run_id)
-            if not run.status.final:
-                with store.transaction():
-                    cancel(store, run_id, now_us=now_us())
+            with suppress(IllegalStateError), store.transaction():  # it may have ended by itself just now
+                run = cancel(store, run_id, now_us=now_us())
                 ring(home.run, run.worker_id)
             while not existing_run(store, run_id).status.final:
                 supervisor.turn(at_most_s=0.5)
+            supervisor.dismiss()
             raise
     finally:
         supervisor.close(timeout_s=settings.grace_s * 2 + 5)

@@ -91,5 +91,8 @@ class Node:
             except StoreError as error:
                 log.error("the supervisor cannot use the store; trying again", extra={"error": str(error)})
                 self._stop.wait(1.0)
+            except Exception:  # no descriptors, no memory: a node without this thread would accept and never run
+                log.exception("the supervisor failed; trying again")
+                self._stop.wait(1.0)
         supervisor.close(timeout_s=self.settings.grace_s * 2 + 2)
         store.close()

@@ -34,6 +34,7 @@ def make_supervisor(
             kill_orphan=kill_orphan,
             clock=now,
             retire_signal=signal.SIGUSR1,
+            dismiss_signal=signal.SIGUSR2,
             max_workers=settings.max_workers,
             told=told,
         )

@@ -25,11 +25,16 @@ class QueueState(StrEnum):
 
 
 class WorkerState(StrEnum):
-    """What a worker says of itself; ``dead`` is said by others, of one that vanished."""
+    """What a worker says of itself; ``dead`` is said by others, of one that vanished.
+
+    ``waiting``: it holds runs, but none of them has anything to do: they wait for a child run, for a retry, or are
+    paused. It takes no place of ``max_workers``, or a DAG could wait for a child that can get no worker.
+    """
 
     STARTING = "starting"
     IDLE = "idle"
     BUSY = "busy"
+    WAITING = "waiting"
     STOPPED = "stopped"
     DEAD = "dead"
 

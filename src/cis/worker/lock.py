@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from cis.errors import AlreadyRunningError
+
+PATIENCE_S = 0.2
 
 
 class FileLock:
@@ -36,12 +39,19 @@ def acquire(path: Path, *, what: str) -> FileLock:
         AlreadyRunningError: another process holds it; the message says which.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 64).decode("ascii", "replace").strip()
-        os.close(descriptor)
-        raise AlreadyRunningError(what, holder=f"process {holder or '?'} ({path})") from None
+    deadline_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            # Whoever only looks (``holder``) has it for a moment, too.
+            if time.monotonic() < deadline_s:
+                time.sleep(0.01)
+                continue
+            holder = os.read(descriptor, 64).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise AlreadyRunningError(what, holder=f"process {holder or '?'} ({path})") from None
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return FileLock(descriptor)

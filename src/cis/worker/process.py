@@ -4,7 +4,7 @@
 
 Signals: TERM drains (what runs may end within the grace period, then it is ended and its task handed back),
 a second TERM kills at once, USR1 retires the worker if it is idle at that very moment: the supervisor may
-have decided on what it read a moment ago. When the parent is gone, a worker ends as after a grace period.
+have decided on what it read a moment ago. USR2 lets it go as soon as none of its tasks runs; what waits is handed back. When the parent is gone, a worker ends as after a grace period.
 """
 
 from __future__ import annotations
@@ -76,12 +76,14 @@ class WorkerProcess:
         self._tenure = tenure
         self._terms = 0
         self._retire_asked = False
+        self._dismissed = False
 
     def run(self) -> int:
         """Serve until the end and return the exit status: 0 after an orderly one, 4 after losing the id."""
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGINT, self._on_term)
         signal.signal(signal.SIGUSR1, self._on_retire)
+        signal.signal(signal.SIGUSR2, self._on_dismiss)
         self._tenure.reporter.say(Reporter.READY)
         try:
             self._serve()
@@ -98,6 +100,8 @@ class WorkerProcess:
         while not self._terms and not self._tenure.parent.gone():
             self._loop.turn(at_most_s=1.0 if limit_s is None else min(1.0, limit_s))
             now_s = clock().mono_s
+            if self._dismissed and self._loop.resting:
+                return
             if not self._loop.idle:
                 idle_since_s = None
                 self._retire_asked = False
@@ -139,4 +143,8 @@ class WorkerProcess:
 
     def _on_retire(self, _signal: int, _frame: object) -> None:
         self._retire_asked = True
+        self._tenure.bell.ring()
+
+    def _on_dismiss(self, _signal: int, _frame: object) -> None:
+        self._dismissed = True
         self._tenure.bell.ring()

@@ -6,8 +6,8 @@
                                    ──> no room?        ask the idle worker that was used longest ago to retire
 
 Retiring is a request that only an idle worker follows, so a busy one is never evicted, whatever this side read
-a moment ago. A worker's death is seen as the end of its pipe; it is then buried (``cis.worker.burial``), and if
-its runs are to go on, the queue shows it. One that does not start is tried again after a growing pause.
+a moment ago. A worker whose runs all only wait takes no place. A worker's death is seen as the end of its pipe; it is then buried (``cis.worker.burial``), and if
+its runs are to go on, the queue shows it. One that does not start, or crashes, is tried again after a growing pause.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 TICK_S = 1.0
 LOOK_AROUND_S = 5.0
 MAX_PAUSE_S = 30.0
+STEADY_S = 10.0  # a worker that lived as long did not fail at its start
+MAX_WAITING = 64
 START_DEADLINE_S = 20.0
 
 
@@ -68,6 +70,7 @@ class Child:
     process: WorkerProcessHandle
     pipe: int
     used_s: float
+    started_s: float
     ready: bool = False
 
 
@@ -89,6 +92,7 @@ class SupervisorParts:
     kill_orphan: OrphanKiller
     clock: Callable[[], Instant]
     retire_signal: int
+    dismiss_signal: int
     max_workers: int
     told: Callable[[], None]
 
@@ -126,14 +130,15 @@ class Supervisor:
             self._meet_demand(now_s)
 
     def dismiss(self) -> None:
-        """Let every worker go once it is idle, however long that takes, and return when all are gone.
+        """Let every worker go once none of its tasks runs, however long that takes; return when all are gone.
 
-        A worker may have taken up the run of somebody else by now; that one goes on to its end.
+        A worker may have taken up the run of somebody else by now; the tasks of that one go on to their ends, and
+        what then only waits is handed back.
         """
         while self._children:
             for child in self._children.values():
                 if child.ready:
-                    child.process.send_signal(self._parts.retire_signal)
+                    child.process.send_signal(self._parts.dismiss_signal)
             self._listen(0.1)
 
     def close(self, *, timeout_s: float) -> None:
@@ -167,7 +172,6 @@ class Supervisor:
                 continue
             if Reporter.READY in said:
                 child.ready = True
-                self._pauses.pop(child.worker_id, None)
                 look = True
             stored |= Reporter.STORED in said
             look |= Reporter.ENQUEUED in said or self._short_of_room
@@ -186,12 +190,24 @@ class Supervisor:
                 ring(self._parts.run_dir, demand.worker_id)
             elif self._pauses.get(demand.worker_id, _Pause()).until_s > now_s:
                 continue
-            elif len(self._children) < self._parts.max_workers:
+            elif self._has_room():
                 self._start(demand, now_s)
             else:
                 self._short_of_room = True
         if self._short_of_room:
             self._evict()
+
+    def _has_room(self) -> bool:
+        """Whether one more worker may be started: those that only wait take no place, up to a bound of their own."""
+        if len(self._children) < self._parts.max_workers:
+            return True
+        waiting = self._in_state(WorkerState.WAITING)
+        return len(self._children) - len(waiting) < self._parts.max_workers and len(waiting) < MAX_WAITING
+
+    def _in_state(self, state: WorkerState) -> list[Child]:
+        rows = self._parts.store.workers(node_id=self._parts.node_id, live_only=True)
+        pids = {row.worker_id: row.pid for row in rows if row.status is state}
+        return [child for child in self._children.values() if pids.get(child.worker_id) == child.process.pid]
 
     def _start(self, demand: QueueDemand, now_s: float) -> None:
         ours, theirs = os.pipe()
@@ -205,19 +221,14 @@ class Supervisor:
             return
         finally:
             os.close(theirs)
-        child = Child(worker_id=demand.worker_id, process=process, pipe=ours, used_s=now_s)
+        child = Child(worker_id=demand.worker_id, process=process, pipe=ours, used_s=now_s, started_s=now_s)
         self._children[demand.worker_id] = child
         self._selector.register(ours, selectors.EVENT_READ, child)
 
     def _evict(self) -> None:
         if any(not child.ready for child in self._children.values()):
             return
-        idle = {
-            worker.worker_id
-            for worker in self._parts.store.workers(node_id=self._parts.node_id, live_only=True)
-            if worker.status is WorkerState.IDLE
-        }
-        candidates = [child for child in self._children.values() if child.worker_id in idle]
+        candidates = self._in_state(WorkerState.IDLE)
         if candidates:
             oldest = min(candidates, key=lambda child: child.used_s)
             oldest.process.send_signal(self._parts.retire_signal)
@@ -229,8 +240,11 @@ class Supervisor:
         status = child.process.wait(timeout=START_DEADLINE_S)
         if status != 0:
             log.warning("a worker ended", extra={"worker_id": child.worker_id, "status": status})
-        if not child.ready:
-            self._pause(child.worker_id, self._parts.clock().mono_s)
+        now_s = self._parts.clock().mono_s
+        if now_s - child.started_s >= STEADY_S:
+            self._pauses.pop(child.worker_id, None)
+        if status != 0 or not child.ready:
+            self._pause(child.worker_id, now_s)
         worker = self._parts.store.worker(self._parts.node_id, child.worker_id)
         if worker is not None and worker.pid == child.process.pid and worker.status.live:
             self._bury(worker)
