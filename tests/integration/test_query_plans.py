@@ -11,11 +11,27 @@ import pytest
 
 from cis.model.scope import Scope, ScopeType
 from cis.model.states import AttemptState, RunState
-from cis.store.records import EventRecord, RunChange, RunFilter
+from cis.store.cluster import JournalState, OfferState, PeerRecord, RemoteRole, Route
+from cis.store.records import EventRecord, RunChange, RunFilter, TaskRecord
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from tests.contract.store.rows import DOCUMENT, WORKER, definition, item, put_run, worker
 
-BIG = ("dag_definitions", "dag_runs", "run_tasks", "task_executions", "worker_queue", "events", "audit")
+BIG = (
+    "dag_definitions",
+    "dag_runs",
+    "run_tasks",
+    "task_executions",
+    "worker_queue",
+    "events",
+    "audit",
+    "peers",
+    "outbox",
+    "remote_runs",
+    "withdrawals",
+    "room_events",
+    "offers",
+    "chat_threads",
+)
 
 
 @pytest.fixture
@@ -115,6 +131,28 @@ def test_a_list_of_runs_walks_an_index_in_order(store: SqliteStore, names: tuple
         lambda store: store.token_by_sha256("x"),
         lambda store: store.worker("n", WORKER),
         lambda store: store.check_epoch("n", WORKER, 1),
+        lambda store: store.put_peer(
+            PeerRecord(node_id="n2", public_key="k", may=(), trusted_at_us=1, matrix_user="@n2:x")
+        ),
+        lambda store: store.peer("n2"),
+        lambda store: store.delete_peer("n2"),
+        lambda store: store.note_contact("n2", now_us=5),
+        lambda store: store.note_fault("n2", "odd"),
+        lambda store: store.begin_sending(["m1"], due_at_us=5),
+        lambda store: store.put_off("m1", due_at_us=5, fault="odd", uncertain=True),
+        lambda store: store.unpost("m1"),
+        lambda store: store.unpost_run("r001", "control"),
+        lambda store: store.remote_run("r001"),
+        lambda store: store.mirror_tasks([TaskRecord(run_id="r001", task_no=0, task_id="t0", version=9)]),
+        lambda store: store.withdrawn("r001", sender="n2"),
+        lambda store: store.suspend("r001"),
+        lambda store: store.room_cursor("!r"),
+        lambda store: store.room_event("$e"),
+        lambda store: store.settle_room_event("$e", JournalState.DONE),
+        lambda store: store.offer("r001"),
+        lambda store: store.set_offer_state("r001", OfferState.CLOSED),
+        lambda store: store.prune_offers(expired_before_us=5),
+        lambda store: store.thread("r001"),
     ],
 )
 def test_every_other_question_and_change_searches_an_index(store: SqliteStore, ask: object) -> None:
@@ -133,6 +171,57 @@ def test_the_demand_is_answered_from_an_index_alone(store: SqliteStore) -> None:
     found = plans(store, lambda: store.queue_demand("n"))
 
     assert "SEARCH worker_queue USING COVERING INDEX worker_queue_by_worker (node_id=? AND status=?)" in found
+
+
+@pytest.mark.parametrize(
+    ("ask", "plan"),
+    [
+        (
+            lambda store: store.due_items(Route.PUSH, now_us=5, limit=5, node_id="n2"),
+            "SEARCH outbox USING INDEX outbox_by_node (node_id=? AND route=?)",
+        ),
+        (
+            lambda store: store.due_items(Route.ROOM, now_us=5, limit=5),
+            "SEARCH outbox USING INDEX outbox_by_route (route=?)",
+        ),
+        (lambda store: store.next_due_us(), "SEARCH outbox USING COVERING INDEX outbox_by_time"),
+        (lambda store: store.outbox_of_run("r001"), "SEARCH outbox USING INDEX outbox_by_run (run_id=?)"),
+        (lambda store: store.outbox_depths(), "SCAN outbox USING COVERING INDEX outbox_by_node"),
+        (
+            lambda store: store.open_remotes(RemoteRole.SENT),
+            "SEARCH remote_runs USING INDEX remote_runs_open (role=?)",
+        ),
+        (lambda store: store.new_room_events(limit=5), "SEARCH room_events USING INDEX room_events_new (seq>?)"),
+        (
+            lambda store: store.offers_in_state(OfferState.OPEN, limit=5),
+            "SEARCH offers USING INDEX offers_by_state (state=?)",
+        ),
+        (lambda store: store.peer_of_user("@n2:x"), "SEARCH peers USING INDEX peers_by_user (matrix_user=?)"),
+    ],
+)
+def test_what_is_asked_of_other_nodes_again_and_again_walks_an_index_in_order(
+    store: SqliteStore, ask: object, plan: str
+) -> None:
+    """One step alone: nothing is sorted. The walk over new events is one over an index of these alone."""
+    assert callable(ask)
+
+    assert plans(store, lambda: ask(store)) == [plan]
+
+
+def test_the_nodes_to_send_to_and_the_load_are_answered_from_an_index_alone(store: SqliteStore) -> None:
+    """What is not due yet is not even passed over."""
+    due = plans(store, lambda: store.due_nodes(now_us=5))
+    load = plans(store, lambda: store.local_load("n", at_most=5))
+
+    assert due[0] == "SEARCH outbox USING COVERING INDEX outbox_by_time (due_at_us<?)"
+    assert "SEARCH worker_queue USING COVERING INDEX worker_queue_by_worker (node_id=? AND status=?)" in load
+
+
+def test_pruning_the_journal_passes_over_what_it_keeps_in_an_index_and_reads_no_event(store: SqliteStore) -> None:
+    found = plans(store, lambda: store.prune_room_events(keep=10))
+
+    assert "SCAN room_events USING COVERING INDEX room_events_settled" in found
+    assert not {"SCAN room_events", "SEARCH room_events USING INTEGER PRIMARY KEY (rowid<?)"} & set(found)
 
 
 @pytest.mark.parametrize(

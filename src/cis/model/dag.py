@@ -116,7 +116,9 @@ class DagSpec:
     """A whole DAG, checked: ids are unique, dependencies exist, there is no cycle.
 
     ``scope`` is the author's own choice and None where inference decides;
-    ``max_parallel`` bounds the tasks of one run at once (None: the worker's slots).
+    ``max_parallel`` bounds the tasks of one run at once (None: the worker's slots). ``labels`` are those that a
+    node needs to claim it from the room; ``expires_s`` is how long it may take to reach a node (None: the node's own
+    setting).
     """
 
     dag_id: str
@@ -127,6 +129,8 @@ class DagSpec:
     description: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     max_parallel: int | None = None
+    labels: tuple[str, ...] = ()
+    expires_s: float | None = None
 
     def to_dict(self) -> dict[str, Json]:
         """Return the document form: JSON values only, tasks in their order."""
@@ -143,6 +147,10 @@ class DagSpec:
             plain["env"] = dict(self.env)
         if self.max_parallel is not None:
             plain["max_parallel"] = self.max_parallel
+        if self.labels:
+            plain["labels"] = list(self.labels)
+        if self.expires_s is not None:
+            plain["expires"] = self.expires_s
         plain["tasks"] = [task.to_dict() for task in self.tasks]
         return plain
 
@@ -164,6 +172,8 @@ class DagSpec:
                 description=plain.get("description", ""),
                 env=plain.get("env", {}),
                 max_parallel=plain.get("max_parallel"),
+                labels=tuple(plain.get("labels", ())),
+                expires_s=plain.get("expires"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PoisonRecordError("a stored DAG", repr(error)) from error

@@ -23,6 +23,7 @@ from cis.model.fields import (
     Env,
     Id,
     Ids,
+    Labels,
     OnLostField,
     Parallel,
     Params,
@@ -82,6 +83,12 @@ class _Head(_Model):
     description: Text | None = Field(default=None, description="For people.")
     env: Env | None = Field(default=None, description="Variables for every task.")
     max_parallel: Parallel | None = Field(default=None, description="Tasks of one run at once.")
+    labels: Labels | None = Field(
+        default=None, description="Labels that a node must have to take it from the room.", examples=[["gpu"]]
+    )
+    expires: TimeLimit | None = Field(
+        default=None, description="How long it may take to reach its node. Default: the node's deliver_within."
+    )
     defaults: Tries | None = Field(default=None, description="For every task that does not say otherwise.")
 
 
@@ -218,6 +225,8 @@ def _spec(document: _Head, tasks: Sequence[TaskDocument]) -> DagSpec:
         description=document.description or "",
         env=document.env or {},
         max_parallel=document.max_parallel,
+        labels=tuple(dict.fromkeys(document.labels or ())),
+        expires_s=document.expires,
     )
 
 

@@ -18,6 +18,7 @@ from cis.model.tree import is_text
 MAX_TASKS = 100_000
 MAX_RETRIES = 1000
 MAX_VARIABLES = 10_000
+MAX_LABELS = 32
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _PRIORITY_ALIASES = {"medium": Priority.NORMAL, "urgent": Priority.CRITICAL}
 _ID_KEYS = {"project_id": ScopeType.PROJECT, "user_id": ScopeType.USER, "dag_type": ScopeType.TYPE}
@@ -60,6 +61,12 @@ def _id(value: Any) -> str:
 def _ids(value: Any) -> Any:
     if isinstance(value, list) and len(value) > MAX_TASKS:
         raise ValueError(f"names {len(value):,} tasks; {MAX_TASKS:,} at most")
+    return value
+
+
+def _labels(value: Any) -> Any:
+    if isinstance(value, list) and len(value) > MAX_LABELS:
+        raise ValueError(f"names {len(value):,} labels; {MAX_LABELS} at most")
     return value
 
 
@@ -279,6 +286,11 @@ Env = Annotated[
     ),
 ]
 Ids = Annotated[list[Id], BeforeValidator(_ids)]
+Labels = Annotated[
+    list[Id],
+    BeforeValidator(_labels),
+    WithJsonSchema({"type": "array", "items": _ID_SCHEMA, "maxItems": MAX_LABELS}),
+]
 Directory = Annotated[str, PlainValidator(_directory), WithJsonSchema({"type": "string", "pattern": r"\S"})]
 PriorityField = Annotated[
     Priority,

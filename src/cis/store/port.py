@@ -20,6 +20,7 @@ from typing import Protocol
 from cis.errors import PoisonRecordError
 from cis.model.dag import DagSpec
 from cis.model.states import AttemptState, RunState
+from cis.store.cluster_port import OutboxStore, PeerStore, RemoteStore, RoomStore
 from cis.store.records import (
     AttemptRecord,
     AuditRecord,
@@ -249,7 +250,18 @@ class LogStore(Protocol):
     def audit(self, *, limit: int, before: int | None = None) -> Sequence[AuditRecord]: ...
 
 
-class Store(DefinitionStore, RunStore, QueueStore, WorkerStore, LogStore, Protocol):
+class Store(
+    DefinitionStore,
+    RunStore,
+    QueueStore,
+    WorkerStore,
+    LogStore,
+    PeerStore,
+    OutboxStore,
+    RemoteStore,
+    RoomStore,
+    Protocol,
+):
     """Everything that is kept, behind one transaction."""
 
     def transaction(self) -> AbstractContextManager[None]:

@@ -22,6 +22,7 @@ class QueueState(StrEnum):
 
     QUEUED = "queued"
     CLAIMED = "claimed"
+    SUSPENDED = "suspended"  # granted by a node whose lease is over: no worker takes it until that node says so
 
 
 class WorkerState(StrEnum):
@@ -111,6 +112,8 @@ class RunChange:
     finished_at_us: int | None = None
     cancel_requested: bool | None = None
     error: str | None = None
+    owner_node: str | None = None
+    delivery: Delivery | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,6 +99,32 @@ def test_a_database_of_any_earlier_schema_becomes_the_newest_and_keeps_its_rows(
     assert schema(old) == schema(new)
 
 
+def test_runs_tasks_attempts_and_the_queue_of_the_first_schema_are_read_by_this_program(tmp_path: Path) -> None:
+    before = apsw.Connection(str(tmp_path / "cis.db"))
+    before.execute(migrate_module.migrations()[0][1].read_text(encoding="utf-8") + "PRAGMA user_version = 1")
+    before.execute(
+        "INSERT INTO dag_definitions VALUES (1, 'd', 's', 'global', '', NULL, 20, '', 1, 1, NULL, '{}');"
+        "INSERT INTO dag_runs VALUES ('r1', 'd', 1, 'running', 2, 'global', '', 'default', 'worker-global', 'n', 'n',"
+        " NULL, 20, 'local', 1, 1, 2, NULL, 0, NULL, NULL, NULL, NULL, NULL, 0);"
+        "INSERT INTO run_tasks (run_id, task_no, task_id, status, version, attempts, failures)"
+        " VALUES ('r1', 0, 't0', 'running', 2, 1, 0);"
+        "INSERT INTO task_executions (run_id, task_no, attempt, task_id, status, worker_id, epoch, started_at_us)"
+        " VALUES ('r1', 0, 1, 't0', 'running', 'worker-global', 1, 2);"
+        "INSERT INTO worker_queue VALUES (1, 'n', 'worker-global', 'r1', 'claimed', 20, 1, 1, '{}');"
+    )
+    before.close()
+    store = open_sqlite(tmp_path / "cis.db")
+    run, claimed = store.run("r1"), store.claimed("n", "worker-global")
+    tasks, attempts = store.tasks("r1"), store.attempts("r1")
+    store.close()
+
+    assert run is not None
+    assert (run.status, run.version) == ("running", 2)
+    assert [task.status for task in tasks] == ["running"]
+    assert [one.attempt for one in attempts] == [1]
+    assert [one.run_id for one in claimed] == ["r1"]
+
+
 def test_opening_a_second_time_changes_nothing(store: SqliteStore) -> None:
     before = schema(store.path)
     again = open_sqlite(store.path)
@@ -140,10 +166,11 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was(tmp_path: Path, monk
     before = schema(tmp_path / "cis.db")
     folder = tmp_path / "migrations"
     folder.mkdir()
+    broken = migrate_module.NEWEST + 1
     (folder / "0001_initial.sql").write_text("SELECT 1;")
-    (folder / "0002_broken.sql").write_text("CREATE TABLE half (a INTEGER); CREATE TABLE half (a INTEGER);")
+    (folder / f"{broken:04}_broken.sql").write_text("CREATE TABLE half (a INTEGER); CREATE TABLE half (a INTEGER);")
     monkeypatch.setattr(migrate_module, "FOLDER", folder)
-    monkeypatch.setattr(migrate_module, "NEWEST", 2)
+    monkeypatch.setattr(migrate_module, "NEWEST", broken)
 
     with pytest.raises(StoreError, match="half already exists"):
         open_sqlite(tmp_path / "cis.db")

@@ -9,6 +9,7 @@ import pytest
 
 from cis.engine.adoption import hold
 from cis.engine.instant import Instant
+from cis.engine.leases import Leases
 from cis.engine.live import LiveAttempts
 from cis.engine.parts import Held
 from cis.errors import PoisonRecordError
@@ -128,7 +129,7 @@ def test_a_worker_sets_a_run_aside_that_it_cannot_read_and_goes_on_with_the_rest
 ) -> None:
     damage(store, table, change, where=where)
     executor = LocalExecutor(max_log_bytes=1)
-    held = Held(LiveAttempts(executor, grace_s=1))
+    held = Held(LiveAttempts(executor, grace_s=1), Leases("node-1", margin_s=1.0))
     with store.transaction():
         for one in store.claim("n", WORKER, epoch=1, limit=10):
             hold(store, held, one, ours=frozenset(), now=NOW)

@@ -59,6 +59,8 @@ documents = st.fixed_dictionaries(
         "description": st.sampled_from(["", "text", 1]),
         "env": env,
         "max_parallel": st.sampled_from([1, 0, 100_000, 100_001, "1", True]),
+        "labels": st.sampled_from([[], ["gpu"], ["a"] * 33, ["a b"], "gpu"]),
+        "expires": st.sampled_from(["1h", 5, "soon", None]),
         "target_node": ids,
         "defaults": st.fixed_dictionaries({}, optional=tries),
     },

@@ -1,4 +1,7 @@
-"""The queue between node and worker in SQLite: the table ``worker_queue``."""
+"""The queue between node and worker in SQLite: the table ``worker_queue``.
+
+Every question names the state it asks for, so a suspended row is in no answer but ``queue_item``'s.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +100,7 @@ class QueueRows:
         self._db.write(_RECLAIM, (epoch, node_id, worker_id))
 
     def release(self, run_id: str) -> None:
-        """Put a claimed run back to queued, at its old place."""
+        """Put a claimed or suspended run back to queued, at its old place."""
         self._db.write("UPDATE worker_queue SET status = 'queued' WHERE run_id = ?", (run_id,))
 
     def dequeue(self, run_id: str) -> None:

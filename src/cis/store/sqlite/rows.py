@@ -116,7 +116,7 @@ def task_of(row: Row) -> TaskRecord:
         exit_code=row[7],
         started_at_us=row[8],
         finished_at_us=row[9],
-        outputs=_mapping(row[10]) if row[10] else {},
+        outputs=mapping(row[10]) if row[10] else {},
         error=row[11],
         blocked_by=row[12],
         retry_at_us=row[13],
@@ -190,12 +190,16 @@ def event_of(row: Row) -> EventRecord:
         dag_id=row[5],
         task_id=row[6],
         worker_id=row[7],
-        data=_mapping(row[8]) if row[8] else {},
+        data=mapping(row[8]) if row[8] else {},
     )
 
 
-def _mapping(text: str) -> dict[str, Any]:
-    plain = json.loads(text)
+def mapping(text: str) -> dict[str, Any]:
+    """Return the JSON object that a column holds. Raises ValueError when it holds none."""
+    try:
+        plain = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{text[:80]!r} is nested too deeply") from error
     if not isinstance(plain, dict):
         raise ValueError(f"{text[:80]!r} is no JSON object")
     return plain

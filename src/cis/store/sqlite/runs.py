@@ -27,8 +27,8 @@ _UNFINISHED = "SELECT status, count(*) FROM dag_runs WHERE status IN ('pending',
 _CHANGE = (
     "UPDATE dag_runs SET version = version + 1, status = coalesce(?, status),"
     " started_at_us = coalesce(?, started_at_us), finished_at_us = coalesce(?, finished_at_us),"
-    " cancel_requested = coalesce(?, cancel_requested), error = coalesce(?, error)"
-    " WHERE run_id = ? AND version = ?"
+    " cancel_requested = coalesce(?, cancel_requested), error = coalesce(?, error),"
+    " owner_node = coalesce(?, owner_node), delivery = coalesce(?, delivery) WHERE run_id = ? AND version = ?"
 )
 _LOSE = (
     "UPDATE task_executions SET status = 'lost', finished_at_us = ?, error = ? WHERE run_id = ? AND status = 'running'"
@@ -138,10 +138,19 @@ class RunRows:
         if change.status is not None and change.status is not run.status:
             check_run_arrow(run.run_id, run.status, change.status)
         cancel = None if change.cancel_requested is None else int(change.cancel_requested)
-        status = None if change.status is None else str(change.status)
         changed = self._db.write(
             _CHANGE,
-            (status, change.started_at_us, change.finished_at_us, cancel, change.error, run.run_id, run.version),
+            (
+                None if change.status is None else str(change.status),
+                change.started_at_us,
+                change.finished_at_us,
+                cancel,
+                change.error,
+                change.owner_node,
+                None if change.delivery is None else str(change.delivery),
+                run.run_id,
+                run.version,
+            ),
         )
         if changed != 1:
             raise StaleVersionError(f"run {run.run_id}", run.version)

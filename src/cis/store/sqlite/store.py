@@ -12,13 +12,19 @@ import apsw
 from cis.store.sqlite.connection import Database, translated
 from cis.store.sqlite.definitions import DefinitionRows
 from cis.store.sqlite.logs import LogRows
+from cis.store.sqlite.outbox import OutboxRows
+from cis.store.sqlite.peers import PeerRows
 from cis.store.sqlite.queue import QueueRows
+from cis.store.sqlite.remote import RemoteRows
+from cis.store.sqlite.room import RoomRows
 from cis.store.sqlite.runs import RunRows
 from cis.store.sqlite.tasks import TaskRows
 from cis.store.sqlite.workers import WorkerRows
 
 
-class SqliteStore(DefinitionRows, RunRows, TaskRows, QueueRows, WorkerRows, LogRows):
+class SqliteStore(
+    DefinitionRows, RunRows, TaskRows, QueueRows, WorkerRows, LogRows, PeerRows, OutboxRows, RemoteRows, RoomRows
+):
     """All parts of the store over one connection; an object is for one thread."""
 
     def __init__(self, path: Path) -> None:

@@ -54,29 +54,14 @@ class TaskRows:
                 check_task_arrow(old.task_id, old.status, new.status)
             changed = self._db.write(
                 _CHANGE,
-                (
-                    new.status.value,
-                    new.attempts,
-                    new.failures,
-                    new.exit_code,
-                    new.started_at_us,
-                    new.finished_at_us,
-                    json.dumps(dict(new.outputs)) if new.outputs else None,
-                    new.error,
-                    new.blocked_by,
-                    new.retry_at_us,
-                    new.child_run_id,
-                    old.run_id,
-                    old.task_no,
-                    old.version,
-                ),
+                (*changing_values(new), old.run_id, old.task_no, old.version),
             )
             if changed != 1:
                 raise StaleVersionError(f"task {old.task_id} of run {old.run_id}", old.version)
 
     def start_attempts(self, attempts: Iterable[AttemptRecord]) -> None:
         """Store attempts that are about to start."""
-        self._db.write_many(_START, map(_attempt_values, attempts))
+        self._db.write_many(_START, map(attempt_values, attempts))
 
     def set_pids(self, attempts: Iterable[AttemptRecord]) -> None:
         """Store the process of running attempts."""
@@ -131,6 +116,23 @@ class TaskRows:
         return read_all("attempt", attempt_of, self._db.rows(sql, (worker_id, str(state))))
 
 
+def changing_values(task: TaskRecord) -> tuple[object, ...]:
+    """Return what of a task changes while its run goes on, in the order in which updates set it."""
+    return (
+        task.status.value,
+        task.attempts,
+        task.failures,
+        task.exit_code,
+        task.started_at_us,
+        task.finished_at_us,
+        json.dumps(dict(task.outputs)) if task.outputs else None,
+        task.error,
+        task.blocked_by,
+        task.retry_at_us,
+        task.child_run_id,
+    )
+
+
 def task_values(task: TaskRecord) -> tuple[object, ...]:
     """Return a task's values in the order of TASK."""
     return (
@@ -152,7 +154,8 @@ def task_values(task: TaskRecord) -> tuple[object, ...]:
     )
 
 
-def _attempt_values(one: AttemptRecord) -> tuple[object, ...]:
+def attempt_values(one: AttemptRecord) -> tuple[object, ...]:
+    """Return an attempt's values in the order of ATTEMPT."""
     return (
         one.run_id,
         one.task_no,

@@ -1,0 +1,98 @@
+"""What nodes say to each other, whatever carries it.
+
+A message is a few fields under one signature (``cis.transports.envelope``). What is large (a document of many
+tasks, a report with logs) travels beside it as a *blob*, named in the fields by its SHA-256 and size.
+
+    execute   origin  -> executor, or everyone   run this DAG, under this run id
+    control   origin  -> executor                cancel, pause, resume
+    ask       origin  -> executor                how is it going? (when the executor cannot reach the origin)
+    status    executor -> origin                 this changed: a report
+    claim     any node -> offering node          I could run what you offered
+    grant     offering node -> everyone          this node runs it, nobody else, for so long
+    ping      any node -> any node               are you there, and what time is it?
+    answer    to each of these, over HTTP        what came of it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cis.model.dag import Json
+
+INLINE_BYTES = 32 * 2**10  # a Matrix event ends at 64 KiB, and a signature and the server's own fields need room
+MAX_BLOB_BYTES = 16 * 2**20
+
+
+class MessageKind(StrEnum):
+    """What a message is; in a room it is the event's type."""
+
+    EXECUTE = "io.cis.dag.execute"
+    CONTROL = "io.cis.dag.control"
+    ASK = "io.cis.dag.ask"
+    STATUS = "io.cis.dag.status"
+    CLAIM = "io.cis.dag.claim"
+    GRANT = "io.cis.dag.grant"
+    PING = "io.cis.node.ping"
+    ANSWER = "io.cis.node.answer"
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRef:
+    """Names a blob: its digest, its size and, in a room, where the homeserver keeps it."""
+
+    sha256: str
+    size: int
+    mxc: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One thing that one node says. ``target`` None means everyone in the room.
+
+    ``expires_at_us`` is when it must not be acted upon any more, by the sender's clock. ``fields`` are JSON
+    values without floats. ``blob_name`` and ``blob`` are the field that names the blob (``dag_ref``,
+    ``report_ref``) and its text; where it came by reference and was not fetched yet, only ``fields`` has it.
+    """
+
+    kind: MessageKind
+    message_id: str
+    sender: str
+    created_at_us: int
+    expires_at_us: int
+    run_id: str = ""
+    target: str | None = None
+    fields: Mapping[str, Json] = field(default_factory=dict)
+    blob_name: str | None = None
+    blob: str | None = None
+
+
+class Result(StrEnum):
+    """What came of a message."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"  # it was acted upon before; that holds
+    REFUSED = "refused"  # for good: sending it again gives the same
+    LATER = "later"  # not now (full, busy): send it again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What the receiver of a message answers: ``code`` is an error's code, ``fields`` depend on the kind."""
+
+    result: Result
+    code: str = ""
+    detail: str = ""
+    fields: Mapping[str, Json] = field(default_factory=dict)
+
+
+def is_inline(value: Json) -> bool:
+    """Whether a value may stand in an event: no floats, no integers beyond 2^53 - 1 (Matrix, canonical JSON)."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and is_inline(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(is_inline(item) for item in value)
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return True
+    return isinstance(value, int) and abs(value) < 2**53

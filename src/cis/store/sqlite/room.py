@@ -1,0 +1,145 @@
+"""What the room said, in SQLite: ``room_events``, ``room_cursors``, ``offers`` and ``chat_threads``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cis.store.cluster import JournalState, OfferRecord, OfferState, RoomCursor, RoomEvent
+from cis.store.sqlite.cluster_rows import (
+    OFFER,
+    ROOM_CURSOR,
+    ROOM_EVENT,
+    json_text,
+    offer_of,
+    room_cursor_of,
+    room_event_of,
+)
+from cis.store.sqlite.connection import Database
+from cis.store.sqlite.rows import read, read_all
+
+_CURSOR = f"SELECT {ROOM_CURSOR} FROM room_cursors WHERE room_id = ?"  # noqa: S608 - constants
+_PUT_CURSOR = (
+    f"INSERT INTO room_cursors ({ROOM_CURSOR}) VALUES (?, ?, ?, ?)"  # noqa: S608 - constants
+    " ON CONFLICT (room_id) DO UPDATE SET user_id = excluded.user_id, next_batch = excluded.next_batch,"
+    " synced_at_us = excluded.synced_at_us"
+)
+_JOURNAL = (
+    "INSERT INTO room_events (event_id, room_id, sender, type, content, sent_at_us, state)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
+)
+_NEW = f"SELECT {ROOM_EVENT} FROM room_events WHERE state = 'new' AND seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - constants
+_EVENT = f"SELECT {ROOM_EVENT} FROM room_events WHERE event_id = ?"  # noqa: S608 - constants
+_PRUNE_EVENTS = (
+    "DELETE FROM room_events WHERE state != 'new' AND seq <="
+    " (SELECT seq FROM room_events WHERE state != 'new' ORDER BY seq DESC LIMIT 1 OFFSET ?)"
+    " AND event_id NOT IN (SELECT event_id FROM offers WHERE state != 'closed')"
+)
+_PUT_OFFER = (
+    f"INSERT INTO offers ({OFFER}) VALUES ({', '.join('?' * 10)})"  # noqa: S608 - constants
+    " ON CONFLICT (run_id) DO UPDATE SET sender = excluded.sender, event_id = excluded.event_id,"
+    " epoch = excluded.epoch, priority = excluded.priority, content = excluded.content, state = excluded.state,"
+    " created_at_us = excluded.created_at_us, expires_at_us = excluded.expires_at_us,"
+    " claim_at_us = excluded.claim_at_us"
+)
+_OFFER = f"SELECT {OFFER} FROM offers WHERE run_id = ?"  # noqa: S608 - constants
+_OFFERS = (
+    f"SELECT {OFFER} FROM offers WHERE state = ?"  # noqa: S608 - constants
+    " ORDER BY priority DESC, created_at_us, run_id LIMIT ?"
+)
+_OFFER_STATE = "UPDATE offers SET state = ?, claim_at_us = coalesce(?, claim_at_us) WHERE run_id = ?"
+_PUT_THREAD = (
+    "INSERT INTO chat_threads (run_id, room_id, event_id) VALUES (?, ?, ?)"
+    " ON CONFLICT (run_id) DO UPDATE SET room_id = excluded.room_id, event_id = excluded.event_id"
+)
+
+
+class RoomRows:
+    """The room's part of the store."""
+
+    _db: Database
+
+    def room_cursor(self, room_id: str) -> RoomCursor | None:
+        """Return how far a room was read, or None."""
+        row = self._db.row(_CURSOR, (room_id,))
+        return None if row is None else read("room", room_cursor_of, row)
+
+    def put_room_cursor(self, cursor: RoomCursor) -> None:
+        """Record how far a room was read."""
+        self._db.write(_PUT_CURSOR, (cursor.room_id, cursor.user_id, cursor.next_batch, cursor.synced_at_us))
+
+    def journal(self, events: Iterable[RoomEvent]) -> int:
+        """Append events that are not there yet; return how many were new."""
+        return sum(self._db.write(_JOURNAL, _event_values(event)) for event in events)
+
+    def new_room_events(self, *, limit: int, after: int = 0) -> Sequence[RoomEvent]:
+        """Return events that were not acted upon and come after one, in the room's order."""
+        return read_all("room event", room_event_of, self._db.rows(_NEW, (after, limit)))
+
+    def room_event(self, event_id: str) -> RoomEvent | None:
+        """Return an event of the journal, or None."""
+        row = self._db.row(_EVENT, (event_id,))
+        return None if row is None else read("room event", room_event_of, row)
+
+    def settle_room_event(self, event_id: str, state: JournalState) -> None:
+        """Record what became of an event."""
+        self._db.write("UPDATE room_events SET state = ? WHERE event_id = ?", (str(state), event_id))
+
+    def prune_room_events(self, *, keep: int) -> int:
+        """Delete all but the newest *keep* settled events, and those that an offer needs; return how many went."""
+        return self._db.write(_PRUNE_EVENTS, (keep,))
+
+    def put_offer(self, offer: OfferRecord) -> None:
+        """Store, or replace, an offer."""
+        self._db.write(
+            _PUT_OFFER,
+            (
+                offer.run_id,
+                offer.sender,
+                offer.event_id,
+                offer.epoch,
+                int(offer.priority),
+                json_text(offer.content),
+                str(offer.state),
+                offer.created_at_us,
+                offer.expires_at_us,
+                offer.claim_at_us,
+            ),
+        )
+
+    def offer(self, run_id: str) -> OfferRecord | None:
+        """Return an offer, or None."""
+        row = self._db.row(_OFFER, (run_id,))
+        return None if row is None else read("offer", offer_of, row)
+
+    def set_offer_state(self, run_id: str, state: OfferState, *, claim_at_us: int | None = None) -> None:
+        """Record what became of an offer; None keeps the time at which to claim it."""
+        self._db.write(_OFFER_STATE, (str(state), claim_at_us, run_id))
+
+    def offers_in_state(self, state: OfferState, *, limit: int) -> Sequence[OfferRecord]:
+        """Return offers, the most urgent first, then the oldest."""
+        return read_all("offer", offer_of, self._db.rows(_OFFERS, (str(state), limit)))
+
+    def prune_offers(self, *, expired_before_us: int) -> int:
+        """Delete offers that expired before a time; return how many went."""
+        return self._db.write("DELETE FROM offers WHERE expires_at_us < ?", (expired_before_us,))
+
+    def put_thread(self, run_id: str, *, room_id: str, event_id: str) -> None:
+        """Remember the thread of the room into which a run reports."""
+        self._db.write(_PUT_THREAD, (run_id, room_id, event_id))
+
+    def thread(self, run_id: str) -> tuple[str, str] | None:
+        """Return (room id, event id) of a run's thread."""
+        row = self._db.row("SELECT room_id, event_id FROM chat_threads WHERE run_id = ?", (run_id,))
+        return None if row is None else (row[0], row[1])
+
+
+def _event_values(event: RoomEvent) -> tuple[object, ...]:
+    return (
+        event.event_id,
+        event.room_id,
+        event.sender,
+        event.type,
+        json_text(event.content),
+        event.sent_at_us,
+        str(event.state),
+    )
