@@ -16,9 +16,16 @@
     │   └── AlreadyRunningError       a lock is held by another process
     ├── NodeError
     │   ├── UnknownNodeError
-    │   └── NodeUnreachableError
+    │   ├── NodeUnreachableError
+    │   └── RoomError                 something about the room failed
+    │       ├── RoomUnreachableError  no answer from the homeserver
+    │       ├── RoomLimitedError      it wants fewer requests
+    │       └── RoomRefusedError      it answered no
     ├── NotAllowedError
     │   └── NotAuthenticatedError
+    │       └── UntrustedError        a message that no trusted node signed
+    ├── MalformedMessageError         a message that is none
+    ├── MessageRefusedError           one that is not acted upon
     ├── OverloadedError               full: try again later
     ├── StoreError
     │   ├── StoreBusyError            locked by others for too long
@@ -239,6 +246,39 @@ class NodeUnreachableError(NodeError):
     code = "node.unreachable"
 
 
+class RoomError(NodeError):
+    """The room does not work as it should: ``cis room status`` says what is wrong."""
+
+    code = "room"
+
+
+class RoomUnreachableError(RoomError):
+    """No answer from the homeserver: what is to be sent waits, and is sent when it is back."""
+
+    code = "room.unreachable"
+
+
+class RoomLimitedError(RoomError):
+    """The homeserver wants fewer requests: wait, and lift the limit for this user (``docs/howto/room.md``)."""
+
+    code = "room.limited"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class RoomRefusedError(RoomError):
+    """The homeserver answered no; ``errcode`` is its reason (Matrix client-server API)."""
+
+    code = "room.refused"
+
+    def __init__(self, message: str, *, errcode: str, status: int) -> None:
+        self.errcode = errcode
+        self.status = status
+        super().__init__(message)
+
+
 class NotAllowedError(CisError):
     """Authenticated, but without the right that this takes."""
 
@@ -252,6 +292,32 @@ class NotAuthenticatedError(NotAllowedError):
 
     code = "auth.unauthenticated"
     http_status = 401
+
+
+class UntrustedError(NotAuthenticatedError):
+    """No trusted node signed this message: ``cis node trust`` on the receiving node names whom it trusts."""
+
+    code = "message.untrusted"
+
+
+class MalformedMessageError(CisError):
+    """What came is no message of a node: the two may run programs of different versions."""
+
+    code = "message.malformed"
+    http_status = 400
+    exit_status = 2
+
+
+class MessageRefusedError(CisError):
+    """A message of a trusted node is refused for good; its ``code`` says why, and travels back to the sender."""
+
+    code = "message.refused"
+    http_status = 403
+    exit_status = 6
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        super().__init__(detail)
 
 
 class OverloadedError(CisError):

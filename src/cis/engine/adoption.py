@@ -41,11 +41,17 @@ def adopt(store: Store, me: Incarnation, held: Held, *, ours: AbstractSet[Attemp
 
 
 def hold(store: Store, held: Held, item: QueueItem, *, ours: AbstractSet[AttemptKey], now: Instant) -> None:
-    """Make a claimed run one of *held*; one that cannot be read is failed and taken off the queue instead."""
+    """Make a claimed run one of *held*.
+
+    One that cannot be read is failed and taken off the queue instead; one whose lease is over is suspended.
+    """
     try:
         run = store.run(item.run_id)
         if run is None or run.status.final:
             store.dequeue(item.run_id)
+            return
+        if held.leases.over(store, run, now=now):
+            store.suspend(item.run_id)
             return
         plan = _plan(store, item, run, now=now)
     except PoisonRecordError as error:

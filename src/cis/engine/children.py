@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from cis.engine.leases import under_lease
 from cis.engine.live import End
 from cis.engine.parts import ChildWait, LoopParts
 from cis.engine.plan import RunPlan
 from cis.engine.ports import ChildDag
 from cis.engine.submit import ParentRun, SubmitRequest, submit
 from cis.engine.workdir import anchored
-from cis.errors import CisError, NotFoundError, PoisonRecordError, StoreError
+from cis.errors import CisError, DocumentError, Fault, NotFoundError, PoisonRecordError, StoreError
 from cis.model.dag import DagSpec
 from cis.model.states import AttemptState, RunState
 from cis.store.port import Store, stored_spec
@@ -30,7 +31,13 @@ def start_child(parts: LoopParts, plan: RunPlan, child: ChildDag, *, task_id: st
     """
     parent = ParentRun(run_id=plan.run.run_id, task_id=task_id, depth=plan.run.depth)
     with parts.store.savepoint():
-        spec = anchored(_spec(parts, child), base=directory)
+        spec = _spec(parts, child)
+        if spec.target_node in (None, parts.site.node_id):
+            spec = anchored(spec, base=directory)
+        elif under_lease(parts.store, plan.run):
+            # When the lease is over another node runs this task again, while nobody could stop the one far away.
+            fault = "names another node, but this run was offered in the room and may move; give it a target_node"
+            raise DocumentError([Fault(place="target_node", message=fault)])
         request = SubmitRequest(spec=spec, parent=parent)
         return submit(parts.store, request, site=parts.site).run
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def decide(
     if poll:
         turn.look_at_control()
         if not held.stopping:
-            turn.claim()
+            turn.claim(ending={end.attempt.run_id for end in ends})
         turn.look_at_children()
     turn.record_ends(ends)
     starts: list[Start] = []
@@ -84,12 +85,19 @@ class _Turn:
         self._now = now
 
     def look_at_control(self) -> None:
-        """Act on what control wrote into the runs that this worker holds."""
-        for plan in self._held.plans.values():
-            self._refresh(plan)
+        """Act on what control wrote into the runs that this worker holds, and stop those whose lease is over."""
+        for plan in list(self._held.plans.values()):
+            if self._held.leases.over(self._store, plan.run, now=self._now):
+                self._suspend(plan)
+            else:
+                self._refresh(plan)
 
-    def claim(self) -> None:
-        """Take queued runs while there is room; beyond that only more urgent ones than any that is held."""
+    def claim(self, *, ending: AbstractSet[str]) -> None:
+        """Take queued runs while there is room; beyond that only more urgent ones than any that is held.
+
+        A run that was suspended may be granted anew before its old tasks are gone, or their ends (*ending*) are told of:
+        it waits for the next turn.
+        """
         active = [plan.run.priority for plan in self._held.plans.values() if plan.active]
         full = len(active) >= MAX_ACTIVE_RUNS
         items = self._store.claim(
@@ -100,6 +108,9 @@ class _Turn:
             above=max(active, default=Priority.LOW) if full else None,
         )
         for item in items:
+            if item.run_id in ending or any(live.attempt.run_id == item.run_id for live in self._held.live):
+                self._store.release(item.run_id)
+                continue
             hold(self._store, self._held, item, ours=frozenset(), now=self._now)
             if item.run_id in self._held.plans:
                 self._refresh(self._held.plans[item.run_id])
@@ -236,6 +247,19 @@ class _Turn:
             plan.run = fresh
         if plan.run.cancel_requested and not plan.cancelling:
             self._cancel(plan)
+
+    def _suspend(self, plan: RunPlan) -> None:
+        """End what runs of a run, and keep it in the queue until the node that granted it says more.
+
+        Its attempts stay without an end until then, and are lost when it is taken up again.
+        """
+        run_id = plan.run.run_id
+        log.warning("a lease is over: a run is suspended", extra={"run_id": run_id})
+        self._held.live.end_where(lambda live: live.attempt.run_id == run_id, Ending.STOP, now_s=self._now.mono_s)
+        for key in [key for key in self._held.children if key[0] == run_id]:
+            del self._held.children[key]
+        del self._held.plans[run_id]
+        self._store.suspend(run_id)
 
     def _cancel(self, plan: RunPlan) -> None:
         run_id = plan.run.run_id

@@ -88,6 +88,13 @@ class LiveAttempts:
             if live.ending is None and chosen(live):
                 self._begin(handle, live, why, now_s=now_s)
 
+    def kill_where(self, chosen: Callable[[Live], bool]) -> None:
+        """Have KILL sent to each chosen attempt with the next ``tick``; each counts as lost unless it was being ended."""
+        for live in self:
+            if chosen(live):
+                live.ending = live.ending or Ending.STOP
+                live.kill_at_s = min(live.kill_at_s, 0.0)  # at the next tick, and then once a second
+
     def kill_all(self) -> None:
         """Send KILL to every process at once; each counts as lost unless it was being ended already."""
         for handle, live in self._by_handle.items():

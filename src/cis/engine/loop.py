@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from cis.engine.adoption import adopt
 from cis.engine.decide import Start, decide, failed
 from cis.engine.instant import Instant
+from cis.engine.leases import Leases, margin_s
 from cis.engine.live import End, Ending, Live, LiveAttempts, judge
 from cis.engine.parts import Held, LoopLimits, LoopParts
 from cis.engine.ports import Exit
@@ -44,7 +45,8 @@ class WorkerLoop:
         self._parts = parts
         self._limits = limits
         self._me = me
-        self._held = Held(LiveAttempts(parts.executor, grace_s=limits.grace_s))
+        leases = Leases(me.node_id, margin_s=margin_s(limits.grace_s), boot_id=parts.site.boot_id)
+        self._held = Held(LiveAttempts(parts.executor, grace_s=limits.grace_s), leases)
         self._ends: list[End] = []
         self._adopted = False
         self._hold_until_s = 0.0
@@ -104,6 +106,7 @@ class WorkerLoop:
         now = self._parts.clock()
         self._tell(now)
         self._take_exits(exits, now)
+        self._stop_the_late(now)
         self._held.live.tick(now.mono_s)
         if rung:
             self._held.poll_due_s = now.mono_s
@@ -121,6 +124,14 @@ class WorkerLoop:
         self._tell(now, at_once=self._drop_ended())
         self._ring()
         self._spawn(starts)
+
+    def _stop_the_late(self, now: Instant) -> None:
+        """End what runs under a lease that is over, whether or not the store can be used."""
+        late = self._held.leases.late(now)
+        if late:
+            self._held.live.end_where(lambda live: live.attempt.run_id in late, Ending.STOP, now_s=now.mono_s)
+            gone = self._held.leases.late(now, within_s=0.0)
+            self._held.live.kill_where(lambda live: live.attempt.run_id in gone)
 
     def _commit(self, now: Instant) -> list[Start]:
         if not self._adopted:
@@ -192,6 +203,7 @@ class WorkerLoop:
         ended = [run_id for run_id, plan in self._held.plans.items() if plan.run.status.final]
         for run_id in ended:
             del self._held.plans[run_id]
+            self._held.leases.forget(run_id)
             self._prepared.discard(run_id)
             self._held.runs_done += 1
             self._held.poll_due_s = 0.0  # there is room for another run

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from cis.engine.attempts import AttemptMaker
 from cis.engine.instant import Instant
+from cis.engine.leases import Leases
 from cis.engine.live import LiveAttempts
 from cis.engine.plan import RunPlan
 from cis.engine.ports import Bell, Executor
@@ -59,6 +60,7 @@ class Held:
     """What a worker holds: plans by run id, attempts that wait for a child run, processes, who is to be woken."""
 
     live: LiveAttempts
+    leases: Leases
     plans: dict[str, RunPlan] = field(default_factory=dict)
     children: dict[tuple[str, int], ChildWait] = field(default_factory=dict)
     rings: set[str] = field(default_factory=set)

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cis.engine.ports import SkillBook
 
+DELIVER_WITHIN_S = 7 * 86400.0
+LEASE_S = 60.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """The node that accepts a DAG. Clock and ids are passed in, so tests decide them."""
+    """The node that accepts a DAG. Clock and ids are passed in, so tests decide them.
+
+    ``has_room`` says that messages can go by a room; ``offers``, that a DAG which names no node is offered there.
+    ``deliver_within_s`` is how long one may take to reach its node when its document does not say; ``lease_s``, how long
+    a node that was granted one may be silent (``cis.engine.offers``); ``boot_id`` names this life of the machine.
+    """
 
     node_id: str
     skills: SkillBook
     clock_us: Callable[[], int]
     new_id: Callable[[], str]
     max_queued: int = 100_000
-
-    def known_nodes(self) -> Sequence[str]:
-        """Return the nodes that ``target_node`` may name."""
-        return (self.node_id,)
+    has_room: bool = False
+    offers: bool = False
+    deliver_within_s: float = DELIVER_WITHIN_S
+    lease_s: float = LEASE_S
+    boot_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Accepting a DAG: scope, conflicts, and the rows that make it durable.
 
-The one way in, whatever the trigger: HTTP, the shell, a DAG as a task. ``submit`` runs inside the caller's
-transaction; once that has committed, the run survives a power cut and exists exactly once.
+The one way in, whatever the trigger: HTTP, the shell, another node, a DAG as a task. ``submit`` runs inside the caller's
+transaction; once that has committed, the run survives a power cut and exists exactly once. Which node executes it is
+``cis.engine.dispatch``.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cis.engine.dispatch import choose, hand_over
 from cis.engine.notices import run_event
 from cis.engine.ports import SkillBook
 from cis.engine.site import Site
@@ -20,7 +22,6 @@ from cis.errors import (
     IdempotencyConflictError,
     NotFoundError,
     OverloadedError,
-    UnknownNodeError,
     WorkerConflictError,
 )
 from cis.model.dag import DagSpec
@@ -28,7 +29,7 @@ from cis.model.inference import infer_scope
 from cis.model.scope import Scope
 from cis.model.states import RunState
 from cis.store.port import Store
-from cis.store.records import DefinitionRecord, Delivery, QueueItem, QueueState, RunRecord, TaskRecord
+from cis.store.records import DefinitionRecord, QueueItem, QueueState, RunRecord, TaskRecord
 
 MAX_DEPTH = 8
 
@@ -43,6 +44,16 @@ class ParentRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The node that accepted a run which is executed here, under the id and the time that it gave it."""
+
+    node_id: str
+    run_id: str
+    created_at_us: int
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitRequest:
     """A DAG that somebody wants run."""
 
@@ -51,6 +62,7 @@ class SubmitRequest:
     parent: ParentRun | None = None
     rerun_of: str | None = None
     kept: Mapping[str, TaskRecord] | None = None  # tasks whose results are taken over, by id
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +80,7 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
         DocumentError: a skill is unknown, its parameters are wrong, or DAGs are nested too deeply.
         AmbiguousScopeError: tasks name different projects or users.
         UnknownNodeError: ``target_node`` is no node that this one knows.
+        NodeUnreachableError: there is no way to it.
         WorkerConflictError: the scope's worker still has work on another target node.
         IdempotencyConflictError: the key belongs to another document.
         OverloadedError: the queue is full.
@@ -81,9 +94,12 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
             return Submission(run=_same_document(store, first, digest, request.idempotency_key), created=False)
 
     scope, source = infer_scope(spec)
-    check_skills(spec, site.skills)
-    _check_target(store, spec, scope, site=site)
-    depth = 0 if request.parent is None else request.parent.depth + 1
+    origin = request.origin
+    nested = request.parent is not None or origin is not None
+    _check_worker(store, spec, scope)
+    destination = choose(store, spec, site=site, nested=nested)
+    check_skills(spec, site.skills, all_known=destination.here)
+    depth = (origin.depth if origin else 0) if request.parent is None else request.parent.depth + 1
     if depth > MAX_DEPTH:
         raise DocumentError([Fault(place="tasks", message=f"DAGs are nested more than {MAX_DEPTH} deep")])
     # A DAG as a task was accepted with its parent; refusing it now would fail what was promised.
@@ -93,20 +109,20 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
     now_us = site.clock_us()
     definition_id = record_definition(store, spec, document=document, scope=scope, now_us=now_us)
     run = RunRecord(
-        run_id=site.new_id(),
+        run_id=origin.run_id if origin else site.new_id(),
         dag_id=spec.dag_id,
         definition_id=definition_id,
         status=RunState.PENDING,
         scope=scope,
         scope_source=source,
         worker_id=scope.worker_id,
-        node_id=site.node_id,
-        owner_node=site.node_id,
+        node_id=origin.node_id if origin else site.node_id,
+        owner_node=destination.peer.node_id if destination.peer else site.node_id,
         target_node=spec.target_node,
         priority=spec.priority,
-        delivery=Delivery.LOCAL,
+        delivery=destination.delivery,
         task_count=len(spec.tasks),
-        created_at_us=now_us,
+        created_at_us=origin.created_at_us if origin else now_us,
         idempotency_key=request.idempotency_key,
         rerun_of=request.rerun_of,
         parent_run_id=request.parent.run_id if request.parent else None,
@@ -114,19 +130,27 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
         depth=depth,
     )
     store.insert_run(run, _first_tasks(run.run_id, spec, request.kept or {}))
+    if destination.here:
+        enqueue(store, run, document=document, node_id=site.node_id, now_us=now_us)
+    else:
+        hand_over(store, run, destination, spec=spec, site=site)
+    store.append_events([run_event(run, at_us=now_us)])
+    return Submission(run=run, created=True)
+
+
+def enqueue(store: Store, run: RunRecord, *, document: str, node_id: str, now_us: int) -> None:
+    """Put a run into the queue of its worker on this node."""
     store.enqueue(
-        site.node_id,
+        node_id,
         QueueItem(
             run_id=run.run_id,
             worker_id=run.worker_id,
             dag_json=document,
             status=QueueState.QUEUED,
-            priority=spec.priority,
+            priority=run.priority,
             created_at_us=now_us,
         ),
     )
-    store.append_events([run_event(run, at_us=now_us)])
-    return Submission(run=run, created=True)
 
 
 def record_definition(store: Store, spec: DagSpec, *, document: str, scope: Scope, now_us: int) -> int:
@@ -162,8 +186,11 @@ def save(store: Store, spec: DagSpec, *, site: Site) -> DefinitionRecord:
     return saved
 
 
-def check_skills(spec: DagSpec, skills: SkillBook) -> None:
-    """Raise DocumentError with every unknown skill and every faulty parameter of the DAG."""
+def check_skills(spec: DagSpec, skills: SkillBook, *, all_known: bool = True) -> None:
+    """Raise DocumentError with every unknown skill and every faulty parameter of the DAG.
+
+    Where another node executes it, it may have skills that are not known here (*all_known* False).
+    """
     faults: list[Fault] = []
     for number, task in enumerate(spec.tasks):
         if task.skill is None:
@@ -172,7 +199,8 @@ def check_skills(spec: DagSpec, skills: SkillBook) -> None:
         try:
             skill = skills.get(task.skill)
         except NotFoundError as error:
-            faults.append(Fault(place=f"{place}.skill", message=str(error)))
+            if all_known:
+                faults.append(Fault(place=f"{place}.skill", message=str(error)))
             continue
         faults.extend(
             Fault(place=f"{place}.params.{name}" if name else f"{place}.params", message=message)
@@ -203,15 +231,13 @@ def _same_document(store: Store, run: RunRecord, digest: str, key: str) -> RunRe
     return run
 
 
-def _check_target(store: Store, spec: DagSpec, scope: Scope, *, site: Site) -> None:
+def _check_worker(store: Store, spec: DagSpec, scope: Scope) -> None:
     wanted = spec.target_node
     if wanted is None:
         return
     other = store.unfinished_run_elsewhere(scope.worker_id, wanted)
     if other is not None and other.target_node is not None:
         raise WorkerConflictError(scope.worker_id, wanted=wanted, busy=other.target_node, run_id=other.run_id)
-    if wanted not in site.known_nodes():
-        raise UnknownNodeError(wanted, known=site.known_nodes())
 
 
 def _first_tasks(run_id: str, spec: DagSpec, kept: Mapping[str, TaskRecord]) -> list[TaskRecord]:
@@ -221,16 +247,5 @@ def _first_tasks(run_id: str, spec: DagSpec, kept: Mapping[str, TaskRecord]) -> 
         if old is None:
             tasks.append(TaskRecord(run_id=run_id, task_no=number, task_id=task.id))
         else:
-            tasks.append(
-                TaskRecord(
-                    run_id=run_id,
-                    task_no=number,
-                    task_id=task.id,
-                    status=old.status,
-                    exit_code=old.exit_code,
-                    started_at_us=old.started_at_us,
-                    finished_at_us=old.finished_at_us,
-                    outputs=old.outputs,
-                )
-            )
+            tasks.append(replace(old, run_id=run_id, task_no=number, child_run_id=None))
     return tasks

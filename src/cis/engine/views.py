@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from cis.engine.dispatch import on_its_way
 from cis.engine.existing import existing_definition, existing_run, run_of
 from cis.engine.timestamps import rfc3339
 from cis.engine.waiting import Surroundings, Waiting, run_waiting, tasks_waiting
@@ -15,12 +16,15 @@ from cis.errors import PoisonRecordError
 from cis.model.dag import Json
 from cis.model.states import TaskState
 from cis.store.port import Store, stored_spec
-from cis.store.records import DefinitionRecord, EventRecord, RunFilter, RunRecord, TaskRecord, WorkerRecord
+from cis.store.records import DefinitionRecord, Delivery, EventRecord, RunFilter, RunRecord, TaskRecord, WorkerRecord
 
 if TYPE_CHECKING:
     from cis.engine.ports import SkillInfo  # 3 ms, and only skills are of it
+    from cis.store.cluster import PeerRecord
 
 LATEST_RUNS = 5
+CONTACT_S = 90.0  # a peer is pinged every 30 s
+CLOCK_WARNING_S = 60.0
 
 
 def submission_view(run: RunRecord) -> dict[str, Json]:
@@ -120,6 +124,46 @@ def worker_view(worker: WorkerRecord) -> dict[str, Json]:
     }
 
 
+def peer_view(peer: PeerRecord, *, outbox: int, now_us: int) -> dict[str, Json]:
+    """Return a trusted node. ``reachable`` is null while it was neither heard nor tried."""
+    heard_s = None if peer.contact_at_us is None else (now_us - peer.contact_at_us) / 1e6
+    reachable = None if heard_s is None and peer.fault is None else peer.fault is None and (heard_s or 0) < CONTACT_S
+    clock_s = None if peer.clock_ahead_us is None else round(peer.clock_ahead_us / 1e6, 3)
+    warning = peer.fault
+    if clock_s is not None and abs(clock_s) > CLOCK_WARNING_S:
+        warning = f"its clock is off by {clock_s:+.0f} s" + (f"; {peer.fault}" if peer.fault else "")
+    return {
+        "node_id": peer.node_id,
+        "url": peer.url,
+        "public_key": peer.public_key,
+        "matrix_user": peer.matrix_user,
+        "may": list(peer.may),
+        "self": False,
+        "reachable": reachable,
+        "last_contact": rfc3339(peer.contact_at_us),
+        "outbox": outbox,
+        "clock_difference_s": clock_s,
+        "warning": warning,
+    }
+
+
+def own_node_view(node_id: str, *, url: str | None, public_key: str, matrix_user: str | None) -> dict[str, Json]:
+    """Return this node as lists of nodes show it; without an address it does not run."""
+    return {
+        "node_id": node_id,
+        "url": url,
+        "public_key": public_key,
+        "matrix_user": matrix_user,
+        "may": [],
+        "self": True,
+        "reachable": url is not None,
+        "last_contact": None,
+        "outbox": 0,
+        "clock_difference_s": None,
+        "warning": None,
+    }
+
+
 def skill_view(skill: SkillInfo) -> dict[str, Json]:
     """Return a skill."""
     return {
@@ -183,6 +227,7 @@ def _read_view(store: Store, run: RunRecord) -> dict[str, Json]:
 def _surroundings(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> Surroundings:
     item = store.queue_item(run.run_id)
     return Surroundings(
+        elsewhere=None if run.delivery is Delivery.LOCAL else on_its_way(store, run.run_id),
         queue=item.status if item is not None else None,
         worker=store.worker(run.owner_node, run.worker_id),
         depends_on=_depends_on(store, run) if any(task.status is TaskState.PENDING for task in tasks) else {},

@@ -28,20 +28,27 @@ class WaitReason(StrEnum):
     PAUSED = "paused"
     WORKER = "worker"
     CHILD_RUN = "child_run"
+    DELIVERY = "delivery"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A reason to wait; ``on`` names at most ``MAX_NAMED`` of the ``count`` things that are waited for."""
+    """A reason to wait; ``on`` names at most ``MAX_NAMED`` of the ``count`` things that are waited for.
+
+    ``words`` is the sentence where the reason is not enough to say it.
+    """
 
     reason: WaitReason
     on: tuple[str, ...] = ()
     count: int = 0
     until_us: int | None = None
+    words: str = ""
 
     @property
     def sentence(self) -> str:
         """The reason in words for people, as in ``waits for compile and 3 more``."""
+        if self.words:
+            return self.words
         if self.reason is WaitReason.PAUSED:
             return "is paused"
         if self.reason is WaitReason.SLOT:
@@ -69,17 +76,19 @@ class Waiting:
 class Surroundings:
     """What a run's progress depends on besides its tasks: its place in the queue, its worker, its graph.
 
-    ``queue`` is None when the run is in no queue; ``depends_on`` maps task ids to the ids before them.
+    ``queue`` is None when the run is in no queue; ``depends_on`` maps task ids to the ids before them. ``elsewhere`` is
+    set for a run that another node is to execute: what it waits for on its way there, or nothing once that node has it.
     """
 
     queue: QueueState | None
     worker: WorkerRecord | None
     depends_on: Mapping[str, Sequence[str]]
+    elsewhere: str | None = None
 
 
 def tasks_waiting(run: RunRecord, tasks: Sequence[TaskRecord], around: Surroundings) -> dict[str, Waiting]:
     """Return why each task that waits does, by task id; a task that runs or is over is not in it."""
-    if run.status.final:
+    if run.status.final or around.elsewhere == "":
         return {}
     done = {task.task_id for task in tasks if task.status is TaskState.COMPLETED}
     common = _holds_all(run, around)
@@ -95,7 +104,7 @@ def run_waiting(
     run: RunRecord, tasks: Sequence[TaskRecord], around: Surroundings, *, reasons: Mapping[str, Waiting]
 ) -> Waiting | None:
     """Return why nothing of *run* runs, given its tasks' reasons; None when something does or the run is over."""
-    if run.status.final or run.cancel_requested:
+    if run.status.final or run.cancel_requested or around.elsewhere == "":
         return None
     common = _holds_all(run, around)
     if common is not None:
@@ -121,6 +130,11 @@ def _holds_all(run: RunRecord, around: Surroundings) -> Waiting | None:
     """Return what keeps every task of the run from starting, if anything does."""
     if run.status is RunState.PAUSED:
         return Waiting(reason=WaitReason.PAUSED)
+    if around.elsewhere is not None:
+        return Waiting(reason=WaitReason.DELIVERY, words=around.elsewhere)
+    if around.queue is QueueState.SUSPENDED:
+        words = "is suspended: the lease under which this node holds it is over"
+        return Waiting(reason=WaitReason.DELIVERY, words=words)
     worker = around.worker
     if worker is None or not worker.status.live or worker.status is WorkerState.STARTING:
         return _named(WaitReason.WORKER, [run.worker_id])

@@ -169,3 +169,11 @@ def _stat(pid: int) -> list[str] | None:
     except OSError:
         return None
     return text.rpartition(")")[2].split()  # the name before it may hold blanks and parentheses
+
+
+def boot_id() -> str:
+    """Return what names this life of the machine; empty where the system does not tell."""
+    try:
+        return _boot_id()
+    except OSError:
+        return ""

@@ -23,7 +23,12 @@ class DagSkill:
 
     name = "dag"
     description = "Runs a DAG in the worker of its scope."
-    triggers: tuple[str, ...] = ("http POST /api/v1/dag/execute", "cli cis dag run", "task")
+    triggers: tuple[str, ...] = (
+        "http POST /api/v1/dag/execute",
+        "room io.cis.dag.execute, !dag run",
+        "cli cis dag run",
+        "task",
+    )
     literal_params = frozenset({"document"})  # it holds commands, which a shell will interpret
 
     def check(self, params: Mapping[str, Json]) -> Faults:

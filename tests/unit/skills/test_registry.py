@@ -50,7 +50,12 @@ def test_the_built_in_skills_are_there_with_their_triggers() -> None:
 
     assert list(infos)[:4] == ["shell", "http", "python", "dag"]
     assert {infos[name].source for name in ("shell", "http", "python", "dag")} == {"built in"}
-    assert infos["dag"].triggers == ("http POST /api/v1/dag/execute", "cli cis dag run", "task")
+    assert infos["dag"].triggers == (
+        "http POST /api/v1/dag/execute",
+        "room io.cis.dag.execute, !dag run",
+        "cli cis dag run",
+        "task",
+    )
     assert infos["shell"].triggers == ("task",)
 
 

@@ -1,0 +1,128 @@
+"""From messages to DAGs: what an execute message asks for, checked as strictly as any document from outside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from cis.engine.outgoing import DAG_REF
+from cis.errors import MalformedMessageError
+from cis.model.dag import DagSpec, Json
+from cis.model.inference import infer_scope
+from cis.model.message import Message
+from cis.model.scope import Scope, ScopeType
+from cis.model.states import TaskState
+from cis.model.wire import document_of
+from cis.store.records import TaskRecord
+
+ParseDag = Callable[[Mapping[str, Json]], DagSpec]
+_MAX_ATTEMPTS = 1_000_000
+_MAX_EXIT = 2**31
+_MAX_TEXT = 2**16
+MAX_DEPTH_TOLD = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The DAG of an execute message, what of it was done before, by task id, and how deep it is nested."""
+
+    spec: DagSpec
+    kept: Mapping[str, TaskRecord] = field(default_factory=dict)
+    depth: int = 0
+
+
+def wanted_of(message: Message, *, blob: str | None, parse: ParseDag) -> Wanted:
+    """Return what an execute message wants run; *blob* is the text that its ``dag_ref`` names, if it has one.
+
+    Raises:
+        MalformedMessageError: it contradicts itself.
+        DocumentError, AmbiguousScopeError: its DAG is none.
+    """
+    if DAG_REF in message.fields:
+        plain, progress = _blob(blob)
+        document = {**plain, "target_node": message.target} if message.target else dict(plain)
+    else:
+        document, progress = document_of(message.fields), message.fields.get("progress", [])
+        if message.target is not None:
+            document["target_node"] = message.target
+    spec = parse({name: value for name, value in document.items() if value is not None})
+    spec = replace(spec, target_node=message.target)
+    scope, _ = infer_scope(spec)
+    if spec.dag_id != message.fields.get("dag_id") or scope.to_dict() != _scope(message.fields.get("scope")).to_dict():
+        raise MalformedMessageError("what a message says of its DAG is not what its document says")
+    depth = message.fields.get("depth", 0)
+    if not isinstance(depth, int) or isinstance(depth, bool) or not 0 <= depth <= MAX_DEPTH_TOLD:
+        raise MalformedMessageError("depth is no number that it can be")
+    return Wanted(spec=spec, kept=_kept(progress, spec), depth=depth)
+
+
+def _blob(text: str | None) -> tuple[Mapping[str, Json], Json]:
+    try:
+        plain = json.loads(text or "")
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessageError("the document that came with a message is no JSON") from error
+    if not isinstance(plain, Mapping) or not isinstance(plain.get("document"), Mapping):
+        raise MalformedMessageError("what came with a message holds no document")
+    return plain["document"], plain.get("progress", [])
+
+
+def _scope(plain: Json) -> Scope:
+    try:
+        return Scope(ScopeType(plain["type"]), plain.get("id") or "")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MalformedMessageError("scope is missing, or none") from error
+
+
+def _kept(plain: Json, spec: DagSpec) -> dict[str, TaskRecord]:
+    if not isinstance(plain, list) or len(plain) > len(spec.tasks):
+        raise MalformedMessageError("progress must be a list of tasks")
+    known = {task.id for task in spec.tasks}
+    kept = {}
+    for number, one in enumerate(plain):
+        if not isinstance(one, Mapping) or not isinstance(one.get("id"), str) or one["id"] not in known:
+            raise MalformedMessageError(f"progress[{number}] is no task of this DAG")
+        kept[one["id"]] = _task(one, place=f"progress[{number}]")
+    return kept
+
+
+def _task(one: Mapping[str, Json], *, place: str) -> TaskRecord:
+    def number(name: str, *, highest: int, optional: bool = False) -> int | None:
+        value = one.get(name)
+        if value is None and optional:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= highest:
+            raise MalformedMessageError(f"{place}.{name} is no number that it can be")
+        return value
+
+    def text(name: str) -> str | None:
+        value = one.get(name)
+        if value is not None and not isinstance(value, str):
+            raise MalformedMessageError(f"{place}.{name} must be a string, or null")
+        return None if value is None else value[:_MAX_TEXT]
+
+    outputs = one.get("outputs", {})
+    if not isinstance(outputs, Mapping) or not all(isinstance(text, str) for pair in outputs.items() for text in pair):
+        raise MalformedMessageError(f"{place}.outputs must be a mapping of strings")
+    status = one.get("status")
+    if not isinstance(status, str) or status not in list(TaskState):
+        raise MalformedMessageError(f"{place}.status is no state of a task")
+    exit_code = one.get("exit_code")
+    if exit_code is not None and (not isinstance(exit_code, int) or abs(exit_code) > _MAX_EXIT):
+        raise MalformedMessageError(f"{place}.exit_code is no exit status")
+    return TaskRecord(
+        run_id="",
+        task_no=0,
+        task_id=one["id"],
+        status=TaskState(status),
+        version=number("version", highest=2**40) or 1,
+        attempts=number("attempts", highest=_MAX_ATTEMPTS) or 0,
+        failures=number("failures", highest=_MAX_ATTEMPTS) or 0,
+        exit_code=exit_code,
+        started_at_us=number("started_at_us", highest=2**53, optional=True),
+        finished_at_us=number("finished_at_us", highest=2**53, optional=True),
+        outputs=dict(outputs),
+        error=text("error"),
+        blocked_by=text("blocked_by"),
+        retry_at_us=number("retry_at_us", highest=2**53, optional=True),
+    )

@@ -1,0 +1,83 @@
+"""The worker's side of a lease: when it has to stop a run that the room granted to this node.
+
+The deadline stands in the store, as a wall time, and is looked at with both clocks: a wall clock that is set back, or a
+monotonic one that stood still while the machine slept, does not prolong it; after a reboot, when no clock can be
+trusted, it is over. What was read last is remembered, so a store that fails does not prolong it either.
+
+A DAG as a task is held under the lease of the run that it is a task of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cis.engine.instant import Instant
+from cis.store.port import Store
+from cis.store.records import RunRecord
+
+MAX_PARENTS = 64
+STOP_S = 3.0  # between the deadline that a worker sees and the KILL that may be needed: a look and a turn
+
+
+def margin_s(grace_s: float) -> float:
+    """Return how long before its lease is over a holder has to begin to stop."""
+    return grace_s + STOP_S
+
+
+@dataclass(frozen=True, slots=True)
+class _Deadline:
+    until_us: int
+    mono_s: float
+
+    def left_s(self, now: Instant) -> float:
+        return min(self.mono_s - now.mono_s, (self.until_us - now.wall_us) / 1e6)
+
+
+class Leases:
+    """The deadlines of the runs that one worker holds; *margin_s* is how long it may take to stop one."""
+
+    def __init__(self, node_id: str, *, margin_s: float, boot_id: str = "") -> None:
+        self._node_id = node_id
+        self._margin_s = margin_s
+        self._boot_id = boot_id
+        self._known: dict[str, _Deadline] = {}
+
+    def over(self, store: Store, run: RunRecord, *, now: Instant) -> bool:
+        """Whether a run is held under a lease that is, or is nearly, over."""
+        root = _root(store, run)
+        if root is None or root.node_id == self._node_id:
+            return False  # accepted here: nobody else has a say
+        remote = store.remote_run(root.run_id)
+        if remote is None or remote.lease_until_us is None:
+            return False
+        known = self._known.get(run.run_id)
+        if known is None or known.until_us != remote.lease_until_us:
+            mono_s = now.until(remote.lease_until_us, at_most_s=remote.lease_us / 1e6)
+            known = self._known[run.run_id] = _Deadline(remote.lease_until_us, mono_s)
+        return remote.boot_id != self._boot_id or known.left_s(now) <= self._margin_s
+
+    def late(self, now: Instant, *, within_s: float | None = None) -> set[str]:
+        """Return the runs whose deadline, as it was read last, is nearer than *within_s* (None: than the margin)."""
+        nearest_s = self._margin_s if within_s is None else within_s
+        return {run_id for run_id, known in self._known.items() if known.left_s(now) <= nearest_s}
+
+    def forget(self, run_id: str) -> None:
+        """Forget a run of which no task runs any more."""
+        self._known.pop(run_id, None)
+
+
+def under_lease(store: Store, run: RunRecord) -> bool:
+    """Whether a run is held under a lease."""
+    root = _root(store, run)
+    remote = store.remote_run(root.run_id) if root is not None else None
+    return remote is not None and remote.epoch > 0
+
+
+def _root(store: Store, run: RunRecord) -> RunRecord | None:
+    """Return the run that a run is, at the end, a task of; itself when it is of none."""
+    found: RunRecord | None = run
+    for _ in range(MAX_PARENTS):
+        if found is None or found.parent_run_id is None:
+            return found
+        found = store.run(found.parent_run_id)
+    return None
