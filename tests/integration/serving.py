@@ -26,7 +26,10 @@ from cis.engine.site import Site
 from cis.engine.submit import SubmitRequest, submit
 from cis.model.dag import DagSpec
 from cis.model.states import AttemptState, RunState, TaskState
+from cis.node.cluster import Cluster
+from cis.node.desk import NodeDesk
 from cis.node.hub import EventHub
+from cis.node.keyfile import KeyFile
 from cis.node.readers import Readers
 from cis.node.writer import Writer
 from cis.skills.registry import InstalledSkills
@@ -211,6 +214,15 @@ def node_under_test(
     hub = EventHub(lambda: open_sqlite(database))
     pokes: list[str | None] = []
     logfiles = LogFiles(folder / "logs")
+    desk = NodeDesk(
+        site=site,
+        logfiles=logfiles,
+        writer=writer,
+        readers=readers,
+        keys=KeyFile(folder / "node.key"),
+        woken=pokes.extend,
+    )
+    cluster = Cluster(desk, room=None)
     services = ServedNode(
         ServedParts(
             site=site,
@@ -218,6 +230,7 @@ def node_under_test(
             readers=readers,
             hub=hub,
             logfiles=logfiles,
+            cluster=cluster,
             token_path=token_path,
             poke=pokes.append,
             url="http://127.0.0.1:6767",
@@ -228,6 +241,7 @@ def node_under_test(
     try:
         yield NodeUnderTest(store, site, hub, writer, logfiles, create_app(services), services, pokes)
     finally:
+        cluster.stop()
         hub.close()
         readers.close()
         writer.close()

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from cis.api import schemas
 from cis.model.states import RunState
+from cis.store.cluster import PeerRecord
 from tests.integration.serving import NodeUnderTest
 
 
@@ -45,11 +46,27 @@ def test_skills_say_where_they_come_from_and_what_triggers_them(node: NodeUnderT
     assert {"http", "cli"} <= {trigger.lower().split()[0].strip(":") for trigger in skills["dag"]["triggers"]}
 
 
-def test_the_only_node_is_this_one(node: NodeUnderTest) -> None:
-    assert node.get("/api/v1/nodes") == {
-        "items": [{"node_id": "node-1", "url": "http://127.0.0.1:6767", "self": True}],
-        "next_cursor": None,
-    }
+def test_this_node_comes_first_and_then_those_that_it_trusts(node: NodeUnderTest) -> None:
+    with node.store.transaction():
+        node.store.put_peer(
+            PeerRecord(
+                node_id="node-2",
+                public_key="k",
+                may=("read",),
+                trusted_at_us=1,
+                clock_ahead_us=90_000_000,
+                contact_at_us=node.site.clock_us(),
+            )
+        )
+    page = node.get("/api/v1/nodes")
+    own, peer = page["items"]
+
+    assert page["next_cursor"] is None
+    assert (own["node_id"], own["url"], own["self"]) == ("node-1", "http://127.0.0.1:6767", True)
+    assert (peer["node_id"], peer["self"], peer["may"], peer["reachable"]) == ("node-2", False, ["read"], True)
+    assert (peer["clock_difference_s"], peer["warning"]) == (90.0, "its clock is off by +90 s")
+    schemas.NodeModel.model_validate(own)
+    schemas.NodeModel.model_validate(peer)
 
 
 def test_metrics_count_runs_workers_the_queue_and_requests(node: NodeUnderTest) -> None:
@@ -92,6 +109,7 @@ def test_the_description_names_every_route_its_answers_and_the_token(node: NodeU
         "/api/v1/workers/{worker_id}",
         "/api/v1/nodes",
         "/api/v1/skills",
+        "/api/v1/peers/messages",
         "/api/v1/events",
         "/health",
         "/ready",

@@ -15,12 +15,14 @@ from cis.api.execute import DOCUMENT_SCHEMA, execute_routes
 from cis.api.gate import OPEN_PATHS, Gate, RequestCounts
 from cis.api.inventory import inventory_routes
 from cis.api.logs import log_routes
+from cis.api.messages import message_routes
 from cis.api.ports import NodeServices
 from cis.api.probes import probe_routes
 from cis.api.problems import answer_with_problems
 from cis.api.runs import run_routes
 from cis.api.schemas import ProblemModel
 from cis.model.schema import dag_schema
+from cis.transports.framing import MESSAGES_PATH
 
 
 def create_app(services: NodeServices) -> FastAPI:
@@ -37,6 +39,7 @@ def create_app(services: NodeServices) -> FastAPI:
         run_routes(services),
         log_routes(services),
         inventory_routes(services),
+        message_routes(services),
         event_routes(services),
         probe_routes(services, counts),
     ):
@@ -56,6 +59,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
         schema["security"] = [{"token": []}]
         for path in OPEN_PATHS:
             schema["paths"][path]["get"]["security"] = []
+        schema["paths"][MESSAGES_PATH]["post"]["security"] = []
         app.openapi_schema = schema
     return app.openapi_schema
 

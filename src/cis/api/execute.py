@@ -11,9 +11,11 @@ from starlette.responses import Response
 from cis.api.answers import json_answer
 from cis.api.body import read_body
 from cis.api.describe import answers
+from cis.api.messages import answer_message, is_message
 from cis.api.ports import NodeServices
 from cis.api.requests import append_audit
 from cis.api.schemas import SubmissionModel
+from cis.engine.dispatch import mark_sending
 from cis.engine.submit import Submission, SubmitRequest, submit
 from cis.engine.views import submission_view
 from cis.errors import UsageError
@@ -63,6 +65,8 @@ def execute_routes(services: NodeServices) -> APIRouter:
     )
     async def execute(request: Request) -> Response:
         """Take a DAG in. Once this has answered, the run survives a power cut, and there is exactly one of it."""
+        if is_message(request.headers.get("content-type", "")):
+            return await answer_message(services, request)  # another node hands it over
         key = idempotency_key(request)
         data = await read_body(request, limit=services.max_body_bytes)
         form = document_format(request.headers.get("content-type", ""))
@@ -76,12 +80,15 @@ def execute_routes(services: NodeServices) -> APIRouter:
             submission = submit(store, wanted, site=services.site)
             if submission.created:
                 append_audit(store, services, request, action="dag.execute", subject=submission.run.run_id)
+                mark_sending(store, submission.run, now_us=services.site.clock_us())
             return submission
 
         submission = await services.write(job)
+        run = submission.run
         if submission.created:
-            services.poke(submission.run.worker_id)
-        return json_answer(submission_view(submission.run), status=202 if submission.created else 200)
+            services.poke(run.worker_id)
+            run = await services.expedite(run)
+        return json_answer(submission_view(run), status=202 if submission.created else 200)
 
     return router
 

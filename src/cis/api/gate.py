@@ -2,7 +2,9 @@
 
 In order: the request must ask for this node by one of its names, so that a web page cannot reach it through a
 name that was bound to this address (DNS rebinding); a browser's ``Origin`` must be this node itself; the bearer's
-token must be known and allow what the request does. Plain ASGI, because every request pays for it.
+token must be known and allow what the request does. A message of another node needs neither name nor token: it is let
+through to where its signature is checked, which no page in a browser can make. Plain ASGI, because every request pays
+for it.
 """
 
 from __future__ import annotations
@@ -14,17 +16,21 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cis.api.messages import is_message
 from cis.api.ports import ADMIN, CONTROL, EXECUTE, READ, NodeServices, Rights
 from cis.api.problems import ForbiddenHostError, internal_problem, problem_of
 from cis.errors import CisError, NotAllowedError, NotAuthenticatedError
+from cis.transports.framing import EXECUTE_PATH, MESSAGES_PATH
 
 log = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-_EXECUTE_PATH = "/api/v1/dag/execute"
+_MESSAGE_PATHS = frozenset({EXECUTE_PATH, MESSAGES_PATH})
 _CONTROL_ACTIONS = ("/cancel", "/pause", "/resume")
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+
+_LOWERED = frozenset({b"host", b"origin", b"content-type"})
 
 RequestCounts = Counter[tuple[str, str, int]]
 
@@ -64,12 +70,14 @@ class Gate:
             await internal_problem()(scope, receive, answer)
 
     async def _check(self, scope: Scope) -> None:
-        host, origin, authorization = _headers(scope["headers"])
-        self._check_host(host, origin)
+        headers = _headers(scope["headers"])
         path = scope["path"]
+        if scope["method"] == "POST" and path in _MESSAGE_PATHS and is_message(headers.get(b"content-type", "")):
+            return
+        self._check_host(headers.get(b"host"), headers.get(b"origin"))
         if path in OPEN_PATHS:
             return
-        rights = await self._bearer(authorization)
+        rights = await self._bearer(headers.get(b"authorization"))
         right = needed_right(scope["method"], path)
         if not rights.allows(right):
             raise NotAllowedError(f"token {rights.actor!r} may not do this: it takes the right {right!r}")
@@ -100,7 +108,7 @@ def needed_right(method: str, path: str) -> str:
         return READ
     if method != "POST":
         return ADMIN
-    if path == _EXECUTE_PATH or path.endswith("/rerun"):
+    if path == EXECUTE_PATH or path.endswith("/rerun"):
         return EXECUTE
     return CONTROL if path.endswith(_CONTROL_ACTIONS) else ADMIN
 
@@ -121,16 +129,15 @@ class _Answer:
         await self._send(message)
 
 
-def _headers(raw: Iterable[tuple[bytes, bytes]]) -> tuple[str | None, str | None, str | None]:
-    host = origin = authorization = None
+def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[bytes, str]:
+    """Return the headers that are looked at here; names of hosts are lower case, as they compare."""
+    found = {}
     for name, value in raw:
-        if name == b"host":
-            host = value.decode("latin-1").lower()
-        elif name == b"origin":
-            origin = value.decode("latin-1").lower()
+        if name in _LOWERED:
+            found[name] = value.decode("latin-1").lower()
         elif name == b"authorization":
-            authorization = value.decode("latin-1")
-    return host, origin, authorization
+            found[name] = value.decode("latin-1")
+    return found
 
 
 def _without_port(host: str) -> str:

@@ -14,7 +14,7 @@ from cis.api.problems import QueryError
 from cis.api.query import Query, limit_of
 from cis.api.schemas import DagDocumentModel, DagModel, NodeModel, PageModel, SkillModel, WorkerModel
 from cis.engine.existing import existing_definition, existing_worker
-from cis.engine.views import dag_view, skill_view, worker_view
+from cis.engine.views import dag_view, own_node_view, peer_view, skill_view, worker_view
 from cis.errors import Fault, UsageError
 from cis.model.dag import Json
 from cis.store.port import Store
@@ -70,9 +70,19 @@ def inventory_routes(services: NodeServices) -> APIRouter:
 
     @router.get("/nodes", tags=["nodes"], responses=answers(PageModel[NodeModel]), summary="List nodes")
     async def nodes() -> Response:
-        return list_answer([{"node_id": services.node_id, "url": services.url, "self": True}])
+        """This node, and those that it trusts."""
+        own = own_node_view(
+            services.node_id, url=services.url, public_key=services.public_key, matrix_user=services.matrix_user
+        )
+        now_us = services.site.clock_us()
+        return list_answer([own, *await services.read(lambda store: _peers(store, now_us=now_us))])
 
     return router
+
+
+def _peers(store: Store, *, now_us: int) -> list[Json]:
+    depths = store.outbox_depths()
+    return [peer_view(peer, outbox=depths.get(peer.node_id, 0), now_us=now_us) for peer in store.peers()]
 
 
 def _definitions(store: Store, *, limit: int, cursor: str | None, saved: bool) -> Page[DefinitionRecord]:

@@ -10,6 +10,8 @@ from cis.engine.logfiles import LogFiles
 from cis.engine.site import Site
 from cis.node.hub import EventHub
 from cis.store.port import Store
+from cis.store.records import RunRecord
+from cis.transports.answering import Answering
 
 T = TypeVar("T")
 
@@ -45,6 +47,16 @@ class NodeServices(Protocol):
         ...
 
     @property
+    def public_key(self) -> str:
+        """This node's key, base64."""
+        ...
+
+    @property
+    def matrix_user(self) -> str | None:
+        """As whom this node speaks in its room, if it has one."""
+        ...
+
+    @property
     def allowed_hosts(self) -> frozenset[str]:
         """The names, besides those of the loopback, under which requests may ask for this node; ``*`` is any."""
         ...
@@ -60,6 +72,18 @@ class NodeServices(Protocol):
 
     @property
     def logfiles(self) -> LogFiles: ...
+
+    @property
+    def answering(self) -> Answering:
+        """Takes in what other nodes say."""
+        ...
+
+    async def expedite(self, run: RunRecord) -> RunRecord:
+        """Wait a moment for a run's delivery to another node, if it can be hoped for; return the run as it is then.
+
+        Never raises: the run is accepted, and will be delivered.
+        """
+        ...
 
     @property
     def alive(self) -> bool:

@@ -44,7 +44,8 @@ def probe_routes(services: NodeServices, counts: RequestCounts) -> APIRouter:
     @router.get("/metrics", responses=metrics_answers, summary="Numbers for Prometheus")
     async def metrics() -> Response:
         node_id = services.node_id
-        queued, unfinished, workers = await services.read(lambda store: _numbers(store, node_id))
+        queued, unfinished, workers, depths = await services.read(lambda store: _numbers(store, node_id))
+        outbox = [({"node": name or "everyone"}, count) for name, count in sorted(depths.items())]
         families = [
             _family("cis_queue_depth", "gauge", "Runs that wait for their worker.", [({}, queued)]),
             _family(
@@ -61,6 +62,7 @@ def probe_routes(services: NodeServices, counts: RequestCounts) -> APIRouter:
             ),
             _family("cis_workers", "gauge", "Workers of this node, by state.", _worker_counts(workers)),
             _family("cis_writes_waiting", "gauge", "Writes not committed yet.", [({}, services.writes_waiting)]),
+            _family("cis_outbox_depth", "gauge", "Messages to other nodes, not taken yet, by node.", outbox),
             _family("cis_events_last_seq", "counter", "The newest event.", [({}, services.hub.last_seq)]),
             _family(
                 "cis_http_requests_total",
@@ -90,8 +92,11 @@ async def _unready(services: NodeServices) -> str | None:
     return None
 
 
-def _numbers(store: Store, node_id: str) -> tuple[int, Mapping[RunState, int], Iterable[WorkerRecord]]:
-    return store.queued_count(node_id), store.unfinished_counts(), store.workers(node_id=node_id)
+def _numbers(
+    store: Store, node_id: str
+) -> tuple[int, Mapping[RunState, int], Iterable[WorkerRecord], Mapping[str, int]]:
+    workers = store.workers(node_id=node_id)
+    return store.queued_count(node_id), store.unfinished_counts(), workers, store.outbox_depths()
 
 
 def _worker_counts(workers: Iterable[WorkerRecord]) -> list[tuple[dict[str, str], int]]:

@@ -29,7 +29,7 @@ class ScopeModel(BaseModel):
 class WaitingModel(BaseModel):
     """Why something does not move. `on` names at most 10 of the `count` things waited for."""
 
-    reason: Literal["dependency", "slot", "retry", "paused", "worker", "child_run"]
+    reason: Literal["dependency", "slot", "retry", "paused", "worker", "child_run", "delivery"]
     on: list[str]
     count: int
     until: datetime | None
@@ -156,11 +156,19 @@ class SkillModel(BaseModel):
 
 
 class NodeModel(BaseModel):
-    """A node; `self` marks the one that answers."""
+    """A node; `self` marks the one that answers. `warning` says what is wrong with the way to it, or with its clock."""
 
     node_id: str
-    url: str
+    url: str | None
+    public_key: str
+    matrix_user: str | None
+    may: list[Literal["execute", "control", "read"]]
     self: bool
+    reachable: bool | None
+    last_contact: datetime | None
+    outbox: int
+    clock_difference_s: float | None
+    warning: str | None
 
 
 class AttemptLogModel(BaseModel):

@@ -13,10 +13,14 @@ from cis.api.ports import MAX_BODY_BYTES, Rights
 from cis.api.tokens import OwnToken, TokenCheck
 from cis.engine.logfiles import LogFiles
 from cis.engine.site import Site
+from cis.node.cluster import Cluster
+from cis.node.delivery import Delivering
 from cis.node.hub import EventHub
 from cis.node.readers import Readers
 from cis.node.writer import Writer
 from cis.store.port import Store
+from cis.store.records import RunRecord
+from cis.transports.answering import Answering
 
 T = TypeVar("T")
 
@@ -30,6 +34,7 @@ class ServedParts:
     readers: Readers
     hub: EventHub
     logfiles: LogFiles
+    cluster: Cluster
     token_path: Path
     poke: Callable[[str | None], None]
     url: str
@@ -42,6 +47,7 @@ class ServedNode:
 
     def __init__(self, parts: ServedParts) -> None:
         self._parts = parts
+        self._delivering = Delivering(parts.cluster, read=self.read)
         self._tokens = TokenCheck(OwnToken(parts.token_path), read=self.read, clock_s=time.monotonic)
 
     @property
@@ -53,6 +59,16 @@ class ServedNode:
     def url(self) -> str:
         """Where this node answers."""
         return self._parts.url
+
+    @property
+    def public_key(self) -> str:
+        """This node's key, base64."""
+        return self._parts.cluster.public_key
+
+    @property
+    def matrix_user(self) -> str | None:
+        """As whom this node speaks in its room."""
+        return self._parts.cluster.matrix_user
 
     @property
     def allowed_hosts(self) -> frozenset[str]:
@@ -80,6 +96,15 @@ class ServedNode:
         return self._parts.logfiles
 
     @property
+    def answering(self) -> Answering:
+        """Takes in what other nodes say."""
+        return self._parts.cluster.answering
+
+    async def expedite(self, run: RunRecord) -> RunRecord:
+        """Wait a moment for a run's delivery to another node."""
+        return await self._delivering.expedite(run)
+
+    @property
     def alive(self) -> bool:
         """Whether writes are being taken."""
         return self._parts.writer.alive
@@ -104,4 +129,3 @@ class ServedNode:
     def poke(self, worker_id: str | None = None) -> None:
         """Wake the supervisor, and a worker, and whoever listens to events."""
         self._parts.poke(worker_id)
-        self._parts.hub.poke()

@@ -44,4 +44,6 @@ def _show(options: argparse.Namespace) -> None:
         print_json(settings)
         return
     for name, value in settings.items():
-        print(f"{name:20}{', '.join(value) or '-' if isinstance(value, tuple) else value}")
+        listed = isinstance(value, list | tuple)
+        text = ", ".join(one["user_id"] if isinstance(one, dict) else one for one in value) if listed else value
+        print(f"{name:20}{'-' if text in ('', None) else text}")

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
 from cis.node.home import Home, find_home
+from cis.node.presence import node_is_running
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Context:
         """Where submissions of this command happen: this node."""
         from cis.node.site import make_site  # noqa: PLC0415 - only who submits needs it
 
-        return make_site(self.settings, skills=self.skills)
+        return make_site(self.settings, skills=self.skills, node_runs=node_is_running(self.home))
 
     @contextmanager
     def store(self) -> Iterator[SqliteStore]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from importlib import import_module
 from typing import Any
+
+from cis.cli.later import later
 
 Command = argparse.ArgumentParser
 
@@ -17,7 +18,7 @@ def add(group: argparse.ArgumentParser, _name: str) -> None:
         made: Command = commands.add_parser(name, help=about, description=about)
         if json:
             made.add_argument("--json", action="store_true", help="one JSON document")
-        made.set_defaults(call=_later(call))
+        made.set_defaults(call=later(call))
         return made
 
     run = command("run", "hand a DAG to the node, or, with no node running, run it here and now", "dag_run:run")
@@ -85,27 +86,16 @@ def _add_workers(commands: Any) -> None:
     listed = actions.add_parser("list", help="workers that live")
     listed.add_argument("--all", action="store_true", help="also those that stopped or died")
     listed.add_argument("--json", action="store_true", help="one JSON document")
-    listed.set_defaults(call=_later("dag_workers:list_workers"))
+    listed.set_defaults(call=later("dag_workers:list_workers"))
     status = actions.add_parser("status", help="one worker in detail")
     _complete(status.add_argument("worker_id", metavar="WORKER_ID"), "worker_ids")
     status.add_argument("--json", action="store_true", help="one JSON document")
-    status.set_defaults(call=_later("dag_workers:worker_status"))
+    status.set_defaults(call=later("dag_workers:worker_status"))
 
 
 def _which(command: Command) -> None:
     _complete(command.add_argument("dag_id", metavar="DAG_ID"), "dag_ids")
     _complete(command.add_argument("--run", metavar="RUN_ID", help="not the latest run, but this one"), "run_ids")
-
-
-def _later(call: str) -> Any:
-    """Return a function that imports the command's module when it is called."""
-    module, _, function = call.partition(":")
-
-    def run(options: argparse.Namespace) -> int | None:
-        result: int | None = getattr(import_module(f"cis.cli.{module}"), function)(options)
-        return result
-
-    return run
 
 
 def _complete(action: argparse.Action, what: str) -> None:

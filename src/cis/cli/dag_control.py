@@ -53,6 +53,9 @@ def _control(context: Context, change: Callable[..., RunRecord], options: argpar
 
 
 def _is_minded(context: Context, run: RunRecord) -> bool:
+    with context.store() as store:
+        if control.elsewhere(store, run.run_id) is not None:
+            return True  # another node executes it; it is asked when a node runs here
     return node_is_running(context.home) or holder(worker_lock_path(context.home.run, run.worker_id)) is not None
 
 

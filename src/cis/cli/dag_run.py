@@ -23,9 +23,10 @@ from cis.errors import UsageError
 from cis.model.dag import DagSpec
 from cis.model.states import RunState
 from cis.node.presence import node_is_running
-from cis.store.records import RunRecord
+from cis.store.records import Delivery, RunRecord
 from cis.worker.bell import ring
 
+DELIVERY_PATIENCE_S = 1.0
 MAX_INPUT_BYTES = (16 << 20) + 1
 
 
@@ -33,7 +34,8 @@ def run(options: argparse.Namespace) -> int:
     """Hand a DAG in; status 1 if it was waited for and did not complete."""
     context = from_environment()
     spec = _overridden(read_dag(options.file), options)
-    if spec.target_node in (None, context.settings.node_id):
+    offered = spec.target_node is None and context.site.offers
+    if spec.target_node in (None, context.settings.node_id) and not offered:
         spec = anchored(spec, base=base_directory(options.file))
     with context.store() as store, store.transaction():
         request = SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
@@ -85,10 +87,15 @@ def read_input(name: str) -> bytes:
 
 def _see_through(context: Context, submitted: RunRecord, options: argparse.Namespace) -> int:
     """Have a submitted run executed, by the node or here, and answer as the options ask."""
-    here = not node_is_running(context.home)
+    away = submitted.delivery is not Delivery.LOCAL
+    here = not away and not node_is_running(context.home)
     stay = here or options.wait or options.follow
     if not here:
         ring(context.home.run, "node")
+    if away and not node_is_running(context.home):
+        say("no node is running here: it is stored, and goes out when one does ('cis node start')")
+    elif submitted.delivery is Delivery.QUEUED:
+        _await_delivery(context, submitted.run_id)
     if not options.json:
         say(f"run {submitted.run_id} of {submitted.dag_id}, scope {submitted.scope} ({submitted.scope_source})")
     if stay:
@@ -104,6 +111,18 @@ def _see_through(context: Context, submitted: RunRecord, options: argparse.Names
     else:
         print(submitted.run_id)
     return 1 if stay and final.status is not RunState.COMPLETED else 0
+
+
+def _await_delivery(context: Context, run_id: str) -> None:
+    """Wait a moment for the peer to have the run, so that the answer can say so."""
+    deadline_s = time.monotonic() + DELIVERY_PATIENCE_S
+    with context.store() as store:
+        while time.monotonic() < deadline_s:
+            run = existing_run(store, run_id)
+            peer = store.peer(run.owner_node)
+            if run.delivery is not Delivery.QUEUED or peer is None or peer.fault is not None:
+                return  # it is there, or its node was not to be reached just now
+            time.sleep(0.02)
 
 
 def _stay(context: Context, submitted: RunRecord, options: argparse.Namespace, *, here: bool) -> None:

@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 
 from cis.cli.context import Context, from_environment
 from cis.cli.output import counted, print_json
+from cis.engine.views import peer_view
 from cis.errors import CisError, ConfigError, StoreError
+from cis.node.clock import now_us
 from cis.node.presence import announced, node_is_running
 from cis.worker.lock import holder, worker_lock_path
 
@@ -60,11 +62,23 @@ def _look(context: Context) -> Iterator[Finding]:
     yield from _look_at_workers(context)
     yield _look_at_space(context)
     yield _look_at_node(context)
+    yield from _look_at_peers(context)
     try:
         broken = [info for info in context.skills.infos() if info.error]
         yield from (Finding(f"skill {info.name}", info.error or "", f"reinstall {info.source}") for info in broken)
     except CisError as error:
         yield Finding("skills", str(error))
+
+
+def _look_at_peers(context: Context) -> Iterator[Finding]:
+    try:
+        with context.store() as store:
+            peers = [peer_view(peer, outbox=0, now_us=now_us()) for peer in store.peers()]
+    except StoreError:
+        return  # said already
+    for peer in peers:
+        mend = "'cis node list' shows more; see docs/howto/two-machines.md"
+        yield Finding(f"node {peer['node_id']}", peer["warning"] or "", mend if peer["warning"] else "")
 
 
 def _look_at_files(context: Context) -> Iterator[Finding]:

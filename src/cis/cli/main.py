@@ -24,6 +24,7 @@ GROUPS = {
     "node": "start a node, and show it",
     "glm": "another name of node",
     "dag": "run DAGs, and ask how they went",
+    "room": "the Matrix room of this node",
     "worker": "be one worker",
     "skill": "skills that tasks can use",
     "token": "tokens of the HTTP API",

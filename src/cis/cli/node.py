@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import signal
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cis.cli.context import Context, from_environment, say
-from cis.cli.output import print_json
+from cis.cli.later import later
+from cis.cli.output import local_time, print_json
+from cis.engine.timestamps import rfc3339
 from cis.errors import AlreadyRunningError, UsageError
 from cis.node import identity
 from cis.node.presence import announced
 
 if TYPE_CHECKING:
     from cis.node.node import Node
+    from cis.store.port import Store
 
 MAX_BACKLOG = 1024
 
@@ -32,9 +35,29 @@ def add(group: argparse.ArgumentParser, name: str) -> None:
     start.add_argument("--port", type=int, help="default 6767; 0 is any free one")
     start.add_argument("--node-id", metavar="ID")
     start.set_defaults(call=_start)
-    status = commands.add_parser("status", help="this node: id, public key, address, store, workers")
+    _add_peers(commands)
+    status = commands.add_parser("status", help="this node: id, public key, address, store, workers, room")
     status.add_argument("--json", action="store_true", help="one JSON document")
     status.set_defaults(call=_status)
+
+
+def _add_peers(commands: Any) -> None:
+    def command(name: str, about: str, call: str) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
+        made.add_argument("--json", action="store_true", help="one JSON document")
+        made.set_defaults(call=later(f"node_peers:{call}"))
+        return made
+
+    trusted = command("trust", "trust another node: act upon what it signs", "trust")
+    trusted.add_argument("node_id", metavar="NODE_ID")
+    trusted.add_argument("public_key", metavar="PUBLIC_KEY", help="as 'cis node status' shows it on that node")
+    trusted.add_argument("--url", help='where it answers, as http://HOST:6767; "" forgets it')
+    trusted.add_argument("--matrix-user", metavar="USER", help="as whom it speaks in the room, as @node-2:example.org")
+    trusted.add_argument("--may", default="execute,control,read", metavar="RIGHTS", help="what it may do here")
+    command("untrust", "stop trusting a node", "untrust").add_argument("node_id", metavar="NODE_ID")
+    command("list", "this node and those that it trusts: reachable, outbox, clocks", "list_nodes")
+    command("invite", "print the line that makes another node trust this one", "invite")
+    command("rotate-key", "give this node a new key, which its old one signs", "rotate_key")
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -57,25 +80,42 @@ def _status(options: argparse.Namespace) -> None:
     told = announced(context.home)
     with context.store() as store:
         workers = store.workers(live_only=True)
+        room = _room(context, store)
         unfinished = {str(state): count for state, count in store.unfinished_counts().items()}
     view = {
         "node_id": context.settings.node_id,
         "public_key": identity.ensure_public_key(context.home),
-        "url": told.url if told else None,
+        "url": (context.settings.url or told.url) if told else None,
         "running": told is not None,
         "pid": told.pid if told else None,
         "home": str(context.home.root),
         "store": str(context.home.db),
         "workers": len(workers),
         "runs": unfinished,
-        "room": None,
+        "room": room,
     }
     if options.json:
         print_json(view)
         return
-    for name, value in view.items():
-        text = ", ".join(f"{count} {key}" for key, count in value.items()) if isinstance(value, dict) else value
-        print(f"{name:12}{'-' if text in (None, '') else text}")
+    shown = {
+        **view,
+        "runs": ", ".join(f"{count} {state}" for state, count in unfinished.items()),
+        "room": room and f"{room['room_id']} as {room['user_id']}, last read {local_time(room['last_sync'])}",
+    }
+    for name, value in shown.items():
+        print(f"{name:12}{'-' if value in (None, '') else value}")
+
+
+def _room(context: Context, store: Store) -> dict[str, str | None] | None:
+    settings = context.settings
+    if settings.room_id is None:
+        return None
+    cursor = store.room_cursor(settings.room_id)
+    return {
+        "room_id": settings.room_id,
+        "user_id": settings.matrix_user,
+        "last_sync": rfc3339(cursor.synced_at_us) if cursor is not None else None,
+    }
 
 
 def _start(options: argparse.Namespace) -> int:
@@ -127,6 +167,7 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
         readers=node.readers,
         hub=node.hub,
         logfiles=node.logfiles,
+        cluster=node.cluster,
         token_path=context.home.token_file,
         poke=node.poke,
         url=url,

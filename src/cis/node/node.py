@@ -6,11 +6,16 @@ import json
 import logging
 import os
 import threading
+from collections.abc import Iterable
 
 from cis.engine.logfiles import LogFiles
 from cis.errors import StoreError
+from cis.node.cluster import Cluster
+from cis.node.desk import NodeDesk
 from cis.node.home import Home
 from cis.node.hub import EventHub
+from cis.node.keyfile import KeyFile
+from cis.node.matrix import room_settings
 from cis.node.presence import announcement_path, node_lock_path
 from cis.node.readers import Readers
 from cis.node.settings import Settings
@@ -42,6 +47,15 @@ class Node:
         self.readers = Readers(self.open_store)
         self.hub = EventHub(self.open_store)
         self._bell = FifoBell(bell_path(home.run, "node"))
+        desk = NodeDesk(
+            site=self.site,
+            logfiles=self.logfiles,
+            writer=self.writer,
+            readers=self.readers,
+            keys=KeyFile(home.key_file),
+            woken=self._wake,
+        )
+        self.cluster = Cluster(desk, room=room_settings(home, settings))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._mind_workers, name="supervisor")
         self._thread.start()
@@ -59,16 +73,15 @@ class Node:
         fresh.replace(path)
 
     def poke(self, worker_id: str | None = None) -> None:
-        """Wake the supervisor, and a worker if one is named, to look at what was stored."""
-        self._bell.ring()
-        if worker_id is not None:
-            ring(self.home.run, worker_id)
+        """Have everybody look at what was stored: the supervisor, a worker if one is named, and who listens."""
+        self._wake(() if worker_id is None else (worker_id,))
 
     def stop(self) -> None:
         """Stop the workers, finish what is being written, and let go of the lock."""
         self._stop.set()
         self._bell.ring()
         self._thread.join()
+        self.cluster.stop()
         self.hub.close()
         self.writer.close()
         self.readers.close()
@@ -82,9 +95,20 @@ class Node:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _wake(self, worker_ids: Iterable[str]) -> None:
+        self._bell.ring()
+        for worker_id in worker_ids:
+            ring(self.home.run, worker_id)
+        self._told()
+
+    def _told(self) -> None:
+        """Somebody stored something."""
+        self.hub.poke()
+        self.cluster.wake()
+
     def _mind_workers(self) -> None:
         store = self.open_store()
-        supervisor = make_supervisor(self.home, self.settings, store=store, bell=self._bell, told=self.hub.poke)
+        supervisor = make_supervisor(self.home, self.settings, store=store, bell=self._bell, told=self._told)
         while not self._stop.is_set():
             try:
                 supervisor.turn()

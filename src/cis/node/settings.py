@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
+from cis.engine.site import DELIVER_WITHIN_S, LEASE_S
 from cis.errors import ConfigError, Fault
 from cis.model.durations import parse_duration
 from cis.model.ids import MAX_ID_LENGTH, id_fault
@@ -15,7 +17,17 @@ from cis.model.suggest import did_you_mean
 from cis.node.home import Home
 
 _SIZE = re.compile(r"\s*([0-9]+)\s*(B|KiB|MiB|GiB|KB|MB|GB)?\s*", re.IGNORECASE)
+_MATRIX_USER = re.compile(r"@[^:\s]{1,200}:[^\s/]{1,200}")
+_MATRIX_ROOM = re.compile(r"![^\s]{1,254}")
 _SIZES = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """A person who may write ``!dag`` in the room, and what that person may do."""
+
+    user_id: str
+    may: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +47,25 @@ class Settings:
     max_log_bytes: int = 100 * 2**20
     pass_env: tuple[str, ...] = ()
     max_queued: int = 100_000
+    url: str | None = None
+    deliver_within_s: float = DELIVER_WITHIN_S
+    homeserver: str | None = None
+    matrix_user: str | None = None
+    access_token_file: str = "matrix.token"  # noqa: S105 - a file's name
+    room_id: str | None = None
+    room_lease_s: float = LEASE_S
+    fall_back_after_s: float = 30.0
+    allow: tuple[Allowed, ...] = ()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a room is configured: DAGs that name no node are offered in it."""
+        return self.homeserver is not None and self.matrix_user is not None and self.room_id is not None
 
     def to_environ(self) -> dict[str, str]:
         """Return the variables under which another process comes to these very settings."""
-        return {option.variable: option.write(getattr(self, option.field)) for option in OPTIONS}
+        values = ((option, getattr(self, option.field)) for option in OPTIONS)
+        return {option.variable: option.write(value) for option, value in values if value is not None}
 
 
 def _text(value: Any) -> str:
@@ -69,6 +96,35 @@ def _port(value: Any) -> int:
     return _whole(value, lowest=0, highest=65535)
 
 
+def address(value: Any) -> str:
+    """Return an address, without a slash at its end. Raises ValueError, which says how one is written."""
+    text = _text(value)
+    try:
+        parts = urlsplit(text)
+        fine = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fine = False
+        parts = urlsplit("")
+    if not fine or parts.username or parts.password or parts.query or parts.fragment or parts.path not in ("", "/"):
+        raise ValueError(f"{text!r} is no address; write http://HOST:PORT or https://HOST, and nothing behind it")
+    return text.rstrip("/")
+
+
+def matrix_user(value: Any) -> str:
+    """Return a Matrix user id. Raises ValueError, which says how one is written."""
+    text = _text(value)
+    if not _MATRIX_USER.fullmatch(text):
+        raise ValueError(f"{text!r} is no Matrix user; write @name:example.org")
+    return text
+
+
+def _room(value: Any) -> str:
+    text = _text(value)
+    if not _MATRIX_ROOM.fullmatch(text):
+        raise ValueError(f"{text!r} is no room id; it begins with '!'. 'cis room setup' makes a room")
+    return text
+
+
 def _count(value: Any) -> int:
     return _whole(value, lowest=1, highest=1_000_000)
 
@@ -81,6 +137,13 @@ def _positive_duration(value: Any) -> float:
     seconds = parse_duration(value)
     if seconds < 1:
         raise ValueError(f"must be at least 1 s, not {value!r}")
+    return seconds
+
+
+def _lease(value: Any) -> float:
+    seconds = parse_duration(value)
+    if not 10 <= seconds <= 86400:
+        raise ValueError(f"must be from 10s to 1d, not {value!r}")
     return seconds
 
 
@@ -129,8 +192,9 @@ class Option:
 
     @property
     def variable(self) -> str:
-        """The environment variable, as ``CIS_MAX_WORKERS``; the node's id is ``CIS_NODE_ID``."""
-        return "CIS_NODE_ID" if self.field == "node_id" else f"CIS_{self.key.upper()}"
+        """The environment variable, as ``CIS_MAX_WORKERS``; the node's id and the room's settings say so in theirs."""
+        section = f"{self.section.upper()}_" if self.key == "id" or self.section == "matrix" else ""
+        return f"CIS_{section}{self.key.upper()}"
 
 
 OPTIONS = (
@@ -139,6 +203,8 @@ OPTIONS = (
     Option("node", "port", "port", _port),
     Option("node", "labels", "labels", _texts),
     Option("node", "accept_broadcast", "accept_broadcast", _truth),
+    Option("node", "url", "url", address),
+    Option("node", "deliver_within", "deliver_within_s", _positive_duration),
     Option("worker", "max_workers", "max_workers", _count),
     Option("worker", "slots", "slots", _count),
     Option("worker", "idle_timeout", "idle_timeout_s", _duration),
@@ -147,8 +213,13 @@ OPTIONS = (
     Option("worker", "max_log", "max_log_bytes", _size),
     Option("worker", "pass_env", "pass_env", _texts),
     Option("queue", "max_queued", "max_queued", _count),
+    Option("matrix", "homeserver", "homeserver", address),
+    Option("matrix", "user_id", "matrix_user", matrix_user),
+    Option("matrix", "access_token_file", "access_token_file", _text),
+    Option("matrix", "room_id", "room_id", _room),
+    Option("matrix", "lease", "room_lease_s", _lease),
+    Option("matrix", "fall_back_after", "fall_back_after_s", _positive_duration),
 )
-_MATRIX_KEYS = ("homeserver", "user_id", "access_token_file", "room_id")
 _ALLOW_KEYS = ("user_id", "may")
 _RIGHTS = ("read", "execute", "control")
 
@@ -183,6 +254,7 @@ def load_settings(home: Home, *, environ: Mapping[str, str], flags: Mapping[str,
             values[option.field] = option.read(raw)
         except ValueError as error:
             faults.append(Fault(place=place, message=str(error)))
+    values["allow"] = _allowed(home, tables.get("matrix"), faults)
     if faults:
         raise ConfigError(faults)
     return Settings(**values)
@@ -203,7 +275,7 @@ def _read_toml(home: Home, faults: list[Fault]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number of thousands of digits
         faults.append(Fault(place=str(home.toml), message=f"is not TOML: {error}"))
         return {}
-    known: dict[str, list[str]] = {"matrix": [*_MATRIX_KEYS, "allow"]}
+    known: dict[str, list[str]] = {"matrix": ["allow"]}
     for option in OPTIONS:
         known.setdefault(option.section, []).append(option.key)
     for section, table in tables.items():
@@ -214,8 +286,6 @@ def _read_toml(home: Home, faults: list[Fault]) -> dict[str, Any]:
         else:
             names = [key for key in table if key not in known[section]]
             faults.extend(_unknown(home, f"{section}.{key}", known[section]) for key in names)
-    if isinstance(tables.get("matrix"), dict):
-        faults.extend(_matrix_faults(home, tables["matrix"]))
     return tables
 
 
@@ -224,18 +294,15 @@ def _unknown(home: Home, name: str, known: Mapping[str, Any] | list[str]) -> Fau
     return Fault(place=f"{home.toml.name}: {name}", message=f"is no setting{hint}")
 
 
-def _matrix_faults(home: Home, matrix: Mapping[str, Any]) -> list[Fault]:
-    here = f"{home.toml.name}: matrix"
-    faults = [
-        Fault(place=f"{here}.{key}", message="must be a string, and not empty")
-        for key in _MATRIX_KEYS
-        if key in matrix and not (isinstance(matrix[key], str) and matrix[key])
-    ]
-    allowed = matrix.get("allow", [])
-    if not isinstance(allowed, list):
-        return [*faults, Fault(place=f"{here}.allow", message="must be tables, [[matrix.allow]]")]
-    for number, entry in enumerate(allowed):
-        place = f"{here}.allow[{number}]"
+def _allowed(home: Home, matrix: Any, faults: list[Fault]) -> tuple[Allowed, ...]:
+    here = f"{home.toml.name}: matrix.allow"
+    listed = matrix.get("allow", []) if isinstance(matrix, dict) else []
+    if not isinstance(listed, list):
+        faults.append(Fault(place=here, message="must be tables, [[matrix.allow]]"))
+        return ()
+    found = []
+    for number, entry in enumerate(listed):
+        place = f"{here}[{number}]"
         if not isinstance(entry, dict) or not isinstance(entry.get("user_id"), str):
             faults.append(Fault(place=place, message="needs user_id, as in @alice:example.org"))
             continue
@@ -247,4 +314,9 @@ def _matrix_faults(home: Home, matrix: Mapping[str, Any]) -> list[Fault]:
         may = entry.get("may", [])
         if not isinstance(may, list) or any(right not in _RIGHTS for right in may):
             faults.append(Fault(place=f"{place}.may", message=f"must be a list of {', '.join(_RIGHTS)}"))
-    return faults
+            continue
+        try:
+            found.append(Allowed(matrix_user(entry["user_id"]), tuple(may)))
+        except ValueError as error:
+            faults.append(Fault(place=f"{place}.user_id", message=str(error)))
+    return tuple(found)

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from cis.engine.ports import SkillBook
 from cis.engine.site import Site
+from cis.executors.platform import boot_id
 from cis.node.clock import new_id, now_us
 from cis.node.settings import Settings
 
 
-def make_site(settings: Settings, *, skills: SkillBook) -> Site:
-    """Return where submissions to this node happen, with the real clock and real ids."""
+def make_site(settings: Settings, *, skills: SkillBook, node_runs: bool = True) -> Site:
+    """Return where submissions to this node happen, with the real clock and real ids.
+
+    With no node running nobody could offer a DAG in the room: one that names no node is run here and now.
+    """
     return Site(
         node_id=settings.node_id,
         skills=skills,
         clock_us=now_us,
         new_id=new_id,
         max_queued=settings.max_queued,
+        has_room=settings.has_room,
+        offers=settings.has_room and node_runs,
+        deliver_within_s=settings.deliver_within_s,
+        lease_s=settings.room_lease_s,
+        boot_id=boot_id(),
     )

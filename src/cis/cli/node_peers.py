@@ -1,0 +1,203 @@
+"""``cis node trust``, ``untrust``, ``list``, ``invite`` and ``rotate-key``: whom this node works with."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from dataclasses import replace
+from typing import Any
+
+from cis.cli.context import Context, from_environment, say
+from cis.cli.output import local_time, print_json, print_table
+from cis.engine.control import cancel
+from cis.engine.dispatch import undeliverable
+from cis.engine.heard import EXECUTE, RIGHTS
+from cis.engine.views import own_node_view, peer_view
+from cis.errors import NotFoundError, UsageError
+from cis.model.ids import id_fault
+from cis.node.clock import now_us
+from cis.node.presence import announced
+from cis.store.cluster import PeerRecord, RemoteRole
+from cis.store.port import Store
+from cis.store.records import AuditRecord, RunRecord
+from cis.worker.bell import ring
+
+
+def trust(options: argparse.Namespace) -> None:
+    """Trust a node: what it signs with this key is acted upon, as far as it may."""
+    from cis.node.settings import address, matrix_user  # noqa: PLC0415 - only here
+    from cis.transports.keys import check_public_key, key_id  # noqa: PLC0415 - 30 ms
+
+    context = from_environment()
+    fault = id_fault(options.node_id)
+    if fault:
+        raise UsageError(f"NODE_ID {fault}")
+    if options.node_id == context.settings.node_id:
+        raise UsageError(f"{options.node_id} is this very node; run this on the other one")
+    may = tuple(dict.fromkeys(right for right in options.may.split(",") if right))
+    if not may or any(right not in RIGHTS for right in may):
+        raise UsageError(f"--may {options.may!r}: write some of {', '.join(RIGHTS)}, with commas between")
+    try:
+        public_key = check_public_key(options.public_key)
+        user = matrix_user(options.matrix_user) if options.matrix_user else None
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    try:
+        url = address(options.url) if options.url else None
+    except ValueError as error:
+        raise UsageError(f"--url: {error}") from error
+    peer = PeerRecord(
+        node_id=options.node_id,
+        public_key=public_key,
+        may=may,
+        trusted_at_us=now_us(),
+        url=url,
+        matrix_user=user,
+    )
+    with context.store() as store, store.transaction():
+        old = store.peer(peer.node_id)
+        if old is not None:
+            peer = replace(
+                peer,
+                url=old.url if options.url is None else peer.url,
+                matrix_user=old.matrix_user if options.matrix_user is None else peer.matrix_user,
+                contact_at_us=old.contact_at_us,
+                clock_ahead_us=old.clock_ahead_us,
+            )
+        store.put_peer(peer)
+        stopped = [] if EXECUTE in may else _stop_what_it_sent(store, peer.node_id)
+        store.append_audit(_entry("node.trust", f"{peer.node_id} {key_id(public_key)} may {','.join(may)}"))
+    for name in {"node", *(run.worker_id for run in stopped)}:
+        ring(context.home.run, name)
+    if options.json:
+        print_json(peer_view(peer, outbox=0, now_us=now_us()))
+    else:
+        print(f"{peer.node_id} is trusted: it may {', '.join(may)} here")
+        if peer.url is None and peer.matrix_user is None:
+            say("it has no --url and no --matrix-user: it can hand DAGs to this node, but not the other way round")
+
+
+def untrust(options: argparse.Namespace) -> None:
+    """Stop trusting a node; runs that it has for this node are given up, those that it sent here cancelled."""
+    context = from_environment()
+    ended = []
+    with context.store() as store, store.transaction():
+        if not store.delete_peer(options.node_id):
+            raise NotFoundError("node", options.node_id, hint="'cis node list' shows those that are trusted")
+        stopped = _stop_what_it_sent(store, options.node_id)
+        for remote in store.open_remotes(RemoteRole.SENT):
+            if remote.peer == options.node_id:
+                error = f"node {options.node_id} has it, and is not trusted any more"
+                run = undeliverable(store, remote.run_id, error=error, now_us=now_us())
+                ended += [run.run_id] if run is not None else []
+        store.append_audit(_entry("node.untrust", options.node_id))
+    for name in {"node", *(run.worker_id for run in stopped)}:
+        ring(context.home.run, name)
+    if options.json:
+        cancelled = [run.run_id for run in stopped]
+        print_json({"node_id": options.node_id, "trusted": False, "failed_runs": ended, "cancelled_runs": cancelled})
+    else:
+        print(f"{options.node_id}: not trusted any more")
+        if stopped:
+            say(f"{len(stopped)} runs that it sent here are cancelled")
+        if ended:
+            say(f"{len(ended)} runs that it has were given up, and are failed here")
+
+
+def _stop_what_it_sent(store: Store, node_id: str) -> list[RunRecord]:
+    """Cancel the runs that a node sent here: rights hold for as long as a run does."""
+    found = []
+    for remote in store.open_remotes(RemoteRole.RECEIVED):
+        run = store.run(remote.run_id) if remote.peer == node_id else None
+        if run is not None and not run.status.final:
+            found.append(cancel(store, run.run_id, now_us=now_us()))
+    return found
+
+
+def list_nodes(options: argparse.Namespace) -> None:
+    """Print this node and those that it trusts."""
+    context = from_environment()
+    with context.store() as store:
+        views = [_own_view(context), *_peer_views(store)]
+    if options.json:
+        print_json(views)
+        return
+    rows = []
+    for view in views:
+        reachable = "this node" if view["self"] else {True: "yes", False: "no", None: "-"}[view["reachable"]]
+        clock = view["clock_difference_s"]
+        rows.append(
+            (
+                view["node_id"],
+                view["url"],
+                view["matrix_user"],
+                ",".join(view["may"]),
+                reachable,
+                local_time(view["last_contact"]),
+                view["outbox"],
+                None if clock is None else f"{clock:+.1f}s",
+                view["warning"],
+            )
+        )
+    header = ("node_id", "url", "matrix_user", "may", "reachable", "last_contact", "outbox", "clock", "note")
+    print_table(header, rows)
+
+
+def invite(options: argparse.Namespace) -> None:
+    """Print one line that makes another node trust this one."""
+    from cis.node import identity  # noqa: PLC0415 - only here
+
+    context = from_environment()
+    settings, told = context.settings, announced(context.home)
+    url = settings.url or (told.url if told is not None else None)
+    words = ["cis", "node", "trust", settings.node_id, identity.ensure_public_key(context.home)]
+    if url is not None:
+        words += ["--url", url]
+    if settings.matrix_user is not None:
+        words += ["--matrix-user", settings.matrix_user]
+    line = shlex.join(words)
+    if options.json:
+        print_json({"node_id": settings.node_id, "command": line, "url": url})
+        return
+    print(line)
+    say("run this line on the other machine, and the line that it prints for 'cis node invite' here")
+    if url is None:
+        say("no node is running, and [node] url is not set: the line names no address")
+    elif settings.url is None and ("127.0.0.1" in url or "[::1]" in url):
+        say("this address is good on this machine alone; set [node] host and [node] url in cis.toml for others")
+
+
+def rotate_key(options: argparse.Namespace) -> None:
+    """Give this node a new key, which its old one signs; peers follow by themselves."""
+    from cis.node.keyfile import KeyFile  # noqa: PLC0415 - 30 ms
+
+    context = from_environment()
+    signer = KeyFile(context.home.key_file).rotate(context.settings.node_id)
+    with context.store() as store, store.transaction():
+        store.append_audit(_entry("node.rotate_key", signer.key_id))
+    if options.json:
+        print_json({"node_id": context.settings.node_id, "public_key": signer.public_key, "key_id": signer.key_id})
+    else:
+        print(f"new public key {signer.public_key}")
+        say("peers follow with the next message; if the old key was stolen, trust the new one by hand on each of them")
+
+
+def _own_view(context: Context) -> dict[str, Any]:
+    from cis.node import identity  # noqa: PLC0415 - 30 ms
+
+    settings, told = context.settings, announced(context.home)
+    return own_node_view(
+        settings.node_id,
+        url=(settings.url or told.url) if told else None,
+        public_key=identity.ensure_public_key(context.home),
+        matrix_user=settings.matrix_user,
+    )
+
+
+def _peer_views(store: Store) -> list[dict[str, Any]]:
+    depths, at_us = store.outbox_depths(), now_us()
+    return [peer_view(peer, outbox=depths.get(peer.node_id, 0), now_us=at_us) for peer in store.peers()]
+
+
+def _entry(action: str, subject: str) -> AuditRecord:
+    return AuditRecord(at_us=now_us(), actor="owner", action=action, subject=subject, source="cli")

@@ -1,0 +1,174 @@
+"""A node's dealings with other nodes: one thread with an event loop, in which its transports run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+from cis.errors import CisError
+from cis.model.message import Result
+from cis.store.cluster import OutboxItem, PeerRecord
+from cis.store.port import Store
+from cis.transports.answering import Answering
+from cis.transports.asking import Asker
+from cis.transports.courier import Courier
+from cis.transports.matrix.room import Room, RoomSettings
+from cis.transports.pinger import Pinger
+from cis.transports.ports import Desk
+from cis.transports.push import PushClient
+from cis.transports.reception import Reception
+from cis.transports.reporter import Reporter
+
+log = logging.getLogger(__name__)
+
+STOP_S = 10.0
+RESTART_S = 1.0
+UPKEEP_S = 3600.0
+
+
+class Cluster:
+    """Courier, reporter, asker, pinger and, where one is configured, the room.
+
+    Its methods may be called from any thread.
+    """
+
+    def __init__(self, desk: Desk, *, room: RoomSettings | None) -> None:
+        self._desk = desk
+        self._room_settings = room
+        self.room: Room | None = None
+        self.reception = Reception(desk, heard=self._heard, taken=self._taken)
+        self.answering = Answering(desk, self.reception)
+        self._loop = asyncio.new_event_loop()
+        self._stopped = asyncio.Event()
+        self._courier: Courier | None = None
+        self._reporter: Reporter | None = None
+        self._pinger: Pinger | None = None
+        started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._serve, args=(started,), name="cluster", daemon=True)
+        self._thread.start()
+        started.result()
+
+    @property
+    def public_key(self) -> str:
+        """This node's key, base64."""
+        return self._desk.signer.public_key
+
+    @property
+    def matrix_user(self) -> str | None:
+        """As whom this node speaks in its room, if it has one."""
+        return None if self._room_settings is None else self._room_settings.user_id
+
+    def wake(self) -> None:
+        """Something was stored: look at the outbox, and at what is to be told."""
+        self._soon(self._wake)
+
+    def expedite(self, item: OutboxItem) -> Future[Result | None]:
+        """Send an item at once, which was marked as being sent in the transaction that stored it."""
+        if self._courier is None:
+            raise RuntimeError("the cluster is not running")
+        return asyncio.run_coroutine_threadsafe(self._courier.expedite(item), self._loop)
+
+    def stop(self) -> None:
+        """Stop everything; what was not sent stays in the outbox. Harmless when repeated."""
+        if self._thread.is_alive():
+            self._soon(self._stopped.set)
+            self._thread.join(STOP_S)
+
+    def _soon(self, function: Callable[..., object], *arguments: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _heard(self, node_id: str) -> None:
+        self._soon(self._nudge, node_id)
+
+    def _taken(self, run_id: str) -> None:
+        if self._reporter is not None:
+            self._soon(self._reporter.add, run_id)
+
+    def _nudge(self, node_id: str) -> None:
+        if self._courier is not None and self._reporter is not None:
+            self._courier.nudge(node_id)
+            self._reporter.nudge(node_id)
+
+    def _wake(self) -> None:
+        if self._courier is not None and self._reporter is not None:
+            self._courier.wake()
+            self._reporter.wake()
+        if self._pinger is not None:
+            self._pinger.wake()
+        if self.room is not None:
+            self.room.wake()
+
+    def _serve(self, started: Future[None]) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._run(started))
+        except BaseException as error:
+            if not started.done():
+                started.set_exception(error)
+                return
+            log.exception("the cluster's thread has ended")
+        finally:
+            self._loop.close()
+
+    async def _run(self, started: Future[None]) -> None:
+        client = PushClient()
+        self._courier = Courier(
+            self._desk,
+            client,
+            chance=random.random,
+            room_takes=self._room_takes,
+            fall_back_after_s=self._room_settings.fall_back_after_s if self._room_settings else 0.0,
+        )
+        self._reporter = Reporter(self._desk, client, chance=random.random)
+        self._pinger = Pinger(self._desk, client, answered=self._nudge)
+        services = {
+            "courier": self._courier.run,
+            "reporter": self._reporter.run,
+            "asker": Asker(self._desk, client, self.reception).run,
+            "pinger": self._pinger.run,
+            "upkeep": self._upkeep,
+        }
+        if self._room_settings is not None:
+            self.room = Room(self._desk, self.reception, self._room_settings, chance=random.random)
+            self._reporter.to_room = self.room.send_status
+            services["room"] = self.room.run
+        tasks = [asyncio.create_task(_kept(name, run)) for name, run in services.items()]
+        started.set_result(None)
+        await self._stopped.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await client.aclose()
+
+    async def _upkeep(self) -> None:
+        """Forget, once an hour, what is of no use any more."""
+        while True:
+            now_us = self._desk.site.clock_us()
+
+            def job(store: Store, now_us: int = now_us) -> None:
+                store.prune_withdrawals(expired_before_us=now_us)
+                store.prune_offers(expired_before_us=now_us)
+
+            await self._desk.write(job)
+            await asyncio.sleep(UPKEEP_S)
+
+    def _room_takes(self, peer: PeerRecord) -> bool:
+        return self.room is not None and peer.matrix_user is not None
+
+
+async def _kept(name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a service until it is cancelled; one that fails is reported and begins again."""
+    while True:
+        try:
+            await run()
+        except CisError as error:
+            log.error("a service failed; it begins again", extra={"service": name, "error": str(error)})
+        except Exception:  # a fault of this program must not end the node's dealings with all others
+            log.exception("a service failed; it begins again", extra={"service": name})
+        await asyncio.sleep(RESTART_S)

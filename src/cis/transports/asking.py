@@ -1,0 +1,166 @@
+"""Asking how a run goes, for an origin that its executor cannot reach: a laptop behind NAT that pushed to a server.
+
+The origin asks when it has heard nothing of a run for a while. It names the last answer that it has, and the executor
+goes on from there; when it remembers nothing of it, it tells all of it again, which does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from dataclasses import replace
+
+from cis.engine.dispatch import undeliverable
+from cis.engine.heard import Heard
+from cis.engine.inbox import ask_in_room
+from cis.engine.outgoing import report_parts
+from cis.engine.report import Cursor, build_report
+from cis.errors import CisError
+from cis.model.dag import Json
+from cis.model.message import BlobRef, Message, MessageKind, Result
+from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun
+from cis.store.port import Store
+from cis.store.records import Delivery
+from cis.transports.ports import Desk
+from cis.transports.push import NotDelivered, PushClient
+from cis.transports.reception import FetchBlob, Reception, report_of
+
+log = logging.getLogger(__name__)
+
+QUIET_S = 2.0
+MOST_QUIET_S = 20.0
+ROOM_QUIET_S = 600.0
+MOST_ROOM_QUIET_S = 6 * 3600.0
+AT_ONCE = 8
+LOOK_EVERY_S = 1.0
+MAX_REMEMBERED = 256
+_ASK_FOR_US = 60_000_000
+
+
+class Teller:
+    """The executor's side: remembers, for some runs, what was answered last."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._told: OrderedDict[str, tuple[str, Cursor]] = OrderedDict()
+
+    async def answer(self, ask: Message, *, token: str) -> tuple[dict[str, Json], str | None]:
+        """Return the fields and the blob of an answer; *token* names it for the next question."""
+        remote = await self._desk.read(lambda store: store.remote_run(ask.run_id))
+        if remote is None or remote.role is not RemoteRole.RECEIVED or remote.peer != ask.sender:
+            return {"known": False}, None
+        last = self._told.get(ask.run_id)
+        cursor = last[1] if last is not None and last[0] == ask.fields.get("after") else Cursor()
+        report = await self._desk.read(
+            lambda store: build_report(store, self._desk.logfiles, ask.run_id, tasks=None, cursor=cursor)
+        )
+        self._told[ask.run_id] = (token, report.cursor)
+        self._told.move_to_end(ask.run_id)
+        while len(self._told) > MAX_REMEMBERED:
+            self._told.popitem(last=False)
+        inline, blob = report_parts(report.content)
+        return {"known": True, "epoch": remote.epoch, "token": token, "more": report.more, **inline}, blob
+
+
+class Asker:
+    """The origin's side: asks for the runs of which nothing was heard lately."""
+
+    def __init__(self, desk: Desk, client: PushClient, reception: Reception) -> None:
+        self._desk = desk
+        self._client = client
+        self._reception = reception
+        self._quiet: dict[str, tuple[int, float, float]] = {}  # run: version heard, ask at, pause
+        self._after: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        while True:
+            try:
+                await self._turn()
+            except CisError as error:
+                log.error("nobody can be asked; trying again", extra={"error": str(error)})
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _turn(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        open_runs = await self._desk.read(_taken_on)
+        known, self._quiet = self._quiet, {}
+        due: list[tuple[RemoteRun, PeerRecord | None]] = []
+        for remote, peer in open_runs:
+            first_s, most_s = (ROOM_QUIET_S, MOST_ROOM_QUIET_S) if peer is None else (QUIET_S, MOST_QUIET_S)
+            version, at_s, pause = known.get(remote.run_id, (-1, 0.0, first_s))
+            if version != remote.heard_version:
+                version, at_s, pause = remote.heard_version, now_s + first_s, first_s
+            elif at_s <= now_s and len(due) < AT_ONCE:
+                due.append((remote, peer))
+                pause = min(most_s, pause * 1.5)
+                at_s = now_s + pause
+            self._quiet[remote.run_id] = (version, at_s, pause)
+        self._after = {run_id: token for run_id, token in self._after.items() if run_id in self._quiet}
+        await asyncio.gather(
+            *(self._ask(remote, peer) if peer is not None else self._ask_in_room(remote) for remote, peer in due)
+        )
+
+    async def _ask(self, remote: RemoteRun, peer: PeerRecord) -> None:
+        desk = self._desk
+        for _ in range(1000):  # pages of one answer
+            now_us = desk.site.clock_us()
+            ask = Message(
+                kind=MessageKind.ASK,
+                message_id=desk.site.new_id(),
+                sender=desk.site.node_id,
+                created_at_us=now_us,
+                expires_at_us=now_us + _ASK_FOR_US,
+                run_id=remote.run_id,
+                target=peer.node_id,
+                fields={"after": self._after.get(remote.run_id, "")},
+            )
+            answer = await self._client.send(ask, peer, signer=desk.signer, now_us=now_us)
+            if isinstance(answer, NotDelivered) or answer.reply.result is not Result.ACCEPTED:
+                return
+            told = answer.message.fields
+            if told.get("known") is not True:
+                await self._lost(remote, peer)
+                return
+            status = replace(answer.message, kind=MessageKind.STATUS, run_id=remote.run_id, expires_at_us=2**62)
+            report = await report_of(status, _blob_of(answer.blob))
+            outcome = await self._reception.act(Heard(message=status, peer=peer, source=peer.url or "", report=report))
+            if outcome.reply.result is not Result.ACCEPTED or not isinstance(told.get("token"), str):
+                self._after.pop(remote.run_id, None)
+                return
+            self._after[remote.run_id] = told["token"]
+            if told.get("more") is not True:
+                return
+
+    async def _lost(self, remote: RemoteRun, peer: PeerRecord) -> None:
+        """Fail a run that its executor took on, and knows nothing of any more."""
+        error = f"node {peer.node_id} took it on, and does not know it any more"
+        now_us = self._desk.site.clock_us()
+        await self._desk.write(lambda store: undeliverable(store, remote.run_id, error=error, now_us=now_us))
+        self._desk.wake()
+
+    async def _ask_in_room(self, remote: RemoteRun) -> None:
+        now_us, message_id = self._desk.site.clock_us(), self._desk.site.new_id()
+        await self._desk.write(lambda store: ask_in_room(store, remote, message_id=message_id, now_us=now_us))
+        self._desk.wake()
+
+
+def _blob_of(blob: str | None) -> FetchBlob:
+    async def fetch(_: BlobRef) -> bytes:
+        return (blob or "").encode()
+
+    return fetch
+
+
+def _taken_on(store: Store) -> list[tuple[RemoteRun, PeerRecord | None]]:
+    """Return the runs that a peer has taken on, with the peer where it has an address; else the room is to be asked."""
+    peers = {peer.node_id: peer for peer in store.peers()}
+    found: list[tuple[RemoteRun, PeerRecord | None]] = []
+    for remote in store.open_remotes(RemoteRole.SENT):
+        run = store.run(remote.run_id)
+        if remote.epoch or remote.peer not in peers or run is None or run.delivery is not Delivery.PUSHED:
+            continue  # one under a lease says itself that it lives, and how it goes
+        peer = peers[remote.peer]
+        found.append((remote, peer if peer.url is not None else None))
+    return found

@@ -1,0 +1,188 @@
+"""The signed envelope: what a message looks like on its way, over HTTP and in the room alike.
+
+    {"type": "io.cis.dag.execute", "v": 1, "message_id": …, "run_id": …, "sender": "node-2",
+     "target_node": "node-1" | null, "room_id": null | "!…", "timestamp": ms, "expires_at": ms,
+     "key_id": …, "successions": […],  … the fields of the kind …,
+     "signatures": {"node-2": {"ed25519:<key_id>": "<base64>"}}}
+
+The signature is Ed25519 over the canonical form (RFC 8785) of everything but ``signatures``. It covers the kind, so
+that no message passes for another; the room, so that none is carried into another room; and the SHA-256 of a blob,
+so that the blob need not be canonical. Times are milliseconds, since an event holds no floats.
+
+What ``open_envelope`` returns was said by the node that it names. Whether that node may say so is asked later
+(``cis.engine.inbox``), and asked again when it is acted upon.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cis.errors import MalformedMessageError, UntrustedError
+from cis.model.dag import Json
+from cis.model.ids import id_fault
+from cis.model.message import MAX_BLOB_BYTES, BlobRef, Message, MessageKind
+from cis.transports.keys import Signer, Succession, canonical, follow, key_id, successions_of, verifies
+
+VERSION = 1
+_FRAME = frozenset(
+    {
+        "type",
+        "v",
+        "message_id",
+        "run_id",
+        "sender",
+        "target_node",
+        "room_id",
+        "timestamp",
+        "expires_at",
+        "key_id",
+        "successions",
+        "signatures",
+        "m.relates_to",  # the homeserver reads it; nothing here trusts it
+    }
+)
+_SHA256 = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A message whose signature holds, and the key that its sender has now (a new one, if it handed over)."""
+
+    message: Message
+    public_key: str
+
+
+def seal(message: Message, signer: Signer, *, room_id: str | None = None, mxc: str | None = None) -> dict[str, Json]:
+    """Return the signed content of a message; *mxc* is where the room keeps its blob."""
+    content: dict[str, Json] = {
+        **message.fields,
+        "type": str(message.kind),
+        "v": VERSION,
+        "message_id": message.message_id,
+        "run_id": message.run_id,
+        "sender": message.sender,
+        "target_node": message.target,
+        "room_id": room_id,
+        "timestamp": message.created_at_us // 1000,
+        "expires_at": message.expires_at_us // 1000,
+        "key_id": signer.key_id,
+    }
+    if signer.successions:
+        content["successions"] = [one.to_dict() for one in signer.successions]
+    if message.blob_name is not None and message.blob is not None:
+        data = message.blob.encode()
+        ref: dict[str, Json] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        content[message.blob_name] = ref if mxc is None else {**ref, "mxc": mxc}
+    content["signatures"] = {message.sender: {f"ed25519:{signer.key_id}": signer.sign(canonical(content))}}
+    return content
+
+
+def open_envelope(content: Json, *, trusted_key: Callable[[str], str | None], room_id: str | None = None) -> Opened:
+    """Return the message of *content*, whose signature is that of a trusted node.
+
+    *trusted_key* returns the public key of a node that is trusted here, or None.
+
+    Raises:
+        MalformedMessageError: it is no envelope.
+        UntrustedError: the sender is not trusted, the signature is not its own, or it was meant for another room.
+    """
+    frame = _read_frame(content)
+    sender = frame["sender"]
+    known = trusted_key(sender)
+    if known is None:
+        raise UntrustedError(f"node {sender!r} is not trusted here; 'cis node trust' names whom this node trusts")
+    key = _current_key(known, sender, frame["key_id"], frame.get("successions"))
+    signatures = frame.get("signatures")
+    signature = signatures.get(sender, {}) if isinstance(signatures, Mapping) else {}
+    text = signature.get(f"ed25519:{frame['key_id']}") if isinstance(signature, Mapping) else None
+    if not isinstance(text, str):
+        raise UntrustedError(f"a message in the name of {sender!r} is not signed")
+    unsigned = {name: value for name, value in frame.items() if name not in ("signatures", "m.relates_to")}
+    if not verifies(key, text, canonical(unsigned)):
+        raise UntrustedError(f"the signature of a message in the name of {sender!r} does not hold")
+    if frame.get("room_id") != room_id:
+        raise UntrustedError(f"a message of {sender!r} was signed for {frame.get('room_id') or 'no room'}")
+    return Opened(message=_message(frame), public_key=key)
+
+
+def blob_ref(message: Message, name: str) -> BlobRef | None:
+    """Return the reference to a blob in a message's fields, if it has one.
+
+    Raises:
+        MalformedMessageError: it is no reference, or to more than a blob may hold.
+    """
+    ref = message.fields.get(name)
+    if ref is None:
+        return None
+    size, sha256 = (ref.get("size"), ref.get("sha256")) if isinstance(ref, Mapping) else (None, None)
+    if not isinstance(size, int) or isinstance(size, bool) or not isinstance(sha256, str) or len(sha256) != _SHA256:
+        raise MalformedMessageError(f"{name} needs sha256 and size")
+    if not isinstance(ref.get("mxc", ""), str):
+        raise MalformedMessageError(f"{name}.mxc is no address")
+    if not 0 <= size <= MAX_BLOB_BYTES:
+        raise MalformedMessageError(f"{name} is of {size} bytes; {MAX_BLOB_BYTES} at most")
+    return BlobRef(sha256=sha256, size=size, mxc=ref.get("mxc"))
+
+
+def check_blob(ref: BlobRef, data: bytes) -> str:
+    """Return the text of a blob that is the one which was signed for. Raises UntrustedError when it is not."""
+    if len(data) != ref.size or hashlib.sha256(data).hexdigest() != ref.sha256:
+        raise UntrustedError("what came with a message is not what its sender signed")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedMessageError("what came with a message is no text") from error
+
+
+def _read_frame(content: Json) -> dict[str, Json]:
+    if not isinstance(content, Mapping):
+        raise MalformedMessageError("a message has to be a JSON object")
+    if content.get("v") != VERSION:
+        raise MalformedMessageError(f"version {content.get('v')!r:.20} of messages is not known here, only {VERSION}")
+    for name in ("message_id", "sender"):
+        if not isinstance(content.get(name), str) or id_fault(content[name]):
+            raise MalformedMessageError(f"{name} is missing, or no id")
+    for name in ("run_id", "target_node"):
+        value = content.get(name)
+        if value not in (None, "") and (not isinstance(value, str) or id_fault(value)):
+            raise MalformedMessageError(f"{name} is no id")
+    if not isinstance(content.get("type"), str) or content["type"] not in set(MessageKind):
+        raise MalformedMessageError(f"type {content.get('type')!r:.60} is not known here")
+    for name in ("timestamp", "expires_at"):
+        value = content.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
+            raise MalformedMessageError(f"{name} is missing, or no time in milliseconds")
+    if not isinstance(content.get("key_id"), str):
+        raise MalformedMessageError("key_id is missing")
+    return dict(content)
+
+
+def _current_key(known: str, sender: str, wanted_id: str, plain: Json) -> str:
+    if key_id(known) == wanted_id:
+        return known
+    successions: tuple[Succession, ...] = () if plain is None else successions_of(plain)
+    key = follow(known, sender, successions)
+    try:
+        follows = key_id(key) == wanted_id
+    except ValueError:
+        follows = False
+    if not follows:
+        raise UntrustedError(
+            f"node {sender!r} signed with key {wanted_id}, which is not trusted here; 'cis node trust' takes its new key"
+        )
+    return key
+
+
+def _message(frame: Mapping[str, Json]) -> Message:
+    return Message(
+        kind=MessageKind(frame["type"]),
+        message_id=frame["message_id"],
+        sender=frame["sender"],
+        target=frame.get("target_node"),
+        run_id=frame.get("run_id") or "",
+        created_at_us=frame["timestamp"] * 1000,
+        expires_at_us=frame["expires_at"] * 1000,
+        fields={name: value for name, value in frame.items() if name not in _FRAME},
+    )

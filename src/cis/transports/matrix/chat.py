@@ -1,0 +1,213 @@
+"""``!dag`` in the room: a few commands for people, answered in a thread.
+
+Only those whom this node's own settings allow are heard, each for what it may do; anybody else is passed over, and
+written into the audit log. A command names stored DAGs and runs and never carries shell text. It has to be plain text,
+no answer, no edit. With ``--node`` only that node answers, and it runs what it is to run itself; without, every node
+that allows the person answers, so put a person on the list of one node, or name the node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shlex
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from cis.engine import control
+from cis.engine.existing import existing_definition, run_of
+from cis.engine.heard import CONTROL, EXECUTE, READ
+from cis.engine.submit import SubmitRequest, submit
+from cis.errors import CisError, NotAllowedError, UsageError
+from cis.model.suggest import did_you_mean
+from cis.store.cluster import RoomEvent
+from cis.store.port import Store, stored_spec
+from cis.store.records import AuditRecord
+from cis.transports.matrix import chat_answers
+from cis.transports.matrix.threads import Threads, notice_id, post_notice
+from cis.transports.ports import Desk
+
+log = logging.getLogger(__name__)
+
+MAX_WORDS = 20
+NOTED_AN_HOUR = 10
+MAX_COMMAND_CHARS = 1000
+_COMMANDS = {
+    "list": READ,
+    "status": READ,
+    "logs": READ,
+    "workers": READ,
+    "nodes": READ,
+    "help": READ,
+    "run": EXECUTE,
+    "cancel": CONTROL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """What one person may do with ``!dag``: some of read, execute, control."""
+
+    user_id: str
+    may: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command: its name, what follows it, and the node that is to answer."""
+
+    name: str
+    words: Sequence[str]
+    node: str | None = None
+
+
+def parse(body: str) -> Command:
+    """Return the command in a message that begins with ``!dag``. Raises UsageError."""
+    try:
+        words = shlex.split(body[:MAX_COMMAND_CHARS])[1 : MAX_WORDS + 1]
+    except ValueError as error:
+        raise UsageError(f"this cannot be read: {error}") from error
+    node = None
+    if "--node" in words:
+        place = words.index("--node")
+        if place + 1 >= len(words):
+            raise UsageError("--node needs the id of a node")
+        node = words[place + 1]
+        words[place : place + 2] = []
+    name, *rest = words or ["help"]
+    if name not in _COMMANDS:
+        raise UsageError(f"there is no {name!r:.60}{did_you_mean(name, _COMMANDS)}; !dag help lists what there is")
+    return Command(name, tuple(rest), node)
+
+
+class Chat:
+    """Answers commands in one room, and tells of the runs that were started by one."""
+
+    def __init__(self, desk: Desk, *, room_id: str, allow: Sequence[Permission]) -> None:
+        self._desk = desk
+        self._room_id = room_id
+        self._allow = {one.user_id: frozenset(one.may) for one in allow}
+        self._threads = Threads(desk)
+        self._hour_s = 0.0
+        self._strangers: Counter[str] = Counter()
+
+    def wake(self) -> None:
+        """Something was stored: there may be news for a thread."""
+        self._threads.wake()
+
+    async def run(self) -> None:
+        """Tell of runs until cancelled."""
+        await self._threads.run()
+
+    async def hear(self, event: RoomEvent) -> None:
+        """Answer one message that begins with ``!dag``."""
+        content = event.content
+        if content.get("msgtype") != "m.text" or content.get("m.relates_to") is not None:
+            return
+        rights = self._allow.get(event.sender)
+        if not rights:
+            await self._note_stranger(event)
+            return
+        try:
+            command = parse(str(content.get("body", "")))
+            if command.node not in (None, self._desk.site.node_id):
+                return
+            needed = _COMMANDS[command.name]
+            if needed not in rights:
+                await self._note(event, "refused.chat", command.name)
+                raise NotAllowedError(f"you may not {needed} here")
+            text = await self._do(command, event)
+        except CisError as error:
+            text = str(error)
+        if text:
+            await self._desk.write(lambda store: self._answer(store, event, text))
+
+    async def _do(self, command: Command, event: RoomEvent) -> str:
+        """Do what a command says, and return what is to be answered to it, if that was not done as well."""
+        node_id = self._desk.site.node_id
+        match command.name, command.words:
+            case "list", []:
+                return await self._desk.read(chat_answers.listing)
+            case "status", [*words] if len(words) <= 1:
+                return await self._desk.read(partial(chat_answers.status, dag_id=next(iter(words), None)))
+            case "logs", [dag_id, *task] if len(task) <= 1:
+                return await self._desk.read(partial(chat_answers.log_tail, dag_id=dag_id, task=next(iter(task), None)))
+            case "workers", []:
+                return await self._desk.read(lambda store: chat_answers.workers(store, node_id))
+            case "nodes", []:
+                now_us = self._desk.site.clock_us()
+                return await self._desk.read(lambda store: chat_answers.nodes(store, node_id, now_us=now_us))
+            case "help", _:
+                return chat_answers.HELP
+            case "run", [dag_id]:
+                return await self._run(dag_id, event, target=command.node)
+            case "cancel", [dag_id]:
+                return await self._cancel(dag_id, event)
+        raise UsageError(f"!dag {command.name} is written otherwise; !dag help says how")
+
+    async def _run(self, dag_id: str, event: RoomEvent, *, target: str | None) -> str:
+        key = f"room-{hashlib.sha256(event.event_id.encode()).hexdigest()[:32]}"
+
+        def job(store: Store) -> str:
+            definition = existing_definition(store, dag_id)
+            if definition.saved_at_us is None:
+                raise UsageError(f"{dag_id} is not stored here; 'cis dag save' stores a DAG, to be run by name")
+            spec = stored_spec(store, definition.definition_id)
+            spec = spec if target is None else replace(spec, target_node=target)
+            submission = submit(store, SubmitRequest(spec=spec, idempotency_key=key), site=self._desk.site)
+            run = submission.run
+            if submission.created:
+                store.put_thread(run.run_id, room_id=self._room_id, event_id=event.event_id)
+                store.append_audit(self._entry(event, "dag.execute", run.run_id))
+                post_notice(
+                    store,
+                    f"run {run.run_id} of {dag_id}",
+                    thread=event.event_id,
+                    run_id=run.run_id,
+                    message_id=notice_id(run.run_id, 0),  # before all that the run itself gives rise to
+                    now_us=self._desk.site.clock_us(),
+                )
+            return run.worker_id
+
+        self._desk.wake((await self._desk.write(job),))
+        return ""  # answered already, in the transaction that made the run
+
+    async def _cancel(self, dag_id: str, event: RoomEvent) -> str:
+        def job(store: Store) -> tuple[str, str, str]:
+            run = run_of(store, dag_id)
+            changed = control.cancel(store, run.run_id, now_us=self._desk.site.clock_us())
+            store.append_audit(self._entry(event, "run.cancel", run.run_id))
+            return changed.run_id, changed.worker_id, str(changed.status)
+
+        run_id, worker_id, status = await self._desk.write(job)
+        self._desk.wake((worker_id,))
+        return f"run {run_id} of {dag_id}: " + ("cancelled" if status == "cancelled" else "its tasks are being ended")
+
+    def _answer(self, store: Store, event: RoomEvent, text: str) -> None:
+        now_us, message_id = self._desk.site.clock_us(), self._desk.site.new_id()
+        post_notice(store, text, thread=event.event_id, run_id="", message_id=message_id, now_us=now_us)
+
+    async def _note_stranger(self, event: RoomEvent) -> None:
+        """Write down that a person was passed over; of one who goes on, no more than the first lines of an hour."""
+        now_s = time.monotonic()
+        if now_s - self._hour_s > 3600:
+            self._hour_s, self._strangers = now_s, Counter()
+        self._strangers[event.sender] += 1
+        if self._strangers[event.sender] <= NOTED_AN_HOUR:
+            await self._note(event, "refused.chat", "not on this node's list")
+
+    async def _note(self, event: RoomEvent, action: str, subject: str) -> None:
+        log.warning("a command was passed over", extra={"sender": event.sender, "reason": subject})
+        await self._desk.write(lambda store: store.append_audit(self._entry(event, action, subject)))
+
+    def _entry(self, event: RoomEvent, action: str, subject: str) -> AuditRecord:
+        return AuditRecord(
+            at_us=self._desk.site.clock_us(),
+            actor=f"matrix:{event.sender}",
+            action=action,
+            subject=subject,
+            source=f"room:{event.room_id}",
+        )

@@ -1,0 +1,281 @@
+"""From the room's events to what they do here: first into the journal, then, in the room's order, acted upon.
+
+The journal and the place up to which the room was read are written in one transaction, so no event is lost or read
+twice, whatever crashes. Acting on an event and marking it as dealt with is one transaction as well.
+
+Before a message is opened: its event must come from the Matrix user of a trusted node (never mind what name the content
+gives), must be no edit, and must still have its content. Then its signature is checked, which covers the room; then,
+each time anew, what that node may do (``cis.engine.inbox``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
+
+from cis.engine import grants
+from cis.engine.dispatch import EVERYONE
+from cis.engine.heard import Heard, Outcome
+from cis.engine.inbox import check_allowed, receive, refuse
+from cis.errors import (
+    CisError,
+    MalformedMessageError,
+    OverloadedError,
+    RoomError,
+    RoomRefusedError,
+    StoreError,
+    UntrustedError,
+)
+from cis.model.dag import Priority
+from cis.model.message import BlobRef, Message, MessageKind, Result
+from cis.store.cluster import JournalState, OutboxItem, PeerRecord, RoomEvent, Route
+from cis.store.port import Store
+from cis.store.records import AuditRecord
+from cis.transports.matrix.client import MatrixClient
+from cis.transports.matrix.sync import RawEvent
+from cis.transports.ports import Desk
+from cis.transports.reception import Reception
+
+log = logging.getLogger(__name__)
+
+MESSAGE_TYPES = (*(str(kind) for kind in MessageKind if kind.startswith("io.cis.dag.")), str(MessageKind.PING))
+_SENT_WHEN_MADE = (MessageKind.CLAIM, MessageKind.PING)
+_MAY_COME_YET = (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS)
+MAX_AHEAD_US = 86_400_000_000
+CHAT_TYPE = "m.room.message"
+CHAT_PREFIX = "!dag"
+AT_ONCE = 200
+KEEP_EVENTS = 10_000
+
+Chat = Callable[[RoomEvent], Awaitable[None]]
+
+
+def journalled(events: Sequence[RawEvent], *, room_id: str, me: str, now_us: int) -> list[RoomEvent]:
+    """Return those events that are to be acted upon, as the journal keeps them."""
+    return [
+        RoomEvent(
+            event_id=event.event_id,
+            room_id=room_id,
+            sender=event.sender,
+            type=event.type,
+            content=event.content,
+            sent_at_us=now_us - max(0, event.age_ms) * 1000,
+        )
+        for event in events
+        if event.state_key is None and (_is_message(event, me=me) or (event.sender != me and _is_command(event)))
+    ]
+
+
+def _is_message(event: RawEvent, *, me: str) -> bool:
+    """Whether an event is a message of another node, or this node's own claim: only the room says which claim is first."""
+    return event.type in MESSAGE_TYPES and (event.sender != me or event.type == MessageKind.CLAIM)
+
+
+def _is_command(event: RawEvent) -> bool:
+    body = event.content.get("body")
+    return event.type == CHAT_TYPE and isinstance(body, str) and body.strip().startswith(CHAT_PREFIX)
+
+
+class Journal:
+    """Acts on the events of one room."""
+
+    def __init__(
+        self, desk: Desk, reception: Reception, client: MatrixClient, *, room_id: str, me: str, chat: Chat
+    ) -> None:
+        self._desk = desk
+        self._reception = reception
+        self._client = client
+        self._room_id = room_id
+        self._me = me
+        self._chat = chat
+
+    async def work(self) -> frozenset[str]:
+        """Act on all that is new; return the types of what has to wait. What waits holds up nothing behind it."""
+        waiting: set[str] = set()
+        after = 0
+        while True:
+            events = await self._desk.read(partial(_new_events, after))
+            for event in events:
+                try:
+                    done = await self._act(event)
+                except (OverloadedError, RoomError) as error:
+                    log.warning("an event has to wait", extra={"event": event.event_id, "error": str(error)})
+                    done = False
+                if not done:
+                    waiting.add(event.type)
+            if len(events) < AT_ONCE:
+                return frozenset(waiting)
+            after = events[-1].seq
+
+    async def _act(self, event: RoomEvent) -> bool:
+        if event.type == CHAT_TYPE:
+            await self._chat(event)
+            await self._settle(event, JournalState.DONE)
+            return True
+        source = f"room:{event.sender}"
+        peer = await self._desk.read(lambda store: store.peer_of_user(event.sender))
+        if peer is None and event.sender == self._me:
+            peer = self._reception.myself(event.sender)
+        fault = _fault(event, peer)
+        if peer is None or fault is not None:
+            await self._refuse_stranger(event, fault or "no trusted node")
+            return True
+        try:
+            message, peer = await self._reception.open(dict(event.content), source=source, room_id=self._room_id)
+            if str(message.kind) != event.type:
+                raise UntrustedError(f"a message of {message.sender!r} came as an event of another type")
+        except (StoreError, OverloadedError):
+            raise
+        except CisError:
+            await self._settle(event, JournalState.REFUSED)
+            return True
+        self._look_at_clock(message, peer, event)
+        if message.target not in (None, self._desk.site.node_id):
+            await self._settle(event, JournalState.DONE)
+            return True
+        heard = Heard(message=message, peer=peer, source=source, event_id=event.event_id, sent_at_us=event.sent_at_us)
+        return await self._receive(event, heard)
+
+    def _look_at_clock(self, message: Message, peer: PeerRecord, event: RoomEvent) -> None:
+        """Note how far a node's clock is ahead, by a message that was made as it was sent.
+
+        A homeserver that holds such messages back can make a clock look late, by a day at most: it could have what
+        expired in that time executed, once, and nothing else.
+        """
+        ahead_us = message.created_at_us - event.sent_at_us
+        if message.kind in _SENT_WHEN_MADE and abs(ahead_us) <= MAX_AHEAD_US:
+            self._reception.note_contact(peer, clock_ahead_us=ahead_us)
+
+    async def _receive(self, event: RoomEvent, heard: Heard) -> bool:
+        try:
+            # First what is cheap: nobody makes this node fetch anything who may not say this at all.
+            await self._desk.read(lambda store: check_allowed(store, heard, site=self._desk.site))
+            heard = await self._complete(heard)
+        except (StoreError, OverloadedError, RoomError) as error:
+            if not isinstance(error, RoomRefusedError) or error.status in _MAY_COME_YET:
+                raise
+            failed: CisError = MalformedMessageError(f"what travels beside the message is not to be had: {error}")
+        except CisError as error:
+            failed = error
+        else:
+            return await self._receive_whole(event, heard)
+
+        def job(store: Store) -> Outcome:
+            outcome = refuse(store, heard, failed, now_us=self._desk.site.clock_us())
+            return self._settled(store, event, heard, outcome)
+
+        self._reception.after(heard, await self._desk.write(job))
+        return True
+
+    async def _receive_whole(self, event: RoomEvent, heard: Heard) -> bool:
+        def job(store: Store) -> Outcome:
+            outcome = receive(store, heard, site=self._desk.site, logfiles=self._desk.logfiles)
+            return self._settled(store, event, heard, outcome)
+
+        outcome = await self._desk.write(job)
+        self._reception.after(heard, outcome)
+        return outcome.reply.result is not Result.LATER or heard.message.kind is not MessageKind.EXECUTE
+
+    async def _complete(self, heard: Heard) -> Heard:
+        """Fetch what travels beside a message; for a grant to this node, the DAG of the offer that it is about."""
+        message, me = heard.message, self._desk.site.node_id
+        if message.kind is not MessageKind.GRANT or message.fields.get("node_id") != me:
+            return await self._reception.complete(heard, self._fetch)
+        offer, known = await self._desk.read(
+            lambda store: (store.offer(message.run_id), store.remote_run(message.run_id))
+        )
+        event = None
+        if offer is not None and known is None:
+            event = await self._desk.read(lambda store: store.room_event(offer.event_id))
+        if event is None:
+            return heard
+        offered, _ = await self._reception.open(dict(event.content), source=heard.source, room_id=self._room_id)
+        wanted = await self._reception.wanted(offered, self._fetch)
+        granted = replace(message, created_at_us=offered.created_at_us)
+        return replace(heard, message=granted, wanted=wanted, event_id=event.event_id)
+
+    async def _fetch(self, ref: BlobRef) -> bytes:
+        if ref.mxc is None:
+            raise UntrustedError("a message names what travels beside it, but not where the room keeps it")
+        return await self._client.download(ref.mxc, max_bytes=ref.size)
+
+    def _settled(self, store: Store, event: RoomEvent, heard: Heard, outcome: Outcome) -> Outcome:
+        """Mark an event as dealt with, in the transaction that dealt with it; tell an origin of a refusal."""
+        reply, message = outcome.reply, heard.message
+        if reply.result is Result.LATER and message.kind is MessageKind.EXECUTE:
+            return outcome
+        refused = reply.result is Result.REFUSED
+        store.settle_room_event(event.event_id, JournalState.REFUSED if refused else JournalState.DONE)
+        now_us, message_id = self._desk.site.clock_us(), self._desk.site.new_id()
+        to_me = message.target == self._desk.site.node_id
+        if refused and message.kind is MessageKind.GRANT:
+            if message.fields.get("node_id") == self._desk.site.node_id:
+                grants.set_unfit(store, message.run_id)
+                post_refusal(store, heard, outcome, now_us=now_us, message_id=message_id)
+        elif refused and to_me and message.kind in (MessageKind.EXECUTE, MessageKind.ASK):
+            post_refusal(store, heard, outcome, now_us=now_us, message_id=message_id)
+        return outcome
+
+    async def _settle(self, event: RoomEvent, state: JournalState) -> None:
+        await self._desk.write(lambda store: store.settle_room_event(event.event_id, state))
+
+    async def _refuse_stranger(self, event: RoomEvent, why: str) -> None:
+        kind = event.type.rpartition(".")[2]
+        log.warning("an event was refused", extra={"sender": event.sender, "type": event.type, "reason": why})
+        entry = AuditRecord(
+            at_us=self._desk.site.clock_us(),
+            actor=f"matrix:{event.sender}",
+            action=f"refused.{kind}",
+            subject=f"{event.event_id} ({why})",
+            source=f"room:{event.room_id}",
+        )
+
+        def job(store: Store) -> None:
+            store.settle_room_event(event.event_id, JournalState.REFUSED)
+            store.append_audit(entry)
+
+        await self._desk.write(job)
+
+
+def _new_events(after: int, store: Store) -> Sequence[RoomEvent]:
+    return store.new_room_events(limit=AT_ONCE, after=after)
+
+
+def _fault(event: RoomEvent, peer: PeerRecord | None) -> str | None:
+    """Return why an event is not even opened."""
+    if peer is None:
+        return "the sender is no trusted node's user"
+    relation = event.content.get("m.relates_to")
+    if isinstance(relation, dict) and relation.get("rel_type") == "m.replace":
+        return "it is an edit"
+    if not event.content:
+        return "it was redacted"
+    if event.content.get("sender") != peer.node_id:
+        return f"its content names another sender than node {peer.node_id}"
+    return None
+
+
+def post_refusal(store: Store, heard: Heard, outcome: Outcome, *, now_us: int, message_id: str) -> None:
+    """Tell the origin of a run that came by the room that it is refused here."""
+    message, peer, reply = heard.message, heard.peer, outcome.reply
+    store.post(
+        OutboxItem(
+            message_id=message_id,
+            kind=MessageKind.STATUS,
+            run_id=message.run_id,
+            node_id=peer.node_id or EVERYONE,
+            route=Route.PUSH if peer.url is not None else Route.ROOM,
+            priority=Priority.NORMAL,
+            created_at_us=now_us,
+            expires_at_us=now_us + 7 * 86_400_000_000,
+            due_at_us=now_us,
+            fields={
+                "state": "refused",
+                "epoch": message.fields.get("epoch", 0) if message.kind is MessageKind.GRANT else 0,
+                "refused": {"code": reply.code, "detail": reply.detail},
+            },
+        )
+    )

@@ -1,0 +1,243 @@
+"""What this node says in the room: the outbox's items of that route, and status events.
+
+A send that is repeated has the same transaction id, so the homeserver takes it once. What it refuses for being too much
+(429) waits as long as it says; meanwhile nothing else is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from cis.engine import dispatch, offers
+from cis.engine.outgoing import message_of
+from cis.errors import (
+    NotFoundError,
+    PoisonRecordError,
+    RoomError,
+    RoomLimitedError,
+    RoomRefusedError,
+    RoomUnreachableError,
+)
+from cis.model.dag import Json
+from cis.model.message import Message, MessageKind
+from cis.store.cluster import OfferRecord, OfferState, OutboxItem, RemoteRole, RemoteRun, Route
+from cis.store.port import Store
+from cis.transports.backoff import pause_s
+from cis.transports.envelope import seal
+from cis.transports.matrix.client import MatrixClient
+from cis.transports.matrix.threads import NOTICE
+from cis.transports.ports import Desk
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 5.0
+AT_ONCE = 8
+
+
+class RoomSender:
+    """Sends into one room. *offered* is called when this node has put a DAG on offer there."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        client: MatrixClient,
+        *,
+        room_id: str,
+        chance: Callable[[], float],
+        offered: Callable[[], None],
+    ) -> None:
+        self._desk = desk
+        self._client = client
+        self._room_id = room_id
+        self._chance = chance
+        self._offered = offered
+        self._woken = asyncio.Event()
+        self._failures = 0
+        self._hold_until_s = 0.0
+
+    def wake(self) -> None:
+        """Look at the outbox now."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._woken.clear()
+            due_s = LOOK_EVERY_S
+            if loop.time() >= self._hold_until_s:
+                due_s = await self._serve()
+            due_s = max(due_s, self._hold_until_s - loop.time())
+            try:
+                async with asyncio.timeout(due_s):
+                    await self._woken.wait()
+                    if self._hold_until_s > loop.time():
+                        await asyncio.sleep(self._hold_until_s - loop.time())
+            except TimeoutError:
+                pass
+
+    async def send_status(self, message: Message, remote: RemoteRun) -> bool:
+        """Send a report and, since the homeserver took it, renew the lease; return whether it did."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._hold_until_s:
+            return False
+        begun_us = self._desk.site.clock_us()
+        relation = {"rel_type": "m.reference", "event_id": remote.event_id} if remote.event_id else None
+        try:
+            await self._send(message, txn_id=f"status-{message.run_id}-{message.message_id}", relation=relation)
+        except RoomError as error:
+            self._held_up(error)
+            return False
+        if remote.epoch:
+            renew = _note_suspended if message.fields.get("suspended") is True else _renew
+            await self._desk.write(lambda store: renew(store, remote, begun_us, now_us=self._desk.site.clock_us()))
+        return True
+
+    async def send_once(self, message: Message) -> bool:
+        """Send a claim or a ping; return whether the homeserver took it. Late it would be worth nothing, so it is not kept."""
+        if asyncio.get_running_loop().time() < self._hold_until_s:
+            return False
+        try:
+            await self._send(message, txn_id=f"{message.kind.rpartition('.')[2]}-{message.message_id}")
+        except RoomError as error:
+            self._held_up(error)
+            return False
+        return True
+
+    async def _serve(self) -> float:
+        """Send what is due; return when there may be more."""
+        now_us = self._desk.site.clock_us()
+        items, next_us = await self._desk.read(
+            lambda store: (store.due_items(Route.ROOM, now_us=now_us, limit=AT_ONCE), store.next_due_us())
+        )
+        if not items:
+            return LOOK_EVERY_S if next_us is None else min(LOOK_EVERY_S, max(0.05, (next_us - now_us) / 1e6))
+        late = [item for item in items if item.expires_at_us <= now_us]
+        if late:
+            ended = await self._desk.write(lambda store: dispatch.expire(store, late, now_us=now_us))
+            self._desk.wake(run.worker_id for run in ended)
+        fresh = [item for item in items if item.expires_at_us > now_us]
+        results = await asyncio.gather(*(self._deliver(item) for item in fresh if item.kind != NOTICE))
+        for item in fresh:
+            if item.kind == NOTICE:  # one after the other, as people are to read them
+                results.append(await self._deliver(item))
+        return 0.0 if all(results) else 0.05
+
+    async def _deliver(self, item: OutboxItem) -> bool:
+        desk = self._desk
+        due_at_us = desk.site.clock_us() + round(dispatch.SENDING_S * 1e6)
+        if not await desk.write(lambda store: store.begin_sending([item.message_id], due_at_us=due_at_us)):
+            return True  # it was taken back meanwhile
+        try:
+            if item.kind == NOTICE:
+                event_id = await self._client.send(
+                    self._room_id, type="m.room.message", content=dict(item.fields), txn_id=f"notice-{item.message_id}"
+                )
+            else:
+                message = await desk.read(
+                    lambda store: message_of(store, item, sender=desk.site.node_id, lease_s=desk.site.lease_s)
+                )
+                kind = item.kind.rpartition(".")[2]
+                event_id = await self._send(message, txn_id=f"{kind}-{item.message_id}")
+        except (NotFoundError, PoisonRecordError) as error:
+            log.error("a message cannot be made", extra={"run_id": item.run_id, "error": str(error)})
+            await desk.write(lambda store: store.unpost(item.message_id))
+            return True
+        except RoomError as error:
+            await self._put_off(item, error)
+            return False
+        self._failures = 0
+        await desk.write(lambda store: self._sent(store, item, event_id))
+        if item.kind == MessageKind.EXECUTE and not item.node_id:
+            self._offered()
+        return True
+
+    async def _send(self, message: Message, *, txn_id: str, relation: Json = None) -> str:
+        mxc = None
+        if message.blob is not None:
+            mxc = await self._client.upload(
+                message.blob.encode(), content_type="application/json", filename=f"{message.run_id}.json"
+            )
+        content = seal(message, self._desk.signer, room_id=self._room_id, mxc=mxc)
+        if relation is not None:
+            content["m.relates_to"] = relation
+        return await self._client.send(self._room_id, type=str(message.kind), content=content, txn_id=txn_id)
+
+    def _sent(self, store: Store, item: OutboxItem, event_id: str) -> None:
+        now_us = self._desk.site.clock_us()
+        if item.kind != MessageKind.EXECUTE:
+            store.unpost(item.message_id)
+            if item.kind == MessageKind.GRANT:
+                offers.grant_sent(store, item.run_id, epoch=int(item.fields["epoch"]), now_us=now_us)
+            return
+        remote = store.remote_run(item.run_id)
+        if remote is None or not remote.open:
+            store.unpost(item.message_id)
+            return
+        store.put_remote(replace(remote, event_id=event_id))
+        # The item stays until somebody takes the run, or its time is over. Nobody takes an offer without this node's word.
+        offered = remote.role is RemoteRole.OFFERED
+        if not any(kept.message_id == item.message_id for kept in store.outbox_of_run(item.run_id)):
+            return  # it was granted, or cancelled, while it was being sent
+        store.put_off(item.message_id, due_at_us=item.expires_at_us, fault="", uncertain=not offered)
+        run = store.run(item.run_id)
+        if offered and run is not None:
+            store.put_offer(
+                OfferRecord(
+                    run_id=item.run_id,
+                    sender=self._desk.site.node_id,
+                    event_id=event_id,
+                    epoch=remote.epoch,
+                    priority=run.priority,
+                    content={
+                        "labels": list(dispatch.labels_of(store, run)),
+                        "lease_ms": round(self._desk.site.lease_s * 1000),
+                    },
+                    state=OfferState.OPEN,
+                    created_at_us=item.created_at_us,
+                    expires_at_us=item.expires_at_us,
+                    claim_at_us=now_us,
+                )
+            )
+
+    async def _put_off(self, item: OutboxItem, error: RoomError) -> None:
+        self._held_up(error)
+        own = isinstance(error, RoomRefusedError)
+        pause = pause_s(item.attempts + 1, chance=self._chance) if own else 0.0
+        due_at_us, fault = self._desk.site.clock_us() + round(pause * 1e6), str(error)
+        maybe = item.uncertain or isinstance(error, RoomUnreachableError)
+        await self._desk.write(
+            lambda store: store.put_off(item.message_id, due_at_us=due_at_us, fault=fault, uncertain=maybe)
+        )
+
+    def _held_up(self, error: RoomError) -> None:
+        """Send nothing for a while, as *error* demands."""
+        now_s = asyncio.get_running_loop().time()
+        if isinstance(error, RoomLimitedError):
+            hold_s = error.retry_after_s
+        elif isinstance(error, RoomRefusedError):
+            log.error("the homeserver refused an event", extra={"error": str(error)})
+            return
+        else:
+            self._failures += 1
+            hold_s = pause_s(self._failures, chance=self._chance, most_s=15.0)
+        self._hold_until_s = max(self._hold_until_s, now_s + hold_s)
+
+
+def _renew(store: Store, remote: RemoteRun, begun_us: int, *, now_us: int) -> None:
+    fresh = store.remote_run(remote.run_id)
+    if fresh is None or fresh.epoch != remote.epoch or fresh.lease_until_us is None:
+        return
+    if now_us >= fresh.lease_until_us:
+        return  # too late: the answer came when the lease was over
+    store.put_remote(replace(fresh, lease_until_us=begun_us + fresh.lease_us))
+
+
+def _note_suspended(store: Store, remote: RemoteRun, begun_us: int, *, now_us: int) -> None:
+    """Note when the room was first told that this node had to stop: a new grant is younger than that."""
+    fresh = store.remote_run(remote.run_id)
+    if fresh is not None and fresh.epoch == remote.epoch and fresh.suspended_us is None:
+        store.put_remote(replace(fresh, suspended_us=min(begun_us, now_us)))

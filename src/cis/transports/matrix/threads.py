@@ -1,0 +1,159 @@
+"""Tells of runs in the thread of the message that started them: begun, each failure with its last lines, over.
+
+A notice is an item of the outbox with a name of its own, so one that is made twice is sent once. What happens while this
+node is down is told when it is up again, as far as the event log reaches back to where it was read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from cis.engine.dispatch import EVERYONE
+from cis.errors import CisError
+from cis.model.dag import Priority
+from cis.model.durations import format_duration
+from cis.model.states import RunState, TaskState
+from cis.store.cluster import OutboxItem, Route
+from cis.store.port import Store
+from cis.store.records import EventRecord, RunRecord
+from cis.transports.ports import Desk
+
+log = logging.getLogger(__name__)
+
+NOTICE = "m.notice"
+MAX_CHARS = 4000
+MAX_LINES = 10
+MAX_FAILURES = 20
+EVENTS_AT_ONCE = 1000
+LOOK_EVERY_S = 5.0
+_TELL_FOR_US = 86_400_000_000
+
+
+def post_notice(store: Store, text: str, *, thread: str, run_id: str, message_id: str, now_us: int) -> None:
+    """Put an answer in a thread into the outbox."""
+    store.post(
+        OutboxItem(
+            message_id=message_id,
+            kind=NOTICE,
+            run_id=run_id,
+            node_id=EVERYONE,
+            route=Route.ROOM,
+            priority=Priority.LOW,
+            created_at_us=now_us,
+            expires_at_us=now_us + _TELL_FOR_US,
+            due_at_us=now_us,
+            fields={
+                "msgtype": "m.notice",
+                "body": text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}\n…",
+                "m.relates_to": {
+                    "rel_type": "m.thread",
+                    "event_id": thread,
+                    "is_falling_back": True,
+                    "m.in_reply_to": {"event_id": thread},
+                },
+            },
+        )
+    )
+
+
+def notice_id(run_id: str, number: int) -> str:
+    """Return the name of a run's notice; by name, notices are in the order of *number*."""
+    return f"{run_id}.notice.{number:012}"
+
+
+class Threads:
+    """Reads the event log and posts what threads are to be told."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._woken = asyncio.Event()
+        self._seq: int | None = None
+        self._failures: dict[str, int] = {}
+
+    def wake(self) -> None:
+        """Something was stored: look."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        while True:
+            self._woken.clear()
+            try:
+                await self._read()
+            except CisError as error:
+                log.error("threads cannot be told; trying again", extra={"error": str(error)})
+            try:
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+
+    async def _read(self) -> None:
+        if self._seq is None:
+            self._seq = await self._desk.read(lambda store: store.last_event_seq())
+        while True:
+            events = await self._desk.read(partial(_events_after, self._seq))
+            notable = [event for event in events if event.run_id is not None and _is_notable(event)]
+            if notable:
+                told = await self._desk.read(partial(_with_threads, notable))
+                if told:
+                    await self._desk.write(partial(self._post, told))
+                    self._desk.wake()
+            if events:
+                self._seq = events[-1].seq
+            if len(events) < EVENTS_AT_ONCE:
+                return
+
+    def _post(self, events: list[tuple[EventRecord, str]], store: Store) -> None:
+        now_us = self._desk.site.clock_us()
+        for event, thread in events:
+            run = store.run(event.run_id or "")
+            if run is None:
+                continue
+            name, text = self._notice(store, event, run)
+            posted = {item.message_id for item in store.outbox_of_run(run.run_id)}
+            if text and name not in posted:
+                post_notice(store, text, thread=thread, run_id=run.run_id, message_id=name, now_us=now_us)
+
+    def _notice(self, store: Store, event: EventRecord, run: RunRecord) -> tuple[str, str]:
+        if event.kind == "task":
+            count = self._failures[run.run_id] = self._failures.get(run.run_id, 0) + 1
+            if count > MAX_FAILURES:
+                return "", ""
+            return notice_id(run.run_id, event.seq), _failure(store, run, event.task_id or "")
+        if event.status == RunState.RUNNING:
+            return notice_id(run.run_id, event.seq), f"{run.dag_id} started on {run.owner_node}"
+        self._failures.pop(run.run_id, None)
+        started, finished = run.started_at_us, run.finished_at_us
+        took = f" after {format_duration((finished - started) / 1e6)}" if started and finished else ""
+        why = f": {run.error}" if run.error else ""
+        return notice_id(run.run_id, event.seq), f"{run.dag_id} {run.status}{took}{why}"
+
+
+def _is_notable(event: EventRecord) -> bool:
+    if event.kind == "task":
+        return event.status == TaskState.FAILED
+    return event.kind == "run" and (event.status == RunState.RUNNING or RunState(event.status).final)
+
+
+def _events_after(seq: int, store: Store) -> Sequence[EventRecord]:
+    return store.events_after(seq, limit=EVENTS_AT_ONCE)
+
+
+def _with_threads(events: list[EventRecord], store: Store) -> list[tuple[EventRecord, str]]:
+    threads = {event.run_id: store.thread(event.run_id or "") for event in events}
+    return [(event, thread[1]) for event in events if (thread := threads[event.run_id]) is not None]
+
+
+def _failure(store: Store, run: RunRecord, task_id: str) -> str:
+    attempts = store.attempts(run.run_id, task_id=task_id)
+    task = store.task(run.run_id, task_id)
+    why = task.error if task is not None and task.error else "failed"
+    if not attempts:
+        return f"{task_id}: {why}"
+    last = attempts[-1]
+    lines = (last.stderr_tail or last.stdout_tail).splitlines()[-MAX_LINES:]
+    return "\n".join([f"{task_id}: {why}", *lines])

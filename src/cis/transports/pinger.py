@@ -1,0 +1,82 @@
+"""Keeps knowing whether each peer with an address answers, and what time it has."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from cis.errors import CisError
+from cis.model.message import Message, MessageKind
+from cis.store.cluster import PeerRecord
+from cis.transports.ports import Desk
+from cis.transports.push import Answered, PushClient
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 30.0
+LOOK_EVERY_S = 0.5
+_PING_FOR_US = 60_000_000
+
+
+class Pinger:
+    """Pings each peer now, and again every ``EVERY_S``; *answered* is told of each that was away and is back."""
+
+    def __init__(self, desk: Desk, client: PushClient, *, answered: Callable[[str], None]) -> None:
+        self._desk = desk
+        self._client = client
+        self._answered = answered
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something was stored: there may be a new peer, or one with another address."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        loop = asyncio.get_running_loop()
+        all_at_s, known = 0.0, frozenset[tuple[str, str | None, str]]()
+        while True:
+            self._woken.clear()
+            try:
+                peers = await self._desk.read(lambda store: store.peers())
+                due = loop.time() >= all_at_s
+                chosen = [peer for peer in peers if peer.url is not None and (due or _face(peer) not in known)]
+                known = frozenset(_face(peer) for peer in peers)
+                if due:
+                    all_at_s = loop.time() + EVERY_S
+                await asyncio.gather(*(self._ping(peer) for peer in chosen))
+            except CisError as error:
+                log.error("peers cannot be pinged; trying again", extra={"error": str(error)})
+                await asyncio.sleep(1.0)
+            try:
+                async with asyncio.timeout(max(0.0, all_at_s - loop.time())):
+                    await self._woken.wait()
+                    await asyncio.sleep(LOOK_EVERY_S)  # much is stored, and peers seldom change
+            except TimeoutError:
+                pass
+
+    async def _ping(self, peer: PeerRecord) -> None:
+        desk, now_us = self._desk, self._desk.site.clock_us()
+        ping = Message(
+            kind=MessageKind.PING,
+            message_id=desk.site.new_id(),
+            sender=desk.site.node_id,
+            target=peer.node_id,
+            created_at_us=now_us,
+            expires_at_us=now_us + _PING_FOR_US,
+        )
+        answer = await self._client.send(ping, peer, signer=desk.signer, now_us=now_us)
+        at_us = desk.site.clock_us()
+        if isinstance(answer, Answered):
+            ahead_us = answer.clock_ahead_us
+            await desk.write(lambda store: store.note_contact(peer.node_id, now_us=at_us, clock_ahead_us=ahead_us))
+            if peer.fault is not None:
+                self._answered(peer.node_id)
+        else:
+            fault = answer.fault
+            await desk.write(lambda store: store.note_fault(peer.node_id, fault))
+
+
+def _face(peer: PeerRecord) -> tuple[str, str | None, str]:
+    return peer.node_id, peer.url, peer.public_key

@@ -1,0 +1,152 @@
+"""One message to one peer by HTTP, and its signed answer.
+
+Only the address under which the peer was enrolled is asked; a redirect is refused, certificates are checked, proxies of
+the environment are not used, and every wait and every body is bounded. An answer counts when the peer signed it; anything
+else means that the message is to be sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+
+import httpx
+
+from cis.engine.outgoing import REPORT_REF
+from cis.errors import CisError, MalformedMessageError
+from cis.model.dag import Json
+from cis.model.message import MAX_BLOB_BYTES, Message, MessageKind, Reply, Result
+from cis.store.cluster import PeerRecord
+from cis.transports.envelope import blob_ref, check_blob, open_envelope, seal
+from cis.transports.framing import EXECUTE_PATH, MEDIA_TYPE, MESSAGES_PATH, FrameReader, frame
+from cis.transports.keys import Signer
+from cis.transports.tls import trusted_authorities
+
+CONNECT_S = 5.0
+ANSWER_S = 30.0  # for each piece of the answer
+WHOLE_S = 300.0  # for all of it, and of the message: 16 MiB take their time on a slow line
+MAX_CONNECTIONS = 64
+_MAX_PROBLEM_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """The peer's signed answer. ``clock_ahead_us`` is how far its clock is ahead, give or take half the round trip."""
+
+    reply: Reply
+    message: Message
+    blob: str | None
+    clock_ahead_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotDelivered:
+    """Why there is no answer; with ``uncertain`` the message may have arrived all the same."""
+
+    fault: str
+    uncertain: bool
+    unreachable: bool = False
+
+
+class PushClient:
+    """Sends messages of this node to its peers; connections are kept and used again."""
+
+    def __init__(self, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._client = httpx.AsyncClient(
+            timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=60.0),
+            follow_redirects=False,
+            trust_env=False,
+            verify=trusted_authorities(),
+            transport=transport,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def send(self, message: Message, peer: PeerRecord, *, signer: Signer, now_us: int) -> Answered | NotDelivered:
+        """Send a message to a peer that has an address, and return what came of it."""
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        path = EXECUTE_PATH if message.kind is MessageKind.EXECUTE else MESSAGES_PATH
+        body = frame(seal(message, signer), message)
+        try:
+            request = self._client.build_request(
+                "POST", f"{(peer.url or '').rstrip('/')}{path}", content=body, headers={"Content-Type": MEDIA_TYPE}
+            )
+            async with asyncio.timeout(WHOLE_S):
+                response = await self._client.send(request, stream=True)
+                try:
+                    middle_us = now_us + round((loop.time() - begun_s) * 5e5)
+                    return await self._read(response, message, peer, now_us=middle_us)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            fault = f"{peer.url} did not take it and answer within {WHOLE_S:g} s"
+            return NotDelivered(fault=fault, uncertain=True, unreachable=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            return NotDelivered(fault=_words(error, peer), uncertain=False, unreachable=True)
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
+            return NotDelivered(fault=_words(error, peer), uncertain=True, unreachable=True)
+
+    async def _read(
+        self, response: httpx.Response, message: Message, peer: PeerRecord, *, now_us: int
+    ) -> Answered | NotDelivered:
+        if response.is_redirect:
+            return NotDelivered(fault=f"{peer.url} redirects, which is refused: give its own address", uncertain=False)
+        if response.headers.get("content-type", "").partition(";")[0] != MEDIA_TYPE:
+            fault = await _problem(response)
+            return NotDelivered(fault=fault, uncertain=not 400 <= response.status_code < 500)
+        reader = FrameReader(response.aiter_raw())
+        try:
+            opened = open_envelope(await reader.content(), trusted_key=lambda name: _key_of(peer, name)).message
+            ref = blob_ref(opened, REPORT_REF)
+            blob = None if ref is None or ref.size > MAX_BLOB_BYTES else check_blob(ref, await reader.blob(ref.size))
+            return _answered(opened, message, blob=blob, now_us=now_us)
+        except CisError as error:
+            return NotDelivered(fault=f"{peer.url} gave no answer of node {peer.node_id}: {error}", uncertain=True)
+
+
+def _key_of(peer: PeerRecord, name: str) -> str | None:
+    return peer.public_key if name == peer.node_id else None
+
+
+def _answered(opened: Message, message: Message, *, blob: str | None, now_us: int) -> Answered:
+    fields = opened.fields
+    if (
+        opened.kind is not MessageKind.ANSWER
+        or opened.target != message.sender
+        or fields.get("reply_to") != message.message_id
+        or fields.get("result") not in list(Result)  # it may be something that no set can be asked for
+    ):
+        raise MalformedMessageError("it is the answer to something else")
+    reply = Reply(
+        result=Result(fields["result"]),
+        code=_text(fields.get("code")),
+        detail=_text(fields.get("detail")),
+        fields=fields,
+    )
+    return Answered(reply=reply, message=opened, blob=blob, clock_ahead_us=opened.created_at_us - now_us)
+
+
+def _text(value: Json) -> str:
+    return value[:2000] if isinstance(value, str) else ""
+
+
+async def _problem(response: httpx.Response) -> str:
+    data = b""
+    async for part in response.aiter_raw():
+        data += part
+        if len(data) > _MAX_PROBLEM_BYTES:
+            break
+    try:
+        detail = str(json.loads(data)["detail"])[:500]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        detail = response.reason_phrase
+    return f"HTTP {response.status_code}: {detail}"
+
+
+def _words(error: Exception, peer: PeerRecord) -> str:
+    return f"{peer.url}: {str(error) or type(error).__name__}"[:500]

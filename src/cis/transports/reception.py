@@ -1,0 +1,235 @@
+"""Where messages come in, whatever brought them: signature, DAG, then one transaction (``cis.engine.inbox``)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from cis.engine.heard import Heard, Outcome
+from cis.engine.inbox import receive, refuse
+from cis.engine.incoming import Wanted, wanted_of
+from cis.engine.outgoing import DAG_REF, REPORT_REF
+from cis.errors import CisError, MalformedMessageError, StoreError, UntrustedError
+from cis.model.dag import Json
+from cis.model.document import dag_from_plain
+from cis.model.ids import id_fault
+from cis.model.message import BlobRef, Message, MessageKind, Reply, Result
+from cis.store.cluster import PeerRecord
+from cis.store.port import Store
+from cis.store.records import AuditRecord
+from cis.transports.envelope import Opened, blob_ref, check_blob, open_envelope
+from cis.transports.ports import Desk
+
+log = logging.getLogger(__name__)
+
+FetchBlob = Callable[[BlobRef], Awaitable[bytes]]
+SMALL_BYTES = 8 * 2**10
+REFUSALS_A_MINUTE = 60
+_CONTACT_EVERY_S = 5.0
+
+
+class Reception:
+    """Takes messages in. *heard* is told of each peer that spoke, *taken* of each run that was taken on."""
+
+    def __init__(self, desk: Desk, *, heard: Callable[[str], None], taken: Callable[[str], None]) -> None:
+        self._desk = desk
+        self._heard = heard
+        self._taken = taken
+        self._minute = 0.0
+        self._strangers = 0
+        self._contacts: dict[tuple[str, bool], float] = {}
+        self._notes: set[asyncio.Future[None]] = set()
+
+    async def open(self, content: Json, *, source: str, room_id: str | None = None) -> tuple[Message, PeerRecord]:
+        """Return a message and the peer that signed it; one that a stranger sent is written into the audit log.
+
+        Raises:
+            MalformedMessageError, UntrustedError: as ``open_envelope`` does.
+        """
+        peers: dict[str, PeerRecord] = {}
+        sender = content.get("sender") if isinstance(content, dict) else None
+        if isinstance(sender, str) and not id_fault(sender):
+            own = room_id is not None and sender == self._desk.site.node_id
+            peer = self.myself(source) if own else await self._desk.read(lambda store: store.peer(sender))
+            if peer is not None:
+                peers[sender] = peer
+
+        def trusted_key(node_id: str) -> str | None:
+            return peers[node_id].public_key if node_id in peers else None
+
+        try:
+            opened = open_envelope(content, trusted_key=trusted_key, room_id=room_id)
+        except (MalformedMessageError, UntrustedError) as error:
+            await self.note_stranger(sender, error, source=source)
+            raise
+        peer = peers[opened.message.sender]
+        if peer.node_id == self._desk.site.node_id:
+            return opened.message, peer
+        if opened.public_key != peer.public_key:
+            peer = await self._follow(peer, opened, source=source)
+        self.note_contact(peer)
+        return opened.message, peer
+
+    def myself(self, matrix_user: str) -> PeerRecord:
+        """Return this node as its own peer, for what it has said in the room: it may nothing that needs a right."""
+        site = self._desk.site
+        return PeerRecord(
+            node_id=site.node_id,
+            public_key=self._desk.signer.public_key,
+            may=(),
+            trusted_at_us=0,
+            matrix_user=matrix_user,
+        )
+
+    async def take(self, message: Message, peer: PeerRecord, *, source: str, fetch: FetchBlob) -> Reply:
+        """Act on an opened message, fetching what travels beside it, and return the answer.
+
+        Raises:
+            StoreError, OverloadedError: not now; the message is to come again.
+        """
+        heard = Heard(message=message, peer=peer, source=source)
+        try:
+            heard = await self.complete(heard, fetch)
+        except StoreError:
+            raise
+        except CisError as error:
+            failed = error
+            outcome = await self._desk.write(
+                lambda store: refuse(store, heard, failed, now_us=self._desk.site.clock_us())
+            )
+            return outcome.reply
+        return (await self.act(heard)).reply
+
+    async def complete(self, heard: Heard, fetch: FetchBlob) -> Heard:
+        """Return a heard message with its DAG or its report, which may have travelled beside it.
+
+        Raises:
+            CisError: it cannot be had, or is not what was signed for, or no DAG.
+        """
+        message = heard.message
+        if message.kind is MessageKind.EXECUTE and message.target == self._desk.site.node_id:
+            return replace(heard, wanted=await self.wanted(message, fetch))
+        if message.kind is MessageKind.STATUS and message.target == self._desk.site.node_id:
+            return replace(heard, report=await report_of(message, fetch))
+        return heard
+
+    async def wanted(self, message: Message, fetch: FetchBlob) -> Wanted:
+        """Return the DAG of an execute message."""
+        ref = blob_ref(message, DAG_REF)
+        blob = None if ref is None else check_blob(ref, await fetch(ref))
+        if blob is None and len(json.dumps(message.fields)) <= SMALL_BYTES:
+            return wanted_of(message, blob=None, parse=dag_from_plain)  # sooner done than handed to a thread
+        return await asyncio.to_thread(wanted_of, message, blob=blob, parse=dag_from_plain)
+
+    async def act(self, heard: Heard) -> Outcome:
+        """Act on a complete message in one transaction, and wake who has something to do."""
+        outcome = await self._desk.write(self.job(heard))
+        self.after(heard, outcome)
+        return outcome
+
+    def job(self, heard: Heard) -> Callable[[Store], Outcome]:
+        """Return what acts on a message inside a transaction."""
+        desk = self._desk
+        return lambda store: receive(store, heard, site=desk.site, logfiles=desk.logfiles)
+
+    def after(self, heard: Heard, outcome: Outcome) -> None:
+        """Wake who has something to do, once the transaction has committed."""
+        accepted = outcome.reply.result is Result.ACCEPTED
+        if accepted and heard.message.kind in (
+            MessageKind.EXECUTE,
+            MessageKind.GRANT,
+            MessageKind.CONTROL,
+            MessageKind.ASK,
+        ):
+            self._taken(heard.message.run_id)
+        if accepted or outcome.rings:
+            self._desk.wake(outcome.rings)
+
+    async def note_stranger(self, sender: Json, error: CisError, *, source: str) -> None:
+        """Write into the audit log that somebody's message was refused; a flood of them is only counted."""
+        now_s = time.monotonic()
+        if now_s - self._minute > 60:
+            self._minute, self._strangers = now_s, 0
+        self._strangers += 1
+        if self._strangers > REFUSALS_A_MINUTE:
+            return
+        name = "unknown" if sender is None else str(sender)[:128]
+        if id_fault(name):
+            name = ascii(name)  # a stranger may write anything there, and terminals show it
+        log.warning("a message was refused", extra={"claimed_sender": name, "source": source, "reason": str(error)})
+        entry = AuditRecord(
+            at_us=self._desk.site.clock_us(),
+            actor=f"unverified:{name}",
+            action="refused.message",
+            subject=error.code,
+            source=source,
+        )
+        await self._desk.write(lambda store: store.append_audit(entry))
+
+    async def _follow(self, peer: PeerRecord, opened: Opened, *, source: str) -> PeerRecord:
+        entry = AuditRecord(
+            at_us=self._desk.site.clock_us(),
+            actor=f"node:{peer.node_id}",
+            action="node.new_key",
+            subject=f"{peer.node_id} {opened.public_key}",
+            source=source,
+        )
+
+        def job(store: Store) -> PeerRecord:
+            now = store.peer(peer.node_id)
+            if now is None or now.public_key not in (peer.public_key, opened.public_key):
+                raise UntrustedError(f"node {peer.node_id!r} was trusted with this key until just now")
+            if now.public_key == opened.public_key:
+                return now
+            fresh = replace(now, public_key=opened.public_key)
+            store.put_peer(fresh)
+            store.append_audit(entry)
+            return fresh
+
+        fresh = await self._desk.write(job)
+        log.warning("a node has a new key, which its old one signed", extra={"node": peer.node_id})
+        return fresh
+
+    def note_contact(self, peer: PeerRecord, *, clock_ahead_us: int | None = None) -> None:
+        """Remember, every few seconds at most, that a peer spoke, and what its clock said if that is known."""
+        if peer.node_id == self._desk.site.node_id:
+            return
+        now_s = time.monotonic()
+        last = (peer.node_id, clock_ahead_us is not None)
+        if peer.fault is None and now_s - self._contacts.get(last, -_CONTACT_EVERY_S) < _CONTACT_EVERY_S:
+            return
+        self._contacts[last] = now_s
+        now_us = self._desk.site.clock_us()
+        # Nobody who brings a message waits for this note.
+        note = asyncio.ensure_future(
+            self._desk.write(
+                lambda store: store.note_contact(peer.node_id, now_us=now_us, clock_ahead_us=clock_ahead_us)
+            )
+        )
+        self._notes.add(note)
+        note.add_done_callback(self._noted)
+        self._heard(peer.node_id)
+
+    def _noted(self, note: asyncio.Future[None]) -> None:
+        self._notes.discard(note)
+        if not note.cancelled() and note.exception() is not None:
+            log.warning("a contact could not be noted", extra={"error": str(note.exception())})
+
+
+async def report_of(message: Message, fetch: FetchBlob) -> Json:
+    """Return the report of a status message or of an answer.
+
+    Raises:
+        MalformedMessageError: it has none.
+    """
+    ref = blob_ref(message, REPORT_REF)
+    if ref is None:
+        return message.fields.get("report")
+    try:
+        return json.loads(check_blob(ref, await fetch(ref)))
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessageError("the report that came with a message is no JSON") from error

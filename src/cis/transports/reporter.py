@@ -1,0 +1,278 @@
+"""Tells the nodes that handed runs to this one how these go, until each has heard the end.
+
+What changed is read from the event log, run by run, and told in reports (``cis.engine.report``): over HTTP a moment
+after it happened, through the room more seldom, since a homeserver takes few events a second. Nothing is queued: while
+an origin cannot be reached, its runs only stay marked as changed. After a restart each run that is still open is told
+from its beginning; reports merge, so nothing is told twice with any effect.
+
+A node that has no way to the origin at all waits to be asked (``cis.transports.asking``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from cis.engine.inbox import INCOMPLETE
+from cis.engine.outgoing import report_message
+from cis.engine.report import Cursor, Report, build_report
+from cis.errors import CisError, NotFoundError
+from cis.model.dag import Json
+from cis.model.message import Message, Reply, Result
+from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun
+from cis.store.port import Store
+from cis.store.records import EventRecord, QueueState
+from cis.transports.backoff import pause_s
+from cis.transports.ports import Desk
+from cis.transports.push import NotDelivered, PushClient
+
+log = logging.getLogger(__name__)
+
+SOON_S = 0.03  # so that what happens together is told together
+ROOM_SOON_S = 0.3
+PUSH_EVERY_S = 0.25
+ROOM_EVERY_S = 1.0
+LOGS_EVERY_S = 1.0
+RENEW_PART = 4  # a lease is renewed this many times before it is over
+AT_ONCE = 8
+EVENTS_AT_ONCE = 1000
+LOOK_EVERY_S = 5.0
+MAX_GROWING = 64
+
+SendToRoom = Callable[[Message, RemoteRun], Awaitable[bool]]
+"""Sends a status message into the room, which renews the lease; returns whether the homeserver took it."""
+
+
+@dataclass(slots=True)
+class _Telling:
+    """What is to be told of one run. ``tasks`` None means all of them."""
+
+    remote: RemoteRun
+    tasks: set[str] | None = None
+    cursor: Cursor = field(default_factory=Cursor)
+    due_s: float = 0.0
+    not_before_s: float = 0.0
+    failures: int = 0
+    busy: bool = False
+    told: tuple[Json, bool] | None = None  # the run's own fields, and whether it was suspended
+    sent_s: float = 0.0
+
+
+class Reporter:
+    """Reports runs that this node executes for others. *to_room* is None while there is no room."""
+
+    def __init__(self, desk: Desk, client: PushClient, *, chance: Callable[[], float]) -> None:
+        self.to_room: SendToRoom | None = None
+        self._desk = desk
+        self._client = client
+        self._chance = chance
+        self._open: dict[str, _Telling] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._woken = asyncio.Event()
+        self._seq = 0
+
+    def wake(self) -> None:
+        """Something was stored: look."""
+        self._woken.set()
+
+    def add(self, run_id: str) -> None:
+        """A run was taken on, or is to be told from its beginning."""
+        task = asyncio.ensure_future(self._add(run_id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def nudge(self, node_id: str) -> None:
+        """An origin has just spoken: tell it at once what waits."""
+        for telling in self._open.values():
+            if telling.remote.peer == node_id and telling.failures:
+                telling.failures, telling.due_s = 0, 0.0
+                self._woken.set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        while True:
+            try:
+                self._seq = await self._desk.read(lambda store: store.last_event_seq())
+                for remote in await self._desk.read(lambda store: store.open_remotes(RemoteRole.RECEIVED)):
+                    self._open.setdefault(remote.run_id, _Telling(remote))
+                while True:
+                    await self._turn()
+            except CisError as error:
+                log.error("reports cannot be made; trying again", extra={"error": str(error)})
+                await asyncio.sleep(1.0)
+
+    async def _add(self, run_id: str) -> None:
+        remote = await self._desk.read(lambda store: store.remote_run(run_id))
+        if remote is None or remote.role is not RemoteRole.RECEIVED or not remote.open:
+            return
+        # What is asked for, or granted anew, is told from its beginning; a report that is on its way counts for nothing.
+        due_s = 0.0 if run_id in self._open else self._first_s(remote)
+        self._open[run_id] = _Telling(remote, due_s=due_s)
+        self._woken.set()
+
+    def _first_s(self, remote: RemoteRun) -> float:
+        """Return when a run is told of first: in a room, what happens at its beginning is told in one event."""
+        return 0.0 if remote.event_id is None else asyncio.get_running_loop().time() + ROOM_SOON_S
+
+    async def _turn(self) -> None:
+        self._woken.clear()
+        await self._read_events()
+        loop = asyncio.get_running_loop()
+        now_s, next_s = loop.time(), loop.time() + LOOK_EVERY_S
+        busy = sum(telling.busy for telling in self._open.values())
+        for run_id, telling in list(self._open.items()):
+            if telling.busy:
+                continue
+            if telling.due_s > now_s:
+                next_s = min(next_s, telling.due_s)
+            elif busy < AT_ONCE:
+                busy += 1
+                telling.busy = True
+                task = loop.create_task(self._tell(run_id, telling))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        try:
+            async with asyncio.timeout(max(0.0, next_s - loop.time())):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    async def _read_events(self) -> None:
+        if not self._open:
+            self._seq = await self._desk.read(lambda store: store.last_event_seq())
+            return
+        now_s = asyncio.get_running_loop().time()
+        while True:
+            events = await self._desk.read(partial(_events_after, self._seq))
+            if events and events[0].seq > self._seq + 1:
+                for telling in self._open.values():
+                    telling.tasks = None  # some were missed for good
+            for event in events:
+                changed = self._open.get(event.run_id or "")
+                if changed is None:
+                    continue
+                if event.task_id is not None and changed.tasks is not None:
+                    changed.tasks.add(event.task_id)
+                soon_s = SOON_S if changed.remote.event_id is None else ROOM_SOON_S
+                changed.due_s = max(changed.not_before_s, min(changed.due_s, now_s + soon_s))
+            if not events:
+                return
+            self._seq = events[-1].seq
+            if len(events) < EVENTS_AT_ONCE:
+                return
+
+    async def _tell(self, run_id: str, telling: _Telling) -> None:
+        loop = asyncio.get_running_loop()
+        tasks, telling.tasks, telling.due_s = telling.tasks, set(), float("inf")
+        report, every_s = None, None
+        try:
+            report, suspended, peer = await self._desk.read(lambda store: self._look(store, telling, tasks))
+            told = (report.content["run"], suspended)
+            if _is_news(report, telling, told, now_s=loop.time()):
+                every_s = await self._send(report, telling, peer, suspended=suspended)
+                telling.sent_s, telling.told = loop.time(), told if every_s is not None else None
+            else:
+                every_s = PUSH_EVERY_S if telling.remote.event_id is None else ROOM_EVERY_S
+        except NotFoundError:
+            self._drop(run_id, telling)
+            return
+        except CisError as error:
+            log.warning("a report could not be sent", extra={"run_id": run_id, "error": str(error)})
+        finally:
+            telling.busy = False
+            self._woken.set()
+        if self._open.get(run_id) is not telling:
+            return  # it was granted anew, or asked for, meanwhile
+        if report is None or every_s is None:
+            telling.tasks = None if tasks is None or telling.tasks is None else telling.tasks | tasks
+            telling.failures += 1
+            telling.due_s = telling.not_before_s = loop.time() + pause_s(telling.failures, chance=self._chance)
+            return
+        telling.failures = 0
+        telling.cursor = report.cursor
+        if report.final:
+            await self._close(run_id)
+            return
+        growing = report.content["run"]["status"] == "running" and len(self._open) <= MAX_GROWING
+        quiet_s = LOGS_EVERY_S if growing else float("inf")
+        if telling.remote.epoch:
+            quiet_s = min(quiet_s, telling.remote.lease_us / 1e6 / RENEW_PART)
+        telling.not_before_s = loop.time() + (0.0 if report.more else every_s)
+        changed = report.more or telling.tasks != set() or telling.due_s != float("inf")
+        telling.due_s = telling.not_before_s if changed else loop.time() + max(every_s, quiet_s)
+
+    def _drop(self, run_id: str, telling: _Telling) -> None:
+        if self._open.get(run_id) is telling:
+            del self._open[run_id]
+
+    def _look(self, store: Store, telling: _Telling, tasks: set[str] | None) -> tuple[Report, bool, PeerRecord | None]:
+        remote = telling.remote
+        item = store.queue_item(remote.run_id) if remote.epoch else None
+        suspended = item is not None and item.status is QueueState.SUSPENDED
+        report = build_report(store, self._desk.logfiles, remote.run_id, tasks=tasks, cursor=telling.cursor)
+        return report, suspended, store.peer(remote.peer)
+
+    async def _send(
+        self, report: Report, telling: _Telling, peer: PeerRecord | None, *, suspended: bool
+    ) -> float | None:
+        """Send a report by whatever way there is; return after how long the next may follow, or None: it was not taken."""
+        desk, remote = self._desk, telling.remote
+        if peer is None:
+            log.warning("the origin of a run is not trusted any more", extra={"run_id": remote.run_id})
+            await self._close(remote.run_id)
+            return PUSH_EVERY_S
+        message = report_message(
+            remote.run_id,
+            report.content,
+            sender=desk.site.node_id,
+            origin=remote.peer,
+            message_id=desk.site.new_id(),
+            epoch=remote.epoch,
+            suspended=suspended,
+            now_us=desk.site.clock_us(),
+        )
+        # A lease is renewed in the room alone: there the homeserver's order decides who holds a run.
+        if peer.url is not None and remote.epoch == 0:
+            answer = await self._client.send(message, peer, signer=desk.signer, now_us=desk.site.clock_us())
+            if not isinstance(answer, NotDelivered):
+                return await self._heard(telling, answer.reply)
+        if self.to_room is not None and peer.matrix_user is not None and await self.to_room(message, remote):
+            return ROOM_EVERY_S
+        return None
+
+    async def _heard(self, telling: _Telling, reply: Reply) -> float | None:
+        run_id = telling.remote.run_id
+        if reply.result is Result.LATER:
+            if reply.code == INCOMPLETE:
+                telling.tasks, telling.cursor = None, Cursor()
+            return None
+        if reply.result is Result.REFUSED:
+            log.warning("a report was refused", extra={"run_id": run_id, "reason": reply.detail})
+            await self._close(run_id)
+        return PUSH_EVERY_S
+
+    async def _close(self, run_id: str) -> None:
+        self._open.pop(run_id, None)
+
+        def job(store: Store) -> None:
+            remote = store.remote_run(run_id)
+            if remote is not None and remote.open:
+                store.put_remote(replace(remote, open=False))
+
+        await self._desk.write(job)
+
+
+def _is_news(report: Report, telling: _Telling, told: tuple[Json, bool], *, now_s: float) -> bool:
+    """Whether a report says anything that was not said, or has to be sent to keep a lease."""
+    content, remote = report.content, telling.remote
+    if report.final or report.more or content["tasks"] or content["attempts"] or content["logs"]:
+        return True
+    renewal_is_due = remote.epoch > 0 and now_s - telling.sent_s >= remote.lease_us / 1e6 / RENEW_PART
+    return told != telling.told or renewal_is_due
+
+
+def _events_after(seq: int, store: Store) -> Sequence[EventRecord]:
+    return store.events_after(seq, limit=EVENTS_AT_ONCE)
