@@ -111,6 +111,7 @@ class Sandbox:
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Ask the database directly."""
         connection = apsw.Connection(str(self.home / "cis.db"), flags=apsw.SQLITE_OPEN_READONLY)
+        connection.set_busy_timeout(10_000)  # whoever opens it after a crash holds it for a moment
         try:
             return list(connection.execute(sql, parameters))
         finally:
