@@ -14,7 +14,11 @@ PYTEST_ARGS ?=
 CLEAN_PYTHON := env -u PYTHONPATH -u PYTHONHOME
 NEW_ENOUGH := import sys, venv, ensurepip; raise SystemExit(sys.version_info < (3, 11))
 
-.PHONY: help demo test check bench serve lock clean
+CHAOS_push := tests/acceptance/test_push.py
+CHAOS_room := tests/acceptance/test_room_many.py tests/acceptance/test_room_leases.py
+CHAOS_all := $(CHAOS_push) $(CHAOS_room)
+
+.PHONY: help demo test check bench chaos serve lock clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +45,9 @@ $(READY): pyproject.toml requirements/dev.txt requirements/runtime.txt
 demo: $(READY) ## start a node, run a real DAG on it, show the result, stop
 	@$(BIN)/python examples/demo.py
 
+# Without a homeserver its tests are skipped, loudly; where CI is set that is a failure.
 test: check ## check, then every test
+	@$(BIN)/python -m tests.homeserver || test -z "$${CI:-}"
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) $(TESTS)
 
 check: $(READY) ## format, lint, types, layers, dead code; changes nothing
@@ -51,8 +57,12 @@ check: $(READY) ## format, lint, types, layers, dead code; changes nothing
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/vulture
 
-bench: $(READY) ## how near to the machine's limit a layered DAG runs
+bench: $(READY) ## how near to the machine's limit a layered DAG runs; how long one takes to another node
 	$(BIN)/python tests/bench/layered.py
+	$(BIN)/python -m tests.bench.cluster_latency
+
+chaos: $(READY) ## the cluster under kills and a bad network, at full length (PART=push or PART=room for one part)
+	CIS_LONG=1 $(BIN)/python -m pytest -s $(CHAOS_$(or $(PART),all))
 
 serve: $(READY) ## a node of your own, in the foreground (CIS_HOME, default ~/.cis)
 	$(BIN)/cis node start
