@@ -526,6 +526,11 @@ def test_a_peer_that_redirects_is_not_followed_and_its_run_waits(stage: Stage, s
         with Listener(http_answer(status, {"Location": target})) as redirecting:
             run_id, warning = _queued_for(stage, redirecting)
             stands = statuses(stage.node, [run_id])
+            wait_for(
+                lambda: [entry for entry in stage.node.audited("refused.redirect") if entry["subject"] == run_id],
+                timeout_s=20,
+                what="the redirect to be written down",
+            )
             _forget_node_2(stage)
         asked = [request.split(b" ")[1].decode() for request in redirecting.requests]
 

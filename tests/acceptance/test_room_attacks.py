@@ -371,6 +371,7 @@ def test_a_room_that_becomes_encrypted_is_worked_in_no_more(attack: Attack) -> N
     assert done.returncode == 5
     assert not report["usable"]
     assert any("encrypt" in fault["message"] for fault in report["faults"])
+    assert any(entry["action"] == "refused.room" for entry in attack.audit())
     attack.assert_nothing_executed(content["run_id"])
 
 

@@ -108,6 +108,17 @@ def test_pause_of_a_run_that_is_elsewhere_is_asked_for_and_changes_nothing_here(
     assert node.run(run.run_id).status is RunState.PENDING
 
 
+def test_resume_of_a_run_that_is_elsewhere_is_asked_for_and_the_last_word_is_what_counts(node: Decider) -> None:
+    run = node.submitted(target_node="node-2")
+    with node.store.transaction():
+        control.pause(node.store, run.run_id, now_us=node.now_us)
+        control.resume(node.store, run.run_id, now_us=node.now_us)
+    (item,) = node.posted(run.run_id, CONTROL)
+
+    assert (item.fields["action"], item.fields["seq"]) == ("resume", 2)
+    assert node.run(run.run_id).status is RunState.PENDING
+
+
 def test_a_run_that_cannot_have_arrived_fails_when_its_time_is_over_though_a_control_waits_too(node: Decider) -> None:
     run = node.submitted(target_node="node-2")
     with node.store.transaction():

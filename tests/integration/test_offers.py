@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,31 @@ import pytest
 
 from cis.engine import control, grants, offers
 from cis.engine.adoption import hold
+from cis.engine.attempts import AttemptMaker
 from cis.engine.dispatch import expire
-from cis.engine.incoming import _kept
+from cis.engine.heard import Heard
+from cis.engine.inbox import receive
+from cis.engine.incoming import Wanted, _kept, wanted_of
 from cis.engine.instant import Instant
 from cis.engine.leases import Leases
 from cis.engine.live import LiveAttempts
-from cis.engine.outgoing import progress_of
-from cis.engine.parts import Held
-from cis.engine.submit import ParentRun, SubmitRequest, submit
+from cis.engine.loop import WorkerLoop
+from cis.engine.outgoing import message_of, progress_of
+from cis.engine.parts import Held, LoopLimits, LoopParts
+from cis.engine.site import Incarnation
+from cis.engine.submit import MAX_DEPTH, ParentRun, SubmitRequest, submit
+from cis.errors import StoreError
 from cis.executors.local import LocalExecutor
-from cis.model.message import MessageKind, Result
-from cis.model.states import RunState, TaskState
+from cis.model.document import dag_from_plain
+from cis.model.message import Message, MessageKind, Result
+from cis.model.scope import GLOBAL
+from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.cluster import OfferState, RemoteRole
-from cis.store.records import QueueState, RunRecord
-from tests.integration.deciding import BOOT, SECOND_US, Decider, decider, spec_of
+from cis.store.records import QueueState, RunRecord, TaskRecord, WorkerRecord, WorkerState
+from cis.store.sqlite.store import SqliteStore
+from cis.worker.bell import FifoBell
+from tests.integration.deciding import BOOT, SECOND_US, START_US, Decider, decider, spec_of
+from tests.waiting import wait_for
 
 CLAIM, GRANT, STATUS, EXECUTE = MessageKind.CLAIM, MessageKind.GRANT, MessageKind.STATUS, MessageKind.EXECUTE
 RUN_ID = "run-of-node-2"
@@ -58,14 +71,14 @@ def take_back(node: Decider, run_id: str, **seen: Any) -> bool:
         return offers.take_back(node.store, replace(node.remote(run_id), **seen), site=node.site)
 
 
-def received(node: Decider, *, lease_s: float = 60.0, **document: Any) -> RunRecord:
+def received(node: Decider, *tasks: dict[str, Any], lease_s: float = 60.0, **document: Any) -> RunRecord:
     """Take a run on that node-2 has offered and granted to node-1."""
     fields: dict[str, Any] = {"epoch": 0, "labels": [], "priority": "normal", "lease_ms": 60_000}
     node.hears(EXECUTE, "node-2", RUN_ID, target=None, **fields)
     with node.store.transaction():
         node.store.set_offer_state(RUN_ID, OfferState.CLAIMED, claim_at_us=node.now_us)
     grant: dict[str, Any] = {"node_id": "node-1", "epoch": 1, "lease_ms": round(lease_s * 1000)}
-    reply = node.hears(GRANT, "node-2", RUN_ID, target=None, wanted=spec_of(**document), **grant)
+    reply = node.hears(GRANT, "node-2", RUN_ID, target=None, wanted=spec_of(*tasks, **document), **grant)
     assert reply.result is Result.ACCEPTED, reply
     return node.run(RUN_ID)
 
@@ -207,6 +220,18 @@ def test_the_arbiters_watch_looks_at_no_wall_clock_and_waits_for_a_sync_that_beg
     assert watch.over(remotes, now_s=162.0, synced_s=160.5) == remotes
 
 
+def test_a_task_that_is_over_as_far_as_its_origin_knows_is_never_anything_else_again(node: Decider) -> None:
+    """A holder that was granted the run anew may count versions on from what it was told."""
+    run = node.submitted()
+    (task,) = node.store.tasks(run.run_id)
+    with node.store.transaction():
+        node.store.mirror_tasks([replace(task, status=TaskState.FAILED, version=3)])
+        changed = node.store.mirror_tasks([replace(task, status=TaskState.PENDING, version=9)])
+
+    assert not changed
+    assert [task.status for task in node.store.tasks(run.run_id)] == [TaskState.FAILED]
+
+
 # The holder's side.
 
 
@@ -231,6 +256,37 @@ def test_a_grant_that_answers_a_claim_of_long_ago_is_not_taken_up_however_fresh_
 
     assert reply.result is Result.LATER
     assert node.store.run(RUN_ID) is None
+
+
+def test_a_grant_that_answers_what_a_suspended_node_said_long_ago_is_not_taken_up(node: Decider) -> None:
+    received(node)
+    node.change(RUN_ID, suspended_us=node.now_us)
+    node.later(300)
+    reply = node.hears(GRANT, "node-2", RUN_ID, target=None, node_id="node-1", epoch=2, lease_ms=60_000)
+
+    assert reply.result is Result.LATER
+    assert node.remote(RUN_ID).epoch == 1
+
+
+def test_a_lease_counts_from_the_claim_that_the_grant_answers(node: Decider) -> None:
+    node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, labels=[], priority="normal", lease_ms=60_000)
+    claimed_us = node.now_us
+    with node.store.transaction():
+        node.store.set_offer_state(RUN_ID, OfferState.CLAIMED, claim_at_us=claimed_us)
+    node.later(20)
+    grant: dict[str, Any] = {"node_id": "node-1", "epoch": 1, "lease_ms": 60_000}
+    node.hears(GRANT, "node-2", RUN_ID, target=None, wanted=spec_of(), **grant)
+
+    assert node.remote(RUN_ID).lease_until_us == claimed_us + 60 * SECOND_US
+
+
+def test_an_offer_that_was_granted_to_nobody_is_closed(node: Decider) -> None:
+    node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, labels=[], priority="normal", lease_ms=60_000)
+    node.hears(GRANT, "node-2", RUN_ID, target=None, node_id="", epoch=1, lease_ms=0)
+    late = node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, labels=[], priority="normal", lease_ms=60_000)
+
+    assert late.result is Result.DUPLICATE
+    assert node.offer(RUN_ID).state is OfferState.CLOSED
 
 
 def test_a_grant_that_is_older_than_its_lease_is_not_taken_up(node: Decider) -> None:
@@ -379,3 +435,316 @@ def test_a_task_that_ran_at_the_old_holder_was_lost_and_what_is_over_stays_over(
     assert (first.status, first.error) == (TaskState.FAILED, "no")
     assert second.status is status
     assert second.attempts == 4
+
+
+# The worker's whole loop, with processes that are real and a clock that a test sets.
+
+
+class MoodyStore(SqliteStore):
+    """A store whose transactions fail while it is *broken*, as they do on a full disk."""
+
+    broken = False
+
+    def transaction(self) -> AbstractContextManager[None]:
+        if self.broken:
+            raise StoreError("disk I/O error")
+        return super().transaction()
+
+
+@dataclass(slots=True)
+class Worker:
+    """The worker of the global scope on node-1, turn by turn; each turn looks around."""
+
+    node: Decider
+    store: MoodyStore
+    loop: WorkerLoop
+    bell: FifoBell
+
+    @property
+    def pids(self) -> list[int]:
+        """Return the processes that run."""
+        return list(self.loop._held.live._by_handle)
+
+    def turn(self) -> None:
+        self.bell.ring()
+        self.loop.turn(at_most_s=0.02)
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Turn until *condition*."""
+
+        def look() -> object:
+            self.turn()
+            return condition()
+
+        wait_for(look, what=what)
+
+    def task(self, run_id: str, task_id: str = "t0") -> TaskRecord:
+        found = self.store.task(run_id, task_id)
+        assert found is not None
+        return found
+
+    def queued(self, run_id: str) -> QueueState | None:
+        """Return how a run stands in the queue."""
+        item = self.store.queue_item(run_id)
+        return None if item is None else item.status
+
+    def attempts(self, run_id: str) -> list[tuple[int, AttemptState]]:
+        return [(one.attempt, one.status) for one in self.store.attempts(run_id)]
+
+    def child(self, run_id: str) -> str:
+        """Return the id of the one run that is a task of a run."""
+        (child,) = self.store.child_runs(run_id)
+        return child.run_id
+
+
+@contextmanager
+def working(node: Decider, folder: Path) -> Iterator[Worker]:
+    """Let a worker serve node-1; it needs 10 s to end tasks, so 13 s before its lease is over it begins to."""
+    store = MoodyStore(node.store.path)
+    executor, bell = LocalExecutor(max_log_bytes=2**20), FifoBell(folder / "bell")
+    row = WorkerRecord(
+        worker_id=GLOBAL.worker_id,
+        node_id="node-1",
+        scope=GLOBAL,
+        status=WorkerState.IDLE,
+        pid=os.getpid(),
+        pid_started=None,
+        epoch=0,
+        slots=4,
+        started_at_us=node.now_us,
+        heartbeat_at_us=node.now_us,
+        lease_until_us=node.now_us,
+    )
+    with store.transaction():
+        epoch = store.take_worker(row).epoch
+    parts = LoopParts(
+        store=store,
+        executor=executor,
+        maker=AttemptMaker(
+            skills=node.site.skills,
+            logfiles=node.logfiles,
+            base_env={"PATH": os.environ["PATH"]},
+            node_id="node-1",
+            worker_id=GLOBAL.worker_id,
+            workdir=folder,
+        ),
+        site=node.site,
+        bell=bell,
+        ring=lambda _: None,
+        tell=lambda: None,
+        clock=lambda: Instant(node.now_us, 1000.0 + (node.now_us - START_US) / SECOND_US),
+        jitter=lambda: 0.0,
+        parse=dag_from_plain,
+    )
+    loop = WorkerLoop(
+        parts, LoopLimits(slots=4, grace_s=10.0, lease_s=30.0), Incarnation("node-1", GLOBAL.worker_id, epoch)
+    )
+    worker = Worker(node, store, loop, bell)
+    try:
+        yield worker
+    finally:
+        loop.kill()
+        wait_for(lambda: executor.wait(0.02) or not executor._running, what="the processes to be gone")
+        executor.close()
+        bell.close()
+        store.close()
+
+
+def nested(command: str, **document: Any) -> dict[str, Any]:
+    """Return a task that is a DAG of one task."""
+    child = {"dag_id": "child", "tasks": [{"id": "t0", "command": command}], **document}
+    return {"command": None, "skill": "dag", "params": {"document": child}}
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is over; it is left for its worker to find."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+
+def takes_on(node: Decider, wanted: Wanted) -> str:
+    """Take a run on that node-2 has addressed to node-1, and return its id."""
+    peer = node.store.peer("node-2")
+    assert peer is not None
+    message = Message(
+        kind=EXECUTE,
+        message_id="m",
+        sender="node-2",
+        target="node-1",
+        run_id=RUN_ID,
+        created_at_us=node.now_us,
+        expires_at_us=node.now_us + SECOND_US,
+    )
+    with node.store.transaction():
+        heard = Heard(message=message, peer=peer, source="test", wanted=wanted)
+        outcome = receive(node.store, heard, site=node.site, logfiles=node.logfiles)
+    assert outcome.reply.result is Result.ACCEPTED, outcome.reply
+    return RUN_ID
+
+
+def test_a_dag_as_a_task_is_stopped_with_its_parents_lease_and_goes_on_under_the_next(
+    node: Decider, tmp_path: Path
+) -> None:
+    received(node, nested("sleep 600"))
+    with working(node, tmp_path) as worker:
+        worker.until(lambda: worker.pids, "the child's task")
+        child = worker.child(RUN_ID)
+        node.later(48)
+        worker.until(lambda: not worker.pids, "its end")
+        suspended = [worker.queued(run_id) for run_id in (RUN_ID, child)]
+        node.hears(GRANT, "node-2", RUN_ID, target=None, node_id="node-1", epoch=2, lease_ms=60_000)
+        worker.until(lambda: worker.pids, "the next attempt")
+
+        assert suspended == [QueueState.SUSPENDED] * 2
+        assert [worker.queued(run_id) for run_id in (RUN_ID, child)] == [QueueState.CLAIMED] * 2
+        assert worker.attempts(child) == [(1, AttemptState.LOST), (2, AttemptState.RUNNING)]
+
+
+def test_a_nested_dag_that_names_another_node_is_refused_under_a_lease(node: Decider, tmp_path: Path) -> None:
+    """That node could not be stopped when the lease is over."""
+    received(node, nested("true", target_node="node-3"))
+    with working(node, tmp_path) as worker:
+        worker.until(lambda: node.run(RUN_ID).status.final, "the end")
+
+        assert worker.task(RUN_ID).status is TaskState.FAILED
+        assert "names another node" in (worker.task(RUN_ID).error or "")
+        assert not worker.store.child_runs(RUN_ID)
+
+
+def test_a_nested_dag_may_name_another_node_where_the_run_was_addressed_to_this_one(
+    node: Decider, tmp_path: Path
+) -> None:
+    child = nested("true", target_node="node-3", scope={"type": "project", "id": "far"})
+    takes_on(node, Wanted(spec=spec_of(child, target_node="node-1")))
+    with working(node, tmp_path) as worker:
+        worker.until(lambda: worker.store.child_runs(RUN_ID), "the child")
+
+        assert node.remote(worker.child(RUN_ID)).peer == "node-3"
+
+
+def test_what_runs_under_a_lease_is_ended_when_its_time_is_though_the_store_fails(
+    node: Decider, tmp_path: Path
+) -> None:
+    received(node, nested("sleep 600"), {"command": "sleep 600"})
+    with working(node, tmp_path) as worker:
+        worker.until(lambda: len(worker.pids) == 2, "both tasks")
+        worker.store.broken = True
+        node.later(46)
+        worker.turn()
+        untouched = [live.ending for live in worker.loop._held.live]
+        node.later(2)
+        worker.until(lambda: not worker.pids, "their end")
+
+        assert untouched == [None, None]
+        assert [end.attempt.exit_code for end in worker.loop._ends] == [-15, -15]
+
+
+def test_what_does_not_end_by_the_very_end_of_the_lease_is_killed_though_the_store_fails(
+    node: Decider, tmp_path: Path
+) -> None:
+    """The machine slept until a second before that, so the grace period is not over."""
+    received(node, {"command": "trap '' TERM; echo ready; exec sleep 600"})
+    with working(node, tmp_path) as worker:
+        stdout = Path(node.logfiles.paths(RUN_ID, 0, 1).stdout)
+        worker.until(lambda: stdout.exists() and stdout.read_text(), "its first word")
+        worker.store.broken = True
+        node.later(59)
+        worker.turn()
+        (pid,) = worker.pids
+        alive = not ended(pid)
+        node.later(1)
+        worker.until(lambda: not worker.pids, "its end")
+
+        assert alive
+        assert [end.attempt.exit_code for end in worker.loop._ends] == [-9]
+
+
+def test_a_run_that_is_granted_anew_begins_again_only_when_its_old_task_is_gone_and_told_of(
+    node: Decider, tmp_path: Path
+) -> None:
+    """Or the end of the old attempt would be taken for that of the new one, or end the same task twice."""
+    os.mkfifo(tmp_path / "go")
+    received(node, {"command": "trap '' TERM; read line < go"})
+    with working(node, tmp_path) as worker:
+        worker.until(lambda: worker.pids, "the task")
+        (old,) = worker.pids
+        go = os.open(tmp_path / "go", os.O_WRONLY)  # it listens now, and so has set its trap
+        node.later(48)
+        worker.until(lambda: worker.queued(RUN_ID) is QueueState.SUSPENDED, "the run to be suspended")
+        node.hears(GRANT, "node-2", RUN_ID, target=None, node_id="node-1", epoch=2, lease_ms=60_000)
+        worker.turn()
+        while_it_dies = (worker.queued(RUN_ID), worker.pids)
+        os.write(go, b"\n")
+        os.close(go)
+        wait_for(lambda: ended(old), what="the old task's end")
+        worker.turn()
+        in_that_turn = (worker.queued(RUN_ID), worker.pids)
+        node.later(1)
+        worker.until(lambda: worker.pids, "the next attempt")
+
+        assert while_it_dies == (QueueState.QUEUED, [old])
+        assert in_that_turn == (QueueState.QUEUED, [])
+        assert worker.attempts(RUN_ID) == [(1, AttemptState.LOST), (2, AttemptState.RUNNING)]
+
+
+@pytest.mark.parametrize(
+    ("on_lost", "second"),
+    [("fail", (TaskState.FAILED, 4)), ("retry", (TaskState.COMPLETED, 5))],
+)
+def test_the_next_holder_goes_on_where_the_last_one_is_known_to_have_been(
+    node: Decider, tmp_path: Path, on_lost: str, second: tuple[TaskState, int]
+) -> None:
+    (tmp_path / "origin").mkdir()
+    with decider(tmp_path / "origin") as origin:
+        run = granted_with(origin, {"command": "false"}, {"on_lost": on_lost}, {"depends_on": ["t0"]})
+        take_back(origin, run.run_id)
+        (item,) = origin.posted(run.run_id, EXECUTE)
+        offer = message_of(origin.store, item, sender="node-2", lease_s=60.0)
+    takes_on(node, wanted_of(offer, blob=None, parse=dag_from_plain))
+    with working(node, tmp_path) as worker:
+        worker.until(lambda: node.run(RUN_ID).status.final, "the end")
+        tasks = [worker.task(RUN_ID, f"t{number}") for number in range(3)]
+
+        assert [(task.status, task.attempts) for task in tasks] == [
+            (TaskState.FAILED, 1),
+            second,
+            (TaskState.SKIPPED, 0),
+        ]
+        assert [number for number, _ in worker.attempts(RUN_ID)] == ([5] if on_lost == "retry" else [])
+        assert node.run(RUN_ID).status is RunState.FAILED
+
+
+def granted_with(origin: Decider, *tasks: dict[str, Any]) -> RunRecord:
+    """Offer a run and grant it to a node, which has said: the first failed, the second runs, the third is skipped."""
+    run = origin.submitted(*tasks)
+    sent(origin, run.run_id)
+    origin.hears(CLAIM, "node-3", run.run_id, epoch=0)
+    first, second, third = origin.store.tasks(run.run_id)
+    with origin.store.transaction():
+        offers.grant_sent(origin.store, run.run_id, epoch=1, now_us=origin.now_us)
+        origin.store.mirror_tasks(
+            [
+                replace(first, status=TaskState.FAILED, version=3, attempts=1, failures=1),
+                replace(second, status=TaskState.RUNNING, version=8, attempts=4),
+                replace(third, status=TaskState.SKIPPED, version=2, blocked_by="t0"),
+            ]
+        )
+    return run
+
+
+def test_how_deep_a_dag_is_nested_travels_with_it(node: Decider, tmp_path: Path) -> None:
+    (tmp_path / "origin").mkdir()
+    with decider(tmp_path / "origin") as origin:
+        spec = spec_of(nested("true"), target_node="node-2")
+        with origin.store.transaction():
+            parent = submit(origin.store, SubmitRequest(spec=spec_of()), site=origin.site).run
+            above = ParentRun(run_id=parent.run_id, task_id="t0", depth=MAX_DEPTH - 1)
+            run = submit(origin.store, SubmitRequest(spec=spec, parent=above), site=origin.site).run
+        (item,) = origin.posted(run.run_id, EXECUTE)
+        message = replace(message_of(origin.store, item, sender="node-2", lease_s=60.0), target="node-1")
+    takes_on(node, wanted_of(message, blob=None, parse=dag_from_plain))
+    with working(node, tmp_path) as worker:
+        worker.until(lambda: node.run(RUN_ID).status.final, "the end")
+
+        assert node.run(RUN_ID).depth == MAX_DEPTH
+        assert f"nested more than {MAX_DEPTH} deep" in (worker.task(RUN_ID).error or "")
+        assert not worker.store.child_runs(RUN_ID)

@@ -20,6 +20,7 @@ from cis.errors import CisError, NotFoundError, PoisonRecordError
 from cis.model.message import MessageKind, Result
 from cis.store.cluster import OutboxItem, PeerRecord, Route
 from cis.store.port import Store
+from cis.store.records import AuditRecord
 from cis.transports.backoff import pause_s
 from cis.transports.ports import Desk
 from cis.transports.push import Answered, NotDelivered, PushClient
@@ -39,6 +40,7 @@ class _Line:
 
     failures: int = 0
     resume_at_s: float = 0.0
+    redirected: str | None = None  # the address that did so last
     busy: asyncio.Task[None] | None = None
     in_flight: set[str] = field(default_factory=set)
 
@@ -212,7 +214,7 @@ class Courier:
             if isinstance(answer, NotDelivered):
                 await self._failed(item, peer, line, answer)
                 return None
-            line.failures = 0
+            line.failures, line.redirected = 0, None
             if peer.fault is not None:
                 await self._note_contact(answer, peer)
             await self._settle(item, peer, answer)
@@ -264,9 +266,22 @@ class Courier:
         else:
             await self._put_off(item, fault=why.fault, uncertain=why.uncertain)
         await self._desk.write(lambda store: store.note_fault(peer.node_id, why.fault))
+        if why.redirected and line.redirected != peer.url:
+            line.redirected = peer.url  # written down once, until it has answered by itself again
+            await self._audit_redirect(item, peer)
         waited_s = (self._desk.site.clock_us() - item.created_at_us) / 1e6
         if waited_s >= self._fall_back_after_s and self._room_takes(peer):
             await self._also_by_room(item)
+
+    async def _audit_redirect(self, item: OutboxItem, peer: PeerRecord) -> None:
+        entry = AuditRecord(
+            at_us=self._desk.site.clock_us(),
+            actor=f"node:{peer.node_id}",
+            action="refused.redirect",
+            subject=item.run_id or item.message_id,
+            source=peer.url or "",
+        )
+        await self._desk.write(lambda store: store.append_audit(entry))
 
     async def _note_contact(self, answer: Answered, peer: PeerRecord) -> None:
         now_us, ahead_us = self._desk.site.clock_us(), answer.clock_ahead_us

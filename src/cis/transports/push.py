@@ -42,11 +42,15 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotDelivered:
-    """Why there is no answer; with ``uncertain`` the message may have arrived all the same."""
+    """Why there is no answer; with ``uncertain`` the message may have arrived all the same.
+
+    ``redirected``: the peer's address sends elsewhere, where nobody was asked.
+    """
 
     fault: str
     uncertain: bool
     unreachable: bool = False
+    redirected: bool = False
 
 
 class PushClient:
@@ -95,7 +99,8 @@ class PushClient:
         self, response: httpx.Response, message: Message, peer: PeerRecord, *, now_us: int
     ) -> Answered | NotDelivered:
         if response.is_redirect:
-            return NotDelivered(fault=f"{peer.url} redirects, which is refused: give its own address", uncertain=False)
+            fault = f"{peer.url} redirects, which is refused: give its own address"
+            return NotDelivered(fault=fault, uncertain=False, redirected=True)
         if response.headers.get("content-type", "").partition(";")[0] != MEDIA_TYPE:
             fault = await _problem(response)
             return NotDelivered(fault=fault, uncertain=not 400 <= response.status_code < 500)

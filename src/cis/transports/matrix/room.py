@@ -17,6 +17,7 @@ from cis.errors import CisError, RoomError, RoomLimitedError, RoomUnreachableErr
 from cis.model.message import Message, MessageKind
 from cis.store.cluster import RemoteRole, RemoteRun, RoomCursor
 from cis.store.port import Store
+from cis.store.records import AuditRecord
 from cis.transports.backoff import pause_s
 from cis.transports.matrix.chat import Chat, Permission
 from cis.transports.matrix.claims import Claimer
@@ -114,6 +115,8 @@ class Room:
                 await self._work()
             except RoomError as error:
                 failures += 1
+                if str(error) == ENCRYPTED != self.fault:
+                    await self._audit_encryption()
                 self._say_fault(str(error))
                 pause = error.retry_after_s if isinstance(error, RoomLimitedError) else 0.0
                 most_s = 15.0 if isinstance(error, RoomUnreachableError) else 60.0
@@ -245,6 +248,16 @@ class Room:
     def _offers_changed(self) -> None:
         if self._claimer is not None:
             self._claimer.wake()
+
+    async def _audit_encryption(self) -> None:
+        entry = AuditRecord(
+            at_us=self._desk.site.clock_us(),
+            actor="matrix:unknown",
+            action="refused.room",
+            subject="the room is encrypted",
+            source=f"room:{self._settings.room_id}",
+        )
+        await self._desk.write(lambda store: store.append_audit(entry))
 
     def _say_fault(self, fault: str) -> None:
         if fault != self.fault:
