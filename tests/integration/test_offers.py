@@ -544,7 +544,8 @@ def working(node: Decider, folder: Path) -> Iterator[Worker]:
         yield worker
     finally:
         loop.kill()
-        wait_for(lambda: executor.wait(0.02) or not executor._running, what="the processes to be gone")
+        pids = worker.pids
+        wait_for(lambda: all(map(ended, pids)), what="the processes to be gone")
         executor.close()
         bell.close()
         store.close()
