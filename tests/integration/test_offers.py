@@ -26,7 +26,7 @@ from cis.engine.outgoing import message_of, progress_of
 from cis.engine.parts import Held, LoopLimits, LoopParts
 from cis.engine.site import Incarnation
 from cis.engine.submit import MAX_DEPTH, ParentRun, SubmitRequest, submit
-from cis.errors import StoreError
+from cis.errors import MalformedMessageError, StoreError
 from cis.executors.local import LocalExecutor
 from cis.model.document import dag_from_plain
 from cis.model.message import Message, MessageKind, Result
@@ -749,3 +749,26 @@ def test_how_deep_a_dag_is_nested_travels_with_it(node: Decider, tmp_path: Path)
         assert node.run(RUN_ID).depth == MAX_DEPTH
         assert f"nested more than {MAX_DEPTH} deep" in (worker.task(RUN_ID).error or "")
         assert not worker.store.child_runs(RUN_ID)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"error": "\ud800"},
+        {"blocked_by": "\ud800"},
+        {"outputs": {"v": "\ud800"}},
+        {"exit_code": True},
+        {"exit_code": 2**40},
+        {"status": ["completed"]},
+    ],
+    ids=str,
+)
+def test_progress_that_cannot_be_stored_is_refused_before_it_is(node: Decider, fault: dict[str, Any]) -> None:
+    run = node.submitted(target_node="node-1")
+    with node.store.transaction():
+        node.store.mirror_tasks([replace(node.store.tasks(run.run_id)[0], status=TaskState.RUNNING, version=2)])
+    (told,) = progress_of(node.store.tasks(run.run_id))
+
+    assert _kept([told], spec_of())["t0"].status is TaskState.RUNNING
+    with pytest.raises(MalformedMessageError):
+        _kept([{**told, **fault}], spec_of())

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import apsw
 import httpx
 import pytest
 
@@ -265,6 +266,16 @@ def test_what_has_to_wait_holds_up_nothing_behind_it(tmp_path: Path, fault: Room
         assert node.store.run("run-251") is not None
 
 
+def test_an_event_at_which_this_program_fails_is_set_aside_and_the_next_is_acted_upon(tmp_path: Path) -> None:
+    """Or every restart of the room would meet it again."""
+    with reading(tmp_path, ZeroDivisionError("a fault of this program")) as node:  # type: ignore[arg-type]  # just that
+        poison, good = node.event(blob=True), node.event()
+        waiting = node.works()
+
+        assert waiting == frozenset()
+        assert (node.state(poison), node.state(good)) == (JournalState.REFUSED, JournalState.DONE)
+
+
 @pytest.mark.parametrize("why", ["expired", "no right", "not its run"])
 def test_nothing_is_fetched_for_who_may_not_say_this(tmp_path: Path, why: str) -> None:
     may = ("read",) if why == "no right" else ("execute",)
@@ -500,6 +511,22 @@ def test_the_room_is_sent_nothing_that_was_taken_back_since_it_was_looked_at(
         assert [kind for kind, _ in client.sent] == [MessageKind.EXECUTE] * count
         assert stored is not None
         assert stored.status.final == cancelled
+
+
+def test_a_run_whose_offer_cannot_be_made_fails_and_waits_for_nobody(tmp_path: Path) -> None:
+    with office(tmp_path, offers=True) as place:
+        run = place.change(lambda store: submit(store, SubmitRequest(spec=spec_of()), site=place.desk.site).run)
+        connection = apsw.Connection(str(tmp_path / "cis.db"))
+        connection.execute("UPDATE dag_definitions SET document = '{'")
+        connection.close()
+        client = Takes()
+        asyncio.run(sending(place.desk, client)._serve())
+        stored = place.store.run(run.run_id)
+
+        assert client.sent == []
+        assert stored is not None
+        assert stored.status is RunState.FAILED
+        assert place.store.outbox_of_run(run.run_id) == []
 
 
 @pytest.mark.parametrize(("cancelled", "count"), [(False, 1), (True, 0)])

@@ -13,6 +13,7 @@ from cis.model.inference import infer_scope
 from cis.model.message import Message
 from cis.model.scope import Scope, ScopeType
 from cis.model.states import TaskState
+from cis.model.tree import is_text
 from cis.model.wire import document_of
 from cis.store.records import TaskRecord
 
@@ -97,18 +98,21 @@ def _task(one: Mapping[str, Json], *, place: str) -> TaskRecord:
 
     def text(name: str) -> str | None:
         value = one.get(name)
-        if value is not None and not isinstance(value, str):
-            raise MalformedMessageError(f"{place}.{name} must be a string, or null")
+        if value is not None and not (isinstance(value, str) and is_text(value)):
+            raise MalformedMessageError(f"{place}.{name} must be a text, or null")
         return None if value is None else value[:_MAX_TEXT]
 
     outputs = one.get("outputs", {})
-    if not isinstance(outputs, Mapping) or not all(isinstance(text, str) for pair in outputs.items() for text in pair):
-        raise MalformedMessageError(f"{place}.outputs must be a mapping of strings")
+    if not isinstance(outputs, Mapping) or not all(
+        isinstance(part, str) and is_text(part) for pair in outputs.items() for part in pair
+    ):
+        raise MalformedMessageError(f"{place}.outputs must be a mapping of texts")
     status = one.get("status")
     if not isinstance(status, str) or status not in list(TaskState):
         raise MalformedMessageError(f"{place}.status is no state of a task")
     exit_code = one.get("exit_code")
-    if exit_code is not None and (not isinstance(exit_code, int) or abs(exit_code) > _MAX_EXIT):
+    is_status = isinstance(exit_code, int) and not isinstance(exit_code, bool) and abs(exit_code) <= _MAX_EXIT
+    if exit_code is not None and not is_status:
         raise MalformedMessageError(f"{place}.exit_code is no exit status")
     return TaskRecord(
         run_id="",

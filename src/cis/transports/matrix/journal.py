@@ -104,6 +104,12 @@ class Journal:
                 except (OverloadedError, RoomError) as error:
                     log.warning("an event has to wait", extra={"event": event.event_id, "error": str(error)})
                     done = False
+                except StoreError:
+                    raise  # no fault of the event: it is acted upon when the store can be used
+                except Exception:  # a fault of this program: one event must not keep all others from being read
+                    log.exception("an event was set aside", extra={"event": event.event_id})
+                    await self._settle(event, JournalState.REFUSED)
+                    done = True
                 if not done:
                     waiting.add(event.type)
             if len(events) < AT_ONCE:

@@ -144,7 +144,8 @@ class RoomSender:
                 event_id = await self._send(message, txn_id=f"{kind}-{item.message_id}")
         except (NotFoundError, PoisonRecordError) as error:
             log.error("a message cannot be made", extra={"run_id": item.run_id, "error": str(error)})
-            await desk.write(lambda store: store.unpost(item.message_id))
+            reason, now_us = str(error), desk.site.clock_us()
+            await desk.write(lambda store: _give_up(store, item, reason, now_us=now_us))
             return True
         except RoomError as error:
             await self._put_off(item, error)
@@ -225,6 +226,13 @@ class RoomSender:
             self._failures += 1
             hold_s = pause_s(self._failures, chance=self._chance, most_s=15.0)
         self._hold_until_s = max(self._hold_until_s, now_s + hold_s)
+
+
+def _give_up(store: Store, item: OutboxItem, error: str, *, now_us: int) -> None:
+    """Drop an item whose message cannot be made; a run that nobody can be told of fails."""
+    store.unpost(item.message_id)
+    if item.kind == MessageKind.EXECUTE:
+        dispatch.undeliverable(store, item.run_id, error=error, now_us=now_us)
 
 
 def _renew(store: Store, remote: RemoteRun, begun_us: int, *, now_us: int) -> None:
