@@ -11,18 +11,11 @@ import pytest
 
 from tests.acceptance.cluster import ClusterNode, all_over, at_once, ended, free_port
 from tests.acceptance.rooms import Person, RoomCluster, make_room_nodes, start_in_room
-from tests.homeserver import Homeserver, running_homeserver
+from tests.homeserver import Homeserver
 from tests.waiting import wait_for
 
 EXECUTE = "io.cis.dag.execute"
 MANY_TASKS = 5000
-
-
-@pytest.fixture(scope="module")
-def homeserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homeserver]:
-    """Give the tests of this file a homeserver."""
-    with running_homeserver(tmp_path_factory.mktemp("homeserver")) as homeserver:
-        yield homeserver
 
 
 @pytest.fixture(scope="module")

@@ -17,18 +17,11 @@ from cis.transports.envelope import seal
 from cis.transports.keys import Signer, new_private_key
 from tests.acceptance.cluster import at_once, ended
 from tests.acceptance.rooms import Person, RoomCluster, make_room_nodes, start_in_room
-from tests.homeserver import Homeserver, running_homeserver
+from tests.homeserver import Homeserver
 from tests.waiting import wait_for
 
 EXECUTE = "io.cis.dag.execute"
 HOUR_US = 3_600_000_000
-
-
-@pytest.fixture(scope="module")
-def homeserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homeserver]:
-    """Give the tests of this file a homeserver."""
-    with running_homeserver(tmp_path_factory.mktemp("homeserver")) as homeserver:
-        yield homeserver
 
 
 @pytest.fixture(scope="module")

@@ -13,18 +13,11 @@ import pytest
 
 from tests.acceptance.cluster import ClusterNode, at_once, ended
 from tests.acceptance.rooms import RoomCluster, make_room_nodes, start_in_room
-from tests.homeserver import Homeserver, running_homeserver
+from tests.homeserver import Homeserver
 from tests.waiting import wait_for
 
 LEASE_S = 10.0
 GONE_S = 3 * LEASE_S
-
-
-@pytest.fixture(scope="module")
-def homeserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homeserver]:
-    """Give the tests of this file a homeserver."""
-    with running_homeserver(tmp_path_factory.mktemp("homeserver")) as homeserver:
-        yield homeserver
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import pytest
 
 from tests.acceptance.cluster import ClusterNode, all_over, at_once
 from tests.acceptance.rooms import RoomCluster, make_room_nodes, start_in_room
-from tests.homeserver import Homeserver, running_homeserver
+from tests.homeserver import Homeserver
 from tests.waiting import wait_for
 
 LONG = bool(os.environ.get("CIS_LONG"))
@@ -27,13 +27,6 @@ NODES = 5
 KILL_EVERY_S = 2.0
 TIMEOUT_S = 400.0 if LONG else 120.0
 pytestmark = pytest.mark.timeout(900)
-
-
-@pytest.fixture(scope="module")
-def homeserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homeserver]:
-    """Give the tests of this file a homeserver."""
-    with running_homeserver(tmp_path_factory.mktemp("homeserver")) as homeserver:
-        yield homeserver
 
 
 @pytest.fixture(scope="module")

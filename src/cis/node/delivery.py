@@ -46,10 +46,10 @@ class Delivering:
             sending = [item for item in items if item.uncertain and item.attempts == 1]
             if fresh is None or not sending:
                 return fresh or run
-            async with asyncio.timeout(PATIENCE_S):
-                await asyncio.shield(asyncio.wrap_future(self._cluster.expedite(sending[0])))
-        except TimeoutError:
-            pass
+            # It goes on when the patience is over: only the caller's wait ends.
+            done, _ = await asyncio.wait([asyncio.wrap_future(self._cluster.expedite(sending[0]))], timeout=PATIENCE_S)
+            for sent in done:
+                sent.result()
         except CisError as error:
             log.warning("a run could not be sent at once", extra={"run_id": run.run_id, "error": str(error)})
         try:

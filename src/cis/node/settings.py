@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from cis.engine.site import DELIVER_WITHIN_S, LEASE_S
 from cis.errors import ConfigError, Fault
@@ -15,6 +14,7 @@ from cis.model.durations import parse_duration
 from cis.model.ids import MAX_ID_LENGTH, id_fault
 from cis.model.suggest import did_you_mean
 from cis.node.home import Home
+from cis.transports.address import read_address
 
 _SIZE = re.compile(r"\s*([0-9]+)\s*(B|KiB|MiB|GiB|KB|MB|GB)?\s*", re.IGNORECASE)
 _MATRIX_USER = re.compile(r"@[^:\s]{1,200}:[^\s/]{1,200}")
@@ -98,16 +98,7 @@ def _port(value: Any) -> int:
 
 def address(value: Any) -> str:
     """Return an address, without a slash at its end. Raises ValueError, which says how one is written."""
-    text = _text(value)
-    try:
-        parts = urlsplit(text)
-        fine = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
-        fine = False
-        parts = urlsplit("")
-    if not fine or parts.username or parts.password or parts.query or parts.fragment or parts.path not in ("", "/"):
-        raise ValueError(f"{text!r} is no address; write http://HOST:PORT or https://HOST, and nothing behind it")
-    return text.rstrip("/")
+    return read_address(_text(value))
 
 
 def matrix_user(value: Any) -> str:

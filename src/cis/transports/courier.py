@@ -24,6 +24,7 @@ from cis.store.records import AuditRecord
 from cis.transports.backoff import pause_s
 from cis.transports.ports import Desk
 from cis.transports.push import Answered, NotDelivered, PushClient
+from cis.transports.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Courier:
         self._room_takes = room_takes
         self._fall_back_after_s = fall_back_after_s
         self._lines: dict[str, _Line] = {}
-        self._woken = asyncio.Event()
+        self._woken = Wakeup()
 
     def wake(self) -> None:
         """Look at the outbox now."""
@@ -100,11 +101,7 @@ class Courier:
                 except CisError as error:
                     log.error("the outbox cannot be read; trying again", extra={"error": str(error)})
                     due_s = 1.0
-                try:
-                    async with asyncio.timeout(due_s):
-                        await self._woken.wait()
-                except TimeoutError:
-                    pass
+                await self._woken.within(due_s)
         finally:
             for line in self._lines.values():
                 if line.busy is not None:

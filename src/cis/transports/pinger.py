@@ -11,6 +11,7 @@ from cis.model.message import Message, MessageKind
 from cis.store.cluster import PeerRecord
 from cis.transports.ports import Desk
 from cis.transports.push import Answered, PushClient
+from cis.transports.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class Pinger:
         self._desk = desk
         self._client = client
         self._answered = answered
-        self._woken = asyncio.Event()
+        self._woken = Wakeup()
 
     def wake(self) -> None:
         """Something was stored: there may be a new peer, or one with another address."""
@@ -49,12 +50,8 @@ class Pinger:
             except CisError as error:
                 log.error("peers cannot be pinged; trying again", extra={"error": str(error)})
                 await asyncio.sleep(1.0)
-            try:
-                async with asyncio.timeout(max(0.0, all_at_s - loop.time())):
-                    await self._woken.wait()
-                    await asyncio.sleep(LOOK_EVERY_S)  # much is stored, and peers seldom change
-            except TimeoutError:
-                pass
+            if await self._woken.within(all_at_s - loop.time()):
+                await asyncio.sleep(LOOK_EVERY_S)  # much is stored, and peers seldom change
 
     async def _ping(self, peer: PeerRecord) -> None:
         desk, now_us = self._desk, self._desk.site.clock_us()

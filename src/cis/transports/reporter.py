@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from cis.engine.inbox import INCOMPLETE
 from cis.engine.outgoing import report_message
@@ -24,10 +23,12 @@ from cis.model.dag import Json
 from cis.model.message import Message, Reply, Result
 from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun
 from cis.store.port import Store
-from cis.store.records import EventRecord, QueueState
+from cis.store.records import QueueState
 from cis.transports.backoff import pause_s
+from cis.transports.eventtail import EventTail
 from cis.transports.ports import Desk
 from cis.transports.push import NotDelivered, PushClient
+from cis.transports.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,6 @@ ROOM_EVERY_S = 1.0
 LOGS_EVERY_S = 1.0
 RENEW_PART = 4  # a lease is renewed this many times before it is over
 AT_ONCE = 8
-EVENTS_AT_ONCE = 1000
 LOOK_EVERY_S = 5.0
 MAX_GROWING = 64
 
@@ -71,8 +71,8 @@ class Reporter:
         self._chance = chance
         self._open: dict[str, _Telling] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._woken = asyncio.Event()
-        self._seq = 0
+        self._woken = Wakeup()
+        self._tail = EventTail(desk)
 
     def wake(self) -> None:
         """Something was stored: look."""
@@ -95,7 +95,7 @@ class Reporter:
         """Serve until cancelled."""
         while True:
             try:
-                self._seq = await self._desk.read(lambda store: store.last_event_seq())
+                await self._tail.skip()
                 for remote in await self._desk.read(lambda store: store.open_remotes(RemoteRole.RECEIVED)):
                     self._open.setdefault(remote.run_id, _Telling(remote))
                 while True:
@@ -134,22 +134,16 @@ class Reporter:
                 task = loop.create_task(self._tell(run_id, telling))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-        try:
-            async with asyncio.timeout(max(0.0, next_s - loop.time())):
-                await self._woken.wait()
-        except TimeoutError:
-            return
+        await self._woken.within(next_s - loop.time())
 
     async def _read_events(self) -> None:
         if not self._open:
-            self._seq = await self._desk.read(lambda store: store.last_event_seq())
+            await self._tail.skip()
             return
         now_s = asyncio.get_running_loop().time()
-        while True:
-            events = await self._desk.read(partial(_events_after, self._seq))
-            if events and events[0].seq > self._seq + 1:
-                for telling in self._open.values():
-                    telling.tasks = None  # some were missed for good
+        async for missed, events in self._tail.new():
+            for telling in self._open.values() if missed else ():
+                telling.tasks = None
             for event in events:
                 changed = self._open.get(event.run_id or "")
                 if changed is None:
@@ -158,11 +152,6 @@ class Reporter:
                     changed.tasks.add(event.task_id)
                 soon_s = SOON_S if changed.remote.event_id is None else ROOM_SOON_S
                 changed.due_s = max(changed.not_before_s, min(changed.due_s, now_s + soon_s))
-            if not events:
-                return
-            self._seq = events[-1].seq
-            if len(events) < EVENTS_AT_ONCE:
-                return
 
     async def _tell(self, run_id: str, telling: _Telling) -> None:
         loop = asyncio.get_running_loop()
@@ -272,7 +261,3 @@ def _is_news(report: Report, telling: _Telling, told: tuple[Json, bool], *, now_
         return True
     renewal_is_due = remote.epoch > 0 and now_s - telling.sent_s >= remote.lease_us / 1e6 / RENEW_PART
     return told != telling.told or renewal_is_due
-
-
-def _events_after(seq: int, store: Store) -> Sequence[EventRecord]:
-    return store.events_after(seq, limit=EVENTS_AT_ONCE)

@@ -135,23 +135,8 @@ def changing_values(task: TaskRecord) -> tuple[object, ...]:
 
 def task_values(task: TaskRecord) -> tuple[object, ...]:
     """Return a task's values in the order of TASK."""
-    return (
-        task.run_id,
-        task.task_no,
-        task.task_id,
-        task.status.value,
-        task.version,
-        task.attempts,
-        task.failures,
-        task.exit_code,
-        task.started_at_us,
-        task.finished_at_us,
-        json.dumps(dict(task.outputs)) if task.outputs else None,
-        task.error,
-        task.blocked_by,
-        task.retry_at_us,
-        task.child_run_id,
-    )
+    status, *rest = changing_values(task)
+    return (task.run_id, task.task_no, task.task_id, status, task.version, *rest)
 
 
 def attempt_values(one: AttemptRecord) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ import logging
 import shlex
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -48,14 +48,6 @@ _COMMANDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Permission:
-    """What one person may do with ``!dag``: some of read, execute, control."""
-
-    user_id: str
-    may: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
 class Command:
     """A command: its name, what follows it, and the node that is to answer."""
 
@@ -86,10 +78,10 @@ def parse(body: str) -> Command:
 class Chat:
     """Answers commands in one room, and tells of the runs that were started by one."""
 
-    def __init__(self, desk: Desk, *, room_id: str, allow: Sequence[Permission]) -> None:
+    def __init__(self, desk: Desk, *, room_id: str, allow: Mapping[str, Collection[str]]) -> None:
         self._desk = desk
         self._room_id = room_id
-        self._allow = {one.user_id: frozenset(one.may) for one in allow}
+        self._allow = allow
         self._threads = Threads(desk)
         self._hour_s = 0.0
         self._strangers: Counter[str] = Counter()

@@ -20,6 +20,7 @@ from cis.model.message import Message, MessageKind
 from cis.store.cluster import OfferRecord, OfferState
 from cis.store.port import Store
 from cis.transports.ports import Desk
+from cis.transports.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Claimer:
         self._grace_s = grace_s
         self._send = send
         self._chance = chance
-        self._woken = asyncio.Event()
+        self._woken = Wakeup()
         self._claimed_s: dict[str, float] = {}
         self._waits: dict[str, tuple[int, float, int]] = {}  # run: epoch, claim at (loop's time), claims made
 
@@ -74,12 +75,7 @@ class Claimer:
         """Serve until cancelled."""
         while True:
             self._woken.clear()
-            due_s = await self._turn()
-            try:
-                async with asyncio.timeout(due_s):
-                    await self._woken.wait()
-            except TimeoutError:
-                pass
+            await self._woken.within(await self._turn())
 
     async def _turn(self) -> float:
         """Claim what is due, and return when to look again."""

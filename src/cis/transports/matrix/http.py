@@ -16,12 +16,12 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 import httpx
 
 from cis.errors import RoomError, RoomLimitedError, RoomRefusedError, RoomUnreachableError, UsageError
 from cis.model.dag import Json
+from cis.transports.address import read_address
 from cis.transports.tls import trusted_authorities
 
 CONNECT_TIMEOUT_S = 10.0
@@ -114,9 +114,10 @@ def homeserver_address(text: str) -> str:
     Raises:
         UsageError: it is more, or less, than http or https, a host and perhaps a port.
     """
-    if not _is_address(text):
-        raise UsageError(f"{text!r} is no address of a homeserver; write https://matrix.example.org, and nothing else")
-    return text.rstrip("/")
+    try:
+        return read_address(text)
+    except ValueError as error:
+        raise UsageError(f"homeserver: {error}") from error
 
 
 async def read_bounded(answer: httpx.Response, limit: int) -> bytes | None:
@@ -135,16 +136,6 @@ async def read_bounded(answer: httpx.Response, limit: int) -> bytes | None:
         if len(body) > limit:
             return None
     return bytes(body)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        named = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-    alone = text.rstrip("/") == f"{parts.scheme}://{parts.netloc}" and "@" not in parts.netloc
-    return named and alone and _plain(text)
 
 
 def _plain(text: str) -> bool:

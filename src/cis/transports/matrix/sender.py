@@ -30,6 +30,7 @@ from cis.transports.envelope import seal
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.threads import NOTICE
 from cis.transports.ports import Desk
+from cis.transports.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class RoomSender:
         self._room_id = room_id
         self._chance = chance
         self._offered = offered
-        self._woken = asyncio.Event()
+        self._woken = Wakeup()
         self._failures = 0
         self._hold_until_s = 0.0
 
@@ -66,18 +67,12 @@ class RoomSender:
         """Serve until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
+            held_s = self._hold_until_s - loop.time()
+            if held_s > 0:
+                await asyncio.sleep(held_s)  # whoever wakes this: nothing may be sent
+                continue
             self._woken.clear()
-            due_s = LOOK_EVERY_S
-            if loop.time() >= self._hold_until_s:
-                due_s = await self._serve()
-            due_s = max(due_s, self._hold_until_s - loop.time())
-            try:
-                async with asyncio.timeout(due_s):
-                    await self._woken.wait()
-                    if self._hold_until_s > loop.time():
-                        await asyncio.sleep(self._hold_until_s - loop.time())
-            except TimeoutError:
-                pass
+            await self._woken.within(await self._serve())
 
     async def send_status(self, message: Message, remote: RemoteRun) -> bool:
         """Send a report and, since the homeserver took it, renew the lease; return whether it did."""

@@ -6,9 +6,7 @@ node is down is told when it is up again, as far as the event log reaches back t
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Sequence
 from functools import partial
 
 from cis.engine.dispatch import EVERYONE
@@ -19,7 +17,9 @@ from cis.model.states import RunState, TaskState
 from cis.store.cluster import OutboxItem, Route
 from cis.store.port import Store
 from cis.store.records import EventRecord, RunRecord
+from cis.transports.eventtail import EventTail
 from cis.transports.ports import Desk
+from cis.transports.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,6 @@ NOTICE = "m.notice"
 MAX_CHARS = 4000
 MAX_LINES = 10
 MAX_FAILURES = 20
-EVENTS_AT_ONCE = 1000
 LOOK_EVERY_S = 5.0
 _TELL_FOR_US = 86_400_000_000
 
@@ -69,8 +68,8 @@ class Threads:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._woken = asyncio.Event()
-        self._seq: int | None = None
+        self._woken = Wakeup()
+        self._tail = EventTail(desk)
         self._failures: dict[str, int] = {}
 
     def wake(self) -> None:
@@ -85,27 +84,16 @@ class Threads:
                 await self._read()
             except CisError as error:
                 log.error("threads cannot be told; trying again", extra={"error": str(error)})
-            try:
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    await self._woken.wait()
-            except TimeoutError:
-                pass
+            await self._woken.within(LOOK_EVERY_S)
 
     async def _read(self) -> None:
-        if self._seq is None:
-            self._seq = await self._desk.read(lambda store: store.last_event_seq())
-        while True:
-            events = await self._desk.read(partial(_events_after, self._seq))
+        async for _, events in self._tail.new():
             notable = [event for event in events if event.run_id is not None and _is_notable(event)]
             if notable:
                 told = await self._desk.read(partial(_with_threads, notable))
                 if told:
                     await self._desk.write(partial(self._post, told))
                     self._desk.wake()
-            if events:
-                self._seq = events[-1].seq
-            if len(events) < EVENTS_AT_ONCE:
-                return
 
     def _post(self, events: list[tuple[EventRecord, str]], store: Store) -> None:
         now_us = self._desk.site.clock_us()
@@ -137,10 +125,6 @@ def _is_notable(event: EventRecord) -> bool:
     if event.kind == "task":
         return event.status == TaskState.FAILED
     return event.kind == "run" and (event.status == RunState.RUNNING or RunState(event.status).final)
-
-
-def _events_after(seq: int, store: Store) -> Sequence[EventRecord]:
-    return store.events_after(seq, limit=EVENTS_AT_ONCE)
 
 
 def _with_threads(events: list[EventRecord], store: Store) -> list[tuple[EventRecord, str]]:
