@@ -7,6 +7,7 @@ a huge integer, parameters of a skill, cannot stand in an event; such a DAG trav
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 
 from cis.model.dag import Json
 from cis.model.message import is_inline
@@ -44,4 +45,4 @@ def document_of(fields: Mapping[str, Json]) -> dict[str, Json]:
 def _spelled(seconds: Json) -> str:
     # repr gives back the very same float when it is read; the reader knows no exponent.
     text = repr(float(seconds))
-    return f"{text}s" if "e" not in text else f"{float(seconds):.18f}s"
+    return f"{text}s" if "e" not in text else f"{Decimal(text):f}s"
