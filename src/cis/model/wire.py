@@ -7,9 +7,9 @@ a huge integer, parameters of a skill, cannot stand in an event; such a DAG trav
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 
 from cis.model.dag import Json
+from cis.model.durations import exact_duration
 from cis.model.message import is_inline
 
 WIRE_FIELDS = ("description", "env", "max_parallel", "labels", "expires", "tasks")
@@ -43,6 +43,4 @@ def document_of(fields: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _spelled(seconds: Json) -> str:
-    # repr gives back the very same float when it is read; the reader knows no exponent.
-    text = repr(float(seconds))
-    return f"{text}s" if "e" not in text else f"{Decimal(text):f}s"
+    return f"{exact_duration(seconds)}s"
