@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.battery import LONG, figures, first_seed, size
 from tests.chaos.fuzzing import documents
-from tests.chaos.fuzzing.trees import changed
+from tests.chaos.fuzzing.trees import changed, seeded
 
 EXAMPLES = size(2_500, 60_000)
 GUIDED_S = size(12, 600)
@@ -57,7 +57,7 @@ def test_a_changed_document_is_refused_in_our_own_words_or_lasts() -> None:
 def test_a_changed_record_of_a_workflow_is_refused_in_our_own_words_or_is_a_dag() -> None:
     accepted = 0
     for number in range(EXAMPLES // 5):
-        chance = Random(SEED + number)
+        chance = seeded(SEED + number)
         plain = changed(documents.WORKFLOW, chance, times=chance.randint(0, 4))
         accepted += documents.check_workflow(plain, commands=chance.random() < 0.5)
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from random import Random
 
 import pytest
 
@@ -20,7 +19,8 @@ from cis.node.home import Home
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from tests.battery import figures, first_seed, size
 from tests.chaos.fuzzing import messages, readers, rows, settings
-from tests.chaos.fuzzing.household import Household, furnish
+from tests.chaos.fuzzing.household import ROOM, Household, furnish
+from tests.chaos.fuzzing.trees import seeded
 
 ROWS = size(175, 2_400)
 OUTSIDE = size(40, 20)  # after every so many rows the shell and the API are asked as well
@@ -65,7 +65,7 @@ def test_a_value_that_no_program_wrote_stops_nothing_but_what_it_belongs_to(hous
         columns = rows.columns(store)
     spoiled = refused = 0
     for number in range(SEED, SEED + ROWS):
-        chance, column = Random(number), columns[number % len(columns)]
+        chance, column = seeded(number), columns[number % len(columns)]
         with houses.fresh("spoiled") as (store, folder):
             change = rows.spoil(store, houses.house, column, chance)
             if change is None:
@@ -106,13 +106,13 @@ def test_a_message_that_a_trusted_node_signed_is_refused_in_our_own_words_or_act
         with houses.fresh("heard") as (store, folder):
             target = messages.Target(store, folder, houses.house)
             for number in range(first, first + MESSAGES_A_NODE):
-                chance = Random(number)
+                chance = seeded(number)
                 content, blob, kind = messages.envelope(houses.house, chance, number=number)
                 try:
                     if chance.random() < 0.5:
                         accepted += target.push(messages.body_of(messages.sign(content), blob))
                     else:
-                        content = messages.sign(content, room_id=messages.ROOM)
+                        content = messages.sign(content, room_id=ROOM)
                         accepted += target.hear(content, number=number, kind=str(kind))
                 except BaseException:
                     print(f"CIS_SEED={first}: message {number}")  # noqa: T201 - pytest shows it with the failure
@@ -129,10 +129,10 @@ def test_settings_keys_and_words_are_read_or_refused_in_our_own_words(tmp_path: 
     taken = {"settings": 0, "values": 0, "keys": 0}
     for number in range(SEED, SEED + SETTINGS):
         try:
-            taken["settings"] += settings.check_settings(home, Random(number))
-            taken["values"] += settings.check_set_text(home, Random(number))
-            taken["keys"] += settings.check_key(home.key_file, Random(number))
-            settings.check_words(Random(number))
+            taken["settings"] += settings.check_settings(home, seeded(number))
+            taken["values"] += settings.check_set_text(home, seeded(number))
+            taken["keys"] += settings.check_key(home.key_file, seeded(number))
+            settings.check_words(seeded(number))
         except BaseException:
             print(f"CIS_SEED={number}")  # noqa: T201 - pytest shows it with the failure
             raise

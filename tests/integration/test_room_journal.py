@@ -285,7 +285,7 @@ def test_an_event_of_a_node_whose_row_cannot_be_read_waits_until_it_can(tmp_path
         node.store._db.connection.execute("UPDATE peers SET clock_ahead_us = NULL")
         later = node.works()
 
-        assert (waiting, state) == ({str(MessageKind.EXECUTE)}, JournalState.NEW)
+        assert (waiting, state) == (frozenset({str(MessageKind.EXECUTE)}), JournalState.NEW)
         assert (later, node.state(event_id)) == (frozenset(), JournalState.DONE)
 
 

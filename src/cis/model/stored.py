@@ -40,23 +40,19 @@ def _demand(holds: bool, field: str) -> None:  # noqa: FBT001 - it is the condit
 
 
 def _wrong_field(task: TaskSpec) -> str | None:
-    if not _is_id(task.id):
-        return "id"
-    if not (_is_text(task.skill) if task.command is None else task.skill is None and _is_command(task.command)):
-        return "command"
-    if not isinstance(task.params, Mapping):
-        return "params"
-    if task.depends_on and not _are_texts(task.depends_on):
-        return "depends_on"
-    if task.env and not _is_environment(task.env):
-        return "env"
-    if task.cwd is not None and not _is_text(task.cwd):
-        return "cwd"
-    if task.timeout_s is not None and not _is_duration(task.timeout_s):
-        return "timeout"
-    if not _is_duration(task.retry_delay_s):
-        return "retry_delay"
-    return None if _is_count(task.max_retries, lowest=0) else "max_retries"
+    is_skill = task.command is None and _is_text(task.skill)
+    checks = (
+        ("id", _is_id(task.id)),
+        ("command", is_skill or (task.skill is None and _is_command(task.command))),
+        ("params", _is_mapping(task.params)),
+        ("depends_on", _are_texts(task.depends_on)),
+        ("env", _is_environment(task.env)),
+        ("cwd", task.cwd is None or _is_text(task.cwd)),
+        ("timeout", task.timeout_s is None or _is_duration(task.timeout_s)),
+        ("retry_delay", _is_duration(task.retry_delay_s)),
+        ("max_retries", _is_count(task.max_retries, lowest=0)),
+    )
+    return next((name for name, holds in checks if not holds), None)
 
 
 def _is_id(value: Any) -> bool:
@@ -73,6 +69,10 @@ def _are_texts(values: Iterable[Any]) -> bool:
 
 def _is_command(value: Any) -> bool:
     return _is_text(value) if isinstance(value, str) else isinstance(value, tuple) and bool(value) and _are_texts(value)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
 
 
 def _is_environment(value: Any) -> bool:

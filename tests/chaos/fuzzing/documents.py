@@ -152,31 +152,20 @@ def _written(plain: Any, notation: Format, chance: Random) -> tuple[str, Format]
 def _damaged(text: str, chance: Random) -> bytes:
     data = text.encode("utf-8", "surrogatepass")
     at, other = sorted((chance.randint(0, len(data)), chance.randint(0, len(data))))
-    match chance.randint(0, 24):
-        case 0:
-            return b"\xef\xbb\xbf" + data
-        case 1:
-            return text.encode("utf-16", "surrogatepass")
-        case 2:
-            return data.replace(b"\n", b"\r\n")
-        case 3:
-            return data.replace(b"\n", b"\r")
-        case 4:
-            return data[:at] + b"\0" + data[at:]
-        case 5:
-            return data[:at]
-        case 6:
-            return data[:at] + data[other:]
-        case 7:
-            return data[:other] + data[at:]
-        case 8:
-            return data[:at] + bytes([chance.randint(0, 255)]) + data[at + 1 :]
-        case 9:
-            return data[:at] + data[at:other] * chance.randint(2, 50) + data[other:]
-        case 10:
-            return data.replace(b'"', b"'")
-        case _:
-            return data
+    ways = (
+        b"\xef\xbb\xbf" + data,
+        text.encode("utf-16", "surrogatepass"),
+        data.replace(b"\n", b"\r\n"),
+        data.replace(b"\n", b"\r"),
+        data.replace(b'"', b"'"),
+        data[:at] + b"\0" + data[at:],
+        data[:at],
+        data[:at] + data[other:],
+        data[:other] + data[at:],
+        data[:at] + bytes([chance.randint(0, 255)]) + data[at + 1 :],
+        data[:at] + data[at:other] * chance.randint(2, 50) + data[other:],
+    )
+    return chance.choice(ways) if chance.random() < 0.4 else data
 
 
 def check(data: bytes, notation: Format | None = None) -> bool:
@@ -238,7 +227,7 @@ def _check_wire(spec: DagSpec, plain: dict[str, Any]) -> None:
     fields = wire_fields(plain)
     if fields is None:
         return
-    head = {"dag_id": spec.dag_id, "priority": str(spec.priority)}
+    head: dict[str, Any] = {"dag_id": spec.dag_id, "priority": str(spec.priority)}
     if spec.scope is not None:
         head |= {"scope": spec.scope.to_dict(), "scope_source": "explicit"}
     there = document_of({**json.loads(json.dumps(fields)), **head})

@@ -11,14 +11,14 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from random import Random
 
-import atheris
+import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]  # has no types, and is not for all
 
 with atheris.instrument_imports(include=["cis"]):
     from cis.model.formats import Format
     from cis.store.sqlite.store import open_sqlite
     from tests.chaos.fuzzing import documents, household, messages
+    from tests.chaos.fuzzing.trees import seeded
 
 NOTATIONS = (None, *Format)
 FRESH_EVERY = 300
@@ -67,7 +67,7 @@ def sow(name: str, corpus: Path, *, seed: int, count: int = 300) -> None:
     """Fill the folder of a corpus with what chance makes."""
     house = household.Household(innocent=("id-000001", "id-000004"), victim="id-000002", sent="id-000006", offered="x")
     for number in range(count):
-        chance = Random(seed + number)
+        chance = seeded(seed + number)
         if name == "documents":
             text, notation = documents.document(chance)
             data = bytes([NOTATIONS.index(notation)]) + text

@@ -8,9 +8,9 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from random import Random
 
 from tests.chaos.fuzzing import documents
+from tests.chaos.fuzzing.trees import seeded
 
 MEMORY = 4 << 30  # of addresses; 16 MiB of the smallest values take 2 GiB
 SECONDS_A_MIB = 6.0
@@ -18,7 +18,7 @@ SECONDS_A_MIB = 6.0
 
 def main(seed: int, count: int) -> None:
     """Read one document, or fail."""
-    chance = Random(seed)
+    chance = seeded(seed)
     text, notation = documents.document(chance)
     start = chance.randint(0, len(text))
     end = min(len(text), start + chance.choice((1, 2, 7, 30, 200)))

@@ -124,7 +124,7 @@ class Target:
         async def answer() -> bool:
             answering = Answering(self._desk, self._reception())
             said = await answering.answer(FrameReader(parts()), source="127.0.0.1")
-            return json.loads(said.partition(b"\n")[0])["result"] == Result.ACCEPTED
+            return bool(json.loads(said.partition(b"\n")[0])["result"] == Result.ACCEPTED)
 
         return self._done(answer)
 

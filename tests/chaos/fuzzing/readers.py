@@ -61,8 +61,8 @@ def ask_all(store: Store, house: Household) -> int:
         *_lists(store),
         *(question for run_id in house.runs for question in _of_run(store, run_id)),
         *(question for dag_id in ("demo", "sent", "offered", "") for question in _of_dag(store, dag_id)),
-        *(lambda peer=peer: store.peer(peer) for peer in ("node-1", "node-2", "node-3")),  # type: ignore[misc]
-        *(lambda user=user: store.peer_of_user(user) for user in ("@node-2:x", "@node-3:x")),  # type: ignore[misc]
+        *(lambda peer=peer: store.peer(peer) for peer in ("node-1", "node-2", "node-3")),
+        *(lambda user=user: store.peer_of_user(user) for user in ("@node-2:x", "@node-3:x")),
     ]
     return sum(_refused(question) for question in asked)
 
@@ -78,7 +78,7 @@ def _refused(question: Callable[[], object]) -> bool:
 def _lists(store: Store) -> list[Callable[[], object]]:
     wheres = (RunFilter(), RunFilter(dag_id="demo"), RunFilter(status=RunState.PENDING), RunFilter(node=NODE))
     return [
-        *(lambda where=where: _pages(store, where) for where in wheres),  # type: ignore[misc]
+        *(lambda where=where: _pages(store, where) for where in wheres),
         store.unfinished_counts,
         lambda: [views.dag_view(one) for one in store.definitions(limit=9).items],
         lambda: store.definitions(limit=1, saved_only=True),

@@ -33,8 +33,7 @@ def check_settings(home: Home, chance: Random) -> bool:
         environ[option.variable] = str(chance.choice(SCALARS[:-12]))
     try:
         found = load_settings(home, environ=environ)
-    except CisError as error:
-        assert str(error).encode()
+    except CisError:
         return False
     assert load_settings(home, environ={**environ, **found.to_environ()}) == found
     return True

@@ -123,6 +123,11 @@ KEYS = (
 )
 
 
+def seeded(seed: int) -> Random:
+    """Return the chance that a seed stands for."""
+    return Random(seed)  # noqa: S311 - it has to be the same again
+
+
 def dag(chance: Random) -> dict[str, Any]:
     """Return a DAG that is accepted, nearly always, with fields that chance picks."""
     names = [f"t{number}" for number in range(chance.randint(1, 6))]
@@ -178,7 +183,8 @@ def changed(tree: Any, chance: Random, *, times: int = 1) -> Any:
 
 def _places(tree: Any) -> list[tuple[Any, Any]]:
     """Return every place of a tree as (what holds it, its key)."""
-    found, stack = [], [tree]
+    found: list[tuple[Any, Any]] = []
+    stack = [tree]
     while stack and len(found) < 2000:
         holder = stack.pop()
         for key in range(len(holder)) if isinstance(holder, list) else list(holder):

@@ -14,7 +14,6 @@ from cis.model.states import AttemptState
 from cis.store.records import AttemptRecord
 from tests.unit.engine.test_plan import plan_of, task
 
-
 ATTEMPT = AttemptRecord(
     run_id="r",
     task_no=0,

@@ -23,8 +23,8 @@ _ENQUEUE = (
 )
 # One odd number must not hide what else the worker has to do, so both are kept in bounds.
 _DEMAND = (
-    "SELECT worker_id, count(*), max(-1, min(99, max(priority))),"
-    f" max(0, min({MAX_NUMBER}, min(created_at_us))) FROM worker_queue"  # noqa: S608 - constants
+    "SELECT worker_id, count(*), max(-1, min(99, max(priority))),"  # noqa: S608 - constants
+    f" max(0, min({MAX_NUMBER}, min(created_at_us))) FROM worker_queue"
     " WHERE node_id = ? AND status = 'queued' GROUP BY worker_id ORDER BY 3 DESC, 4"
 )
 _COUNT = "SELECT count(*) FROM worker_queue WHERE node_id = ? AND status = 'queued'"

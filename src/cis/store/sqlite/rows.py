@@ -213,12 +213,16 @@ def mapping(text: str) -> dict[str, Any]:
     return plain
 
 
+def _check_numbers(row: Row) -> None:
+    for value in row:
+        if type(value) is int and not -MAX_NUMBER <= value <= MAX_NUMBER:
+            raise ValueError(f"{value} is no number that it can hold")
+
+
 def read(what: str, make: Callable[[Row], T], row: Row) -> T:
     """Return *row* as a record. Raises PoisonRecordError when it cannot be one."""
     try:
-        for value in row:
-            if type(value) is int and not -MAX_NUMBER <= value <= MAX_NUMBER:
-                raise ValueError(f"{value} is no number that it can hold")
+        _check_numbers(row)
         return make(row)
     except (ValueError, TypeError, KeyError) as error:
         raise PoisonRecordError(f"{what} {row[0]!r:.140}", clipped(str(error), limit=500)) from error
