@@ -244,6 +244,21 @@ def test_what_is_granted_is_taken_on_under_the_lease(node: Decider) -> None:
     assert node.offer(RUN_ID).state is OfferState.CLOSED
 
 
+def test_a_grant_of_a_node_that_lost_its_right_to_execute_since_it_offered_is_refused(node: Decider) -> None:
+    fields: dict[str, Any] = {"epoch": 0, "labels": [], "priority": "normal", "lease_ms": 60_000}
+    assert node.hears(EXECUTE, "node-2", RUN_ID, target=None, **fields).result is Result.ACCEPTED
+    with node.store.transaction():
+        node.store.set_offer_state(RUN_ID, OfferState.CLAIMED, claim_at_us=node.now_us)
+        peer = node.store.peer("node-2")
+        assert peer is not None
+        node.store.put_peer(replace(peer, may=("read",)))
+    grant: dict[str, Any] = {"node_id": "node-1", "epoch": 1, "lease_ms": 60_000}
+    reply = node.hears(GRANT, "node-2", RUN_ID, target=None, wanted=spec_of(), **grant)
+
+    assert (reply.result, reply.code) == (Result.REFUSED, "auth.forbidden")
+    assert node.store.run(RUN_ID) is None
+
+
 def test_a_grant_that_answers_a_claim_of_long_ago_is_not_taken_up_however_fresh_it_is_called(node: Decider) -> None:
     """The machine slept between its claim and the answer, which waited in its socket meanwhile."""
     fields: dict[str, Any] = {"epoch": 0, "labels": [], "priority": "normal", "lease_ms": 60_000}
