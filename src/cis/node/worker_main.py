@@ -57,7 +57,8 @@ def run_worker(
         raise UsageError(f"the worker of scope {scope} is {scope.worker_id}, not {worker_id}")
     parent = ParentWatch(parent_pid)
     home.ensure()
-    lock = acquire(worker_lock_path(home.run, worker_id), what=worker_id)
+    started = process_started(os.getpid())
+    lock = acquire(worker_lock_path(home.run, worker_id), what=worker_id, started=started)
     store = open_sqlite(home.db)
     try:
         bell = bells.FifoBell(bells.bell_path(home.run, worker_id))
