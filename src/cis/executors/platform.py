@@ -45,10 +45,14 @@ def process_started(pid: int, *, portable: bool = False) -> str | None:
     if HAS_PROC and not portable:
         fields = _stat(pid)
         return f"{_boot_id()}:{fields[_STARTED]}" if fields else None
+    return _ps("lstart=", pid) or None
+
+
+def _ps(what: str, pid: int) -> str:
     # A fixed language and time zone: the same start must always give the same text.
     env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
-    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, env=env, check=False)
-    return answer.stdout.decode("ascii", "replace").strip() or None
+    answer = subprocess.run(["ps", "-o", what, "-p", str(pid)], capture_output=True, env=env, check=False)
+    return answer.stdout.decode("ascii", "replace").strip()
 
 
 def group_is_alive(group: int) -> bool:
@@ -159,9 +163,9 @@ def _has_ended(pid: int, started: str, descriptor: int | None, *, patience_s: fl
 
 def _is_still(pid: int, started: str, *, portable: bool) -> bool:
     fields = None if portable else _stat(pid)
-    if fields and fields[_STATE] in _DEAD:
-        return False  # nobody has reaped it yet, but it does nothing any more
-    return process_started(pid, portable=portable) == started
+    state = fields[_STATE] if fields else _ps("stat=", pid)
+    # One that nobody has reaped yet does nothing any more.
+    return process_started(pid, portable=portable) == started and not state.startswith(_DEAD)
 
 
 def ancestry() -> frozenset[int]:
