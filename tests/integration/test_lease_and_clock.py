@@ -119,10 +119,10 @@ def test_a_wall_clock_that_jumps_a_day_delays_no_retry_and_runs_nothing_twice(
 
         assert early == 1
         assert node.run(run.run_id).status is RunState.COMPLETED
-        assert worker.attempts(run.run_id) == [
+        assert sorted(worker.attempts(run.run_id)) == [
+            (1, AttemptState.COMPLETED),
             (1, AttemptState.FAILED),
             (2, AttemptState.COMPLETED),
-            (1, AttemptState.COMPLETED),
         ]
         assert (tmp_path / "tries").read_text() == "x\nx\n"
 
