@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,6 +29,11 @@ HOLD = (
     " from cis.worker.lock import acquire;"
     " lock = acquire(Path(sys.argv[1]), what='w', started=process_started(os.getpid()));"
     " print(flush=True); sys.stdin.read()"
+)
+HOLD_ALL = HOLD.replace(
+    "sys.stdin.read()",
+    "sys.stdin.readline(); import apsw; db = apsw.Connection(os.path.dirname(sys.argv[1]) + '/cis.db');"
+    " db.execute('BEGIN IMMEDIATE'); print(flush=True); sys.stdin.read()",
 )
 
 
@@ -120,8 +126,14 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 @pytest.fixture
 def holding(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start a process that holds the worker's lock, and does nothing more."""
-    path = str(worker_lock_path(tmp_path, WORKER))
-    arguments = [sys.executable, "-c", HOLD, path]
+    with hanging(tmp_path, HOLD) as process:
+        yield process
+
+
+@contextmanager
+def hanging(folder: Path, script: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process that says when it holds what it is to hold."""
+    arguments = [sys.executable, "-c", script, str(worker_lock_path(folder, WORKER))]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -241,3 +253,23 @@ def test_two_rescuers_end_a_worker_once_and_only_one_buries_it(
 
     assert scene.killed + other.killed == [holding.pid]
     assert [event.status for event in events] == ["dead"]
+
+
+def test_a_worker_that_hangs_in_a_transaction_is_killed_unfenced_when_the_others_have_had_time_to_stop(
+    scene: Scene, tmp_path: Path
+) -> None:
+    scene.store.wait_at_most(0.05)
+    with hanging(tmp_path, HOLD_ALL) as process:
+        scene.serves(process.pid)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        scene.look(6)
+        early = list(scene.killed)
+        scene.look()
+
+    assert early == []
+    assert scene.killed == [process.pid]
+    assert scene.row.status is WorkerState.DEAD

@@ -17,6 +17,10 @@ Then, in this order, since whoever breaks off in between must leave something th
 
 Up to the burial its row says that it lives. A rescuer that dies after the first or the second step leaves a row whose
 lock is held by somebody silent, or free, and so for the next look what it was for this one.
+
+Who was stopped in the middle of a transaction holds the database's write lock, and nobody can fence it, nor anything
+else be written. The others then stop by themselves within their lease (``LeaseLostError``); whoever is still silent, and holds
+its lock file, when twice the time is over is killed without a fence: what is dead writes nothing either.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from typing import Protocol
 
 from cis.engine.instant import Instant
 from cis.engine.ports import OrphanKiller
-from cis.errors import OrphanError
+from cis.errors import OrphanError, StoreBusyError, StoreError
 from cis.store.port import Store
 from cis.store.records import WorkerRecord
 from cis.worker.burial import bury
@@ -97,24 +101,39 @@ class Rescuer:
         wanted = {demand.worker_id for demand in store.queue_demand(self._parts.node_id)}
         seen: dict[str, _Silence] = {}
         for worker_id in sorted({*own, *rows, *wanted}):
-            row, child, holder = rows.get(worker_id), own.get(worker_id), self._holder(worker_id)
-            if child is None and holder is None:
-                if row is not None:
-                    self.bury(row)
-                continue
-            pid = child.pid if child is not None else holder.pid if holder is not None else 0
-            serving = row if row is not None and row.pid == pid else None
-            sign = (pid,) if serving is None else (pid, serving.epoch, serving.heartbeat_at_us)
-            silence = self._silences.get(worker_id)
-            if silence is None or silence.sign != sign:
-                silence = _Silence(sign)
-            else:
-                silence.seconds += passed_s
-            if silence.seconds >= _patience_s(serving):
-                self._rescue(worker_id, serving, child=child, holder=holder)
-                silence = _Silence(sign)
-            seen[worker_id] = silence
+            seen[worker_id] = self._look_at(worker_id, rows.get(worker_id), own.get(worker_id), passed_s=passed_s)
         self._silences = seen
+
+    def _look_at(
+        self, worker_id: str, row: WorkerRecord | None, child: OwnWorker | None, *, passed_s: float
+    ) -> _Silence:
+        """Do what is to be done about one worker; return for how long it has been silent."""
+        holder = self._holder(worker_id)
+        if child is None and holder is None:
+            if row is not None:
+                self.bury(row)
+            return _Silence(())
+        pid = child.pid if child is not None else holder.pid if holder is not None else 0
+        serving = row if row is not None and row.pid == pid else None
+        sign = (pid,) if serving is None else (pid, serving.epoch, serving.heartbeat_at_us)
+        silence = self._silences.get(worker_id)
+        if silence is None or silence.sign != sign:
+            return _Silence(sign)
+        silence.seconds += passed_s
+        patience_s = _patience_s(serving)
+        if silence.seconds < patience_s:
+            return silence
+        if serving is not None:
+            try:
+                serving = self._fence(serving)
+            except StoreError as error:
+                log.error("a hung worker cannot be fenced", extra={"worker_id": worker_id, "error": str(error)})
+                if not isinstance(error, StoreBusyError) or silence.seconds < 2 * patience_s:
+                    return silence
+            if serving is None:
+                return _Silence(sign)  # it has moved after all, or another rescuer was quicker
+        self._end(worker_id, serving, child=child, holder=holder)
+        return _Silence(sign)
 
     def bury(self, worker: WorkerRecord) -> None:
         """Bury a worker whose process is gone; one whose orphans survive is left for the next look."""
@@ -124,15 +143,13 @@ class Rescuer:
         except OrphanError as error:
             # Its row still says live, so the next look around tries again; its runs wait until then.
             log.error("what a dead worker left cannot be ended", extra={"error": str(error)})
+        except StoreError as error:
+            # The same, and there are others to be looked at.
+            log.error("a worker cannot be buried", extra={"worker_id": worker.worker_id, "error": str(error)})
 
-    def _rescue(
+    def _end(
         self, worker_id: str, serving: WorkerRecord | None, *, child: OwnWorker | None, holder: Holder | None
     ) -> None:
-        if serving is not None:
-            fenced = self._fence(serving)
-            if fenced is None:
-                return  # it has moved after all, or another rescuer was quicker
-            serving = fenced
         log.error("a worker gives no sign of life; it is ended", extra={"worker_id": worker_id})
         if child is not None:
             child.kill()
