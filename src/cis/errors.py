@@ -30,6 +30,7 @@
     ├── StoreError
     │   ├── StoreBusyError            locked by others for too long
     │   ├── FencedError               a newer epoch holds this worker's id
+    │   ├── LeaseLostError            a worker could not renew its lease
     │   └── PoisonRecordError         a row that cannot be read
     ├── LaunchError                   a task whose process could not be started
     └── OrphanError                   a process of a dead worker that KILL does not end
@@ -355,11 +356,18 @@ class FencedError(StoreError):
     """A newer epoch took this worker's id over: the writer stops, its write changed nothing."""
 
     code = "store.fenced"
+    exit_status = 4
 
     def __init__(self, worker_id: str, epoch: int) -> None:
         self.worker_id = worker_id
         self.epoch = epoch
         super().__init__(f"{worker_id} epoch {epoch} was superseded")
+
+
+class LeaseLostError(StoreError):
+    """A worker could store nothing for a whole lease time: it ends its tasks and stops; another takes up its runs."""
+
+    code = "store.lease_lost"
 
 
 class PoisonRecordError(StoreError):

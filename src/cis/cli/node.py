@@ -16,6 +16,8 @@ from cis.node import identity
 from cis.node.presence import announced
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from cis.node.node import Node
     from cis.store.port import Store
 
@@ -185,6 +187,12 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             node.hub.close()
             await super().shutdown(sockets)
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.should_exit:  # the second one means now, also while connections are being waited for
+                signal.signal(sig, signal.SIG_DFL)
+                signal.raise_signal(sig)
+            super().handle_exit(sig, frame)
 
     config = uvicorn.Config(
         create_app(ServedNode(parts)),

@@ -108,6 +108,7 @@ class Node:
 
     def _mind_workers(self) -> None:
         store = self.open_store()
+        store.wait_at_most(max(1.0, self.settings.lease_s / 3))  # one that holds the lock may be what is to be ended
         supervisor = make_supervisor(self.home, self.settings, store=store, bell=self._bell, told=self._told)
         while not self._stop.is_set():
             try:

@@ -39,6 +39,10 @@ class SqliteStore(
         """Inside a transaction: keep or undo one part of it alone."""
         return self._db.savepoint()
 
+    def wait_at_most(self, seconds: float) -> None:
+        """Wait no longer than that for others to let go of the write lock; StoreBusyError comes then."""
+        self._db.wait_at_most(seconds)
+
     def integrity_check(self) -> list[str]:
         """Return what is wrong with the file, a line each; nothing when it is sound."""
         found = [str(row[0]) for row in self._db.rows("PRAGMA integrity_check")]
