@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cis.cli.context import Context, from_environment
 from cis.cli.output import print_json
-from cis.errors import ConflictError, NotFoundError, StoreError, UsageError
+from cis.errors import ConflictError, NotFoundError, StoreDamagedError, StoreError, UsageError
 from cis.node.presence import node_is_running
 from cis.store.sqlite.store import open_sqlite
 from cis.worker.lock import holder
@@ -36,8 +36,11 @@ def add(group: argparse.ArgumentParser, _name: str) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     context = from_environment()
-    with context.store() as store:
-        faults = store.integrity_check()
+    try:
+        with context.store() as store:
+            faults = store.integrity_check()
+    except StoreDamagedError as error:  # too much for it even to be opened
+        faults = [str(error)]
     if options.json:
         print_json({"path": str(context.home.db), "ok": not faults, "faults": faults})
     else:

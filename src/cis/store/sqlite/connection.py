@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from cis.errors import PoisonRecordError, StoreBusyError, StoreError
+from cis.errors import PoisonRecordError, StoreBusyError, StoreDamagedError, StoreError, StoreFullError
 from cis.store.sqlite.migrate import migrate
 
 log = logging.getLogger(__name__)
@@ -82,11 +82,11 @@ def store_error(error: apsw.Error | OSError, path: Path | str) -> StoreError:
         case apsw.BusyError():
             return StoreBusyError(str(path), waited_s=BUSY_TIMEOUT_MS // 1000)
         case apsw.FullError():
-            return StoreError(f"{path} cannot grow: the disk is full; make room and it goes on by itself")
+            return StoreFullError(str(path))
         case apsw.ReadOnlyError() | apsw.PermissionsError() | PermissionError():
             return StoreError(f"{path} cannot be written; give this user the right to write it and its folder")
         case apsw.CorruptError() | apsw.NotADBError():
-            return StoreError(f"{path} is damaged ({error}); see 'cis db check' and 'cis db restore'")
+            return StoreDamagedError(str(path), str(error))
         case apsw.CantOpenError():
             return StoreError(f"{path} cannot be opened: {error}")
         case apsw.IOError() | OSError():

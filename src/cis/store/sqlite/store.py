@@ -9,6 +9,7 @@ from pathlib import Path
 
 import apsw
 
+from cis.errors import StoreDamagedError
 from cis.store.sqlite.connection import Database, translated
 from cis.store.sqlite.definitions import DefinitionRows
 from cis.store.sqlite.logs import LogRows
@@ -41,14 +42,15 @@ class SqliteStore(
 
     def integrity_check(self) -> list[str]:
         """Return what is wrong with the file, a line each; nothing when it is sound."""
-        found = [str(row[0]) for row in self._db.rows("PRAGMA integrity_check")]
+        try:
+            found = [str(row[0]) for row in self._db.rows("PRAGMA integrity_check")]
+        except StoreDamagedError as error:
+            return [str(error)]
+        if found != ["ok"]:
+            return found  # the rows of a damaged file lead nowhere
         lost = Counter((str(table), str(parent)) for table, _, parent, _ in self._db.rows("PRAGMA foreign_key_check"))
         return [
-            *(fault for fault in found if fault != "ok"),
-            *(
-                f"{table}: {count} rows refer to a row of {parent} that is gone"
-                for (table, parent), count in lost.items()
-            ),
+            f"{table}: {count} rows refer to a row of {parent} that is gone" for (table, parent), count in lost.items()
         ]
 
     def backup_to(self, path: Path) -> None:
