@@ -30,6 +30,7 @@
     ├── StoreError
     │   ├── StoreBusyError            locked by others for too long
     │   ├── StoreFullError            no room on its disk
+    │   ├── StoreReadOnlyError        its disk or its rights refuse to be written
     │   ├── StoreDamagedError         the file is not what SQLite wrote
     │   ├── FencedError               a newer epoch holds this worker's id
     │   └── PoisonRecordError         a row that cannot be read
@@ -361,6 +362,17 @@ class StoreFullError(StoreError):
     def __init__(self, path: str) -> None:
         self.path = path
         super().__init__(f"{path} cannot grow: the disk is full; make room and it goes on by itself")
+
+
+class StoreReadOnlyError(StoreError):
+    """The database may not be written: remount its disk, or give this user the right to write it and its folder."""
+
+    code = "store.read_only"
+
+    def __init__(self, path: str, *, mend: str) -> None:
+        self.path = path
+        self.mend = mend
+        super().__init__(f"{path} cannot be written; {mend}")
 
 
 class StoreDamagedError(StoreError):

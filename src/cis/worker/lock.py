@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from cis.errors import AlreadyRunningError
@@ -53,7 +54,8 @@ def acquire(path: Path, *, what: str) -> FileLock:
             os.close(descriptor)
             raise AlreadyRunningError(what, holder=f"process {holder or '?'} ({path})") from None
     os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
+    with suppress(OSError):  # a full disk: the lock is held all the same, and who asks reads "?"
+        os.write(descriptor, f"{os.getpid()}\n".encode())
     return FileLock(descriptor)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import apsw
 
 from cis.errors import StoreDamagedError, StoreError
-from cis.store.sqlite.connection import Database, translated
+from cis.store.sqlite.connection import Database, sync_folder, translated
 from cis.store.sqlite.definitions import DefinitionRows
 from cis.store.sqlite.logs import LogRows
 from cis.store.sqlite.migrate import NEWEST
@@ -94,6 +94,7 @@ class SqliteStore(
                 raise
             finally:
                 target.close()
+            sync_folder(path.absolute().parent)
 
     def close(self) -> None:
         """Close the connection."""
