@@ -9,9 +9,10 @@ closed and opened again.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
@@ -34,6 +35,7 @@ from cis.node.writer import Writer
 from cis.skills.registry import InstalledSkills
 from cis.store.port import Store
 from cis.store.records import RunFilter, WorkerRecord, WorkerState
+from cis.store.sqlite.connection import translated
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 
 START_US = 1_700_000_000_000_000
@@ -145,19 +147,39 @@ class PoweredNode:
         return store
 
     def submit(self, documents: Sequence[dict[str, Json]]) -> None:
-        """Hand in DAGs at once: the writer groups what waits."""
-        futures: list[Future[str]] = []
-        for document in documents:
-            spec = DagSpec.from_dict(document)
-
-            def job(store: Store, spec: DagSpec = spec) -> str:
-                return submit(store, SubmitRequest(spec=spec), site=self.site).run.run_id
-
-            future = self._writer.submit(job)
-            future.add_done_callback(lambda done: self._acknowledged(done.result()))
-            futures.append(future)
+        """Hand in DAGs at once: the writer groups what waits. Raises StoreError when one is refused."""
+        with self._held_writer():
+            futures = [self._hand_in(DagSpec.from_dict(document)) for document in documents]
+        for future in futures:
+            future.exception()  # all are answered before the next step
         for future in futures:
             future.result()
+
+    @contextmanager
+    def _held_writer(self) -> Iterator[None]:
+        """Keep the writer busy in the block, so that all that is handed in there is one group, every time."""
+        entered, go = threading.Event(), threading.Event()
+
+        def hold(_: Store) -> None:
+            entered.set()
+            go.wait()
+
+        held = self._writer.submit(hold)
+        held.add_done_callback(lambda _: entered.set())
+        entered.wait()
+        try:
+            yield
+        finally:
+            go.set()
+
+    def _hand_in(self, spec: DagSpec) -> Future[str]:
+        future = self._writer.submit(lambda store: submit(store, SubmitRequest(spec=spec), site=self.site).run.run_id)
+        future.add_done_callback(self._answered)
+        return future
+
+    def _answered(self, done: Future[str]) -> None:
+        if done.exception() is None:
+            self._acknowledged(done.result())
 
     def cancel_one(self) -> None:
         """Cancel a run that is not over, if there is one."""
@@ -178,7 +200,8 @@ class PoweredNode:
     def checkpoint(self) -> None:
         """Bring the log into the database, as SQLite does by itself when it is long."""
         modes = (apsw.SQLITE_CHECKPOINT_PASSIVE, apsw.SQLITE_CHECKPOINT_RESTART, apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        self._stores[0]._db.connection.wal_checkpoint(mode=self._random.choice(modes))
+        with translated(self._folder):
+            self._stores[0]._db.connection.wal_checkpoint(mode=self._random.choice(modes))
 
     def reopen(self) -> None:
         """Close everything, which empties the log and deletes it, and begin again with the next epoch."""

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import tempfile
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ import pytest
 from cis.errors import StoreError
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from tests.battery import figures, first_seed, size
+from tests.chaos.accounts import memory_folder, missing, not_in_order
 from tests.chaos.cutting_vfs import Kind, Operation, recording
 from tests.chaos.power_cut import Disk, Fate, write_image
 from tests.chaos.powered_node import START_US, Acknowledged, PoweredNode, work
@@ -70,14 +70,6 @@ class Found:
         self.damaged += other.damaged
         self.half_done += other.half_done
         self.did_not_go_on += other.did_not_go_on
-
-
-@contextmanager
-def memory_folder() -> Iterator[Path]:
-    """Give a folder in memory where there is one: the disk is ours to cut, so the real one need not be waited for."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
-        yield Path(name)
 
 
 def record(seed: int, *, pragma: str = "") -> Trace:
@@ -178,20 +170,13 @@ def _judge(folder: Path, trace: Trace, point: int, *, where: str, found: Found, 
         if faults:
             found.damaged.append(f"{where}: {faults[0]}")
             return
-        found.lost += [f"{where}: {what} is not there" for what in _missing(store, seen)]
+        found.lost += [f"{where}: {what} is not there" for what in missing(store, seen)]
         if states is None:
             return
         last = max((position for position, _ in trace.acknowledged if position <= point), default=0)
         if _digest(store) not in states.possible(last, point):
             found.half_done.append(f"{where}: it is not what a commit left")
     found.did_not_go_on += [f"{where}: {fault}" for fault in _go_on(folder, seen)]
-
-
-def _missing(store: SqliteStore, seen: Iterable[Acknowledged]) -> list[Acknowledged]:
-    connection = store._db.connection
-    runs = {row[0] for row in connection.execute("SELECT run_id FROM dag_runs")}
-    attempts = set(connection.execute("SELECT run_id, task_id, attempt FROM task_executions"))
-    return [what for what in seen if what not in (runs if isinstance(what, str) else attempts)]
 
 
 def _go_on(folder: Path, seen: Sequence[Acknowledged]) -> list[str]:
@@ -207,21 +192,7 @@ def _go_on(folder: Path, seen: Sequence[Acknowledged]) -> list[str]:
     finally:
         node.close()
     with closing(open_sqlite(folder / "cis.db")) as store:
-        rows = store._db.connection.execute(_OVER).fetchall()
-        faults = store.integrity_check()
-    twice = [what for what, count in Counter(seen).items() if count > 1] + sorted(set(seen) & set(started), key=str)
-    return faults + [f"started twice: {what}" for what in twice] + [f"not exactly once: {row}" for row in rows]
-
-
-_OVER = (
-    "SELECT r.run_id, r.status, t.task_id, t.status, count(e.attempt) FROM dag_runs r JOIN run_tasks t USING (run_id)"
-    " LEFT JOIN task_executions e ON e.run_id = t.run_id AND e.task_no = t.task_no AND e.status = 'completed'"
-    " GROUP BY t.run_id, t.task_no HAVING count(e.attempt) != (t.status = 'completed')"
-    " OR r.status NOT IN ('completed', 'failed', 'cancelled')"
-    " UNION ALL SELECT run_id, status, task_id, 'attempt without an end', attempt FROM task_executions"
-    " WHERE status = 'running'"
-    " UNION ALL SELECT run_id, status, '', 'still in the queue', 0 FROM worker_queue"
-)
+        return not_in_order(store, started=[*seen, *started])
 
 
 def in_two_processes(calls: Sequence[int], attack: Callable[[int, int], Found]) -> Found:
