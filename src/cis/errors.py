@@ -29,6 +29,9 @@
     ├── OverloadedError               full: try again later
     ├── StoreError
     │   ├── StoreBusyError            locked by others for too long
+    │   ├── StoreFullError            no room on its disk
+    │   ├── StoreReadOnlyError        its disk or its rights refuse to be written
+    │   ├── StoreDamagedError         the file is not what SQLite wrote
     │   ├── FencedError               a newer epoch holds this worker's id
     │   ├── LeaseLostError            a worker could not renew its lease
     │   └── PoisonRecordError         a row that cannot be read
@@ -350,6 +353,37 @@ class StoreBusyError(StoreError):
     def __init__(self, path: str, *, waited_s: int) -> None:
         self.path = path
         super().__init__(f"{path} was locked for {waited_s} s; try again, and see 'cis doctor' if it stays so")
+
+
+class StoreFullError(StoreError):
+    """The disk of the database is full: make room, and it goes on by itself."""
+
+    code = "store.full"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"{path} cannot grow: the disk is full; make room and it goes on by itself")
+
+
+class StoreReadOnlyError(StoreError):
+    """The database may not be written: remount its disk, or give this user the right to write it and its folder."""
+
+    code = "store.read_only"
+
+    def __init__(self, path: str, *, mend: str) -> None:
+        self.path = path
+        self.mend = mend
+        super().__init__(f"{path} cannot be written; {mend}")
+
+
+class StoreDamagedError(StoreError):
+    """The file is no database, or was damaged by a disk or by somebody: ``cis db restore`` puts a backup in its place."""
+
+    code = "store.damaged"
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        super().__init__(f"{path} is damaged ({why}); see 'cis db check' and 'cis db restore'")
 
 
 class FencedError(StoreError):

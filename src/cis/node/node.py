@@ -12,6 +12,7 @@ from cis.engine.logfiles import LogFiles
 from cis.errors import StoreError
 from cis.node.cluster import Cluster
 from cis.node.desk import NodeDesk
+from cis.node.files import replace_file
 from cis.node.home import Home
 from cis.node.hub import EventHub
 from cis.node.keyfile import KeyFile
@@ -68,9 +69,7 @@ class Node:
         """Write down where this node listens, for the commands of this home."""
         path = announcement_path(self.home)
         text = json.dumps({"node_id": self.settings.node_id, "url": url, "pid": os.getpid()})
-        fresh = path.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.replace(path)
+        replace_file(path, text.encode())
 
     def poke(self, worker_id: str | None = None) -> None:
         """Have everybody look at what was stored: the supervisor, a worker if one is named, and who listens."""

@@ -272,6 +272,21 @@ class Store(
         """Inside a transaction: keep or undo one part of it alone, as the block ends or raises."""
         ...
 
+    def write_nothing(self) -> None:
+        """Write what changes nothing, but takes the same way to the disk as anything else.
+
+        Raises:
+            StoreError: nothing can be written.
+        """
+        ...
+
+    def first_damage(self) -> str | None:
+        """Return the first thing that is wrong with what is stored; None when it is sound or the search took too long.
+
+        Looks at every page.
+        """
+        ...
+
     def close(self) -> None: ...
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def acquire(path: Path, *, what: str, started: str | None = None) -> FileLock:
             os.close(descriptor)
             raise AlreadyRunningError(what, holder=f"process {pid or '?'} ({path})") from None
     os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()} {started or ''}".strip().encode() + b"\n")
+    with suppress(OSError):  # a full disk: the lock is held all the same, and who asks reads "?"
+        os.write(descriptor, f"{os.getpid()} {started or ''}".strip().encode() + b"\n")
     return FileLock(descriptor)
 
 
