@@ -18,9 +18,13 @@ from cis.store.records import EventRecord, WorkerRecord, WorkerState
 log = logging.getLogger(__name__)
 
 
-def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller) -> int:
-    """Kill what attempts of a dead worker left behind; return how many attempts there were."""
-    attempts = store.attempts_in_state(worker_id, AttemptState.RUNNING)
+def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller, up_to_epoch: int | None = None) -> int:
+    """Kill what attempts of a dead worker left behind; return how many attempts there were.
+
+    Whoever does not hold the worker's lock names the epoch that is dead: the next one may have begun meanwhile.
+    """
+    running = store.attempts_in_state(worker_id, AttemptState.RUNNING)
+    attempts = [one for one in running if up_to_epoch is None or one.epoch <= up_to_epoch]
     for attempt in attempts:
         marks = attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt)
         kill(pid=attempt.pid, pid_started=attempt.pid_started, marks=marks)
@@ -30,7 +34,7 @@ def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller) -> int:
 def bury(store: Store, worker: WorkerRecord, *, kill: OrphanKiller, now_us: int) -> bool:
     """Declare a worker dead whose lock is free, and release its runs; False if a newer epoch has the id."""
     if worker.status.live:
-        orphans = end_orphans(store, worker.worker_id, kill=kill)
+        orphans = end_orphans(store, worker.worker_id, kill=kill, up_to_epoch=worker.epoch)
         log.warning("a worker died", extra={"worker_id": worker.worker_id, "pid": worker.pid, "attempts": orphans})
     with store.transaction():
         if not store.set_worker_status(
