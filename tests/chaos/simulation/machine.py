@@ -33,6 +33,11 @@ class WorkerLike(Protocol):
     def in_office(self) -> bool: ...
 
     @property
+    def epoch(self) -> int: ...
+
+    def cancels(self, run_id: str) -> bool: ...
+
+    @property
     def fenced(self) -> bool: ...
 
     def ring(self) -> None: ...
@@ -49,7 +54,7 @@ class Machine:
         self.stage = Stage(seed, folder)
         self.faults = Faults(self.stage)
         self.processes = Processes(self.stage)
-        self.watch = Watch(self.stage, self.processes)
+        self.watch = Watch(self.stage, self.processes, self)
         self.promises = Promises()
         self.locks: dict[str, WorkerLike] = {}
         self.workers: list[WorkerLike] = []
@@ -68,6 +73,15 @@ class Machine:
     def quiet(self) -> bool:
         """Whether nothing went wrong in this history."""
         return not self.disturbed and not self.faults.happened
+
+    def cancels(self, run_id: str) -> bool:
+        """Whether a worker has seen that a run is cancelled, and acts on it."""
+        return any(worker.cancels(run_id) for worker in self.workers)
+
+    def minded(self, worker_id: str, epoch: int) -> bool:
+        """Whether a process holds the lock of a worker under that epoch."""
+        holder = self.locks.get(worker_id)
+        return holder is not None and holder.in_office and holder.epoch == epoch
 
     def calm(self) -> None:
         """End all that goes wrong by itself."""

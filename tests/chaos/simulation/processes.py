@@ -32,6 +32,7 @@ class Process:
     held_s: float = 0.0  # how long KILL takes: it hangs in the kernel
     late_s: float = 0.0  # how much later its end is reported
     ended_by: str = "itself"
+    signalled: bool = False
     dead_s: float | None = None
 
     @property
@@ -101,6 +102,7 @@ class Processes:
     def signal(self, process: Process, *, force: bool, by: str) -> None:
         """Send TERM or KILL."""
         now_s = self._stage.now_s
+        process.signalled = True
         if force:
             self._end_at(process, now_s + process.held_s, by, -9)
         elif process.ended_by == "itself" and process.term != "ignores":

@@ -21,6 +21,7 @@ class Run:
     version: int
     cancel: int
     definition_id: int
+    parent: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,9 @@ class Rows:
 
 def read_rows(connection: apsw.Connection) -> Rows:
     """Return what is committed."""
-    runs = connection.execute("SELECT run_id, status, version, cancel_requested, definition_id FROM dag_runs")
+    runs = connection.execute(
+        "SELECT run_id, status, version, cancel_requested, definition_id, parent_run_id FROM dag_runs"
+    )
     tasks = connection.execute("SELECT run_id, task_no, status, version, attempts, failures FROM run_tasks")
     attempts = connection.execute(
         "SELECT run_id, task_no, attempt, status, worker_id, epoch, error FROM task_executions ORDER BY 1, 2, 3"

@@ -83,6 +83,9 @@ def _judge_task(watch: Watch, run_id: str, number: int) -> None:
         enough = failed == spec.max_retries + 1
         lost = gave_up and spec.on_lost == "fail"
         demand(enough or lost, f"{name} was given up after {attempts}, and may fail {spec.max_retries + 1} times")
+    if "lost" in attempts and spec.on_lost == "fail":
+        over = attempts.index("lost") == len(attempts) - 1 and task.status in ("failed", "cancelled")
+        demand(over, f"{name} was lost, which should be its end: {task.status} after {attempts}")
     parents = [rows.tasks[parent].status for parent in watch.specs.parents(rows, run_id, number)]
     if task.status == "skipped":
         demand(bool({"failed", "skipped"} & set(parents)), f"{name} was skipped though its parents are {parents}")

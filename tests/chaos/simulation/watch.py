@@ -6,7 +6,7 @@ The rows are watched by triggers in the connection itself, so that two changes i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import apsw
 
@@ -44,12 +44,21 @@ def demand(holds: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentenc
         raise BrokenError(what)
 
 
+class Offices(Protocol):
+    """What is to be known of the workers."""
+
+    def cancels(self, run_id: str) -> bool: ...
+
+    def minded(self, worker_id: str, epoch: int) -> bool: ...
+
+
 class Watch:
     """Knows the last committed rows, and demands at each change that the invariants hold."""
 
-    def __init__(self, stage: Stage, processes: Processes) -> None:
+    def __init__(self, stage: Stage, processes: Processes, offices: Offices) -> None:
         self._stage = stage
         self._processes = processes
+        self._offices = offices
         self.rows = Rows()
         self.specs = Specs()
         self.slots: dict[str, int] = {}
@@ -78,17 +87,41 @@ class Watch:
             return
         self.rows = new
         if incarnation is not None:
-            worker_id, epoch = incarnation
-            now_epoch, status = old.workers[worker_id]
-            demand((now_epoch, status != "dead") == (epoch, True), f"{who} wrote under an epoch that is over")
+            self._wrote(who, *incarnation, old=old)
         self._log(who, old, new)
         for key in sorted(new.attempts.keys() - old.attempts.keys()):
             self._began(key, old)
+        for worker_id, (epoch, status) in new.workers.items():
+            demand(status != "dead" or not self._offices.minded(worker_id, epoch), f"{worker_id} lives, and was buried")
+        self._ended({run_id for run_id in old.unfinished if new.runs[run_id].status in FINAL})
         for run_id in sorted(new.runs.keys() - old.runs.keys()):
             demand(
                 run_id in new.queue or new.runs[run_id].status in FINAL,
                 f"run {run_id} was accepted, but nobody will run it",
             )
+
+    def _wrote(self, who: str, worker_id: str, epoch: int, *, old: Rows) -> None:
+        now_epoch, status = old.workers[worker_id]
+        demand((now_epoch, status != "dead") == (epoch, True), f"{who} wrote under an epoch that is over")
+        for process in self._processes.live:
+            forgotten = process.owner == who and self._offices.cancels(process.marks[0]) and not process.signalled
+            demand(not forgotten, f"{process.name} goes on though {who} knows that its run is cancelled")
+        for key, row in self.rows.attempts.items():
+            lost = row.status == "lost" and row.epoch == epoch and row.worker_id == worker_id
+            if lost and old.attempts.get(key, row).status == "running":
+                self._lost(who, key)
+
+    def _lost(self, who: str, key: AttemptKey) -> None:
+        """A worker may lose what it started itself only if it asked it to end, in vain or not, or never began it."""
+        task_id = self.specs.task(self.rows, *key[:2]).id
+        marks = (key[0], task_id, str(key[2]))
+        seen = [one for one in self._processes.all if one.marks == marks and one.dead_s is not None]
+        itself = any(one.ended_by == "itself" and (one.exit_code == 0 or not one.signalled) for one in seen)
+        demand(not itself, f"{who} lost the end of {'.'.join(marks)}, which it had seen")
+
+    def _ended(self, run_ids: set[str]) -> None:
+        left = [process.name for process in self._processes.live if process.marks[0] in run_ids]
+        demand(not left, f"a run is over, but {left} still live")
 
     def _began(self, key: AttemptKey, old: Rows) -> None:
         run_id, number, attempt = key
@@ -96,6 +129,10 @@ class Watch:
         before = old.runs.get(run_id)
         if before is not None:
             demand(not before.cancel, f"{name} began after its run was cancelled")
+            cancelled = before.parent is not None and self._offices.cancels(before.parent)
+            demand(
+                not cancelled, f"{name} began though {before.parent}, which it is a task of, was seen to be cancelled"
+            )
             demand(before.status in ("pending", "running"), f"{name} began while its run was {before.status}")
         for parent in self.specs.parents(new, run_id, number):
             demand(new.tasks[parent].status == "completed", f"{name} began before {parent} had completed")

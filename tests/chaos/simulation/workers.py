@@ -64,6 +64,11 @@ class Worker:
         epoch, status = self.machine.watch.rows.workers[self.worker_id]
         return epoch != self.epoch or status == "dead"
 
+    def cancels(self, run_id: str) -> bool:
+        """Whether it has seen that a run is cancelled, and acts on it."""
+        plan = self._loop._held.plans.get(run_id) if self._loop is not None else None
+        return plan is not None and plan.cancelling
+
     def ring(self) -> None:
         self.bell.rung = True
         if not self.asleep:
