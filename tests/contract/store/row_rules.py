@@ -1,4 +1,4 @@
-"""Runs, tasks, the queue and the worker's epoch under any sequence of changes: no illegal state can be stored."""
+"""Rules and invariants of runs, tasks, attempts and the queue, for a machine that draws any sequence of changes."""
 
 from __future__ import annotations
 
@@ -6,29 +6,21 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from cis.errors import FencedError, IllegalStateError, StaleVersionError
+from cis.errors import IllegalStateError, StaleVersionError
 from cis.model.dag import Priority
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.records import RunChange, RunRecord, TaskRecord
 from cis.store.sqlite.store import open_sqlite
-from tests.contract.store.rows import WORKER, attempt, item, put_run, worker
+from tests.arrows import LEGAL_RUN, LEGAL_TASK
+from tests.contract.store.rows import WORKER, attempt, item, put_run
 
-LEGAL_RUN = {
-    RunState.PENDING: {RunState.RUNNING, RunState.PAUSED, RunState.FAILED, RunState.CANCELLED},
-    RunState.RUNNING: {RunState.PAUSED, RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED},
-    RunState.PAUSED: set(RunState) - {RunState.PAUSED},
-}
-LEGAL_TASK = {
-    TaskState.PENDING: {TaskState.RUNNING, TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED},
-    TaskState.RUNNING: {TaskState.PENDING, TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED},
-}
+QUEUED, SUSPENDED = 0, -1  # what stands in the queue's model for an epoch when no worker holds the run
 
 
-class Machine(RuleBasedStateMachine):
+class RowRules(RuleBasedStateMachine):
     """Changes rows as they were read at some time, maybe long ago, and compares with what must hold."""
 
     reads = Bundle("reads")
@@ -42,7 +34,8 @@ class Machine(RuleBasedStateMachine):
         self.tasks: dict[str, tuple[TaskState, int]] = {}
         self.attempts: dict[tuple[str, int], AttemptState] = {}
         self.epoch = 0
-        self.queue: dict[str, tuple[Priority, int]] = {}  # run id -> priority, and the epoch that holds it (0: none)
+        self.queue: dict[str, tuple[Priority, int]] = {}  # run id -> priority, and the epoch that holds it
+        self.successes: dict[str, int] = {}  # run id -> how often a success of its task was accepted
 
     def teardown(self) -> None:
         """Close the database of this example."""
@@ -122,36 +115,42 @@ class Machine(RuleBasedStateMachine):
             assert now is AttemptState.RUNNING
             self.attempts[run.run_id, number] = to
 
-    @rule()
-    def take_office(self) -> None:
-        """A new process of the worker id: the next epoch, and with it all that older ones held."""
-        with self.store.transaction():
-            self.epoch += 1
-            assert self.store.take_worker(worker()).epoch == self.epoch
-            self.store.reclaim("n", WORKER, epoch=self.epoch)
-        self.queue = {run_id: (p, self.epoch if held else 0) for run_id, (p, held) in self.queue.items()}
-
-    @rule(back=st.integers(0, 2))
-    def write_under_an_epoch(self, back: int) -> None:
+    @rule(task=task_reads, number=st.integers(1, 2))
+    def succeed(self, task: TaskRecord, number: int) -> None:
+        """An attempt's success and the end of its task are one change: both are accepted, or neither."""
+        key = (task.run_id, number)
+        _, version = self.tasks[task.run_id]
+        possible = (
+            task.version == version
+            and task.status is TaskState.RUNNING
+            and self.attempts.get(key) is AttemptState.RUNNING
+        )
         try:
             with self.store.transaction():
-                self.store.check_epoch("n", WORKER, self.epoch - back)
-        except FencedError:
-            assert back > 0 or self.epoch == 0
+                self.store.finish_attempts([attempt(task.run_id, number, status=AttemptState.COMPLETED)])
+                self.store.change_tasks([(task, replace(task, status=TaskState.COMPLETED))])
+        except (IllegalStateError, StaleVersionError):
+            assert not possible or task.status is TaskState.COMPLETED
         else:
-            assert back == 0
+            # The task may have been read when it had ended already: that changes nothing but its version.
+            assert possible or task.status is TaskState.COMPLETED
+            self.attempts[key] = AttemptState.COMPLETED
+            self.tasks[task.run_id] = (TaskState.COMPLETED, version + 1)
+            self.successes[task.run_id] = self.successes.get(task.run_id, 0) + 1
 
     @rule(run=reads, priority=st.sampled_from(Priority))
     def enqueue(self, run: RunRecord, priority: Priority) -> None:
         if run.run_id not in self.queue:
             with self.store.transaction():
                 self.store.enqueue("n", item(run.run_id, priority=priority))
-            self.queue[run.run_id] = (priority, 0)
+            self.queue[run.run_id] = (priority, QUEUED)
 
     @rule(limit=st.integers(1, 3), above=st.sampled_from([None, *Priority]))
     def claim(self, limit: int, above: Priority | None) -> None:
         """The most urgent first, then who waits longest; a dict keeps the order in which runs came."""
-        waiting = [(p, run_id) for run_id, (p, held) in self.queue.items() if not held and (above is None or p > above)]
+        waiting = [
+            (p, run_id) for run_id, (p, held) in self.queue.items() if held == QUEUED and (above is None or p > above)
+        ]
         expected = [run_id for _, run_id in sorted(waiting, key=lambda one: -one[0])[:limit]]
         epoch = max(self.epoch, 1)
         with self.store.transaction():
@@ -163,8 +162,18 @@ class Machine(RuleBasedStateMachine):
     def release(self, run: RunRecord) -> None:
         with self.store.transaction():
             self.store.release(run.run_id)
-        if run.run_id in self.queue:
-            self.queue[run.run_id] = (self.queue[run.run_id][0], 0)
+        self.stand(run.run_id, QUEUED)
+
+    @rule(run=reads)
+    def suspend(self, run: RunRecord) -> None:
+        with self.store.transaction():
+            self.store.suspend(run.run_id)
+        self.stand(run.run_id, SUSPENDED)
+
+    def stand(self, run_id: str, held: int) -> None:
+        """Note where a run stands in the queue, if it is in it."""
+        if run_id in self.queue:
+            self.queue[run_id] = (self.queue[run_id][0], held)
 
     @rule(run=reads)
     def dequeue(self, run: RunRecord) -> None:
@@ -199,27 +208,26 @@ class Machine(RuleBasedStateMachine):
         """Let hypothesis drop a read, so that examples do not only grow."""
 
     @invariant()
-    def rows_are_as_the_model_has_them(self) -> None:
+    def every_row_is_as_the_model_has_it(self) -> None:
+        self.check_rows()
+
+    def check_rows(self) -> None:
+        """Compare what is stored with what should be."""
         for run_id, (state, version) in self.runs.items():
             run = self.store.run(run_id)
             assert run is not None
             assert (run.status, run.version) == (state, version)
             task = self.store.tasks(run_id)[0]
             assert (task.status, task.version) == self.tasks[run_id]
+            assert self.successes.get(run_id, 0) <= 1
         stored = {(one.run_id, one.attempt): one.status for run_id in self.runs for one in self.store.attempts(run_id)}
         assert stored == self.attempts
 
     @invariant()
     def the_queue_is_as_the_model_has_it(self) -> None:
         held = {one.run_id: one.epoch for one in self.store.claimed("n", WORKER)}
-        assert held == {run_id: epoch for run_id, (_, epoch) in self.queue.items() if epoch}
-        waiting = [priority for priority, epoch in self.queue.values() if not epoch]
+        assert held == {run_id: epoch for run_id, (_, epoch) in self.queue.items() if epoch > 0}
+        waiting = [priority for priority, epoch in self.queue.values() if epoch == QUEUED]
         assert self.store.queued_count("n") == len(waiting)
         demand = self.store.queue_demand("n")
         assert [(one.count, one.priority) for one in demand] == ([(len(waiting), max(waiting))] if waiting else [])
-
-
-TestStoredStates = Machine.TestCase
-TestStoredStates.settings = settings(
-    max_examples=300, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
-)
