@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -13,8 +12,8 @@ from tests.chaos.simulation.documents import Book
 from tests.chaos.simulation.faults import Faults, FaultyStore
 from tests.chaos.simulation.processes import Processes
 from tests.chaos.simulation.stage import Stage
-from tests.chaos.simulation.verdict import Promises
-from tests.chaos.simulation.watch import Watch
+from tests.chaos.simulation.watch import Promises, Watch
+from tests.migrated import new_database
 
 NODE = "node-1"
 
@@ -50,12 +49,12 @@ class WorkerLike(Protocol):
 class Machine:
     """What the actors of one history share."""
 
-    def __init__(self, seed: int, folder: Path, template: Path) -> None:
+    def __init__(self, seed: int, folder: Path) -> None:
         self.stage = Stage(seed, folder)
         self.faults = Faults(self.stage)
         self.processes = Processes(self.stage)
-        self.watch = Watch(self.stage, self.processes, self)
         self.promises = Promises()
+        self.watch = Watch(self.stage, self.processes, self, self.promises)
         self.locks: dict[str, WorkerLike] = {}
         self.workers: list[WorkerLike] = []
         self.logfiles = LogFiles(folder / "logs")
@@ -63,8 +62,7 @@ class Machine:
         self.disturbed = False
         self._rings: set[str] = set()
         self._numbers = 0
-        self._path = folder / "cis.db"
-        shutil.copyfile(template, self._path)
+        self._path = new_database(folder)
         self.site = Site(
             node_id=NODE, skills=Book(), clock_us=lambda: self.stage.instant().wall_us, new_id=self.stage.new_id
         )

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import apsw
 
 from tests.chaos.simulation.processes import Process, Processes
 from tests.chaos.simulation.rows import Attempt
-from tests.chaos.simulation.watch import Watch, demand
-
-
-@dataclass(slots=True)
-class Promises:
-    """What clients were told: runs that were accepted, by key, and runs whose cancel was."""
-
-    accepted: dict[str, str] = field(default_factory=dict)
-    cancelled: set[str] = field(default_factory=set)
+from tests.chaos.simulation.watch import Promises, Watch, demand
 
 
 def judge(watch: Watch, processes: Processes, promises: Promises, connection: apsw.Connection, *, quiet: bool) -> None:
@@ -27,10 +17,12 @@ def judge(watch: Watch, processes: Processes, promises: Promises, connection: ap
     demand(not rows.running, f"attempts {rows.running} never ended")
     demand(not processes.live, f"processes {[one.name for one in processes.live]} live on")
     _judge_promises(watch, promises, connection)
-    for run_id in rows.runs:
+    for run_id in sorted(rows.runs.keys() - promises.spoilt):
         _judge_run(watch, run_id, connection)
     by_marks = {process.marks: process for process in processes.all}
     for (run_id, number, attempt), row in rows.attempts.items():
+        if run_id in promises.spoilt:
+            continue
         task = watch.specs.task(rows, run_id, number)
         process = by_marks.get((run_id, task.id, str(attempt)))
         _judge_attempt(f"attempt {run_id}.{task.id}.{attempt}", row, process, is_dag=task.skill is not None)
@@ -43,7 +35,7 @@ def _judge_promises(watch: Watch, promises: Promises, connection: apsw.Connectio
     stored = dict(connection.execute("SELECT idempotency_key, run_id FROM dag_runs WHERE idempotency_key IS NOT NULL"))
     for key, run_id in promises.accepted.items():
         demand(stored.get(key) == run_id, f"run {run_id} of {key} was accepted, but there is {stored.get(key)}")
-    for run_id in sorted(promises.cancelled):
+    for run_id in sorted(promises.cancelled - promises.spoilt):
         demand(rows.runs[run_id].status == "cancelled", f"run {run_id} was cancelled, but {rows.runs[run_id].status}")
 
 

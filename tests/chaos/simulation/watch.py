@@ -6,6 +6,7 @@ The rows are watched by triggers in the connection itself, so that two changes i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import apsw
@@ -52,13 +53,23 @@ class Offices(Protocol):
     def minded(self, worker_id: str, epoch: int) -> bool: ...
 
 
+@dataclass(slots=True)
+class Promises:
+    """What clients were told: runs that were accepted, by key, and those whose cancel was; and runs that were damaged."""
+
+    accepted: dict[str, str] = field(default_factory=dict)
+    cancelled: set[str] = field(default_factory=set)
+    spoilt: set[str] = field(default_factory=set)
+
+
 class Watch:
     """Knows the last committed rows, and demands at each change that the invariants hold."""
 
-    def __init__(self, stage: Stage, processes: Processes, offices: Offices) -> None:
+    def __init__(self, stage: Stage, processes: Processes, offices: Offices, promises: Promises) -> None:
         self._stage = stage
         self._processes = processes
         self._offices = offices
+        self._promises = promises
         self.rows = Rows()
         self.specs = Specs()
         self.slots: dict[str, int] = {}
@@ -93,7 +104,8 @@ class Watch:
             self._began(key, old)
         for worker_id, (epoch, status) in new.workers.items():
             demand(status != "dead" or not self._offices.minded(worker_id, epoch), f"{worker_id} lives, and was buried")
-        self._ended({run_id for run_id in old.unfinished if new.runs[run_id].status in FINAL})
+        ended = {run_id for run_id in old.unfinished if new.runs[run_id].status in FINAL}
+        self._ended(ended - self._promises.spoilt)
         for run_id in sorted(new.runs.keys() - old.runs.keys()):
             demand(
                 run_id in new.queue or new.runs[run_id].status in FINAL,
@@ -108,7 +120,7 @@ class Watch:
             demand(not forgotten, f"{process.name} goes on though {who} knows that its run is cancelled")
         for key, row in self.rows.attempts.items():
             lost = row.status == "lost" and row.epoch == epoch and row.worker_id == worker_id
-            if lost and old.attempts.get(key, row).status == "running":
+            if lost and key[0] not in self._promises.spoilt and old.attempts.get(key, row).status == "running":
                 self._lost(who, key)
 
     def _lost(self, who: str, key: AttemptKey) -> None:

@@ -17,7 +17,7 @@ from tests.chaos.simulation.machine import NODE, Machine
 from tests.chaos.simulation.processes import NEVER, SimulatedBell, SimulatedExecutor
 
 IDLE_S = 4.0
-LEASE_S = 15.0
+LEASE_S = 6.0
 
 
 class Worker:

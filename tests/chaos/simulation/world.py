@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import logging
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import apsw
 
-from cis.store.sqlite.store import open_sqlite
 from tests.chaos.simulation.documents import draw_spec
 from tests.chaos.simulation.machine import Machine
 from tests.chaos.simulation.node import Node, Script
 from tests.chaos.simulation.verdict import judge
 from tests.chaos.simulation.watch import BrokenError
+from tests.migrated import fast_folder
 
 CALM_S = 12.0
 REST_S = 400.0
 MAX_STEPS = 6000
 DAY_US = 86_400_000_000
-MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +37,8 @@ class Played:
 
 def play(seed: int) -> Played:
     """Play the history of a seed to its end."""
-    with _folder() as folder, _silence():
-        world = World(seed, folder)
+    with fast_folder() as folder, _silence():
+        world = World(seed, Path(folder))
         broken = None
         try:
             world.write_script()
@@ -72,7 +69,7 @@ class World:
     """The actors of one history and the order in which they are disturbed."""
 
     def __init__(self, seed: int, folder: Path) -> None:
-        self.machine = Machine(seed, folder, _template())
+        self.machine = Machine(seed, folder)
         self.stage = self.machine.stage
         self.nodes = [Node(self.machine, "node")]
         if self.stage.chance(0.3):
@@ -130,6 +127,7 @@ class World:
             for _ in range(rng.choice((0, 0, 1, 2))):
                 script.add(rng.random() * CALM_S, lambda action=action: script.control(action))  # type: ignore[misc]
         for disturb in (
+            self._spoil,
             self._crash,
             self._sleep,
             self._usurp,
@@ -184,11 +182,26 @@ class World:
 
     def _fill(self) -> None:
         """Fill the disk for a while."""
-        self.machine.faults.full_until_s = self.stage.now_s + self.stage.rng.random() * 4.0
+        self.machine.faults.full_until_s = (
+            self.stage.now_s + self.stage.rng.choice((2.0, 4.0, 12.0)) * self.stage.rng.random()
+        )
 
     def _lock(self) -> None:
         """Let somebody else hold the database's lock for a while."""
         self.machine.faults.busy_until_s = self.stage.now_s + self.stage.rng.random() * 2.0
+
+    def _spoil(self) -> None:
+        """Damage what is stored of a run that is not over: nobody can read it any more, and the others go on."""
+        unfinished = sorted(self.machine.watch.rows.unfinished)
+        if not unfinished or self.stage.chance(0.7):
+            return
+        run_id = self.stage.rng.choice(unfinished)
+        self.machine.disturbed = True
+        self.machine.promises.spoilt.add(run_id)
+        self.script.store._db.connection.execute(
+            "UPDATE worker_queue SET dag_json = substr(dag_json, 2) WHERE run_id = ?", (run_id,)
+        )
+        self.stage.log(f"run {run_id} is damaged")
 
     def _term(self) -> None:
         """Ask a worker to stop."""
@@ -211,25 +224,6 @@ class World:
         self.script.resume_all()
         if self.machine.watch.rows.unfinished:
             self.script.add(1.0, self._resume)
-
-
-@cache
-def _template() -> Path:
-    """Return a database with all migrations and no rows: to migrate anew for each seed would take longer than the rest."""
-    folder = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
-    _kept.append(folder)
-    path = Path(folder.name) / "template.db"
-    open_sqlite(path).close()
-    return path
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []  # folders that last as long as this process
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
-        yield Path(name)
 
 
 @contextmanager

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from cis.errors import IllegalStateError, StaleVersionError
 from cis.model.dag import Priority
@@ -16,6 +15,7 @@ from cis.store.records import RunChange, RunRecord, TaskRecord
 from cis.store.sqlite.store import open_sqlite
 from tests.arrows import LEGAL_RUN, LEGAL_TASK
 from tests.contract.store.rows import WORKER, attempt, item, put_run
+from tests.migrated import fast_folder, new_database
 
 QUEUED, SUSPENDED = 0, -1  # what stands in the queue's model for an epoch when no worker holds the run
 
@@ -28,8 +28,8 @@ class RowRules(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.store = open_sqlite(Path(self.folder.name) / "cis.db")
+        self.folder = fast_folder()
+        self.store = open_sqlite(new_database(Path(self.folder.name)))
         self.runs: dict[str, tuple[RunState, int]] = {}
         self.tasks: dict[str, tuple[TaskState, int]] = {}
         self.attempts: dict[tuple[str, int], AttemptState] = {}
@@ -42,8 +42,25 @@ class RowRules(RuleBasedStateMachine):
         self.store.close()
         self.folder.cleanup()
 
+    @initialize(target=reads)
+    def begin_with_a_run(self) -> RunRecord:
+        """Without a run most rules have nothing to change."""
+        return self.put_run()
+
+    @initialize(target=task_reads)
+    def begin_with_a_running_task(self) -> TaskRecord:
+        """A worker has started it, and its end is to come."""
+        run = self.put_run()
+        self.start_attempt(run, 1)
+        self.change_task(self.store.tasks(run.run_id)[0], TaskState.RUNNING)
+        return self.store.tasks(run.run_id)[0]
+
     @rule(target=reads)
     def submit(self) -> RunRecord:
+        return self.put_run()
+
+    def put_run(self) -> RunRecord:
+        """Store a new run of one task."""
         run_id = f"r{len(self.runs):03}"
         run = put_run(self.store, run_id, tasks=1)
         self.runs[run_id] = (RunState.PENDING, 1)
@@ -202,10 +219,6 @@ class RowRules(RuleBasedStateMachine):
         """Nothing of all this is kept in memory."""
         self.store.close()
         self.store = open_sqlite(Path(self.folder.name) / "cis.db")
-
-    @rule(run=consumes(reads))
-    def forget(self, run: RunRecord) -> None:
-        """Let hypothesis drop a read, so that examples do not only grow."""
 
     @invariant()
     def every_row_is_as_the_model_has_it(self) -> None:

@@ -150,7 +150,7 @@ def test_no_sequence_of_changes_stores_an_illegal_state() -> None:
         seed(first)(Machine),
         settings=settings(
             max_examples=count,
-            stateful_step_count=size(15, 25),
+            stateful_step_count=25,
             deadline=None,
             database=None,
             print_blob=False,
