@@ -25,7 +25,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from cis.engine.adoption import adopt
+from cis.engine.adoption import adopt, unended
 from cis.engine.decide import Start, decide, failed
 from cis.engine.instant import Instant
 from cis.engine.leases import Leases, margin_s
@@ -200,6 +200,7 @@ class WorkerLoop:
         ours = {(attempt.run_id, attempt.task_no, attempt.attempt) for attempt in attempts}
         with self._parts.store.transaction():
             adopt(self._parts.store, self._me, self._held, ours=ours, now=now)
+            self._ends = [end for end in self._ends if unended(self._parts.store, end.attempt)]
         set_aside = [live for live in self._held.live if live.attempt.run_id not in self._held.plans]
         self._held.live.end_where(lambda live: live in set_aside, Ending.STOP, now_s=now.mono_s)
         self._held.poll_due_s = now.mono_s
