@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -55,15 +55,7 @@ def rows_of(place: Besieged) -> dict[str, list[tuple[Any, ...]]]:
     return {table: place.sandbox.rows(f"SELECT * FROM {table} ORDER BY 1, 2, 3") for table in TABLES}  # noqa: S608
 
 
-def in_lanes(count: int, lane: Callable[[int, list[int]], None]) -> list[Callable[[], None]]:
-    """Return calls that deal *count* examples out among lanes, each of which has a home of its own."""
-    return [
-        (lambda number=number: lane(number, list(range(number, count, LANES))))  # type: ignore[misc]
-        for number in range(LANES)
-    ]
-
-
-def rescued_lane(folder: Path, seed: int, examples: list[int]) -> None:
+def rescued_lane(folder: Path, seed: int, examples: Iterable[int]) -> None:
     """Stop the worker of one run after another under a node, and see each replaced."""
     place = besieged(folder, lease_s=LEASE_S)
     place.start_node()
@@ -109,7 +101,7 @@ def stop_under_a_node(place: Besieged, number: int, chance: random.Random) -> st
     return str(run_id)
 
 
-def unminded_lane(folder: Path, seed: int, examples: list[int]) -> None:
+def unminded_lane(folder: Path, seed: int, examples: Iterable[int]) -> None:
     """Stop a worker that was started by hand, take its id over, and wake it; again and again, each in a new home."""
     for number in examples:
         place = besieged(folder / str(number), lease_s=LEASE_S)
@@ -169,12 +161,13 @@ def test_a_worker_that_was_stopped_for_three_leases_changes_nothing_when_it_wake
     seed = first_seed()
     began_s = time.monotonic()
     rescued, unminded = STOPS // 2, STOPS - STOPS // 2
-    calls = [
-        *in_lanes(rescued, lambda lane, examples: rescued_lane(tmp_path / f"rescued-{lane}", seed, examples)),
-        *in_lanes(unminded, lambda lane, examples: unminded_lane(tmp_path / f"unminded-{lane}", seed, examples)),
-    ]
-    with ThreadPoolExecutor(len(calls)) as pool:
-        for done in [pool.submit(call) for call in calls]:
+    with ThreadPoolExecutor(2 * LANES) as pool:
+        lanes = [
+            pool.submit(lane, tmp_path / f"{lane.__name__}-{number}", seed, range(number, count, LANES))
+            for lane, count in ((rescued_lane, rescued), (unminded_lane, unminded))
+            for number in range(LANES)
+        ]
+        for done in lanes:
             done.result()
     figures(
         "stop",
