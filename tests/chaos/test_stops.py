@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from cis.engine.submit import SubmitRequest, submit
+from cis.errors import StoreBusyError
 from cis.model.document import dag_from_plain
 from cis.model.scope import GLOBAL
 from cis.node.clock import now_us
@@ -31,7 +32,7 @@ from cis.node.home import Home
 from cis.node.settings import load_settings
 from cis.node.site import make_site
 from cis.skills.registry import InstalledSkills
-from cis.store.sqlite.store import open_sqlite
+from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.worker.burial import bury
 from tests.battery import figures, first_seed, size
 from tests.chaos.besieged import Besieged, besieged
@@ -132,7 +133,7 @@ def stop_unminded(place: Besieged, chance: random.Random) -> None:
             submit(store, SubmitRequest(spec=dag_from_plain(document)), site=site)
         wait_for(place.tasks, timeout_s=60, what="a task")
         pause(chance.uniform(0.0, 0.4))
-        worker.send_signal(signal.SIGSTOP)
+        stop_outside_a_transaction(worker, store)
         pause(LEASES_STOPPED * LEASE_S)
         row = store.worker(settings.node_id, GLOBAL.worker_id)
         assert row is not None
@@ -154,6 +155,19 @@ def stop_unminded(place: Besieged, chance: random.Random) -> None:
     assert rows_of(place) == before, "a late write"
     assert status == 4
     place.check_nothing_is_left()
+
+
+def stop_outside_a_transaction(worker: subprocess.Popen[bytes], store: SqliteStore) -> None:
+    """Stop a worker where its id can be taken over: as long as it holds the write lock nobody can, whoever it is."""
+    store.wait_at_most(0.5)
+    while True:
+        worker.send_signal(signal.SIGSTOP)
+        try:
+            with store.transaction():
+                return
+        except StoreBusyError:
+            worker.send_signal(signal.SIGCONT)
+            pause(0.01)
 
 
 @pytest.mark.timeout(1800)
