@@ -29,7 +29,10 @@ def locked(sandbox: Sandbox) -> Iterator[None]:
 
 def holding(folder: Path, *, ends: str) -> dict[str, object]:
     """Return a DAG whose task says its pid, and whose first attempt runs until the file *ends* is there."""
-    command = f"echo $$ >> {folder}/pids; test $CIS_ATTEMPT = 2 || until test -e {folder}/{ends}; do sleep 0.05; done"
+    trap = f"trap 'touch {folder}/asked; exit 0' TERM"
+    command = (
+        f"{trap}; echo $$ >> {folder}/pids; test $CIS_ATTEMPT = 2 || until test -e {folder}/{ends}; do sleep 0.05; done"
+    )
     return {"dag_id": "holds", "tasks": [{"id": "t", "command": command}]}
 
 
@@ -72,6 +75,7 @@ def test_a_database_that_is_locked_for_longer_than_a_lease_ends_tasks_and_worker
         run = node.finished(run_id)
 
     assert run["status"] == "completed"
+    assert (tmp_path / "asked").exists()
     assert sandbox.rows("SELECT attempt, status FROM task_executions") == [(1, "lost"), (2, "completed")]
 
 
