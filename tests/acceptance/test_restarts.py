@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.harness import NodeProcess, Sandbox, write_dag
+from tests.acceptance.harness import NodeProcess, Sandbox, alive, write_dag
 from tests.waiting import wait_for
 
 QUICK = {"dag_id": "quick", "tasks": [{"id": "q", "command": "true"}]}
@@ -42,13 +42,6 @@ def first_pid(folder: Path) -> int:
 
 def worker_pid(sandbox: Sandbox) -> int:
     return int(sandbox.rows("SELECT pid FROM workers WHERE status NOT IN ('dead', 'stopped')")[0][0])
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def kill(node: NodeProcess) -> None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from cis.engine.submit import SubmitRequest, submit
+from cis.errors import StoreBusyError
 from cis.model.document import dag_from_plain
 from cis.model.scope import GLOBAL
 from cis.node.clock import now_us
@@ -31,7 +32,7 @@ from cis.node.home import Home
 from cis.node.settings import load_settings
 from cis.node.site import make_site
 from cis.skills.registry import InstalledSkills
-from cis.store.sqlite.store import open_sqlite
+from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.worker.burial import bury
 from tests.battery import figures, first_seed, size
 from tests.chaos.besieged import Besieged, besieged
@@ -55,15 +56,7 @@ def rows_of(place: Besieged) -> dict[str, list[tuple[Any, ...]]]:
     return {table: place.sandbox.rows(f"SELECT * FROM {table} ORDER BY 1, 2, 3") for table in TABLES}  # noqa: S608
 
 
-def in_lanes(count: int, lane: Callable[[int, list[int]], None]) -> list[Callable[[], None]]:
-    """Return calls that deal *count* examples out among lanes, each of which has a home of its own."""
-    return [
-        (lambda number=number: lane(number, list(range(number, count, LANES))))  # type: ignore[misc]
-        for number in range(LANES)
-    ]
-
-
-def rescued_lane(folder: Path, seed: int, examples: list[int]) -> None:
+def rescued_lane(folder: Path, seed: int, examples: Iterable[int]) -> None:
     """Stop the worker of one run after another under a node, and see each replaced."""
     place = besieged(folder, lease_s=LEASE_S)
     place.start_node()
@@ -109,7 +102,7 @@ def stop_under_a_node(place: Besieged, number: int, chance: random.Random) -> st
     return str(run_id)
 
 
-def unminded_lane(folder: Path, seed: int, examples: list[int]) -> None:
+def unminded_lane(folder: Path, seed: int, examples: Iterable[int]) -> None:
     """Stop a worker that was started by hand, take its id over, and wake it; again and again, each in a new home."""
     for number in examples:
         place = besieged(folder / str(number), lease_s=LEASE_S)
@@ -140,7 +133,7 @@ def stop_unminded(place: Besieged, chance: random.Random) -> None:
             submit(store, SubmitRequest(spec=dag_from_plain(document)), site=site)
         wait_for(place.tasks, timeout_s=60, what="a task")
         pause(chance.uniform(0.0, 0.4))
-        worker.send_signal(signal.SIGSTOP)
+        stop_outside_a_transaction(worker, store)
         pause(LEASES_STOPPED * LEASE_S)
         row = store.worker(settings.node_id, GLOBAL.worker_id)
         assert row is not None
@@ -164,17 +157,31 @@ def stop_unminded(place: Besieged, chance: random.Random) -> None:
     place.check_nothing_is_left()
 
 
+def stop_outside_a_transaction(worker: subprocess.Popen[bytes], store: SqliteStore) -> None:
+    """Stop a worker where its id can be taken over: as long as it holds the write lock nobody can, whoever it is."""
+    store.wait_at_most(0.5)
+    while True:
+        worker.send_signal(signal.SIGSTOP)
+        try:
+            with store.transaction():
+                return
+        except StoreBusyError:
+            worker.send_signal(signal.SIGCONT)
+            pause(0.01)
+
+
 @pytest.mark.timeout(1800)
 def test_a_worker_that_was_stopped_for_three_leases_changes_nothing_when_it_wakes(tmp_path: Path) -> None:
     seed = first_seed()
     began_s = time.monotonic()
     rescued, unminded = STOPS // 2, STOPS - STOPS // 2
-    calls = [
-        *in_lanes(rescued, lambda lane, examples: rescued_lane(tmp_path / f"rescued-{lane}", seed, examples)),
-        *in_lanes(unminded, lambda lane, examples: unminded_lane(tmp_path / f"unminded-{lane}", seed, examples)),
-    ]
-    with ThreadPoolExecutor(len(calls)) as pool:
-        for done in [pool.submit(call) for call in calls]:
+    with ThreadPoolExecutor(2 * LANES) as pool:
+        lanes = [
+            pool.submit(lane, tmp_path / f"{lane.__name__}-{number}", seed, range(number, count, LANES))
+            for lane, count in ((rescued_lane, rescued), (unminded_lane, unminded))
+            for number in range(LANES)
+        ]
+        for done in lanes:
             done.result()
     figures(
         "stop",

@@ -69,6 +69,8 @@ def test_a_worker_whose_store_fails_for_less_than_a_lease_goes_on_and_loses_no_e
     run = node.submitted({"command": f"until test -e {tmp_path}/go; do sleep 0.02; done"}, target_node="node-1")
     with working(node, tmp_path, lease_s=30.0, clock=clocks) as worker:
         worker.until(lambda: worker.pids, "the task")
+        clocks.later(100)
+        worker.turn()
         worker.store.broken = True
         (tmp_path / "go").touch()
         worker.until(lambda: not worker.loop.running, "its end, which cannot be stored yet")

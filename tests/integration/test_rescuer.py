@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from cis.engine.instant import Instant
 from cis.errors import FencedError
 from cis.executors.platform import process_started
 from cis.model.scope import GLOBAL
-from cis.store.records import WorkerRecord, WorkerState
+from cis.store.records import QueueDemand, WorkerRecord, WorkerState
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.worker.lock import holder_of, worker_lock_path
 from cis.worker.rescuer import START_DEADLINE_S, Rescuer, RescuerParts
@@ -273,3 +273,27 @@ def test_a_worker_that_hangs_in_a_transaction_is_killed_unfenced_when_the_others
     assert early == []
     assert scene.killed == [process.pid]
     assert scene.row.status is WorkerState.DEAD
+
+
+class LateBeat(SqliteStore):
+    """A store in which the worker renews its lease between a rescuer's look at it and what follows."""
+
+    beats: Callable[[], None] | None = None
+
+    def queue_demand(self, node_id: str) -> Sequence[QueueDemand]:
+        if self.beats is not None:
+            self.beats()
+        return super().queue_demand(node_id)
+
+
+def test_a_worker_that_beats_at_the_last_moment_is_not_fenced(tmp_path: Path, holding: subprocess.Popen[bytes]) -> None:
+    store = LateBeat(tmp_path / "cis.db")
+    scene = Scene(store, tmp_path)
+    scene.serves(holding.pid)
+    scene.look(3)
+    store.beats = scene.beat
+    scene.look()
+
+    assert scene.killed == []
+    assert scene.row.epoch == 1
+    store.close()

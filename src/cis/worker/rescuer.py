@@ -91,12 +91,14 @@ class Rescuer:
         self._parts = parts
         self._silences: dict[str, _Silence] = {}
         self._looked_s: float | None = None
+        self._locked = False
 
     def look_around(self, own: Mapping[str, OwnWorker]) -> None:
         """Bury who is dead and rescue who hangs. One of *own* is killed here; its parent sees its end, and buries it."""
         store, now_s = self._parts.store, self._parts.clock().mono_s
         passed_s = 0.0 if self._looked_s is None else min(now_s - self._looked_s, self.look_every_s)
         self._looked_s = now_s
+        self._locked = False
         rows = {row.worker_id: row for row in store.workers(node_id=self._parts.node_id, live_only=True)}
         wanted = {demand.worker_id for demand in store.queue_demand(self._parts.node_id)}
         seen: dict[str, _Silence] = {}
@@ -110,7 +112,7 @@ class Rescuer:
         """Do what is to be done about one worker; return for how long it has been silent."""
         holder = self._holder(worker_id)
         if child is None and holder is None:
-            if row is not None:
+            if row is not None and not self._locked:
                 self.bury(row)
             return _Silence(())
         pid = child.pid if child is not None else holder.pid if holder is not None else 0
@@ -128,7 +130,7 @@ class Rescuer:
                 serving = self._fence(serving)
             except StoreError as error:
                 log.error("a hung worker cannot be fenced", extra={"worker_id": worker_id, "error": str(error)})
-                if not isinstance(error, StoreBusyError) or silence.seconds < 2 * patience_s:
+                if not self._locked or silence.seconds < 2 * patience_s:
                     return silence
             if serving is None:
                 return _Silence(sign)  # it has moved after all, or another rescuer was quicker
@@ -145,6 +147,7 @@ class Rescuer:
             log.error("what a dead worker left cannot be ended", extra={"error": str(error)})
         except StoreError as error:
             # The same, and there are others to be looked at.
+            self._locked = isinstance(error, StoreBusyError)
             log.error("a worker cannot be buried", extra={"worker_id": worker.worker_id, "error": str(error)})
 
     def _end(
@@ -160,11 +163,21 @@ class Rescuer:
             self.bury(serving)
 
     def _fence(self, row: WorkerRecord) -> WorkerRecord | None:
-        """Give the id of a hung worker the next epoch, if its row is still as it was read."""
-        with self._parts.store.transaction():
-            if self._parts.store.worker(row.node_id, row.worker_id) != row:
-                return None
-            return self._parts.store.take_worker(row)
+        """Give the id of a hung worker the next epoch, if its row is still as it was read.
+
+        Raises:
+            StoreError: it cannot be written; ``_locked`` says whether that is for somebody's lock.
+        """
+        if self._locked:  # found out in this very look, and waiting once is enough
+            raise StoreError("the database is locked")
+        try:
+            with self._parts.store.transaction():
+                if self._parts.store.worker(row.node_id, row.worker_id) != row:
+                    return None
+                return self._parts.store.take_worker(row)
+        except StoreBusyError:
+            self._locked = True
+            raise
 
     def _holder(self, worker_id: str) -> Holder | None:
         return holder_of(worker_lock_path(self._parts.run_dir, worker_id))
