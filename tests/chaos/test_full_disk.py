@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from tests.acceptance.harness import NodeProcess, Sandbox, make_sandbox
+from tests.acceptance.harness import NodeProcess, Sandbox, make_sandbox, write_dag
 from tests.battery import figures, first_seed, size
-from tests.chaos.small_disk import fill, limit_files, make_room, small_disk
+from tests.chaos.small_disk import family, fill, limit_files, make_room, remount, small_disk
 from tests.waiting import wait_for
 
 LARGE = "x" * 100_000
@@ -111,3 +115,94 @@ def check_books(sandbox: Sandbox, node: Disturbed) -> None:
     )
     assert successes == [(0,)]
     assert sandbox.rows("PRAGMA integrity_check") == [("ok",)]
+
+
+@pytest.fixture
+def small_home(tmp_path: Path) -> Iterator[Sandbox]:
+    """A home that is a small disk of its own, with one run that is over."""
+    with small_disk(tmp_path / "home", mib=8):
+        sandbox = make_sandbox(tmp_path)
+        sandbox.json("dag", "run", write_dag(tmp_path, dag(0)))
+        yield sandbox
+
+
+WRITES = (("dag", "run"), ("dag", "save"))
+
+
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_every_command_says_what_is_wrong_with_the_disk_and_works_when_it_is_not(
+    small_home: Sandbox, tmp_path: Path, trouble: str
+) -> None:
+    small_home.json("init")
+    token = (small_home.home / "token").read_bytes()
+    document = write_dag(tmp_path, dag(1))
+    if trouble == "full":
+        fill(small_home.home)
+    else:
+        remount(small_home.home, "ro")
+    try:
+        said = [small_home.cis(*command, document) for command in WRITES]
+        said += [small_home.cis("node", "start", "--port", "0"), small_home.cis("token", "create", "x")]
+        rotated = small_home.cis("token", "rotate")
+        checked = small_home.json("doctor", expect=1)
+    finally:
+        if trouble == "full":
+            make_room(small_home.home)
+        else:
+            remount(small_home.home, "rw")
+    faults = [finding for finding in checked["findings"] if not finding["ok"]]
+    words = {"full": ("the disk is full", "no space left"), "read-only": ("read-only",)}[trouble]
+
+    for done in said:
+        assert done.returncode == 1
+        assert any(word in done.stderr.lower() for word in words)
+        assert "Traceback" not in done.stderr
+    assert rotated.returncode == 1
+    assert "token" in rotated.stderr
+    assert not list(small_home.home.glob(".token*"))
+    assert any(words[0] in finding["fault"] and "restore" not in finding["mend"] for finding in faults)
+    assert small_home.json("dag", "run", document)["status"] == "completed"
+    assert small_home.json("db", "check")["ok"]
+    assert (small_home.home / "token").read_bytes() == token
+
+
+def test_tasks_that_fill_the_disk_themselves_fail_and_the_node_goes_on_once_there_is_room(small_home: Sandbox) -> None:
+    """Through standard output and through named outputs; until there is room their ends wait in the worker."""
+    tasks = [
+        {"id": "loud", "command": "head -c 20000000 /dev/zero"},
+        {"id": "names", "command": 'head -c 20000000 /dev/zero > "$CIS_OUTPUT"'},
+    ]
+    with small_home.node() as node:
+        run_id = node.execute({"dag_id": "loud", "tasks": tasks}).body["run_id"]
+        wait_for(lambda: node.call("GET", "/ready", token=None).status == 503, what="/ready to notice it")
+        wait_for(lambda: not _children(node.process.pid, "head"), what="the end of the tasks")
+        for file in small_home.home.glob("logs/*/*"):
+            os.truncate(file, 0)
+        failed = node.finished(run_id)
+        after = node.finished(node.execute(dag(2)).body["run_id"])
+
+    assert [task["status"] for task in failed["tasks"]] == ["failed", "failed"]
+    assert after["status"] == "completed"
+
+
+def _children(pid: int, name: str) -> list[int]:
+    found = []
+    for each in family(pid):
+        with suppress(OSError):
+            found += [each] * (Path(f"/proc/{each}/comm").read_text().strip() == name)
+    return found
+
+
+def test_a_folder_for_logs_that_cannot_be_made_fails_the_task_with_the_reason(tmp_path: Path) -> None:
+    sandbox = make_sandbox(tmp_path)
+    with sandbox.node() as node:
+        node.finished(node.execute(dag(1)).body["run_id"])  # its worker stays for a while
+        shutil.rmtree(sandbox.home / "logs")
+        (sandbox.home / "logs").write_text("in the way")
+        failed = node.finished(node.execute(dag(1)).body["run_id"])
+        (sandbox.home / "logs").unlink()
+        after = node.finished(node.execute(dag(1)).body["run_id"])
+
+    assert failed["status"] == "failed"
+    assert "the folder for logs cannot be made" in failed["tasks"][0]["error"]
+    assert after["status"] == "completed"

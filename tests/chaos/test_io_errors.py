@@ -57,7 +57,12 @@ def wrong_in_the_end(folder: Path, acknowledged: list[Acknowledged]) -> list[str
     """Return what is lost, doubled or damaged."""
     with closing(open_sqlite(folder / "cis.db")) as store:
         lost = [f"{what} is not there" for what in missing(store, acknowledged)]
-        return lost + not_in_order(store, started=acknowledged)
+        forgotten = store._db.rows("SELECT run_id, task_id, attempt FROM task_executions WHERE status = 'lost'")
+        return [
+            *lost,
+            *(f"its end was seen and forgotten: {what}" for what in forgotten),
+            *not_in_order(store, started=acknowledged),
+        ]
 
 
 @pytest.mark.timeout(1700)

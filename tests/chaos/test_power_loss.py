@@ -225,7 +225,7 @@ def cut_normal(seed: int, points: int) -> Found:
 
 def cut_lying_disk(seed: int, points: int) -> Found:
     """Cut with a disk that says that it has synced, and has not."""
-    return cut(seed, points, lies=True, whole=False)
+    return cut(seed, points, lies=True)
 
 
 def test_the_attack_sees_the_loss_when_commits_do_not_wait_for_the_disk() -> None:
@@ -240,3 +240,4 @@ def test_the_attack_sees_the_damage_that_a_lying_disk_makes() -> None:
 
     assert found.lost
     assert found.damaged
+    assert found.half_done

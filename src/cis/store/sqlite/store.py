@@ -55,6 +55,7 @@ class SqliteStore(
     def first_damage(self) -> str | None:
         """Return the first thing that is wrong with the file; None when it is sound or the search took too long."""
         gives_up_s = time.monotonic() + SEARCH_LIMIT_S
+        self._db.connection.release_memory()  # what is kept in memory hides what has become of the file
         self._db.connection.set_progress_handler(lambda: time.monotonic() > gives_up_s, 10_000)
         try:
             found = self._db.rows("PRAGMA quick_check(1)")
