@@ -2,7 +2,9 @@
 
 A worker is gone when its lock is free. Whoever finds that may bury it: the supervisor that started it, another
 one that looks around, or the next worker of the same id. Order matters: first the old processes die, then
-the runs become available, so that a task is never tried again while its last attempt still writes.
+the runs become available, so that a task is never tried again while its last attempt still writes. Several may bury the
+same one at once, and a new worker may have taken its place since its row was read: whoever buries touches only what
+belongs to the epoch that it read, and only one of them finds the row still alive.
 """
 
 from __future__ import annotations
@@ -21,10 +23,13 @@ log = logging.getLogger(__name__)
 def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller, up_to_epoch: int | None = None) -> int:
     """Kill what attempts of a dead worker left behind; return how many attempts there were.
 
-    Whoever does not hold the worker's lock names the epoch that is dead: the next one may have begun meanwhile.
+    With *up_to_epoch*, what a later holder of the id has started since is let be.
     """
-    running = store.attempts_in_state(worker_id, AttemptState.RUNNING)
-    attempts = [one for one in running if up_to_epoch is None or one.epoch <= up_to_epoch]
+    attempts = [
+        attempt
+        for attempt in store.attempts_in_state(worker_id, AttemptState.RUNNING)
+        if up_to_epoch is None or attempt.epoch <= up_to_epoch
+    ]
     for attempt in attempts:
         marks = attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt)
         kill(pid=attempt.pid, pid_started=attempt.pid_started, marks=marks)
@@ -32,7 +37,7 @@ def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller, up_to_epoch
 
 
 def bury(store: Store, worker: WorkerRecord, *, kill: OrphanKiller, now_us: int) -> bool:
-    """Declare a worker dead whose lock is free, and release its runs; False if a newer epoch has the id."""
+    """Declare a worker dead whose lock is free, and release its runs; False if that was done, or is not to be done."""
     if worker.status.live:
         orphans = end_orphans(store, worker.worker_id, kill=kill, up_to_epoch=worker.epoch)
         log.warning("a worker died", extra={"worker_id": worker.worker_id, "pid": worker.pid, "attempts": orphans})

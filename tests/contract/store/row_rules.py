@@ -68,7 +68,11 @@ class RowRules(RuleBasedStateMachine):
         return run
 
     @rule(target=reads, run=reads)
+    def read_again(self, run: RunRecord) -> RunRecord:
+        return self.read(run)
+
     def read(self, run: RunRecord) -> RunRecord:
+        """Return a run as it is stored now."""
         fresh = self.store.run(run.run_id)
         assert fresh is not None
         return fresh
@@ -76,6 +80,10 @@ class RowRules(RuleBasedStateMachine):
     @rule(target=task_reads, run=reads)
     def read_task(self, run: RunRecord) -> TaskRecord:
         return self.store.tasks(run.run_id)[0]
+
+    @rule(run=reads, to=st.sampled_from(RunState))
+    def change_as_it_is(self, run: RunRecord, to: RunState) -> None:
+        self.change(self.read(run), to)
 
     @rule(run=reads, to=st.sampled_from(RunState))
     def change(self, run: RunRecord, to: RunState) -> None:
@@ -94,6 +102,10 @@ class RowRules(RuleBasedStateMachine):
             assert run.status is state
             assert changed.version == version + 1
             self.runs[run.run_id] = (to, version + 1)
+
+    @rule(task=task_reads, to=st.sampled_from(TaskState))
+    def change_task_as_it_is(self, task: TaskRecord, to: TaskState) -> None:
+        self.change_task(self.store.tasks(task.run_id)[0], to)
 
     @rule(task=task_reads, to=st.sampled_from(TaskState))
     def change_task(self, task: TaskRecord, to: TaskState) -> None:
