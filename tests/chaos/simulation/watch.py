@@ -73,6 +73,7 @@ class Watch:
         self.rows = Rows()
         self.specs = Specs()
         self.slots: dict[str, int] = {}
+        self._cancelling: set[str] = set()  # runs of which a worker knows that they are cancelled
         self.spawned: set[tuple[str, str, str]] = set()
 
     def prepare(self, connection: apsw.Connection) -> None:
@@ -111,6 +112,7 @@ class Watch:
                 run_id in new.queue or new.runs[run_id].status in FINAL,
                 f"run {run_id} was accepted, but nobody will run it",
             )
+        self._cancelling = {run_id for run_id, run in new.runs.items() if run.cancel and self._offices.cancels(run_id)}
 
     def _wrote(self, who: str, worker_id: str, epoch: int, *, old: Rows) -> None:
         now_epoch, status = old.workers[worker_id]
