@@ -23,10 +23,13 @@ log = logging.getLogger(__name__)
 def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller, up_to_epoch: int | None = None) -> int:
     """Kill what attempts of a dead worker left behind; return how many attempts there were.
 
-    Whoever does not hold the worker's lock names the epoch that is dead: the next one may have begun meanwhile.
+    With *up_to_epoch*, what a later holder of the id has started since is let be.
     """
-    running = store.attempts_in_state(worker_id, AttemptState.RUNNING)
-    attempts = [one for one in running if up_to_epoch is None or one.epoch <= up_to_epoch]
+    attempts = [
+        attempt
+        for attempt in store.attempts_in_state(worker_id, AttemptState.RUNNING)
+        if up_to_epoch is None or attempt.epoch <= up_to_epoch
+    ]
     for attempt in attempts:
         marks = attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt)
         kill(pid=attempt.pid, pid_started=attempt.pid_started, marks=marks)

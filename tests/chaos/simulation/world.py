@@ -11,6 +11,7 @@ from pathlib import Path
 
 import apsw
 
+from tests.chaos.simulation.disturbances import Disturbances
 from tests.chaos.simulation.documents import draw_spec
 from tests.chaos.simulation.machine import Machine
 from tests.chaos.simulation.node import Node, Script
@@ -21,7 +22,6 @@ from tests.migrated import fast_folder
 CALM_S = 12.0
 REST_S = 400.0
 MAX_STEPS = 6000
-DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ def play(seed: int) -> Played:
                 "runs": len(rows.runs),
                 "attempts": len(rows.attempts),
                 "lost": sum(attempt.status == "lost" for attempt in rows.attempts.values()),
-                "crashes": world.crashes,
+                "crashes": world.disturbances.crashes,
                 "failures_of_store_and_spawn": machine.faults.happened,
             },
             broken=broken,
@@ -75,7 +75,7 @@ class World:
         if self.stage.chance(0.3):
             self.nodes.append(Node(self.machine, "a second supervisor"))
         self.script = Script(self.machine)
-        self.crashes = 0
+        self.disturbances = Disturbances(self.machine, self.nodes[0], self.script)
         self._rest_s = self.stage.now_s + CALM_S + REST_S
         self.stage.actors += [self.script, *self.nodes, self.machine.processes]
 
@@ -92,7 +92,7 @@ class World:
             if self.stage.now_s >= self._rest_s or self.stage.steps >= MAX_STEPS:
                 raise BrokenError(f"no rest: {self._left()}")
             self.stage.step()
-            self._wake_fenced()
+            self.disturbances.wake_fenced()
 
     def close(self) -> None:
         """Close all that is open."""
@@ -126,93 +126,10 @@ class World:
         for action in ("cancel", "pause", "resume", "rerun"):
             for _ in range(rng.choice((0, 0, 1, 2))):
                 script.add(rng.random() * CALM_S, lambda action=action: script.control(action))  # type: ignore[misc]
-        for disturb in (
-            self._spoil,
-            self._crash,
-            self._sleep,
-            self._usurp,
-            self._jump,
-            self._fill,
-            self._lock,
-            self._term,
-            self._start,
-        ):
+        for disturb in self.disturbances.all:
             for _ in range(rng.choice((0, 0, 0, 1, 1, 3))):
                 script.add(rng.random() * CALM_S, disturb)
         script.add(CALM_S, self._calm)
-
-    def _worker_id(self) -> str:
-        return self.stage.rng.choice(["worker-global", "worker-project-p"])
-
-    def _crash(self) -> None:
-        """Let a worker die at one of the next points at which it does something."""
-        if self.machine.workers:
-            self.crashes += 1
-            self.machine.faults.fuses[self.stage.rng.choice(self.machine.workers).name] = self.stage.rng.randint(1, 25)
-
-    def _sleep(self) -> None:
-        """Stop a worker for a while."""
-        self.machine.disturbed = True
-        for worker in self.machine.workers:
-            if worker.in_office and not worker.busy and not worker.asleep and self.stage.chance(0.7):
-                worker.asleep = True
-                worker.due_s = self.stage.now_s + self.stage.rng.random() * 8.0
-                self.stage.log(f"{worker.name}: sleeps")
-
-    def _usurp(self) -> None:
-        """Stop a worker and take its lock away: it sleeps through its own burial, or through what comes after it."""
-        for worker in self.machine.workers:
-            if worker.in_office and not worker.busy and not worker.asleep and not worker.fenced:
-                self.machine.disturbed = True
-                worker.asleep = True
-                worker.due_s = float("inf")
-                self.machine.locks.pop(worker.worker_id, None)
-                self.stage.log(f"{worker.name}: sleeps, and its lock is free")
-                return
-
-    def _wake_fenced(self) -> None:
-        for worker in self.machine.workers:
-            if worker.asleep and worker.due_s == float("inf") and worker.fenced:
-                worker.due_s = self.stage.now_s + self.stage.rng.random() * 3.0
-
-    def _jump(self) -> None:
-        """Set the wall clock."""
-        self.stage.jumped_us += self.stage.rng.randint(-DAY_US, DAY_US)
-        self.stage.log(f"the wall clock is off by {self.stage.jumped_us / 1e6:.0f} s")
-
-    def _fill(self) -> None:
-        """Fill the disk for a while."""
-        self.machine.faults.full_until_s = (
-            self.stage.now_s + self.stage.rng.choice((2.0, 4.0, 12.0)) * self.stage.rng.random()
-        )
-
-    def _lock(self) -> None:
-        """Let somebody else hold the database's lock for a while."""
-        self.machine.faults.busy_until_s = self.stage.now_s + self.stage.rng.random() * 2.0
-
-    def _spoil(self) -> None:
-        """Damage what is stored of a run that is not over: nobody can read it any more, and the others go on."""
-        unfinished = sorted(self.machine.watch.rows.unfinished)
-        if not unfinished or self.stage.chance(0.7):
-            return
-        run_id = self.stage.rng.choice(unfinished)
-        self.machine.disturbed = True
-        self.machine.promises.spoilt.add(run_id)
-        self.script.store._db.connection.execute(
-            "UPDATE worker_queue SET dag_json = substr(dag_json, 2) WHERE run_id = ?", (run_id,)
-        )
-        self.stage.log(f"run {run_id} is damaged")
-
-    def _term(self) -> None:
-        """Ask a worker to stop."""
-        self.machine.disturbed = True
-        for worker in self.machine.workers:
-            if not worker.busy and not worker.asleep and self.stage.chance(0.6):
-                worker.terminate()
-
-    def _start(self) -> None:
-        """Somebody else starts a worker, wanted or not."""
-        self.nodes[0].start(self._worker_id())
 
     def _calm(self) -> None:
         """End all that goes wrong, so that the world can come to rest."""
