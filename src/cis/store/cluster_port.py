@@ -113,13 +113,15 @@ class RemoteStore(Protocol):
         ...
 
     def withdraw(self, run_id: str, *, sender: str, expires_at_us: int) -> None:
-        """Remember that *sender* cancelled a run that has not come yet."""
+        """Refuse a run of *sender* from now on, if it is not here: it was cancelled early, or came once already."""
         ...
 
-    def withdrawn(self, run_id: str, *, sender: str) -> bool: ...
+    def withdrawn(self, run_id: str, *, sender: str) -> bool:
+        """Return whether such a run is to be refused."""
+        ...
 
     def prune_withdrawals(self, *, expired_before_us: int) -> int:
-        """Forget withdrawals whose run would be refused as expired anyway; return how many went."""
+        """Forget those whose run would be refused as expired anyway; return how many went."""
         ...
 
     def suspend(self, run_id: str) -> None:
