@@ -260,8 +260,8 @@ def test_expired_runs_are_found_in_an_index_alone_and_nothing_is_sorted(store: S
 
     assert found == [
         "SEARCH dag_runs USING COVERING INDEX dag_runs_ended (dag_id=? AND finished_at_us<?)",
-        "SEARCH dag_runs USING COVERING INDEX dag_runs_ended (dag_id=? AND (finished_at_us,run_id)>(?,?) AND"
-        " (finished_at_us,run_id)<(?,?))",
+        "SEARCH dag_runs USING COVERING INDEX dag_runs_ended"
+        + " (dag_id=? AND (finished_at_us,run_id)>(?,?) AND (finished_at_us,run_id)<(?,?))",
     ]
     assert [plan for plan in names if "dag_runs" in plan and "COVERING INDEX dag_runs_ended" not in plan] == []
 

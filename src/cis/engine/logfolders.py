@@ -48,31 +48,28 @@ def remove_logs(root: Path, run_id: str) -> bool:
     if not is_log_folder(run_id):
         return True
     try:
-        top = os.open(root, _FOLDER_FLAGS)
-    except FileNotFoundError:
-        return True
-    try:
-        return _empty(top, run_id)
+        return _empty(root, run_id)
     except FileNotFoundError:
         return True
     except OSError as error:
         log.warning("logs cannot be removed", extra={"run_id": run_id, "error": str(error)})
         return True  # the next round comes by again
+
+
+def _empty(root: Path, name: str) -> bool:
+    top = os.open(root, _FOLDER_FLAGS)
+    try:
+        folder = os.open(name, _FOLDER_FLAGS, dir_fd=top)
+        try:
+            with os.scandir(folder) as entries:
+                doomed = list(islice((each.name for each in entries if _FILE.fullmatch(each.name)), FILES_AT_ONCE))
+            for file in doomed:
+                os.unlink(file, dir_fd=folder)
+        finally:
+            os.close(folder)
+        if len(doomed) == FILES_AT_ONCE:
+            return False
+        os.rmdir(name, dir_fd=top)
+        return True
     finally:
         os.close(top)
-
-
-def _empty(top: int, name: str) -> bool:
-    folder = os.open(name, _FOLDER_FLAGS, dir_fd=top)
-    try:
-        with os.scandir(folder) as entries:
-            files = (entry.name for entry in entries if _FILE.fullmatch(entry.name))
-            doomed = list(islice(files, FILES_AT_ONCE))
-        for file in doomed:
-            os.unlink(file, dir_fd=folder)
-    finally:
-        os.close(folder)
-    if len(doomed) == FILES_AT_ONCE:
-        return False
-    os.rmdir(name, dir_fd=top)
-    return True

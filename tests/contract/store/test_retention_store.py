@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,9 @@ from tests.contract.store.cluster_rows import message
 from tests.contract.store.rows import DOCUMENT, attempt, definition, item, put_run
 
 
-def ended(store: Store, run_id: str, at_us: int, **changes: object) -> None:
+def ended(store: Store, run_id: str, at_us: int, **changes: Any) -> None:
     """Store a run that ended at a time."""
-    fields = {"status": RunState.COMPLETED, "finished_at_us": at_us, **changes}
+    fields: dict[str, Any] = {"status": RunState.COMPLETED, "finished_at_us": at_us, **changes}
     put_run(store, run_id, **fields)
 
 
@@ -121,23 +122,23 @@ def test_many_attempts_go_in_parts_before_the_run_and_its_tasks(store: Store) ->
     assert store.run("r1") is None
 
 
-HOLDS = {
-    "it is not over": lambda store: None,
+HOLDS: dict[str, Callable[[Store], Any]] = {
+    "it is not over": lambda _: None,
     "it is queued": lambda store: store.enqueue("n", item("r1")),
     "something about it is to be sent": lambda store: store.post(message("m1", run_id="r1")),
     "another node's part is open": lambda store: store.put_remote(
         RemoteRun(run_id="r1", role=RemoteRole.RECEIVED, peer="n2")
     ),
     "an attempt of its worker runs": lambda store: store.start_attempts([attempt("r1")]),
-    "a child is there": lambda store: None,
-    "its parent is not over": lambda store: None,
+    "a child is there": lambda _: None,
+    "its parent is not over": lambda _: None,
 }
 
 
 @pytest.mark.parametrize("hold", HOLDS)
 def test_a_run_stays_whole_while(store: Store, hold: str) -> None:
     put_run(store, "parent", status=RunState.RUNNING)
-    over = {} if hold == "it is not over" else {"status": RunState.FAILED, "finished_at_us": 5}
+    over: dict[str, Any] = {} if hold == "it is not over" else {"status": RunState.FAILED, "finished_at_us": 5}
     parent = "parent" if hold == "its parent is not over" else None
     put_run(store, "r1", parent_run_id=parent, **over)
     if hold == "a child is there":
