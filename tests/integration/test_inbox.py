@@ -16,6 +16,7 @@ from cis.model.message import MessageKind, Result
 from cis.model.states import RunState
 from cis.store.cluster import RemoteRole, Route
 from cis.store.records import Delivery
+from cis.store.retention_port import Pruned
 from tests.integration.deciding import Decider, decider, spec_of
 
 EXECUTE, CONTROL, ASK = MessageKind.EXECUTE, MessageKind.CONTROL, MessageKind.ASK
@@ -96,6 +97,22 @@ def test_a_cancel_that_overtakes_its_run_keeps_it_from_being_taken_on(node: Deci
     reply = node.hears(EXECUTE, "node-2", "r", wanted=spec_of(target_node="node-1"))
 
     assert (reply.result, reply.code) == (Result.REFUSED, "run.withdrawn")
+    assert node.store.run("r") is None
+
+
+def test_a_run_that_was_pruned_is_not_taken_on_again_by_the_message_that_brought_it(node: Decider) -> None:
+    """Whoever has recorded a signed message must not have it run a second time because the first is forgotten."""
+    spec = spec_of(target_node="node-1")
+    node.hears(EXECUTE, "node-2", "r", wanted=spec, in_room=False)
+    remote = node.store.remote_run("r")
+    assert remote is not None
+    with node.store.transaction():
+        control.cancel(node.store, "r", now_us=node.now_us)
+        node.store.put_remote(replace(remote, open=False))
+        assert node.store.prune_run("r", at_most=10) is Pruned.GONE
+    again = node.hears(EXECUTE, "node-2", "r", wanted=spec, in_room=False)
+
+    assert (again.result, again.code) == (Result.REFUSED, "run.withdrawn")
     assert node.store.run("r") is None
 
 

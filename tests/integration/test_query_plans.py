@@ -258,10 +258,10 @@ def test_expired_runs_are_found_in_an_index_alone_and_nothing_is_sorted(store: S
     found = plans(store, lambda: store.expired_runs("d", before_us=5, keep=3, until_us=9, after=last, limit=5))
     names = plans(store, lambda: store.ended_dags(after="", limit=5))
 
+    bounds = "(dag_id=? AND (finished_at_us,run_id)>(?,?) AND (finished_at_us,run_id)<(?,?))"
     assert found == [
         "SEARCH dag_runs USING COVERING INDEX dag_runs_ended (dag_id=? AND finished_at_us<?)",
-        "SEARCH dag_runs USING COVERING INDEX dag_runs_ended"
-        + " (dag_id=? AND (finished_at_us,run_id)>(?,?) AND (finished_at_us,run_id)<(?,?))",
+        f"SEARCH dag_runs USING COVERING INDEX dag_runs_ended {bounds}",
     ]
     assert [plan for plan in names if "dag_runs" in plan and "COVERING INDEX dag_runs_ended" not in plan] == []
 
