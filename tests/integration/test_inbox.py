@@ -11,7 +11,7 @@ import pytest
 from cis.engine import control
 from cis.engine.dispatch import also_by_room, expire, mark_sending, on_its_way
 from cis.engine.submit import MAX_DEPTH, Origin, SubmitRequest, submit
-from cis.errors import DocumentError
+from cis.errors import DocumentError, OverloadedError
 from cis.model.message import MessageKind, Result
 from cis.model.states import RunState
 from cis.store.cluster import RemoteRole, Route
@@ -114,6 +114,21 @@ def test_a_run_that_was_pruned_is_not_taken_on_again_by_the_message_that_brought
 
     assert (again.result, again.code) == (Result.REFUSED, "run.withdrawn")
     assert node.store.run("r") is None
+
+
+def test_when_the_outbox_is_full_no_run_for_another_node_is_accepted_but_one_for_this_node_is(node: Decider) -> None:
+    site = replace(node.site, max_queued=2)
+    with node.store.transaction():
+        for number in range(2):
+            submit(node.store, SubmitRequest(spec=spec_of(dag_id=f"d{number}", target_node="node-2")), site=site)
+    with pytest.raises(OverloadedError) as caught, node.store.transaction():
+        submit(node.store, SubmitRequest(spec=spec_of(target_node="node-2")), site=site)
+    with node.store.transaction():
+        here = submit(node.store, SubmitRequest(spec=spec_of(target_node="node-1", dag_id="proj-b-x")), site=site)
+
+    assert caught.value.retry_after_s >= 1
+    assert node.store.outbox_load(at_most=9) == 2
+    assert here.created
 
 
 def test_pause_of_a_run_that_is_elsewhere_is_asked_for_and_changes_nothing_here(node: Decider) -> None:

@@ -86,6 +86,10 @@ class OutboxStore(Protocol):
         """Delete all items of a kind for a run; return how many there were."""
         ...
 
+    def outbox_load(self, *, at_most: int) -> int:
+        """Return how many items wait, counting up to *at_most*, for backpressure."""
+        ...
+
     def outbox_depths(self) -> Mapping[str, int]:
         """Return how many items wait for each node id (empty: for everyone)."""
         ...
