@@ -37,6 +37,7 @@ from cis.store.records import (
     WorkerRecord,
     WorkerState,
 )
+from cis.store.retention_port import RetentionStore
 
 
 class DefinitionStore(Protocol):
@@ -260,6 +261,7 @@ class Store(
     OutboxStore,
     RemoteStore,
     RoomStore,
+    RetentionStore,
     Protocol,
 ):
     """Everything that is kept, behind one transaction."""
