@@ -54,8 +54,10 @@ class OfficeRules(RuleBasedStateMachine):
 
     @initialize()
     def begin_in_office(self) -> None:
-        """Without a worker most rules have nothing to change."""
+        """Without a worker and its queue most rules have nothing to change."""
         self.take_office()
+        for run_id in RUNS:
+            self.enqueue(run_id, Priority.NORMAL)
 
     @rule()
     def take_office(self) -> None:
