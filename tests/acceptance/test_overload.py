@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
 import apsw
 
+from tests.acceptance.cluster import all_over, befriend, make_nodes, running
 from tests.acceptance.harness import Answer, Sandbox, write_dag
 from tests.waiting import wait_for
 
@@ -83,7 +84,7 @@ def test_under_overload_nothing_hangs_what_is_refused_is_not_kept_and_what_is_ac
     assert {answer.status for answer in later.values()} <= {202, 503}  # what was refused once is no repetition
 
 
-def test_the_command_line_keeps_to_the_same_bound_as_the_node(sandbox: Sandbox, tmp_path: Any) -> None:
+def test_the_command_line_keeps_to_the_same_bound_as_the_node(sandbox: Sandbox, tmp_path: Path) -> None:
     file = write_dag(tmp_path, {"dag_id": "d", "tasks": [{"id": "t", "command": "sleep 60"}]})
     with sandbox.node(CIS_MAX_QUEUED="1", CIS_MAX_WORKERS="1") as node:
         first = node.execute({"dag_id": "proj-a-x", "tasks": [{"id": "t", "command": "sleep 60"}]}).body["run_id"]
@@ -100,3 +101,35 @@ def test_the_command_line_keeps_to_the_same_bound_as_the_node(sandbox: Sandbox, 
     assert "try again in" in third.stderr
     assert over_http.status == 503
     assert len(sandbox.rows("SELECT 1 FROM dag_runs")) == 2
+
+
+def test_what_a_full_node_puts_off_stays_with_its_sender_and_comes_again_and_what_it_forgets_stays_known_there(
+    tmp_path: Path,
+) -> None:
+    origin, executor = nodes = make_nodes(tmp_path, 2)
+    befriend(*nodes)
+    executor.start(
+        CIS_MAX_QUEUED="1", CIS_MAX_WORKERS="1", CIS_SLOTS="1", CIS_MAX_AGE="1", CIS_PRUNE_EVERY="1", CIS_MAX_RUNS="1"
+    )
+    with running(*nodes):
+        # Two scopes for one place: what the second has waits in the queue, which is soon full.
+        documents = [
+            {"dag_id": f"proj-{'ab'[number % 2]}-x", "tasks": [{"id": "t", "command": "sleep 0.05"}]}
+            for number in range(8)
+        ]
+        runs = [origin.api.execute({**document, "target_node": "node-2"}).body["run_id"] for document in documents]
+        full = "SELECT 1 FROM outbox WHERE fault LIKE '%wait already%'"
+        refused = wait_for(lambda: origin.sandbox.rows(full), what="node-2 to be full")
+        ends = all_over(origin, runs, timeout_s=90)
+        forgotten = wait_for(
+            lambda: not executor.sandbox.rows("SELECT 1 FROM dag_runs"), timeout_s=30, what="node-2 to forget them"
+        )
+        put_off = origin.sandbox.rows("SELECT count(*) FROM outbox")
+        after = [origin.api.run(run_id)["status"] for run_id in runs[:5]]
+
+    assert refused
+    assert ends == dict.fromkeys(runs, "completed")
+    assert forgotten
+    assert put_off == [(0,)]
+    assert after == ["completed"] * 5
+    assert not executor.audited("refused.execute")

@@ -149,6 +149,16 @@ def test_a_large_body_waits_for_its_place_and_is_refused_after_a_while_though_it
         asyncio.run(scene(url))
 
 
+def test_methods_that_clients_invent_are_counted_as_one(node: NodeUnderTest) -> None:
+    """Each count is kept for as long as the node runs, and a stranger may send any word as a method."""
+    for number in range(20):
+        assert node.call(f"INVENTED{number}", "/api/v1/runs", token=None).status_code == 401
+    counts = [line for line in node.call("GET", "/metrics").text.splitlines() if 'status="401"' in line]
+
+    assert len(counts) == 1
+    assert counts[0].endswith(" 20")
+
+
 def test_reads_that_wait_are_bounded_and_those_that_were_taken_are_done(tmp_path: Path) -> None:
     go = threading.Event()
     readers = Readers(lambda: open_sqlite(tmp_path / "cis.db"), threads=1, max_waiting=2)

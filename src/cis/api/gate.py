@@ -30,6 +30,7 @@ _MESSAGE_PATHS = frozenset({EXECUTE_PATH, MESSAGES_PATH})
 _CONTROL_ACTIONS = ("/cancel", "/pause", "/resume")
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # others are counted as one
 _LOWERED = frozenset({b"host", b"origin", b"content-type"})
 
 RequestCounts = Counter[tuple[str, str, int]]
@@ -58,7 +59,8 @@ class Gate:
         else:
             await self._pass(scope, receive, answer)
         route = scope.get("route")
-        self._counts[scope["method"], getattr(route, "path", "other"), answer.status] += 1
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._counts[method, getattr(route, "path", "other"), answer.status] += 1
 
     async def _pass(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
