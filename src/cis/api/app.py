@@ -17,6 +17,7 @@ from cis.api.gate import OPEN_PATHS, Gate, RequestCounts
 from cis.api.inventory import inventory_routes
 from cis.api.logs import log_routes
 from cis.api.messages import message_routes
+from cis.api.patience import Patience
 from cis.api.ports import NodeServices
 from cis.api.probes import probe_routes
 from cis.api.problems import answer_with_problems
@@ -34,6 +35,7 @@ def create_app(services: NodeServices, *, bounds: CrowdBounds = CrowdBounds()) -
     counts: RequestCounts = Counter()
     app = FastAPI(title="CIS-DAG", version=_version(), redoc_url=None, swagger_ui_oauth2_redirect_url=None)
     app.add_middleware(Gate, services=services, counts=counts)
+    app.add_middleware(Patience)
     app.add_middleware(Crowd, bounds=bounds)
     answer_with_problems(app)
     for router in (

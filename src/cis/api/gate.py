@@ -31,7 +31,8 @@ _CONTROL_ACTIONS = ("/cancel", "/pause", "/resume")
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # others are counted as one
-_LOWERED = frozenset({b"host", b"origin", b"content-type"})
+FOREIGN_SITES = frozenset({"cross-site", "same-site"})  # what browsers add by themselves (Fetch Metadata, W3C)
+_LOWERED = frozenset({b"host", b"origin", b"content-type", b"sec-fetch-site"})
 
 RequestCounts = Counter[tuple[str, str, int]]
 
@@ -77,6 +78,8 @@ class Gate:
         if scope["method"] == "POST" and path in _MESSAGE_PATHS and is_message(headers.get(b"content-type", "")):
             return
         self._check_host(headers.get(b"host"), headers.get(b"origin"))
+        if headers.get(b"sec-fetch-site") in FOREIGN_SITES:
+            raise ForbiddenHostError("a page of another site may not ask this node")
         if path in OPEN_PATHS:
             return
         rights = await self._bearer(headers.get(b"authorization"))

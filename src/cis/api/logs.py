@@ -46,7 +46,11 @@ def log_routes(services: NodeServices) -> APIRouter:
         responses=described,
         openapi_extra=parameters(
             ("task", "only this task", TEXT),
-            ("attempt", "only this attempt", or_nothing({"type": "integer", "minimum": 1, "maximum": _HIGHEST_ATTEMPT})),
+            (
+                "attempt",
+                "only this attempt",
+                or_nothing({"type": "integer", "minimum": 1, "maximum": _HIGHEST_ATTEMPT}),
+            ),
             ("follow", "go on until the run is over: JSON lines, events or text, as `Accept` says", FLAG),
         ),
         summary="What tasks wrote",

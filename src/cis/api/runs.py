@@ -79,7 +79,7 @@ def run_routes(services: NodeServices) -> APIRouter:
     @router.post(
         "/{run_id}/rerun",
         status_code=202,
-        responses=answers(SubmissionModel, status=202, errors=(400, 404, 409, 422)),
+        responses=answers(SubmissionModel, status=202, errors=(400, 404, 408, 409, 422)),
         openapi_extra={**_REQUEST_BODY, **parameters(("from_failed", "keep what completed", FLAG))},
         summary="Run the same document again",
     )

@@ -158,6 +158,7 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
     import uvicorn  # noqa: PLC0415 - 100 ms
 
     from cis.api.app import create_app  # noqa: PLC0415
+    from cis.api.connection import PatientConnection  # noqa: PLC0415
     from cis.api.served import ServedNode, ServedParts  # noqa: PLC0415
 
     host, port = listener.getsockname()[:2]
@@ -196,6 +197,8 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
 
     config = uvicorn.Config(
         create_app(ServedNode(parts)),
+        http=PatientConnection,
+        ws="none",
         access_log=False,
         log_config=None,
         lifespan="off",

@@ -26,6 +26,7 @@
     │       └── UntrustedError        a message that no trusted node signed
     ├── MalformedMessageError         a message that is none
     ├── MessageRefusedError           one that is not acted upon
+    ├── SlowRequestError              a body that takes too long
     ├── OverloadedError               full: try again later
     ├── StoreError
     │   ├── StoreBusyError            locked by others for too long
@@ -75,6 +76,7 @@ from cis.errors.nodes import (
     RoomLimitedError,
     RoomRefusedError,
     RoomUnreachableError,
+    SlowRequestError,
     UnknownNodeError,
     UntrustedError,
 )
@@ -120,6 +122,7 @@ __all__ = [
     "RoomLimitedError",
     "RoomRefusedError",
     "RoomUnreachableError",
+    "SlowRequestError",
     "StaleVersionError",
     "StoreBusyError",
     "StoreDamagedError",

@@ -107,6 +107,19 @@ class MessageRefusedError(CisError):
         super().__init__(detail)
 
 
+class SlowRequestError(CisError):
+    """The body of a request came too slowly: send it again, faster or in smaller parts; nothing was accepted."""
+
+    code = "http.too_slow"
+    http_status = 408
+    exit_status = 5
+
+    def __init__(self, part_s: float, body_s: float) -> None:
+        super().__init__(
+            f"the body came too slowly: {part_s:g} s for each part of it and {body_s:g} s for all is the limit"
+        )
+
+
 class OverloadedError(CisError):
     """A queue is at its bound: nothing was accepted; try again after ``retry_after_s``."""
 
