@@ -22,7 +22,7 @@ CHAOS_simulation := tests/chaos/test_simulation.py
 CHAOS_kill := tests/chaos/test_kills.py
 CHAOS_stop := tests/chaos/test_stops.py
 CHAOS_power := tests/chaos/test_power_loss.py
-CHAOS_disk := tests/chaos/test_full_disk.py
+CHAOS_disk := tests/chaos/test_full_disk.py tests/chaos/test_io_errors.py tests/acceptance/test_damage.py
 CHAOS_http := tests/chaos/test_http_schema.py
 CHAOS_fuzz := tests/chaos/test_fuzz.py tests/chaos/test_fuzz_rows.py
 CHAOS_upgrade := tests/contract/store/test_upgrades.py
@@ -61,12 +61,13 @@ test: check ## check, then every test
 	@$(BIN)/python -m tests.homeserver || test -z "$${CI:-}"
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) $(TESTS)
 
-check: $(READY) ## format, lint, types, layers, dead code; changes nothing
+check: $(READY) ## format, lint, types, layers, dead code, known faults of dependencies; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/vulture
+	$(BIN)/python -m tests.dependencies
 
 bench: $(READY) ## how near to the machine's limit a layered DAG runs; how long one takes to another node
 	$(BIN)/python tests/bench/layered.py

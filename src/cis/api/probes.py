@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -14,18 +13,18 @@ from cis.api.describe import answers
 from cis.api.gate import RequestCounts
 from cis.api.ports import NodeServices
 from cis.api.problems import problem
-from cis.errors import CisError
+from cis.api.readiness import Readiness
 from cis.model.states import RunState
 from cis.store.port import Store
 from cis.store.records import WorkerRecord, WorkerState
 
-READY_WITHIN_S = 2.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def probe_routes(services: NodeServices, counts: RequestCounts) -> APIRouter:
     """Return the routes of probes and metrics."""
     router = APIRouter(tags=["probes"])
+    readiness = Readiness(services)
 
     @router.get("/health", responses={200: {"description": "The process answers"}}, summary="Does it answer?")
     async def health() -> Response:
@@ -33,7 +32,7 @@ def probe_routes(services: NodeServices, counts: RequestCounts) -> APIRouter:
 
     @router.get("/ready", responses={200: {"description": "It takes DAGs"}}, summary="Does it take DAGs?")
     async def ready() -> Response:
-        why_not = await _unready(services)
+        why_not = await readiness.why_not()
         if why_not is not None:
             return problem(503, code="not_ready", detail=why_not, headers={"Retry-After": "5"})
         return json_answer({"status": "ready", "node_id": services.node_id})
@@ -77,19 +76,6 @@ def probe_routes(services: NodeServices, counts: RequestCounts) -> APIRouter:
         return Response("".join(families), media_type=METRICS_TYPE)
 
     return router
-
-
-async def _unready(services: NodeServices) -> str | None:
-    if not services.alive or services.hub.closed:
-        return "this node is stopping, or its writer has ended"
-    try:
-        async with asyncio.timeout(READY_WITHIN_S):
-            await services.read(lambda store: store.last_event_seq())
-    except TimeoutError:
-        return f"the store did not answer within {READY_WITHIN_S:g} s"
-    except CisError as error:
-        return f"the store cannot be read: {error}"
-    return None
 
 
 def _numbers(

@@ -1,4 +1,4 @@
-"""``cis db check``, ``backup``, ``restore`` and ``migrate``."""
+"""``cis db check``, ``backup``, ``restore``, ``migrate``, and ``prune`` (``cis.cli.db_prune``)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cis.cli.context import Context, from_environment
+from cis.cli.later import later
 from cis.cli.output import print_json
-from cis.errors import ConflictError, NotFoundError, StoreError, UsageError
+from cis.errors import ConflictError, NotFoundError, StoreDamagedError, StoreError, UsageError
 from cis.node.presence import node_is_running
+from cis.store.sqlite.connection import sync_folder
 from cis.store.sqlite.store import open_sqlite
 from cis.worker.lock import holder
 
@@ -32,12 +34,20 @@ def add(group: argparse.ArgumentParser, _name: str) -> None:
         if name in ("backup", "restore"):
             command.add_argument("file", metavar="FILE")
         command.set_defaults(call=call)
+    prune = commands.add_parser("prune", help="forget old runs and logs, as [retention] says; a node does so by itself")
+    prune.add_argument("--dry-run", action="store_true", help="only say how much would go")
+    prune.add_argument("--older-than", metavar="AGE", help="runs that ended longer ago than this, as 30d")
+    prune.add_argument("--json", action="store_true", help="one JSON document")
+    prune.set_defaults(call=later("db_prune:prune"))
 
 
 def _check(options: argparse.Namespace) -> int:
     context = from_environment()
-    with context.store() as store:
-        faults = store.integrity_check()
+    try:
+        with context.store() as store:
+            faults = store.integrity_check()
+    except StoreDamagedError as error:  # too much for it even to be opened
+        faults = [str(error)]
     if options.json:
         print_json({"path": str(context.home.db), "ok": not faults, "faults": faults})
     else:
@@ -74,9 +84,13 @@ def _restore(options: argparse.Namespace) -> None:
         if faults:
             raise StoreError(f"{source} is damaged: {faults[0]}; nothing was changed")
         kept = _keep(context)
+        with fresh.open("rb") as file:
+            os.fsync(file.fileno())
+        sync_folder(context.home.root)  # with the old one's copy, before the old one goes
         for suffix in _BESIDE:
             context.home.db.with_name(f"cis.db{suffix}").unlink(missing_ok=True)
         fresh.replace(context.home.db)
+        sync_folder(context.home.root)
     finally:
         _forget(fresh)
     said = f"{kept} is the old one" if kept else "there was none before"
@@ -108,6 +122,8 @@ def _copy(source: Path, target: Path) -> None:
             copy = target.with_name(target.name + suffix)
             os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             shutil.copyfile(part, copy)
+            with copy.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def _forget(path: Path) -> None:

@@ -8,18 +8,21 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from cis.cli.context import Context, from_environment
 from cis.cli.output import counted, print_json
 from cis.engine.views import peer_view
-from cis.errors import CisError, ConfigError, StoreError
+from cis.errors import CisError, ConfigError, StoreDamagedError, StoreError, StoreFullError, StoreReadOnlyError
 from cis.node.clock import now_us
 from cis.node.presence import announced, node_is_running
 from cis.worker.lock import holder, worker_lock_path
 
 LOW_SPACE_BYTES = 500 * 2**20
+LARGE_LOG_BYTES = 256 * 2**20  # the store cuts it to 64 MiB whenever nobody reads
+_RESTORE = "'cis db restore FILE' puts a backup in its place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ def _look(context: Context) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("settings", str(error), f"edit {context.home.toml}; 'cis config check' says the same")
     yield _look_at_store(context)
+    yield from _look_at_leftovers(context)
     yield from _look_at_workers(context)
     yield _look_at_space(context)
     yield _look_at_node(context)
@@ -104,9 +108,37 @@ def _look_at_store(context: Context) -> Finding:
     try:
         with context.store() as store:
             faults = store.integrity_check()
+            if not faults:
+                with store.transaction():
+                    store.write_nothing()
+    except StoreDamagedError as error:
+        return Finding(what, str(error), _RESTORE)
+    except StoreFullError as error:
+        return Finding(
+            what, str(error), f"make room on the disk of {context.home.root}: delete old logs or other files"
+        )
+    except StoreReadOnlyError as error:
+        return Finding(what, str(error), error.mend)
     except StoreError as error:
-        return Finding(what, str(error), "'cis db restore FILE' puts a backup in its place")
-    return Finding(what, faults[0], "'cis db restore FILE' puts a backup in its place") if faults else Finding(what)
+        return Finding(
+            what, str(error), f"look at the disk of {context.home.root} ('dmesg'), and at who holds the file"
+        )
+    return Finding(what, faults[0], _RESTORE) if faults else Finding(what)
+
+
+def _look_at_leftovers(context: Context) -> Iterator[Finding]:
+    """Yield what stands beside the database and should not, or should not be that large."""
+    log = context.home.db.with_name("cis.db-wal")
+    with suppress(FileNotFoundError):
+        size = log.stat().st_size
+        if size > LARGE_LOG_BYTES:
+            fault = f"has grown to {size >> 20} MiB, since something has read the database all the time"
+            yield Finding(
+                str(log), fault, "end commands and programs that have the database open, then restart the node"
+            )
+    half = context.home.db.with_name("cis.db.restoring")
+    if half.exists():
+        yield Finding(str(half), "is what an interrupted 'cis db restore' left", f"restore again, or: rm {half}*")
 
 
 def _look_at_workers(context: Context) -> Iterator[Finding]:

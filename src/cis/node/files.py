@@ -20,20 +20,35 @@ def write_once(path: Path, data: bytes) -> bool:
     finally:
         with suppress(FileNotFoundError):
             fresh.unlink()
+    _sync_folder(path.parent)
     return True
 
 
 def replace_file(path: Path, data: bytes) -> None:
     """Put a whole file, mode 0600, in place of the one at *path*."""
     _private(path, data).replace(path)
+    _sync_folder(path.parent)
 
 
 def _private(path: Path, data: bytes) -> Path:
     fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, data)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            written = 0
+            while written < len(data):  # a disk that is nearly full takes a part
+                written += file.write(data[written:])
+            os.fsync(descriptor)
+    except OSError as error:
+        fresh.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    return fresh
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name on disk: a token that was replaced must not come back with the power."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return fresh

@@ -10,11 +10,14 @@ from collections.abc import Iterable
 
 from cis.engine.logfiles import LogFiles
 from cis.errors import StoreError
+from cis.node.clock import now_awake_or_asleep
 from cis.node.cluster import Cluster
 from cis.node.desk import NodeDesk
+from cis.node.files import replace_file
 from cis.node.home import Home
 from cis.node.hub import EventHub
 from cis.node.keyfile import KeyFile
+from cis.node.maintenance import Maintenance, retention_of
 from cis.node.matrix import room_settings
 from cis.node.presence import announcement_path, node_lock_path
 from cis.node.readers import Readers
@@ -56,6 +59,13 @@ class Node:
             woken=self._wake,
         )
         self.cluster = Cluster(desk, room=room_settings(home, settings))
+        self._maintenance = Maintenance(
+            self.open_store,
+            self.logfiles,
+            retention_of(settings),
+            every_s=settings.prune_every_s,
+            clock=now_awake_or_asleep,
+        )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._mind_workers, name="supervisor")
         self._thread.start()
@@ -68,9 +78,7 @@ class Node:
         """Write down where this node listens, for the commands of this home."""
         path = announcement_path(self.home)
         text = json.dumps({"node_id": self.settings.node_id, "url": url, "pid": os.getpid()})
-        fresh = path.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.replace(path)
+        replace_file(path, text.encode())
 
     def poke(self, worker_id: str | None = None) -> None:
         """Have everybody look at what was stored: the supervisor, a worker if one is named, and who listens."""
@@ -78,6 +86,7 @@ class Node:
 
     def stop(self) -> None:
         """Stop the workers, finish what is being written, and let go of the lock."""
+        self._maintenance.stop()
         self._stop.set()
         self._bell.ring()
         self._thread.join()
@@ -108,6 +117,7 @@ class Node:
 
     def _mind_workers(self) -> None:
         store = self.open_store()
+        store.wait_at_most(max(1.0, self.settings.lease_s / 3))  # one that holds the lock may be what is to be ended
         supervisor = make_supervisor(self.home, self.settings, store=store, bell=self._bell, told=self._told)
         while not self._stop.is_set():
             try:

@@ -39,6 +39,7 @@ from cis.store.records import (
     WorkerRecord,
     WorkerState,
 )
+from cis.store.retention_port import RetentionStore
 
 
 class DefinitionStore(Protocol):
@@ -222,7 +223,7 @@ class WorkerStore(Protocol):
         ...
 
     def set_worker_status(self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int) -> bool:
-        """Change the status if *epoch* still holds; return whether it did."""
+        """Change the status if *epoch* still holds and was not declared dead; return whether it did."""
         ...
 
     def worker(self, node_id: str, worker_id: str) -> WorkerRecord | None: ...
@@ -266,6 +267,7 @@ class Store(
     OutboxStore,
     RemoteStore,
     RoomStore,
+    RetentionStore,
     Protocol,
 ):
     """Everything that is kept, behind one transaction."""
@@ -276,6 +278,21 @@ class Store(
 
     def savepoint(self) -> AbstractContextManager[None]:
         """Inside a transaction: keep or undo one part of it alone, as the block ends or raises."""
+        ...
+
+    def write_nothing(self) -> None:
+        """Write what changes nothing, but takes the same way to the disk as anything else.
+
+        Raises:
+            StoreError: nothing can be written.
+        """
+        ...
+
+    def first_damage(self) -> str | None:
+        """Return the first thing that is wrong with what is stored; None when it is sound or the search took too long.
+
+        Looks at every page.
+        """
         ...
 
     def close(self) -> None: ...

@@ -11,7 +11,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from cis.errors import StoreBusyError, StoreError
+from cis.errors import StoreBusyError, StoreDamagedError, StoreError
 from cis.store.sqlite import connection as connection_module
 from cis.store.sqlite import migrate as migrate_module
 from cis.store.sqlite.connection import check_version
@@ -237,6 +237,22 @@ def test_a_damaged_file_is_reported_and_a_sound_one_is_not(store: SqliteStore) -
     store._db.connection.execute("PRAGMA foreign_keys = OFF; DELETE FROM dag_runs")
 
     assert store.integrity_check() == ["run_tasks: 2 rows refer to a row of dag_runs that is gone"]
+
+
+def test_a_file_with_a_page_of_noise_is_reported_as_damaged(store: SqliteStore) -> None:
+    """SQLite gives up the search for lost references in such a file: that must not hide what it has found before."""
+    ((page,),) = store._db.rows("SELECT rootpage FROM sqlite_schema WHERE name = 'run_tasks'")
+    store.close()
+    content = bytearray(store.path.read_bytes())
+    content[(page - 1) * 4096 : page * 4096] = b"\xa5" * 4096
+    store.path.write_bytes(content)
+    damaged = open_sqlite(store.path)
+    faults = damaged.integrity_check()
+    with pytest.raises(StoreDamagedError, match=r"cis\.db is damaged .*cis db restore"):
+        damaged.tasks("r1")
+    damaged.close()
+
+    assert faults
 
 
 def test_a_backup_is_a_store_of_one_moment_that_only_its_owner_may_read(store: SqliteStore, tmp_path: Path) -> None:

@@ -12,12 +12,20 @@ from typing import Any
 
 import apsw
 
-from cis.errors import PoisonRecordError, StoreBusyError, StoreError
+from cis.errors import (
+    PoisonRecordError,
+    StoreBusyError,
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+)
 from cis.store.sqlite.migrate import migrate
 
 log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_MS = 30_000
+FULL_BELOW_BYTES = 64 * 2**10  # the least that SQLite asks for at once: shared memory grows by 32 KiB
 Row = tuple[Any, ...]
 Value = Any  # what SQLite binds: the columns are STRICT, so it checks the types itself
 
@@ -43,6 +51,8 @@ def open_connection(path: Path) -> apsw.Connection:
     with translated(path):
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            for folder in path.absolute().parents[:2]:  # the home may be new, too
+                sync_folder(folder)
         connection = apsw.Connection(str(path), statementcachesize=200)
         try:
             _prepare(connection, path)
@@ -82,17 +92,46 @@ def store_error(error: apsw.Error | OSError, path: Path | str) -> StoreError:
         case apsw.BusyError():
             return StoreBusyError(str(path), waited_s=BUSY_TIMEOUT_MS // 1000)
         case apsw.FullError():
-            return StoreError(f"{path} cannot grow: the disk is full; make room and it goes on by itself")
+            return StoreFullError(str(path))
         case apsw.ReadOnlyError() | apsw.PermissionsError() | PermissionError():
-            return StoreError(f"{path} cannot be written; give this user the right to write it and its folder")
+            return _read_only(path)
         case apsw.CorruptError() | apsw.NotADBError():
-            return StoreError(f"{path} is damaged ({error}); see 'cis db check' and 'cis db restore'")
+            return StoreDamagedError(str(path), str(error))
+        case apsw.CantOpenError() | apsw.IOError() | OSError() if (cause := _disk_error(path)) is not None:
+            return cause  # of what lies beside the database SQLite says less: the disk knows more
         case apsw.CantOpenError():
             return StoreError(f"{path} cannot be opened: {error}")
         case apsw.IOError() | OSError():
             return StoreError(f"{path} cannot be read or written: {error}")
         case _:
             return StoreError(f"{path}: {error}")
+
+
+def _disk_error(path: Path | str) -> StoreError | None:
+    """Return what is wrong with the disk of *path*, if it is full or read-only."""
+    try:
+        disk = os.statvfs(Path(path).parent)
+    except OSError:
+        return None
+    if disk.f_flag & os.ST_RDONLY:
+        return _read_only(path)
+    return StoreFullError(str(path)) if disk.f_bavail * disk.f_frsize < FULL_BELOW_BYTES else None
+
+
+def _read_only(path: Path | str) -> StoreReadOnlyError:
+    with suppress(OSError):
+        if os.statvfs(Path(path).parent).f_flag & os.ST_RDONLY:
+            return StoreReadOnlyError(str(path), mend="its disk is mounted read-only: see why ('dmesg') and remount it")
+    return StoreReadOnlyError(str(path), mend="give this user the right to write it and its folder")
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk: a new file survives a power cut only with its name."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -115,6 +154,12 @@ class Database:
         self.path = path
         self.connection = open_connection(path)
         self._cursor = self.connection.cursor()
+        self._patience_s = BUSY_TIMEOUT_MS / 1000
+
+    def wait_at_most(self, seconds: float) -> None:
+        """Wait no longer than that for others to let go of the write lock."""
+        self._patience_s = seconds
+        self.connection.set_busy_timeout(round(seconds * 1000))
 
     def rows(self, sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
         """Return all rows of a query, but for those whose text is none: these are named in the log."""
@@ -176,7 +221,10 @@ class Database:
     def transaction(self) -> Iterator[None]:
         """Take the write lock, and commit when the block ends; roll back when it raises."""
         with translated(self.path):
-            self._cursor.execute("BEGIN IMMEDIATE")
+            try:
+                self._cursor.execute("BEGIN IMMEDIATE")
+            except apsw.BusyError as error:
+                raise StoreBusyError(str(self.path), waited_s=round(self._patience_s)) from error
         try:
             yield
             with translated(self.path):

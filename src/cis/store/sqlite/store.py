@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import apsw
 
-from cis.store.sqlite.connection import Database, translated
+from cis.errors import StoreDamagedError, StoreError
+from cis.store.sqlite.connection import Database, sync_folder, translated
 from cis.store.sqlite.definitions import DefinitionRows
 from cis.store.sqlite.logs import LogRows
+from cis.store.sqlite.migrate import NEWEST
 from cis.store.sqlite.outbox import OutboxRows
 from cis.store.sqlite.peers import PeerRows
 from cis.store.sqlite.queue import QueueRows
 from cis.store.sqlite.remote import RemoteRows
+from cis.store.sqlite.retention import RetentionRows
 from cis.store.sqlite.room import RoomRows
 from cis.store.sqlite.runs import RunRows
 from cis.store.sqlite.tasks import TaskRows
 from cis.store.sqlite.workers import WorkerRows
 
+SEARCH_LIMIT_S = 5.0
+
 
 class SqliteStore(
-    DefinitionRows, RunRows, TaskRows, QueueRows, WorkerRows, LogRows, PeerRows, OutboxRows, RemoteRows, RoomRows
+    DefinitionRows,
+    RunRows,
+    TaskRows,
+    QueueRows,
+    WorkerRows,
+    LogRows,
+    PeerRows,
+    OutboxRows,
+    RemoteRows,
+    RoomRows,
+    RetentionRows,
 ):
     """All parts of the store over one connection; an object is for one thread."""
 
@@ -39,16 +55,42 @@ class SqliteStore(
         """Inside a transaction: keep or undo one part of it alone."""
         return self._db.savepoint()
 
+    def wait_at_most(self, seconds: float) -> None:
+        """Wait no longer than that for others to let go of the write lock; StoreBusyError comes then."""
+        self._db.wait_at_most(seconds)
+
+    def write_nothing(self) -> None:
+        """Write what changes nothing, but takes the same way to the disk as anything else."""
+        self._db.write(f"PRAGMA user_version = {NEWEST}")
+
+    def first_damage(self) -> str | None:
+        """Return the first thing that is wrong with the file; None when it is sound or the search took too long."""
+        gives_up_s = time.monotonic() + SEARCH_LIMIT_S
+        self._db.connection.release_memory()  # what is kept in memory hides what has become of the file
+        self._db.connection.set_progress_handler(lambda: time.monotonic() > gives_up_s, 10_000)
+        try:
+            found = self._db.rows("PRAGMA quick_check(1)")
+        except StoreDamagedError as error:
+            return str(error)
+        except StoreError as error:
+            if isinstance(error.__cause__, apsw.InterruptError):
+                return None
+            raise
+        finally:
+            self._db.connection.set_progress_handler(None)
+        return None if found == [("ok",)] else str(StoreDamagedError(str(self.path), str(found[0][0])))
+
     def integrity_check(self) -> list[str]:
         """Return what is wrong with the file, a line each; nothing when it is sound."""
-        found = [str(row[0]) for row in self._db.rows("PRAGMA integrity_check")]
+        try:
+            found = [str(row[0]) for row in self._db.rows("PRAGMA integrity_check")]
+        except StoreDamagedError as error:
+            return [str(error)]
+        if found != ["ok"]:
+            return found  # the rows of a damaged file lead nowhere
         lost = Counter((str(table), str(parent)) for table, _, parent, _ in self._db.rows("PRAGMA foreign_key_check"))
         return [
-            *(fault for fault in found if fault != "ok"),
-            *(
-                f"{table}: {count} rows refer to a row of {parent} that is gone"
-                for (table, parent), count in lost.items()
-            ),
+            f"{table}: {count} rows refer to a row of {parent} that is gone" for (table, parent), count in lost.items()
         ]
 
     def backup_to(self, path: Path) -> None:
@@ -68,6 +110,7 @@ class SqliteStore(
                 raise
             finally:
                 target.close()
+            sync_folder(path.absolute().parent)
 
     def close(self) -> None:
         """Close the connection."""
