@@ -61,12 +61,13 @@ test: check ## check, then every test
 	@$(BIN)/python -m tests.homeserver || test -z "$${CI:-}"
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) $(TESTS)
 
-check: $(READY) ## format, lint, types, layers, dead code; changes nothing
+check: $(READY) ## format, lint, types, layers, dead code, known faults of dependencies; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/vulture
+	$(BIN)/python -m tests.dependencies
 
 bench: $(READY) ## how near to the machine's limit a layered DAG runs; how long one takes to another node
 	$(BIN)/python tests/bench/layered.py

@@ -162,6 +162,14 @@ def make_sandbox(folder: Path) -> Sandbox:
     return Sandbox(home, {**kept, "CIS_HOME": str(home), "NO_COLOR": "1"})
 
 
+def alive(pid: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def write_dag(folder: Path, document: Mapping[str, Any], *, name: str = "dag.json") -> str:
     """Write a document to a file and return its path."""
     path = folder / name

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.acceptance.harness import Sandbox, write_dag
+from tests.acceptance.harness import Sandbox, alive, write_dag
 from tests.waiting import wait_for
 
 
@@ -77,8 +77,8 @@ def test_a_worker_ends_its_tasks_and_itself_when_its_parent_is_gone(sandbox: San
         worker_pid = sandbox.json("dag", "worker", "list")[0]["pid"]
         node.process.kill()
         node.process.wait()
-        wait_for(lambda: not _alive(worker_pid), timeout_s=40, what="the end of the worker")
-        wait_for(lambda: not _alive(task_pid), timeout_s=10, what="the end of the task")
+        wait_for(lambda: not alive(worker_pid), timeout_s=40, what="the end of the worker")
+        wait_for(lambda: not alive(task_pid), timeout_s=10, what="the end of the task")
         assert _was_killed(node.process)
         node.process.returncode = 0
 
@@ -101,14 +101,7 @@ def test_a_killed_worker_is_replaced_and_its_task_is_tried_again_after_the_old_o
     statuses = sandbox.rows("SELECT attempt, status, epoch FROM task_executions ORDER BY attempt")
     assert run["status"] == "completed"
     assert statuses == [(1, "lost", 1), (2, "completed", 2)]
-    assert not _alive(first_pid)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    assert not alive(first_pid)
 
 
 def _was_killed(process: subprocess.Popen[bytes]) -> bool:
@@ -180,7 +173,7 @@ def test_a_run_whose_worker_died_can_be_cancelled_while_it_waits_for_the_next_on
         node.process.returncode = 0
     cancelled = sandbox.json("dag", "cancel", "d")
 
-    wait_for(lambda: not _alive(pid), what="the end of the orphan")
+    wait_for(lambda: not alive(pid), what="the end of the orphan")
     assert cancelled["run_id"] == submitted["run_id"]
     assert cancelled["status"] == "cancelled"
     assert sandbox.rows("SELECT status FROM task_executions") == [("lost",)]

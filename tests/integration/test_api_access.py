@@ -146,6 +146,14 @@ def test_a_page_of_another_origin_may_not_ask_even_with_the_token(node: NodeUnde
     assert node.get("/api/v1/runs")["items"] == []
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_what_a_browser_asks_for_a_page_of_another_site_is_refused(node: NodeUnderTest, site: str) -> None:
+    for method, path in (("GET", "/api/v1/runs"), ("POST", "/api/v1/dag/execute")):
+        answer = node.call(method, path, headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"})
+
+        assert_problem(answer, 403, "host.forbidden")
+
+
 def test_a_page_of_this_node_may_ask(node: NodeUnderTest) -> None:
     answer = node.call("GET", "/api/v1/runs", headers={"Origin": "http://127.0.0.1:6767"})
 

@@ -57,7 +57,7 @@ def test_filters_narrow_the_list_and_empty_ones_do_not(node: NodeUnderTest) -> N
 
 
 @pytest.mark.parametrize(
-    "query", ["status=done", "scope=team:x", "limit=0", "limit=1001", "limit=x", "cursor=nonsense"]
+    "query", ["status=done", "scope=team:x", "limit=0", "limit=1001", "limit=x", "cursor=nonsense", "cursor=%C3%87"]
 )
 def test_a_bad_parameter_is_refused_and_named(node: NodeUnderTest, query: str) -> None:
     problem = assert_problem(node.call("GET", f"/api/v1/runs?{query}"), 422, "query.invalid")

@@ -11,11 +11,12 @@ import pytest
 from cis.engine import control
 from cis.engine.dispatch import also_by_room, expire, mark_sending, on_its_way
 from cis.engine.submit import MAX_DEPTH, Origin, SubmitRequest, submit
-from cis.errors import DocumentError
+from cis.errors import DocumentError, OverloadedError
 from cis.model.message import MessageKind, Result
 from cis.model.states import RunState
 from cis.store.cluster import RemoteRole, Route
 from cis.store.records import Delivery
+from cis.store.retention_port import Pruned
 from tests.integration.deciding import Decider, decider, spec_of
 
 EXECUTE, CONTROL, ASK = MessageKind.EXECUTE, MessageKind.CONTROL, MessageKind.ASK
@@ -97,6 +98,37 @@ def test_a_cancel_that_overtakes_its_run_keeps_it_from_being_taken_on(node: Deci
 
     assert (reply.result, reply.code) == (Result.REFUSED, "run.withdrawn")
     assert node.store.run("r") is None
+
+
+def test_a_run_that_was_pruned_is_not_taken_on_again_by_the_message_that_brought_it(node: Decider) -> None:
+    """Whoever has recorded a signed message must not have it run a second time because the first is forgotten."""
+    spec = spec_of(target_node="node-1")
+    node.hears(EXECUTE, "node-2", "r", wanted=spec, in_room=False)
+    remote = node.store.remote_run("r")
+    assert remote is not None
+    with node.store.transaction():
+        control.cancel(node.store, "r", now_us=node.now_us)
+        node.store.put_remote(replace(remote, open=False))
+        assert node.store.prune_run("r", at_most=10) is Pruned.GONE
+    again = node.hears(EXECUTE, "node-2", "r", wanted=spec, in_room=False)
+
+    assert (again.result, again.code) == (Result.REFUSED, "run.withdrawn")
+    assert node.store.run("r") is None
+
+
+def test_when_the_outbox_is_full_no_run_for_another_node_is_accepted_but_one_for_this_node_is(node: Decider) -> None:
+    site = replace(node.site, max_queued=2)
+    with node.store.transaction():
+        for number in range(2):
+            submit(node.store, SubmitRequest(spec=spec_of(dag_id=f"d{number}", target_node="node-2")), site=site)
+    with pytest.raises(OverloadedError) as caught, node.store.transaction():
+        submit(node.store, SubmitRequest(spec=spec_of(target_node="node-2")), site=site)
+    with node.store.transaction():
+        here = submit(node.store, SubmitRequest(spec=spec_of(target_node="node-1", dag_id="proj-b-x")), site=site)
+
+    assert caught.value.retry_after_s >= 1
+    assert node.store.outbox_load(at_most=9) == 2
+    assert here.created
 
 
 def test_pause_of_a_run_that_is_elsewhere_is_asked_for_and_changes_nothing_here(node: Decider) -> None:

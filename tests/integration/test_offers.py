@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 
 from cis.engine import control, grants, offers
 from cis.engine.adoption import hold
-from cis.engine.attempts import AttemptMaker
 from cis.engine.dispatch import expire
 from cis.engine.heard import Heard
 from cis.engine.inbox import receive
@@ -21,22 +19,18 @@ from cis.engine.incoming import Wanted, _kept, wanted_of
 from cis.engine.instant import Instant
 from cis.engine.leases import Leases
 from cis.engine.live import LiveAttempts
-from cis.engine.loop import WorkerLoop
 from cis.engine.outgoing import message_of, progress_of
-from cis.engine.parts import Held, LoopLimits, LoopParts
-from cis.engine.site import Incarnation
+from cis.engine.parts import Held
 from cis.engine.submit import MAX_DEPTH, ParentRun, SubmitRequest, submit
-from cis.errors import MalformedMessageError, StoreError
+from cis.errors import MalformedMessageError
 from cis.executors.local import LocalExecutor
 from cis.model.document import dag_from_plain
 from cis.model.message import Message, MessageKind, Result
-from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.cluster import OfferState, RemoteRole
-from cis.store.records import QueueState, RunRecord, TaskRecord, WorkerRecord, WorkerState
-from cis.store.sqlite.store import SqliteStore
-from cis.worker.bell import FifoBell
-from tests.integration.deciding import BOOT, SECOND_US, START_US, Decider, decider, spec_of
+from cis.store.records import QueueState, RunRecord
+from tests.integration.deciding import BOOT, SECOND_US, Decider, decider, spec_of
+from tests.integration.looping import ended, working
 from tests.waiting import wait_for
 
 CLAIM, GRANT, STATUS, EXECUTE = MessageKind.CLAIM, MessageKind.GRANT, MessageKind.STATUS, MessageKind.EXECUTE
@@ -244,6 +238,21 @@ def test_what_is_granted_is_taken_on_under_the_lease(node: Decider) -> None:
     assert node.offer(RUN_ID).state is OfferState.CLOSED
 
 
+def test_a_grant_of_a_node_that_lost_its_right_to_execute_since_it_offered_is_refused(node: Decider) -> None:
+    fields: dict[str, Any] = {"epoch": 0, "labels": [], "priority": "normal", "lease_ms": 60_000}
+    assert node.hears(EXECUTE, "node-2", RUN_ID, target=None, **fields).result is Result.ACCEPTED
+    with node.store.transaction():
+        node.store.set_offer_state(RUN_ID, OfferState.CLAIMED, claim_at_us=node.now_us)
+        peer = node.store.peer("node-2")
+        assert peer is not None
+        node.store.put_peer(replace(peer, may=("read",)))
+    grant: dict[str, Any] = {"node_id": "node-1", "epoch": 1, "lease_ms": 60_000}
+    reply = node.hears(GRANT, "node-2", RUN_ID, target=None, wanted=spec_of(), **grant)
+
+    assert (reply.result, reply.code) == (Result.REFUSED, "auth.forbidden")
+    assert node.store.run(RUN_ID) is None
+
+
 def test_a_grant_that_answers_a_claim_of_long_ago_is_not_taken_up_however_fresh_it_is_called(node: Decider) -> None:
     """The machine slept between its claim and the answer, which waited in its socket meanwhile."""
     fields: dict[str, Any] = {"epoch": 0, "labels": [], "priority": "normal", "lease_ms": 60_000}
@@ -440,126 +449,10 @@ def test_a_task_that_ran_at_the_old_holder_was_lost_and_what_is_over_stays_over(
 # The worker's whole loop, with processes that are real and a clock that a test sets.
 
 
-class MoodyStore(SqliteStore):
-    """A store whose transactions fail while it is *broken*, as they do on a full disk."""
-
-    broken = False
-
-    def transaction(self) -> AbstractContextManager[None]:
-        if self.broken:
-            raise StoreError("disk I/O error")
-        return super().transaction()
-
-
-@dataclass(slots=True)
-class Worker:
-    """The worker of the global scope on node-1, turn by turn; each turn looks around."""
-
-    node: Decider
-    store: MoodyStore
-    loop: WorkerLoop
-    bell: FifoBell
-
-    @property
-    def pids(self) -> list[int]:
-        """Return the processes that run."""
-        return list(self.loop._held.live._by_handle)
-
-    def turn(self) -> None:
-        self.bell.ring()
-        self.loop.turn(at_most_s=0.02)
-
-    def until(self, condition: Callable[[], object], what: str) -> None:
-        """Turn until *condition*."""
-
-        def look() -> object:
-            self.turn()
-            return condition()
-
-        wait_for(look, what=what)
-
-    def task(self, run_id: str, task_id: str = "t0") -> TaskRecord:
-        found = self.store.task(run_id, task_id)
-        assert found is not None
-        return found
-
-    def queued(self, run_id: str) -> QueueState | None:
-        """Return how a run stands in the queue."""
-        item = self.store.queue_item(run_id)
-        return None if item is None else item.status
-
-    def attempts(self, run_id: str) -> list[tuple[int, AttemptState]]:
-        return [(one.attempt, one.status) for one in self.store.attempts(run_id)]
-
-    def child(self, run_id: str) -> str:
-        """Return the id of the one run that is a task of a run."""
-        (child,) = self.store.child_runs(run_id)
-        return child.run_id
-
-
-@contextmanager
-def working(node: Decider, folder: Path) -> Iterator[Worker]:
-    """Let a worker serve node-1; it needs 10 s to end tasks, so 13 s before its lease is over it begins to."""
-    store = MoodyStore(node.store.path)
-    executor, bell = LocalExecutor(max_log_bytes=2**20), FifoBell(folder / "bell")
-    row = WorkerRecord(
-        worker_id=GLOBAL.worker_id,
-        node_id="node-1",
-        scope=GLOBAL,
-        status=WorkerState.IDLE,
-        pid=os.getpid(),
-        pid_started=None,
-        epoch=0,
-        slots=4,
-        started_at_us=node.now_us,
-        heartbeat_at_us=node.now_us,
-        lease_until_us=node.now_us,
-    )
-    with store.transaction():
-        epoch = store.take_worker(row).epoch
-    parts = LoopParts(
-        store=store,
-        executor=executor,
-        maker=AttemptMaker(
-            skills=node.site.skills,
-            logfiles=node.logfiles,
-            base_env={"PATH": os.environ["PATH"]},
-            node_id="node-1",
-            worker_id=GLOBAL.worker_id,
-            workdir=folder,
-        ),
-        site=node.site,
-        bell=bell,
-        ring=lambda _: None,
-        tell=lambda: None,
-        clock=lambda: Instant(node.now_us, 1000.0 + (node.now_us - START_US) / SECOND_US),
-        jitter=lambda: 0.0,
-        parse=dag_from_plain,
-    )
-    loop = WorkerLoop(
-        parts, LoopLimits(slots=4, grace_s=10.0, lease_s=30.0), Incarnation("node-1", GLOBAL.worker_id, epoch)
-    )
-    worker = Worker(node, store, loop, bell)
-    try:
-        yield worker
-    finally:
-        loop.kill()
-        pids = worker.pids
-        wait_for(lambda: all(map(ended, pids)), what="the processes to be gone")
-        executor.close()
-        bell.close()
-        store.close()
-
-
 def nested(command: str, **document: Any) -> dict[str, Any]:
     """Return a task that is a DAG of one task."""
     child = {"dag_id": "child", "tasks": [{"id": "t0", "command": command}], **document}
     return {"command": None, "skill": "dag", "params": {"document": child}}
-
-
-def ended(pid: int) -> bool:
-    """Whether a process is over; it is left for its worker to find."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
 def takes_on(node: Decider, wanted: Wanted) -> str:

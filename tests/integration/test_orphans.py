@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +16,14 @@ import pytest
 from cis.errors import OrphanError
 from cis.executors import orphans
 from cis.executors.orphans import kill_orphan
-from cis.executors.platform import HAS_PROC, ParentWatch, environment_of, group_is_alive, process_started
+from cis.executors.platform import (
+    HAS_PROC,
+    ParentWatch,
+    environment_of,
+    group_is_alive,
+    kill_process,
+    process_started,
+)
 from tests.waiting import wait_for
 
 needs_proc = pytest.mark.skipif(not HAS_PROC, reason="processes are found by their environment on Linux only")
@@ -266,3 +274,19 @@ def marked(marks: dict[str, str]) -> list[str]:
         if wanted <= set(entries):
             found.append(folder.name)
     return found
+
+
+@both_ways
+def test_a_process_is_killed_even_when_it_is_stopped_but_never_another_of_its_number(
+    marks: dict[str, str], started: list[subprocess.Popen[bytes]], *, portable: bool
+) -> None:
+    process = spawn("sleep 600", marks, started)
+    identity = process_started(process.pid, portable=portable)
+    assert identity is not None
+    process.send_signal(signal.SIGSTOP)
+
+    assert kill_process(process.pid, f"not {identity}", portable=portable)
+    assert is_running(process.pid)
+    assert kill_process(process.pid, identity, portable=portable)
+    assert process.wait(10) == -signal.SIGKILL
+    assert kill_process(process.pid, identity, portable=portable)

@@ -13,6 +13,7 @@ from cis.model.scope import Scope, ScopeType
 from cis.model.states import AttemptState, RunState
 from cis.store.cluster import JournalState, OfferState, PeerRecord, RemoteRole, Route
 from cis.store.records import EventRecord, RunChange, RunFilter, TaskRecord
+from cis.store.retention_port import EndedRun
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from tests.contract.store.rows import DOCUMENT, WORKER, definition, item, put_run, worker
 
@@ -153,6 +154,11 @@ def test_a_list_of_runs_walks_an_index_in_order(store: SqliteStore, names: tuple
         lambda store: store.set_offer_state("r001", OfferState.CLOSED),
         lambda store: store.prune_offers(expired_before_us=5),
         lambda store: store.thread("r001"),
+        lambda store: store.ended_dags(after="a", limit=5),
+        lambda store: store.prune_run("r001", at_most=5),
+        lambda store: store.prune_run("r003", at_most=5),
+        lambda store: store.drop_definitions([1]),
+        lambda store: store.run_ends(["r001", "r002"]),
     ],
 )
 def test_every_other_question_and_change_searches_an_index(store: SqliteStore, ask: object) -> None:
@@ -244,3 +250,41 @@ def test_the_narrowest_filter_leads(store: SqliteStore, names: tuple[str, ...], 
     where = RunFilter(**{name: FILTERS[name] for name in names})  # type: ignore[arg-type]
 
     assert f"INDEX {index} (" in plans(store, lambda: store.runs(where, limit=5))[0]
+
+
+def test_expired_runs_are_found_in_an_index_alone_and_nothing_is_sorted(store: SqliteStore) -> None:
+    """However many runs are kept: what is asked every few minutes passes over none of them."""
+    last = EndedRun(3, "r001")
+    found = plans(store, lambda: store.expired_runs("d", before_us=5, keep=3, until_us=9, after=last, limit=5))
+    names = plans(store, lambda: store.ended_dags(after="", limit=5))
+
+    bounds = "(dag_id=? AND (finished_at_us,run_id)>(?,?) AND (finished_at_us,run_id)<(?,?))"
+    assert found == [
+        "SEARCH dag_runs USING COVERING INDEX dag_runs_ended (dag_id=? AND finished_at_us<?)",
+        f"SEARCH dag_runs USING COVERING INDEX dag_runs_ended {bounds}",
+    ]
+    assert [plan for plan in names if "dag_runs" in plan and "COVERING INDEX dag_runs_ended" not in plan] == []
+
+
+@pytest.mark.parametrize(
+    ("ask", "may_scan"),
+    [
+        (lambda store: store.run_family("r001"), {"SCAN family"}),
+        (lambda store: store.prune_run("r001", at_most=5), set()),
+        (lambda store: store.run_ends(["r001", "r002"]), {"SCAN j VIRTUAL TABLE INDEX 1:"}),
+        (lambda store: store.drop_definitions([1]), set()),
+    ],
+    ids=["family", "run", "ends", "documents"],
+)
+def test_pruning_walks_no_table_under_whatever_name(store: SqliteStore, ask: object, may_scan: set[str]) -> None:
+    assert callable(ask)
+    found = plans(store, lambda: ask(store))
+
+    assert {plan for plan in found if plan.startswith("SCAN")} == may_scan
+    assert [plan for plan in found if "AUTOMATIC" in plan] == []
+
+
+def test_whether_a_document_is_in_use_is_answered_from_an_index(store: SqliteStore) -> None:
+    found = plans(store, lambda: store.unused_definitions(limit=5))
+
+    assert "SEARCH r USING COVERING INDEX dag_runs_by_definition (definition_id=?)" in found

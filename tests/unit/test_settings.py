@@ -30,6 +30,10 @@ any_settings = st.builds(
     max_log_bytes=st.integers(min_value=1, max_value=2**50),
     pass_env=st.lists(names).map(tuple),
     max_queued=counts,
+    max_age_s=st.none() | st.floats(min_value=1, max_value=3e8),
+    max_runs=st.none() | counts,
+    max_log_age_s=st.none() | st.floats(min_value=1, max_value=3e8),
+    prune_every_s=st.floats(min_value=1, max_value=1e8),
 )
 
 
@@ -160,3 +164,13 @@ def test_every_setting_has_a_place_and_a_variable_of_its_own() -> None:
     assert {option.field for option in OPTIONS} == set(Settings.__slots__) - {"allow"}  # tables, [[matrix.allow]]
     assert len({option.variable for option in OPTIONS}) == len(OPTIONS)
     assert len({(option.section, option.key) for option in OPTIONS}) == len(OPTIONS)
+
+
+@pytest.mark.parametrize(("key", "field"), [("max_age", "max_age_s"), ("max_runs", "max_runs")])
+def test_what_is_to_be_kept_for_ever_is_written_as_all(home: Home, key: str, field: str) -> None:
+    home.toml.write_text(f'[retention]\n{key} = "all"\n')
+    found = load_settings(home, environ={})
+
+    assert getattr(found, field) is None
+    assert load_settings(home, environ=found.to_environ()) == found
+    assert faults_of(home, f"[retention]\n{key} = 0\n").keys() == {f"retention.{key}"}

@@ -10,12 +10,14 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from cis.api.crowd import Crowd, CrowdBounds
 from cis.api.events import event_routes
 from cis.api.execute import DOCUMENT_SCHEMA, execute_routes
 from cis.api.gate import OPEN_PATHS, Gate, RequestCounts
 from cis.api.inventory import inventory_routes
 from cis.api.logs import log_routes
 from cis.api.messages import message_routes
+from cis.api.patience import Patience
 from cis.api.ports import NodeServices
 from cis.api.probes import probe_routes
 from cis.api.problems import answer_with_problems
@@ -25,7 +27,7 @@ from cis.model.schema import dag_schema
 from cis.transports.framing import MESSAGES_PATH
 
 
-def create_app(services: NodeServices) -> FastAPI:
+def create_app(services: NodeServices, *, bounds: CrowdBounds = CrowdBounds()) -> FastAPI:  # noqa: B008 - frozen
     """Return the API of the node behind *services*.
 
     ``/docs`` loads its scripts from a public CDN; without a network, ``/openapi.json`` says the same.
@@ -33,6 +35,8 @@ def create_app(services: NodeServices) -> FastAPI:
     counts: RequestCounts = Counter()
     app = FastAPI(title="CIS-DAG", version=_version(), redoc_url=None, swagger_ui_oauth2_redirect_url=None)
     app.add_middleware(Gate, services=services, counts=counts)
+    app.add_middleware(Patience)
+    app.add_middleware(Crowd, bounds=bounds)
     answer_with_problems(app)
     for router in (
         execute_routes(services),

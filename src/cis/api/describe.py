@@ -30,7 +30,12 @@ def parameters(*names: tuple[str, str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def or_nothing(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a parameter that counts as absent when it is empty."""
+    return {"anyOf": [schema, {"const": ""}]}
+
+
 TEXT: dict[str, Any] = {"type": "string"}
-FLAG: dict[str, Any] = {"type": "boolean", "default": False}
-LIMIT = ("limit", "how many at most", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50})
+FLAG: dict[str, Any] = or_nothing({"type": "string", "enum": ["true", "false", "1", "0", "yes", "no"]})
+LIMIT = ("limit", "how many at most; 50 unless told", or_nothing({"type": "integer", "minimum": 1, "maximum": 1000}))
 CURSOR = ("cursor", "`next_cursor` of the page before", TEXT)

@@ -57,7 +57,7 @@ def execute_routes(services: NodeServices) -> APIRouter:
         "/api/v1/dag/execute",
         status_code=202,
         responses={
-            **answers(SubmissionModel, status=202, errors=(400, 409, 413, 422)),
+            **answers(SubmissionModel, status=202, errors=(400, 408, 409, 413, 422)),
             200: {"model": SubmissionModel, "description": "The key was known: its first run"},
         },
         openapi_extra={"requestBody": _DOCUMENT, "parameters": [_KEY]},

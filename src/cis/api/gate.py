@@ -30,7 +30,9 @@ _MESSAGE_PATHS = frozenset({EXECUTE_PATH, MESSAGES_PATH})
 _CONTROL_ACTIONS = ("/cancel", "/pause", "/resume")
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
-_LOWERED = frozenset({b"host", b"origin", b"content-type"})
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # others are counted as one
+FOREIGN_SITES = frozenset({"cross-site", "same-site"})  # what browsers add by themselves (Fetch Metadata, W3C)
+_LOWERED = frozenset({b"host", b"origin", b"content-type", b"sec-fetch-site"})
 
 RequestCounts = Counter[tuple[str, str, int]]
 
@@ -58,7 +60,8 @@ class Gate:
         else:
             await self._pass(scope, receive, answer)
         route = scope.get("route")
-        self._counts[scope["method"], getattr(route, "path", "other"), answer.status] += 1
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._counts[method, getattr(route, "path", "other"), answer.status] += 1
 
     async def _pass(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
@@ -75,6 +78,8 @@ class Gate:
         if scope["method"] == "POST" and path in _MESSAGE_PATHS and is_message(headers.get(b"content-type", "")):
             return
         self._check_host(headers.get(b"host"), headers.get(b"origin"))
+        if headers.get(b"sec-fetch-site") in FOREIGN_SITES:
+            raise ForbiddenHostError("a page of another site may not ask this node")
         if path in OPEN_PATHS:
             return
         rights = await self._bearer(headers.get(b"authorization"))

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from cis.api.answers import encoded
-from cis.api.describe import FLAG, TEXT, answers, parameters
+from cis.api.describe import FLAG, TEXT, answers, or_nothing, parameters
 from cis.api.ports import NodeServices
 from cis.api.query import Query
 from cis.api.schemas import AttemptLogModel, LogPieceModel, PageModel
@@ -28,6 +28,7 @@ from cis.store.records import AttemptRecord
 LOOK_EVERY_S = 0.2
 HEARTBEAT_S = 15.0
 _JSON = "application/json"
+_HIGHEST_ATTEMPT = 10**9
 
 
 def log_routes(services: NodeServices) -> APIRouter:
@@ -45,14 +46,18 @@ def log_routes(services: NodeServices) -> APIRouter:
         responses=described,
         openapi_extra=parameters(
             ("task", "only this task", TEXT),
-            ("attempt", "only this attempt", {"type": "integer", "minimum": 1}),
+            (
+                "attempt",
+                "only this attempt",
+                or_nothing({"type": "integer", "minimum": 1, "maximum": _HIGHEST_ATTEMPT}),
+            ),
             ("follow", "go on until the run is over: JSON lines, events or text, as `Accept` says", FLAG),
         ),
         summary="What tasks wrote",
     )
     async def logs(run_id: str, request: Request) -> Response:
         query = Query(request.query_params)
-        task, attempt = query.text("task"), query.number("attempt", low=1, high=10**9)
+        task, attempt = query.text("task"), query.number("attempt", low=1, high=_HIGHEST_ATTEMPT)
         follow = query.flag("follow")
         query.check()
         form = wanted_type(request, (JSON_LINES, EVENT_STREAM, PLAIN_TEXT) if follow else (_JSON, PLAIN_TEXT))

@@ -27,7 +27,7 @@ def is_message(content_type: str) -> bool:
 def message_routes(services: NodeServices) -> APIRouter:
     """Return the route by which other nodes speak to this one."""
     router = APIRouter(tags=["nodes"])
-    described = answers(None, status=202, errors=(400, 401, 403))
+    described = answers(None, status=202, errors=(400, 401, 403, 408))
     described[202] = {"description": "The signed answer of this node", "content": {MEDIA_TYPE: {}}}
 
     @router.post(MESSAGES_PATH, status_code=202, responses=described, openapi_extra=_BODY, summary="A node speaks")

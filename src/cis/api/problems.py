@@ -12,7 +12,16 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from cis.errors import CisError, ConfigError, DocumentError, Fault, NotAuthenticatedError, OverloadedError, UsageError
+from cis.errors import (
+    CisError,
+    ConfigError,
+    DocumentError,
+    Fault,
+    NotAuthenticatedError,
+    OverloadedError,
+    SlowRequestError,
+    UsageError,
+)
 
 PROBLEM_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:cis-dag:problem:"
@@ -70,6 +79,8 @@ def problem_of(error: CisError) -> Response:
     if error.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
         retry_after_s = error.retry_after_s if isinstance(error, OverloadedError) else RETRY_AFTER_S
         headers["Retry-After"] = str(retry_after_s)
+    if isinstance(error, SlowRequestError):
+        headers["Connection"] = "close"  # the rest of the body is not waited for
     if isinstance(error, NotAuthenticatedError):
         headers["WWW-Authenticate"] = 'Bearer realm="cis"'
     faults = error.faults if isinstance(error, DocumentError | ConfigError | QueryError) else None

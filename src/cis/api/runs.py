@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from cis.api.answers import json_answer, list_answer
 from cis.api.body import read_options
-from cis.api.describe import CURSOR, FLAG, LIMIT, TEXT, answers, parameters
+from cis.api.describe import CURSOR, FLAG, LIMIT, TEXT, answers, or_nothing, parameters
 from cis.api.ports import NodeServices
 from cis.api.problems import QueryError
 from cis.api.query import Query, limit_of, run_filter_of
@@ -18,15 +18,18 @@ from cis.api.schemas import PageModel, RunItemModel, RunModel, RunStatus, Submis
 from cis.engine import control
 from cis.engine.views import read_run, run_list_item, submission_view
 from cis.errors import Fault, UsageError
+from cis.model.ids import ID_PATTERN
 from cis.store.port import Store
 from cis.store.records import Page, RunFilter, RunRecord
 
 _RUN = answers(RunModel, errors=(404, 409))
 _STATUS = {"type": "string", "enum": list(RunStatus.__args__)}  # type: ignore[attr-defined]  # Literal has them
+_SCOPE = {"type": "string", "pattern": f"^(global|(project|user|type):{ID_PATTERN[1:-1]})$"}
+_RERUN = {"type": "object", "properties": {"from_failed": {"type": "boolean"}}, "additionalProperties": False}
 _REQUEST_BODY = {
     "requestBody": {
         "required": False,
-        "content": {"application/json": {"schema": {"type": "object", "properties": {"from_failed": FLAG}}}},
+        "content": {"application/json": {"schema": _RERUN}},
     }
 }
 
@@ -39,8 +42,8 @@ def run_routes(services: NodeServices) -> APIRouter:
         "",
         responses=answers(PageModel[RunItemModel], errors=(422,)),
         openapi_extra=parameters(
-            ("status", "only runs in this state", _STATUS),
-            ("scope", "only runs of this scope, as in `project:proj-a`", TEXT),
+            ("status", "only runs in this state", or_nothing(_STATUS)),
+            ("scope", "only runs of this scope, as in `project:proj-a`", or_nothing(_SCOPE)),
             ("node", "only runs that this node executes", TEXT),
             ("dag_id", "only runs of this DAG", TEXT),
             LIMIT,
@@ -76,7 +79,7 @@ def run_routes(services: NodeServices) -> APIRouter:
     @router.post(
         "/{run_id}/rerun",
         status_code=202,
-        responses=answers(SubmissionModel, status=202, errors=(400, 404, 409, 422)),
+        responses=answers(SubmissionModel, status=202, errors=(400, 404, 408, 409, 422)),
         openapi_extra={**_REQUEST_BODY, **parameters(("from_failed", "keep what completed", FLAG))},
         summary="Run the same document again",
     )

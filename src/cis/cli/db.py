@@ -1,4 +1,4 @@
-"""``cis db check``, ``backup``, ``restore`` and ``migrate``."""
+"""``cis db check``, ``backup``, ``restore``, ``migrate``, and ``prune`` (``cis.cli.db_prune``)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cis.cli.context import Context, from_environment
+from cis.cli.later import later
 from cis.cli.output import print_json
 from cis.errors import ConflictError, NotFoundError, StoreDamagedError, StoreError, UsageError
 from cis.node.presence import node_is_running
@@ -33,6 +34,11 @@ def add(group: argparse.ArgumentParser, _name: str) -> None:
         if name in ("backup", "restore"):
             command.add_argument("file", metavar="FILE")
         command.set_defaults(call=call)
+    prune = commands.add_parser("prune", help="forget old runs and logs, as [retention] says; a node does so by itself")
+    prune.add_argument("--dry-run", action="store_true", help="only say how much would go")
+    prune.add_argument("--older-than", metavar="AGE", help="runs that ended longer ago than this, as 30d")
+    prune.add_argument("--json", action="store_true", help="one JSON document")
+    prune.set_defaults(call=later("db_prune:prune"))
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -16,6 +16,8 @@ from cis.node import identity
 from cis.node.presence import announced
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from cis.node.node import Node
     from cis.store.port import Store
 
@@ -156,6 +158,7 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
     import uvicorn  # noqa: PLC0415 - 100 ms
 
     from cis.api.app import create_app  # noqa: PLC0415
+    from cis.api.connection import PatientConnection  # noqa: PLC0415
     from cis.api.served import ServedNode, ServedParts  # noqa: PLC0415
 
     host, port = listener.getsockname()[:2]
@@ -186,8 +189,16 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
             node.hub.close()
             await super().shutdown(sockets)
 
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.should_exit:  # the second one means now, also while connections are being waited for
+                signal.signal(sig, signal.SIG_DFL)
+                signal.raise_signal(sig)
+            super().handle_exit(sig, frame)
+
     config = uvicorn.Config(
         create_app(ServedNode(parts)),
+        http=PatientConnection,
+        ws="none",
         access_log=False,
         log_config=None,
         lifespan="off",

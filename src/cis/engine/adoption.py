@@ -40,6 +40,12 @@ def adopt(store: Store, me: Incarnation, held: Held, *, ours: AbstractSet[Attemp
         hold(store, held, item, ours=ours, now=now)
 
 
+def unended(store: Store, attempt: AttemptRecord) -> bool:
+    """Whether the store lacks the end of an attempt: a commit that was reported as failed may be there after all."""
+    found = store.attempts(attempt.run_id, task_id=attempt.task_id, attempt=attempt.attempt)
+    return any(one.status is AttemptState.RUNNING for one in found)
+
+
 def hold(store: Store, held: Held, item: QueueItem, *, ours: AbstractSet[AttemptKey], now: Instant) -> None:
     """Make a claimed run one of *held*.
 

@@ -236,6 +236,7 @@ class _Turn:
             current_run=current_run,
         )
         self._held.told = told
+        self._held.beat_s = self._now.mono_s
         self._held.beat_due_s = self._now.mono_s + self._limits.lease_s / 3
 
     def _refresh(self, plan: RunPlan) -> None:

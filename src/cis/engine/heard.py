@@ -61,6 +61,8 @@ def take_on(store: Store, heard: Heard, wanted: Wanted, *, site: Site) -> RunRec
     store.put_remote(
         RemoteRun(run_id=run.run_id, role=RemoteRole.RECEIVED, peer=message.sender, event_id=heard.event_id)
     )
+    # The run itself may be forgotten while this message could still be sent again; this note outlives it.
+    store.withdraw(run.run_id, sender=message.sender, expires_at_us=message.expires_at_us)
     store.append_audit(
         AuditRecord(
             at_us=site.clock_us(),

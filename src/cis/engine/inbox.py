@@ -4,7 +4,8 @@ Whoever calls this has checked the signature; here it is asked whether that node
 the caller's transaction, which also holds the note that the message was dealt with, so each is acted upon once.
 Messages come doubled and in any order:
 
-- A run is known by its id, for good. One that comes again is answered with how it stands, whatever became of it.
+- A run is known by its id. One that comes again is answered with how it stands, whatever became of it; one that was
+  pruned meanwhile is refused for as long as the message that brought it is not expired, and that long after.
 - Controls of a run are numbered by its origin; one that is older than the last that was acted upon does nothing. A
   cancel that overtakes its run is remembered, and the run refused when it comes.
 - A report is only taken from the node that holds the run, under the grant that it holds it by, and merges row by row
@@ -168,7 +169,7 @@ def _execute(store: Store, heard: Heard, *, site: Site) -> Outcome:
     if known is not None:
         return _known(store, known, heard.wanted, sender=message.sender)
     if store.withdrawn(message.run_id, sender=message.sender):
-        raise MessageRefusedError("run.withdrawn", "it was cancelled before it came")
+        raise MessageRefusedError("run.withdrawn", "it was cancelled before it came, or is forgotten")
     run = take_on(store, heard, heard.wanted, site=site)
     return outcome(Result.ACCEPTED, rings=(run.worker_id,), status=str(run.status))
 

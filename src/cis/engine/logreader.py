@@ -164,6 +164,9 @@ class _OpenAttempt:
             if text.shrunk:
                 note = f"{stream}: more was written than the log file may hold; the file has what was kept\n"
                 pieces.append(LogPiece(self._task_id, self._attempt, LogStream.NOTE, note))
+            if text.removed:
+                note = f"{stream}: the log was removed while it was read, so this is not all of it\n"
+                pieces.append(LogPiece(self._task_id, self._attempt, LogStream.NOTE, note))
             if not text.found and ended is not None:
                 tail, size = (
                     (ended.stdout_tail, ended.stdout_bytes)
@@ -187,6 +190,7 @@ class _GrowingText:
         self._held = ""
         self.found = False
         self.shrunk = False
+        self.removed = False
         self.finished = False
 
     def read(self, at_most: int, *, last: bool) -> tuple[int, str]:
@@ -213,6 +217,7 @@ class _GrowingText:
                 file.seek(self._offset)
                 data = file.read(at_most)
         except OSError:
+            self.removed = self.found
             return b""
         self._offset += len(data)
         return data

@@ -12,6 +12,11 @@ keeps the ends that it saw, and builds the plans anew from the rows at the next 
 the process lives. When the process dies, whoever takes its id next finds starts without ends and declares
 those attempts lost (``cis.engine.adoption``). A turn under an old epoch raises FencedError and changes nothing.
 
+A worker that could renew its lease for a whole lease time in no transaction raises LeaseLostError, and has to stop: the
+monotonic clock judges, from the last heartbeat that was committed. One that was only asleep, and whose next transaction
+succeeds, goes on. The ends that it could not store are lost with it, although their work may be done: whoever takes up its
+runs finds starts without ends, as after a crash, and ``on_lost`` decides.
+
 This module waits and spawns; what happens inside the transaction is ``cis.engine.decide``.
 """
 
@@ -20,7 +25,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from cis.engine.adoption import adopt
+from cis.engine.adoption import adopt, unended
 from cis.engine.decide import Start, decide, failed
 from cis.engine.instant import Instant
 from cis.engine.leases import Leases, margin_s
@@ -28,7 +33,7 @@ from cis.engine.live import End, Ending, Live, LiveAttempts, judge
 from cis.engine.parts import Held, LoopLimits, LoopParts
 from cis.engine.ports import Exit
 from cis.engine.site import Incarnation
-from cis.errors import ConflictError, FencedError, LaunchError, StoreError
+from cis.errors import ConflictError, FencedError, LaunchError, LeaseLostError, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +54,7 @@ class WorkerLoop:
         self._held = Held(LiveAttempts(parts.executor, grace_s=limits.grace_s), leases)
         self._ends: list[End] = []
         self._adopted = False
+        self._renewed_s = parts.clock().mono_s  # whoever makes a loop has just taken the id
         self._hold_until_s = 0.0
         self._told_s = 0.0
         self._untold = False
@@ -65,6 +71,16 @@ class WorkerLoop:
         """Whether no task runs and none could start: whatever is held only waits."""
         plans = self._held.plans.values()
         return self._adopted and not len(self._held.live) and not self._ends and not any(p.active for p in plans)
+
+    @property
+    def running(self) -> bool:
+        """Whether a process is left."""
+        return bool(len(self._held.live))
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last transaction failed, and the next is not due yet."""
+        return self._parts.clock().mono_s < self._hold_until_s
 
     @property
     def stopped(self) -> bool:
@@ -100,16 +116,9 @@ class WorkerLoop:
 
         Raises:
             FencedError: this worker's id was taken over; nothing was changed.
+            LeaseLostError: transactions have failed for a whole lease time.
         """
-        exits = self._parts.executor.wait(self._patience(at_most_s))
-        rung = self._parts.bell.drain()
-        now = self._parts.clock()
-        self._tell(now)
-        self._take_exits(exits, now)
-        self._stop_the_late(now)
-        self._held.live.tick(now.mono_s)
-        if rung:
-            self._held.poll_due_s = now.mono_s
+        now = self.attend(at_most_s=self._patience(at_most_s))
         if now.mono_s < self._hold_until_s or not (self._ends or self._due_s() <= now.mono_s):
             return
         try:
@@ -119,11 +128,25 @@ class WorkerLoop:
         except (StoreError, ConflictError) as error:
             self._forget(error, now)
             return
+        self._renewed_s = max(self._renewed_s, self._held.beat_s)
         self._ends.clear()
         self._untold = True
         self._tell(now, at_once=self._drop_ended())
         self._ring()
         self._spawn(starts)
+
+    def attend(self, *, at_most_s: float) -> Instant:
+        """Wait for ends and rings, see to time limits, and return the moment; nothing is stored."""
+        exits = self._parts.executor.wait(at_most_s)
+        rung = self._parts.bell.drain()
+        now = self._parts.clock()
+        self._tell(now)
+        self._take_exits(exits, now)
+        self._stop_the_late(now)
+        self._held.live.tick(now.mono_s)
+        if rung:
+            self._held.poll_due_s = now.mono_s
+        return now
 
     def _stop_the_late(self, now: Instant) -> None:
         """End what runs under a lease that is over, whether or not the store can be used."""
@@ -177,6 +200,7 @@ class WorkerLoop:
         ours = {(attempt.run_id, attempt.task_no, attempt.attempt) for attempt in attempts}
         with self._parts.store.transaction():
             adopt(self._parts.store, self._me, self._held, ours=ours, now=now)
+            self._ends = [end for end in self._ends if unended(self._parts.store, end.attempt)]
         set_aside = [live for live in self._held.live if live.attempt.run_id not in self._held.plans]
         self._held.live.end_where(lambda live: live in set_aside, Ending.STOP, now_s=now.mono_s)
         self._held.poll_due_s = now.mono_s
@@ -189,7 +213,11 @@ class WorkerLoop:
         for live in self._held.live:
             live.pid_stored = False
         self._adopted = False
+        self._held.beat_due_s = 0.0  # the one that was meant to be stored was not
         self._hold_until_s = now.mono_s + RETRY_STORE_S
+        if self._parts.clock().mono_s - self._renewed_s >= self._limits.lease_s:
+            why = f"{self._me.worker_id} could not renew its lease for {self._limits.lease_s:g} s: {error}"
+            raise LeaseLostError(why) from error
 
     def _tell(self, now: Instant, *, at_once: bool = False) -> None:
         """Say that something was stored: at once when a run has ended, else a few times a second."""

@@ -66,6 +66,7 @@ class Held:
     rings: set[str] = field(default_factory=set)
     runs_done: int = 0
     stopping: bool = False
+    beat_s: float = 0.0
     beat_due_s: float = 0.0
     poll_due_s: float = 0.0
     told: tuple[object, ...] = ()

@@ -18,8 +18,6 @@ from cis.model.retry import retry_delay_s
 from cis.model.states import AttemptState, RunState, TaskState, check_task_arrow
 from cis.store.records import RunRecord, TaskRecord
 
-MAX_RETRY_WAIT_S = 366 * 86400.0
-
 
 class RunPlan:
     """The tasks of one run: which may start, which wait, and whether the run is over."""
@@ -55,7 +53,9 @@ class RunPlan:
             else:
                 self.running.add(number)
         elif task.retry_at_us is not None:
-            at = now.until(task.retry_at_us, at_most_s=MAX_RETRY_WAIT_S)
+            # The wall clock may have been set back meanwhile: no wait is longer than the longest that was meant.
+            longest_s = retry_delay_s(self.spec.tasks[number], failures=max(task.failures, 1), jitter=1.0)
+            at = now.until(task.retry_at_us, at_most_s=longest_s)
             heapq.heappush(self._retries, (at, number))
         elif not missing:
             self._make_ready(number)

@@ -83,7 +83,7 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
         NodeUnreachableError: there is no way to it.
         WorkerConflictError: the scope's worker still has work on another target node.
         IdempotencyConflictError: the key belongs to another document.
-        OverloadedError: the queue is full.
+        OverloadedError: the queue, or the outbox, is full.
     """
     spec = request.spec
     document = canonical_json(spec)
@@ -103,8 +103,8 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
     if depth > MAX_DEPTH:
         raise DocumentError([Fault(place="tasks", message=f"DAGs are nested more than {MAX_DEPTH} deep")])
     # A DAG as a task was accepted with its parent; refusing it now would fail what was promised.
-    if request.parent is None and store.queued_count(site.node_id) >= site.max_queued:
-        raise OverloadedError(f"{site.max_queued} runs wait already", retry_after_s=5)
+    if request.parent is None:
+        _check_room(store, site, here=destination.here)
 
     now_us = site.clock_us()
     definition_id = record_definition(store, spec, document=document, scope=scope, now_us=now_us)
@@ -229,6 +229,14 @@ def _same_document(store: Store, run: RunRecord, digest: str, key: str) -> RunRe
     if definition is None or definition.sha256 != digest:
         raise IdempotencyConflictError(key, run.run_id)
     return run
+
+
+def _check_room(store: Store, site: Site, *, here: bool) -> None:
+    """Raise OverloadedError when as many runs as may wait for their workers here, or messages for their nodes, do."""
+    waiting = store.queued_count(site.node_id) if here else store.outbox_load(at_most=site.max_queued)
+    if waiting >= site.max_queued:
+        what = "runs wait" if here else "messages to other nodes wait"
+        raise OverloadedError(f"{site.max_queued} {what} already", retry_after_s=5)
 
 
 def _check_worker(store: Store, spec: DagSpec, scope: Scope) -> None:

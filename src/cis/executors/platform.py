@@ -8,6 +8,7 @@ is ``cis.executors.exits``.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import time
@@ -33,6 +34,7 @@ HAS_PIDFD = _has_pidfd()
 _STATE, _PARENT, _GROUP, _STARTED, _SIZE, _ENV_BEGIN, _ENV_END = 0, 1, 2, 19, 20, 47, 48
 _DEAD = ("Z", "X")
 _EXEC_MOMENT_S = 0.001
+_ASK_AGAIN_S = 0.02
 
 
 def process_started(pid: int, *, portable: bool = False) -> str | None:
@@ -43,10 +45,14 @@ def process_started(pid: int, *, portable: bool = False) -> str | None:
     if HAS_PROC and not portable:
         fields = _stat(pid)
         return f"{_boot_id()}:{fields[_STARTED]}" if fields else None
+    return _ps("lstart=", pid) or None
+
+
+def _ps(what: str, pid: int) -> str:
     # A fixed language and time zone: the same start must always give the same text.
     env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
-    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, env=env, check=False)
-    return answer.stdout.decode("ascii", "replace").strip() or None
+    answer = subprocess.run(["ps", "-o", what, "-p", str(pid)], capture_output=True, env=env, check=False)
+    return answer.stdout.decode("ascii", "replace").strip()
 
 
 def group_is_alive(group: int) -> bool:
@@ -115,6 +121,51 @@ def kill_if_still(pid: int, entries: frozenset[bytes]) -> None:
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         finally:
             os.close(descriptor)
+
+
+def kill_process(pid: int, started: str, *, patience_s: float = 5.0, portable: bool = False) -> bool:
+    """Kill the process *pid* that started then (``process_started``), never a later one; return whether it is gone."""
+    try:
+        descriptor = os.pidfd_open(pid) if HAS_PIDFD and not portable else None
+    except ProcessLookupError:
+        return True
+    try:
+        # Looked at with the descriptor open: from here on the number cannot become somebody else's unnoticed.
+        if not _is_still(pid, started, portable=portable):
+            return True
+        if descriptor is None:
+            os.kill(pid, signal.SIGKILL)
+        else:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    else:
+        return _has_ended(pid, started, descriptor, patience_s=patience_s, portable=portable)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _has_ended(pid: int, started: str, descriptor: int | None, *, patience_s: float, portable: bool) -> bool:
+    if descriptor is not None:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(patience_s * 1000))
+    deadline_s = time.monotonic() + patience_s
+    while _is_still(pid, started, portable=portable):
+        if time.monotonic() >= deadline_s:
+            return False
+        time.sleep(_ASK_AGAIN_S)
+    return True
+
+
+def _is_still(pid: int, started: str, *, portable: bool) -> bool:
+    fields = None if portable else _stat(pid)
+    state = fields[_STATE] if fields else _ps("stat=", pid)
+    # One that nobody has reaped yet does nothing any more.
+    return process_started(pid, portable=portable) == started and not state.startswith(_DEAD)
 
 
 def ancestry() -> frozenset[int]:

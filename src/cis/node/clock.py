@@ -18,6 +18,11 @@ def now() -> Instant:
     return Instant(time.time_ns() // 1000, time.monotonic())
 
 
+def now_awake_or_asleep() -> Instant:
+    """Return this moment; the monotonic clock is one that goes on while the machine sleeps, where there is one."""
+    return Instant(time.time_ns() // 1000, time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)))
+
+
 def new_id() -> str:
     """Return a UUID of version 7 (RFC 9562): unique, and sorted by the time at which it was made.
 

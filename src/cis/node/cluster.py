@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 STOP_S = 10.0
 RESTART_S = 1.0
 UPKEEP_S = 3600.0
+REMEMBER_US = 30 * 86_400_000_000  # beyond its time: the sender's clock, or this one, may be wrong by days
 
 
 class Cluster:
@@ -152,7 +153,7 @@ class Cluster:
             now_us = self._desk.site.clock_us()
 
             def job(store: Store, now_us: int = now_us) -> None:
-                store.prune_withdrawals(expired_before_us=now_us)
+                store.prune_withdrawals(expired_before_us=now_us - REMEMBER_US)
                 store.prune_offers(expired_before_us=now_us)
 
             await self._desk.write(job)

@@ -10,12 +10,14 @@ from collections.abc import Iterable
 
 from cis.engine.logfiles import LogFiles
 from cis.errors import StoreError
+from cis.node.clock import now_awake_or_asleep
 from cis.node.cluster import Cluster
 from cis.node.desk import NodeDesk
 from cis.node.files import replace_file
 from cis.node.home import Home
 from cis.node.hub import EventHub
 from cis.node.keyfile import KeyFile
+from cis.node.maintenance import Maintenance, retention_of
 from cis.node.matrix import room_settings
 from cis.node.presence import announcement_path, node_lock_path
 from cis.node.readers import Readers
@@ -57,6 +59,13 @@ class Node:
             woken=self._wake,
         )
         self.cluster = Cluster(desk, room=room_settings(home, settings))
+        self._maintenance = Maintenance(
+            self.open_store,
+            self.logfiles,
+            retention_of(settings),
+            every_s=settings.prune_every_s,
+            clock=now_awake_or_asleep,
+        )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._mind_workers, name="supervisor")
         self._thread.start()
@@ -77,6 +86,7 @@ class Node:
 
     def stop(self) -> None:
         """Stop the workers, finish what is being written, and let go of the lock."""
+        self._maintenance.stop()
         self._stop.set()
         self._bell.ring()
         self._thread.join()
@@ -107,6 +117,7 @@ class Node:
 
     def _mind_workers(self) -> None:
         store = self.open_store()
+        store.wait_at_most(max(1.0, self.settings.lease_s / 3))  # one that holds the lock may be what is to be ended
         supervisor = make_supervisor(self.home, self.settings, store=store, bell=self._bell, told=self._told)
         while not self._stop.is_set():
             try:

@@ -19,6 +19,7 @@ from cis.transports.address import read_address
 _SIZE = re.compile(r"\s*([0-9]+)\s*(B|KiB|MiB|GiB|KB|MB|GB)?\s*", re.IGNORECASE)
 _MATRIX_USER = re.compile(r"@[^:\s]{1,200}:[^\s/]{1,200}")
 _MATRIX_ROOM = re.compile(r"![^\s]{1,254}")
+UNBOUNDED = "all"
 _SIZES = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
@@ -47,6 +48,10 @@ class Settings:
     max_log_bytes: int = 100 * 2**20
     pass_env: tuple[str, ...] = ()
     max_queued: int = 100_000
+    max_age_s: float | None = None
+    max_runs: int | None = 10_000
+    max_log_age_s: float | None = 90 * 86400.0
+    prune_every_s: float = 300.0
     url: str | None = None
     deliver_within_s: float = DELIVER_WITHIN_S
     homeserver: str | None = None
@@ -65,7 +70,9 @@ class Settings:
     def to_environ(self) -> dict[str, str]:
         """Return the variables under which another process comes to these very settings."""
         values = ((option, getattr(self, option.field)) for option in OPTIONS)
-        return {option.variable: option.write(value) for option, value in values if value is not None}
+        return {
+            option.variable: option.write(value) for option, value in values if value is not None or option.unbounded
+        }
 
 
 def _text(value: Any) -> str:
@@ -131,6 +138,14 @@ def _positive_duration(value: Any) -> float:
     return seconds
 
 
+def _age(value: Any) -> float | None:
+    return None if value == UNBOUNDED else _positive_duration(value)
+
+
+def _runs(value: Any) -> int | None:
+    return None if value == UNBOUNDED else _count(value)
+
+
 def _lease(value: Any) -> float:
     seconds = parse_duration(value)
     if not 10 <= seconds <= 86400:
@@ -164,6 +179,8 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _written(value: Any) -> str:
+    if value is None:
+        return UNBOUNDED
     if isinstance(value, tuple):
         return ",".join(value)
     if isinstance(value, float):
@@ -180,6 +197,7 @@ class Option:
     field: str
     read: Callable[[Any], Any]
     write: Callable[[Any], str] = _written
+    unbounded: bool = False  # None is a value of its own, and is written so
 
     @property
     def variable(self) -> str:
@@ -204,6 +222,10 @@ OPTIONS = (
     Option("worker", "max_log", "max_log_bytes", _size),
     Option("worker", "pass_env", "pass_env", _texts),
     Option("queue", "max_queued", "max_queued", _count),
+    Option("retention", "max_age", "max_age_s", _age, unbounded=True),
+    Option("retention", "max_runs", "max_runs", _runs, unbounded=True),
+    Option("retention", "max_log_age", "max_log_age_s", _age, unbounded=True),
+    Option("retention", "prune_every", "prune_every_s", _positive_duration),
     Option("matrix", "homeserver", "homeserver", address),
     Option("matrix", "user_id", "matrix_user", matrix_user),
     Option("matrix", "access_token_file", "access_token_file", _text),

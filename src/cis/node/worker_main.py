@@ -57,8 +57,11 @@ def run_worker(
         raise UsageError(f"the worker of scope {scope} is {scope.worker_id}, not {worker_id}")
     parent = ParentWatch(parent_pid)
     home.ensure()
-    lock = acquire(worker_lock_path(home.run, worker_id), what=worker_id)
+    started = process_started(os.getpid())
+    lock = acquire(worker_lock_path(home.run, worker_id), what=worker_id, started=started)
     store = open_sqlite(home.db)
+    # A worker that waits for the lock can neither see its lease run out nor end its tasks, so it looks up in between.
+    store.wait_at_most(max(1.0, settings.lease_s / 3))
     try:
         bell = bells.FifoBell(bells.bell_path(home.run, worker_id))
         end_orphans(store, worker_id, kill=kill_orphan)

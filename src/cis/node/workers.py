@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from cis.executors.orphans import kill_orphan
+from cis.executors.platform import kill_process
 from cis.model.scope import Scope
 from cis.node.clock import now
 from cis.node.home import Home
@@ -32,10 +33,12 @@ def make_supervisor(
             bell=bell,
             spawn=worker_spawner(home, settings),
             kill_orphan=kill_orphan,
+            kill_process=kill_process,
             clock=now,
             retire_signal=signal.SIGUSR1,
             dismiss_signal=signal.SIGUSR2,
             max_workers=settings.max_workers,
+            lease_s=settings.lease_s,
             told=told,
         )
     )

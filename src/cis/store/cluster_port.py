@@ -86,6 +86,10 @@ class OutboxStore(Protocol):
         """Delete all items of a kind for a run; return how many there were."""
         ...
 
+    def outbox_load(self, *, at_most: int) -> int:
+        """Return how many items wait, counting up to *at_most*, for backpressure."""
+        ...
+
     def outbox_depths(self) -> Mapping[str, int]:
         """Return how many items wait for each node id (empty: for everyone)."""
         ...
@@ -113,13 +117,15 @@ class RemoteStore(Protocol):
         ...
 
     def withdraw(self, run_id: str, *, sender: str, expires_at_us: int) -> None:
-        """Remember that *sender* cancelled a run that has not come yet."""
+        """Refuse a run of *sender* from now on, if it is not here: it was cancelled early, or came once already."""
         ...
 
-    def withdrawn(self, run_id: str, *, sender: str) -> bool: ...
+    def withdrawn(self, run_id: str, *, sender: str) -> bool:
+        """Return whether such a run is to be refused."""
+        ...
 
     def prune_withdrawals(self, *, expired_before_us: int) -> int:
-        """Forget withdrawals whose run would be refused as expired anyway; return how many went."""
+        """Forget those whose run would be refused as expired anyway; return how many went."""
         ...
 
     def suspend(self, run_id: str) -> None:

@@ -37,6 +37,7 @@ from cis.store.records import (
     WorkerRecord,
     WorkerState,
 )
+from cis.store.retention_port import RetentionStore
 
 
 class DefinitionStore(Protocol):
@@ -216,7 +217,7 @@ class WorkerStore(Protocol):
         ...
 
     def set_worker_status(self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int) -> bool:
-        """Change the status if *epoch* still holds; return whether it did."""
+        """Change the status if *epoch* still holds and was not declared dead; return whether it did."""
         ...
 
     def worker(self, node_id: str, worker_id: str) -> WorkerRecord | None: ...
@@ -260,6 +261,7 @@ class Store(
     OutboxStore,
     RemoteStore,
     RoomStore,
+    RetentionStore,
     Protocol,
 ):
     """Everything that is kept, behind one transaction."""

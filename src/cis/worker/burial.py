@@ -2,7 +2,9 @@
 
 A worker is gone when its lock is free. Whoever finds that may bury it: the supervisor that started it, another
 one that looks around, or the next worker of the same id. Order matters: first the old processes die, then
-the runs become available, so that a task is never tried again while its last attempt still writes.
+the runs become available, so that a task is never tried again while its last attempt still writes. Several may bury the
+same one at once, and a new worker may have taken its place since its row was read: whoever buries touches only what
+belongs to the epoch that it read, and only one of them finds the row still alive.
 """
 
 from __future__ import annotations
@@ -18,9 +20,16 @@ from cis.store.records import EventRecord, WorkerRecord, WorkerState
 log = logging.getLogger(__name__)
 
 
-def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller) -> int:
-    """Kill what attempts of a dead worker left behind; return how many attempts there were."""
-    attempts = store.attempts_in_state(worker_id, AttemptState.RUNNING)
+def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller, up_to_epoch: int | None = None) -> int:
+    """Kill what attempts of a dead worker left behind; return how many attempts there were.
+
+    With *up_to_epoch*, what a later holder of the id has started since is let be.
+    """
+    attempts = [
+        attempt
+        for attempt in store.attempts_in_state(worker_id, AttemptState.RUNNING)
+        if up_to_epoch is None or attempt.epoch <= up_to_epoch
+    ]
     for attempt in attempts:
         marks = attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt)
         kill(pid=attempt.pid, pid_started=attempt.pid_started, marks=marks)
@@ -28,9 +37,9 @@ def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller) -> int:
 
 
 def bury(store: Store, worker: WorkerRecord, *, kill: OrphanKiller, now_us: int) -> bool:
-    """Declare a worker dead whose lock is free, and release its runs; False if a newer epoch has the id."""
+    """Declare a worker dead whose lock is free, and release its runs; False if that was done, or is not to be done."""
     if worker.status.live:
-        orphans = end_orphans(store, worker.worker_id, kill=kill)
+        orphans = end_orphans(store, worker.worker_id, kill=kill, up_to_epoch=worker.epoch)
         log.warning("a worker died", extra={"worker_id": worker.worker_id, "pid": worker.pid, "attempts": orphans})
     with store.transaction():
         if not store.set_worker_status(

@@ -1,7 +1,8 @@
 """The lock files of nodes and workers: one process each, and a way to see who it is.
 
 ``flock`` is held by the process that acquired it and is gone with that process, however it ends, so a lock
-file without a lock means nothing. The file's text is the holder's pid.
+file without a lock means nothing. The file's text is the holder's pid and, behind a blank, what tells that process from
+a later one with its number: what was written by the last holder must not be taken for the next one's.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import fcntl
 import os
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from cis.errors import AlreadyRunningError
@@ -28,13 +30,21 @@ class FileLock:
         os.close(self._descriptor)
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock: the pid, 0 when it has not written it down yet, and when that process started, if it said so."""
+
+    pid: int
+    started: str | None = None
+
+
 def worker_lock_path(run_dir: Path, worker_id: str) -> Path:
     """Return the lock file of a worker."""
     return run_dir / f"cis-worker-{worker_id}.lock"
 
 
-def acquire(path: Path, *, what: str) -> FileLock:
-    """Take the lock at *path* for *what*.
+def acquire(path: Path, *, what: str, started: str | None = None) -> FileLock:
+    """Take the lock at *path* for *what*; *started* tells this process from a later one with its pid.
 
     Raises:
         AlreadyRunningError: another process holds it; the message says which.
@@ -50,17 +60,23 @@ def acquire(path: Path, *, what: str) -> FileLock:
             if time.monotonic() < deadline_s:
                 time.sleep(0.01)
                 continue
-            holder = os.read(descriptor, 64).decode("ascii", "replace").strip()
+            pid = _read(descriptor).pid
             os.close(descriptor)
-            raise AlreadyRunningError(what, holder=f"process {holder or '?'} ({path})") from None
+            raise AlreadyRunningError(what, holder=f"process {pid or '?'} ({path})") from None
     os.ftruncate(descriptor, 0)
     with suppress(OSError):  # a full disk: the lock is held all the same, and who asks reads "?"
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        os.write(descriptor, f"{os.getpid()} {started or ''}".strip().encode() + b"\n")
     return FileLock(descriptor)
 
 
 def holder(path: Path) -> str | None:
     """Return the pid, as text, of the process that holds the lock at *path*; None when nobody does."""
+    found = holder_of(path)
+    return None if found is None else str(found.pid or "?")
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Return who holds the lock at *path*; None when nobody does."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -68,8 +84,13 @@ def holder(path: Path) -> str | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.read(descriptor, 64).decode("ascii", "replace").strip() or "?"
+        return _read(descriptor)
     else:
         return None
     finally:
         os.close(descriptor)
+
+
+def _read(descriptor: int) -> Holder:
+    pid, _, started = os.read(descriptor, 128).decode("ascii", "replace").strip().partition(" ")
+    return Holder(int(pid) if pid.isdecimal() else 0, started or None)

@@ -5,6 +5,10 @@
 Signals: TERM drains (what runs may end within the grace period, then it is ended and its task handed back),
 a second TERM kills at once, USR1 retires the worker if it is idle at that very moment: the supervisor may
 have decided on what it read a moment ago. USR2 lets it go as soon as none of its tasks runs; what waits is handed back. When the parent is gone, a worker ends as after a grace period.
+
+A worker that cannot use the store for a whole lease time ends its tasks, within the grace period, and itself. It says
+so in its log only, since its row cannot be written: whoever finds its lock free buries it, and ``on_lost`` decides about
+what it could not store.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import Protocol
 
 from cis.engine.instant import Instant
 from cis.engine.loop import WorkerLoop
-from cis.errors import FencedError, StoreError
+from cis.errors import FencedError, LeaseLostError, StoreError
 from cis.store.port import Store
 from cis.store.records import WorkerRecord, WorkerState
 from cis.worker.bell import FifoBell
@@ -79,7 +83,7 @@ class WorkerProcess:
         self._dismissed = False
 
     def run(self) -> int:
-        """Serve until the end and return the exit status: 0 after an orderly one, 4 after losing the id."""
+        """Serve until the end and return the exit status: 0 after an orderly one, 4 after losing the id, 1 the lease."""
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGINT, self._on_term)
         signal.signal(signal.SIGUSR1, self._on_retire)
@@ -91,6 +95,12 @@ class WorkerProcess:
         except FencedError as error:
             log.error("this worker's id was taken over; stopping", extra={"error": str(error)})
             self._loop.kill()
+            return error.exit_status
+        except LeaseLostError as error:
+            log.error(
+                "the lease could not be renewed; tasks are ended, and so is this worker", extra={"error": str(error)}
+            )
+            self._end_tasks()
             return error.exit_status
         return 0
 
@@ -118,21 +128,32 @@ class WorkerProcess:
         while not self._loop.stopped:
             if self._terms > 1:
                 self._loop.kill()
+                if self._loop.failing and not self._loop.running:
+                    break  # now means now: what cannot be stored is lost
             elif not stopping and (clock().mono_s >= stop_at_s or self._tenure.parent.gone()):
                 self._loop.stop()
                 stopping = True
             self._loop.turn(at_most_s=0.2)
         self._say_goodbye()
 
+    def _end_tasks(self) -> None:
+        self._loop.stop()
+        while self._loop.running:
+            if self._terms > 1:
+                self._loop.kill()
+            self._loop.attend(at_most_s=0.2)
+
     def _say_goodbye(self) -> None:
         store, worker, now_us = self._tenure.store, self._tenure.worker, self._tenure.clock().wall_us
         try:
             self._loop.hand_back()
             with store.transaction():
-                store.set_worker_status(
+                if store.set_worker_status(
                     worker.node_id, worker.worker_id, epoch=worker.epoch, status=WorkerState.STOPPED, now_us=now_us
-                )
-                store.append_events([worker_event(worker.worker_id, WorkerState.STOPPED, at_us=now_us)])
+                ):
+                    store.append_events([worker_event(worker.worker_id, WorkerState.STOPPED, at_us=now_us)])
+        except FencedError:
+            raise
         except StoreError as error:
             # Whoever finds the lock free does the same (cis.worker.burial).
             log.error("the end of this worker could not be stored", extra={"error": str(error)})

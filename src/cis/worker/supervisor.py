@@ -6,8 +6,9 @@
                                    ──> no room?        ask the idle worker that was used longest ago to retire
 
 Retiring is a request that only an idle worker follows, so a busy one is never evicted, whatever this side read
-a moment ago. A worker whose runs all only wait takes no place. A worker's death is seen as the end of its pipe; it is then buried (``cis.worker.burial``), and if
-its runs are to go on, the queue shows it. One that does not start, or crashes, is tried again after a growing pause.
+a moment ago. A worker whose runs all only wait takes no place. A worker's death is seen as the end of its pipe; it is then buried, and if
+its runs are to go on, the queue shows it. One that does not start, or crashes, is tried again after a growing pause. Those that
+hang, and what others left, are found by looking around (``cis.worker.rescuer``).
 """
 
 from __future__ import annotations
@@ -23,23 +24,22 @@ from typing import Protocol
 
 from cis.engine.instant import Instant
 from cis.engine.ports import OrphanKiller
-from cis.errors import OrphanError
+from cis.errors import StoreError
 from cis.model.scope import Scope
 from cis.store.port import Store
-from cis.store.records import QueueDemand, WorkerRecord, WorkerState
+from cis.store.records import QueueDemand, WorkerState
 from cis.worker.bell import FifoBell, ring
-from cis.worker.burial import bury
 from cis.worker.lock import holder, worker_lock_path
 from cis.worker.process import Reporter
+from cis.worker.rescuer import ProcessKiller, Rescuer, RescuerParts
 
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
-LOOK_AROUND_S = 5.0
 MAX_PAUSE_S = 30.0
 STEADY_S = 10.0  # a worker that lived as long did not fail at its start
 MAX_WAITING = 64
-START_DEADLINE_S = 20.0
+REAP_S = 20.0
 
 
 class WorkerProcessHandle(Protocol):
@@ -90,10 +90,12 @@ class SupervisorParts:
     bell: FifoBell
     spawn: SpawnWorker
     kill_orphan: OrphanKiller
+    kill_process: ProcessKiller
     clock: Callable[[], Instant]
     retire_signal: int
     dismiss_signal: int
     max_workers: int
+    lease_s: float
     told: Callable[[], None]
 
 
@@ -104,6 +106,17 @@ class Supervisor:
         self._parts = parts
         self._children: dict[str, Child] = {}
         self._pauses: dict[str, _Pause] = {}
+        self._rescuer = Rescuer(
+            RescuerParts(
+                store=parts.store,
+                node_id=parts.node_id,
+                run_dir=parts.run_dir,
+                kill_orphan=parts.kill_orphan,
+                kill_process=parts.kill_process,
+                clock=parts.clock,
+                lease_s=parts.lease_s,
+            )
+        )
         self._selector = selectors.DefaultSelector()
         self._selector.register(parts.bell.fileno(), selectors.EVENT_READ)
         self._short_of_room = False
@@ -122,8 +135,8 @@ class Supervisor:
         look = self._listen(min(at_most_s, max(0.0, due_s - now_s)))
         now_s = self._parts.clock().mono_s
         if now_s >= self._next_look_s:
-            self._next_look_s = now_s + LOOK_AROUND_S
-            self._look_around()
+            self._next_look_s = now_s + self._rescuer.look_every_s
+            self._rescuer.look_around({child.worker_id: child.process for child in self._children.values()})
             look = True
         if look or now_s >= self._next_demand_s:
             self._next_demand_s = now_s + TICK_S
@@ -237,7 +250,7 @@ class Supervisor:
         self._selector.unregister(child.pipe)
         os.close(child.pipe)
         del self._children[child.worker_id]
-        status = child.process.wait(timeout=START_DEADLINE_S)
+        status = child.process.wait(timeout=REAP_S)
         if status != 0:
             log.warning("a worker ended", extra={"worker_id": child.worker_id, "status": status})
         now_s = self._parts.clock().mono_s
@@ -245,25 +258,15 @@ class Supervisor:
             self._pauses.pop(child.worker_id, None)
         if status != 0 or not child.ready:
             self._pause(child.worker_id, now_s)
-        worker = self._parts.store.worker(self._parts.node_id, child.worker_id)
-        if worker is not None and worker.pid == child.process.pid and worker.status.live:
-            self._bury(worker)
+        try:
+            worker = self._parts.store.worker(self._parts.node_id, child.worker_id)
+            if worker is not None and worker.pid == child.process.pid and worker.status.live:
+                self._rescuer.bury(worker)
+        except StoreError as error:
+            # There are others to be minded; this one's row still says live, so the next look around finds it.
+            log.error("a worker could not be buried", extra={"worker_id": child.worker_id, "error": str(error)})
 
     def _pause(self, worker_id: str, now_s: float) -> None:
         pause = self._pauses.setdefault(worker_id, _Pause())
         pause.failures += 1
         pause.until_s = now_s + min(MAX_PAUSE_S, 0.2 * 2.0**pause.failures)
-
-    def _look_around(self) -> None:
-        """Bury the workers of this node that nobody minds: their row says live, but their lock is free."""
-        for worker in self._parts.store.workers(node_id=self._parts.node_id, live_only=True):
-            mine = worker.worker_id in self._children
-            if not mine and holder(worker_lock_path(self._parts.run_dir, worker.worker_id)) is None:
-                self._bury(worker)
-
-    def _bury(self, worker: WorkerRecord) -> None:
-        try:
-            bury(self._parts.store, worker, kill=self._parts.kill_orphan, now_us=self._parts.clock().wall_us)
-        except OrphanError as error:
-            # Its row still says live, so the next look around tries again; its runs wait until then.
-            log.error("what a dead worker left cannot be ended", extra={"error": str(error)})

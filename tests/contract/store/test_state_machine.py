@@ -1,225 +1,37 @@
-"""Runs, tasks, the queue and the worker's epoch under any sequence of changes: no illegal state can be stored."""
+"""Runs, tasks, queue, epochs and leases under any sequence of changes: no illegal state can be stored."""
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import replace
-from pathlib import Path
+import time
 
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+import pytest
+from hypothesis import HealthCheck, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
 
-from cis.errors import FencedError, IllegalStateError, StaleVersionError
-from cis.model.dag import Priority
-from cis.model.states import AttemptState, RunState, TaskState
-from cis.store.records import RunChange, RunRecord, TaskRecord
-from cis.store.sqlite.store import open_sqlite
-from tests.contract.store.rows import WORKER, attempt, item, put_run, worker
-
-LEGAL_RUN = {
-    RunState.PENDING: {RunState.RUNNING, RunState.PAUSED, RunState.FAILED, RunState.CANCELLED},
-    RunState.RUNNING: {RunState.PAUSED, RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED},
-    RunState.PAUSED: set(RunState) - {RunState.PAUSED},
-}
-LEGAL_TASK = {
-    TaskState.PENDING: {TaskState.RUNNING, TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED},
-    TaskState.RUNNING: {TaskState.PENDING, TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED},
-}
+from tests.battery import LONG, figures, first_seed, size
+from tests.contract.store.office_rules import OfficeRules
+from tests.contract.store.run_rules import RunRules
 
 
-class Machine(RuleBasedStateMachine):
-    """Changes rows as they were read at some time, maybe long ago, and compares with what must hold."""
+@pytest.mark.timeout(1800 if LONG else 300)
+@pytest.mark.parametrize("machine", [RunRules, OfficeRules])
+def test_no_sequence_of_changes_stores_an_illegal_state(machine: type[RunRules | OfficeRules]) -> None:
+    first, count = first_seed(), size(300, 5000)
+    machine.examples = machine.steps = 0
+    began_s = time.monotonic()
 
-    reads = Bundle("reads")
-    task_reads = Bundle("task_reads")
+    run_state_machine_as_test(
+        seed(first)(machine),
+        settings=settings(
+            max_examples=count,
+            stateful_step_count=25,
+            deadline=None,
+            database=None,
+            print_blob=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.store = open_sqlite(Path(self.folder.name) / "cis.db")
-        self.runs: dict[str, tuple[RunState, int]] = {}
-        self.tasks: dict[str, tuple[TaskState, int]] = {}
-        self.attempts: dict[tuple[str, int], AttemptState] = {}
-        self.epoch = 0
-        self.queue: dict[str, tuple[Priority, int]] = {}  # run id -> priority, and the epoch that holds it (0: none)
-
-    def teardown(self) -> None:
-        """Close the database of this example."""
-        self.store.close()
-        self.folder.cleanup()
-
-    @rule(target=reads)
-    def submit(self) -> RunRecord:
-        run_id = f"r{len(self.runs):03}"
-        run = put_run(self.store, run_id, tasks=1)
-        self.runs[run_id] = (RunState.PENDING, 1)
-        self.tasks[run_id] = (TaskState.PENDING, 1)
-        return run
-
-    @rule(target=reads, run=reads)
-    def read(self, run: RunRecord) -> RunRecord:
-        fresh = self.store.run(run.run_id)
-        assert fresh is not None
-        return fresh
-
-    @rule(target=task_reads, run=reads)
-    def read_task(self, run: RunRecord) -> TaskRecord:
-        return self.store.tasks(run.run_id)[0]
-
-    @rule(run=reads, to=st.sampled_from(RunState))
-    def change(self, run: RunRecord, to: RunState) -> None:
-        state, version = self.runs[run.run_id]
-        legal = to is run.status or to in LEGAL_RUN.get(run.status, set())
-        try:
-            with self.store.transaction():
-                changed = self.store.change_run(run, RunChange(status=to))
-        except IllegalStateError:
-            assert not legal
-        except StaleVersionError:
-            assert run.version != version
-        else:
-            assert legal
-            assert run.version == version
-            assert run.status is state
-            assert changed.version == version + 1
-            self.runs[run.run_id] = (to, version + 1)
-
-    @rule(task=task_reads, to=st.sampled_from(TaskState))
-    def change_task(self, task: TaskRecord, to: TaskState) -> None:
-        _, version = self.tasks[task.run_id]
-        legal = to is task.status or to in LEGAL_TASK.get(task.status, set())
-        try:
-            with self.store.transaction():
-                self.store.change_tasks([(task, replace(task, status=to))])
-        except IllegalStateError:
-            assert not legal
-        except StaleVersionError:
-            assert task.version != version
-        else:
-            assert legal
-            assert task.version == version
-            self.tasks[task.run_id] = (to, version + 1)
-
-    @rule(run=reads, number=st.integers(1, 2))
-    def start_attempt(self, run: RunRecord, number: int) -> None:
-        if (run.run_id, number) not in self.attempts:
-            with self.store.transaction():
-                self.store.start_attempts([attempt(run.run_id, number)])
-            self.attempts[run.run_id, number] = AttemptState.RUNNING
-
-    @rule(run=reads, number=st.integers(1, 2), to=st.sampled_from(AttemptState))
-    def end_attempt(self, run: RunRecord, number: int, to: AttemptState) -> None:
-        now = self.attempts.get((run.run_id, number))
-        try:
-            with self.store.transaction():
-                self.store.finish_attempts([attempt(run.run_id, number, status=to)])
-        except IllegalStateError:
-            assert to is AttemptState.RUNNING
-        except StaleVersionError:
-            assert now is not AttemptState.RUNNING
-        else:
-            assert now is AttemptState.RUNNING
-            self.attempts[run.run_id, number] = to
-
-    @rule()
-    def take_office(self) -> None:
-        """A new process of the worker id: the next epoch, and with it all that older ones held."""
-        with self.store.transaction():
-            self.epoch += 1
-            assert self.store.take_worker(worker()).epoch == self.epoch
-            self.store.reclaim("n", WORKER, epoch=self.epoch)
-        self.queue = {run_id: (p, self.epoch if held else 0) for run_id, (p, held) in self.queue.items()}
-
-    @rule(back=st.integers(0, 2))
-    def write_under_an_epoch(self, back: int) -> None:
-        try:
-            with self.store.transaction():
-                self.store.check_epoch("n", WORKER, self.epoch - back)
-        except FencedError:
-            assert back > 0 or self.epoch == 0
-        else:
-            assert back == 0
-
-    @rule(run=reads, priority=st.sampled_from(Priority))
-    def enqueue(self, run: RunRecord, priority: Priority) -> None:
-        if run.run_id not in self.queue:
-            with self.store.transaction():
-                self.store.enqueue("n", item(run.run_id, priority=priority))
-            self.queue[run.run_id] = (priority, 0)
-
-    @rule(limit=st.integers(1, 3), above=st.sampled_from([None, *Priority]))
-    def claim(self, limit: int, above: Priority | None) -> None:
-        """The most urgent first, then who waits longest; a dict keeps the order in which runs came."""
-        waiting = [(p, run_id) for run_id, (p, held) in self.queue.items() if not held and (above is None or p > above)]
-        expected = [run_id for _, run_id in sorted(waiting, key=lambda one: -one[0])[:limit]]
-        epoch = max(self.epoch, 1)
-        with self.store.transaction():
-            claimed = self.store.claim("n", WORKER, epoch=epoch, limit=limit, above=above)
-        assert [one.run_id for one in claimed] == expected
-        self.queue.update({run_id: (self.queue[run_id][0], epoch) for run_id in expected})
-
-    @rule(run=reads)
-    def release(self, run: RunRecord) -> None:
-        with self.store.transaction():
-            self.store.release(run.run_id)
-        if run.run_id in self.queue:
-            self.queue[run.run_id] = (self.queue[run.run_id][0], 0)
-
-    @rule(run=reads)
-    def dequeue(self, run: RunRecord) -> None:
-        with self.store.transaction():
-            self.store.dequeue(run.run_id)
-        self.queue.pop(run.run_id, None)
-
-    @rule(run=reads)
-    def set_aside(self, run: RunRecord) -> None:
-        with self.store.transaction():
-            changed = self.store.set_aside(run.run_id, error="odd", now_us=9)
-        state, version = self.runs[run.run_id]
-        assert changed is (state in LEGAL_RUN)
-        if changed:
-            self.runs[run.run_id] = (RunState.FAILED, version + 1)
-        task, task_version = self.tasks[run.run_id]
-        if task in LEGAL_TASK:
-            self.tasks[run.run_id] = (TaskState.CANCELLED, task_version + 1)
-        for key, attempt_state in self.attempts.items():
-            if key[0] == run.run_id and attempt_state is AttemptState.RUNNING:
-                self.attempts[key] = AttemptState.LOST
-        self.queue.pop(run.run_id, None)
-
-    @rule()
-    def reopen(self) -> None:
-        """Nothing of all this is kept in memory."""
-        self.store.close()
-        self.store = open_sqlite(Path(self.folder.name) / "cis.db")
-
-    @rule(run=consumes(reads))
-    def forget(self, run: RunRecord) -> None:
-        """Let hypothesis drop a read, so that examples do not only grow."""
-
-    @invariant()
-    def rows_are_as_the_model_has_them(self) -> None:
-        for run_id, (state, version) in self.runs.items():
-            run = self.store.run(run_id)
-            assert run is not None
-            assert (run.status, run.version) == (state, version)
-            task = self.store.tasks(run_id)[0]
-            assert (task.status, task.version) == self.tasks[run_id]
-        stored = {(one.run_id, one.attempt): one.status for run_id in self.runs for one in self.store.attempts(run_id)}
-        assert stored == self.attempts
-
-    @invariant()
-    def the_queue_is_as_the_model_has_it(self) -> None:
-        held = {one.run_id: one.epoch for one in self.store.claimed("n", WORKER)}
-        assert held == {run_id: epoch for run_id, (_, epoch) in self.queue.items() if epoch}
-        waiting = [priority for priority, epoch in self.queue.values() if not epoch]
-        assert self.store.queued_count("n") == len(waiting)
-        demand = self.store.queue_demand("n")
-        assert [(one.count, one.priority) for one in demand] == ([(len(waiting), max(waiting))] if waiting else [])
-
-
-TestStoredStates = Machine.TestCase
-TestStoredStates.settings = settings(
-    max_examples=300, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
-)
+    seconds = round(time.monotonic() - began_s, 1)
+    name = f"states-{machine.__name__.removesuffix('Rules').lower()}"
+    figures(name, examples=machine.examples, steps=machine.steps, seed=first, seconds=seconds)

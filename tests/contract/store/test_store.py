@@ -278,6 +278,7 @@ def test_a_worker_that_was_declared_dead_is_fenced_and_no_longer_live(store: Sto
         assert store.set_worker_status("n", WORKER, epoch=1, status=WorkerState.DEAD, now_us=5)
         with pytest.raises(FencedError):
             store.check_epoch("n", WORKER, 1)
+        assert not store.set_worker_status("n", WORKER, epoch=1, status=WorkerState.STOPPED, now_us=6)
 
     assert list(store.workers(live_only=True)) == []
     assert [one.status for one in store.workers(node_id="n")] == [WorkerState.DEAD]

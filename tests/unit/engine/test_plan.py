@@ -186,3 +186,14 @@ def test_any_order_of_ends_finishes_every_task_exactly_once_and_a_plan_can_be_re
     finals = [new.task_no for _, new in changes if new.status.final]
     assert sorted(finals) == list(range(count))
     assert all(new.version == old.version + 1 for old, new in changes)
+
+
+def test_a_wall_clock_that_was_set_back_does_not_prolong_the_wait_for_a_retry() -> None:
+    plan = plan_of(task("a", max_retries=1, retry_delay_s=2.0))
+    plan.start_next(NOW)
+    plan.end(0, AttemptState.FAILED, now=NOW, jitter=0.0)
+
+    later = Instant(NOW.wall_us - 86_400_000_000, NOW.mono_s + 1.0)
+    again = RunPlan(plan.run, plan.spec, plan.tasks, now=later)
+
+    assert again.next_retry_s == later.mono_s + 2.0

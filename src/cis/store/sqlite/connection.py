@@ -154,6 +154,12 @@ class Database:
         self.path = path
         self.connection = open_connection(path)
         self._cursor = self.connection.cursor()
+        self._patience_s = BUSY_TIMEOUT_MS / 1000
+
+    def wait_at_most(self, seconds: float) -> None:
+        """Wait no longer than that for others to let go of the write lock."""
+        self._patience_s = seconds
+        self.connection.set_busy_timeout(round(seconds * 1000))
 
     def rows(self, sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
         """Return all rows of a query, but for those whose text is none: these are named in the log."""
@@ -215,7 +221,10 @@ class Database:
     def transaction(self) -> Iterator[None]:
         """Take the write lock, and commit when the block ends; roll back when it raises."""
         with translated(self.path):
-            self._cursor.execute("BEGIN IMMEDIATE")
+            try:
+                self._cursor.execute("BEGIN IMMEDIATE")
+            except apsw.BusyError as error:
+                raise StoreBusyError(str(self.path), waited_s=round(self._patience_s)) from error
         try:
             yield
             with translated(self.path):

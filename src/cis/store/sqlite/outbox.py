@@ -91,6 +91,11 @@ class OutboxRows:
         """Delete all items of a kind for a run; return how many there were."""
         return self._db.write("DELETE FROM outbox WHERE run_id = ? AND kind = ?", (run_id, kind))
 
+    def outbox_load(self, *, at_most: int) -> int:
+        """Return how many items wait, counting up to *at_most*."""
+        row = self._db.row("SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT ?)", (at_most,))
+        return int(row[0]) if row else 0
+
     def outbox_depths(self) -> Mapping[str, int]:
         """Return how many items wait for each node id (empty: for everyone)."""
         return dict(self._db.rows("SELECT node_id, count(*) FROM outbox GROUP BY node_id"))

@@ -97,7 +97,7 @@ class RemoteRows:
         return [one for one in attempts if self._db.write(_MIRROR_ATTEMPT, attempt_values(one)) == 1]
 
     def withdraw(self, run_id: str, *, sender: str, expires_at_us: int) -> None:
-        """Remember that *sender* cancelled a run that has not come yet."""
+        """Refuse a run of *sender* from now on, if it is not here."""
         self._db.write(_WITHDRAW, (run_id, sender, expires_at_us))
 
     def prune_withdrawals(self, *, expired_before_us: int) -> int:
@@ -105,7 +105,7 @@ class RemoteRows:
         return self._db.write(_PRUNE_WITHDRAWALS, (expired_before_us,))
 
     def withdrawn(self, run_id: str, *, sender: str) -> bool:
-        """Return whether *sender* cancelled the run."""
+        """Return whether such a run is to be refused."""
         return self._db.row(_WITHDRAWN, (run_id, sender)) is not None
 
     def suspend(self, run_id: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterable, Mapping, Sequence
 
 from cis.errors import PoisonRecordError, StaleVersionError, UsageError
@@ -197,5 +196,5 @@ def _cursor(run_id: str) -> str:
 def _read_cursor(cursor: str) -> str:
     try:
         return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError) as error:
+    except ValueError as error:  # also what binascii and UTF-8 say
         raise UsageError(f"cursor {cursor[:80]!r} is none that a page of runs gave") from error

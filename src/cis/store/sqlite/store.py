@@ -19,6 +19,7 @@ from cis.store.sqlite.outbox import OutboxRows
 from cis.store.sqlite.peers import PeerRows
 from cis.store.sqlite.queue import QueueRows
 from cis.store.sqlite.remote import RemoteRows
+from cis.store.sqlite.retention import RetentionRows
 from cis.store.sqlite.room import RoomRows
 from cis.store.sqlite.runs import RunRows
 from cis.store.sqlite.tasks import TaskRows
@@ -28,7 +29,17 @@ SEARCH_LIMIT_S = 5.0
 
 
 class SqliteStore(
-    DefinitionRows, RunRows, TaskRows, QueueRows, WorkerRows, LogRows, PeerRows, OutboxRows, RemoteRows, RoomRows
+    DefinitionRows,
+    RunRows,
+    TaskRows,
+    QueueRows,
+    WorkerRows,
+    LogRows,
+    PeerRows,
+    OutboxRows,
+    RemoteRows,
+    RoomRows,
+    RetentionRows,
 ):
     """All parts of the store over one connection; an object is for one thread."""
 
@@ -43,6 +54,10 @@ class SqliteStore(
     def savepoint(self) -> AbstractContextManager[None]:
         """Inside a transaction: keep or undo one part of it alone."""
         return self._db.savepoint()
+
+    def wait_at_most(self, seconds: float) -> None:
+        """Wait no longer than that for others to let go of the write lock; StoreBusyError comes then."""
+        self._db.wait_at_most(seconds)
 
     def write_nothing(self) -> None:
         """Write what changes nothing, but takes the same way to the disk as anything else."""

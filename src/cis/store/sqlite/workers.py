@@ -25,7 +25,7 @@ _BEAT = (
 )
 _STATUS = (
     "UPDATE workers SET status = ?, heartbeat_at_us = ?, current_run = NULL"
-    " WHERE node_id = ? AND worker_id = ? AND epoch = ?"
+    " WHERE node_id = ? AND worker_id = ? AND epoch = ? AND status != 'dead'"
 )
 
 
@@ -83,7 +83,7 @@ class WorkerRows:
             raise FencedError(worker_id, epoch)
 
     def set_worker_status(self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int) -> bool:
-        """Change the status if *epoch* still holds; return whether it did."""
+        """Change the status if *epoch* still holds and was not declared dead; return whether it did."""
         return self._db.write(_STATUS, (str(status), now_us, node_id, worker_id, epoch)) == 1
 
     def worker(self, node_id: str, worker_id: str) -> WorkerRecord | None:

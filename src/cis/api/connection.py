@@ -1,0 +1,59 @@
+"""A connection that keeps nobody waiting: it is closed when its client takes too long to say what it wants.
+
+The server has a limit for a connection that is kept open without a word, but none for one on which a request
+comes byte by byte, or on which a body goes on after the answer. Each costs a descriptor, and a node has not many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+REQUEST_WITHIN_S = 10.0
+
+
+class PatientConnection(H11Protocol):
+    """Closes a connection whose next request is not there, or whose answered one is not over, after ``REQUEST_WITHIN_S``."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the server has it
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what came, and see whether a request is whole."""
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the rest of the request, or for the next one."""
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        theirs, ours = self.conn.their_state, self.conn.our_state
+        answered = ours in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
+        if theirs is h11.IDLE or (theirs is h11.SEND_BODY and answered):
+            if self._deadline is None:
+                self._deadline = self.loop.call_later(REQUEST_WITHIN_S, self._give_up)
+        else:
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self, *_: Any) -> None:
+        self._deadline = None
+        self.transport.abort()

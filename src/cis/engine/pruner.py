@@ -1,0 +1,157 @@
+"""Forgets what is old: runs that are over with all that is theirs, log files, and documents that nothing uses.
+
+A run goes with the runs that its tasks started, deepest first, and only once all of them are over and nothing about
+them is live (``cis.store.retention_port``). That is asked twice: for the family before anything of it goes, and for each
+run in the transaction that deletes it. What was final stays final, so nothing that was let go becomes live again.
+
+Rows go before files. Whoever dies in between leaves a folder without a run, which a later round finds and removes.
+A run that is being taken apart is whole for whoever runs it again: ``rerun`` reads its tasks in one transaction, and
+tasks go in one, with the run.
+
+The work is done in steps, each a short transaction or a few files, so that nobody waits for the database for long and
+whoever drives it may stop after any of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from cis.engine.logfiles import LogFiles
+from cis.engine.logfolders import log_folders, remove_logs
+from cis.store.port import Store
+from cis.store.retention_port import EndedRun, Pruned
+
+TURN_S = 0.05  # a transaction takes no other run on after so long
+RUNS_AT_ONCE = 100
+ATTEMPTS_AT_ONCE = 2000
+NAMES_AT_ONCE = 500
+YOUNG_S = 60.0  # whoever waits for a run has to have seen its end before a newer one can push it out
+ORPHAN_S = 86400.0
+_OWN_RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """What is kept: None is everything. ``max_runs`` is for each DAG; logs may go before their runs."""
+
+    max_age_s: float | None = None
+    max_runs: int | None = None
+    max_log_age_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cutoff:
+    """What a round goes by: the time that ages are counted from; with *aged* False nothing goes for its age alone."""
+
+    now_us: int
+    aged: bool = True
+
+    def before_us(self, age_s: float | None) -> int | None:
+        """Return the time before which something is older than *age_s*; None when no age counts."""
+        return None if age_s is None or not self.aged else self.now_us - round(age_s * 1e6)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has gone: runs, log folders, documents."""
+
+    runs: int = 0
+    folders: int = 0
+    documents: int = 0
+
+
+def expired_families(store: Store, keep: Retention, cutoff: Cutoff) -> Iterator[Sequence[str]]:
+    """Yield each expired run with those of its tasks, deepest first, DAG after DAG; nothing is changed."""
+    before_us, young_us = cutoff.before_us(keep.max_age_s), cutoff.now_us - round(YOUNG_S * 1e6)
+    if before_us is None and keep.max_runs is None:
+        return
+    name = ""
+    while names := store.ended_dags(after=name, limit=NAMES_AT_ONCE):
+        for name in names:
+            last: EndedRun | None = None
+            while runs := store.expired_runs(
+                name, before_us=before_us, keep=keep.max_runs, until_us=young_us, after=last, limit=RUNS_AT_ONCE
+            ):
+                for last in runs:
+                    if family := store.run_family(last.run_id):
+                        yield family
+
+
+def expired_folders(store: Store, logfiles: LogFiles, keep: Retention, cutoff: Cutoff) -> Iterator[str | None]:
+    """Yield each log folder whose run is over for too long, or is gone; None after each few that were looked at."""
+    before_us, orphaned_us = cutoff.before_us(keep.max_log_age_s), cutoff.before_us(ORPHAN_S)
+    folders = log_folders(logfiles.root)
+    while some := dict(islice(folders, NAMES_AT_ONCE)):
+        ends = store.run_ends(list(some))
+        for name, changed_us in some.items():
+            ended_us = ends.get(name)
+            is_old = before_us is not None and ended_us is not None and ended_us < before_us
+            is_lost = orphaned_us is not None and name not in ends and changed_us < orphaned_us
+            if is_old or (is_lost and _OWN_RUN_ID.fullmatch(name)):
+                yield name
+        yield None
+
+
+class Pruner:
+    """Does a round of forgetting, step by step. *elapsed_s* is a monotonic clock."""
+
+    def __init__(self, store: Store, logfiles: LogFiles, keep: Retention, *, elapsed_s: Callable[[], float]) -> None:
+        self._store = store
+        self._logfiles = logfiles
+        self._keep = keep
+        self._elapsed_s = elapsed_s
+        self.tally = Tally()
+
+    def runs(self, cutoff: Cutoff) -> Iterator[None]:
+        """Delete expired runs with their files; pause between two values as long as you like, or end there."""
+        families = expired_families(self._store, self._keep, cutoff)
+        doomed: deque[str] = deque()
+        for family in families:
+            doomed.extend(family)
+            while len(doomed) >= RUNS_AT_ONCE:
+                yield from self._delete(doomed)
+        while doomed:
+            yield from self._delete(doomed)
+
+    def leftovers(self, cutoff: Cutoff) -> Iterator[None]:
+        """Delete unused documents, old logs, and folders whose run is gone, in steps as ``runs`` does."""
+        while unused := self._store.unused_definitions(limit=RUNS_AT_ONCE):
+            with self._store.transaction():
+                gone = self._store.drop_definitions(unused)
+            self.tally.documents += gone
+            yield
+            if not gone:
+                break  # all of them have come into use meanwhile; others wait for the next round
+        for name in expired_folders(self._store, self._logfiles, self._keep, cutoff):
+            if name is not None:
+                yield from self._remove(name)
+            yield
+
+    def _delete(self, doomed: deque[str]) -> Iterator[None]:
+        """Delete the first of *doomed* in one short transaction, then their files."""
+        gone = []
+        with self._store.transaction():
+            end_s = self._elapsed_s() + TURN_S
+            while doomed:
+                state = self._store.prune_run(doomed[0], at_most=ATTEMPTS_AT_ONCE)
+                if state is not Pruned.MORE:
+                    run_id = doomed.popleft()
+                    if state is Pruned.GONE:
+                        gone.append(run_id)
+                if self._elapsed_s() >= end_s:
+                    break
+        self.tally.runs += len(gone)
+        yield
+        for run_id in gone:
+            yield from self._remove(run_id)
+
+    def _remove(self, run_id: str) -> Iterator[None]:
+        folder = self._logfiles.folder(run_id)
+        if folder.is_dir():
+            while not remove_logs(self._logfiles.root, run_id):
+                yield
+            self.tally.folders += not folder.exists()

@@ -1,0 +1,136 @@
+"""Every error of CIS-DAG, in one tree.
+
+    CisError
+    ├── UsageError                    a command line or a request that makes no sense
+    ├── ConfigError                   faults of cis.toml, all at once
+    ├── DocumentError                 faults of a DAG document, all at once
+    │   ├── MalformedDocumentError    not YAML, JSON or TOML at all
+    │   └── DocumentTooLargeError
+    ├── NotFoundError                 no such run, DAG, task, worker …
+    ├── ConflictError
+    │   ├── AmbiguousScopeError       two tasks name two projects
+    │   ├── WorkerConflictError       one worker on two target nodes
+    │   ├── IdempotencyConflictError  one key, two documents
+    │   ├── IllegalStateError         an arrow that the state machine lacks
+    │   ├── StaleVersionError         somebody else moved first
+    │   └── AlreadyRunningError       a lock is held by another process
+    ├── NodeError
+    │   ├── UnknownNodeError
+    │   ├── NodeUnreachableError
+    │   └── RoomError                 something about the room failed
+    │       ├── RoomUnreachableError  no answer from the homeserver
+    │       ├── RoomLimitedError      it wants fewer requests
+    │       └── RoomRefusedError      it answered no
+    ├── NotAllowedError
+    │   └── NotAuthenticatedError
+    │       └── UntrustedError        a message that no trusted node signed
+    ├── MalformedMessageError         a message that is none
+    ├── MessageRefusedError           one that is not acted upon
+    ├── SlowRequestError              a body that takes too long
+    ├── OverloadedError               full: try again later
+    ├── StoreError
+    │   ├── StoreBusyError            locked by others for too long
+    │   ├── StoreFullError            no room on its disk
+    │   ├── StoreReadOnlyError        its disk or its rights refuse to be written
+    │   ├── StoreDamagedError         the file is not what SQLite wrote
+    │   ├── FencedError               a newer epoch holds this worker's id
+    │   ├── LeaseLostError            a worker could not renew its lease
+    │   └── PoisonRecordError         a row that cannot be read
+    ├── LaunchError                   a task whose process could not be started
+    └── OrphanError                   a process of a dead worker that KILL does not end
+
+``code`` is stable; ``http_status`` and ``exit_status`` are what the API and the shell answer.
+The message is built here, says what happened and, where there is one, the way out.
+"""
+
+from __future__ import annotations
+
+from cis.errors.base import (
+    CisError,
+    ConfigError,
+    DocumentError,
+    DocumentTooLargeError,
+    Fault,
+    MalformedDocumentError,
+    NotFoundError,
+    UsageError,
+)
+from cis.errors.conflicts import (
+    AlreadyRunningError,
+    AmbiguousScopeError,
+    ConflictError,
+    IdempotencyConflictError,
+    IllegalStateError,
+    StaleVersionError,
+    WorkerConflictError,
+)
+from cis.errors.nodes import (
+    MalformedMessageError,
+    MessageRefusedError,
+    NodeError,
+    NodeUnreachableError,
+    NotAllowedError,
+    NotAuthenticatedError,
+    OverloadedError,
+    RoomError,
+    RoomLimitedError,
+    RoomRefusedError,
+    RoomUnreachableError,
+    SlowRequestError,
+    UnknownNodeError,
+    UntrustedError,
+)
+from cis.errors.work import (
+    FencedError,
+    LaunchError,
+    LeaseLostError,
+    OrphanError,
+    PoisonRecordError,
+    StoreBusyError,
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+)
+
+__all__ = [
+    "AlreadyRunningError",
+    "AmbiguousScopeError",
+    "CisError",
+    "ConfigError",
+    "ConflictError",
+    "DocumentError",
+    "DocumentTooLargeError",
+    "Fault",
+    "FencedError",
+    "IdempotencyConflictError",
+    "IllegalStateError",
+    "LaunchError",
+    "LeaseLostError",
+    "MalformedDocumentError",
+    "MalformedMessageError",
+    "MessageRefusedError",
+    "NodeError",
+    "NodeUnreachableError",
+    "NotAllowedError",
+    "NotAuthenticatedError",
+    "NotFoundError",
+    "OrphanError",
+    "OverloadedError",
+    "PoisonRecordError",
+    "RoomError",
+    "RoomLimitedError",
+    "RoomRefusedError",
+    "RoomUnreachableError",
+    "SlowRequestError",
+    "StaleVersionError",
+    "StoreBusyError",
+    "StoreDamagedError",
+    "StoreError",
+    "StoreFullError",
+    "StoreReadOnlyError",
+    "UnknownNodeError",
+    "UntrustedError",
+    "UsageError",
+    "WorkerConflictError",
+]

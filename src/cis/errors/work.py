@@ -1,0 +1,107 @@
+"""The database, and the processes of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cis.errors.base import CisError
+
+
+class StoreError(CisError):
+    """The database refused or failed: ``cis doctor`` names the cause."""
+
+    code = "store"
+    http_status = 503
+
+
+class StoreBusyError(StoreError):
+    """Other processes held the database's write lock for too long: nothing was written; try again."""
+
+    code = "store.busy"
+    retry_after_s = 5
+
+    def __init__(self, path: str, *, waited_s: int) -> None:
+        self.path = path
+        super().__init__(f"{path} was locked for {waited_s} s; try again, and see 'cis doctor' if it stays so")
+
+
+class StoreFullError(StoreError):
+    """The disk of the database is full: make room, and it goes on by itself."""
+
+    code = "store.full"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"{path} cannot grow: the disk is full; make room and it goes on by itself")
+
+
+class StoreReadOnlyError(StoreError):
+    """The database may not be written: remount its disk, or give this user the right to write it and its folder."""
+
+    code = "store.read_only"
+
+    def __init__(self, path: str, *, mend: str) -> None:
+        self.path = path
+        self.mend = mend
+        super().__init__(f"{path} cannot be written; {mend}")
+
+
+class StoreDamagedError(StoreError):
+    """The file is no database, or was damaged by a disk or by somebody: ``cis db restore`` puts a backup in its place."""
+
+    code = "store.damaged"
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        super().__init__(f"{path} is damaged ({why}); see 'cis db check' and 'cis db restore'")
+
+
+class FencedError(StoreError):
+    """A newer epoch took this worker's id over: the writer stops, its write changed nothing."""
+
+    code = "store.fenced"
+    exit_status = 4
+
+    def __init__(self, worker_id: str, epoch: int) -> None:
+        self.worker_id = worker_id
+        self.epoch = epoch
+        super().__init__(f"{worker_id} epoch {epoch} was superseded")
+
+
+class LeaseLostError(StoreError):
+    """A worker could store nothing for a whole lease time: it ends its tasks and stops; another takes up its runs."""
+
+    code = "store.lease_lost"
+
+
+class PoisonRecordError(StoreError):
+    """A stored row cannot be read back: it is set aside and reported, and the rest goes on."""
+
+    code = "store.poison"
+
+    def __init__(self, what: str, why: str) -> None:
+        self.what = what
+        self.why = why
+        super().__init__(f"{what} cannot be read: {why}")
+
+
+class LaunchError(CisError):
+    """A task's process could not be started; the message is the attempt's error."""
+
+    code = "task.launch"
+    http_status = 422
+
+
+class OrphanError(CisError):
+    """What a dead worker's task left behind survives KILL: its task must not start again beside it.
+
+    Such a process hangs in the kernel (a dead network disk) or belongs to another user (``sudo``): end it by hand.
+    """
+
+    code = "task.orphan"
+    http_status = 503
+
+    def __init__(self, pids: Sequence[int], *, patience_s: float) -> None:
+        self.pids = tuple(pids)
+        numbers = ", ".join(str(pid) for pid in self.pids)
+        super().__init__(f"still there {patience_s:g} s after KILL: process {numbers}; end it by hand")

@@ -1,0 +1,190 @@
+"""Finds the workers that are dead, and those that live and do nothing; ends what is left of either.
+
+A free lock says for certain that a worker is dead: it is buried (``cis.worker.burial``). One that holds its lock may
+still be of no use: stopped by a signal, stuck in a call that does not return, hung before its first heartbeat. It
+shows by giving no sign of life for a lease time, or, as long as it has never given one, for ``START_DEADLINE_S``.
+
+That time is measured in looks. Each look adds what has passed since the one before, but never more than the time between
+two; a machine that slept, a supervisor that was itself stopped, or a wall clock that was set therefore condemns nobody: a
+worker that is well gives its next sign before enough looks are made. What a worker is measured by is the lease that it
+took, not the one of whoever looks.
+
+Then, in this order, since whoever breaks off in between must leave something that the next one can go on from:
+
+    fence     its row gets the next epoch, unless it has changed since it was read: from here on it can write nothing
+    kill      that very process, by its number and its start; KILL also ends what is stopped
+    bury      now that its lock is free: its orphans are ended, its row is dead, its runs are released
+
+Up to the burial its row says that it lives. A rescuer that dies after the first or the second step leaves a row whose
+lock is held by somebody silent, or free, and so for the next look what it was for this one.
+
+Who was stopped in the middle of a transaction holds the database's write lock, and nobody can fence it, nor anything
+else be written. The others then stop by themselves within their lease (``LeaseLostError``); whoever is still silent, and holds
+its lock file, when twice the time is over is killed without a fence: what is dead writes nothing either.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cis.engine.instant import Instant
+from cis.engine.ports import OrphanKiller
+from cis.errors import OrphanError, StoreBusyError, StoreError
+from cis.store.port import Store
+from cis.store.records import WorkerRecord
+from cis.worker.burial import bury
+from cis.worker.lock import Holder, holder_of, worker_lock_path
+
+log = logging.getLogger(__name__)
+
+LOOK_AROUND_S = 5.0
+LOOKS_IN_A_LEASE = 3
+START_DEADLINE_S = 20.0
+
+
+class ProcessKiller(Protocol):
+    """Ends one process for good."""
+
+    def __call__(self, pid: int, started: str) -> bool:
+        """Kill *pid* if it is the process that started then, wait for its end, and return whether it is gone."""
+        ...
+
+
+class OwnWorker(Protocol):
+    """A worker process of whoever looks; ``subprocess.Popen`` is one. Its number is not reused before it is reaped."""
+
+    pid: int
+
+    def kill(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RescuerParts:
+    """What a rescuer works with; *lease_s* is the lease that workers of this home are started with."""
+
+    store: Store
+    node_id: str
+    run_dir: Path
+    kill_orphan: OrphanKiller
+    kill_process: ProcessKiller
+    clock: Callable[[], Instant]
+    lease_s: float
+
+
+@dataclass(slots=True)
+class _Silence:
+    """The last sign that a worker gave, and for how long, in looks, there was no other."""
+
+    sign: tuple[object, ...]
+    seconds: float = 0.0
+
+
+class Rescuer:
+    """Looks around for dead and hung workers, again and again; see this module's first lines."""
+
+    def __init__(self, parts: RescuerParts) -> None:
+        self.look_every_s = min(LOOK_AROUND_S, parts.lease_s / LOOKS_IN_A_LEASE)
+        self._parts = parts
+        self._silences: dict[str, _Silence] = {}
+        self._looked_s: float | None = None
+        self._locked = False
+
+    def look_around(self, own: Mapping[str, OwnWorker]) -> None:
+        """Bury who is dead and rescue who hangs. One of *own* is killed here; its parent sees its end, and buries it."""
+        store, now_s = self._parts.store, self._parts.clock().mono_s
+        passed_s = 0.0 if self._looked_s is None else min(now_s - self._looked_s, self.look_every_s)
+        self._looked_s = now_s
+        self._locked = False
+        rows = {row.worker_id: row for row in store.workers(node_id=self._parts.node_id, live_only=True)}
+        wanted = {demand.worker_id for demand in store.queue_demand(self._parts.node_id)}
+        seen: dict[str, _Silence] = {}
+        for worker_id in sorted({*own, *rows, *wanted}):
+            seen[worker_id] = self._look_at(worker_id, rows.get(worker_id), own.get(worker_id), passed_s=passed_s)
+        self._silences = seen
+
+    def _look_at(
+        self, worker_id: str, row: WorkerRecord | None, child: OwnWorker | None, *, passed_s: float
+    ) -> _Silence:
+        """Do what is to be done about one worker; return for how long it has been silent."""
+        holder = self._holder(worker_id)
+        if child is None and holder is None:
+            if row is not None and not self._locked:
+                self.bury(row)
+            return _Silence(())
+        pid = child.pid if child is not None else holder.pid if holder is not None else 0
+        serving = row if row is not None and row.pid == pid else None
+        sign = (pid,) if serving is None else (pid, serving.epoch, serving.heartbeat_at_us)
+        silence = self._silences.get(worker_id)
+        if silence is None or silence.sign != sign:
+            return _Silence(sign)
+        silence.seconds += passed_s
+        patience_s = _patience_s(serving)
+        if silence.seconds < patience_s:
+            return silence
+        if serving is not None:
+            try:
+                serving = self._fence(serving)
+            except StoreError as error:
+                log.error("a hung worker cannot be fenced", extra={"worker_id": worker_id, "error": str(error)})
+                if not self._locked or silence.seconds < 2 * patience_s:
+                    return silence
+            if serving is None:
+                return _Silence(sign)  # it has moved after all, or another rescuer was quicker
+        self._end(worker_id, serving, child=child, holder=holder)
+        return _Silence(sign)
+
+    def bury(self, worker: WorkerRecord) -> None:
+        """Bury a worker whose process is gone; one whose orphans survive is left for the next look."""
+        parts = self._parts
+        try:
+            bury(parts.store, worker, kill=parts.kill_orphan, now_us=parts.clock().wall_us)
+        except OrphanError as error:
+            # Its row still says live, so the next look around tries again; its runs wait until then.
+            log.error("what a dead worker left cannot be ended", extra={"error": str(error)})
+        except StoreError as error:
+            # The same, and there are others to be looked at.
+            self._locked = isinstance(error, StoreBusyError)
+            log.error("a worker cannot be buried", extra={"worker_id": worker.worker_id, "error": str(error)})
+
+    def _end(
+        self, worker_id: str, serving: WorkerRecord | None, *, child: OwnWorker | None, holder: Holder | None
+    ) -> None:
+        log.error("a worker gives no sign of life; it is ended", extra={"worker_id": worker_id})
+        if child is not None:
+            child.kill()
+            return
+        if holder is None or holder.started is None or not self._parts.kill_process(holder.pid, holder.started):
+            log.error("a worker that hangs cannot be ended", extra={"worker_id": worker_id})
+        elif serving is not None and self._holder(worker_id) is None:
+            self.bury(serving)
+
+    def _fence(self, row: WorkerRecord) -> WorkerRecord | None:
+        """Give the id of a hung worker the next epoch, if its row is still as it was read.
+
+        Raises:
+            StoreError: it cannot be written; ``_locked`` says whether that is for somebody's lock.
+        """
+        if self._locked:  # found out in this very look, and waiting once is enough
+            raise StoreError("the database is locked")
+        try:
+            with self._parts.store.transaction():
+                if self._parts.store.worker(row.node_id, row.worker_id) != row:
+                    return None
+                return self._parts.store.take_worker(row)
+        except StoreBusyError:
+            self._locked = True
+            raise
+
+    def _holder(self, worker_id: str) -> Holder | None:
+        return holder_of(worker_lock_path(self._parts.run_dir, worker_id))
+
+
+def _patience_s(serving: WorkerRecord | None) -> float:
+    """Return how long a worker may be silent: its own lease, or the time to start as long as it has none."""
+    if serving is None:
+        return START_DEADLINE_S
+    return (serving.lease_until_us - serving.heartbeat_at_us) / 1e6

@@ -1,0 +1,98 @@
+"""What must hold once a history has come to rest: nothing is left over, and every row tells the truth."""
+
+from __future__ import annotations
+
+import apsw
+
+from tests.chaos.simulation.processes import Process, Processes
+from tests.chaos.simulation.rows import Attempt
+from tests.chaos.simulation.watch import Promises, Watch, demand
+
+
+def judge(watch: Watch, processes: Processes, promises: Promises, connection: apsw.Connection, *, quiet: bool) -> None:
+    """Demand all that must hold at the end; in a *quiet* history, in which nothing went wrong, nothing was lost either."""
+    rows = watch.rows
+    demand(not rows.unfinished, f"runs {rows.unfinished} never ended")
+    demand(not rows.queue, f"the queue still has {rows.queue}")
+    demand(not rows.running, f"attempts {rows.running} never ended")
+    demand(not processes.live, f"processes {[one.name for one in processes.live]} live on")
+    _judge_promises(watch, promises, connection)
+    for run_id in sorted(rows.runs.keys() - promises.spoilt):
+        _judge_run(watch, run_id, connection)
+    by_marks = {process.marks: process for process in processes.all}
+    for (run_id, number, attempt), row in rows.attempts.items():
+        if run_id in promises.spoilt:
+            continue
+        task = watch.specs.task(rows, run_id, number)
+        process = by_marks.get((run_id, task.id, str(attempt)))
+        _judge_attempt(f"attempt {run_id}.{task.id}.{attempt}", row, process, is_dag=task.skill is not None)
+        demand(row.status != "cancelled" or bool(rows.runs[run_id].cancel), f"{run_id}.{number} was cancelled unasked")
+        demand(not (quiet and row.status == "lost"), f"attempt {run_id}.{number}.{attempt} was lost without a reason")
+
+
+def _judge_promises(watch: Watch, promises: Promises, connection: apsw.Connection) -> None:
+    rows = watch.rows
+    stored = dict(connection.execute("SELECT idempotency_key, run_id FROM dag_runs WHERE idempotency_key IS NOT NULL"))
+    for key, run_id in promises.accepted.items():
+        demand(stored.get(key) == run_id, f"run {run_id} of {key} was accepted, but there is {stored.get(key)}")
+    for run_id in sorted(promises.cancelled - promises.spoilt):
+        demand(rows.runs[run_id].status == "cancelled", f"run {run_id} was cancelled, but {rows.runs[run_id].status}")
+
+
+def _judge_run(watch: Watch, run_id: str, connection: apsw.Connection) -> None:
+    rows, run, spec = watch.rows, watch.rows.runs[run_id], watch.specs.of(watch.rows, run_id)
+    statuses = [rows.tasks[run_id, number].status for number in range(len(spec.tasks))]
+    if run.cancel:
+        demand(run.status == "cancelled", f"run {run_id} was cancelled, but is {run.status}")
+    else:
+        done = all(status == "completed" for status in statuses)
+        demand(run.status == ("completed" if done else "failed"), f"run {run_id} is {run.status} with {statuses}")
+    events = connection.execute(
+        "SELECT count(*) FROM events WHERE kind = 'run' AND run_id = ? AND status IN ('completed', 'failed', 'cancelled')",
+        (run_id,),
+    ).get
+    demand(events == 1, f"run {run_id} ended {events} times")
+    for number in range(len(spec.tasks)):
+        _judge_task(watch, run_id, number)
+
+
+def _judge_task(watch: Watch, run_id: str, number: int) -> None:
+    rows, spec = watch.rows, watch.specs.task(watch.rows, run_id, number)
+    task, name = rows.tasks[run_id, number], f"task {run_id}.{spec.id}"
+    attempts = [attempt.status for _, attempt in rows.of_task(run_id, number)]
+    demand(task.attempts == len(attempts), f"{name} counts {task.attempts} attempts, and has {attempts}")
+    kept = not attempts and task.status == "completed"
+    accepted = attempts.count("completed")
+    demand(kept or accepted == (task.status == "completed"), f"{name} is {task.status} with {accepted} successes")
+    failed = attempts.count("failed")
+    gave_up = task.status == "failed" and attempts[-1:] == ["lost"]
+    counted = task.failures == failed + gave_up or (
+        task.status == "cancelled" and task.failures in (failed, failed - 1)
+    )
+    demand(counted, f"{name} counts {task.failures} failures, and has {attempts}")
+    demand(failed <= spec.max_retries + 1, f"{name} failed {failed} times, and may {spec.max_retries + 1}")
+    if task.status == "failed":
+        enough = failed == spec.max_retries + 1
+        lost = gave_up and spec.on_lost == "fail"
+        demand(enough or lost, f"{name} was given up after {attempts}, and may fail {spec.max_retries + 1} times")
+    if "lost" in attempts and spec.on_lost == "fail":
+        over = attempts.index("lost") == len(attempts) - 1 and task.status in ("failed", "cancelled")
+        demand(over, f"{name} was lost, which should be its end: {task.status} after {attempts}")
+    parents = [rows.tasks[parent].status for parent in watch.specs.parents(rows, run_id, number)]
+    if task.status == "skipped":
+        demand(bool({"failed", "skipped"} & set(parents)), f"{name} was skipped though its parents are {parents}")
+    if task.status == "cancelled":
+        demand(bool(rows.runs[run_id].cancel), f"{name} was cancelled unasked")
+
+
+def _judge_attempt(name: str, row: Attempt, process: Process | None, *, is_dag: bool) -> None:
+    """What a row says of an attempt is what became of its process."""
+    if is_dag:
+        return
+    if row.status == "completed":
+        demand(process is not None and process.exit_code == 0, f"{name} is completed, but its process is {process}")
+    if row.status == "failed" and process is not None:
+        spoilt = process.exit_code == 0 and not process.says.startswith("token=")
+        late = (row.error or "").startswith("timed out")
+        itself = process.ended_by == "itself" and process.exit_code != 0
+        demand(spoilt or late or itself, f"{name} counts as a failure ({row.error}), but it was {process.ended_by}")

@@ -1,0 +1,224 @@
+"""Watches a history while it happens: every row that changes, every commit, every process that begins.
+
+The rows are watched by triggers in the connection itself, so that two changes in one transaction are seen as two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import apsw
+
+from cis.model.states import RunState, TaskState
+from tests.arrows import LEGAL_RUN, LEGAL_TASK
+from tests.chaos.simulation.processes import Processes
+from tests.chaos.simulation.rows import AttemptKey, Rows, Specs, read_rows
+from tests.chaos.simulation.stage import Stage
+
+TRIGGERS = """
+CREATE TEMP TRIGGER watch_runs AFTER UPDATE ON main.dag_runs BEGIN
+  SELECT saw_run(OLD.run_id, OLD.version, NEW.version, OLD.status, NEW.status, OLD.cancel_requested, NEW.cancel_requested);
+END;
+CREATE TEMP TRIGGER watch_tasks AFTER UPDATE ON main.run_tasks BEGIN
+  SELECT saw_task(OLD.run_id || '.' || OLD.task_id, OLD.version, NEW.version, OLD.status, NEW.status,
+    NEW.attempts - OLD.attempts, NEW.failures - OLD.failures);
+END;
+CREATE TEMP TRIGGER watch_attempts AFTER UPDATE ON main.task_executions BEGIN
+  SELECT saw_attempt(OLD.run_id || '.' || OLD.task_id || '.' || OLD.attempt, OLD.status, NEW.status);
+END;
+CREATE TEMP TRIGGER keep_runs BEFORE DELETE ON main.dag_runs BEGIN SELECT saw_loss(OLD.run_id); END;
+CREATE TEMP TRIGGER keep_tasks BEFORE DELETE ON main.run_tasks BEGIN SELECT saw_loss(OLD.run_id); END;
+CREATE TEMP TRIGGER keep_attempts BEFORE DELETE ON main.task_executions BEGIN SELECT saw_loss(OLD.run_id); END;
+"""
+FINAL = ("completed", "failed", "cancelled", "skipped")
+
+
+class BrokenError(AssertionError):
+    """An invariant does not hold."""
+
+
+def demand(holds: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentence
+    """Raise BrokenError unless it holds."""
+    if not holds:
+        raise BrokenError(what)
+
+
+class Offices(Protocol):
+    """What is to be known of the workers."""
+
+    def cancels(self, run_id: str) -> bool: ...
+
+    def minded(self, worker_id: str, epoch: int) -> bool: ...
+
+
+@dataclass(slots=True)
+class Promises:
+    """What clients were told: runs that were accepted, by key, and those whose cancel was; and runs that were damaged."""
+
+    accepted: dict[str, str] = field(default_factory=dict)
+    cancelled: set[str] = field(default_factory=set)
+    spoilt: set[str] = field(default_factory=set)
+
+
+class Watch:
+    """Knows the last committed rows, and demands at each change that the invariants hold."""
+
+    def __init__(self, stage: Stage, processes: Processes, offices: Offices, promises: Promises) -> None:
+        self._stage = stage
+        self._processes = processes
+        self._offices = offices
+        self._promises = promises
+        self.rows = Rows()
+        self.specs = Specs()
+        self.slots: dict[str, int] = {}
+        self._cancelling: set[str] = set()  # runs of which a worker knows that they are cancelled
+        self.spawned: set[tuple[str, str, str]] = set()
+
+    def prepare(self, connection: apsw.Connection) -> None:
+        """Watch the rows that a connection changes."""
+        connection.create_scalar_function("saw_run", _saw_run)
+        connection.create_scalar_function("saw_task", _saw_task)
+        connection.create_scalar_function("saw_attempt", _saw_attempt)
+        connection.create_scalar_function("saw_loss", _saw_loss)
+        connection.execute(TRIGGERS)
+
+    def committed_by(self, who: str, *, incarnation: Callable[[], tuple[str, int] | None]) -> Any:
+        """Return what a store calls after each commit of *who*, a worker under an epoch or somebody else."""
+
+        def committed(connection: apsw.Connection) -> None:
+            self._committed(connection, who, incarnation())
+
+        return committed
+
+    def _committed(self, connection: apsw.Connection, who: str, incarnation: tuple[str, int] | None) -> None:
+        old, new = self.rows, read_rows(connection)
+        self.specs.learn(connection, new)
+        if new == old:
+            return
+        self.rows = new
+        if incarnation is not None:
+            self._wrote(who, *incarnation, old=old)
+        self._log(who, old, new)
+        for key in sorted(new.attempts.keys() - old.attempts.keys()):
+            self._began(key, old)
+        for worker_id, (epoch, status) in new.workers.items():
+            demand(status != "dead" or not self._offices.minded(worker_id, epoch), f"{worker_id} lives, and was buried")
+        ended = {run_id for run_id in old.unfinished if new.runs[run_id].status in FINAL}
+        self._ended(ended - self._promises.spoilt)
+        for run_id in sorted(new.runs.keys() - old.runs.keys()):
+            demand(
+                run_id in new.queue or new.runs[run_id].status in FINAL,
+                f"run {run_id} was accepted, but nobody will run it",
+            )
+        self._cancelling = {run_id for run_id, run in new.runs.items() if run.cancel and self._offices.cancels(run_id)}
+
+    def _wrote(self, who: str, worker_id: str, epoch: int, *, old: Rows) -> None:
+        now_epoch, status = old.workers[worker_id]
+        demand((now_epoch, status != "dead") == (epoch, True), f"{who} wrote under an epoch that is over")
+        for process in self._processes.live:
+            forgotten = process.owner == who and self._offices.cancels(process.marks[0]) and not process.signalled
+            demand(not forgotten, f"{process.name} goes on though {who} knows that its run is cancelled")
+        for key, row in self.rows.attempts.items():
+            lost = row.status == "lost" and row.epoch == epoch and row.worker_id == worker_id
+            if lost and key[0] not in self._promises.spoilt and old.attempts.get(key, row).status == "running":
+                self._lost(who, key)
+
+    def _lost(self, who: str, key: AttemptKey) -> None:
+        """A worker may lose what it started itself only if it asked it to end, in vain or not, or never began it."""
+        task_id = self.specs.task(self.rows, *key[:2]).id
+        marks = (key[0], task_id, str(key[2]))
+        seen = [one for one in self._processes.all if one.marks == marks and one.dead_s is not None]
+        itself = any(one.ended_by == "itself" and (one.exit_code == 0 or not one.signalled) for one in seen)
+        demand(not itself, f"{who} lost the end of {'.'.join(marks)}, which it had seen")
+
+    def _ended(self, run_ids: set[str]) -> None:
+        left = [process.name for process in self._processes.live if process.marks[0] in run_ids]
+        demand(not left, f"a run is over, but {left} still live")
+
+    def _began(self, key: AttemptKey, old: Rows) -> None:
+        run_id, number, attempt = key
+        name, new = f"attempt {run_id}.{number}.{attempt}", self.rows
+        before = old.runs.get(run_id)
+        if before is not None:
+            demand(not before.cancel, f"{name} began after its run was cancelled")
+            # Seen before this commit: within one, a child may be started before its parent is looked at.
+            seen = before.parent in self._cancelling
+            demand(not seen, f"{name} began though {before.parent}, which it is a task of, was seen to be cancelled")
+            demand(before.status in ("pending", "running"), f"{name} began while its run was {before.status}")
+        for parent in self.specs.parents(new, run_id, number):
+            demand(new.tasks[parent].status == "completed", f"{name} began before {parent} had completed")
+        earlier = [(one, row.status) for one, row in new.of_task(run_id, number) if one != attempt]
+        demand([one for one, _ in earlier] == list(range(1, attempt)), f"{name} began after {earlier}")
+        demand(all(status != "running" for _, status in earlier), f"{name} began while an earlier one was running")
+        demand(all(status != "completed" for _, status in earlier), f"{name} began though one had completed")
+        limit = self.specs.of(new, run_id).max_parallel
+        tasks = [one for one in new.running if one[0] == run_id and self.specs.task(new, *one[:2]).skill is None]
+        demand(limit is None or len(tasks) <= limit, f"run {run_id} has {len(tasks)} tasks at once, not {limit}")
+
+    def spawns(self, owner: str, marks: tuple[str, str, str], env: Mapping[str, str]) -> None:
+        """Look at a process that is about to exist."""
+        run_id, task_id, attempt = marks
+        name = f"the process of {'.'.join(marks)}"
+        self._processes.act()
+        number = [task.id for task in self.specs.of(self.rows, run_id).tasks].index(task_id)
+        row = self.rows.attempts.get((run_id, number, int(attempt)))
+        demand(row is not None and row.status == "running", f"{name} began, but its start is not on disk: {row}")
+        demand(marks not in self.spawned, f"{name} began twice")
+        self.spawned.add(marks)
+        beside = [process.name for process in self._processes.live if process.marks[:2] == marks[:2]]
+        demand(not beside, f"{name} began while {beside} still lived")
+        mine = [process for process in self._processes.live if process.owner == owner]
+        demand(len(mine) < self.slots[owner], f"{name} began, but every slot is taken")
+        if "TOKEN" in env:
+            self._took(env["TOKEN"], name)
+
+    def _took(self, token: str, name: str) -> None:
+        """An output that a task was given is that of the one attempt whose success was accepted."""
+        run_id, task_id, attempt = token.split(".")
+        number = [task.id for task in self.specs.of(self.rows, run_id).tasks].index(task_id)
+        given = self.rows.attempts[run_id, number, int(attempt)]
+        demand(given.status == "completed", f"{name} was given the output of {token}, which is {given.status}")
+
+    def _log(self, who: str, old: Rows, new: Rows) -> None:
+        said = [
+            f"{run_id}={run.status}{'!' * run.cancel}"
+            for run_id, run in new.runs.items()
+            if run != old.runs.get(run_id)
+        ]
+        said += [f"{key[0]}.{key[1]}={one.status}" for key, one in new.tasks.items() if one != old.tasks.get(key)]
+        said += [f"{'.'.join(map(str, k))}:{a.status}" for k, a in new.attempts.items() if a != old.attempts.get(k)]
+        said += [f"{run_id}@{item}" for run_id, item in new.queue.items() if item != old.queue.get(run_id)]
+        said += [f"{one}~{row}" for one, row in new.workers.items() if row != old.workers.get(one)]
+        self._stage.log(f"{who}: {' '.join(said)}")
+
+
+def _saw_run(*columns: Any) -> None:
+    run_id, old, new, was, becomes, *cancel = columns
+    demand(new == old + 1, f"run {run_id} went from version {old} to {new}")
+    demand(was not in FINAL, f"run {run_id} was {was}, and was changed")
+    demand(
+        was == becomes or RunState(becomes) in LEGAL_RUN[RunState(was)], f"run {run_id} went from {was} to {becomes}"
+    )
+    demand(cancel != [1, 0], f"the cancel of run {run_id} was forgotten")
+
+
+def _saw_task(*columns: Any) -> None:
+    name, old, new, was, becomes, attempts, failures = columns
+    demand(new == old + 1, f"task {name} went from version {old} to {new}")
+    demand(was not in FINAL, f"task {name} was {was}, and was changed")
+    demand(
+        was == becomes or TaskState(becomes) in LEGAL_TASK[TaskState(was)], f"task {name} went from {was} to {becomes}"
+    )
+    demand(attempts == (becomes == "running"), f"task {name} became {becomes} with {attempts} more attempts")
+    demand(failures in (0, 1), f"task {name} has {failures} more failures")
+
+
+def _saw_attempt(*columns: Any) -> None:
+    name, was, becomes = columns
+    demand(was == "running", f"attempt {name} was {was}, and became {becomes}")
+
+
+def _saw_loss(*columns: Any) -> None:
+    raise BrokenError(f"a row of run {columns[0]} was deleted")
