@@ -22,7 +22,7 @@ from cis.engine.live import LiveAttempts
 from cis.engine.outgoing import message_of, progress_of
 from cis.engine.parts import Held
 from cis.engine.submit import MAX_DEPTH, ParentRun, SubmitRequest, submit
-from cis.errors import MalformedMessageError
+from cis.errors import MalformedMessageError, PoisonRecordError
 from cis.executors.local import LocalExecutor
 from cis.model.document import dag_from_plain
 from cis.model.message import Message, MessageKind, Result
@@ -78,6 +78,14 @@ def received(node: Decider, *tasks: dict[str, Any], lease_s: float = 60.0, **doc
 
 
 # The arbiter's side.
+
+
+def test_an_item_of_the_outbox_of_no_known_kind_is_said_to_be_none(node: Decider) -> None:
+    run = node.submitted(target_node="node-2")
+    (item,) = node.posted(run.run_id, MessageKind.EXECUTE)
+
+    with pytest.raises(PoisonRecordError, match="no kind of message"):
+        message_of(node.store, replace(item, kind="odd"), sender="node-1", lease_s=60.0)
 
 
 def test_the_first_claim_is_granted_and_no_other(node: Decider) -> None:

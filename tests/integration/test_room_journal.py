@@ -276,6 +276,19 @@ def test_an_event_at_which_this_program_fails_is_set_aside_and_the_next_is_acted
         assert (node.state(poison), node.state(good)) == (JournalState.REFUSED, JournalState.DONE)
 
 
+def test_an_event_of_a_node_whose_row_cannot_be_read_waits_until_it_can(tmp_path: Path) -> None:
+    with reading(tmp_path, RoomUnreachableError("gone")) as node:
+        event_id = node.event()
+        node.store._db.connection.execute("UPDATE peers SET clock_ahead_us = 9223372036854775807")
+        waiting = node.works()
+        state = node.state(event_id)
+        node.store._db.connection.execute("UPDATE peers SET clock_ahead_us = NULL")
+        later = node.works()
+
+        assert (waiting, state) == (frozenset({str(MessageKind.EXECUTE)}), JournalState.NEW)
+        assert (later, node.state(event_id)) == (frozenset(), JournalState.DONE)
+
+
 @pytest.mark.parametrize("why", ["expired", "no right", "not its run"])
 def test_nothing_is_fetched_for_who_may_not_say_this(tmp_path: Path, why: str) -> None:
     may = ("read",) if why == "no right" else ("execute",)

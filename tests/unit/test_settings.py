@@ -77,8 +77,9 @@ def test_a_process_with_these_variables_comes_to_these_very_settings(home: Home,
     assert load_settings(home, environ=wanted.to_environ()) == wanted
 
 
-def test_a_worker_gets_what_a_flag_said_and_not_what_the_file_says(home: Home) -> None:
-    home.toml.write_text("[worker]\ngrace = 0.00001\nslots = 3\n")
+@pytest.mark.parametrize("seconds", ["0.00001", "5e-324", "-0.0", "1.5e-7"])
+def test_a_worker_gets_what_a_flag_said_and_not_what_the_file_says(home: Home, seconds: str) -> None:
+    home.toml.write_text(f"[worker]\ngrace = {seconds}\nslots = 3\n")
     node = load_settings(home, environ={}, flags={"node_id": "given"})
 
     assert load_settings(home, environ=node.to_environ()) == node

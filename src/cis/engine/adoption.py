@@ -80,7 +80,12 @@ def _plan(store: Store, item: QueueItem, run: RunRecord, *, now: Instant) -> Run
     spec, tasks = read_spec(item.dag_json), store.tasks(item.run_id)
     if [task.task_id for task in tasks] != [task.id for task in spec.tasks]:
         raise PoisonRecordError(f"run {item.run_id}", "its tasks are not those of its document")
-    return RunPlan(run, spec, tasks, now=now)
+    if store.has_stray_attempts(item.run_id):
+        raise PoisonRecordError(f"run {item.run_id}", "it has attempts that none of its tasks made")
+    plan = RunPlan(run, spec, tasks, now=now)
+    if plan.cyclic:
+        raise PoisonRecordError(f"run {item.run_id}", "its tasks wait for each other")
+    return plan
 
 
 def child_due_s(plan: RunPlan, attempt: AttemptRecord, *, now: Instant) -> float:

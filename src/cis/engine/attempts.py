@@ -86,7 +86,10 @@ class AttemptMaker:
         if task.cwd is None:
             return self.workdir
         cwd: str = _filled(task.cwd, plan)
-        return cwd if cwd.startswith("/") else self.workdir / Path(cwd).expanduser()
+        try:
+            return cwd if cwd.startswith("/") else self.workdir / Path(cwd).expanduser()
+        except RuntimeError as error:
+            raise LaunchError(f"cwd {cwd} names a user whose home is not known; write the whole path") from error
 
     def _command(self, plan: RunPlan, task: TaskSpec) -> Command | ChildDag:
         try:

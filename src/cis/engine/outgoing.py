@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from cis.errors import NotFoundError
+from cis.errors import NotFoundError, PoisonRecordError
 from cis.model.dag import Json
 from cis.model.message import INLINE_BYTES, Message, MessageKind
 from cis.model.states import TaskState
@@ -23,8 +23,10 @@ def message_of(store: Store, item: OutboxItem, *, sender: str, lease_s: float) -
 
     Raises:
         NotFoundError: its run is gone.
-        PoisonRecordError: the run cannot be read.
+        PoisonRecordError: the run, or the item, cannot be read.
     """
+    if item.kind not in set(MessageKind):
+        raise PoisonRecordError(f"message {item.message_id}", f"{item.kind!r:.80} is no kind of message")
     fields: Mapping[str, Json] = item.fields
     blob_name = blob = None
     if item.kind == MessageKind.EXECUTE:

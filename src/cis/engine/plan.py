@@ -61,6 +61,11 @@ class RunPlan:
             self._make_ready(number)
 
     @property
+    def cyclic(self) -> bool:
+        """Whether tasks wait for each other, so that the run would never end."""
+        return self._graph.find_cycle() is not None
+
+    @property
     def paused(self) -> bool:
         """Whether control holds the run back."""
         return self.run.status is RunState.PAUSED

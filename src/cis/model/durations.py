@@ -30,7 +30,14 @@ def parse_duration(value: float | str) -> float:
         seconds = float(value)
     if not math.isfinite(seconds) or not 0 <= seconds <= MAX_DURATION_S:
         raise ValueError(f"{value!r:.60} is out of bounds: from 0 to ten years")
-    return seconds
+    return abs(seconds)  # a zero has a sign, too, and nothing reads it again
+
+
+def exact_duration(seconds: float) -> str:
+    """Return a duration as digits without an exponent; read again, they give the very same number."""
+    from decimal import Decimal  # noqa: PLC0415 - few need it, and it takes 2 ms
+
+    return f"{Decimal(repr(float(seconds))):f}"
 
 
 def format_duration(seconds: float) -> str:

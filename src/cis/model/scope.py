@@ -87,5 +87,5 @@ def parse_worker_id(text: str) -> Scope:
     prefix, _, rest = text.partition("-")
     kind, _, owner = rest.partition("-")
     if prefix != "worker" or kind not in set(ScopeType):
-        raise ValueError(f"{text!r} is no worker id; they look like worker-project-<id> or worker-global")
+        raise ValueError(f"{text!r:.140} is no worker id; they look like worker-project-<id> or worker-global")
     return Scope(ScopeType(kind), owner)

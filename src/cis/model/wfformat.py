@@ -125,10 +125,11 @@ def _sleep(record: Mapping[str, Json], *, scale: float) -> list[str]:
 
 def _recorded_command(record: Mapping[str, Json]) -> str:
     command = record.get("command")
+    place = f"workflow.execution task {record.get('id')!r:.140}"
     if not isinstance(command, dict) or not command.get("program"):
-        raise DocumentError(
-            [Fault(place=f"workflow.execution task {record.get('id')!r:.140}", message="has no command")]
-        )
-    arguments = [str(argument) for argument in command.get("arguments") or ()]
+        raise DocumentError([Fault(place=place, message="has no command")])
+    arguments = command.get("arguments") or []
+    if not isinstance(arguments, list):
+        raise DocumentError([Fault(place=place, message="has arguments that are no list")])
     # Recorders keep redirections and already quoted groups as arguments: they are joined as they stand.
-    return " ".join([str(command["program"]), *arguments])
+    return " ".join(str(word) for word in (command["program"], *arguments))

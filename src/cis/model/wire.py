@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cis.model.dag import Json
+from cis.model.durations import exact_duration
 from cis.model.message import is_inline
 
 WIRE_FIELDS = ("description", "env", "max_parallel", "labels", "expires", "tasks")
@@ -42,6 +43,4 @@ def document_of(fields: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _spelled(seconds: Json) -> str:
-    # repr gives back the very same float when it is read; the reader knows no exponent.
-    text = repr(float(seconds))
-    return f"{text}s" if "e" not in text else f"{float(seconds):.18f}s"
+    return f"{exact_duration(seconds)}s"

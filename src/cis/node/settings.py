@@ -10,7 +10,7 @@ from typing import Any
 
 from cis.engine.site import DELIVER_WITHIN_S, LEASE_S
 from cis.errors import ConfigError, Fault
-from cis.model.durations import parse_duration
+from cis.model.durations import exact_duration, parse_duration
 from cis.model.ids import MAX_ID_LENGTH, id_fault
 from cis.model.suggest import did_you_mean
 from cis.node.home import Home
@@ -184,7 +184,7 @@ def _written(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
     if isinstance(value, float):
-        return f"{value:.25f}".rstrip("0").rstrip(".")  # never 1e-05, which nobody writes and nothing here reads
+        return exact_duration(value).rstrip("0").rstrip(".")  # never 1e-05, which nobody writes and nothing here reads
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

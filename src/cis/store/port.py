@@ -20,6 +20,8 @@ from typing import Protocol
 from cis.errors import PoisonRecordError
 from cis.model.dag import DagSpec
 from cis.model.states import AttemptState, RunState
+from cis.model.stored import check_stored
+from cis.model.tree import clipped
 from cis.store.cluster_port import OutboxStore, PeerStore, RemoteStore, RoomStore
 from cis.store.records import (
     AttemptRecord,
@@ -141,6 +143,10 @@ class RunStore(Protocol):
         self, run_id: str, *, task_id: str | None = None, attempt: int | None = None
     ) -> Sequence[AttemptRecord]:
         """Return a run's attempts by start time, then task number, then attempt."""
+        ...
+
+    def has_stray_attempts(self, run_id: str) -> bool:
+        """Whether there is an attempt that none of the run's tasks has made: its number may be wanted by the next."""
         ...
 
     def attempts_in_state(self, worker_id: str, state: AttemptState) -> Sequence[AttemptRecord]:
@@ -304,7 +310,8 @@ def stored_spec(store: DefinitionStore, definition_id: int) -> DagSpec:
 def read_spec(dag_json: str) -> DagSpec:
     """Return the DAG that a stored text holds. Raises PoisonRecordError when it holds none."""
     try:
-        plain = json.loads(dag_json)
-    except ValueError as error:
-        raise PoisonRecordError("a stored DAG", str(error)) from error
-    return DagSpec.from_dict(plain)
+        spec = DagSpec.from_dict(json.loads(dag_json))
+        check_stored(spec)
+    except (ValueError, RecursionError) as error:
+        raise PoisonRecordError("a stored DAG", clipped(str(error), limit=500)) from error
+    return spec

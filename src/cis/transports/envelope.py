@@ -160,8 +160,11 @@ def _read_frame(content: Json) -> dict[str, Json]:
 
 
 def _current_key(known: str, sender: str, wanted_id: str, plain: Json) -> str:
-    if key_id(known) == wanted_id:
-        return known
+    try:
+        if key_id(known) == wanted_id:
+            return known
+    except ValueError as error:
+        raise UntrustedError(f"what is kept here of node {sender!r} is no key; trust it anew") from error
     successions: tuple[Succession, ...] = () if plain is None else successions_of(plain)
     key = follow(known, sender, successions)
     try:

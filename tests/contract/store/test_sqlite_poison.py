@@ -17,9 +17,9 @@ from cis.executors.local import LocalExecutor
 from cis.model.dag import Priority
 from cis.model.states import AttemptState, TaskState
 from cis.store.port import read_spec
-from cis.store.records import EventRecord, RunFilter
+from cis.store.records import AuditRecord, EventRecord, RunFilter, TokenRecord
 from cis.store.sqlite.store import SqliteStore, open_sqlite
-from tests.contract.store.rows import DOCUMENT, WORKER, attempt, definition, item, put_run
+from tests.contract.store.rows import DOCUMENT, WORKER, attempt, definition, item, put_run, worker
 
 BROKEN_TEXT = "CAST(x'ff61' AS TEXT)"
 TWO_TASKS = '{"dag_id":"d","tasks":[{"command":"true","id":"t0"},{"command":"true","id":"t1"}]}'
@@ -117,6 +117,24 @@ def test_an_unknown_priority_does_not_hide_the_rest_of_the_demand(store: SqliteS
     [
         ("worker_queue", "dag_json = '{'", "run_id = 'r2'"),
         ("worker_queue", f"dag_json = {BROKEN_TEXT}", "run_id = 'r2'"),
+        ("worker_queue", f"dag_json = '{'[' * 100_000}'", "run_id = 'r2'"),
+        ("worker_queue", """dag_json = replace(dag_json, '"command"', '"env":["A"],"command"')""", "run_id = 'r2'"),
+        ("worker_queue", """dag_json = replace(dag_json, '"command"', '"timeout":"x","command"')""", "run_id = 'r2'"),
+        ("worker_queue", """dag_json = replace(dag_json, '"true"', '7')""", "run_id = 'r2'"),
+        (
+            "worker_queue",
+            """dag_json = replace(dag_json, '"command"', '"depends_on":["x"],"command"')""",
+            "run_id = 'r2'",
+        ),
+        (
+            "worker_queue",
+            """dag_json = replace(dag_json, '"command"', '"depends_on":["t1"],"command"')""",
+            "run_id = 'r2'",
+        ),
+        ("dag_runs", "version = 9223372036854775807", "run_id = 'r2'"),
+        ("dag_runs", "worker_id = 'worker-x/../y'", "run_id = 'r2'"),
+        ("run_tasks", "version = 9223372036854775807", "run_id = 'r2' AND task_no = 1"),
+        ("run_tasks", "attempts = -9223372036854775807", "run_id = 'r2' AND task_no = 1"),
         ("run_tasks", "outputs = '{'", "run_id = 'r2' AND task_no = 1"),
         ("run_tasks", "status = 'odd'", "run_id = 'r2' AND task_no = 1"),
         ("run_tasks", "run_id = 'gone'", "run_id = 'r2' AND task_no = 1"),
@@ -143,6 +161,54 @@ def test_a_worker_sets_a_run_aside_that_it_cannot_read_and_goes_on_with_the_rest
     assert store.queue_item("r2") is None
     events = store.events_after(0, limit=10)
     assert [(event.kind, event.status, event.run_id) for event in events] == [("run", "failed", "r2")]
+
+
+def test_a_run_with_an_attempt_that_no_task_made_is_set_aside_before_its_number_is_wanted(store: SqliteStore) -> None:
+    with store.transaction():
+        store.start_attempts([attempt("r2")])
+    executor = LocalExecutor(max_log_bytes=1)
+    held = Held(LiveAttempts(executor, grace_s=1), Leases("node-1", margin_s=1.0))
+    with store.transaction():
+        for one in store.claim("n", WORKER, epoch=1, limit=10):
+            hold(store, held, one, ours=frozenset(), now=NOW)
+    executor.close()
+
+    assert sorted(held.plans) == ["r1", "r3"]
+
+
+@pytest.mark.parametrize("epoch", [2**63 - 1, 2**53, -1])
+def test_a_worker_takes_its_id_whatever_epoch_stands_there_and_under_one_that_nobody_had(
+    store: SqliteStore, epoch: int
+) -> None:
+    with store.transaction():
+        store.take_worker(worker())
+        store._db.write("UPDATE workers SET epoch = ?", (epoch,))
+    with store.transaction():
+        first = store.take_worker(worker(started_at_us=1_700_000_000_000_000)).epoch
+        second = store.take_worker(worker(started_at_us=1_700_000_000_000_001)).epoch
+
+    assert (first, second) == (1_700_000_000_000_000, 1_700_000_000_000_001)
+
+
+def test_an_odd_number_in_the_queue_does_not_hide_the_rest_of_the_demand(store: SqliteStore) -> None:
+    damage(store, "worker_queue", "created_at_us = -9223372036854775807, priority = 9223372036854775807")
+
+    assert [(one.count, one.priority) for one in store.queue_demand("n")] == [(3, Priority.NORMAL)]
+
+
+@pytest.mark.parametrize("at_us", [2**63 - 1, -(2**62)])
+def test_times_that_no_calendar_has_are_left_out_and_not_shown(store: SqliteStore, at_us: int) -> None:
+    with store.transaction():
+        for number in (1, 2):
+            store.append_audit(AuditRecord(at_us=number, actor="a", action="b", subject="c", source="d"))
+            store.put_token(TokenRecord(name=f"t{number}", sha256=f"{number}" * 64, may=("read",), created_at_us=1))
+    damage(store, "audit", f"at_us = {at_us}", where="seq = 1")
+    damage(store, "api_tokens", f"created_at_us = {at_us}", where="name = 't1'")
+
+    assert [entry.at_us for entry in store.audit(limit=9)] == [2]
+    assert [token.name for token in store.tokens()] == ["t2"]
+    with pytest.raises(PoisonRecordError):
+        store.token_by_sha256("1" * 64)
 
 
 def test_setting_aside_ends_what_is_unfinished_and_leaves_what_is_final(store: SqliteStore) -> None:

@@ -124,8 +124,9 @@ def test_runs_are_paged_newest_first_and_each_is_seen_once_while_others_arrive(s
             break
 
     assert seen == ["r6", "r5", "r4", "r3", "r2", "r1", "r0"]
-    with pytest.raises(UsageError):
-        store.runs(RunFilter(), limit=2, cursor="!!")
+    for nonsense in ("!!", "é", "a", "\ud800", "_w", "\0"):
+        with pytest.raises(UsageError):
+            store.runs(RunFilter(), limit=2, cursor=nonsense)
 
 
 def test_runs_are_narrowed_by_each_filter_and_by_all_of_them(store: Store) -> None:

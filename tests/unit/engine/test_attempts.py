@@ -14,6 +14,17 @@ from cis.model.states import AttemptState
 from cis.store.records import AttemptRecord
 from tests.unit.engine.test_plan import plan_of, task
 
+ATTEMPT = AttemptRecord(
+    run_id="r",
+    task_no=0,
+    task_id="a",
+    attempt=1,
+    status=AttemptState.RUNNING,
+    worker_id="w",
+    epoch=1,
+    started_at_us=1,
+)
+
 
 class Broken:
     """A skill, and the book that has it, which raises what no skill should."""
@@ -34,7 +45,20 @@ class Broken:
 
 
 def test_whatever_a_skill_raises_becomes_the_error_of_its_attempt(tmp_path: Path) -> None:
-    maker = AttemptMaker(
+    with pytest.raises(LaunchError, match="surprise"):
+        maker(tmp_path).launch(plan_of(task("a")), 0, ATTEMPT)
+
+
+def test_a_cwd_in_the_home_of_nobody_is_the_error_of_its_task(tmp_path: Path) -> None:
+    plan = plan_of(task("a", cwd="~nobody-has-this-name/x"))
+
+    with pytest.raises(LaunchError, match="whose home is not known"):
+        maker(tmp_path).directory(plan, plan.task_spec(0))
+
+
+def maker(tmp_path: Path) -> AttemptMaker:
+    """Return what prepares attempts with a broken skill."""
+    return AttemptMaker(
         skills=Broken(),
         logfiles=LogFiles(tmp_path),
         base_env={},
@@ -42,15 +66,3 @@ def test_whatever_a_skill_raises_becomes_the_error_of_its_attempt(tmp_path: Path
         worker_id="w",
         workdir=tmp_path,
     )
-    attempt = AttemptRecord(
-        run_id="r",
-        task_no=0,
-        task_id="a",
-        attempt=1,
-        status=AttemptState.RUNNING,
-        worker_id="w",
-        epoch=1,
-        started_at_us=1,
-    )
-    with pytest.raises(LaunchError, match="surprise"):
-        maker.launch(plan_of(task("a")), 0, attempt)

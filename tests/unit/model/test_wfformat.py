@@ -51,6 +51,14 @@ def test_recorded_commands_are_kept_on_request_as_they_stand() -> None:
         dag_from_wfformat(workflow({"id": "a"}), commands=True)
 
 
+@pytest.mark.parametrize("arguments", [1.5, "-x", {"-x": 1}])
+def test_recorded_arguments_that_are_no_list_are_refused(arguments: Any) -> None:
+    record = {"command": {"program": "blast", "arguments": arguments}}
+
+    with pytest.raises(DocumentError, match="no list"):
+        dag_from_wfformat(workflow({"id": "a"}, a=record), commands=True)
+
+
 @given(st.lists(st.text(min_size=1, max_size=200), min_size=1, max_size=8, unique=True))
 def test_every_id_becomes_one_of_ours_and_no_two_become_the_same(ids: list[str]) -> None:
     spec = dag_from_wfformat(

@@ -229,6 +229,12 @@ def test_a_succession_that_another_key_signed_hands_nothing_over() -> None:
         opened(seal(example(), thief))
 
 
+@pytest.mark.parametrize("kept", ["", "no key", "\u00e9", "AAAA"])
+def test_where_what_is_kept_of_a_node_is_no_key_its_messages_are_not_trusted(kept: str) -> None:
+    with pytest.raises(UntrustedError, match="trust it anew"):
+        opened(seal(example(), SIGNER), key=kept)
+
+
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_a_blob_is_the_one_that_was_signed_for_or_refused(signed: bytes, came: bytes) -> None:
     ref = BlobRef(sha256=hashlib.sha256(signed).hexdigest(), size=len(signed))

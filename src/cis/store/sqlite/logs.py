@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from cis.store.records import AuditRecord, EventRecord, TokenRecord
 from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import EVENT, event_of, read_all
+from cis.store.sqlite.rows import EVENT, Row, event_of, read, read_all
 
 _APPEND = (
     "INSERT INTO events (at_us, kind, status, run_id, dag_id, task_id, worker_id, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -58,7 +58,7 @@ class LogRows:
     def token_by_sha256(self, sha256: str) -> TokenRecord | None:
         """Return the token with this digest."""
         row = self._db.row("SELECT name, sha256, may, created_at_us FROM api_tokens WHERE sha256 = ?", (sha256,))
-        return None if row is None else _token(row)
+        return None if row is None else read("token", _token, row)
 
     def delete_token(self, name: str) -> bool:
         """Delete a token; return whether there was one."""
@@ -73,10 +73,7 @@ class LogRows:
 
     def audit(self, *, limit: int, before: int | None = None) -> Sequence[AuditRecord]:
         """Return entries, newest first."""
-        return [
-            AuditRecord(seq=seq, at_us=at_us, actor=actor, action=action, subject=subject, source=source)
-            for seq, at_us, actor, action, subject, source in self._db.rows(_AUDIT, (before, limit))
-        ]
+        return read_all("audit entry", _audit_entry, self._db.rows(_AUDIT, (before, limit)))
 
 
 def _token(row: tuple[object, ...]) -> TokenRecord:
@@ -84,6 +81,11 @@ def _token(row: tuple[object, ...]) -> TokenRecord:
     return TokenRecord(
         name=str(name), sha256=str(sha256), may=tuple(str(may).split(",")), created_at_us=int(str(created_at_us))
     )
+
+
+def _audit_entry(row: Row) -> AuditRecord:
+    seq, at_us, actor, action, subject, source = row
+    return AuditRecord(seq=seq, at_us=at_us, actor=actor, action=action, subject=subject, source=source)
 
 
 def _event_values(event: EventRecord) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ from cis.model.dag import Priority
 from cis.model.scope import parse_worker_id
 from cis.store.records import QueueDemand, QueueItem, QueueState
 from cis.store.sqlite.connection import Database, Row
-from cis.store.sqlite.rows import QUEUE, queue_item_of, read, read_all
+from cis.store.sqlite.rows import MAX_NUMBER, QUEUE, queue_item_of, read, read_all
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +21,10 @@ _ENQUEUE = (
     "INSERT INTO worker_queue (node_id, worker_id, run_id, dag_json, status, priority, epoch, created_at_us)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
+# One odd number must not hide what else the worker has to do, so both are kept in bounds.
 _DEMAND = (
-    "SELECT worker_id, count(*), max(priority), min(created_at_us) FROM worker_queue"
+    "SELECT worker_id, count(*), max(-1, min(99, max(priority))),"  # noqa: S608 - constants
+    f" max(0, min({MAX_NUMBER}, min(created_at_us))) FROM worker_queue"
     " WHERE node_id = ? AND status = 'queued' GROUP BY worker_id ORDER BY 3 DESC, 4"
 )
 _COUNT = "SELECT count(*) FROM worker_queue WHERE node_id = ? AND status = 'queued'"
@@ -110,7 +112,6 @@ class QueueRows:
 
 def _demand_of(row: Row) -> QueueDemand:
     worker_id, count, priority, oldest_us = row
-    # One unknown number must not hide what else the worker has to do.
     urgency = Priority(priority) if priority in set(Priority) else Priority.NORMAL
     return QueueDemand(
         worker_id=worker_id, scope=parse_worker_id(worker_id), count=count, priority=urgency, oldest_us=oldest_us

@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 from cis.errors import PoisonRecordError
 from cis.model.dag import Priority
-from cis.model.scope import Scope, ScopeSource, ScopeType
+from cis.model.ids import id_fault
+from cis.model.scope import Scope, ScopeSource, ScopeType, parse_worker_id
 from cis.model.states import AttemptState, RunState, TaskState
+from cis.model.tree import clipped
 from cis.store.records import (
     AttemptRecord,
     DefinitionRecord,
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+MAX_NUMBER = 2**53  # times until the year 2255, and all that is counted; one more still fits where SQLite keeps it
 
 DEFINITION = (
     "definition_id, dag_id, sha256, scope_type, scope_id, target_node, priority, description, task_count,"
@@ -75,6 +78,10 @@ def definition_of(row: Row) -> DefinitionRecord:
 
 def run_of(row: Row) -> RunRecord:
     """Return the record of a row of RUN."""
+    fault = id_fault(row[0])  # it becomes part of paths, as the worker's does
+    if fault:
+        raise ValueError(f"its id {fault}")
+    parse_worker_id(row[8])
     return RunRecord(
         run_id=row[0],
         dag_id=row[1],
@@ -162,6 +169,7 @@ def queue_item_of(row: Row) -> QueueItem:
 
 def worker_of(row: Row) -> WorkerRecord:
     """Return the record of a row of WORKER."""
+    parse_worker_id(row[0])  # it becomes part of paths
     return WorkerRecord(
         worker_id=row[0],
         node_id=row[1],
@@ -205,12 +213,19 @@ def mapping(text: str) -> dict[str, Any]:
     return plain
 
 
+def _check_numbers(row: Row) -> None:
+    for value in row:
+        if type(value) is int and not -MAX_NUMBER <= value <= MAX_NUMBER:
+            raise ValueError(f"{value} is no number that it can hold")
+
+
 def read(what: str, make: Callable[[Row], T], row: Row) -> T:
     """Return *row* as a record. Raises PoisonRecordError when it cannot be one."""
     try:
+        _check_numbers(row)
         return make(row)
     except (ValueError, TypeError, KeyError) as error:
-        raise PoisonRecordError(f"{what} {row[0]!r}", str(error)) from error
+        raise PoisonRecordError(f"{what} {row[0]!r:.140}", clipped(str(error), limit=500)) from error
 
 
 def read_all(what: str, make: Callable[[Row], T], rows: Iterable[Row]) -> list[T]:

@@ -9,7 +9,7 @@ from cis.errors import PoisonRecordError, StaleVersionError, UsageError
 from cis.model.states import RunState, check_run_arrow
 from cis.store.records import Page, RunChange, RunFilter, RunRecord, TaskRecord
 from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import RUN, read, read_all, run_of
+from cis.store.sqlite.rows import MAX_NUMBER, RUN, read, read_all, run_of
 from cis.store.sqlite.tasks import INSERT_TASK, task_values
 
 _INSERT = f"INSERT INTO dag_runs ({RUN}) VALUES ({', '.join('?' * 25)})"  # noqa: S608 - constants
@@ -32,12 +32,14 @@ _CHANGE = (
 _LOSE = (
     "UPDATE task_executions SET status = 'lost', finished_at_us = ?, error = ? WHERE run_id = ? AND status = 'running'"
 )
+# A version that cannot be read may be the highest that there is.
+_NEXT_VERSION = f"version = max(0, min(version, {MAX_NUMBER} - 1)) + 1"
 _DROP_TASKS = (
-    "UPDATE run_tasks SET status = 'cancelled', version = version + 1, finished_at_us = ?"
+    f"UPDATE run_tasks SET status = 'cancelled', {_NEXT_VERSION}, finished_at_us = ?"  # noqa: S608 - constants
     " WHERE run_id = ? AND status NOT IN ('completed', 'failed', 'skipped', 'cancelled')"
 )
 _FAIL = (
-    "UPDATE dag_runs SET status = 'failed', version = version + 1, finished_at_us = ?, error = ?"
+    f"UPDATE dag_runs SET status = 'failed', {_NEXT_VERSION}, finished_at_us = ?, error = ?"  # noqa: S608 - constants
     " WHERE run_id = ? AND status NOT IN ('completed', 'failed', 'cancelled')"
 )
 

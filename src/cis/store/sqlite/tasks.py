@@ -30,6 +30,10 @@ _FINISH = (
     " WHERE run_id = ? AND task_no = ? AND attempt = ? AND status = 'running'"
 )
 _RUNNING = f"SELECT {ATTEMPT} FROM task_executions WHERE worker_id = ? AND status = 'running'"  # noqa: S608
+_STRAY = (
+    "SELECT 1 FROM task_executions AS e LEFT JOIN run_tasks AS t ON t.run_id = e.run_id AND t.task_no = e.task_no"
+    " WHERE e.run_id = ? AND (t.task_id IS NOT e.task_id OR e.attempt > t.attempts) LIMIT 1"
+)
 
 
 class TaskRows:
@@ -107,6 +111,10 @@ class TaskRows:
             values.append(attempt)
         rows = self._db.rows(sql + " ORDER BY started_at_us, task_no, attempt", values)
         return read_all("attempt", attempt_of, rows)
+
+    def has_stray_attempts(self, run_id: str) -> bool:
+        """Whether there is an attempt that none of the run's tasks has made."""
+        return self._db.row(_STRAY, (run_id,)) is not None
 
     def attempts_in_state(self, worker_id: str, state: AttemptState) -> Sequence[AttemptRecord]:
         """Return attempts of one worker id in a state."""

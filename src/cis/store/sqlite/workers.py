@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from cis.errors import FencedError, StoreError
 from cis.store.records import WorkerRecord, WorkerState
 from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import WORKER, read, read_all, worker_of
+from cis.store.sqlite.rows import MAX_NUMBER, WORKER, read, read_all, worker_of
 
+# An epoch that cannot be read gives way to one that no counting has reached: the time.
 _TAKE = (
     f"INSERT INTO workers ({WORKER}) VALUES ({', '.join('?' * 14)})"  # noqa: S608 - constants
     " ON CONFLICT (node_id, worker_id) DO UPDATE SET scope_type = excluded.scope_type,"
     " scope_id = excluded.scope_id, status = excluded.status, pid = excluded.pid,"
-    " pid_started = excluded.pid_started, epoch = workers.epoch + 1, slots = excluded.slots,"
+    " pid_started = excluded.pid_started,"
+    f" epoch = CASE WHEN workers.epoch BETWEEN 0 AND {MAX_NUMBER} - 1 THEN workers.epoch + 1"
+    " ELSE excluded.started_at_us END, slots = excluded.slots,"
     " started_at_us = excluded.started_at_us, heartbeat_at_us = excluded.heartbeat_at_us,"
     " lease_until_us = excluded.lease_until_us, runs_done = 0, current_run = NULL"
 )

@@ -24,6 +24,7 @@ from cis.errors import (
     CisError,
     MalformedMessageError,
     OverloadedError,
+    PoisonRecordError,
     RoomError,
     RoomRefusedError,
     StoreError,
@@ -101,7 +102,7 @@ class Journal:
             for event in events:
                 try:
                     done = await self._act(event)
-                except (OverloadedError, RoomError) as error:
+                except (OverloadedError, RoomError, PoisonRecordError) as error:
                     log.warning("an event has to wait", extra={"event": event.event_id, "error": str(error)})
                     done = False
                 except StoreError:

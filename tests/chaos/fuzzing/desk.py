@@ -1,0 +1,35 @@
+"""A node's desk without threads: what transports are given, over one store, in the thread that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from cis.engine.logfiles import LogFiles
+from cis.engine.site import Site
+from cis.store.port import Store
+from cis.transports.keys import Signer
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class DirectDesk:
+    """Reads and writes at once; a write that raises leaves nothing, as with the node's writer."""
+
+    site: Site
+    logfiles: LogFiles
+    signer: Signer
+    store: Store
+    woken: set[str] = field(default_factory=set)
+
+    async def read(self, function: Callable[[Store], T]) -> T:
+        return function(self.store)
+
+    async def write(self, job: Callable[[Store], T]) -> T:
+        with self.store.transaction(), self.store.savepoint():
+            return job(self.store)
+
+    def wake(self, worker_ids: Iterable[str] = ()) -> None:
+        self.woken.update(worker_ids)

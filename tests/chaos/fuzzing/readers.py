@@ -1,0 +1,316 @@
+"""All that reads a node's rows: the store's port, views, supervisor, worker, and what tells other nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from cis.engine import dispatch, views
+from cis.engine.attempts import AttemptMaker
+from cis.engine.control import cancel, pause, resume
+from cis.engine.grants import eligible
+from cis.engine.logfiles import LogFiles
+from cis.engine.logreader import LogReader
+from cis.engine.loop import WorkerLoop
+from cis.engine.outgoing import message_of, report_message
+from cis.engine.parts import LoopLimits, LoopParts
+from cis.engine.report import Cursor, build_report
+from cis.engine.site import Incarnation, Site
+from cis.engine.timestamps import rfc3339
+from cis.errors import CisError
+from cis.executors.local import LocalExecutor
+from cis.model.document import dag_from_plain
+from cis.model.scope import Scope
+from cis.model.states import AttemptState, RunState
+from cis.node.clock import new_id, now, now_us
+from cis.skills.registry import InstalledSkills
+from cis.store.cluster import OfferState, RemoteRole, Route
+from cis.store.port import Store, stored_spec
+from cis.store.records import RunFilter
+from cis.transports.envelope import seal
+from cis.transports.keys import Signer, new_private_key
+from cis.transports.matrix.client import MatrixClient
+from cis.transports.matrix.journal import Journal
+from cis.transports.reception import Reception
+from cis.worker.bell import FifoBell
+from cis.worker.supervisor import Supervisor, SupervisorParts
+from tests.chaos.fuzzing.desk import DirectDesk
+from tests.chaos.fuzzing.household import ME, NODE, ROOM, WORKER, Household, worker_row
+from tests.integration.serving import node_under_test
+from tests.waiting import wait_for
+
+FAR_US = 2**62
+SIGNER = Signer(new_private_key())
+
+
+def site() -> Site:
+    """Return node-1, with a room."""
+    return Site(node_id=NODE, skills=InstalledSkills(), clock_us=now_us, new_id=new_id, has_room=True, offers=True)
+
+
+def ask_all(store: Store, house: Household) -> int:
+    """Ask the store everything, and show it as the command line and the API do; return how many answers were errors."""
+    asked: list[Callable[[], object]] = [
+        *_lists(store),
+        *(question for run_id in house.runs for question in _of_run(store, run_id)),
+        *(question for dag_id in ("demo", "sent", "offered", "") for question in _of_dag(store, dag_id)),
+        *(lambda peer=peer: store.peer(peer) for peer in ("node-1", "node-2", "node-3")),
+        *(lambda user=user: store.peer_of_user(user) for user in ("@node-2:x", "@node-3:x")),
+    ]
+    return sum(_refused(question) for question in asked)
+
+
+def _refused(question: Callable[[], object]) -> bool:
+    try:
+        question()
+    except CisError:
+        return True
+    return False
+
+
+def _lists(store: Store) -> list[Callable[[], object]]:
+    wheres = (RunFilter(), RunFilter(dag_id="demo"), RunFilter(status=RunState.PENDING), RunFilter(node=NODE))
+    return [
+        *(lambda where=where: _pages(store, where) for where in wheres),
+        store.unfinished_counts,
+        lambda: [views.dag_view(one) for one in store.definitions(limit=9).items],
+        lambda: store.definitions(limit=1, saved_only=True),
+        lambda: [views.worker_view(one) for one in store.workers()],
+        lambda: [views.event_view(one) for one in store.events_after(0, limit=99)],
+        store.last_event_seq,
+        lambda: [(one.name, one.may, rfc3339(one.created_at_us)) for one in store.tokens()],
+        lambda: store.token_by_sha256("5" * 64),
+        lambda: [rfc3339(one.at_us) for one in store.audit(limit=99)],
+        lambda: [views.peer_view(one, outbox=0, now_us=now_us()) for one in store.peers()],
+        store.outbox_depths,
+        store.next_due_us,
+        lambda: store.due_nodes(now_us=FAR_US),
+        lambda: store.room_cursor(ROOM),
+        lambda: [store.room_event(f"$e{number}") for number in (1, 2)],
+        lambda: store.attempts_in_state(WORKER, AttemptState.RUNNING),
+        lambda: store.worker(NODE, WORKER),
+        lambda: store.unfinished_run_elsewhere(WORKER, "node-2"),
+        lambda: store.local_load(NODE, at_most=9),
+        lambda: store.queued_count(NODE),
+        lambda: [eligible(one, labels=["gpu"], grace_s=1) for one in store.offers_in_state(OfferState.OPEN, limit=9)],
+        lambda: store.open_remotes(RemoteRole.SENT),
+    ]
+
+
+def _pages(store: Store, where: RunFilter) -> list[object]:
+    page = store.runs(where, limit=2)
+    shown = [views.run_list_item(run) for run in page.items]
+    if page.next_cursor is not None:
+        shown += [views.run_list_item(run) for run in store.runs(where, limit=9, cursor=page.next_cursor).items]
+    return list(shown)
+
+
+def _of_run(store: Store, run_id: str) -> list[Callable[[], object]]:
+    return [
+        lambda: views.read_run(store, run_id),
+        lambda: store.run_version(run_id),
+        lambda: store.child_runs(run_id),
+        lambda: store.task(run_id, "t0"),
+        lambda: store.attempts(run_id),
+        lambda: store.queue_item(run_id),
+        lambda: store.remote_run(run_id),
+        lambda: store.offer(run_id),
+        lambda: store.thread(run_id),
+        lambda: store.withdrawn(run_id, sender="node-2"),
+        lambda: dispatch.on_its_way(store, run_id),
+    ]
+
+
+def _of_dag(store: Store, dag_id: str) -> list[Callable[[], object]]:
+    def spec() -> object:
+        found = store.definition(dag_id)
+        return None if found is None else stored_spec(store, found.definition_id)
+
+    return [lambda: views.read_status(store, dag_id), lambda: store.latest_run(dag_id), spec]
+
+
+def read_logs(store: Store, house: Household, logs: LogFiles) -> None:
+    """Read the logs of every run."""
+    for run_id in house.runs:
+        reader = LogReader(logs, run_id, task=None, attempt=None, follow=False)
+        _refused(lambda reader=reader: reader.look(store))  # type: ignore[misc]
+
+
+def control_all(store: Store, house: Household) -> None:
+    """Pause, resume and cancel each run that is not innocent, and undo that."""
+    for run_id in set(house.runs) - set(house.innocent):
+        for action in (pause, resume, cancel):
+            with store.transaction():
+                _refused(lambda act=action, one=run_id: _undone(store, act, one))  # type: ignore[misc]
+
+
+class _UndoneError(CisError):
+    pass
+
+
+def _undone(store: Store, action: Callable[..., object], run_id: str) -> NoReturn:
+    with store.savepoint():
+        action(store, run_id, now_us=now_us())
+        raise _UndoneError
+
+
+def tell_others(store: Store, house: Household, logs: LogFiles) -> None:
+    """Make each message that is due, and a report on each run, as they go out; forget what is late."""
+    for route in Route:
+        for item in store.due_items(route, now_us=FAR_US, limit=99):
+            _refused(lambda item=item: seal(message_of(store, item, sender=NODE, lease_s=60.0), SIGNER))  # type: ignore[misc]
+            with store.transaction():
+                _refused(lambda item=item: _undone(store, _expire, item))  # type: ignore[misc]
+    for run_id in house.runs:
+        _refused(lambda run_id=run_id: _report(store, logs, run_id))  # type: ignore[misc]
+
+
+def _expire(store: Store, item: object, *, now_us: int) -> None:
+    dispatch.expire(store, [item], now_us=now_us)  # type: ignore[list-item]
+
+
+def _report(store: Store, logs: LogFiles, run_id: str) -> None:
+    report = build_report(store, logs, run_id, tasks=None, cursor=Cursor())
+    message = report_message(
+        run_id, report.content, sender=NODE, origin="node-2", message_id="m", epoch=1, now_us=now_us()
+    )
+    seal(message, SIGNER)
+
+
+def read_room(store: Store, logs: LogFiles) -> None:
+    """Act on what is new in the room's journal; nothing may stop it."""
+    desk = DirectDesk(site(), logs, SIGNER, store)
+
+    async def work() -> None:
+        async def chat(_: object) -> None:
+            return
+
+        reception = Reception(desk, heard=lambda _: None, taken=lambda _: None)
+        client = MatrixClient("http://127.0.0.1:1", "token")
+        await Journal(desk, reception, client, room_id=ROOM, me=ME, chat=chat).work()
+        await client.aclose()
+
+    asyncio.run(work())
+
+
+def meet_demand(store: Store, folder: Path) -> set[str]:
+    """Let a supervisor look at the queue and at what dead workers left; return the workers that it wants to start."""
+    wanted: set[str] = set()
+
+    def spawn(worker_id: str, _scope: Scope, _descriptor: int) -> NoReturn:
+        wanted.add(worker_id)
+        raise OSError("no process is to be started here")
+
+    bell = FifoBell(folder / "supervisor.fifo")
+    supervisor = Supervisor(
+        SupervisorParts(
+            store=store,
+            node_id=NODE,
+            run_dir=folder,
+            bell=bell,
+            spawn=spawn,
+            kill_orphan=lambda **_: None,
+            clock=now,
+            retire_signal=signal.SIGUSR1,
+            dismiss_signal=signal.SIGUSR2,
+            max_workers=8,
+            told=lambda: None,
+        )
+    )
+    try:
+        supervisor.turn(at_most_s=0)
+    finally:
+        supervisor.close(timeout_s=0)
+        bell.close()
+    return wanted
+
+
+def run_to_the_end(store: Store, house: Household, folder: Path) -> None:
+    """Be the worker until the innocent runs are completed."""
+    with _worker(store, folder) as loop:
+
+        def over() -> bool:
+            loop.turn(at_most_s=0.02)
+            return all(_state(store, run_id) is RunState.COMPLETED for run_id in house.innocent)
+
+        wait_for(over, timeout_s=15, what="the innocent runs to be completed")
+
+
+def _state(store: Store, run_id: str) -> RunState | None:
+    run = store.run(run_id)
+    return None if run is None else run.status
+
+
+@contextmanager
+def _worker(store: Store, folder: Path) -> Iterator[WorkerLoop]:
+    with store.transaction():
+        epoch = store.take_worker(worker_row()).epoch
+    executor, bell = LocalExecutor(max_log_bytes=2**20), FifoBell(folder / "worker.fifo")
+    parts = LoopParts(
+        store=store,
+        executor=executor,
+        maker=AttemptMaker(
+            skills=InstalledSkills(),
+            logfiles=LogFiles(folder / "logs"),
+            base_env={"PATH": os.environ["PATH"]},
+            node_id=NODE,
+            worker_id=WORKER,
+            workdir=folder,
+        ),
+        site=site(),
+        bell=bell,
+        ring=lambda _: None,
+        tell=lambda: None,
+        clock=now,
+        jitter=lambda: 0.0,
+        parse=dag_from_plain,
+    )
+    try:
+        yield WorkerLoop(parts, LoopLimits(slots=4, grace_s=1.0, lease_s=60.0), Incarnation(NODE, WORKER, epoch))
+    finally:
+        executor.close()
+        bell.close()
+
+
+SHELL: Sequence[Sequence[str]] = (
+    ("dag", "list"),
+    ("dag", "status", "demo"),
+    ("dag", "logs", "demo"),
+    ("worker", "list"),
+    ("audit", "--json"),
+    ("token", "list"),
+    ("node", "list"),
+)
+PATHS = ("dags", "runs", "workers", "nodes", "dags/demo/status", "runs/{victim}", "runs/{received}")
+
+
+def ask_shell(folder: Path) -> None:
+    """Ask the commands that read; each answers, or fails in our own words."""
+    environment = {"PATH": os.environ["PATH"], "CIS_HOME": str(folder), "CIS_NODE_ID": NODE}
+    for words in SHELL:
+        done = subprocess.run(
+            [sys.executable, "-m", "cis", *words],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+        assert b"Traceback" not in done.stderr, f"cis {' '.join(words)}: {done.stderr.decode(errors='replace')}"
+        assert done.returncode >= 0
+
+
+def ask_api(folder: Path, house: Household) -> None:
+    """Ask the API what it tells of runs; each answer is one, or a problem that says what is the matter."""
+    with node_under_test(folder) as node:
+        for path in PATHS:
+            answer = node.call("GET", f"/api/v1/{path.format(victim=house.victim, received=house.received)}")
+            assert answer.status_code < 500 or answer.json()["code"].startswith("store."), answer.text
+        assert node.call("GET", "/metrics").status_code == 200
