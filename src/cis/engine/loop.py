@@ -179,6 +179,8 @@ class WorkerLoop:
             adopt(self._parts.store, self._me, self._held, ours=ours, now=now)
         set_aside = [live for live in self._held.live if live.attempt.run_id not in self._held.plans]
         self._held.live.end_where(lambda live: live in set_aside, Ending.STOP, now_s=now.mono_s)
+        for plan in self._held.plans.values():
+            self._parts.maker.sweep(plan, keep=ours)
         self._held.poll_due_s = now.mono_s
         self._adopted = True
 
@@ -228,7 +230,8 @@ class WorkerLoop:
                 continue
             timeout_s = start.plan.task_spec(attempt.task_no).timeout_s
             started_s = self._parts.clock().mono_s
-            self._held.live.add(handle, Live(attempt=attempt, started_s=started_s, timeout_s=timeout_s))
+            live = Live(attempt=attempt, started_s=started_s, timeout_s=timeout_s, mask=launch.mask)
+            self._held.live.add(handle, live)
 
     def _prepare(self, run_id: str) -> None:
         if run_id in self._prepared:
