@@ -15,7 +15,8 @@ from cis.model.masking import SHORTEST, without_gaps
 
 MAX_BYTES = 64 * 2**10
 MAX_LINES = 1000
-_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
+_UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~"
+_SAFE = (b"", b"/", b"!*()", b";,/?:@&=$!*()#")  # what encoders leave as it is: a form's, a path's, JavaScript's two
 _HTML = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#x27;"))
 _HTML_BY_NUMBER = (*_HTML[:3], ('"', "&#34;"), ("'", "&#39;"))
 _HTML_IN_JSON = (("&", "\\u0026"), ("<", "\\u003c"), (">", "\\u003e"))
@@ -52,9 +53,15 @@ def _forms(value: str) -> Iterator[bytes]:
     yield data.hex().encode()
     yield data.hex().upper().encode()
     yield from _escaped(value)
-    upper = b"".join(bytes([byte]) if byte in _UNRESERVED else b"%%%02X" % byte for byte in data)
-    lower = b"".join(bytes([byte]) if byte in _UNRESERVED else b"%%%02x" % byte for byte in data)
-    yield from (upper, lower)  # also found decoded, but where a percent sign stands right before
+    for safe in _SAFE:
+        yield from _percent_encoded(data, safe=safe)
+
+
+def _percent_encoded(data: bytes, *, safe: bytes) -> Iterator[bytes]:
+    """Yield what is found by decoding as well, but where a stray percent sign stands right before it."""
+    for kept in (_UNRESERVED + safe, _UNRESERVED + safe + b" "):  # a blank that is a plus sign is a gap like it
+        for digits in (b"%%%02X", b"%%%02x"):
+            yield b"".join(bytes([byte]) if byte in kept else digits % byte for byte in data)
 
 
 def _escaped(value: str) -> Iterator[bytes]:

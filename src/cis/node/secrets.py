@@ -147,7 +147,7 @@ def _read_private(path: Path) -> str:
         if path.is_symlink():
             raise ValueError("it is a symbolic link; name the file itself") from error
         raise
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is no regular file")
@@ -155,7 +155,9 @@ def _read_private(path: Path) -> str:
             raise ValueError("it belongs to another user")
         if status.st_mode & 0o077:
             raise ValueError(f"it is open to others ({status.st_mode & 0o777:o}); chmod 600 {path}")
-        data = file.read(MAX_BYTES + 3)
+        data = os.read(descriptor, MAX_BYTES + 3)
+    finally:
+        os.close(descriptor)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
