@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 
 from cis.engine.ports import Exit, Launch
 from cis.errors import LaunchError
-from cis.executors import local, masked
+from cis.executors import local
 from cis.executors.local import LocalExecutor
 from cis.executors.orphans import kill_orphan
 from cis.executors.platform import HAS_PIDFD, all_pids, environment_of
@@ -196,7 +197,7 @@ def test_a_start_that_fails_leaves_no_process_and_no_descriptor(executor: LocalE
 def test_a_masking_process_that_cannot_start_is_the_reason_that_the_task_does_not(
     executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(masked.sys, "executable", "/no/such/python")
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
 
     with pytest.raises(LaunchError, match="masks the task's secrets cannot be started"):
         executor.start(launch(tmp_path, "echo $S"))

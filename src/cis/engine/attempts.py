@@ -92,11 +92,10 @@ class AttemptMaker:
 
     def sweep(self, plan: RunPlan, *, keep: Container[tuple[str, int, int]]) -> None:
         """Remove what earlier attempts with secrets left in their ``CIS_OUTPUT``; *keep* are those that still run."""
-        for number, task in enumerate(plan.tasks):
-            if plan.task_spec(number).secrets:
-                for attempt in range(1, task.attempts + 1):
-                    if (task.run_id, number, attempt) not in keep:
-                        forget_outputs(self.logfiles.paths(task.run_id, number, attempt).outputs)
+        for number, (spec, task) in enumerate(zip(plan.spec.tasks, plan.tasks, strict=True)):
+            for attempt in range(1, task.attempts + 1) if spec.secrets else ():
+                if (task.run_id, number, attempt) not in keep:
+                    forget_outputs(self.logfiles.paths(task.run_id, number, attempt).outputs)
 
     def directory(self, plan: RunPlan, task: TaskSpec) -> StrPath:
         """Return where the task runs: its ``cwd``, against the worker's own directory. Raises LaunchError."""

@@ -53,6 +53,7 @@ class WorkerLoop:
         self._told_s = 0.0
         self._untold = False
         self._prepared: set[str] = set()
+        self._swept: set[str] = set()
         parts.executor.watch(parts.bell.fileno())
 
     @property
@@ -120,6 +121,7 @@ class WorkerLoop:
             self._forget(error, now)
             return
         self._ends.clear()
+        self._sweep()
         self._untold = True
         self._tell(now, at_once=self._drop_ended())
         self._ring()
@@ -179,8 +181,6 @@ class WorkerLoop:
             adopt(self._parts.store, self._me, self._held, ours=ours, now=now)
         set_aside = [live for live in self._held.live if live.attempt.run_id not in self._held.plans]
         self._held.live.end_where(lambda live: live in set_aside, Ending.STOP, now_s=now.mono_s)
-        for plan in self._held.plans.values():
-            self._parts.maker.sweep(plan, keep=ours)
         self._held.poll_due_s = now.mono_s
         self._adopted = True
 
@@ -192,6 +192,16 @@ class WorkerLoop:
             live.pid_stored = False
         self._adopted = False
         self._hold_until_s = now.mono_s + RETRY_STORE_S
+
+    def _sweep(self) -> None:
+        """Remove what attempts with secrets of an earlier process left, once for each run that is held."""
+        new = self._held.plans.keys() - self._swept
+        if new:
+            attempts = [live.attempt for live in self._held.live]
+            keep = {(attempt.run_id, attempt.task_no, attempt.attempt) for attempt in attempts}
+            for run_id in new:
+                self._parts.maker.sweep(self._held.plans[run_id], keep=keep)
+            self._swept |= new
 
     def _tell(self, now: Instant, *, at_once: bool = False) -> None:
         """Say that something was stored: at once when a run has ended, else a few times a second."""
@@ -207,6 +217,7 @@ class WorkerLoop:
             del self._held.plans[run_id]
             self._held.leases.forget(run_id)
             self._prepared.discard(run_id)
+            self._swept.discard(run_id)
             self._held.runs_done += 1
             self._held.poll_due_s = 0.0  # there is room for another run
             self._held.beat_due_s = 0.0
