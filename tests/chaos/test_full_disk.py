@@ -42,7 +42,9 @@ class Disturbed:
 
     def submit(self, *, description: str = "") -> bool:
         """Hand in a DAG; return whether it was accepted. A refusal has to say what is wrong and when to come back."""
-        answer = self._node.execute(dag(len(self.accepted), description=description))
+        # Each is another document, which needs room of its own, whatever room deleted rows have left.
+        number = len(self.accepted)
+        answer = self._node.execute(dag(number, description=f"{number} {description}"))
         if answer.status == 202:
             self.accepted.append(answer.body["run_id"])
             return True

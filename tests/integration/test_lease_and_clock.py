@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cis.engine.instant import Instant
-from cis.errors import LeaseLostError
+from cis.errors import FencedError, LeaseLostError
 from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState, RunState
 from tests.integration.deciding import SECOND_US, START_US, Decider, decider
@@ -98,6 +98,26 @@ def test_a_worker_that_only_slept_for_longer_than_its_lease_goes_on(node: Decide
         worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
 
         assert worker.attempts(run.run_id) == [(1, AttemptState.COMPLETED)]
+
+
+def test_a_worker_whose_id_was_taken_over_stores_no_end_although_no_heartbeat_is_due(
+    node: Decider, tmp_path: Path
+) -> None:
+    ending = {"command": f"until test -e {tmp_path}/go; do sleep 0.02; done"}
+    run = node.submitted(ending, {"command": "sleep 600"}, target_node="node-1")
+    with working(node, tmp_path) as worker:
+        worker.until(lambda: len(worker.pids) == 2, "both tasks")
+        worker.turn()
+        row = worker.store.worker("node-1", GLOBAL.worker_id)
+        assert row is not None
+        with worker.store.transaction():
+            worker.store.take_worker(row)
+        (tmp_path / "go").touch()
+        with pytest.raises(FencedError):
+            worker.until(lambda: len(worker.pids) == 1, "an end that may not be stored")
+            worker.turn()
+
+        assert worker.attempts(run.run_id) == [(1, AttemptState.RUNNING)] * 2
 
 
 @pytest.mark.parametrize("jump_us", [DAY_US, -DAY_US], ids=["forth", "back"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from cis.cli.context import from_environment
+from cis.cli.context import Context, from_environment
 from cis.cli.output import print_json
 from cis.errors import ConfigError
+from cis.node.secrets import TomlSecrets
 
 
 def add(group: argparse.ArgumentParser, _name: str) -> None:
@@ -26,7 +27,7 @@ def _check(options: argparse.Namespace) -> int:
     context = from_environment()
     try:
         faults: list[dict[str, str]] = []
-        _ = context.settings
+        _check_all(context)
     except ConfigError as error:
         if not options.json:
             raise
@@ -36,6 +37,14 @@ def _check(options: argparse.Namespace) -> int:
     else:
         print(f"{context.home.toml}: fine")
     return ConfigError.exit_status if faults else 0
+
+
+def _check_all(context: Context) -> None:
+    """Raise ConfigError with every fault of the settings, or of the secrets that they name."""
+    _ = context.settings
+    unreadable = list(TomlSecrets(context.home.toml, context.environ).faults())
+    if unreadable:
+        raise ConfigError(unreadable)
 
 
 def _show(options: argparse.Namespace) -> None:

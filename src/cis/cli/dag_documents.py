@@ -7,7 +7,7 @@ import json
 import math
 from pathlib import Path
 
-from cis.cli.context import from_environment, say
+from cis.cli.context import Context, from_environment, say
 from cis.cli.dag_run import base_directory, read_dag, read_input
 from cis.cli.output import counted, local_time, print_json, print_table, scope_text
 from cis.engine.submit import check_skills
@@ -15,6 +15,7 @@ from cis.engine.submit import save as save_dag
 from cis.engine.views import dag_view
 from cis.engine.workdir import anchored
 from cis.errors import DocumentError, Fault, MalformedDocumentError, UsageError
+from cis.model.dag import DagSpec
 from cis.model.graph import Graph
 from cis.model.inference import infer_scope, scope_reason
 
@@ -30,6 +31,7 @@ def validate(options: argparse.Namespace) -> None:
     check_skills(spec, context.skills)
     graph = Graph.of(spec.tasks)
     levels = [[spec.tasks[number].id for number in level] for level in graph.levels()]
+    warnings = _secret_warnings(spec, context)
     if options.json:
         longest = graph.critical_path([1.0] * len(spec.tasks))
         print_json(
@@ -45,9 +47,12 @@ def validate(options: argparse.Namespace) -> None:
                 "tasks": len(spec.tasks),
                 "levels": levels,
                 "longest_chain": [spec.tasks[number].id for number in longest],
+                "warnings": warnings,
             }
         )
         return
+    for warning in warnings:
+        say(f"warning: {warning}")
     print(f"{spec.dag_id}: fine, {counted(len(spec.tasks), 'task')} in {counted(len(levels), 'level')}")
     print(f"scope {scope}: {scope_reason(scope, source)}")
     print(f"worker {scope.worker_id}, priority {spec.priority}, node {spec.target_node or context.settings.node_id}")
@@ -56,6 +61,17 @@ def validate(options: argparse.Namespace) -> None:
         print(f"  {number}. {', '.join(level[:MAX_NAMES_SHOWN])}{more}")
     if len(levels) > MAX_LEVELS_SHOWN:
         print(f"  and {len(levels) - MAX_LEVELS_SHOWN} more levels")
+
+
+def _secret_warnings(spec: DagSpec, context: Context) -> list[str]:
+    """Return which secrets this node lacks; what another node has cannot be told from here."""
+    asked = {name: task.id for task in reversed(spec.tasks) for name in task.secrets.values()}
+    if not asked or spec.target_node not in (None, context.settings.node_id):
+        return []
+    from cis.node.secrets import TomlSecrets  # noqa: PLC0415 - few documents ask for any
+
+    missing = TomlSecrets(context.home.toml, context.environ).missing(asked)
+    return [f"task {asked[name]!r} asks for the secret {name}, which {context.home.toml} lacks" for name in missing]
 
 
 def import_(options: argparse.Namespace) -> None:

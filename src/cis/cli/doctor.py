@@ -18,6 +18,7 @@ from cis.engine.views import peer_view
 from cis.errors import CisError, ConfigError, StoreDamagedError, StoreError, StoreFullError, StoreReadOnlyError
 from cis.node.clock import now_us
 from cis.node.presence import announced, node_is_running
+from cis.node.secrets import holds_values
 from cis.worker.lock import holder, worker_lock_path
 
 LOW_SPACE_BYTES = 500 * 2**20
@@ -89,6 +90,8 @@ def _look_at_files(context: Context) -> Iterator[Finding]:
     home = context.home
     folders = [(folder, 0o700) for folder in (home.root, home.run, home.logs, home.work)]
     files = [(file, 0o600) for file in (home.db, home.token_file, home.key_file)]
+    if holds_values(home.toml):
+        files.append((home.toml, 0o600))
     for path, mode in folders + files:
         if not path.exists():
             continue

@@ -1,21 +1,24 @@
 """One attempt at a task, prepared: its arguments, environment, directory and files.
 
 The environment is the few variables of the node that every task may see, then what the skill sets, the DAG's
-own, the task's, and last the ``CIS_…`` that say which attempt this is; nothing can override those.
+own, the task's, its secrets, and last the ``CIS_…`` that say which attempt this is; nothing can override those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cis.engine.logfiles import LogFiles
+from cis.engine.outputs import forget_outputs
 from cis.engine.plan import RunPlan
-from cis.engine.ports import ChildDag, Command, Launch, SkillBook, StrPath
+from cis.engine.ports import ChildDag, Command, Launch, SecretBook, SkillBook, StrPath
 from cis.errors import CisError, LaunchError
 from cis.model.dag import Json, TaskSpec
-from cis.model.references import fill
+from cis.model.references import OPENING_OF_SECRET, fill
+from cis.model.secret_forms import needles
 from cis.store.records import AttemptRecord
 
 PASSED_ON = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR")
@@ -42,18 +45,20 @@ class AttemptMaker:
     node_id: str
     worker_id: str
     workdir: Path
+    secrets: SecretBook | None = None
 
     def launch(self, plan: RunPlan, number: int, attempt: AttemptRecord) -> Launch:
         """Return how to start *attempt*.
 
         Raises:
-            LaunchError: an output that it refers to is missing, or its skill refuses.
+            LaunchError: an output that it refers to or a secret that it asks for is missing, or its skill refuses.
         """
         task = plan.task_spec(number)
         command = self._command(plan, task)
         if isinstance(command, ChildDag):
             raise LaunchError("a DAG as a task has no process")
         files = self.logfiles.paths(attempt.run_id, number, attempt.attempt)
+        secrets = self._revealed(task) if task.secrets else {}
         return Launch(
             argv=command.argv,
             env={
@@ -61,6 +66,7 @@ class AttemptMaker:
                 **command.env,
                 **plan.spec.env,
                 **self._filled_env(plan, task),
+                **secrets,
                 **attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt),
                 "CIS_DAG_ID": plan.run.dag_id,
                 "CIS_NODE_ID": self.node_id,
@@ -72,6 +78,7 @@ class AttemptMaker:
             stdin=command.stdin,
             stdout=files.stdout,
             stderr=files.stderr,
+            mask=needles(secrets.values()) if secrets else (),
         )
 
     def child(self, plan: RunPlan, number: int) -> ChildDag:
@@ -79,7 +86,16 @@ class AttemptMaker:
         child = self._command(plan, plan.task_spec(number))
         if not isinstance(child, ChildDag):
             raise LaunchError(f"skill {plan.task_spec(number).skill!r} gave a process where a DAG was expected")
+        if plan.task_spec(number).secrets:
+            raise LaunchError("a DAG as a task is given no secrets; its own tasks ask for those that they need")
         return child
+
+    def sweep(self, plan: RunPlan, *, keep: Container[tuple[str, int, int]]) -> None:
+        """Remove what earlier attempts with secrets left in their ``CIS_OUTPUT``; *keep* are those that still run."""
+        for number, (spec, task) in enumerate(zip(plan.spec.tasks, plan.tasks, strict=True)):
+            for attempt in range(1, task.attempts + 1) if spec.secrets else ():
+                if (task.run_id, number, attempt) not in keep:
+                    forget_outputs(self.logfiles.paths(task.run_id, number, attempt).outputs)
 
     def directory(self, plan: RunPlan, task: TaskSpec) -> StrPath:
         """Return where the task runs: its ``cwd``, against the worker's own directory. Raises LaunchError."""
@@ -97,6 +113,7 @@ class AttemptMaker:
                 return self.skills.get("shell").plan({"command": _argument(task)})
             skill = self.skills.get(task.skill)
             params = _filled(task.params, plan)
+            _refuse(_smuggled(task.params, params))
             _refuse(skill.check(params))
             return skill.plan(params)
         except CisError as error:
@@ -104,13 +121,25 @@ class AttemptMaker:
         except Exception as error:  # a stranger's skill may raise anything, and must not end the worker
             raise LaunchError(f"skill {task.skill or 'shell'!r} failed: {error!r}") from error
 
+    def _revealed(self, task: TaskSpec) -> Mapping[str, str]:
+        if self.secrets is None:
+            raise LaunchError(f"task {task.id!r} asks for secrets, and there are none here")
+        values = self.secrets.reveal(set(task.secrets.values()))
+        return {variable: values[name] for variable, name in task.secrets.items()}
+
     def _filled_env(self, plan: RunPlan, task: TaskSpec) -> Mapping[str, str]:
         return {name: _filled(value, plan) for name, value in task.env.items()}
 
 
 def _refuse(faults: Sequence[tuple[str, str]]) -> None:
     if faults:
-        raise LaunchError("; ".join(f"params.{name}: {message}" for name, message in faults))
+        raise LaunchError("; ".join(f"params{'.' if name else ''}{name}: {message}" for name, message in faults))
+
+
+def _smuggled(written: Json, filled: Json) -> Sequence[tuple[str, str]]:
+    """Return a fault if an output brought a reference to a secret along: only the document may ask for one."""
+    counts = {json.dumps(params).count(OPENING_OF_SECRET) for params in (written, filled)}
+    return [("", "an output in them holds ${secrets.…}, which may stand in a document only")] if len(counts) > 1 else []
 
 
 def _argument(task: TaskSpec) -> Json:

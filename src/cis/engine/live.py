@@ -6,12 +6,12 @@ decides what its exit means: cancelled, failed for its time limit, or lost becau
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from cis.engine.logfiles import LogFiles
-from cis.engine.outputs import read_outputs
+from cis.engine.outputs import forget_outputs, read_outputs
 from cis.engine.ports import Executor, Exit
 from cis.errors import LaunchError
 from cis.model.states import AttemptState
@@ -30,11 +30,12 @@ class Ending(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Live:
-    """A started attempt. Times are monotonic seconds."""
+    """A started attempt. Times are monotonic seconds; ``mask`` is what may not be shown of it."""
 
     attempt: AttemptRecord
     started_s: float
     timeout_s: float | None
+    mask: Sequence[bytes] = ()
     ending: Ending | None = None
     kill_at_s: float = _NEVER
     pid_stored: bool = False
@@ -145,13 +146,16 @@ class LiveAttempts:
 def judge(live: Live, ended: Exit, *, logfiles: LogFiles, now_us: int) -> End:
     """Return what an exit means: completed, failed, cancelled or lost, and with which outputs."""
     attempt = live.attempt
-    status, error = _verdict(live, ended.exit_code)
+    status, error = _verdict(live, ended)
     outputs: dict[str, str] = {}
+    path = logfiles.paths(attempt.run_id, attempt.task_no, attempt.attempt).outputs
     if status is AttemptState.COMPLETED:
         try:
-            outputs = dict(read_outputs(logfiles.paths(attempt.run_id, attempt.task_no, attempt.attempt).outputs))
+            outputs = dict(read_outputs(path, mask=live.mask))
         except LaunchError as refused:
             status, error = AttemptState.FAILED, str(refused)
+    if live.mask:
+        forget_outputs(path)
     done = replace(
         attempt,
         status=status,
@@ -167,9 +171,12 @@ def judge(live: Live, ended: Exit, *, logfiles: LogFiles, now_us: int) -> End:
     return End(attempt=done, outputs=outputs)
 
 
-def _verdict(live: Live, exit_code: int) -> tuple[AttemptState, str | None]:
+def _verdict(live: Live, ended: Exit) -> tuple[AttemptState, str | None]:
     if live.ending is Ending.TIMEOUT:
         return AttemptState.FAILED, f"timed out after {live.timeout_s:g} s"
+    exit_code = ended.exit_code
+    if ended.fault is not None and live.ending is None:
+        return AttemptState.FAILED, ended.fault
     if exit_code == 0:
         return AttemptState.COMPLETED, None
     if live.ending is Ending.CANCEL:

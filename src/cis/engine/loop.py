@@ -59,6 +59,7 @@ class WorkerLoop:
         self._told_s = 0.0
         self._untold = False
         self._prepared: set[str] = set()
+        self._swept: set[str] = set()
         parts.executor.watch(parts.bell.fileno())
 
     @property
@@ -130,6 +131,7 @@ class WorkerLoop:
             return
         self._renewed_s = max(self._renewed_s, self._held.beat_s)
         self._ends.clear()
+        self._sweep()
         self._untold = True
         self._tell(now, at_once=self._drop_ended())
         self._ring()
@@ -219,6 +221,16 @@ class WorkerLoop:
             why = f"{self._me.worker_id} could not renew its lease for {self._limits.lease_s:g} s: {error}"
             raise LeaseLostError(why) from error
 
+    def _sweep(self) -> None:
+        """Remove what attempts with secrets of an earlier process left, once for each run that is held."""
+        new = self._held.plans.keys() - self._swept
+        if new:
+            attempts = [live.attempt for live in self._held.live]
+            keep = {(attempt.run_id, attempt.task_no, attempt.attempt) for attempt in attempts}
+            for run_id in new:
+                self._parts.maker.sweep(self._held.plans[run_id], keep=keep)
+            self._swept |= new
+
     def _tell(self, now: Instant, *, at_once: bool = False) -> None:
         """Say that something was stored: at once when a run has ended, else a few times a second."""
         if self._untold and (at_once or now.mono_s >= self._told_s + TELL_EVERY_S):
@@ -233,6 +245,7 @@ class WorkerLoop:
             del self._held.plans[run_id]
             self._held.leases.forget(run_id)
             self._prepared.discard(run_id)
+            self._swept.discard(run_id)
             self._held.runs_done += 1
             self._held.poll_due_s = 0.0  # there is room for another run
             self._held.beat_due_s = 0.0
@@ -256,7 +269,8 @@ class WorkerLoop:
                 continue
             timeout_s = start.plan.task_spec(attempt.task_no).timeout_s
             started_s = self._parts.clock().mono_s
-            self._held.live.add(handle, Live(attempt=attempt, started_s=started_s, timeout_s=timeout_s))
+            live = Live(attempt=attempt, started_s=started_s, timeout_s=timeout_s, mask=launch.mask)
+            self._held.live.add(handle, live)
 
     def _prepare(self, run_id: str) -> None:
         if run_id in self._prepared:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from cis.errors import LaunchError
+from cis.model.masking import masked
 
 MAX_OUTPUT_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def read_outputs(path: str) -> Mapping[str, str]:
+def read_outputs(path: str, *, mask: Sequence[bytes] = ()) -> Mapping[str, str]:
     """Return what a task wrote to its ``CIS_OUTPUT``; empty when it wrote nothing.
 
-    Blank lines are skipped, the last value of a name counts, and a value is all that follows the first ``=``.
+    Blank lines are skipped, the last value of a name counts, and a value is all that follows the first ``=``. What
+    *mask* names (``cis.model.secret_forms``) becomes ``***``.
 
     Raises:
         LaunchError: a line is no ``name=value``, the file is over 1 MiB or cannot be read.
@@ -28,6 +32,8 @@ def read_outputs(path: str) -> Mapping[str, str]:
         raise LaunchError(f"CIS_OUTPUT cannot be read: {error.strerror}") from error
     if len(data) > MAX_OUTPUT_BYTES:
         raise LaunchError("CIS_OUTPUT holds more than 1 MiB; write a file and output its path")
+    if mask:
+        data = masked(data, mask)
     outputs: dict[str, str] = {}
     for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
         text = line.removesuffix("\r")
@@ -38,3 +44,9 @@ def read_outputs(path: str) -> Mapping[str, str]:
             raise LaunchError(f"CIS_OUTPUT line {number} is not name=value: {text[:80]!r}")
         outputs[name] = value
     return outputs
+
+
+def forget_outputs(path: str) -> None:
+    """Remove the file: it holds what a task wrote, secrets as well, as it wrote them."""
+    with suppress(OSError):
+        os.unlink(path)  # noqa: PTH108 - a plain string, as all names of these files

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Protocol
@@ -81,12 +81,21 @@ class SkillBook(Protocol):
     def infos(self) -> Sequence[SkillInfo]: ...
 
 
+class SecretBook(Protocol):
+    """The secrets that this node has, as they are now."""
+
+    def reveal(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Return the values of secrets, by name. Raises LaunchError, which says what is missing and the mend."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """All that an executor needs to start one attempt.
 
     ``stdout`` and ``stderr`` are the files that the process writes to by itself; the executor makes
-    them, mode 0600. ``cwd`` exists or the start fails.
+    them, mode 0600. ``cwd`` exists or the start fails. Where there is a ``mask`` (``cis.model.secret_forms``), nothing
+    that it names may get into the files.
     """
 
     argv: Sequence[str]
@@ -95,6 +104,7 @@ class Launch:
     stdin: bytes
     stdout: StrPath
     stderr: StrPath
+    mask: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +112,7 @@ class Exit:
     """How a process ended. ``exit_code`` is negative, -N, when signal N ended it (as ``subprocess`` has it).
 
     ``stdout_bytes`` counts what was written, also what a cap cut away; the tails are decoded with replacement.
+    ``fault`` says why the attempt failed whatever its exit code is.
     """
 
     handle: int
@@ -110,6 +121,7 @@ class Exit:
     stderr_tail: str = ""
     stdout_bytes: int = 0
     stderr_bytes: int = 0
+    fault: str | None = None
 
 
 class Executor(Protocol):

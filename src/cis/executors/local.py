@@ -3,6 +3,10 @@
 Each process leads a session and a process group of its own and writes to its two log files by itself. A task
 that ends on its own leaves what it put into the background alone. One that is *ended* (time limit, cancel) is over
 when its whole group is gone: members that outlive the leader have until ``force`` to finish.
+
+One that was given secrets writes into the pipes of a process that masks them (``cis.executors.masked``), and is over
+when that has passed on everything, or two seconds later: what is in the background may hold the pipes, and is masked
+for as long as it does. When the masking process dies, its task is killed: nothing gets past it.
 """
 
 from __future__ import annotations
@@ -20,11 +24,14 @@ from cis.errors import LaunchError
 from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, expect_children
 from cis.executors.launching import explain, spawn
 from cis.executors.logcap import CappedLog
+from cis.executors.masked import mask_streams
 from cis.executors.platform import HAS_PIDFD, group_is_alive, process_started, signal_group
 
 CAP_CHECK_S = 1.0
 _GROUP_CHECK_S = 0.02
 _CLOSE_PATIENCE_S = 2.0
+DRAIN_PATIENCE_S = 2.0
+_MASKING_DIED = "the process that masks its secrets was ended, so the task was ended, too"
 
 
 @dataclass(slots=True)
@@ -34,6 +41,9 @@ class _Running:
     stderr: CappedLog
     ending: bool = False
     forced: bool = False
+    masking: Process | None = None
+    fault: str | None = None
+    drained_by_s: float = 0.0
 
 
 class LocalExecutor:
@@ -50,6 +60,8 @@ class LocalExecutor:
         self._exits: ExitWatch = SignalExits() if self._portable else PidfdExits()
         self._running: dict[int, _Running] = {}
         self._lingering: dict[int, _Running] = {}  # leader reaped, group not yet gone
+        self._draining: dict[int, _Running] = {}  # leader reaped, what it wrote not yet passed on
+        self._masking: dict[int, _Running] = {}  # by the pid of the process that masks
         self._caps_due_s = 0.0
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
@@ -63,8 +75,12 @@ class LocalExecutor:
         try:
             stdout, stderr = self._open_logs(launch)
             try:
-                process = spawn(launch, stdin=stdin, stdout=stdout.descriptor, stderr=stderr.descriptor)
-                self._take_in(process, launch)
+                if launch.mask:
+                    running = self._spawn_masked(launch, stdin=stdin, stdout=stdout, stderr=stderr)
+                else:
+                    process = spawn(launch, stdin=stdin, stdout=stdout.descriptor, stderr=stderr.descriptor)
+                    self._take_in(process, launch)
+                    running = _Running(process, stdout, stderr)
             except LaunchError:
                 stdout.close()
                 stderr.close()
@@ -74,8 +90,8 @@ class LocalExecutor:
                 os.close(stdin)
         if not self._running:
             self._caps_due_s = time.monotonic() + CAP_CHECK_S
-        self._running[process.pid] = _Running(process, stdout, stderr)
-        return process.pid
+        self._running[running.process.pid] = running
+        return running.process.pid
 
     def identity(self, handle: int) -> str | None:
         """Return the start time of the process, which tells it from a later one with its pid."""
@@ -90,6 +106,7 @@ class LocalExecutor:
             self._check_caps()
             exits = [ended_now for process in ended if (ended_now := self._leader_ended(process))]
             exits += self._groups_gone()
+            exits += self._drained()
             if exits or rung or time.monotonic() >= deadline_s:
                 return exits
 
@@ -115,13 +132,27 @@ class LocalExecutor:
         for running in left:
             with suppress(subprocess.TimeoutExpired):
                 running.process.wait(timeout=_CLOSE_PATIENCE_S)
-        for running in [*left, *self._lingering.values()]:
+                if running.masking is not None:
+                    running.masking.wait(timeout=_CLOSE_PATIENCE_S)
+        for running in [*left, *self._lingering.values(), *self._draining.values()]:
             running.stdout.close()
             running.stderr.close()
-        self._running.clear()
-        self._lingering.clear()
+        for held in (self._running, self._lingering, self._draining, self._masking):
+            held.clear()
         self._exits.close()
         os.close(self._null)
+
+    def _spawn_masked(self, launch: Launch, *, stdin: int, stdout: CappedLog, stderr: CappedLog) -> _Running:
+        streams = mask_streams(launch, stdout=stdout.descriptor, stderr=stderr.descriptor)
+        try:
+            self._take_in(streams.process, launch)
+            process = spawn(launch, stdin=stdin, stdout=streams.stdout, stderr=streams.stderr)
+            self._take_in(process, launch)
+        finally:
+            streams.close()
+        running = _Running(process, stdout, stderr, masking=streams.process)
+        self._masking[streams.process.pid] = running
+        return running
 
     def _open_logs(self, launch: Launch) -> tuple[CappedLog, CappedLog]:
         stdout = self._open_log(launch.stdout)
@@ -150,6 +181,8 @@ class LocalExecutor:
             deadline_s = min(deadline_s, now_s + _GROUP_CHECK_S)
         elif self._running:
             deadline_s = min(deadline_s, self._caps_due_s)
+        for running in self._draining.values():
+            deadline_s = min(deadline_s, running.drained_by_s)
         return max(0.0, deadline_s - now_s)
 
     def _check_caps(self) -> None:
@@ -157,17 +190,30 @@ class LocalExecutor:
         if now_s < self._caps_due_s:
             return
         self._caps_due_s = now_s + CAP_CHECK_S
-        for running in [*self._running.values(), *self._lingering.values()]:
+        for running in [*self._running.values(), *self._lingering.values(), *self._draining.values()]:
             running.stdout.keep_to_cap()
             running.stderr.keep_to_cap()
 
     def _leader_ended(self, process: Process) -> Exit | None:
-        running = self._running.pop(process.pid)
+        running = self._running.pop(process.pid, None)
+        if running is None:
+            self._masking_ended(process)
+            return None
         if running.ending:
             # Its number stays taken as long as its group has members, so the group can still be signalled.
             self._lingering[process.pid] = running
             return None
-        return _exit_of(running)
+        return self._over(running)
+
+    def _masking_ended(self, process: Process) -> None:
+        running = self._masking.pop(process.pid, None)
+        if running is None:
+            return
+        running.masking = None
+        if process.returncode != 0:
+            running.fault = _MASKING_DIED
+            if running.process.pid in self._running:
+                signal_group(running.process.pid, SIGKILL)
 
     def _groups_gone(self) -> list[Exit]:
         exits = []
@@ -177,8 +223,25 @@ class LocalExecutor:
             elif group_is_alive(pid):
                 continue
             del self._lingering[pid]
-            exits.append(_exit_of(running))
+            over = self._over(running)
+            if over is not None:
+                exits.append(over)
         return exits
+
+    def _over(self, running: _Running) -> Exit | None:
+        """Return the end of an attempt of which nothing runs any more, or wait for what it wrote to be passed on."""
+        if running.masking is None:
+            return _exit_of(running)
+        running.drained_by_s = time.monotonic() + DRAIN_PATIENCE_S
+        self._draining[running.process.pid] = running
+        return None
+
+    def _drained(self) -> list[Exit]:
+        now_s = time.monotonic() if self._draining else 0.0
+        over = [one for one in self._draining.values() if one.masking is None or one.drained_by_s <= now_s]
+        for running in over:
+            del self._draining[running.process.pid]
+        return [_exit_of(running) for running in over]
 
 
 def _exit_of(running: _Running) -> Exit:
@@ -191,6 +254,7 @@ def _exit_of(running: _Running) -> Exit:
         stderr_tail=stderr_tail,
         stdout_bytes=stdout_bytes,
         stderr_bytes=stderr_bytes,
+        fault=running.fault,
     )
 
 

@@ -48,7 +48,7 @@ class TaskSpec:
     """One task: a command or a skill with parameters, and how to try it.
 
     ``command`` is a line for ``/bin/sh -c``, or a tuple that is run without a shell.
-    Exactly one of ``command`` and ``skill`` is set.
+    Exactly one of ``command`` and ``skill`` is set. ``secrets`` are names only: variables, and which secret each gets.
     """
 
     id: str
@@ -57,6 +57,7 @@ class TaskSpec:
     params: Mapping[str, Json] = field(default_factory=dict)
     depends_on: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
     cwd: str | None = None
     timeout_s: float | None = None
     max_retries: int = 0
@@ -71,12 +72,11 @@ class TaskSpec:
             plain["command"] = self.command if isinstance(self.command, str) else list(self.command)
         if self.skill is not None:
             plain["skill"] = self.skill
-        if self.params:
-            plain["params"] = dict(self.params)
+        for name, mapping in (("params", self.params), ("env", self.env), ("secrets", self.secrets)):
+            if mapping:
+                plain[name] = dict(mapping)
         if self.depends_on:
             plain["depends_on"] = list(self.depends_on)
-        if self.env:
-            plain["env"] = dict(self.env)
         if self.cwd is not None:
             plain["cwd"] = self.cwd
         if self.timeout_s is not None:
@@ -102,6 +102,7 @@ class TaskSpec:
             params=plain.get("params", {}),
             depends_on=tuple(plain.get("depends_on", ())),
             env=plain.get("env", {}),
+            secrets=plain.get("secrets", {}),
             cwd=plain.get("cwd"),
             timeout_s=plain.get("timeout"),
             max_retries=plain.get("max_retries", 0),

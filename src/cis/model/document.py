@@ -30,6 +30,7 @@ from cis.model.fields import (
     PriorityField,
     Retries,
     ScopeField,
+    Secrets,
     Text,
     TimeLimit,
     kind_of,
@@ -70,6 +71,7 @@ class TaskDocument(Tries):
     depends_on: Ids | None = Field(default=None, description="Tasks that must complete first.")
     deps: Ids | None = Field(default=None, description="Another spelling of depends_on.")
     env: Env | None = Field(default=None, description="Variables, over those of the DAG.")
+    secrets: Secrets | None = None
     cwd: Directory | None = Field(default=None, description="Where it runs.")
 
 
@@ -241,6 +243,7 @@ def _task(task: TaskDocument, tries: Tries) -> TaskSpec:
         params=task.params or {},
         depends_on=tuple(dict.fromkeys(task.depends_on or task.deps or ())),
         env=task.env or {},
+        secrets=task.secrets or {},
         cwd=task.cwd,
         timeout_s=first(task.timeout, tries.timeout, None),
         max_retries=first(task.max_retries, tries.max_retries, 0),

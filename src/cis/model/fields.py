@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
 
 from cis.model.dag import Backoff, Json, OnLost, Priority
 from cis.model.durations import FORMS, MAX_DURATION_S, parse_duration
-from cis.model.ids import ID_PATTERN, MAX_ID_LENGTH, id_fault
+from cis.model.ids import ID_PATTERN, MAX_ID_LENGTH, NAME_PATTERN, id_fault, name_fault
 from cis.model.scope import Scope, ScopeType, parse_scope
 from cis.model.suggest import did_you_mean
 from cis.model.tree import is_text
@@ -19,6 +19,9 @@ MAX_TASKS = 100_000
 MAX_RETRIES = 1000
 MAX_VARIABLES = 10_000
 MAX_LABELS = 32
+MAX_SECRETS = 64
+_NOT_FOR_SECRETS = r"CIS_|LD_|DYLD_|(PATH|HOME|USER|SHELL|TMPDIR|IFS|ENV|BASH_ENV)$"  # what decides which code runs
+_TAKEN = re.compile(_NOT_FOR_SECRETS)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _PRIORITY_ALIASES = {"medium": Priority.NORMAL, "urgent": Priority.CRITICAL}
 _ID_KEYS = {"project_id": ScopeType.PROJECT, "user_id": ScopeType.USER, "dag_type": ScopeType.TYPE}
@@ -145,6 +148,31 @@ def _env_value(value: Any) -> str:
     if value is None:
         raise ValueError('is null; write "" for an empty value')
     return _text(value)
+
+
+def _secret_name(value: Any) -> str:
+    name = _text(value)
+    fault = name_fault(name)
+    if fault:
+        raise ValueError(fault)
+    return name
+
+
+def _secrets(value: Any) -> dict[str, str]:
+    if isinstance(value, list):
+        pairs = [(name, name) for name in value]
+    elif isinstance(value, dict):
+        pairs = list(value.items())
+    else:
+        raise ValueError(f"must be a list of names, or a mapping of variables to names, not {kind_of(value)}")
+    if len(pairs) > MAX_SECRETS:
+        raise ValueError(f"names {len(pairs):,} secrets; {MAX_SECRETS} at most")
+    found = {}
+    for variable, name in pairs:
+        found[_secret_name(variable)] = _secret_name(name)
+        if _TAKEN.match(variable):
+            raise ValueError(f"{variable} cannot be a secret's variable; map another one, as {{TOKEN: {name}}}")
+    return found
 
 
 def _priority(value: Any) -> Priority:
@@ -282,6 +310,26 @@ Env = Annotated[
             "additionalProperties": {"type": ["string", "number", "boolean"]},
             "maxProperties": MAX_VARIABLES,
             "examples": [{"LANG": "C.UTF-8", "PROJECT_ID": "proj-a"}],
+        }
+    ),
+]
+_SECRET_VARIABLE = rf"^(?!{_NOT_FOR_SECRETS}){NAME_PATTERN}$"
+Secrets = Annotated[
+    dict[str, str],
+    PlainValidator(_secrets),
+    WithJsonSchema(
+        {
+            "description": "Secrets by name: each under its own name, or a mapping of variables to names.",
+            "anyOf": [
+                {"type": "array", "items": {"type": "string", "pattern": _SECRET_VARIABLE}, "maxItems": MAX_SECRETS},
+                {
+                    "type": "object",
+                    "propertyNames": {"pattern": _SECRET_VARIABLE},
+                    "additionalProperties": {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
+                    "maxProperties": MAX_SECRETS,
+                },
+            ],
+            "examples": [["DB_PASSWORD"], {"PGPASSWORD": "DB_PASSWORD"}],
         }
     ),
 ]

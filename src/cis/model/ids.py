@@ -6,6 +6,7 @@ import re
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 MAX_ID_LENGTH = 128
+NAME_PATTERN = r"[A-Za-z_][A-Za-z0-9_]{0,127}"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -23,3 +24,10 @@ def id_fault(text: str) -> str | None:
     if not _ID.fullmatch(text):
         return f"{text!r} is not an id; use letters, digits, '.', '_' and '-', a letter or digit first"
     return None
+
+
+def name_fault(text: str) -> str | None:
+    """Return why *text* cannot be the name of a secret, or None."""
+    if re.fullmatch(NAME_PATTERN, text):
+        return None
+    return f"{text!r:.60} is no name of a secret; use letters, digits and '_', 128 at most"

@@ -12,6 +12,9 @@ from cis.model.dag import Json
 
 _REFERENCE = re.compile(r"\$\{tasks\.([A-Za-z0-9][A-Za-z0-9._-]*)\.outputs\.([A-Za-z_][A-Za-z0-9_]*)\}")
 OPENING = "${tasks."
+# Filled in by the process of the http skill, from its environment, so that it is stored nowhere.
+OPENING_OF_SECRET = "${secrets."  # noqa: S105 - how one is written, not a secret
+REFERENCE_TO_SECRET = re.compile(r"\$\{secrets\.([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def references(value: Json) -> Iterator[tuple[str, str]]:

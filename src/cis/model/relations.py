@@ -10,7 +10,7 @@ from itertools import islice
 
 from cis.model.dag import Json
 from cis.model.graph import Graph
-from cis.model.references import OPENING, malformed, references
+from cis.model.references import OPENING, OPENING_OF_SECRET, REFERENCE_TO_SECRET, malformed, references
 from cis.model.suggest import did_you_mean
 from cis.model.tree import Path
 
@@ -69,9 +69,27 @@ def _task_faults(number: int, task: Mapping[str, Json]) -> Iterator[Fault]:
         yield (*here, "params"), "goes with skill; a command gets what it needs through env"
     if task.get("depends_on") is not None and task.get("deps") is not None:
         yield (*here, "deps"), "is another spelling of depends_on, which is there as well; keep one"
+    yield from _secret_faults(here, task)
     agrees = {"shell": "command", "skill": "skill"}.get(str(task.get("type")))
     if agrees is not None and task.get(agrees) is None:
         yield (*here, "type"), f"{task['type']!r} does not agree: the task has no {agrees}"
+
+
+def _secret_faults(here: Path, task: Mapping[str, Json]) -> Iterator[Fault]:
+    asked, env, skill = task.get("secrets"), task.get("env"), task.get("skill")
+    given = {str(name) for name in asked} if isinstance(asked, dict | list) else set()
+    if asked is not None and skill == "dag":
+        yield (*here, "secrets"), "are not handed to a DAG as a task; its own tasks ask for those that they need"
+    for name in sorted(given & env.keys()) if isinstance(env, dict) else ():
+        yield (*here, "secrets"), f"give {name} a value, and so does env; keep one"
+    for path, value in _strings(here, task, opening=OPENING_OF_SECRET) if skill == "http" else ():
+        if path[2] != "params":
+            yield path, "refers to a secret, which is filled in only in params"
+        elif value.count(OPENING_OF_SECRET) != len(REFERENCE_TO_SECRET.findall(value)):
+            yield path, "refers to a secret, but not as ${secrets.NAME}"
+        for name in REFERENCE_TO_SECRET.findall(value):
+            if name not in given:
+                yield path, f"refers to the secret {name}; add it to the task's secrets"
 
 
 def _dependencies(number: int, task: Mapping[str, Json]) -> Iterator[tuple[Path, str]]:
@@ -117,13 +135,13 @@ def _reference_faults(tasks: Sequence[Mapping[str, Json]], numbers: Mapping[str,
             yield path, f"refers to an output of {_name(tasks[other]['id'])!r}; add it to depends_on"
 
 
-def _strings(here: Path, task: Mapping[str, Json]) -> Iterator[tuple[Path, str]]:
+def _strings(here: Path, task: Mapping[str, Json], *, opening: str = OPENING) -> Iterator[tuple[Path, str]]:
     """Yield the strings in which references may stand, if they hold one."""
     stack: list[tuple[Path, Json]] = [((*here, key), task.get(key)) for key in ("env", "params", "cwd")]
     while stack:
         path, value = stack.pop()
         if isinstance(value, str):
-            if OPENING in value:
+            if opening in value:
                 yield path, value
         elif isinstance(value, dict):
             stack.extend(((*path, str(key)), item) for key, item in value.items())

@@ -14,6 +14,7 @@ from cis.model.durations import exact_duration, parse_duration
 from cis.model.ids import MAX_ID_LENGTH, id_fault
 from cis.model.suggest import did_you_mean
 from cis.node.home import Home
+from cis.node.secrets import SECTION, table_faults
 from cis.transports.address import read_address
 
 _SIZE = re.compile(r"\s*([0-9]+)\s*(B|KiB|MiB|GiB|KB|MB|GB)?\s*", re.IGNORECASE)
@@ -288,6 +289,10 @@ def _read_toml(home: Home, faults: list[Fault]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number of thousands of digits
         faults.append(Fault(place=str(home.toml), message=f"is not TOML: {error}"))
         return {}
+    faults += (
+        Fault(place=f"{home.toml.name}: {SECTION}{name and '.'}{name}", message=message)
+        for name, message in table_faults(tables.pop(SECTION, {}))
+    )
     known: dict[str, list[str]] = {"matrix": ["allow"]}
     for option in OPTIONS:
         known.setdefault(option.section, []).append(option.key)

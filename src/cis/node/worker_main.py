@@ -21,6 +21,7 @@ from cis.model.dag import DagSpec, Json
 from cis.model.scope import Scope
 from cis.node.clock import now, now_us
 from cis.node.home import Home
+from cis.node.secrets import TomlSecrets
 from cis.node.settings import Settings
 from cis.node.site import make_site
 from cis.skills.registry import InstalledSkills
@@ -86,6 +87,7 @@ def run_worker(
                 node_id=settings.node_id,
                 worker_id=worker_id,
                 workdir=workdir,
+                secrets=TomlSecrets(home.toml, os.environ),
             ),
             site=make_site(settings, skills=skills),
             bell=bell,

@@ -1,6 +1,6 @@
 """The process of the http skill: reads a request as JSON, sends it, checks the answer. Standard library only.
 
-standard input   the skill's parameters as one JSON object
+standard input   the skill's parameters as one JSON object, in which ``${secrets.NAME}`` stands for a variable
 standard output  the body, its first 10 MiB
 standard error   one line about the answer, one for each expectation that was not met
 exit status      0 when everything was as expected, 1 otherwise
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -23,10 +24,14 @@ from urllib.parse import urlsplit
 MAX_BODY_BYTES = 10 << 20
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PRIVATE_HEADERS = ("authorization", "cookie", "proxy-authorization")
+_SECRET = re.compile(r"\$\{secrets\.([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but takes credentials to no other host."""
+    """Follows redirects, but takes credentials to no other host: the usual ones, and headers named *private*."""
+
+    def __init__(self, private: Sequence[str]) -> None:
+        self._private = {*_PRIVATE_HEADERS, *(name.lower() for name in private)}
 
     def redirect_request(  # noqa: PLR0917 - urllib's signature
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
@@ -35,7 +40,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             raise urllib.error.URLError(f"redirected to {newurl}, which is not http or https")
         following = super().redirect_request(req, fp, code, msg, headers, newurl)
         if following is not None and urlsplit(newurl)[:2] != urlsplit(req.full_url)[:2]:
-            for name in [name for name in following.headers if name.lower() in _PRIVATE_HEADERS]:
+            for name in [name for name in following.headers if name.lower() in self._private]:
                 following.remove_header(name)
         return following
 
@@ -57,12 +62,18 @@ class _Answers(urllib.request.HTTPErrorProcessor):
 def main() -> int:
     """Do what standard input asks for; return the exit status."""
     params = json.load(sys.stdin.buffer)
+    private = [name for name, value in params.get("headers", {}).items() if _SECRET.search(str(value))]
+    try:
+        params = _with_secrets(params)
+    except KeyError as error:
+        _say(f"the secret {error} is not given to this task; add it to its secrets")
+        return 1
     expect = params.get("expect", {})
     wanted = _wanted_statuses(expect.get("status", "2xx"))
     where = f"{params.get('method', 'GET').upper()} {params['url']}"
     began_s = time.monotonic()
     try:
-        with _opened(params, follow=not any(status.startswith("3") for status in wanted)) as answer:
+        with _opened(params, private=private, follow=not any(status.startswith("3") for status in wanted)) as answer:
             body, whole = _read(answer, deadline_s=began_s + params["timeout"])
             status, reason = answer.status, answer.reason
     except (OSError, HTTPException, ValueError) as error:
@@ -86,7 +97,16 @@ def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-def _opened(params: Mapping[str, Any], *, follow: bool) -> Any:
+def _with_secrets(value: Any) -> Any:
+    """Return *value* with each reference to a secret filled in, here where nobody stores it. Raises KeyError."""
+    if isinstance(value, str):
+        return _SECRET.sub(lambda match: os.environ[match[1]], value)
+    if isinstance(value, dict):
+        return {name: _with_secrets(item) for name, item in value.items()}
+    return [_with_secrets(item) for item in value] if isinstance(value, list) else value
+
+
+def _opened(params: Mapping[str, Any], *, private: Sequence[str], follow: bool) -> Any:
     headers = {"User-Agent": "cis-dag", **{name: str(value) for name, value in params.get("headers", {}).items()}}
     data = None
     if "json" in params:
@@ -106,7 +126,7 @@ def _opened(params: Mapping[str, Any], *, follow: bool) -> Any:
         urllib.request.HTTPHandler(),
         urllib.request.HTTPSHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
-        _Redirects(),
+        _Redirects(private),
         _Answers(follow=follow),
     ):
         opener.add_handler(handler)

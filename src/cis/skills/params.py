@@ -1,6 +1,7 @@
 """Checks that the parameters of several skills share.
 
-A string that holds ``${tasks.…}`` is filled in when the task starts, so before that it may stand for anything.
+A string that holds ``${tasks.…}`` or ``${secrets.…}`` is filled in when the task starts, so before that it may stand
+for anything.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from cis.errors import LaunchError
 from cis.model.dag import Json
-from cis.model.references import OPENING
+from cis.model.references import OPENING, OPENING_OF_SECRET
 from cis.model.suggest import did_you_mean
 
 Faults = Sequence[tuple[str, str]]
@@ -17,8 +18,8 @@ Rule = Callable[[Json], bool]
 
 
 def is_open(value: Json) -> bool:
-    """Whether *value* holds a reference to another task's outputs, and is therefore not known yet."""
-    return isinstance(value, str) and OPENING in value
+    """Whether *value* refers to another task's outputs or to a secret, and is therefore not known yet."""
+    return isinstance(value, str) and (OPENING in value or OPENING_OF_SECRET in value)
 
 
 def unknown_params(params: Mapping[str, Json], *, known: Sequence[str]) -> list[tuple[str, str]]:

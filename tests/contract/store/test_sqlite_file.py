@@ -239,13 +239,27 @@ def test_a_damaged_file_is_reported_and_a_sound_one_is_not(store: SqliteStore) -
     assert store.integrity_check() == ["run_tasks: 2 rows refer to a row of dag_runs that is gone"]
 
 
+def spoil(store: SqliteStore) -> None:
+    """Overwrite the first page of a table in the file, behind the back of whoever has it open."""
+    ((page,),) = store._db.rows("SELECT rootpage FROM sqlite_schema WHERE name = 'run_tasks'")
+    store._db.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    with store.path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xa5" * 4096)
+
+
+def test_damage_is_found_in_the_file_although_a_sound_page_is_still_in_memory(store: SqliteStore) -> None:
+    assert store.first_damage() is None
+    assert len(store.tasks("r1")) == 2
+    spoil(store)
+
+    assert "is damaged" in str(store.first_damage())
+
+
 def test_a_file_with_a_page_of_noise_is_reported_as_damaged(store: SqliteStore) -> None:
     """SQLite gives up the search for lost references in such a file: that must not hide what it has found before."""
-    ((page,),) = store._db.rows("SELECT rootpage FROM sqlite_schema WHERE name = 'run_tasks'")
+    spoil(store)
     store.close()
-    content = bytearray(store.path.read_bytes())
-    content[(page - 1) * 4096 : page * 4096] = b"\xa5" * 4096
-    store.path.write_bytes(content)
     damaged = open_sqlite(store.path)
     faults = damaged.integrity_check()
     with pytest.raises(StoreDamagedError, match=r"cis\.db is damaged .*cis db restore"):

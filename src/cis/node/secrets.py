@@ -1,0 +1,165 @@
+"""The secrets of a node: entries of ``[secrets]`` in ``cis.toml``, and where their values are.
+
+    NAME = "value"             in the file itself
+    NAME = {env = "VAR"}       a variable of the node's own environment
+    NAME = {file = "path"}     a file that only its owner can read; a relative path counts from the home
+
+What is not in the table is no secret, so a document cannot ask for any variable or file that it likes. The table and
+the files are read when an attempt starts, so a changed value holds for the next one. Values go into the environment of
+that attempt and nowhere else: not into settings, which travel to other processes and are shown.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cis.errors import Fault, LaunchError
+from cis.model.ids import name_fault
+from cis.model.secret_forms import MAX_BYTES, value_fault
+from cis.model.suggest import did_you_mean
+
+SECTION = "secrets"
+_KINDS = ("env", "file")
+
+
+@dataclass(slots=True)
+class TomlSecrets:
+    """The ``SecretBook`` of the home whose settings are *toml*; variables come from *environ*."""
+
+    toml: Path
+    environ: Mapping[str, str]
+    _table: Mapping[str, Any] = field(default_factory=dict)
+    _seen: tuple[int, int, int] | None = None
+
+    def reveal(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Return the values of *names*. Raises LaunchError, which says which one is missing and the mend."""
+        table = self.table()
+        return {name: self._value(table, name) for name in sorted(names)}
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Return those of *names* that the table does not have."""
+        table = self.table()
+        return [name for name in names if name not in table]
+
+    def faults(self) -> Iterator[Fault]:
+        """Yield what is wrong with each value, but for variables: only the node's own environment counts."""
+        for name, entry in self.table().items():
+            if isinstance(entry, dict) and "env" in entry:
+                continue
+            try:
+                self.reveal([name])
+            except LaunchError as error:
+                yield Fault(place=f"{self.toml.name}: {SECTION}.{name}", message=str(error))
+
+    def table(self) -> Mapping[str, Any]:
+        """Return the table as the file has it now. Raises LaunchError when it cannot be read."""
+        try:
+            status = self.toml.stat()
+            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if seen != self._seen:
+                self._table, self._seen = _read_table(self.toml), seen
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise LaunchError(f"{self.toml} cannot be read: {error}; 'cis config check' says more") from error
+        return self._table
+
+    def _value(self, table: Mapping[str, Any], name: str) -> str:
+        if name not in table:
+            hint = did_you_mean(name, table)
+            raise LaunchError(f"this node has no secret {name!r}; add it to [{SECTION}] of {self.toml}{hint}")
+        entry = table[name]
+        fault = _entry_fault(name, entry)
+        if fault is None:
+            value = self._found(name, entry)
+            fault = value_fault(value)
+            if fault is None:
+                return value
+        raise LaunchError(f"the secret {name!r} {fault}")
+
+    def _found(self, name: str, entry: Any) -> str:
+        if isinstance(entry, str):
+            return entry
+        if "env" in entry:
+            value = self.environ.get(entry["env"])
+            if value is None:
+                raise LaunchError(f"the secret {name!r} is the variable {entry['env']}, which the node was not given")
+            return value
+        path = self.toml.parent / Path(entry["file"]).expanduser()
+        try:
+            return _read_private(path)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise LaunchError(f"the secret {name!r} cannot be read from {path}: {why}") from error
+
+
+def table_faults(table: object) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the form of ``[secrets]``, as (name, message); never a value."""
+    if not isinstance(table, dict):
+        yield "", f"must be a table, [{SECTION}]"
+        return
+    for name, entry in table.items():
+        fault = _entry_fault(name, entry)
+        if fault is not None:
+            yield name, fault
+
+
+def holds_values(toml: Path) -> bool:
+    """Whether values stand in the settings themselves."""
+    try:
+        return any(isinstance(entry, str) for entry in _read_table(toml).values())
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _entry_fault(name: str, entry: object) -> str | None:
+    fault = name_fault(name)
+    if fault is not None:
+        return fault
+    if isinstance(entry, str):
+        return value_fault(entry)
+    if not isinstance(entry, dict) or len(entry) != 1 or not set(entry) <= set(_KINDS):
+        return 'must be a string, {env = "VARIABLE"} or {file = "path"}'
+    (place,) = entry.values()
+    return None if isinstance(place, str) and place and "\0" not in place else "must name a variable or a file"
+
+
+def _read_table(toml: Path) -> Mapping[str, Any]:
+    import tomllib  # noqa: PLC0415 - 4 ms, for those who have such a file
+
+    table = tomllib.loads(toml.read_text(encoding="utf-8")).get(SECTION, {})
+    if not isinstance(table, dict):
+        raise ValueError(f"[{SECTION}] is no table")
+    return table
+
+
+def _read_private(path: Path) -> str:
+    """Return the text of a file that only its owner can read, without one line end at its end."""
+    # Not through a symbolic link, which may lead elsewhere tomorrow; and a FIFO must not make the worker wait.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if path.is_symlink():
+            raise ValueError("it is a symbolic link; name the file itself") from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no regular file")
+        if status.st_uid not in (os.getuid(), 0):
+            raise ValueError("it belongs to another user")
+        if status.st_mode & 0o077:
+            raise ValueError(f"it is open to others ({status.st_mode & 0o777:o}); chmod 600 {path}")
+        data = os.read(descriptor, MAX_BYTES + 3)
+    finally:
+        os.close(descriptor)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError("it is no UTF-8 text; encode it, as with base64") from error
+    return text.removesuffix("\n").removesuffix("\r")
