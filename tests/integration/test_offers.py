@@ -80,6 +80,18 @@ def received(node: Decider, *tasks: dict[str, Any], lease_s: float = 60.0, **doc
 # The arbiter's side.
 
 
+@pytest.mark.parametrize(
+    "document", ["{", "7", '"x"', "[]", '{"dag_id":"demo"}', '{"dag_id":"demo","tasks":[7]}', "[" * 99_999]
+)
+def test_a_document_that_cannot_be_read_is_not_sent(node: Decider, document: str) -> None:
+    run = node.submitted(target_node="node-2")
+    (item,) = node.posted(run.run_id, MessageKind.EXECUTE)
+    node.store._db.connection.execute("UPDATE dag_definitions SET document = ?", (document,))
+
+    with pytest.raises(PoisonRecordError):
+        message_of(node.store, item, sender="node-1", lease_s=60.0)
+
+
 def test_an_item_of_the_outbox_of_no_known_kind_is_said_to_be_none(node: Decider) -> None:
     run = node.submitted(target_node="node-2")
     (item,) = node.posted(run.run_id, MessageKind.EXECUTE)
