@@ -96,7 +96,9 @@ def _everything_reads(store: SqliteStore, house: Household, folder: Path) -> int
     assert time.monotonic() - began_s < SLOW_S
     assert GLOBAL.worker_id in readers.meet_demand(store, folder)
     readers.run_to_the_end(store, house, folder)
-    return refused + readers.ask_all(store, house)
+    refused += readers.ask_all(store, house)
+    readers.prune(store, logs)
+    return refused
 
 
 @pytest.mark.timeout(size(240, 1200))

@@ -47,6 +47,7 @@ def _wrong_field(task: TaskSpec) -> str | None:
         ("params", _is_mapping(task.params)),
         ("depends_on", _are_texts(task.depends_on)),
         ("env", _is_environment(task.env)),
+        ("secrets", _is_environment(task.secrets)),
         ("cwd", task.cwd is None or _is_text(task.cwd)),
         ("timeout", task.timeout_s is None or _is_duration(task.timeout_s)),
         ("retry_delay", _is_duration(task.retry_delay_s)),

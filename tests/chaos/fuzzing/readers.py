@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
+from time import monotonic
 from typing import NoReturn
 
 from cis.engine import dispatch, views
@@ -21,6 +23,7 @@ from cis.engine.logreader import LogReader
 from cis.engine.loop import WorkerLoop
 from cis.engine.outgoing import message_of, report_message
 from cis.engine.parts import LoopLimits, LoopParts
+from cis.engine.pruner import Cutoff, Pruner, Retention
 from cis.engine.report import Cursor, build_report
 from cis.engine.site import Incarnation, Site
 from cis.engine.timestamps import rfc3339
@@ -47,6 +50,7 @@ from tests.integration.serving import node_under_test
 from tests.waiting import wait_for
 
 FAR_US = 2**62
+MAX_STEPS = 500
 SIGNER = Signer(new_private_key())
 
 
@@ -217,10 +221,12 @@ def meet_demand(store: Store, folder: Path) -> set[str]:
             bell=bell,
             spawn=spawn,
             kill_orphan=lambda **_: None,
+            kill_process=lambda _pid, _started: True,
             clock=now,
             retire_signal=signal.SIGUSR1,
             dismiss_signal=signal.SIGUSR2,
             max_workers=8,
+            lease_s=60.0,
             told=lambda: None,
         )
     )
@@ -230,6 +236,14 @@ def meet_demand(store: Store, folder: Path) -> set[str]:
         supervisor.close(timeout_s=0)
         bell.close()
     return wanted
+
+
+def prune(store: Store, logs: LogFiles) -> None:
+    """Forget, as in a year, all that is over; nothing may stop that, and it comes to its end."""
+    pruner = Pruner(store, logs, Retention(max_age_s=1.0, max_log_age_s=1.0), elapsed_s=monotonic)
+    cutoff = Cutoff(now_us=now_us() + 366 * 86_400_000_000)
+    steps = sum(1 for _ in islice(chain(pruner.runs(cutoff), pruner.leftovers(cutoff)), MAX_STEPS))
+    assert steps < MAX_STEPS
 
 
 def run_to_the_end(store: Store, house: Household, folder: Path) -> None:

@@ -160,6 +160,7 @@ def _task(chance: Random, number: int, names: list[str]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "depends_on": before,
         "env": {"B": f"${{tasks.{before[0]}.outputs.x}}" if before else "b"},
+        "secrets": chance.choice((["API_KEY"], {"TOKEN": "api-key"}, {}, [])),
         "cwd": chance.choice(("/tmp", "sub dir", "~")),
         "timeout": chance.choice((5, "500ms", "1.5h", 0.25)),
         "max_retries": chance.randint(0, 5),

@@ -119,6 +119,11 @@ def test_an_unknown_priority_does_not_hide_the_rest_of_the_demand(store: SqliteS
         ("worker_queue", f"dag_json = {BROKEN_TEXT}", "run_id = 'r2'"),
         ("worker_queue", f"dag_json = '{'[' * 100_000}'", "run_id = 'r2'"),
         ("worker_queue", """dag_json = replace(dag_json, '"command"', '"env":["A"],"command"')""", "run_id = 'r2'"),
+        (
+            "worker_queue",
+            """dag_json = replace(dag_json, '"command"', '"secrets":{"A":7},"command"')""",
+            "run_id = 'r2'",
+        ),
         ("worker_queue", """dag_json = replace(dag_json, '"command"', '"timeout":"x","command"')""", "run_id = 'r2'"),
         ("worker_queue", """dag_json = replace(dag_json, '"true"', '7')""", "run_id = 'r2'"),
         (
