@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from cis.store.records import AuditRecord, EventRecord, TokenRecord
+from cis.store.records import EVERY_ENTRY, AuditFilter, AuditRecord, EventRecord, TokenRecord
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import EVENT, event_of, read_all
 
@@ -15,7 +15,8 @@ _APPEND = (
 _AFTER = f"SELECT {EVENT} FROM events WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - constants
 _AUDIT = (
     "SELECT seq, at_us, actor, action, subject, source FROM audit"
-    " WHERE seq < coalesce(?, 9223372036854775807) ORDER BY seq DESC LIMIT ?"
+    " WHERE seq < coalesce(?1, 9223372036854775807) AND at_us >= coalesce(?2, at_us) AND actor = coalesce(?3, actor)"
+    " AND (action = coalesce(?4, action) OR substr(action, 1, length(?4) + 1) = ?4 || '.') ORDER BY seq DESC LIMIT ?5"
 )
 
 
@@ -71,11 +72,14 @@ class LogRows:
             (entry.at_us, entry.actor, entry.action, entry.subject, entry.source),
         )
 
-    def audit(self, *, limit: int, before: int | None = None) -> Sequence[AuditRecord]:
+    def audit(
+        self, where: AuditFilter = EVERY_ENTRY, *, limit: int, before: int | None = None
+    ) -> Sequence[AuditRecord]:
         """Return entries, newest first."""
+        chosen = (before, where.since_us, where.actor, where.action, limit)
         return [
             AuditRecord(seq=seq, at_us=at_us, actor=actor, action=action, subject=subject, source=source)
-            for seq, at_us, actor, action, subject, source in self._db.rows(_AUDIT, (before, limit))
+            for seq, at_us, actor, action, subject, source in self._db.rows(_AUDIT, chosen)
         ]
 
 
