@@ -1,4 +1,4 @@
-"""The gate in front of every route: who may pass, and what passed, counted. Denies whatever it does not know.
+"""The gate in front of every route: who may pass, what passed, counted, and who did not. Denies what it does not know.
 
 In order: the request must ask for this node by one of its names, so that a web page cannot reach it through a
 name that was bound to this address (DNS rebinding); a browser's ``Origin`` must be this node itself; the bearer's
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cis.api.messages import is_message
 from cis.api.ports import ADMIN, CONTROL, EXECUTE, READ, NodeServices, Rights
 from cis.api.problems import ForbiddenHostError, internal_problem, problem_of
+from cis.api.refusals import Refusals
 from cis.errors import CisError, NotAllowedError, NotAuthenticatedError
 from cis.transports.framing import EXECUTE_PATH, MESSAGES_PATH
 
@@ -45,6 +47,7 @@ class Gate:
         self._services = services
         self._counts = counts
         self._hosts = LOOPBACK_NAMES | services.allowed_hosts
+        self._refusals = Refusals(services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -56,6 +59,7 @@ class Gate:
         try:
             await self._check(scope)
         except CisError as error:
+            await self._refusals.note(scope, error, now_s=time.monotonic())
             await problem_of(error)(scope, receive, answer)
         else:
             await self._pass(scope, receive, answer)
@@ -83,10 +87,10 @@ class Gate:
         if path in OPEN_PATHS:
             return
         rights = await self._bearer(headers.get(b"authorization"))
+        scope.setdefault("state", {})["rights"] = rights
         right = needed_right(scope["method"], path)
         if not rights.allows(right):
             raise NotAllowedError(f"token {rights.actor!r} may not do this: it takes the right {right!r}")
-        scope.setdefault("state", {})["rights"] = rights
 
     def _check_host(self, host: str | None, origin: str | None) -> None:
         if host is None:
