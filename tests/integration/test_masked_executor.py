@@ -157,7 +157,9 @@ def test_what_stays_in_the_background_does_not_keep_an_attempt_from_its_end_and_
     executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "DRAIN_PATIENCE_S", 0.3)
-    line = 'echo "now $S"; (i=0; while [ ! -e go ] && [ $i -lt 400 ]; do sleep 0.05; i=$((i+1)); done; echo "later $S") &'
+    line = (
+        'echo "now $S"; (i=0; while [ ! -e go ] && [ $i -lt 400 ]; do sleep 0.05; i=$((i+1)); done; echo "later $S") &'
+    )
     began_s = time.monotonic()
 
     ended = end_of(executor, executor.start(launch(tmp_path, line)))
