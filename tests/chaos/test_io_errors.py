@@ -67,7 +67,7 @@ def wrong_in_the_end(folder: Path, acknowledged: list[Acknowledged]) -> list[str
 
 @pytest.mark.timeout(1700)
 def test_errors_of_the_disk_lose_nothing_and_work_goes_on_after_them() -> None:
-    times, seed = size(200, 20_000), first_seed()
+    times, seed = size(200, 10_000), first_seed()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=context, initializer=logging.disable) as pool:  # it would fill pages
         found = list(pool.map(disturb, range(seed, seed + times), chunksize=10))
