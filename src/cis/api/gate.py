@@ -30,6 +30,11 @@ OPEN_PATHS = frozenset({"/health", "/ready"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _MESSAGE_PATHS = frozenset({EXECUTE_PATH, MESSAGES_PATH})
 _CONTROL_ACTIONS = ("/cancel", "/pause", "/resume")
+_NO_PAGE = b"default-src 'none'; frame-ancestors 'none'"
+_DOCS_PAGE = (  # its scripts come from elsewhere: they may ask this node, and nobody else
+    b"default-src 'none'; frame-ancestors 'none'; connect-src 'self'; img-src data:;"
+    b" script-src https://cdn.jsdelivr.net 'unsafe-inline'; style-src https://cdn.jsdelivr.net 'unsafe-inline'"
+)
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # others are counted as one
@@ -55,7 +60,7 @@ class Gate:
             return
         if scope["type"] != "http":
             return  # no WebSocket leads anywhere; the server answers 403
-        answer = _Answer(send)
+        answer = _Answer(send, policy=_DOCS_PAGE if scope["path"] == "/docs" else _NO_PAGE)
         try:
             await self._check(scope)
         except CisError as error:
@@ -125,16 +130,18 @@ def needed_right(method: str, path: str) -> str:
 class _Answer:
     """Sends an answer on, with the headers that all have; knows its status once it has begun (0 before)."""
 
-    __slots__ = ("_send", "status")
+    __slots__ = ("_policy", "_send", "status")
 
-    def __init__(self, send: Callable[[Message], Awaitable[None]]) -> None:
+    def __init__(self, send: Callable[[Message], Awaitable[None]], *, policy: bytes) -> None:
         self._send = send
+        self._policy = policy
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), *_HEADERS]
+            policy = (b"content-security-policy", self._policy)
+            message["headers"] = [*message.get("headers", ()), *_HEADERS, policy]
         await self._send(message)
 
 
