@@ -46,6 +46,7 @@ class _Frame:
     nodes: int = 1
     characters: int = 0
     key: str | None = None
+    merging: bool = False
     merges: list[Json] = field(default_factory=list)
 
 
@@ -130,6 +131,7 @@ class _Builder:
         if key in frame.value:
             self._refuse((*frame.path, key), DOUBLED, line)
         frame.key = key
+        frame.merging = key == "<<" and event.implicit[0] and not event.tag  # in quotes it is a key like any other
         frame.characters += len(key)
         self._remember((*frame.path, key), line)
 
@@ -154,9 +156,9 @@ class _Builder:
         elif frame.key is None:
             self._refuse(frame.path, "a list or an alias cannot be a key", line)
             frame.key = ""
-        elif frame.key == "<<":
+        elif frame.merging:
             frame.merges.append(value)
-            frame.key = None
+            frame.key, frame.merging = None, False
         else:
             frame.value[frame.key] = value
             frame.key = None

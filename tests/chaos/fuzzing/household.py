@@ -110,10 +110,13 @@ def _others(store: SqliteStore, run_id: str) -> None:
     store.append_audit(AuditRecord(at_us=1, actor="me", action="x", subject="y", source="z"))
     store.put_room_cursor(RoomCursor(room_id=ROOM, user_id=ME, next_batch="s1", synced_at_us=1))
     store.put_thread(run_id, room_id=ROOM, event_id="$t")
-    content = {"sender": "node-2", "v": 1}
-    for number in (1, 2):
-        event_id, kind = f"$e{number}", str(MessageKind.CLAIM)
+    for number in (2, 3):
         event = RoomEvent(
-            event_id=event_id, room_id=ROOM, sender="@node-2:x", type=kind, content=content, sent_at_us=number
+            event_id=f"$e{number}",
+            room_id=ROOM,
+            sender=f"@node-{number}:x",
+            type=str(MessageKind.CLAIM),
+            content={"sender": f"node-{number}", "v": 1},
+            sent_at_us=number,
         )
         store.journal([event])

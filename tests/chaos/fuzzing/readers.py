@@ -97,7 +97,7 @@ def _lists(store: Store) -> list[Callable[[], object]]:
         store.next_due_us,
         lambda: store.due_nodes(now_us=FAR_US),
         lambda: store.room_cursor(ROOM),
-        lambda: [store.room_event(f"$e{number}") for number in (1, 2)],
+        lambda: [store.room_event(f"$e{number}") for number in (2, 3)],
         lambda: store.attempts_in_state(WORKER, AttemptState.RUNNING),
         lambda: store.worker(NODE, WORKER),
         lambda: store.unfinished_run_elsewhere(WORKER, "node-2"),

@@ -51,6 +51,7 @@ _JSON: dict[str, Any] = {
     "fields": {"action": "cancel", "seq": 1, "node_id": "node-2", "epoch": 1, "lease_ms": 1000},
     "content": {"sender": "node-2", "v": 1, "labels": ["gpu"], "lease_ms": 60_000, "unfit": False},
 }
+_OF_WORKERS = {"dag_runs", "run_tasks", "task_executions", "worker_queue", "workers", "remote_runs"}
 # What SQLite numbers by itself: one that is the highest there is ends every insert, whatever reads it.
 _OWN_KEYS = {("events", "seq"), ("audit", "seq"), ("room_events", "seq"), ("worker_queue", "queue_id")}
 
@@ -74,6 +75,17 @@ def columns(store: SqliteStore) -> Sequence[Column]:
         if not table.startswith("sqlite_")
         for _, name, kind, required, _, key in store._db.rows(f"PRAGMA table_info({table})")
     ]
+
+
+def aims(found: Sequence[Column]) -> Sequence[Column]:
+    """Return the columns in the order in which they are aimed at: where more can be wrong, more often."""
+    rich = [column for column in found if column.name in _JSON]
+    return [*found, *(rich * 6)]
+
+
+def moves_workers(column: Column) -> bool:
+    """Whether a worker reads this column."""
+    return column.table in _OF_WORKERS
 
 
 def odd_value(column: Column, chance: Random) -> str:

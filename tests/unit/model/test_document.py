@@ -394,3 +394,12 @@ def test_the_json_schema_accepts_what_is_accepted_and_refuses_unknown_fields() -
     ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, schema)
+
+
+@pytest.mark.parametrize("key", ['"<<"', "'<<'", "!!str <<"])
+def test_a_key_that_looks_like_a_merge_but_stands_in_quotes_is_one_like_any_other(key: str) -> None:
+    text = f"dag_id: d\ntasks:\n- id: a\n  skill: x\n  params: {{{key}: 7}}\n"
+    spec = parse_dag(text.encode())
+
+    assert spec.tasks[0].params == {"<<": 7}
+    assert parse_dag(dump_document(spec.to_dict(), Format.YAML).encode()) == spec
