@@ -213,6 +213,7 @@ def check_accepted(spec: DagSpec) -> None:
             continue
         assert parse_dag(text.encode(), format=notation) == spec
     stored = canonical_json(spec)
+    assert "\\u0000" not in json.dumps(plain).replace("\\\\", "")
     assert read_spec(stored) == spec
     assert canonical_json(read_spec(stored)) == stored
     assert len(Graph.of(spec.tasks).order()) == len(spec.tasks)

@@ -43,6 +43,7 @@ TEXTS = (
     "'worker-user-x'",
     "'node-1'",
 )
+_DEEP = tuple(text for text in TEXTS if len(text) > DEEP)
 _JSON: dict[str, Any] = {
     "dag_json": {"dag_id": "demo", "labels": ["gpu"], "target_node": "node-1", "tasks": list(TASKS)},
     "document": {"dag_id": "demo", "labels": ["gpu"], "target_node": "node-1", "tasks": list(TASKS)},
@@ -96,6 +97,8 @@ def odd_value(column: Column, chance: Random) -> str:
         own = (column.table, column.name) in _OWN_KEYS
         number = chance.choice(NUMBERS[:5] if own else NUMBERS)
         return str(number) if number > -(2**63) else "-9223372036854775807 - 1"
+    if column.name in _JSON and chance.random() < 0.2:
+        return chance.choice(_DEEP)
     if column.name in _JSON and chance.random() < 0.7:
         text = json.dumps(changed(_JSON[column.name], chance, times=chance.choice((1, 1, 2, 4))))
         return "'" + text.replace("'", "''") + "'"

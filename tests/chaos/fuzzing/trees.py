@@ -9,7 +9,7 @@ import copy
 from random import Random
 from typing import Any
 
-DEEP = 150
+DEEP = 400
 IDS = (
     "a",
     "b",
@@ -88,6 +88,23 @@ SCALARS: tuple[Any, ...] = (
     {"\ud800": 1},
     {"type": "project", "id": "p"},
 )
+ODD_TEXTS = (
+    "\0",
+    "a\0b",
+    "\ud800",
+    "x\udfff",
+    "a\u2028b",
+    "a\x85b",
+    "a\rb",
+    "\x1b[2J",
+    "<<",
+    "~",
+    "1.10",
+    "é",
+    "💥",
+    " a ",
+    "",
+)
 COMMANDS: tuple[Any, ...] = ("true", "echo 1 | cat", ["true"], ["printf", "%s", "é", 7], "multi\nline\n", ": '#'")
 KEYS = (
     "dag_id",
@@ -135,7 +152,7 @@ def dag(chance: Random) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "scope": chance.choice(("global", "project:p", {"type": "user", "user_id": "u"})),
         "priority": chance.choice(("low", "HIGH", "medium", "urgent")),
-        "description": chance.choice(("", "für alle", "line\nline", "yes", " a ", "#", "'\"\\")),
+        "description": chance.choice(("", "für alle", "line\nline", "yes", "#", "'\"\\", chance.choice(ODD_TEXTS))),
         "env": {chance.choice(("A", "PROJECT_ID", "LC_ALL")): chance.choice(("p", "1.10", 7, True, 1.5, "no", ""))},
         "max_parallel": chance.randint(1, 9),
         "labels": chance.choice(([], ["gpu"], ["gpu", "gpu", "1"])),
@@ -156,7 +173,11 @@ def _task(chance: Random, number: int, names: list[str]) -> dict[str, Any]:
     if chance.random() < 0.7:
         task["command"] = chance.choice(COMMANDS)
     else:
-        task |= {"skill": "http", "params": {"url": "http://x", "n": [1, 2.5, None, {"k": [True]}]}}
+        key = chance.choice(("k", "k", chance.choice(ODD_TEXTS)))
+        task |= {
+            "skill": "http",
+            "params": {"url": "http://x", key: chance.choice(ODD_TEXTS), "n": [1, 2.5, None, {"k": [True]}]},
+        }
     fields: dict[str, Any] = {
         "depends_on": before,
         "env": {"B": f"${{tasks.{before[0]}.outputs.x}}" if before else "b"},
@@ -164,7 +185,7 @@ def _task(chance: Random, number: int, names: list[str]) -> dict[str, Any]:
         "cwd": chance.choice(("/tmp", "sub dir", "~")),
         "timeout": chance.choice((5, "500ms", "1.5h", 0.25)),
         "max_retries": chance.randint(0, 5),
-        "retry_delay": chance.choice((0, "10s", 1e-7)),
+        "retry_delay": chance.choice((0, "10s", 1e-7, 5e-324)),
         "retry_backoff": chance.choice(("constant", "exponential")),
         "on_lost": chance.choice(("retry", "fail")),
     }
