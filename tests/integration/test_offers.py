@@ -88,6 +88,17 @@ def test_an_item_of_the_outbox_of_no_known_kind_is_said_to_be_none(node: Decider
         message_of(node.store, replace(item, kind="odd"), sender="node-1", lease_s=60.0)
 
 
+@pytest.mark.parametrize("document", ['"proj-x-1"', "[]", '{"dag_id": "a", "tasks": [7]}'])
+def test_a_stored_document_that_is_none_is_not_sent(node: Decider, document: str) -> None:
+    run = node.submitted()
+    (item,) = node.posted(run.run_id, EXECUTE)
+    with node.store.transaction():
+        node.store._db.write("UPDATE dag_definitions SET document = ?", (document,))
+    for target in ("", "node-2"):
+        with pytest.raises(PoisonRecordError, match="a stored DAG"):
+            message_of(node.store, replace(item, node_id=target), sender="node-1", lease_s=60.0)
+
+
 def test_the_first_claim_is_granted_and_no_other(node: Decider) -> None:
     run = node.submitted()
     sent(node, run.run_id)

@@ -103,7 +103,7 @@ def _toml(chance: Random) -> bytes:
     tables = changed(tables, chance, times=chance.choice((0, 0, 1, 2))) if tables else tables
     try:
         data = tomli_w.dumps(tables).encode("utf-8", "surrogatepass")
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, AttributeError, RecursionError):
         data = b"[node]\nid = 7\n" + base64.b64encode(chance.randbytes(9)) + b"\n"
     at = chance.randint(0, len(data))
     return (
