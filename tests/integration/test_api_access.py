@@ -182,6 +182,22 @@ def test_answers_are_neither_cached_nor_guessed_at(node: NodeUnderTest) -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize("token", [TOKEN, None])
+def test_no_page_may_frame_an_answer_and_the_page_of_documents_may_talk_to_this_node_alone(
+    node: NodeUnderTest, token: str | None
+) -> None:
+    for path in ("/api/v1/runs", "/docs", "/no/such/path"):
+        policy = dict(
+            part.strip().partition(" ")[::2]
+            for part in node.call("GET", path, token=token).headers["content-security-policy"].split(";")
+        )
+
+        assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+        assert policy.get("connect-src", "'self'") == "'self'"
+        assert policy.get("img-src", "data:") == "data:"
+        assert ("script-src" in policy) == (path == "/docs")
+
+
 def test_a_node_whose_writer_has_ended_is_not_ready_and_refuses_dags(node: NodeUnderTest) -> None:
     node.writer.close()
 

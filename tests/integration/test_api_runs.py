@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -183,3 +184,20 @@ def test_a_rerun_with_a_wrong_body_is_refused(node: NodeUnderTest, content: byte
 
     assert_problem(node.call("POST", f"/api/v1/runs/{run.run_id}/rerun", content=content), status, code)
     assert ids(node.get("/api/v1/runs")) == [run.run_id]
+
+
+HOSTILE = ("' OR '1'='1", "x'; DROP TABLE dag_runs; --", '" OR ""="', "%", "_", "*", "?1", ":a", "$1", "a\\' --")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_sql_in_a_parameter_is_only_a_text_that_nothing_is_named_by(node: NodeUnderTest, text: str) -> None:
+    run_id = node.submitted().run_id
+    quoted = quote(text, safe="")
+    for path in (f"runs?dag_id={quoted}", f"runs?node={quoted}"):
+        assert node.get(f"/api/v1/{path}")["items"] == []
+    for path in (f"runs/{quoted}", f"dags/{quoted}", f"workers/{quoted}", f"runs/{quoted}/logs"):
+        assert node.call("GET", f"/api/v1/{path}").status_code == 404
+    assert node.call("GET", f"/api/v1/runs/{run_id}/logs?task={quoted}").status_code == 404
+    assert node.call("POST", f"/api/v1/runs/{quoted}/cancel").status_code == 404
+
+    assert [run["run_id"] for run in node.get("/api/v1/runs")["items"]] == [run_id]

@@ -1,4 +1,4 @@
-"""The gate in front of every route: who may pass, and what passed, counted. Denies whatever it does not know.
+"""The gate in front of every route: who may pass, what passed, counted, and who did not. Denies what it does not know.
 
 In order: the request must ask for this node by one of its names, so that a web page cannot reach it through a
 name that was bound to this address (DNS rebinding); a browser's ``Origin`` must be this node itself; the bearer's
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cis.api.messages import is_message
 from cis.api.ports import ADMIN, CONTROL, EXECUTE, READ, NodeServices, Rights
 from cis.api.problems import ForbiddenHostError, internal_problem, problem_of
+from cis.api.refusals import Refusals
 from cis.errors import CisError, NotAllowedError, NotAuthenticatedError
 from cis.transports.framing import EXECUTE_PATH, MESSAGES_PATH
 
@@ -28,6 +30,11 @@ OPEN_PATHS = frozenset({"/health", "/ready"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _MESSAGE_PATHS = frozenset({EXECUTE_PATH, MESSAGES_PATH})
 _CONTROL_ACTIONS = ("/cancel", "/pause", "/resume")
+_NO_PAGE = b"default-src 'none'; frame-ancestors 'none'"
+_DOCS_PAGE = (  # its scripts come from elsewhere: they may ask this node, and nobody else
+    b"default-src 'none'; frame-ancestors 'none'; connect-src 'self'; img-src data:;"
+    b" script-src https://cdn.jsdelivr.net 'unsafe-inline'; style-src https://cdn.jsdelivr.net 'unsafe-inline'"
+)
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # others are counted as one
@@ -45,6 +52,7 @@ class Gate:
         self._services = services
         self._counts = counts
         self._hosts = LOOPBACK_NAMES | services.allowed_hosts
+        self._refusals = Refusals(services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -52,10 +60,11 @@ class Gate:
             return
         if scope["type"] != "http":
             return  # no WebSocket leads anywhere; the server answers 403
-        answer = _Answer(send)
+        answer = _Answer(send, policy=_DOCS_PAGE if scope["path"] == "/docs" else _NO_PAGE)
         try:
             await self._check(scope)
         except CisError as error:
+            await self._refusals.note(scope, error, now_s=time.monotonic())
             await problem_of(error)(scope, receive, answer)
         else:
             await self._pass(scope, receive, answer)
@@ -83,10 +92,10 @@ class Gate:
         if path in OPEN_PATHS:
             return
         rights = await self._bearer(headers.get(b"authorization"))
+        scope.setdefault("state", {})["rights"] = rights
         right = needed_right(scope["method"], path)
         if not rights.allows(right):
             raise NotAllowedError(f"token {rights.actor!r} may not do this: it takes the right {right!r}")
-        scope.setdefault("state", {})["rights"] = rights
 
     def _check_host(self, host: str | None, origin: str | None) -> None:
         if host is None:
@@ -121,16 +130,18 @@ def needed_right(method: str, path: str) -> str:
 class _Answer:
     """Sends an answer on, with the headers that all have; knows its status once it has begun (0 before)."""
 
-    __slots__ = ("_send", "status")
+    __slots__ = ("_policy", "_send", "status")
 
-    def __init__(self, send: Callable[[Message], Awaitable[None]]) -> None:
+    def __init__(self, send: Callable[[Message], Awaitable[None]], *, policy: bytes) -> None:
         self._send = send
+        self._policy = policy
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), *_HEADERS]
+            policy = (b"content-security-policy", self._policy)
+            message["headers"] = [*message.get("headers", ()), *_HEADERS, policy]
         await self._send(message)
 
 

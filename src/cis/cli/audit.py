@@ -8,6 +8,9 @@ from cis.cli.context import from_environment
 from cis.cli.output import local_time, print_json, print_table
 from cis.engine.timestamps import rfc3339
 from cis.errors import UsageError
+from cis.model.durations import parse_duration
+from cis.node.clock import now_us
+from cis.store.records import AuditFilter
 
 MAX_LIMIT = 10_000
 
@@ -15,6 +18,9 @@ MAX_LIMIT = 10_000
 def add(group: argparse.ArgumentParser, _name: str) -> None:
     """Add the options of this command."""
     group.add_argument("--limit", type=int, default=50, metavar="N", help="at most this many (default 50)")
+    group.add_argument("--since", metavar="AGE", help="only what is no older than this, as 12h or 7d")
+    group.add_argument("--actor", metavar="WHO", help="only what this one did, as user:alice")
+    group.add_argument("--action", metavar="WHAT", help="only this, as dag.execute, or all of a kind, as refused")
     group.add_argument("--json", action="store_true", help="one JSON document")
     group.set_defaults(call=_audit)
 
@@ -22,8 +28,10 @@ def add(group: argparse.ArgumentParser, _name: str) -> None:
 def _audit(options: argparse.Namespace) -> None:
     if not 1 <= options.limit <= MAX_LIMIT:
         raise UsageError(f"--limit must be from 1 to {MAX_LIMIT}, not {options.limit}")
+    since_us = None if options.since is None else max(0, now_us() - _age_us(options.since))
+    where = AuditFilter(since_us=since_us, actor=options.actor, action=options.action)
     with from_environment().store() as store:
-        entries = store.audit(limit=options.limit)
+        entries = store.audit(where, limit=options.limit)
     if options.json:
         print_json(
             [
@@ -41,3 +49,10 @@ def _audit(options: argparse.Namespace) -> None:
         return
     rows = [(local_time(rfc3339(one.at_us)), one.actor, one.action, one.subject, one.source) for one in entries]
     print_table(("at", "actor", "action", "subject", "source"), rows)
+
+
+def _age_us(text: str) -> int:
+    try:
+        return int(parse_duration(text) * 1_000_000)
+    except ValueError as error:
+        raise UsageError(f"--since: {error}") from error

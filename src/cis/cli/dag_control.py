@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from cis.cli.acting import append_audit
 from cis.cli.context import Context, from_environment
 from cis.cli.output import print_json
 from cis.engine import control
@@ -20,7 +21,7 @@ from cis.worker.lock import holder, worker_lock_path
 def cancel(options: argparse.Namespace) -> None:
     """End a run and its tasks."""
     context = from_environment()
-    run = _control(context, control.cancel, options)
+    run = _control(context, control.cancel, options, action="run.cancel")
     if not run.status.final and not _is_minded(context, run):
         # A worker that is gone held it: what is left to do is done here.
         from cis.node.embedded import run_embedded  # noqa: PLC0415 - a rare case
@@ -32,20 +33,23 @@ def cancel(options: argparse.Namespace) -> None:
 def pause(options: argparse.Namespace) -> None:
     """Start nothing more of a run."""
     context = from_environment()
-    _answer(context, _control(context, control.pause, options).run_id, options)
+    _answer(context, _control(context, control.pause, options, action="run.pause").run_id, options)
 
 
 def resume(options: argparse.Namespace) -> None:
     """Let a paused run go on."""
     context = from_environment()
-    _answer(context, _control(context, control.resume, options).run_id, options)
+    _answer(context, _control(context, control.resume, options, action="run.resume").run_id, options)
 
 
-def _control(context: Context, change: Callable[..., RunRecord], options: argparse.Namespace) -> RunRecord:
+def _control(
+    context: Context, change: Callable[..., RunRecord], options: argparse.Namespace, *, action: str
+) -> RunRecord:
     with context.store() as store:
         run = run_of(store, options.dag_id, run_id=options.run)
         with store.transaction():
             changed = change(store, run.run_id, now_us=now_us())
+            append_audit(store, action, run.run_id)
         children = store.child_runs(run.run_id)
     for name in {"node", run.worker_id, *(child.worker_id for child in children)}:
         ring(context.home.run, name)

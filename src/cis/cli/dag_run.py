@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from cis.cli.acting import append_audit
 from cis.cli.context import Context, from_environment, say
 from cis.cli.output import print_json
 from cis.cli.progress import Progress
@@ -40,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
     with context.store() as store, store.transaction():
         request = SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
         submission = submit(store, request, site=context.site)
+        if submission.created:
+            append_audit(store, "dag.execute", submission.run.run_id)
     return _see_through(context, submission.run, options)
 
 
@@ -50,6 +53,7 @@ def rerun(options: argparse.Namespace) -> int:
         old = run_of(store, options.dag_id, run_id=options.run)
         with store.transaction():
             new = control.rerun(store, old.run_id, from_failed=options.from_failed, site=context.site)
+            append_audit(store, "run.rerun", new.run_id)
     return _see_through(context, new, options)
 
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from cis.cli.acting import append_audit
 from cis.cli.context import Context, from_environment
 from cis.cli.later import later
 from cis.cli.output import print_json
@@ -79,10 +80,12 @@ def _restore(options: argparse.Namespace) -> None:
         backup = open_sqlite(fresh)  # a copy, so that the backup stays as it is while this one is migrated
         try:
             faults = backup.integrity_check()
+            if faults:
+                raise StoreError(f"{source} is damaged: {faults[0]}; nothing was changed")
+            with backup.transaction():
+                append_audit(backup, "db.restore", str(source.absolute()))
         finally:
             backup.close()
-        if faults:
-            raise StoreError(f"{source} is damaged: {faults[0]}; nothing was changed")
         kept = _keep(context)
         with fresh.open("rb") as file:
             os.fsync(file.fileno())

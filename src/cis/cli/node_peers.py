@@ -7,6 +7,7 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
+from cis.cli.acting import append_audit
 from cis.cli.context import Context, from_environment, say
 from cis.cli.output import local_time, print_json, print_table
 from cis.engine.control import cancel
@@ -19,7 +20,7 @@ from cis.node.clock import now_us
 from cis.node.presence import announced
 from cis.store.cluster import PeerRecord, RemoteRole
 from cis.store.port import Store
-from cis.store.records import AuditRecord, RunRecord
+from cis.store.records import RunRecord
 from cis.worker.bell import ring
 
 
@@ -66,7 +67,7 @@ def trust(options: argparse.Namespace) -> None:
             )
         store.put_peer(peer)
         stopped = [] if EXECUTE in may else _stop_what_it_sent(store, peer.node_id)
-        store.append_audit(_entry("node.trust", f"{peer.node_id} {key_id(public_key)} may {','.join(may)}"))
+        append_audit(store, "node.trust", f"{peer.node_id} {key_id(public_key)} may {','.join(may)}")
     for name in {"node", *(run.worker_id for run in stopped)}:
         ring(context.home.run, name)
     if options.json:
@@ -90,7 +91,7 @@ def untrust(options: argparse.Namespace) -> None:
                 error = f"node {options.node_id} has it, and is not trusted any more"
                 run = undeliverable(store, remote.run_id, error=error, now_us=now_us())
                 ended += [run.run_id] if run is not None else []
-        store.append_audit(_entry("node.untrust", options.node_id))
+        append_audit(store, "node.untrust", options.node_id)
     for name in {"node", *(run.worker_id for run in stopped)}:
         ring(context.home.run, name)
     if options.json:
@@ -174,7 +175,7 @@ def rotate_key(options: argparse.Namespace) -> None:
     context = from_environment()
     signer = KeyFile(context.home.key_file).rotate(context.settings.node_id)
     with context.store() as store, store.transaction():
-        store.append_audit(_entry("node.rotate_key", signer.key_id))
+        append_audit(store, "node.rotate_key", signer.key_id)
     if options.json:
         print_json({"node_id": context.settings.node_id, "public_key": signer.public_key, "key_id": signer.key_id})
     else:
@@ -197,7 +198,3 @@ def _own_view(context: Context) -> dict[str, Any]:
 def _peer_views(store: Store) -> list[dict[str, Any]]:
     depths, at_us = store.outbox_depths(), now_us()
     return [peer_view(peer, outbox=depths.get(peer.node_id, 0), now_us=at_us) for peer in store.peers()]
-
-
-def _entry(action: str, subject: str) -> AuditRecord:
-    return AuditRecord(at_us=now_us(), actor="owner", action=action, subject=subject, source="cli")

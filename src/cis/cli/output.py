@@ -77,4 +77,6 @@ def scope_text(scope: dict[str, str | None]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return "-" if value is None or value == "" else str(value)
+    """Return a value as text that a terminal only shows: somebody else may have chosen it."""
+    text = "-" if value is None or value == "" else str(value)
+    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

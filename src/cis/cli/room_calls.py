@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from cis.cli.acting import append_audit
 from cis.cli.context import Context, from_environment, say
 from cis.cli.output import local_time, print_json
 from cis.engine.timestamps import rfc3339
@@ -19,7 +20,6 @@ from cis.node.files import replace_file
 from cis.node.matrix import read_access_token, token_path
 from cis.node.settings import matrix_user
 from cis.store.cluster import Route
-from cis.store.records import AuditRecord
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.client import login as matrix_login
 from cis.transports.matrix.setup import RoomReport, look_at_room, make_room, mend_room
@@ -153,4 +153,4 @@ def _password(user: str) -> str:
 
 def _audit(context: Context, action: str, subject: str) -> None:
     with context.store() as store, store.transaction():
-        store.append_audit(AuditRecord(at_us=now_us(), actor="owner", action=action, subject=subject, source="cli"))
+        append_audit(store, action, subject)

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import secrets
 
+from cis.cli.acting import append_audit
 from cis.cli.context import from_environment, say
 from cis.cli.output import local_time, print_json, print_table
 from cis.engine.timestamps import rfc3339
@@ -13,7 +14,7 @@ from cis.errors import ConflictError, NotFoundError, UsageError
 from cis.model.ids import id_fault
 from cis.node import identity
 from cis.node.clock import now_us
-from cis.store.records import AuditRecord, TokenRecord
+from cis.store.records import TokenRecord
 
 RIGHTS = ("read", "execute", "control", "admin")
 
@@ -45,7 +46,7 @@ def _rotate(options: argparse.Namespace) -> None:
     context = from_environment()
     token = identity.rotate_token(context.home)
     with context.store() as store, store.transaction():
-        store.append_audit(_entry("token.rotate", "owner"))
+        append_audit(store, "token.rotate", "owner")
     _print_token(token, options)
 
 
@@ -73,7 +74,7 @@ def _create(options: argparse.Namespace) -> None:
         if any(one.name == options.name for one in store.tokens()):
             raise ConflictError(f"there is a token {options.name!r} already; revoke it first, or choose another name")
         store.put_token(TokenRecord(name=options.name, sha256=digest, may=may, created_at_us=now_us()))
-        store.append_audit(_entry("token.create", options.name))
+        append_audit(store, "token.create", options.name)
     if options.json:
         print_json({"name": options.name, "may": list(may), "token": secret})
     else:
@@ -85,7 +86,7 @@ def _revoke(options: argparse.Namespace) -> None:
     with from_environment().store() as store, store.transaction():
         if not store.delete_token(options.name):
             raise NotFoundError("token", options.name, hint="'cis token list' shows them")
-        store.append_audit(_entry("token.revoke", options.name))
+        append_audit(store, "token.revoke", options.name)
     if options.json:
         print_json({"name": options.name, "revoked": True})
     else:
@@ -97,7 +98,3 @@ def _print_token(token: str, options: argparse.Namespace) -> None:
         print_json({"token": token})
     else:
         print(token)
-
-
-def _entry(action: str, subject: str) -> AuditRecord:
-    return AuditRecord(at_us=now_us(), actor="owner", action=action, subject=subject, source="cli")

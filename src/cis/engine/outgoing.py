@@ -36,7 +36,7 @@ def message_of(store: Store, item: OutboxItem, *, sender: str, lease_s: float) -
         remote = store.remote_run(item.run_id)
         fields = {**_head(run), "epoch": remote.epoch if remote else 0}
         document = store.document(run.definition_id)
-        spec = read_spec(document)
+        spec = read_spec(document)  # what is no DAG any more is not sent
         if not item.node_id:
             fields = {**fields, "labels": list(spec.labels), "lease_ms": round(lease_s * 1000)}
         inline, blob = _document(document, progress_of(store.tasks(run.run_id)))

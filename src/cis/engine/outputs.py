@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -21,11 +22,10 @@ def read_outputs(path: str, *, mask: Sequence[bytes] = ()) -> Mapping[str, str]:
     *mask* names (``cis.model.secret_forms``) becomes ``***``.
 
     Raises:
-        LaunchError: a line is no ``name=value``, the file is over 1 MiB or cannot be read.
+        LaunchError: a line is no ``name=value``, the file is over 1 MiB, is no file at all, or cannot be read.
     """
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - asked after every task
-            data = file.read(MAX_OUTPUT_BYTES + 1)
+        data = _read(path)
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -50,3 +50,21 @@ def forget_outputs(path: str) -> None:
     """Remove the file: it holds what a task wrote, secrets as well, as it wrote them."""
     with suppress(OSError):
         os.unlink(path)  # noqa: PTH108 - a plain string, as all names of these files
+
+
+def _read(path: str) -> bytes:
+    """Return a little more of the file than it may hold, and have it be its user's alone: the task's umask made it.
+
+    Never waits: what a task put there may be a FIFO that nobody writes to.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise LaunchError("CIS_OUTPUT is no file any more; write lines of name=value to it")
+        if status.st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_OUTPUT_BYTES + 1)
+    finally:
+        os.close(descriptor)

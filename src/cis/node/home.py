@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,16 +56,37 @@ class Home:
         """Make the home and its folders, mode 0700; harmless when repeated.
 
         Raises:
-            ConfigError: one of them cannot be made, or is a symbolic link.
+            ConfigError: one of them cannot be made, is a symbolic link, or may be written by others: who can put files
+                there can have this user run, read and overwrite what they like.
         """
+        faults = []
         for folder in (self.root, self.logs, self.run, self.work):
             try:
-                folder.mkdir(mode=0o700, parents=folder is self.root, exist_ok=True)
+                _make_private(folder)
+                mode = folder.lstat().st_mode
             except OSError as error:
                 raise ConfigError([Fault(place=str(folder), message=f"cannot be made: {error.strerror}")]) from error
-        for folder in (self.logs, self.run, self.work):
-            if folder.is_symlink():
-                raise ConfigError([Fault(place=str(folder), message="is a symbolic link; make it a real folder")])
+            if stat.S_ISLNK(mode):
+                if folder is not self.root:
+                    message = "is a symbolic link; make it a real folder"
+                    raise ConfigError([Fault(place=str(folder), message=message)])
+                mode = folder.stat().st_mode
+            if mode & (stat.S_IWGRP | stat.S_IWOTH):
+                message = (
+                    f"others may write there; look at what is in it, then: chmod go-rwx {shlex.quote(str(folder))}"
+                )
+                faults.append(Fault(place=str(folder), message=message))
+        if faults:
+            raise ConfigError(faults)
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are not there, so that only this user can open them."""
+    missing = [folder]
+    while not missing[-1].parent.exists():
+        missing.append(missing[-1].parent)
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
 
 
 def find_home(environ: Mapping[str, str]) -> Home:

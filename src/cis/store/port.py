@@ -24,7 +24,9 @@ from cis.model.stored import check_stored
 from cis.model.tree import clipped
 from cis.store.cluster_port import OutboxStore, PeerStore, RemoteStore, RoomStore
 from cis.store.records import (
+    EVERY_ENTRY,
     AttemptRecord,
+    AuditFilter,
     AuditRecord,
     DefinitionRecord,
     EventRecord,
@@ -254,7 +256,11 @@ class LogStore(Protocol):
 
     def append_audit(self, entry: AuditRecord) -> None: ...
 
-    def audit(self, *, limit: int, before: int | None = None) -> Sequence[AuditRecord]: ...
+    def audit(
+        self, where: AuditFilter = EVERY_ENTRY, *, limit: int, before: int | None = None
+    ) -> Sequence[AuditRecord]:
+        """Return entries, newest first. Nothing changes or deletes one."""
+        ...
 
 
 class Store(

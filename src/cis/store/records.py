@@ -269,3 +269,15 @@ class AuditRecord:
     subject: str
     source: str
     seq: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which entries of the audit log are asked for; None is any. ``action`` is a whole one, or what stands before a dot."""
+
+    since_us: int | None = None
+    actor: str | None = None
+    action: str | None = None
+
+
+EVERY_ENTRY = AuditFilter()

@@ -17,12 +17,12 @@ class FifoBell:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        if path.exists() and not stat.S_ISFIFO(path.lstat().st_mode):
+        if os.path.lexists(path) and not stat.S_ISFIFO(path.lstat().st_mode):
             path.unlink()
-        if not path.exists():
+        if not os.path.lexists(path):
             os.mkfifo(path, 0o600)
         # Open for writing as well, so that the descriptor never reports that the last writer has gone.
-        self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when somebody rings."""
@@ -57,10 +57,12 @@ def bell_path(run_dir: Path, name: str) -> Path:
 def ring(run_dir: Path, name: str) -> bool:
     """Wake the process that listens under *name*; return whether there is one."""
     try:
-        descriptor = os.open(bell_path(run_dir, name), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # no such FIFO, or nobody has it open
+        descriptor = os.open(bell_path(run_dir, name), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # no such FIFO, a link in its place, or nobody has it open
         return False
     try:
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return False  # what is written to a file stays in it
         _write(descriptor)
     finally:
         os.close(descriptor)

@@ -7,6 +7,7 @@ a later one with its number: what was written by the last holder must not be tak
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -14,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cis.errors import AlreadyRunningError
+from cis.errors import AlreadyRunningError, ConfigError, Fault
 
 PATIENCE_S = 0.2
 
@@ -48,8 +49,9 @@ def acquire(path: Path, *, what: str, started: str | None = None) -> FileLock:
 
     Raises:
         AlreadyRunningError: another process holds it; the message says which.
+        ConfigError: a symbolic link is in its place.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = _open(path, os.O_RDWR | os.O_CREAT)
     deadline_s = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -76,9 +78,9 @@ def holder(path: Path) -> str | None:
 
 
 def holder_of(path: Path) -> Holder | None:
-    """Return who holds the lock at *path*; None when nobody does."""
+    """Return who holds the lock at *path*; None when nobody does. Raises ConfigError for a symbolic link."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = _open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
@@ -89,6 +91,15 @@ def holder_of(path: Path) -> Holder | None:
         return None
     finally:
         os.close(descriptor)
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise ConfigError([Fault(place=str(path), message="is a symbolic link, not a lock; remove it")]) from error
 
 
 def _read(descriptor: int) -> Holder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from cis.store.records import AuditRecord, EventRecord, TokenRecord
+from cis.store.records import EVERY_ENTRY, AuditFilter, AuditRecord, EventRecord, TokenRecord
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import EVENT, Row, event_of, read, read_all
 
@@ -15,7 +15,8 @@ _APPEND = (
 _AFTER = f"SELECT {EVENT} FROM events WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - constants
 _AUDIT = (
     "SELECT seq, at_us, actor, action, subject, source FROM audit"
-    " WHERE seq < coalesce(?, 9223372036854775807) ORDER BY seq DESC LIMIT ?"
+    " WHERE seq < coalesce(?1, 9223372036854775807) AND at_us >= coalesce(?2, at_us) AND actor = coalesce(?3, actor)"
+    " AND (action = coalesce(?4, action) OR substr(action, 1, length(?4) + 1) = ?4 || '.') ORDER BY seq DESC LIMIT ?5"
 )
 
 
@@ -71,9 +72,12 @@ class LogRows:
             (entry.at_us, entry.actor, entry.action, entry.subject, entry.source),
         )
 
-    def audit(self, *, limit: int, before: int | None = None) -> Sequence[AuditRecord]:
+    def audit(
+        self, where: AuditFilter = EVERY_ENTRY, *, limit: int, before: int | None = None
+    ) -> Sequence[AuditRecord]:
         """Return entries, newest first."""
-        return read_all("audit entry", _audit_entry, self._db.rows(_AUDIT, (before, limit)))
+        chosen = (before, where.since_us, where.actor, where.action, limit)
+        return read_all("audit entry", _audit_entry, self._db.rows(_AUDIT, chosen))
 
 
 def _token(row: tuple[object, ...]) -> TokenRecord:
