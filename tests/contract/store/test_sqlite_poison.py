@@ -255,3 +255,14 @@ def test_lists_of_definitions_events_attempts_and_workers_leave_out_what_cannot_
     assert [one.attempt for one in store.attempts("r1")] == [2]
     with pytest.raises(PoisonRecordError):
         store.definition("d")
+
+
+def test_an_audit_entry_with_the_number_of_one_that_has_none_yet_keeps_no_other_from_being_written(
+    store: SqliteStore,
+) -> None:
+    with store.transaction():
+        store._db.write("INSERT INTO audit VALUES (-1, 1, 'a', 'b', 'c', 'd')")
+    with store.transaction():
+        store.append_audit(AuditRecord(at_us=2, actor="a", action="b", subject="c", source="d"))
+
+    assert [entry.at_us for entry in store.audit(limit=9)] == [2, 1]

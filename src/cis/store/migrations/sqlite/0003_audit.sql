@@ -10,9 +10,10 @@ BEGIN
     SELECT RAISE(ABORT, 'the audit log is append-only');
 END;
 
--- INSERT OR REPLACE removes a row without asking the trigger above.
+-- INSERT OR REPLACE removes a row without asking the trigger above. Before SQLite has given a row its number, it is -1
+-- here: a row that had it would else keep every other from being written.
 CREATE TRIGGER audit_keeps_numbers BEFORE INSERT ON audit
-WHEN EXISTS (SELECT 1 FROM audit WHERE seq = NEW.seq)
+WHEN NEW.seq != -1 AND EXISTS (SELECT 1 FROM audit WHERE seq = NEW.seq)
 BEGIN
     SELECT RAISE(ABORT, 'the audit log is append-only');
 END;
