@@ -54,8 +54,9 @@ class Siege:
         # Most are short; a few outlive the worker that started them, if nobody ends them.
         lengths = [chance.uniform(1.0, 3.0) if chance.random() < 0.1 else chance.uniform(0.01, 0.15) for _ in "abc"]
         document = self.place.document(chance.choice(SCOPES), lengths)
-        asked = 0
+        asked, deadline_s = 0, time.monotonic() + 120.0
         while True:
+            assert time.monotonic() < deadline_s, f"{key} was never taken"
             node = wait_for(self.place.reach, timeout_s=60, what="a node that listens")
             assert node is not None
             try:
