@@ -105,10 +105,10 @@ class Siege:
         tasks = self.place.tasks()
         if not tasks:
             return False
-        pid = self.chance.choice(sorted(tasks))
-        if os.getpgid(0) == _group_of(pid) or _group_of(pid) == 0:
-            return False
-        signal_group(_group_of(pid), 9)
+        group = _group_of(self.chance.choice(sorted(tasks)))
+        if group in (0, os.getpgid(0)):
+            return False  # it has just ended; group 0 would be our own
+        signal_group(group, 9)
         return True
 
     def kill_worker(self) -> bool:
