@@ -54,8 +54,9 @@ class Siege:
         # Most are short; a few outlive the worker that started them, if nobody ends them.
         lengths = [chance.uniform(1.0, 3.0) if chance.random() < 0.1 else chance.uniform(0.01, 0.15) for _ in "abc"]
         document = self.place.document(chance.choice(SCOPES), lengths)
-        asked = 0
+        asked, deadline_s = 0, time.monotonic() + 120.0
         while True:
+            assert time.monotonic() < deadline_s, f"{key} was never taken"
             node = wait_for(self.place.reach, timeout_s=60, what="a node that listens")
             assert node is not None
             try:
@@ -104,10 +105,10 @@ class Siege:
         tasks = self.place.tasks()
         if not tasks:
             return False
-        pid = self.chance.choice(sorted(tasks))
-        if os.getpgid(0) == _group_of(pid) or _group_of(pid) == 0:
-            return False
-        signal_group(_group_of(pid), 9)
+        group = _group_of(self.chance.choice(sorted(tasks)))
+        if group in (0, os.getpgid(0)):
+            return False  # it has just ended; group 0 would be our own
+        signal_group(group, 9)
         return True
 
     def kill_worker(self) -> bool:

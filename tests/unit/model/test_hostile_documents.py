@@ -66,12 +66,12 @@ HOSTILE: dict[str, tuple[Callable[[], str], str]] = {
 def test_what_would_take_for_ever_is_refused_at_once(name: str) -> None:
     make, words = HOSTILE[name]
     text = make()
-    started_s = time.monotonic()
+    started_s = time.process_time()
     error = refused(text)
 
     assert words in str(error)
     assert len(error.faults) <= MAX_FAULTS + 1
-    assert time.monotonic() - started_s < BOUND_S
+    assert time.process_time() - started_s < BOUND_S
 
 
 def test_a_long_chain_may_refer_to_outputs_near_and_far_and_strangers_are_still_found() -> None:
@@ -86,7 +86,7 @@ def test_a_long_chain_may_refer_to_outputs_near_and_far_and_strangers_are_still_
         }
         for n in range(1, MANY)
     ]
-    started_s = time.monotonic()
+    started_s = time.process_time()
 
     assert len(dag_from_plain({"dag_id": "d", "tasks": tasks}).tasks) == MANY + 1
     tasks[-1]["env"]["FAR"] = "${tasks.other.outputs.x}"
@@ -94,7 +94,7 @@ def test_a_long_chain_may_refer_to_outputs_near_and_far_and_strangers_are_still_
     assert [(fault.place, fault.message) for fault in error.faults] == [
         (f"tasks[{MANY}].env.FAR", "refers to an output of 'other'; add it to depends_on")
     ]
-    assert time.monotonic() - started_s < BOUND_S
+    assert time.process_time() - started_s < BOUND_S
 
 
 def test_a_reference_to_the_own_output_is_refused_as_such() -> None:
