@@ -6,6 +6,7 @@ Chance is a ``random.Random``, so that one seed repeats one tree.
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -199,7 +200,8 @@ def changed(tree: Any, chance: Random, *, times: int = 1) -> Any:
     """Return a copy of *tree* in which something is other than it should be, *times* times."""
     made = {"": copy.deepcopy(tree)}
     for _ in range(times):
-        _change(chance, *chance.choice(_places(made)), whole=made[""])
+        with suppress(RecursionError):  # a copy of what was made too deep to be copied: it stays as it is
+            _change(chance, *chance.choice(_places(made)), whole=made[""])
     return made[""]
 
 
