@@ -54,6 +54,7 @@ def test_a_changed_document_is_refused_in_our_own_words_or_lasts() -> None:
     assert min(found["accepted"], found["refused"]) > EXAMPLES // 20
 
 
+@pytest.mark.timeout(size(240, 1200))
 def test_a_changed_record_of_a_workflow_is_refused_in_our_own_words_or_is_a_dag() -> None:
     accepted = 0
     for number in range(EXAMPLES // 5):

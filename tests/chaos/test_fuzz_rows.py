@@ -126,6 +126,7 @@ def test_a_message_that_a_trusted_node_signed_is_refused_in_our_own_words_or_act
     assert MESSAGES // 20 < accepted < MESSAGES
 
 
+@pytest.mark.timeout(size(240, 1500))
 def test_settings_keys_and_words_are_read_or_refused_in_our_own_words(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.ensure()
