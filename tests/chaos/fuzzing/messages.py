@@ -30,7 +30,7 @@ from cis.transports.reception import Reception
 from tests.chaos.fuzzing.desk import DirectDesk
 from tests.chaos.fuzzing.household import ME, NODE, ROOM, TASKS, Household
 from tests.chaos.fuzzing.readers import SIGNER, site
-from tests.chaos.fuzzing.trees import changed
+from tests.chaos.fuzzing.trees import changed, dumped
 
 KEYS = {name: Signer(new_private_key()) for name in ("node-2", "node-3")}
 _HEAD = {
@@ -235,7 +235,7 @@ def _key_of(content: dict[str, Any]) -> Signer:
 
 def body_of(content: Any, blob: bytes) -> bytes:
     """Return a message as it is pushed."""
-    return json.dumps(content).encode() + b"\n" + blob
+    return dumped(content).encode() + b"\n" + blob
 
 
 def _usual(kind: MessageKind, run_id: str) -> str:
@@ -288,7 +288,7 @@ def _with_blob(kind: MessageKind, fields: dict[str, Any], chance: Random) -> tup
             "progress": fields.get("progress", []),
         }
     )
-    blob = json.dumps(changed(plain, chance, times=chance.choice((0, 1, 2)))).encode()
+    blob = dumped(changed(plain, chance, times=chance.choice((0, 1, 2)))).encode()
     if chance.random() < 0.1:
         blob = blob[: chance.randint(0, len(blob))] + chance.choice((b"\xff", b"[" * 50_000, b""))
     ref = {"sha256": hashlib.sha256(blob).hexdigest(), "size": len(blob)}

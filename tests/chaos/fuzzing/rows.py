@@ -5,7 +5,6 @@ Whatever the value is: only our own errors come out, and two runs that it does n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
@@ -15,7 +14,7 @@ import apsw
 
 from cis.store.sqlite.store import SqliteStore
 from tests.chaos.fuzzing.household import TASKS, Household
-from tests.chaos.fuzzing.trees import changed
+from tests.chaos.fuzzing.trees import changed, dumped
 
 DEEP = 50_000
 NUMBERS = (0, 1, -1, 7, 2**31, 2**53, 2**53 + 1, 10**18, 2**63 - 1, -(2**63))
@@ -100,7 +99,7 @@ def odd_value(column: Column, chance: Random) -> str:
     if column.name in _JSON and chance.random() < 0.2:
         return chance.choice(_DEEP)
     if column.name in _JSON and chance.random() < 0.7:
-        text = json.dumps(changed(_JSON[column.name], chance, times=chance.choice((1, 1, 2, 4))))
+        text = dumped(changed(_JSON[column.name], chance, times=chance.choice((1, 1, 2, 4))))
         return "'" + text.replace("'", "''") + "'"
     return chance.choice(TEXTS)
 

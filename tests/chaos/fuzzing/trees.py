@@ -6,6 +6,7 @@ Chance is a ``random.Random``, so that one seed repeats one tree.
 from __future__ import annotations
 
 import copy
+import json
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -198,11 +199,22 @@ def _task(chance: Random, number: int, names: list[str]) -> dict[str, Any]:
 
 def changed(tree: Any, chance: Random, *, times: int = 1) -> Any:
     """Return a copy of *tree* in which something is other than it should be, *times* times."""
-    made = {"": copy.deepcopy(tree)}
+    try:
+        made = {"": copy.deepcopy(tree)}
+    except RecursionError:
+        return tree  # it is odd enough already
     for _ in range(times):
         with suppress(RecursionError):  # a copy of what was made too deep to be copied: it stays as it is
             _change(chance, *chance.choice(_places(made)), whole=made[""])
     return made[""]
+
+
+def dumped(tree: Any) -> str:
+    """Return a tree as JSON; one that is too deep to be written here as one that is deeper still."""
+    try:
+        return json.dumps(tree)
+    except RecursionError:
+        return "[" * 5000 + "]" * 5000
 
 
 def _places(tree: Any) -> list[tuple[Any, Any]]:
