@@ -130,7 +130,7 @@ def test_values_are_in_no_argument_and_no_environment_of_the_masking_process(
     executor: LocalExecutor, tmp_path: Path
 ) -> None:
     handle = executor.start(launch(tmp_path, "exec sleep 60"))
-    (pid,) = masking_processes()
+    (pid,) = wait_for(masking_processes, what="the masking process")  # in the middle of exec it has no environment
 
     for name in ("cmdline", "environ"):
         assert b"***" not in seen(Path(f"/proc/{pid}/{name}"))
@@ -143,7 +143,7 @@ def test_a_task_whose_masking_process_is_killed_fails_and_nothing_gets_past(
 ) -> None:
     handle = executor.start(launch(tmp_path, 'echo up; trap "" PIPE; while :; do echo "$S"; sleep 0.05; done'))
     wait_for(lambda: (tmp_path / "task.out").exists() and "up" in (tmp_path / "task.out").read_text(), what="a start")
-    (pid,) = masking_processes()
+    (pid,) = wait_for(masking_processes, what="the masking process")  # in the middle of exec it has no environment
 
     os.kill(pid, signal.SIGKILL)
 
