@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from cis.errors import ConfigError
+from cis.executors.logcap import CappedLog
+from cis.model.scope import GLOBAL
 from cis.node.home import Home
 from cis.worker.bell import FifoBell, ring
 from cis.worker.lock import acquire, holder_of
@@ -143,3 +145,31 @@ def test_links_in_place_of_files_that_a_node_replaces_are_replaced_themselves(sa
         assert not (sandbox.home / "run" / "node.json").is_symlink()
 
     assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("planted", ["run/cis-worker-{}.lock", "logs/workers/{}.log"])
+def test_a_link_in_place_of_a_file_of_one_worker_holds_up_no_other_scope(sandbox: Sandbox, planted: str) -> None:
+    sandbox.json("init")
+    victim = sandbox.home.parent / "victim"
+    victim.write_text("precious")
+    with sandbox.node() as node:
+        link = sandbox.home / planted.format(GLOBAL.worker_id)
+        link.parent.mkdir(mode=0o700, exist_ok=True)
+        link.symlink_to(victim)
+        held_up = node.execute(DAG).body["run_id"]
+        other = node.execute({**DAG, "dag_id": "other", "scope": {"type": "user", "id": "ada"}}).body["run_id"]
+        assert node.finished(other)["status"] == "completed"
+        assert node.run(held_up)["status"] == "pending"
+        link.unlink()
+        assert node.finished(held_up)["status"] == "completed"
+
+    assert victim.read_text() == "precious"
+
+
+def test_a_link_in_place_of_the_log_of_a_task_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "1.out").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic links"):
+        CappedLog(tmp_path / "1.out", cap=1 << 20)
+
+    assert (tmp_path / "victim").read_text() == "precious"

@@ -13,7 +13,7 @@ from contextlib import suppress
 from cis.engine.ports import StrPath
 from cis.store.records import TAIL_BYTES
 
-_FLAGS = os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC
+_FLAGS = os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class CappedLog:

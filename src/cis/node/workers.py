@@ -57,7 +57,7 @@ def worker_spawner(home: Home, settings: Settings) -> SpawnWorker:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / f"{worker_id}.log"
         fresh = path.exists() and path.stat().st_size > MAX_WORKER_LOG_BYTES
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (os.O_TRUNC if fresh else 0)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_TRUNC if fresh else 0)
         descriptor = os.open(path, flags, 0o600)
         arguments = ["worker", "run", "--id", worker_id, "--scope", str(scope), "--report-fd", str(report_fd)]
         arguments += ["--idle-timeout", str(settings.idle_timeout_s), "--parent-pid", str(os.getpid())]

@@ -33,7 +33,7 @@ from typing import Protocol
 
 from cis.engine.instant import Instant
 from cis.engine.ports import OrphanKiller
-from cis.errors import OrphanError, StoreBusyError, StoreError
+from cis.errors import ConfigError, OrphanError, StoreBusyError, StoreError
 from cis.store.port import Store
 from cis.store.records import WorkerRecord
 from cis.worker.burial import bury
@@ -180,7 +180,13 @@ class Rescuer:
             raise
 
     def _holder(self, worker_id: str) -> Holder | None:
-        return holder_of(worker_lock_path(self._parts.run_dir, worker_id))
+        try:
+            return holder_of(worker_lock_path(self._parts.run_dir, worker_id))
+        except (
+            ConfigError
+        ) as error:  # a link in its place, which no process holds; the others are looked at all the same
+            log.error("a worker's lock is none", extra={"worker_id": worker_id, "error": str(error)})
+            return None
 
 
 def _patience_s(serving: WorkerRecord | None) -> float:

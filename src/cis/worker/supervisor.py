@@ -24,7 +24,7 @@ from typing import Protocol
 
 from cis.engine.instant import Instant
 from cis.engine.ports import OrphanKiller
-from cis.errors import StoreError
+from cis.errors import ConfigError, StoreError
 from cis.model.scope import Scope
 from cis.store.port import Store
 from cis.store.records import QueueDemand, WorkerState
@@ -199,7 +199,7 @@ class Supervisor:
             if child is not None:
                 child.used_s = now_s
                 ring(self._parts.run_dir, demand.worker_id)
-            elif holder(worker_lock_path(self._parts.run_dir, demand.worker_id)) is not None:
+            elif self._lives_elsewhere(demand.worker_id):
                 ring(self._parts.run_dir, demand.worker_id)
             elif self._pauses.get(demand.worker_id, _Pause()).until_s > now_s:
                 continue
@@ -209,6 +209,12 @@ class Supervisor:
                 self._short_of_room = True
         if self._short_of_room:
             self._evict()
+
+    def _lives_elsewhere(self, worker_id: str) -> bool:
+        try:
+            return holder(worker_lock_path(self._parts.run_dir, worker_id)) is not None
+        except ConfigError:  # a link in its place: the worker says so in its log, and ends
+            return False
 
     def _has_room(self) -> bool:
         """Whether one more worker may be started: those that only wait take no place, up to a bound of their own."""
