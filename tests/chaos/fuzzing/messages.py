@@ -26,6 +26,7 @@ from cis.transports.framing import FrameReader
 from cis.transports.keys import Signer, canonical, new_private_key
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.journal import Journal
+from cis.transports.matrix.sync import is_text
 from cis.transports.reception import Reception
 from tests.chaos.fuzzing.desk import DirectDesk
 from tests.chaos.fuzzing.household import ME, NODE, ROOM, TASKS, Household
@@ -130,9 +131,9 @@ class Target:
 
     def hear(self, content: Any, *, number: int, kind: str) -> bool:
         """Take in what came by the room; return whether it was acted upon. Nothing that it holds may stop the journal."""
-        if not isinstance(content, dict):
+        sender = f"@{content.get('sender')}:x" if isinstance(content, dict) else None
+        if sender is None or not is_text([sender, content]):  # the sync journals no such event
             return False
-        sender = f"@{content.get('sender')}:x"
         event = RoomEvent(
             event_id=f"$f{number}",
             room_id=ROOM,

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Row = tuple[Any, ...]
 MAX_NUMBER = 2**53  # times until the year 2255, and all that is counted; one more still fits where SQLite keeps it
+MOST_CHANGES = 2**20  # that a row may still have to come; what counts them is not so near to MAX_NUMBER
 
 DEFINITION = (
     "definition_id, dag_id, sha256, scope_type, scope_id, target_node, priority, description, task_count,"
@@ -82,11 +83,13 @@ def run_of(row: Row) -> RunRecord:
     if fault:
         raise ValueError(f"its id {fault}")
     parse_worker_id(row[8])
+    status = RunState(row[3])
+    _check_counts(status, row[4])
     return RunRecord(
         run_id=row[0],
         dag_id=row[1],
         definition_id=row[2],
-        status=RunState(row[3]),
+        status=status,
         version=row[4],
         scope=Scope(ScopeType(row[5]), row[6]),
         scope_source=ScopeSource(row[7]),
@@ -112,11 +115,13 @@ def run_of(row: Row) -> RunRecord:
 
 def task_of(row: Row) -> TaskRecord:
     """Return the record of a row of TASK."""
+    status = TaskState(row[3])
+    _check_counts(status, *row[4:7])
     return TaskRecord(
         run_id=row[0],
         task_no=row[1],
         task_id=row[2],
-        status=TaskState(row[3]),
+        status=status,
         version=row[4],
         attempts=row[5],
         failures=row[6],
@@ -211,6 +216,12 @@ def mapping(text: str) -> dict[str, Any]:
     if not isinstance(plain, dict):
         raise ValueError(f"{text[:80]!r} is no JSON object")
     return plain
+
+
+def _check_counts(status: RunState | TaskState, *counts: int) -> None:
+    """Raise ValueError if one could not be counted on: the change that passes MAX_NUMBER would be read by nobody."""
+    if not status.final and max(counts) > MAX_NUMBER - MOST_CHANGES:
+        raise ValueError(f"{max(counts)} leaves no room to count what is still to come")
 
 
 def _check_numbers(row: Row) -> None:

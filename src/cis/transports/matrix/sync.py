@@ -192,7 +192,7 @@ def raw_event(event: Event) -> RawEvent | None:
     """Return an event, or None when it is none or could not be stored."""
     event_id, sender, type_ = (optional_text(event, name) for name in ("event_id", "sender", "type"))
     content = event.get("content")
-    if event_id is None or sender is None or type_ is None or not isinstance(content, dict) or not _is_text(event):
+    if event_id is None or sender is None or type_ is None or not isinstance(content, dict) or not is_text(event):
         return None
     unsigned = part(event, "unsigned")
     age_ms = unsigned.get("age")
@@ -207,8 +207,8 @@ def raw_event(event: Event) -> RawEvent | None:
     )
 
 
-def _is_text(event: Event) -> bool:
-    """Whether all of an event can be written as UTF-8: a lone surrogate cannot."""
+def is_text(event: object) -> bool:
+    """Return whether all of an event can be written as UTF-8: a lone surrogate cannot."""
     try:
         json.dumps(event, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
