@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench import cluster, memory, report, spawning, waiting_times
+from tests.bench import cluster, memory, report, scopes, spawning, submitting, waiting_times
 from tests.bench.figures import LostError, Plan, Result, deadline_is_a_loss
 from tests.bench.limit import append_ms
 
@@ -26,8 +26,10 @@ CASES: dict[str, Callable[[Plan], Result]] = {
     "layered": spawning.layered,
     "chain": spawning.chain,
     "fanout": spawning.fanout,
+    "submit": submitting.submit,
     "latency": waiting_times.latency,
     "cold": waiting_times.cold,
+    "scopes": scopes.scopes,
     "memory": memory.memory,
     "cluster": cluster.cluster,
 }

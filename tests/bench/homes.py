@@ -91,7 +91,7 @@ def value_of(database: apsw.Connection, sql: str, parameters: Sequence[Any] = ()
     return None if row is None else row[0]
 
 
-def wait_until(predicate: Callable[[], T], *, timeout_s: float, what: str) -> T:
+def wait_until(predicate: Callable[[], T], *, timeout_s: float, what: str, pause_s: float = PAUSE_S) -> T:
     """Return the first truthy value of *predicate*, looked for more often than tests do.
 
     Raises:
@@ -101,7 +101,7 @@ def wait_until(predicate: Callable[[], T], *, timeout_s: float, what: str) -> T:
     while not (value := predicate()):
         if time.monotonic() >= deadline_s:
             raise LostError(f"waited {timeout_s:g} s in vain for {what}")
-        time.sleep(PAUSE_S)
+        time.sleep(pause_s)
     return value
 
 
