@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench import cluster, memory, report, scopes, spawning, submitting, waiting_times
+from tests.bench import cluster, memory, querying, report, scopes, spawning, submitting, waiting_times
 from tests.bench.figures import LostError, Plan, Result, deadline_is_a_loss
 from tests.bench.limit import append_ms
 
@@ -29,6 +29,7 @@ CASES: dict[str, Callable[[Plan], Result]] = {
     "submit": submitting.submit,
     "latency": waiting_times.latency,
     "cold": waiting_times.cold,
+    "query": querying.query,
     "scopes": scopes.scopes,
     "memory": memory.memory,
     "cluster": cluster.cluster,

@@ -36,7 +36,7 @@ def scopes(plan: Plan) -> Result:
                 _check_updates(database, run_id)
             places = ", ".join("?" * len(run_ids))
             span = f"SELECT max(finished_at_us) - min(started_at_us) FROM dag_runs WHERE run_id IN ({places})"  # noqa: S608 - places
-            return len(scopes) * tasks / (value_of(database, span, run_ids) / 1e6)
+            return len(scopes) * tasks * 1e6 / float(value_of(database, span, run_ids))
 
         rate(everyone, 10)  # so all workers are there
         for _ in range(plan.rounds_or(3, 5)):
