@@ -6,6 +6,7 @@ real runs stay the newest of their DAGs, and have their log files; of the copies
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Iterator, Sequence
@@ -59,13 +60,19 @@ def take_or_make(sandbox: Sandbox, count: int, cache: Path | None) -> None:
     """Copy the home that lies in *cache*; if there is none, make it, and leave a copy there."""
     if cache is not None and cache.is_dir():
         shutil.copytree(cache, sandbox.home)
-        return
-    make_history(sandbox, count)
-    if cache is not None:
-        half = cache.with_name(f"{cache.name}.half")
-        shutil.rmtree(half, ignore_errors=True)
-        shutil.copytree(sandbox.home, half)
-        half.rename(cache)
+    else:
+        make_history(sandbox, count)
+        if cache is not None:
+            _keep(sandbox.home, cache)
+    with (sandbox.home / "cis.db").open("rb") as file:
+        os.fsync(file.fileno())  # so that nothing of it is on its way to the disk while others are measured
+
+
+def _keep(home: Path, cache: Path) -> None:
+    half = cache.with_name(f"{cache.name}.half")
+    shutil.rmtree(half, ignore_errors=True)
+    shutil.copytree(home, half, ignore=shutil.ignore_patterns("*.wake"))  # pipes, made anew when they are needed
+    half.rename(cache)
 
 
 def _run_all(sandbox: Sandbox, node: NodeProcess) -> None:
