@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench import cluster, memory, querying, report, scopes, spawning, submitting, waiting_times
+from tests.bench import cluster, memory, plot, querying, report, scopes, spawning, submitting, waiting_times
 from tests.bench.figures import LostError, Plan, Result, deadline_is_a_loss
 from tests.bench.limit import append_ms
 
@@ -95,7 +95,12 @@ def _write(options: argparse.Namespace, result: Result, about: dict[str, object]
         options.json.write_text(report.as_json(result, about) + "\n", encoding="utf-8")
     if options.markdown:
         options.markdown.write_text(report.markdown(result, about), encoding="utf-8")
+    if options.plot:
+        options.plot.write_text(plot.svg(result.costs), encoding="utf-8")
     if options.record:
+        beside = options.record.with_suffix(".svg")
+        if result.costs:
+            beside.write_text(plot.svg(result.costs), encoding="utf-8")
         report.rewrite_block(options.record, report.markdown(result, about))
 
 
