@@ -98,10 +98,17 @@ def _write(options: argparse.Namespace, result: Result, about: dict[str, object]
     if options.plot:
         options.plot.write_text(plot.svg(result.costs), encoding="utf-8")
     if options.record:
-        beside = options.record.with_suffix(".svg")
-        if result.costs:
-            beside.write_text(plot.svg(result.costs), encoding="utf-8")
-        report.rewrite_block(options.record, report.markdown(result, about))
+        _record(options.record, result, about)
+
+
+def _record(document: Path, result: Result, about: dict[str, object]) -> None:
+    """Put the table into the document, and the plot beside it."""
+    text = report.markdown(result, about)
+    if result.costs:
+        picture = document.with_suffix(".svg")
+        picture.write_text(plot.svg(result.costs), encoding="utf-8")
+        text += f"\n![The cost of a task against the size of its DAG]({picture.name})\n"
+    report.rewrite_block(document, text)
 
 
 if __name__ == "__main__":

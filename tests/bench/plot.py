@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from tests.bench.figures import Cost
 
 WIDTH, HEIGHT = 640, 360
-LEFT, RIGHT, TOP, BOTTOM = 64, 616, 44, 308
+LEFT, RIGHT, TOP, BOTTOM = 64, 604, 44, 308
 STEPS = (1, 2, 5)
 # Colours that stand out from white and from black; the text takes what the page has.
 STYLE = (
