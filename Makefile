@@ -29,7 +29,7 @@ CHAOS_upgrade := tests/contract/store/test_upgrades.py
 CHAOS_PARTS := states simulation kill stop power disk http fuzz upgrade push room
 CHAOS_all := $(foreach part,$(CHAOS_PARTS),$(CHAOS_$(part)))
 
-.PHONY: help demo test check bench bench-full chaos serve lock clean
+.PHONY: help demo test check bench bench-full soak chaos serve lock clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ bench: $(READY) ## what the product costs beside the machine's limit, 3 minutes 
 
 bench-full: $(READY) ## the same at full size, half an hour (RECORD=1 puts the results into the document)
 	$(BENCH) --full $(if $(RECORD),--record docs/explanation/performance.md)
+
+soak: $(READY) ## half an hour of mixed load on one node, watched for what grows (MINUTES=5; docs/explanation/performance.md)
+	$(BIN)/python -m tests.bench.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(DIR),--dir $(DIR)) --json build/bench/soak.json
 
 chaos: $(READY) ## the whole battery at full length, hours long (PART=kill for one part; docs/explanation/reliability.md)
 	@test -n "$(CHAOS_$(or $(PART),all))" || { echo "PART is one of: $(CHAOS_PARTS)" >&2; exit 2; }
