@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import apsw
-
 from tests.acceptance.harness import NodeProcess, Sandbox, make_sandbox
 from tests.bench import report, soak_watch
 from tests.bench.__main__ import bench_folder
@@ -31,7 +29,7 @@ SETTINGS = {
     "CIS_MAX_WORKERS": "6",
     "CIS_IDLE_TIMEOUT": "2s",
     "CIS_GRACE": "2s",
-    "CIS_MAX_RUNS": "50",
+    "CIS_MAX_RUNS": str(soak_watch.KEPT_OF_EACH),
     "CIS_MAX_AGE": "5m",
     "CIS_PRUNE_EVERY": "5s",
 }
@@ -84,36 +82,25 @@ def _load_and_watch(
         for turn, pause_s in TURNS.items()
     ]
     people.append(threading.Thread(target=listen, args=(node, over, account), name="stream", daemon=True))
+
+    def look() -> None:
+        samples.append(soak_watch.look(sandbox, database, node.process.pid, began_s=began_s, turns=account.turns()))
+
+    began_s = time.monotonic()
     with reading(sandbox) as database:
         for person in people:
             person.start()
         try:
-            _watch(sandbox, node, database, people, samples, seconds=seconds, every_s=every_s)
+            while time.monotonic() < began_s + seconds and people[-1].is_alive():
+                people[-1].join(every_s)  # the listener, who ends before the soak only with a fault
+                look()
+                if len(samples) % 12 == 0:
+                    print(f"  {samples[-1]}", flush=True)
         finally:
             over.set()
             for person in people:
                 person.join(ENDS_WITHIN_S + 30)
     account.wrong += [f"{person.name} does not come to an end" for person in people if person.is_alive()]
-
-
-def _watch(
-    sandbox: Sandbox,
-    node: NodeProcess,
-    database: apsw.Connection,
-    people: Sequence[threading.Thread],
-    samples: list[soak_watch.Sample],
-    *,
-    seconds: float,
-    every_s: float,
-) -> None:
-    """Look every so many seconds until the time is over, or somebody has given up."""
-    began_s = time.monotonic()
-    first_to_go = people[-1]  # the listener, who ends only with the soak or with a fault
-    while time.monotonic() < began_s + seconds and first_to_go.is_alive():
-        first_to_go.join(every_s)
-        samples.append(soak_watch.look(sandbox, database, node.process.pid, began_s))
-        if len(samples) % 12 == 0:
-            print(f"  {samples[-1]}", flush=True)
 
 
 def _print(verdicts: Sequence[soak_watch.Verdict], account: Account, *, lives: int, looks: int) -> None:

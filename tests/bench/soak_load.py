@@ -43,6 +43,11 @@ class Account:
             if fault:
                 self.wrong.append(f"{kind}: {fault}")
 
+    def turns(self) -> int:
+        """Return how many turns there were."""
+        with self._lock:
+            return self.ended.total()
+
 
 Turn = Callable[[Client, int], str | None]
 
