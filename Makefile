@@ -29,10 +29,10 @@ CHAOS_upgrade := tests/contract/store/test_upgrades.py
 CHAOS_PARTS := states simulation kill stop power disk http fuzz upgrade push room
 CHAOS_all := $(foreach part,$(CHAOS_PARTS),$(CHAOS_$(part)))
 
-.PHONY: help demo test check bench chaos serve lock clean
+.PHONY: help demo test check bench bench-full soak chaos serve lock clean
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # A python that is found may still be a shim of a version that is not there, so each is run before it is taken.
 $(READY): pyproject.toml requirements/dev.txt requirements/runtime.txt
@@ -69,9 +69,18 @@ check: $(READY) ## format, lint, types, layers, dead code, known faults of depen
 	$(BIN)/vulture
 	$(BIN)/python -m tests.dependencies
 
-bench: $(READY) ## how near to the machine's limit a layered DAG runs; how long one takes to another node
-	$(BIN)/python tests/bench/layered.py
-	$(BIN)/python -m tests.bench.cluster_latency
+# Each writes bench.json, bench.md and bench.svg into build/bench. CASES="layered query" chooses; ROUNDS, DIR as in docs.
+BENCH := $(BIN)/python -m tests.bench $(CASES) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DIR),--dir $(DIR)) \
+    --json build/bench/bench.json --markdown build/bench/bench.md --plot build/bench/bench.svg
+
+bench: $(READY) ## what the product costs beside the machine's limit, 3 minutes (docs/explanation/performance.md)
+	$(BENCH)
+
+bench-full: $(READY) ## the same at full size, half an hour (RECORD=1 puts the results into the document)
+	$(BENCH) --full $(if $(RECORD),--record docs/explanation/performance.md)
+
+soak: $(READY) ## half an hour of mixed load on one node, watched for what grows (MINUTES=5; docs/explanation/performance.md)
+	$(BIN)/python -m tests.bench.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(DIR),--dir $(DIR)) --json build/bench/soak.json
 
 chaos: $(READY) ## the whole battery at full length, hours long (PART=kill for one part; docs/explanation/reliability.md)
 	@test -n "$(CHAOS_$(or $(PART),all))" || { echo "PART is one of: $(CHAOS_PARTS)" >&2; exit 2; }

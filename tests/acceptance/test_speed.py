@@ -1,0 +1,63 @@
+"""The short form of the benchmark suite: fails when the product is twice as far from its bars as it may be.
+
+``make bench`` measures; this only catches what was lost by accident. Other tests run beside it on a machine that has
+perhaps two cores, so limit and product are measured in turn, and the best of several rounds counts.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+import pytest
+
+from tests.acceptance.harness import Sandbox
+from tests.bench import documents
+from tests.bench.history import KEEP_ALL, make_history
+from tests.bench.homes import run_here
+from tests.bench.limit import spawn_rate
+from tests.bench.querying import COMMAND_MS, PYTHONS, command_figures
+from tests.bench.spawning import BARS
+
+ROUNDS = 10
+WITHIN_S = 90.0
+TASKS = 1000
+RUNS = 20_000
+STEADY = 1.5  # a round counts if the limit before it and the one after it differ by no more than this factor
+
+
+@pytest.mark.timeout(300)
+def test_a_thousand_tasks_reach_half_of_the_bar_for_their_part_of_bare_spawning(sandbox: Sandbox) -> None:
+    bar = BARS["layered"] / 2
+    limits, rates = [spawn_rate(TASKS, in_flight=2)], list[float]()
+
+    deadline_s = time.monotonic() + WITHIN_S
+    while len(rates) < ROUNDS and best_ratio(limits, rates) < bar and time.monotonic() < deadline_s:
+        took_s, _ = run_here(sandbox, documents.layered(TASKS), timeout_s=60)
+        rates.append(TASKS / took_s)
+        limits.append(spawn_rate(TASKS, in_flight=2))
+
+    assert best_ratio(limits, rates) >= bar, f"limits {limits}, the product between them {rates}"
+
+
+@pytest.mark.timeout(300)
+def test_each_command_answers_within_twice_its_bar_on_a_long_history(sandbox: Sandbox) -> None:
+    make_history(sandbox, RUNS)
+    best: dict[str, float] = {}
+
+    deadline_s = time.monotonic() + WITHIN_S
+    with sandbox.node(**KEEP_ALL):
+        while max(best.values(), default=9.0) > 2 and time.monotonic() < deadline_s:
+            *commands, python = command_figures(sandbox, rounds=3)
+            bars_ms = [max(COMMAND_MS, PYTHONS * bare_ms) for bare_ms in python.values]
+            for each in commands:
+                parts = [ms / bar_ms for ms, bar_ms in zip(each.values, bars_ms, strict=True)]
+                best[each.what] = min([*parts, best.get(each.what, 9.0)])
+
+    assert max(best.values()) <= 2, f"times of the bar, at best: {best}"
+
+
+def best_ratio(limits: list[float], rates: list[float]) -> float:
+    """Return the highest ratio of the rounds whose load was steady; 0 while there is none."""
+    around = zip(pairwise(limits), rates, strict=True)
+    return max((2 * rate / sum(pair) for pair, rate in around if max(pair) <= STEADY * min(pair)), default=0.0)
