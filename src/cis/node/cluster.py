@@ -23,12 +23,13 @@ from cis.transports.ports import Desk
 from cis.transports.push import PushClient
 from cis.transports.reception import Reception
 from cis.transports.reporter import Reporter
+from cis.transports.wakeup import Calm
 
 log = logging.getLogger(__name__)
 
 STOP_S = 10.0
 RESTART_S = 1.0
-PAUSE_S = 0.01  # between two looks, so that a storm of wakes becomes a few
+PAUSE_S = 0.01
 UPKEEP_S = 3600.0
 REMEMBER_US = 30 * 86_400_000_000  # beyond its time: the sender's clock, or this one, may be wrong by days
 
@@ -46,9 +47,8 @@ class Cluster:
         self.reception = Reception(desk, heard=self._heard, taken=self._taken)
         self.answering = Answering(desk, self.reception)
         self._loop = asyncio.new_event_loop()
+        self._calm = Calm(self._loop, self._wake, pause_s=PAUSE_S)
         self._stopped = asyncio.Event()
-        self._wakes = False
-        self._next_wake_s = 0.0
         self._courier: Courier | None = None
         self._reporter: Reporter | None = None
         self._pinger: Pinger | None = None
@@ -69,9 +69,7 @@ class Cluster:
 
     def wake(self) -> None:
         """Something was stored: look at the outbox, and at what is to be told."""
-        if not self._wakes:
-            self._wakes = True
-            self._soon(self._wake_after_pause)
+        self._calm.wake()
 
     def expedite(self, item: OutboxItem) -> Future[Result | None]:
         """Send an item at once, which was marked as being sent in the transaction that stored it."""
@@ -101,17 +99,7 @@ class Cluster:
             self._courier.nudge(node_id)
             self._reporter.nudge(node_id)
 
-    def _wake_after_pause(self) -> None:
-        """Wake everybody: at once, unless that has just been done."""
-        pause_s = self._next_wake_s - self._loop.time()
-        if pause_s > 0:
-            self._loop.call_later(pause_s, self._wake)
-        else:
-            self._wake()
-
     def _wake(self) -> None:
-        self._wakes = False  # before they look, so that what is stored from here on wakes them again
-        self._next_wake_s = self._loop.time() + PAUSE_S
         if self._courier is not None and self._reporter is not None:
             self._courier.wake()
             self._reporter.wake()
