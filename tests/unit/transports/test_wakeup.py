@@ -27,6 +27,7 @@ def test_the_first_wake_is_answered_at_once_and_those_of_a_storm_by_a_few_calls_
         first_s = calls[0] - began_s
 
         def wake_often() -> float:
+            last_s = 0.0
             for _ in range(200):
                 calm.wake()
                 last_s = time.monotonic()
