@@ -114,6 +114,7 @@ def test_a_list_of_runs_walks_an_index_in_order(store: SqliteStore, names: tuple
         lambda store: store.definition_by_id(1),
         lambda store: store.queue_demand("n"),
         lambda store: store.queued_count("n"),
+        lambda store: store.queue_is_full("n", at=1),
         lambda store: store.queue_item("r001"),
         lambda store: store.claimed("n", WORKER),
         lambda store: store.events_after(5, limit=10),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cis.errors import NotFoundError, OverloadedError, StoreError
+from cis.node import writer as writer_module
 from cis.node.writer import Writer
 from cis.store.port import Store
 from cis.store.records import AuditRecord
@@ -150,6 +151,25 @@ def test_when_the_commit_fails_every_job_of_the_group_fails_and_nothing_is_writt
     assert [str(error) for error in errors] == ["the disk is full"] * 3
     assert subjects(database) == set()
     writer.close()
+
+
+def test_between_two_groups_others_get_the_write_lock(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers write beside a node that never stops taking in submissions."""
+    monkeypatch.setattr(writer_module, "MAX_GROUP", 2)
+    writer, other = Writer(lambda: open_sqlite(database)), open_sqlite(database)
+    done = [writer.submit(lambda _: threading.Event().wait(0.005)) for _ in range(300)]
+    done[0].result()
+    waited: list[int] = []
+    for number in range(10):
+        threading.Event().wait(0.015)
+        before = sum(future.done() for future in done)
+        with other.transaction():
+            audit(other, str(number))
+        waited.append(sum(future.done() for future in done) - before)
+    writer.close()
+    other.close()
+
+    assert max(waited) <= 20
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(database: Path) -> None:

@@ -233,10 +233,10 @@ def _same_document(store: Store, run: RunRecord, digest: str, key: str) -> RunRe
 
 def _check_room(store: Store, site: Site, *, here: bool) -> None:
     """Raise OverloadedError when as many runs as may wait for their workers here, or messages for their nodes, do."""
-    waiting = store.queued_count(site.node_id) if here else store.outbox_load(at_most=site.max_queued)
-    if waiting >= site.max_queued:
+    most = site.max_queued
+    if store.queue_is_full(site.node_id, at=most) if here else store.outbox_load(at_most=most) >= most:
         what = "runs wait" if here else "messages to other nodes wait"
-        raise OverloadedError(f"{site.max_queued} {what} already", retry_after_s=5)
+        raise OverloadedError(f"{most} {what} already", retry_after_s=5)
 
 
 def _check_worker(store: Store, spec: DagSpec, scope: Scope) -> None:

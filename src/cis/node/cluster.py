@@ -23,11 +23,13 @@ from cis.transports.ports import Desk
 from cis.transports.push import PushClient
 from cis.transports.reception import Reception
 from cis.transports.reporter import Reporter
+from cis.transports.wakeup import Calm
 
 log = logging.getLogger(__name__)
 
 STOP_S = 10.0
 RESTART_S = 1.0
+PAUSE_S = 0.01
 UPKEEP_S = 3600.0
 REMEMBER_US = 30 * 86_400_000_000  # beyond its time: the sender's clock, or this one, may be wrong by days
 
@@ -45,6 +47,7 @@ class Cluster:
         self.reception = Reception(desk, heard=self._heard, taken=self._taken)
         self.answering = Answering(desk, self.reception)
         self._loop = asyncio.new_event_loop()
+        self._calm = Calm(self._loop, self._wake, pause_s=PAUSE_S)
         self._stopped = asyncio.Event()
         self._courier: Courier | None = None
         self._reporter: Reporter | None = None
@@ -66,7 +69,7 @@ class Cluster:
 
     def wake(self) -> None:
         """Something was stored: look at the outbox, and at what is to be told."""
-        self._soon(self._wake)
+        self._calm.wake()
 
     def expedite(self, item: OutboxItem) -> Future[Result | None]:
         """Send an item at once, which was marked as being sent in the transaction that stored it."""

@@ -105,9 +105,10 @@ class Node:
         self.stop()
 
     def _wake(self, worker_ids: Iterable[str]) -> None:
-        self._bell.ring()
-        for worker_id in worker_ids:
-            ring(self.home.run, worker_id)
+        """Ring the workers, and the supervisor where one of them is not there to hear it, or none is named."""
+        heard = [ring(self.home.run, worker_id) for worker_id in worker_ids]
+        if not heard or not all(heard):
+            self._bell.ring()
         self._told()
 
     def _told(self) -> None:

@@ -4,6 +4,9 @@ A commit costs a flush to disk, whatever it carries, so a hundred submissions th
 a savepoint of its own: one that is refused undoes itself alone. Nobody is answered before the commit, so an answer
 means that it is on disk.
 
+After a group of several it leaves the database to others for a moment: without that, workers find the write lock taken
+whenever they look while submissions come in one after another, and what was accepted waits. The next group is the larger.
+
 When the database itself fails in a job, the group is given up and every job is done again alone: the one that
 cannot be done fails, the others do not. A job is therefore a function of the store that may be called twice. When
 the commit fails, every job of the group fails with it, and is not done again.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -27,6 +31,7 @@ T = TypeVar("T")
 
 MAX_WAITING = 1024
 MAX_GROUP = 128
+GAP_S = 0.002
 
 
 class Writer:
@@ -88,6 +93,8 @@ class Writer:
         opened.set_result(None)
         while group := self._next_group():
             _do(store, [job for job in group if job.future.set_running_or_notify_cancel()])
+            if len(group) > 1:
+                time.sleep(GAP_S)
             del group  # what was answered may go while the next is waited for
         store.close()
 

@@ -186,7 +186,9 @@ class Supervisor:
             if Reporter.READY in said:
                 child.ready = True
                 look = True
-            stored |= Reporter.STORED in said
+            if Reporter.STORED in said:
+                child.used_s = self._parts.clock().mono_s
+                stored = True
             look |= Reporter.ENQUEUED in said or self._short_of_room
         if stored:
             self._parts.told()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -219,6 +221,29 @@ def test_a_database_that_others_keep_locked_says_to_try_again(
 
     assert caught.value.retry_after_s > 0
     assert isinstance(caught.value.__cause__, apsw.BusyError)
+
+
+def test_a_lock_that_was_long_waited_for_is_taken_soon_after_it_is_let_go(store: SqliteStore) -> None:
+    """Else a process that writes again and again would keep all others from writing."""
+
+    def late_s() -> float:
+        took_s: list[float] = []
+
+        def take() -> None:
+            other = open_sqlite(store.path)
+            with other.transaction():
+                took_s.append(time.monotonic())
+            other.close()
+
+        with store.transaction():
+            waiter = threading.Thread(target=take)
+            waiter.start()
+            waiter.join(0.35)  # SQLite's own next tries would be after 0.33 and 0.43 seconds
+        free_s = time.monotonic()
+        waiter.join()
+        return took_s[0] - free_s
+
+    assert min(late_s() for _ in range(3)) < 0.03
 
 
 def test_a_full_disk_is_said_to_be_that_and_nothing_is_half_written(store: SqliteStore) -> None:

@@ -251,6 +251,20 @@ def test_a_released_run_keeps_its_place_and_a_dequeued_one_is_gone(store: Store)
     assert store.queue_demand("m") == []
 
 
+def test_a_queue_is_full_when_as_many_runs_wait_unclaimed(store: Store) -> None:
+    empty = store.queue_is_full("n", at=1)
+    for run_id in ("r1", "r2", "r3", "r4"):
+        put_run(store, run_id)
+        with store.transaction():
+            store.enqueue("n", item(run_id))
+    with store.transaction():
+        store.claim("n", WORKER, epoch=1, limit=1)
+
+    assert not empty
+    assert [store.queue_is_full("n", at=at) for at in (2, 3, 4, 5)] == [True, True, False, False]
+    assert not store.queue_is_full("m", at=1)
+
+
 def test_each_process_that_takes_a_worker_id_gets_the_next_epoch_and_the_old_one_is_fenced(store: Store) -> None:
     with store.transaction():
         first = store.take_worker(worker())

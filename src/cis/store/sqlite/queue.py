@@ -28,6 +28,8 @@ _DEMAND = (
     " WHERE node_id = ? AND status = 'queued' GROUP BY worker_id ORDER BY 3 DESC, 4"
 )
 _COUNT = "SELECT count(*) FROM worker_queue WHERE node_id = ? AND status = 'queued'"
+# Numbers only grow, so this is as much as there can be; counting walks all that wait.
+_SPAN = "SELECT (SELECT max(queue_id) FROM worker_queue) - (SELECT min(queue_id) FROM worker_queue) + 1"
 _ITEM = f"SELECT {QUEUE} FROM worker_queue WHERE run_id = ?"  # noqa: S608 - constants
 _NEXT = (
     "SELECT queue_id, run_id FROM worker_queue WHERE node_id = ? AND worker_id = ? AND status = 'queued'"
@@ -70,6 +72,11 @@ class QueueRows:
         """Return how many rows wait unclaimed."""
         row = self._db.row(_COUNT, (node_id,))
         return int(row[0]) if row else 0
+
+    def queue_is_full(self, node_id: str, *, at: int) -> bool:
+        """Whether *at* rows or more wait unclaimed."""
+        row = self._db.row(_SPAN)
+        return row is not None and (row[0] or 0) >= at and self.queued_count(node_id) >= at
 
     def queue_item(self, run_id: str) -> QueueItem | None:
         """Return a run's place in the queue."""
