@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
 from cis.node.home import Home, find_home
-from cis.node.presence import node_is_running
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 
 if TYPE_CHECKING:
@@ -50,7 +49,8 @@ class Context:
     @cached_property
     def site(self) -> Site:
         """Where submissions of this command happen: this node."""
-        from cis.node.site import make_site  # noqa: PLC0415 - only who submits needs it
+        from cis.node.presence import node_is_running  # noqa: PLC0415 - only who submits needs them
+        from cis.node.site import make_site  # noqa: PLC0415
 
         return make_site(self.settings, skills=self.skills, node_runs=node_is_running(self.home))
 

@@ -77,7 +77,7 @@ def _add_documents(command: Any) -> None:
     command("schema", "the JSON Schema of a DAG document", "dag_documents:schema")
     save = command("save", "store a DAG, to be run by name", "dag_documents:save")
     save.add_argument("file", metavar="FILE")
-    command("definitions", "stored DAGs", "dag_documents:definitions")
+    command("definitions", "stored DAGs", "dag_query:definitions")
 
 
 def _add_workers(commands: Any) -> None:

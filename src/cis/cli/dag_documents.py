@@ -1,4 +1,4 @@
-"""``cis dag validate``, ``import``, ``schema``, ``save`` and ``definitions``."""
+"""``cis dag validate``, ``import``, ``schema`` and ``save``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cis.cli.context import Context, from_environment, say
 from cis.cli.dag_run import base_directory, read_dag, read_input
-from cis.cli.output import counted, local_time, print_json, print_table, scope_text
+from cis.cli.output import counted, print_json
 from cis.engine.submit import check_skills
 from cis.engine.submit import save as save_dag
 from cis.engine.views import dag_view
@@ -120,23 +120,3 @@ def save(options: argparse.Namespace) -> None:
         print_json(dag_view(saved))
     else:
         print(f"{saved.dag_id}: stored, {counted(saved.task_count, 'task')}")
-
-
-def definitions(options: argparse.Namespace) -> None:
-    """Print the stored DAGs."""
-    views, cursor = [], None
-    with from_environment().store() as store:
-        while True:
-            page = store.definitions(limit=1000, cursor=cursor, saved_only=True)
-            views += [dag_view(one) for one in page.items]
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-    if options.json:
-        print_json(views)
-        return
-    rows = []
-    for one in views:
-        stored = local_time(one.get("saved_at"))
-        rows.append((one["dag_id"], scope_text(one["scope"]), one["task_count"], stored, one["description"]))
-    print_table(("dag_id", "scope", "tasks", "stored", "description"), rows)

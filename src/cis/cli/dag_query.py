@@ -1,4 +1,4 @@
-"""``cis dag list`` and ``status``: read from the database, whether or not a node runs."""
+"""``cis dag list``, ``status`` and ``definitions``: read from the database, whether or not a node runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from cis.cli.context import from_environment
 from cis.cli.output import local_time, print_json, print_table, scope_text
-from cis.engine.views import read_status, run_list_item
+from cis.engine.views import dag_view, read_status, run_list_item
 from cis.errors import UsageError
 from cis.model.scope import Scope, parse_scope
 from cis.model.states import RunState
@@ -47,6 +47,26 @@ def status(options: argparse.Namespace) -> None:
         print_json(found)
     else:
         print_status(found)
+
+
+def definitions(options: argparse.Namespace) -> None:
+    """Print the stored DAGs."""
+    views, cursor = [], None
+    with from_environment().store() as store:
+        while True:
+            page = store.definitions(limit=1000, cursor=cursor, saved_only=True)
+            views += [dag_view(one) for one in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+    if options.json:
+        print_json(views)
+        return
+    rows = []
+    for one in views:
+        stored = local_time(one.get("saved_at"))
+        rows.append((one["dag_id"], scope_text(one["scope"]), one["task_count"], stored, one["description"]))
+    print_table(("dag_id", "scope", "tasks", "stored", "description"), rows)
 
 
 def _status(text: str | None) -> RunState | None:

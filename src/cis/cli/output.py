@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +24,8 @@ _COLOURS = {
 
 def print_json(value: Any) -> None:
     """Print one JSON document."""
+    import json  # noqa: PLC0415 - tables need none
+
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 

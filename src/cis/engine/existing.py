@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cis.errors import NotFoundError
-from cis.store.port import Store
-from cis.store.records import DefinitionRecord, RunRecord, WorkerRecord
+
+if TYPE_CHECKING:
+    from cis.store.port import Store
+    from cis.store.records import DefinitionRecord, RunRecord, WorkerRecord
 
 
 def existing_run(store: Store, run_id: str) -> RunRecord:

@@ -12,10 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cis.engine.logfiles import LogFiles
-from cis.store.port import Store
 from cis.store.records import TAIL_BYTES, AttemptRecord
+
+if TYPE_CHECKING:
+    from cis.store.port import Store
 
 LOOK_BYTES = 2**20
 CHUNK_BYTES = 2**16

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cis.engine.existing import existing_run
 from cis.engine.logfiles import LogFiles
 from cis.engine.logreader import LogPiece, LogReader, kept_tail
 from cis.engine.timestamps import rfc3339
 from cis.errors import NotFoundError
-from cis.model.dag import Json
-from cis.store.port import Store
 from cis.store.records import AttemptRecord
+
+if TYPE_CHECKING:
+    from cis.model.dag import Json
+    from cis.store.port import Store
 
 MAX_TEXT_BYTES = 8 * 2**20
 

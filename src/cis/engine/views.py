@@ -8,19 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cis.engine.dispatch import on_its_way
 from cis.engine.existing import existing_definition, existing_run, run_of
 from cis.engine.timestamps import rfc3339
-from cis.engine.waiting import Surroundings, Waiting, run_waiting, tasks_waiting
 from cis.errors import PoisonRecordError
 from cis.model.dag import Json
 from cis.model.states import TaskState
-from cis.store.port import Store, stored_spec
 from cis.store.records import DefinitionRecord, Delivery, EventRecord, RunFilter, RunRecord, TaskRecord, WorkerRecord
 
 if TYPE_CHECKING:
     from cis.engine.ports import SkillInfo  # 3 ms, and only skills are of it
+    from cis.engine.waiting import Surroundings, Waiting
     from cis.store.cluster import PeerRecord
+    from cis.store.port import Store
 
 LATEST_RUNS = 5
 CONTACT_S = 90.0  # a peer is pinged every 30 s
@@ -219,12 +218,17 @@ def _read_view(store: Store, run: RunRecord) -> dict[str, Json]:
     tasks = store.tasks(run.run_id)
     if run.status.final:
         return run_view(run, tasks, waiting=None, reasons={})
+    from cis.engine.waiting import run_waiting, tasks_waiting  # noqa: PLC0415 - nothing waits in most runs
+
     around = _surroundings(store, run, tasks)
     reasons = tasks_waiting(run, tasks, around)
     return run_view(run, tasks, waiting=run_waiting(run, tasks, around, reasons=reasons), reasons=reasons)
 
 
 def _surroundings(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> Surroundings:
+    from cis.engine.dispatch import on_its_way  # noqa: PLC0415 - 6 ms, and most runs are over
+    from cis.engine.waiting import Surroundings  # noqa: PLC0415
+
     item = store.queue_item(run.run_id)
     return Surroundings(
         elsewhere=None if run.delivery is Delivery.LOCAL else on_its_way(store, run.run_id),
@@ -235,6 +239,8 @@ def _surroundings(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> 
 
 
 def _depends_on(store: Store, run: RunRecord) -> dict[str, Sequence[str]]:
+    from cis.store.port import stored_spec  # noqa: PLC0415 - as above
+
     try:
         spec = stored_spec(store, run.definition_id)
     except PoisonRecordError:
