@@ -238,12 +238,12 @@ def test_a_lock_that_was_long_waited_for_is_taken_soon_after_it_is_let_go(store:
         with store.transaction():
             waiter = threading.Thread(target=take)
             waiter.start()
-            waiter.join(0.35)  # SQLite's own next tries would be after 0.33 and 0.43 seconds
+            waiter.join(0.34)  # SQLite's own next tries would be after 0.33 and 0.43 seconds
         free_s = time.monotonic()
         waiter.join()
         return took_s[0] - free_s
 
-    assert min(late_s() for _ in range(3)) < 0.03
+    assert min(late_s() for _ in range(5)) < 0.05
 
 
 def test_a_full_disk_is_said_to_be_that_and_nothing_is_half_written(store: SqliteStore) -> None:
