@@ -228,9 +228,11 @@ def test_a_lock_that_was_long_waited_for_is_taken_soon_after_it_is_let_go(store:
 
     def late_s() -> float:
         took_s: list[float] = []
+        asks = threading.Event()
 
         def take() -> None:
             other = open_sqlite(store.path)
+            asks.set()
             with other.transaction():
                 took_s.append(time.monotonic())
             other.close()
@@ -238,7 +240,8 @@ def test_a_lock_that_was_long_waited_for_is_taken_soon_after_it_is_let_go(store:
         with store.transaction():
             waiter = threading.Thread(target=take)
             waiter.start()
-            waiter.join(0.34)  # SQLite's own next tries would be after 0.33 and 0.43 seconds
+            asks.wait()
+            waiter.join(0.35)  # SQLite's own next tries would be after 0.33 and 0.43 seconds
         free_s = time.monotonic()
         waiter.join()
         return took_s[0] - free_s
