@@ -19,11 +19,11 @@ from tests.bench.limit import spawn_rate
 from tests.bench.querying import COMMAND_MS, PYTHONS, command_figures
 from tests.bench.spawning import BARS
 
-ROUNDS = 10
+ROUNDS = 12
 WITHIN_S = 90.0
 TASKS = 1000
 RUNS = 20_000
-STEADY = 1.5  # a round counts if the limit before it and the one after it differ by no more than this factor
+STEADY = 1.3  # a round counts if the limit before it and the one after it differ by no more than this factor
 
 
 @pytest.mark.timeout(300)
@@ -43,21 +43,27 @@ def test_a_thousand_tasks_reach_half_of_the_bar_for_their_part_of_bare_spawning(
 @pytest.mark.timeout(300)
 def test_each_command_answers_within_twice_its_bar_on_a_long_history(sandbox: Sandbox) -> None:
     make_history(sandbox, RUNS)
-    best: dict[str, float] = {}
+    bare_ms: list[float] = []
+    took_ms: dict[str, list[float]] = {}
 
     deadline_s = time.monotonic() + WITHIN_S
     with sandbox.node(**KEEP_ALL):
-        while max(best.values(), default=9.0) > 2 and time.monotonic() < deadline_s:
+        while (not bare_ms or times_of_bar(took_ms, bare_ms) > 2) and time.monotonic() < deadline_s:
             *commands, python = command_figures(sandbox, rounds=3)
-            bars_ms = [max(COMMAND_MS, PYTHONS * bare_ms) for bare_ms in python.values]
+            bare_ms += python.values
             for each in commands:
-                parts = [ms / bar_ms for ms, bar_ms in zip(each.values, bars_ms, strict=True)]
-                best[each.what] = min([*parts, best.get(each.what, 9.0)])
+                took_ms.setdefault(each.what, []).extend(each.values)
 
-    assert max(best.values()) <= 2, f"times of the bar, at best: {best}"
+    assert times_of_bar(took_ms, bare_ms) <= 2, f"python -c pass {bare_ms}, commands {took_ms}"
+
+
+def times_of_bar(took_ms: dict[str, list[float]], bare_ms: list[float]) -> float:
+    """Return how many times its bar the slowest command takes, each and the limit at their best."""
+    return max(map(min, took_ms.values())) / max(COMMAND_MS, PYTHONS * min(bare_ms))
 
 
 def best_ratio(limits: list[float], rates: list[float]) -> float:
-    """Return the highest ratio of the rounds whose load was steady; 0 while there is none."""
-    around = zip(pairwise(limits), rates, strict=True)
-    return max((2 * rate / sum(pair) for pair, rate in around if max(pair) <= STEADY * min(pair)), default=0.0)
+    """Return the highest ratio of the rounds whose load was steady, of all where that was never so; 0 of none."""
+    around = list(zip(pairwise(limits), rates, strict=True))
+    steady = [(pair, rate) for pair, rate in around if max(pair) <= STEADY * min(pair)]
+    return max((2 * rate / sum(pair) for pair, rate in steady or around), default=0.0)
