@@ -145,6 +145,7 @@ def test_an_unknown_priority_does_not_hide_the_rest_of_the_demand(store: SqliteS
         ("run_tasks", "failures = 9007199254740992", "run_id = 'r2' AND task_no = 1"),
         ("run_tasks", "attempts = -9223372036854775807", "run_id = 'r2' AND task_no = 1"),
         ("run_tasks", "outputs = '{'", "run_id = 'r2' AND task_no = 1"),
+        ("run_tasks", """outputs = '{"x": "' || char(92) || 'ud800"}'""", "run_id = 'r2' AND task_no = 1"),
         ("run_tasks", "status = 'odd'", "run_id = 'r2' AND task_no = 1"),
         ("run_tasks", "run_id = 'gone'", "run_id = 'r2' AND task_no = 1"),
         ("dag_runs", "priority = 7", "run_id = 'r2'"),

@@ -208,9 +208,11 @@ def event_of(row: Row) -> EventRecord:
 
 
 def mapping(text: str) -> dict[str, Any]:
-    """Return the JSON object that a column holds. Raises ValueError when it holds none."""
+    """Return the JSON object that a column holds. Raises ValueError when it holds none, or what is no text."""
     try:
         plain = json.loads(text)
+        if "\\u" in text:
+            json.dumps(plain, ensure_ascii=False).encode()  # half of a surrogate pair would end whoever passes it on
     except RecursionError as error:
         raise ValueError(f"{text[:80]!r} is nested too deeply") from error
     if not isinstance(plain, dict):
