@@ -1,7 +1,8 @@
 """The short form of the benchmark suite: fails when the product is twice as far from its bars as it may be.
 
 ``make bench`` measures; this only catches what was lost by accident. Other tests run beside it on a machine that has
-perhaps two cores, so limit and product are measured in turn, and the best of several rounds counts.
+perhaps two cores, so limit and product are measured in turn, and the best of several rounds counts. The home of the
+thousand tasks lies in memory: how long a flush takes is a matter of the disk, which other tests keep busy as well.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from itertools import pairwise
 
 import pytest
 
-from tests.acceptance.harness import Sandbox
+from tests.acceptance.harness import Sandbox, make_sandbox
 from tests.bench import documents
 from tests.bench.history import KEEP_ALL, make_history
 from tests.bench.homes import run_here
 from tests.bench.limit import spawn_rate
 from tests.bench.querying import COMMAND_MS, PYTHONS, command_figures
 from tests.bench.spawning import BARS
+from tests.chaos.accounts import memory_folder
 
 ROUNDS = 12
 WITHIN_S = 90.0
@@ -27,15 +29,17 @@ STEADY = 1.3  # a round counts if the limit before it and the one after it diffe
 
 
 @pytest.mark.timeout(300)
-def test_a_thousand_tasks_reach_half_of_the_bar_for_their_part_of_bare_spawning(sandbox: Sandbox) -> None:
+def test_a_thousand_tasks_reach_half_of_the_bar_for_their_part_of_bare_spawning() -> None:
     bar = BARS["layered"] / 2
     limits, rates = [spawn_rate(TASKS, in_flight=2)], list[float]()
 
     deadline_s = time.monotonic() + WITHIN_S
-    while len(rates) < ROUNDS and best_ratio(limits, rates) < bar and time.monotonic() < deadline_s:
-        took_s, _ = run_here(sandbox, documents.layered(TASKS), timeout_s=60)
-        rates.append(TASKS / took_s)
-        limits.append(spawn_rate(TASKS, in_flight=2))
+    with memory_folder() as folder:
+        sandbox = make_sandbox(folder)
+        while len(rates) < ROUNDS and best_ratio(limits, rates) < bar and time.monotonic() < deadline_s:
+            took_s, _ = run_here(sandbox, documents.layered(TASKS), timeout_s=60)
+            rates.append(TASKS / took_s)
+            limits.append(spawn_rate(TASKS, in_flight=2))
 
     assert best_ratio(limits, rates) >= bar, f"limits {limits}, the product between them {rates}"
 

@@ -38,6 +38,7 @@ LEFT_OVER = (
     " UNION ALL SELECT 'an attempt of ' || run_id || ' runs' FROM task_executions WHERE status = 'running'"
     " UNION ALL SELECT 'the queue still has ' || run_id FROM worker_queue"
 )
+LOG_CHARACTERS = 200_000  # of the node, kept where something went wrong
 LIVES = "SELECT sum(epoch) FROM workers"  # each start of a worker takes the next epoch
 
 
@@ -58,6 +59,8 @@ def main() -> int:
         done = sandbox.cis("db", "check", timeout_s=600)
         if done.returncode:
             account.wrong.append(f"cis db check: {done.stdout[-500:]}")
+        if account.wrong:
+            account.said = sandbox.node_log()[-LOG_CHARACTERS:]
         lives = int(sandbox.rows(LIVES)[0][0])
     verdicts = soak_watch.judge(samples)
     _print(verdicts, account, lives=lives, looks=len(samples))
@@ -131,6 +134,7 @@ def _write(
         "events": account.events,
         "starts_of_workers": lives,
         "wrong": account.wrong,
+        "node_log": account.said.splitlines(),
         "verdicts": [asdict(verdict) for verdict in verdicts],
         "samples": soak_watch.as_rows(samples),
     }

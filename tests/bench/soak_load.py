@@ -34,6 +34,7 @@ class Account:
     ended: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     events: int = 0
+    said: str = ""  # by the node, where something went wrong
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, kind: str, fault: str | None) -> None:
