@@ -75,6 +75,23 @@ def test_a_read_keeps_no_view_of_the_database_open(store: SqliteStore) -> None:
     assert left == 0
 
 
+def test_the_parts_of_a_snapshot_are_answered_from_the_same_moment_and_it_is_not_kept(store: SqliteStore) -> None:
+    other = open_sqlite(store.path)
+    with store._db.snapshot():
+        before = store.run_version("r2")
+        put_run(other, "r2")
+        within = store.run_version("r2")
+    after = store.run_version("r2")
+    with pytest.raises(RuntimeError), store._db.snapshot():
+        raise RuntimeError
+    other._db.connection.set_busy_timeout(0)
+    left, _ = other._db.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    other.close()
+
+    assert (before, within, after) == (None, None, 1)
+    assert left == 0
+
+
 def test_the_migrations_are_numbered_without_gaps_up_to_the_newest() -> None:
     assert [number for number, _ in migrate_module.migrations()] == list(range(1, migrate_module.NEWEST + 1))
 

@@ -15,11 +15,11 @@ from cis.engine.parts import Held
 from cis.errors import PoisonRecordError
 from cis.executors.local import LocalExecutor
 from cis.model.dag import Priority
-from cis.model.states import AttemptState, TaskState
+from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.port import read_spec
 from cis.store.records import AuditRecord, EventRecord, RunFilter, TokenRecord
 from cis.store.sqlite.store import SqliteStore, open_sqlite
-from tests.contract.store.rows import DOCUMENT, WORKER, attempt, definition, item, put_run, worker
+from tests.contract.store.rows import DOCUMENT, SCOPE, WORKER, attempt, definition, item, put_run, worker
 
 BROKEN_TEXT = "CAST(x'ff61' AS TEXT)"
 TWO_TASKS = '{"dag_id":"d","tasks":[{"command":"true","id":"t0"},{"command":"true","id":"t1"}]}'
@@ -56,6 +56,17 @@ def test_a_list_of_runs_leaves_out_the_one_that_cannot_be_read_and_says_so(
     assert "a row was left out" in caplog.messages
     with pytest.raises(PoisonRecordError):
         store.run("r2")
+
+
+@pytest.mark.parametrize("change", ["owner_node = CAST(x'6dff' AS TEXT)", "owner_node = ''", f"status = {BROKEN_TEXT}"])
+@pytest.mark.parametrize(
+    "where", [RunFilter(dag_id="d", status=RunState.PENDING), RunFilter(node="n"), RunFilter(scope=SCOPE)]
+)
+def test_a_value_that_is_none_hides_no_run_of_another_one(store: SqliteStore, change: str, where: RunFilter) -> None:
+    """Such values lie in the index before and between those that are some."""
+    damage(store, "dag_runs", change)
+
+    assert [run.run_id for run in store.runs(where, limit=10).items if run.run_id != "r2"] == ["r3", "r1"]
 
 
 def test_pages_go_on_past_a_run_that_cannot_be_read(store: SqliteStore) -> None:

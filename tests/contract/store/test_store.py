@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import random
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,7 @@ from cis.store.records import (
     QueueState,
     RunChange,
     RunFilter,
+    RunRecord,
     TaskRecord,
     TokenRecord,
     WorkerState,
@@ -144,6 +148,40 @@ def test_runs_are_narrowed_by_each_filter_and_by_all_of_them(store: Store) -> No
     assert found(node="m") == ["r4"]
     assert found(dag_id="e") == ["r5"]
     assert found(status=RunState.PENDING, scope=Scope(ScopeType.PROJECT, "p"), node="n", dag_id="d") == ["r1"]
+
+
+def test_any_filters_leave_page_by_page_what_each_of_them_leaves_newest_first(store: Store) -> None:
+    chance = random.Random(5)  # noqa: S311 - a test
+    choices: dict[str, list[Any]] = {
+        "status": [RunState.PENDING, RunState.FAILED, RunState.COMPLETED],
+        "scope": [Scope(ScopeType.GLOBAL), Scope(ScopeType.USER, "a"), Scope(ScopeType.USER, "b")],
+        "owner_node": ["m", "n", "ñ"],
+        "dag_id": ["d", "d2", "e"],
+    }
+    made = [put_run(store, f"r{number:03}", **_one_of_each(choices, chance)) for number in range(100)]
+    for status, scope, node, dag_id in itertools.product(*([None, *values] for values in choices.values())):
+        wanted = {"status": status, "scope": scope, "owner_node": node, "dag_id": dag_id}
+        expected = [run.run_id for run in reversed(made) if _is(run, wanted)]
+        where = RunFilter(status=status, scope=scope, node=node, dag_id=dag_id)
+
+        assert _page_by_page(store, where, limit=7) == expected
+
+
+def _one_of_each(choices: Mapping[str, list[Any]], chance: random.Random) -> dict[str, Any]:
+    return {name: chance.choice(values) for name, values in choices.items()}
+
+
+def _is(run: RunRecord, wanted: Mapping[str, object]) -> bool:
+    return all(value is None or getattr(run, name) == value for name, value in wanted.items())
+
+
+def _page_by_page(store: Store, where: RunFilter, *, limit: int) -> list[str]:
+    page = store.runs(where, limit=limit)
+    seen = [run.run_id for run in page.items]
+    while page.next_cursor is not None:
+        page = store.runs(where, limit=limit, cursor=page.next_cursor)
+        seen += [run.run_id for run in page.items]
+    return seen
 
 
 def test_a_run_changes_only_at_the_version_that_was_read(store: Store) -> None:

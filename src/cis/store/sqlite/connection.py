@@ -254,6 +254,21 @@ class Database:
             raise
 
     @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Have several questions answered from the database as it is at one moment."""
+        if self.connection.in_transaction:  # it is one already
+            yield
+            return
+        with translated(self.path):
+            self._cursor.execute("BEGIN")
+        try:
+            yield
+        finally:
+            # SQLite itself may have ended it, after an I/O error; nothing was written that could be lost.
+            with translated(self.path), suppress(apsw.SQLError):
+                self._cursor.execute("COMMIT")
+
+    @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Inside a transaction, keep or undo one part of it alone."""
         with translated(self.path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 
@@ -10,11 +11,13 @@ from cis.errors import PoisonRecordError, StaleVersionError, UsageError
 from cis.model.states import RunState, check_run_arrow
 from cis.store.records import Page, RunChange, RunFilter, RunRecord, TaskRecord
 from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import MAX_NUMBER, RUN, read, read_all, run_of
+from cis.store.sqlite.rows import MAX_NUMBER, RUN, Row, read, read_all, run_of
+from cis.store.sqlite.run_lists import newest_run_ids
 from cis.store.sqlite.tasks import INSERT_TASK, task_values
 
 _INSERT = f"INSERT INTO dag_runs ({RUN}) VALUES ({', '.join('?' * 25)})"  # noqa: S608 - constants
 _ONE = f"SELECT {RUN} FROM dag_runs WHERE run_id = ?"  # noqa: S608 - constants
+_SOME = f"SELECT {RUN} FROM dag_runs WHERE run_id IN (SELECT value FROM json_each(?)) ORDER BY run_id DESC"  # noqa: S608
 _BY_KEY = f"SELECT {RUN} FROM dag_runs WHERE idempotency_key = ?"  # noqa: S608 - constants
 _LATEST = f"SELECT {RUN} FROM dag_runs WHERE dag_id = ? ORDER BY run_id DESC LIMIT 1"  # noqa: S608 - constants
 _CHILDREN = f"SELECT {RUN} FROM dag_runs WHERE parent_run_id = ? ORDER BY run_id"  # noqa: S608 - constants
@@ -107,21 +110,19 @@ class RunRows:
 
     def runs(self, where: RunFilter, *, limit: int, cursor: str | None = None) -> Page[RunRecord]:
         """Return runs, newest first."""
-        conditions, values = _conditions(where)
-        if cursor is not None:
-            conditions.append("run_id < ?")
-            values.append(_read_cursor(cursor))
-        clause = f"{_where(conditions)} ORDER BY run_id DESC LIMIT ?"
-        values.append(limit + 1)
-        try:
-            rows = self._db.all_rows("a run", f"SELECT {RUN} FROM dag_runs {clause}", values)  # noqa: S608 - bound
-            ids = [row[0] for row in rows]
-        except PoisonRecordError:  # a text that is none: the page is read again, row by row
-            sql = f"SELECT run_id FROM dag_runs {clause}"  # noqa: S608 - values are bound
-            ids = [run_id for (run_id,) in self._db.rows(sql, values)]
-            rows = [row for run_id in ids[:limit] for row in self._db.rows(_ONE, (run_id,))]
+        before = None if cursor is None else _read_cursor(cursor)
+        with self._db.snapshot():
+            ids = newest_run_ids(self._db, where, limit=limit + 1, before=before)
+            rows = self._rows_of(ids[:limit])
         next_cursor = _cursor(ids[limit - 1]) if len(ids) > limit else None
-        return Page(tuple(read_all("run", run_of, rows[:limit])), next_cursor)
+        return Page(tuple(read_all("run", run_of, rows)), next_cursor)
+
+    def _rows_of(self, run_ids: Sequence[str]) -> list[Row]:
+        """Return the rows of these runs, newest first, but for one whose text is none."""
+        try:
+            return self._db.all_rows("a run", _SOME, (json.dumps(run_ids),))
+        except PoisonRecordError:
+            return [row for run_id in run_ids for row in self._db.rows(_ONE, (run_id,))]
 
     def unfinished_counts(self) -> Mapping[RunState, int]:
         """Return how many runs are in each state that is not final."""
@@ -166,31 +167,6 @@ class RunRows:
         self._db.write(_DROP_TASKS, (now_us, run_id))
         self._db.write("DELETE FROM worker_queue WHERE run_id = ?", (run_id,))
         return self._db.write(_FAIL, (now_us, error, run_id)) == 1
-
-
-def _conditions(where: RunFilter) -> tuple[list[str], list[str | int]]:
-    # A "+" before a column keeps SQLite from its index. The narrowest filter leads: nearly all runs of a DAG are of
-    # one scope, and most runs are of one node, so an index of those would be walked in vain.
-    conditions: list[str] = []
-    values: list[str | int] = []
-    if where.dag_id is not None:
-        conditions.append("dag_id = ?")
-        values.append(where.dag_id)
-    if where.status is not None:
-        conditions.append("status = ?")
-        values.append(str(where.status))
-    if where.scope is not None:
-        by = "+" if where.dag_id is not None else ""
-        conditions += [f"{by}scope_type = ?", f"{by}scope_id = ?"]
-        values += [str(where.scope.type), where.scope.id]
-    if where.node is not None:
-        conditions.append(f"{'+' if conditions else ''}owner_node = ?")
-        values.append(where.node)
-    return conditions, values
-
-
-def _where(conditions: list[str]) -> str:
-    return f"WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
 def _cursor(run_id: str) -> str:
