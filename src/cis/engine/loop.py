@@ -203,8 +203,9 @@ class WorkerLoop:
         with self._parts.store.transaction():
             adopt(self._parts.store, self._me, self._held, ours=ours, now=now)
             self._ends = [end for end in self._ends if unended(self._parts.store, end.attempt)]
-        set_aside = [live for live in self._held.live if live.attempt.run_id not in self._held.plans]
-        self._held.live.end_where(lambda live: live in set_aside, Ending.STOP, now_s=now.mono_s)
+            # What was set aside is killed before that is stored: from then on no row tells of its processes.
+            self._held.live.kill_where(lambda live: live.attempt.run_id not in self._held.plans)
+            self._held.live.tick(now.mono_s)
         self._held.poll_due_s = now.mono_s
         self._adopted = True
 
