@@ -10,12 +10,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
 from cis.node.home import Home, find_home
-from cis.store.sqlite.store import SqliteStore, open_sqlite
 
 if TYPE_CHECKING:
     from cis.engine.ports import SkillBook
     from cis.engine.site import Site
     from cis.node.settings import Settings
+    from cis.store.sqlite.store import SqliteStore
 
 
 class Context:
@@ -57,6 +57,8 @@ class Context:
     @contextmanager
     def store(self) -> Iterator[SqliteStore]:
         """Open the store for the length of a block."""
+        from cis.store.sqlite.store import open_sqlite  # noqa: PLC0415 - not every command reads it
+
         store = open_sqlite(self.home.db)
         try:
             yield store

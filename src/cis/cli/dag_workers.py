@@ -50,7 +50,7 @@ def worker_status(options: argparse.Namespace) -> None:
 def _seen(context: Context, worker: WorkerRecord) -> dict[str, Any]:
     """Return a worker's view; one of this node whose lock is free is dead, whatever its row still says."""
     view = worker_view(worker)
-    mine = worker.node_id == context.settings.node_id
-    if mine and worker.status.live and holder(worker_lock_path(context.home.run, worker.worker_id)) is None:
+    mine = worker.status.live and worker.node_id == context.settings.node_id
+    if mine and holder(worker_lock_path(context.home.run, worker.worker_id)) is None:
         view["status"] = str(WorkerState.DEAD)
     return view

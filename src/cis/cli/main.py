@@ -5,19 +5,17 @@ Only the group that is asked for is imported; whoever types ``cis dag list`` wai
 
 from __future__ import annotations
 
-import argparse
 import gc
 import os
 import signal
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
 
 from cis import __version__
-from cis.errors import CisError, UsageError
-from cis.model.suggest import did_you_mean
+from cis.cli.parser import Parser
+from cis.errors import CisError
 
 GROUPS = {
     "init": "make the home: settings, key, token",
@@ -38,39 +36,16 @@ GC_THRESHOLD = 50_000
 _MODULES = {"glm": "node", "init": "node"}
 
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that names the nearest command or option when one is not known."""
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, and refuse what is left over here, where the options of the command are known."""
-        options, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            known = [name for action in self._actions for name in action.option_strings]
-            self.error(f"{unknown[0]!r} is too much{did_you_mean(unknown[0], known)}")
-        return options, unknown
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and how to go on; exit status 2."""
-        self.exit(UsageError.exit_status, f"cis: {message}\ntry: {self.prog} --help\n")
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            known = [str(choice) for choice in action.choices]
-            what = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
-            hint = did_you_mean(str(value), known)
-            if not isinstance(action.choices, Mapping):
-                self.error(f"{what} {value!r} is none of {', '.join(known)}{hint}")
-            self.error(f"there is no {value!r}{hint}")
-
-
-def build_parser(full: Collection[str] = GROUPS) -> Parser:
-    """Return the parser of all groups; of those that are not in *full* only the name is there."""
+def build_parser(asked: Sequence[str] | None = None) -> Parser:
+    """Return the parser of all commands; of what *asked* begins with alone, if that is one, since each takes time."""
     parser = Parser(prog="cis", description="Run DAGs of work across your own machines.")
     parser.add_argument("--version", action="version", version=f"cis {__version__}")
     groups = parser.add_subparsers(dest="group", metavar="COMMAND", required=True)
-    for name, about in GROUPS.items():
-        added = groups.add_parser(name, help=about, description=about)
-        if name in full:
+    group = asked[0] if asked and asked[0] in GROUPS else None
+    for name in [group] if group else GROUPS:
+        added = groups.add_parser(name, help=GROUPS[name], description=GROUPS[name])
+        if group or asked is None:
+            added.asked = asked[1:] if asked else ()
             import_module(f"cis.cli.{_MODULES.get(name, name)}").add(added, name)
     return parser
 
@@ -104,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     completing = "_ARGCOMPLETE" in os.environ
     words = os.environ.get("COMP_LINE", "").split()[1:] if completing else arguments
-    parser = build_parser([word for word in words if not word.startswith("-")][:1])
+    asked = [word for word in words if not word.startswith("-")]
+    parser = build_parser(asked[:1] if completing else asked)
     if completing:
         import argcomplete  # noqa: PLC0415 - only when the shell asks
 

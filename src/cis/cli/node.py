@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import socket
 from typing import TYPE_CHECKING, Any
 
 from cis.cli.context import Context, from_environment, say
@@ -16,6 +15,7 @@ from cis.node import identity
 from cis.node.presence import announced
 
 if TYPE_CHECKING:
+    import socket
     from types import FrameType
 
     from cis.node.node import Node
@@ -136,6 +136,8 @@ def _start(options: argparse.Namespace) -> int:
 
 def _listen(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises AlreadyRunningError when the port is taken, UsageError for a bad host."""
+    import socket  # noqa: PLC0415 - only here
+
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, ValueError) as error:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cis.cli.output import counted, local_time, on_terminal, print_table, scope_text, state, took
 from cis.engine.views import read_status
 from cis.model.states import RunState
-from cis.store.port import Store
+
+if TYPE_CHECKING:
+    from cis.store.port import Store
 
 MAX_TASKS_SHOWN = 50
 LOOK_EVERY_S = 0.5

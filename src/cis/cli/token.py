@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import secrets
 
 from cis.cli.acting import append_audit
 from cis.cli.context import from_environment, say
@@ -68,7 +66,9 @@ def _create(options: argparse.Namespace) -> None:
     may = tuple(dict.fromkeys(right for right in options.may.split(",") if right))
     if not may or any(right not in RIGHTS for right in may):
         raise UsageError(f"--may {options.may!r}: write some of {', '.join(RIGHTS)}, with commas between")
-    secret = secrets.token_urlsafe(32)
+    import hashlib  # noqa: PLC0415 - only here
+
+    secret = identity.new_token()
     digest = hashlib.sha256(secret.encode()).hexdigest()
     with from_environment().store() as store, store.transaction():
         if any(one.name == options.name for one in store.tokens()):

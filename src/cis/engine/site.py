@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cis.engine.ports import SkillBook
+if TYPE_CHECKING:
+    from cis.engine.ports import SkillBook
 
 DELIVER_WITHIN_S = 7 * 86400.0
 LEASE_S = 60.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,6 +30,8 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def _private(path: Path, data: bytes) -> Path:
+    import secrets  # noqa: PLC0415 - 4 ms, and most commands write no such file
+
     fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -1,24 +1,19 @@
-"""Rows to records, as in ``cis.store.sqlite.rows``, for the tables that are about other nodes."""
+"""Rows to records, as in ``cis.store.sqlite.rows``, for the tables that are about other nodes.
+
+The records are imported with the first row: most commands read none, and would wait 4 ms for them.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from cis.model.dag import Json, Priority
-from cis.store.cluster import (
-    JournalState,
-    OfferRecord,
-    OfferState,
-    OutboxItem,
-    PeerRecord,
-    RemoteRole,
-    RemoteRun,
-    RoomCursor,
-    RoomEvent,
-    Route,
-)
 from cis.store.sqlite.rows import Row, mapping
+
+if TYPE_CHECKING:
+    from cis.store.cluster import OfferRecord, OutboxItem, PeerRecord, RemoteRun, RoomCursor, RoomEvent
 
 FAULT_CHARS = 500  # a fault may quote the answer of another program, however long that is
 
@@ -38,6 +33,8 @@ OFFER = "run_id, sender, event_id, epoch, priority, content, state, created_at_u
 
 def peer_of(row: Row) -> PeerRecord:
     """Return the record of a row of PEER."""
+    from cis.store.cluster import PeerRecord  # noqa: PLC0415 - see above
+
     return PeerRecord(
         node_id=row[0],
         public_key=row[1],
@@ -53,6 +50,8 @@ def peer_of(row: Row) -> PeerRecord:
 
 def outbox_item_of(row: Row) -> OutboxItem:
     """Return the record of a row of OUTBOX."""
+    from cis.store.cluster import OutboxItem, Route  # noqa: PLC0415 - see above
+
     return OutboxItem(
         message_id=row[0],
         kind=row[1],
@@ -72,6 +71,8 @@ def outbox_item_of(row: Row) -> OutboxItem:
 
 def remote_of(row: Row) -> RemoteRun:
     """Return the record of a row of REMOTE."""
+    from cis.store.cluster import RemoteRole, RemoteRun  # noqa: PLC0415 - see above
+
     return RemoteRun(
         run_id=row[0],
         role=RemoteRole(row[1]),
@@ -90,6 +91,8 @@ def remote_of(row: Row) -> RemoteRun:
 
 def room_event_of(row: Row) -> RoomEvent:
     """Return the record of a row of ROOM_EVENT."""
+    from cis.store.cluster import JournalState, RoomEvent  # noqa: PLC0415 - see above
+
     return RoomEvent(
         event_id=row[0],
         room_id=row[1],
@@ -104,11 +107,15 @@ def room_event_of(row: Row) -> RoomEvent:
 
 def room_cursor_of(row: Row) -> RoomCursor:
     """Return the record of a row of ROOM_CURSOR."""
+    from cis.store.cluster import RoomCursor  # noqa: PLC0415 - see above
+
     return RoomCursor(room_id=row[0], user_id=row[1], next_batch=row[2], synced_at_us=row[3])
 
 
 def offer_of(row: Row) -> OfferRecord:
     """Return the record of a row of OFFER."""
+    from cis.store.cluster import OfferRecord, OfferState  # noqa: PLC0415 - see above
+
     return OfferRecord(
         run_id=row[0],
         sender=row[1],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,8 +20,6 @@ from cis.errors import (
     StoreReadOnlyError,
 )
 from cis.store.sqlite.migrate import migrate
-
-log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_MS = 30_000
 LOCK_PAUSE_S = 0.0005  # a transaction with its flush takes about as long
@@ -233,7 +230,9 @@ class Database:
                 except StopIteration:
                     return
                 except UnicodeDecodeError as error:
-                    log.warning("a row was left out", extra={"error": str(error)})
+                    from cis.store.sqlite.unreadable import tell_left_out  # noqa: PLC0415 - see there
+
+                    tell_left_out(error)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

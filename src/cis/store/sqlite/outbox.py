@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from cis.store.cluster import OutboxItem, Route
 from cis.store.sqlite.cluster_rows import FAULT_CHARS, OUTBOX, json_text, outbox_item_of
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import read_all
+
+if TYPE_CHECKING:
+    from cis.store.cluster import OutboxItem, Route
 
 _POST = f"INSERT INTO outbox ({OUTBOX}) VALUES ({', '.join('?' * 13)})"  # noqa: S608 - constants
 _DUE = (

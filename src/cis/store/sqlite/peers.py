@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cis.errors import ConflictError
-from cis.store.cluster import PeerRecord
 from cis.store.sqlite.cluster_rows import FAULT_CHARS, PEER, peer_of
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import read, read_all
+
+if TYPE_CHECKING:
+    from cis.store.cluster import PeerRecord
 
 _PUT = (
     f"INSERT INTO peers ({PEER}) VALUES ({', '.join('?' * 9)})"  # noqa: S608 - constants

@@ -5,7 +5,6 @@ Every question names the state it asks for, so a suspended row is in no answer b
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from cis.errors import PoisonRecordError
@@ -14,8 +13,6 @@ from cis.model.scope import parse_worker_id
 from cis.store.records import QueueDemand, QueueItem, QueueState
 from cis.store.sqlite.connection import Database, Row
 from cis.store.sqlite.rows import MAX_NUMBER, QUEUE, queue_item_of, read, read_all
-
-log = logging.getLogger(__name__)
 
 _ENQUEUE = (
     "INSERT INTO worker_queue (node_id, worker_id, run_id, dag_json, status, priority, epoch, created_at_us)"
@@ -100,7 +97,9 @@ class QueueRows:
         try:
             item = self.queue_item(run_id)
         except PoisonRecordError as error:
-            log.warning("a queued run cannot be read", extra={"run_id": run_id, "error": str(error)})
+            from cis.store.sqlite.unreadable import tell_queued  # noqa: PLC0415 - see there
+
+            tell_queued(run_id, error)
             item = None
         return item or _unreadable(run_id, worker_id, epoch)
 

@@ -6,13 +6,16 @@ A mirrored row is a copy: the node that executes is the one that checked its arr
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from cis.store.cluster import RemoteRole, RemoteRun
 from cis.store.records import AttemptRecord, TaskRecord
 from cis.store.sqlite.cluster_rows import REMOTE, remote_of
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import ATTEMPT, read, read_all
 from cis.store.sqlite.tasks import attempt_values, changing_values
+
+if TYPE_CHECKING:
+    from cis.store.cluster import RemoteRole, RemoteRun
 
 _PUT = (
     f"INSERT INTO remote_runs ({REMOTE}) VALUES ({', '.join('?' * 12)})"  # noqa: S608 - constants

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from cis.store.cluster import JournalState, OfferRecord, OfferState, RoomCursor, RoomEvent
 from cis.store.sqlite.cluster_rows import (
     OFFER,
     ROOM_CURSOR,
@@ -16,6 +16,9 @@ from cis.store.sqlite.cluster_rows import (
 )
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import read, read_all
+
+if TYPE_CHECKING:
+    from cis.store.cluster import JournalState, OfferRecord, OfferState, RoomCursor, RoomEvent
 
 _CURSOR = f"SELECT {ROOM_CURSOR} FROM room_cursors WHERE room_id = ?"  # noqa: S608 - constants
 _PUT_CURSOR = (

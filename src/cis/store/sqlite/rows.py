@@ -6,7 +6,6 @@ A row that cannot be read raises PoisonRecordError; lists leave it out and say s
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -28,8 +27,6 @@ from cis.store.records import (
     WorkerRecord,
     WorkerState,
 )
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -248,5 +245,7 @@ def read_all(what: str, make: Callable[[Row], T], rows: Iterable[Row]) -> list[T
         try:
             records.append(read(what, make, row))
         except PoisonRecordError as error:
-            log.warning("a row was left out", extra={"error": str(error)})
+            from cis.store.sqlite.unreadable import tell_left_out  # noqa: PLC0415 - see there
+
+            tell_left_out(error)
     return records

@@ -1,0 +1,50 @@
+"""The parser of the command line: argparse, with better words for mistakes, and without what it spends time on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from cis.errors import UsageError
+from cis.model.suggest import did_you_mean
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that names the nearest command or option when one is not known."""
+
+    asked: Sequence[str] = ()  # what follows on the command line; nothing: all that there is
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(formatter_class=_formatter, **given)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and refuse what is left over here, where the options of the command are known."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = [name for action in self._actions for name in action.option_strings]
+            self.error(f"{unknown[0]!r} is too much{did_you_mean(unknown[0], known)}")
+        return options, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and how to go on; exit status 2."""
+        self.exit(UsageError.exit_status, f"cis: {message}\ntry: {self.prog} --help\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            what = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
+            hint = did_you_mean(str(value), known)
+            if not isinstance(action.choices, Mapping):
+                self.error(f"{what} {value!r} is none of {', '.join(known)}{hint}")
+            self.error(f"there is no {value!r}{hint}")
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Return what lays out help, as wide as the terminal: argparse makes one for each option, and would import shutil."""
+    try:
+        width = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
+    except (OSError, ValueError):
+        width = 80
+    return argparse.HelpFormatter(prog, width=width - 2)
