@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from cis.api.logs import PART_BYTES
 from cis.model.states import AttemptState, RunState
 from tests.integration.serving import TOKEN, NodeUnderTest, assert_problem, served
 from tests.waiting import wait_for
@@ -79,6 +80,21 @@ def test_logs_come_as_a_list_or_as_text(node: NodeUnderTest) -> None:
         "==> b, attempt 1, error <==\noops\n"
         "==> b, attempt 1, note <==\nattempt 1 failed: exit status 3\n"
     )
+
+
+def test_a_list_of_logs_that_is_written_in_parts_is_whole(node: NodeUnderTest) -> None:
+    """More than one attempt in a part, and more than one part."""
+    names = [f"t{number}" for number in range(7)]
+    run = node.submitted(*({"id": name} for name in names))
+    for name in names:
+        attempt = node.started(run, name)
+        node.wrote(attempt, out=f"{name:x<{PART_BYTES // 3}}".encode(), err=b"")
+        node.ended(run, attempt, AttemptState.COMPLETED, exit_code=0)
+
+    page = node.get(f"/api/v1/runs/{run.run_id}/logs")
+
+    assert [item["output"].rstrip("x") for item in page["items"]] == names
+    assert page["next_cursor"] is None
 
 
 def test_a_run_without_attempts_has_an_empty_list_of_logs(node: NodeUnderTest) -> None:

@@ -7,7 +7,7 @@ for each piece of text; ``Accept: text/event-stream`` gives server-sent events, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 
 from fastapi import APIRouter, Request
@@ -26,6 +26,7 @@ from cis.store.port import Store
 from cis.store.records import AttemptRecord
 
 LOOK_EVERY_S = 0.2
+PART_BYTES = 2**16
 HEARTBEAT_S = 15.0
 _JSON = "application/json"
 _HIGHEST_ATTEMPT = 10**9
@@ -73,12 +74,25 @@ def log_routes(services: NodeServices) -> APIRouter:
 
 
 async def _attempt_list(services: NodeServices, attempts: Sequence[AttemptRecord]) -> AsyncIterator[bytes]:
-    """Write the list one attempt at a time: together they may be more than fits into memory."""
+    """Write the list a part at a time: together the attempts may be more than fits into memory."""
+    views = (encoded(attempt_log_view(attempt, services.logfiles)) for attempt in attempts)
     yield b'{"items":['
-    for number, attempt in enumerate(attempts):
-        view = await asyncio.to_thread(attempt_log_view, attempt, services.logfiles)
-        yield (b"," if number else b"") + encoded(view)
+    comma = b""
+    while part := await asyncio.to_thread(_next_part, views):
+        yield comma + b",".join(part)
+        comma = b","
     yield b'],"next_cursor":null}'
+
+
+def _next_part(views: Iterator[bytes]) -> list[bytes]:
+    """Return some of what is left: enough that going to a thread for it is worth the way."""
+    part, size = [], 0
+    for view in views:
+        part.append(view)
+        size += len(view)
+        if size >= PART_BYTES:
+            break
+    return part
 
 
 async def _pieces(services: NodeServices, reader: LogReader, run_id: str, *, form: str) -> AsyncIterator[bytes]:

@@ -60,6 +60,7 @@ class Scope:
 
 
 GLOBAL = Scope(ScopeType.GLOBAL)
+_KINDS = frozenset(ScopeType)
 
 
 def parse_scope(text: str) -> Scope:
@@ -86,6 +87,6 @@ def parse_worker_id(text: str) -> Scope:
     """
     prefix, _, rest = text.partition("-")
     kind, _, owner = rest.partition("-")
-    if prefix != "worker" or kind not in set(ScopeType):
+    if prefix != "worker" or kind not in _KINDS:
         raise ValueError(f"{text!r:.140} is no worker id; they look like worker-project-<id> or worker-global")
     return Scope(ScopeType(kind), owner)
