@@ -212,8 +212,8 @@ class _GrowingText:
     def _bytes(self, at_most: int) -> bytes:
         try:
             with self._path.open("rb", buffering=0) as file:
-                self.found = True
                 size = file.seek(0, 2)
+                self.found |= size > 0  # an empty one may be passed on when its attempt has ended
                 if size < self._offset:
                     self._offset = size
                     self.shrunk = True

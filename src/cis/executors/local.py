@@ -21,6 +21,7 @@ from signal import SIGCONT, SIGKILL, SIGTERM
 
 from cis.engine.ports import Exit, Launch, StrPath
 from cis.errors import LaunchError
+from cis.executors.attemptlogs import AttemptLogs
 from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, expect_children
 from cis.executors.launching import explain, spawn
 from cis.executors.logcap import CappedLog
@@ -55,7 +56,7 @@ class LocalExecutor:
 
     def __init__(self, *, max_log_bytes: int, portable: bool = False) -> None:
         expect_children()
-        self._max_log_bytes = max_log_bytes
+        self._logs = AttemptLogs(cap=max_log_bytes)
         self._portable = portable or not HAS_PIDFD
         self._exits: ExitWatch = SignalExits() if self._portable else PidfdExits()
         self._running: dict[int, _Running] = {}
@@ -78,9 +79,11 @@ class LocalExecutor:
                 if launch.mask:
                     running = self._spawn_masked(launch, stdin=stdin, stdout=stdout, stderr=stderr)
                 else:
-                    process = spawn(launch, stdin=stdin, stdout=stdout.descriptor, stderr=stderr.descriptor)
+                    process = spawn(launch, stdin=stdin, stdout=stdout.writer, stderr=stderr.writer)
                     self._take_in(process, launch)
                     running = _Running(process, stdout, stderr)
+                stdout.hand_over()
+                stderr.hand_over()
             except LaunchError:
                 stdout.close()
                 stderr.close()
@@ -139,11 +142,12 @@ class LocalExecutor:
             running.stderr.close()
         for held in (self._running, self._lingering, self._draining, self._masking):
             held.clear()
+        self._logs.close()
         self._exits.close()
         os.close(self._null)
 
     def _spawn_masked(self, launch: Launch, *, stdin: int, stdout: CappedLog, stderr: CappedLog) -> _Running:
-        streams = mask_streams(launch, stdout=stdout.descriptor, stderr=stderr.descriptor)
+        streams = mask_streams(launch, stdout=stdout.writer, stderr=stderr.writer)
         try:
             self._take_in(streams.process, launch)
             process = spawn(launch, stdin=stdin, stdout=streams.stdout, stderr=streams.stderr)
@@ -164,7 +168,7 @@ class LocalExecutor:
 
     def _open_log(self, path: StrPath) -> CappedLog:
         try:
-            return CappedLog(path, cap=self._max_log_bytes)
+            return self._logs.open(path)
         except OSError as error:
             raise LaunchError(f"log file {path} cannot be made: {error.strerror}") from error
 
@@ -231,7 +235,7 @@ class LocalExecutor:
     def _over(self, running: _Running) -> Exit | None:
         """Return the end of an attempt of which nothing runs any more, or wait for what it wrote to be passed on."""
         if running.masking is None:
-            return _exit_of(running)
+            return self._exit_of(running)
         running.drained_by_s = time.monotonic() + DRAIN_PATIENCE_S
         self._draining[running.process.pid] = running
         return None
@@ -241,21 +245,20 @@ class LocalExecutor:
         over = [one for one in self._draining.values() if one.masking is None or one.drained_by_s <= now_s]
         for running in over:
             del self._draining[running.process.pid]
-        return [_exit_of(running) for running in over]
+        return [self._exit_of(running) for running in over]
 
-
-def _exit_of(running: _Running) -> Exit:
-    stdout_tail, stdout_bytes = running.stdout.finish()
-    stderr_tail, stderr_bytes = running.stderr.finish()
-    return Exit(
-        handle=running.process.pid,
-        exit_code=running.process.returncode,
-        stdout_tail=stdout_tail,
-        stderr_tail=stderr_tail,
-        stdout_bytes=stdout_bytes,
-        stderr_bytes=stderr_bytes,
-        fault=running.fault,
-    )
+    def _exit_of(self, running: _Running) -> Exit:
+        stdout_tail, stdout_bytes = self._logs.finish(running.stdout)
+        stderr_tail, stderr_bytes = self._logs.finish(running.stderr)
+        return Exit(
+            handle=running.process.pid,
+            exit_code=running.process.returncode,
+            stdout_tail=stdout_tail,
+            stderr_tail=stderr_tail,
+            stdout_bytes=stdout_bytes,
+            stderr_bytes=stderr_bytes,
+            fault=running.fault,
+        )
 
 
 def _unnamed_file(launch: Launch) -> int:
