@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +78,35 @@ def test_a_log_that_somebody_reads_is_not_passed_on(logs: AttemptLogs, tmp_path:
 
     assert first.stat().st_ino == inode
     assert second.stat().st_ino != inode
+
+
+def test_who_opens_a_log_while_it_is_passed_on_does_not_end_the_worker(
+    logs: AttemptLogs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system tells the holder of a lease by SIGIO, which ends a process, unless another signal was asked for."""
+    first, second = tmp_path / "1.out", tmp_path / "2.out"
+    silent(logs, first)
+    seen: list[int] = []
+    control = fcntl.fcntl
+
+    def open_meanwhile(descriptor: int, command: int, argument: int) -> int:
+        answer = control(descriptor, command, argument)
+        if (command, argument) == (fcntl.F_SETLEASE, fcntl.F_WRLCK):
+            with pytest.raises(BlockingIOError):
+                os.open(second, os.O_RDONLY | os.O_NONBLOCK)
+        return answer
+
+    before = {
+        number: signal.signal(number, lambda got, _: seen.append(got)) for number in (signal.SIGIO, signal.SIGURG)
+    }
+    monkeypatch.setattr(fcntl, "fcntl", open_meanwhile)
+    try:
+        logs.open(second).close()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    assert seen == [signal.SIGURG]
 
 
 @pytest.mark.parametrize("link", [False, True])

@@ -72,18 +72,14 @@ class CappedLog:
                 os.unlink(path)
         return False
 
-    @property
-    def untouched(self) -> bool:
-        """Whether nothing was ever written."""
-        return not self._dropped and os.fstat(self._descriptor).st_size == 0
-
     def _is_ours_alone(self) -> bool:
+        """Whether nobody else can write to it or reads it, and nobody has written."""
         # A lease to write is refused while the file is open anywhere else. Whoever opens it meanwhile waits for the
         # microsecond, and this process is told by a signal: one that does not end it.
         fcntl.fcntl(self._descriptor, fcntl.F_SETSIG, _LEASE_SIGNAL)
         fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        return self.untouched
+        return os.fstat(self._descriptor).st_size == 0
 
     def keep_to_cap(self) -> None:
         """Drop what a live process wrote beyond the cap."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -83,3 +84,11 @@ def is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def holds_text(value: Json) -> bool:
+    """Whether all strings of a tree can be written down; one that is nested too deeply cannot either."""
+    try:
+        return is_text(json.dumps(value, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return False

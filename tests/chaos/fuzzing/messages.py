@@ -19,6 +19,7 @@ from typing import Any
 from cis.engine.logfiles import LogFiles
 from cis.errors import CisError, MalformedMessageError
 from cis.model.message import MessageKind, Result
+from cis.model.tree import holds_text
 from cis.store.cluster import JournalState, RoomEvent
 from cis.store.sqlite.store import SqliteStore
 from cis.transports.answering import Answering
@@ -26,7 +27,6 @@ from cis.transports.framing import FrameReader
 from cis.transports.keys import Signer, canonical, new_private_key
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.journal import Journal
-from cis.transports.matrix.sync import is_text
 from cis.transports.reception import Reception
 from tests.chaos.fuzzing.desk import DirectDesk
 from tests.chaos.fuzzing.household import ME, NODE, ROOM, TASKS, Household
@@ -132,7 +132,7 @@ class Target:
     def hear(self, content: Any, *, number: int, kind: str) -> bool:
         """Take in what came by the room; return whether it was acted upon. Nothing that it holds may stop the journal."""
         sender = f"@{content.get('sender')}:x" if isinstance(content, dict) else None
-        if sender is None or not is_text([sender, content]):  # the sync journals no such event
+        if sender is None or not holds_text([sender, content]):  # the sync journals no such event
             return False
         event = RoomEvent(
             event_id=f"$f{number}",

@@ -14,7 +14,7 @@ from cis.model.dag import Priority
 from cis.model.ids import id_fault
 from cis.model.scope import Scope, ScopeSource, ScopeType, parse_worker_id
 from cis.model.states import AttemptState, RunState, TaskState
-from cis.model.tree import clipped
+from cis.model.tree import clipped, holds_text
 from cis.store.records import (
     AttemptRecord,
     DefinitionRecord,
@@ -208,12 +208,12 @@ def mapping(text: str) -> dict[str, Any]:
     """Return the JSON object that a column holds. Raises ValueError when it holds none, or what is no text."""
     try:
         plain = json.loads(text)
-        if "\\u" in text:
-            json.dumps(plain, ensure_ascii=False).encode()  # half of a surrogate pair would end whoever passes it on
     except RecursionError as error:
         raise ValueError(f"{text[:80]!r} is nested too deeply") from error
     if not isinstance(plain, dict):
         raise ValueError(f"{text[:80]!r} is no JSON object")
+    if "\\u" in text and not holds_text(plain):
+        raise ValueError(f"{text[:80]!r} holds half of a surrogate pair, which is no text")
     return plain
 
 

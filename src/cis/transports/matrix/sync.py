@@ -20,7 +20,6 @@ whatever its type.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -28,6 +27,7 @@ from dataclasses import dataclass, field, replace
 
 from cis.errors import RoomError, RoomRefusedError
 from cis.model.dag import Json
+from cis.model.tree import holds_text
 from cis.transports.matrix.answers import Event, SyncAnswer, optional_text, part
 from cis.transports.matrix.client import PAGE, MatrixClient
 
@@ -192,7 +192,7 @@ def raw_event(event: Event) -> RawEvent | None:
     """Return an event, or None when it is none or could not be stored."""
     event_id, sender, type_ = (optional_text(event, name) for name in ("event_id", "sender", "type"))
     content = event.get("content")
-    if event_id is None or sender is None or type_ is None or not isinstance(content, dict) or not is_text(event):
+    if event_id is None or sender is None or type_ is None or not isinstance(content, dict) or not holds_text(event):
         return None
     unsigned = part(event, "unsigned")
     age_ms = unsigned.get("age")
@@ -205,15 +205,6 @@ def raw_event(event: Event) -> RawEvent | None:
         state_key=optional_text(event, "state_key"),
         txn_id=optional_text(unsigned, "transaction_id"),
     )
-
-
-def is_text(event: object) -> bool:
-    """Return whether all of an event can be written as UTF-8: a lone surrogate cannot."""
-    try:
-        json.dumps(event, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _went_back(since: str, next_batch: str) -> bool:
