@@ -237,17 +237,40 @@ def test_without_input_there_is_nothing_to_read(executor: LocalExecutor, tmp_pat
     assert run(executor, launch(tmp_path, "wc -c")).stdout_tail.strip() == "0"
 
 
-def test_a_process_leads_a_session_and_inherits_no_descriptors(executor: LocalExecutor, tmp_path: Path) -> None:
+@pytest.mark.parametrize("portable", [False, True])
+def test_a_process_leads_a_session_and_inherits_no_descriptors(tmp_path: Path, *, portable: bool) -> None:
+    """Not even one that a worker was started with: what opened the worker's terminal, say."""
     reading, writing = os.pipe()
     os.set_inheritable(writing, True)
     script = (
         "import os; print(os.getsid(0) == os.getpid() == os.getpgrp(), sorted(map(int, os.listdir('/dev/fd')))[:-1])"
     )
-    ended = run(executor, launch(tmp_path, sys.executable, "-c", script))
-    os.close(reading)
-    os.close(writing)
+    executor = LocalExecutor(max_log_bytes=CAP, portable=portable)
+    try:
+        ended = run(executor, launch(tmp_path, sys.executable, "-c", script))
+    finally:
+        executor.close()
+        os.close(reading)
+        os.close(writing)
 
     assert ended.stdout_tail == "True [0, 1, 2]\n"
+
+
+def test_a_start_leaves_this_process_where_it_is_and_signals_as_they_are_elsewhere(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    """Python ignores SIGPIPE, and a shell could not even change that for what it starts."""
+    before = Path.cwd()
+    (tmp_path / "there").mkdir()
+    ended = run(executor, launch(tmp_path, "pwd; grep SigIgn /proc/self/status", cwd=tmp_path / "there"))
+    missing = launch(tmp_path, "true", cwd=tmp_path / "gone", name="other")
+    with pytest.raises(LaunchError, match="does not exist"):
+        executor.start(missing)
+
+    assert Path.cwd() == before
+    where, _, ignored = ended.stdout_tail.split()
+    assert where == str(tmp_path / "there")
+    assert not [number for number in (signal.SIGPIPE, signal.SIGXFSZ) if int(ignored, 16) >> (number - 1) & 1]
 
 
 def test_identity_differs_between_processes_and_stays_for_one(executor: LocalExecutor, tmp_path: Path) -> None:

@@ -11,14 +11,43 @@ import select
 import selectors
 import signal
 import socket
+import time
 from contextlib import suppress
-from subprocess import Popen
-from typing import Protocol
+from subprocess import TimeoutExpired
+from typing import Any, Protocol
 
 REAPED_BY_OTHERS = 255
 _ASK_AGAIN_S = 0.25
 
-Process = Popen[bytes]
+_WAIT_STEP_S = 0.005
+
+
+class Process(Protocol):
+    """A child of this process; ``subprocess.Popen`` is one. ``returncode`` is None until it was reaped."""
+
+    pid: int
+    returncode: int | Any
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+class Child:
+    """A child that ``posix_spawn`` started."""
+
+    __slots__ = ("pid", "returncode")
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | Any = None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Reap it and return its status. Raises subprocess.TimeoutExpired, as Popen does."""
+        deadline_s = None if timeout is None else time.monotonic() + timeout
+        while self.returncode is None and not reap(self):
+            if deadline_s is not None and time.monotonic() >= deadline_s:
+                raise TimeoutExpired(str(self.pid), timeout or 0.0)
+            time.sleep(_WAIT_STEP_S)
+        return int(self.returncode)
 
 
 class ExitWatch(Protocol):

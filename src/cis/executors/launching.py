@@ -1,25 +1,42 @@
-"""Starting one process, and saying in words why it could not be started."""
+"""Starting one process, and saying in words why it could not be started.
+
+``posix_spawn`` takes two thirds of the time that ``subprocess`` does, but looks up no program in the task's own ``PATH``,
+starts it where this process is, and closes nothing. So this process goes into the task's directory and comes back, which
+nobody notices as long as it has one thread, and keeps to itself whatever it was given (``keep_descriptors``).
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from cis.engine.ports import Launch
 from cis.errors import LaunchError
+from cis.executors.exits import Child, Process
+
+HAS_SPAWN = sys.platform == "linux"
+_STDERR = 2
+_LOUD = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, and what is ignored stays so in a new program
 
 
-def spawn(launch: Launch, *, stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
+def spawn(launch: Launch, *, stdin: int, stdout: int, stderr: int, place: int | None = None) -> Process:
     """Start the process, in a session and process group of its own.
+
+    ``place`` is a descriptor of the directory that this process is in; without it, ``subprocess`` does the work.
 
     Raises:
         LaunchError: it cannot be started; the message says what to mend.
     """
-    # Nothing here may take subprocess off its vfork path: no preexec_fn, no user or group.
     try:
+        if place is not None and os.path.isabs(launch.argv[0]) and os.path.isabs(launch.cwd):
+            return Child(_posix_spawn(launch, stdin, stdout, stderr, place))
+        # Nothing here may take subprocess off its vfork path: no preexec_fn, no user or group.
         return subprocess.Popen(
             launch.argv,
             stdin=stdin,
@@ -31,6 +48,24 @@ def spawn(launch: Launch, *, stdin: int, stdout: int, stderr: int) -> subprocess
         )
     except (OSError, ValueError, IndexError, TypeError) as error:
         raise LaunchError(explain(error, launch)) from error
+
+
+def _posix_spawn(launch: Launch, stdin: int, stdout: int, stderr: int, place: int) -> int:
+    streams = ((os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2))
+    argv = tuple(launch.argv)
+    os.chdir(launch.cwd)
+    try:
+        return os.posix_spawn(argv[0], argv, launch.env, file_actions=streams, setsid=True, setsigdef=_LOUD)
+    finally:
+        os.chdir(place)
+
+
+def keep_descriptors() -> None:
+    """Have no process that starts from here inherit a descriptor that this one was given, but its three streams."""
+    for name in os.listdir("/dev/fd"):
+        if int(name) > _STDERR:
+            with suppress(OSError):  # the one that lists them
+                os.set_inheritable(int(name), False)
 
 
 def explain(error: Exception, launch: Launch) -> str:

@@ -23,7 +23,7 @@ from cis.engine.ports import Exit, Launch, StrPath
 from cis.errors import LaunchError
 from cis.executors.attemptlogs import AttemptLogs
 from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, expect_children
-from cis.executors.launching import explain, spawn
+from cis.executors.launching import HAS_SPAWN, explain, keep_descriptors, spawn
 from cis.executors.logcap import CappedLog
 from cis.executors.masked import mask_streams
 from cis.executors.platform import HAS_PIDFD, group_is_alive, process_started, signal_group
@@ -56,6 +56,7 @@ class LocalExecutor:
 
     def __init__(self, *, max_log_bytes: int, portable: bool = False) -> None:
         expect_children()
+        keep_descriptors()
         self._logs = AttemptLogs(cap=max_log_bytes)
         self._portable = portable or not HAS_PIDFD
         self._exits: ExitWatch = SignalExits() if self._portable else PidfdExits()
@@ -65,6 +66,7 @@ class LocalExecutor:
         self._masking: dict[int, _Running] = {}  # by the pid of the process that masks
         self._caps_due_s = 0.0
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._place = None if portable or not HAS_SPAWN else os.open(".", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
 
     def start(self, launch: Launch) -> int:
         """Start a process in a process group of its own, and return its pid.
@@ -79,8 +81,7 @@ class LocalExecutor:
                 if launch.mask:
                     running = self._spawn_masked(launch, stdin=stdin, stdout=stdout, stderr=stderr)
                 else:
-                    process = spawn(launch, stdin=stdin, stdout=stdout.writer, stderr=stderr.writer)
-                    self._take_in(process, launch)
+                    process = self._start(launch, stdin, stdout.writer, stderr.writer)
                     running = _Running(process, stdout, stderr)
                 stdout.hand_over()
                 stderr.hand_over()
@@ -145,18 +146,24 @@ class LocalExecutor:
         self._logs.close()
         self._exits.close()
         os.close(self._null)
+        if self._place is not None:
+            os.close(self._place)
 
     def _spawn_masked(self, launch: Launch, *, stdin: int, stdout: CappedLog, stderr: CappedLog) -> _Running:
         streams = mask_streams(launch, stdout=stdout.writer, stderr=stderr.writer)
         try:
             self._take_in(streams.process, launch)
-            process = spawn(launch, stdin=stdin, stdout=streams.stdout, stderr=streams.stderr)
-            self._take_in(process, launch)
+            process = self._start(launch, stdin, streams.stdout, streams.stderr)
         finally:
             streams.close()
         running = _Running(process, stdout, stderr, masking=streams.process)
         self._masking[streams.process.pid] = running
         return running
+
+    def _start(self, launch: Launch, stdin: int, stdout: int, stderr: int) -> Process:
+        process = spawn(launch, stdin=stdin, stdout=stdout, stderr=stderr, place=self._place)
+        self._take_in(process, launch)
+        return process
 
     def _open_logs(self, launch: Launch) -> tuple[CappedLog, CappedLog]:
         stdout = self._open_log(launch.stdout)

@@ -66,7 +66,7 @@ def mask_streams(launch: Launch, *, stdout: int, stderr: int) -> MaskedStreams:
     return MaskedStreams(process, pipes[1], pipes[3])
 
 
-def _tell(process: Process, launch: Launch) -> None:
+def _tell(process: subprocess.Popen[bytes], launch: Launch) -> None:
     if process.stdin is not None:
         with process.stdin as pipe:
             pipe.write(b"\n".join(launch.mask))
