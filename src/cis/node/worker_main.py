@@ -17,6 +17,7 @@ from cis.errors import UsageError
 from cis.executors.local import LocalExecutor
 from cis.executors.orphans import kill_orphan
 from cis.executors.platform import ParentWatch, process_started
+from cis.executors.timeslice import take_short_turns
 from cis.model.dag import DagSpec, Json
 from cis.model.scope import Scope
 from cis.node.clock import now, now_us
@@ -57,6 +58,7 @@ def run_worker(
     if worker_id != scope.worker_id:
         raise UsageError(f"the worker of scope {scope} is {scope.worker_id}, not {worker_id}")
     parent = ParentWatch(parent_pid)
+    take_short_turns()
     home.ensure()
     started = process_started(os.getpid())
     lock = acquire(worker_lock_path(home.run, worker_id), what=worker_id, started=started)
