@@ -23,6 +23,7 @@ from cis.store.sqlite.migrate import migrate
 
 BUSY_TIMEOUT_MS = 30_000
 LOCK_PAUSE_S = 0.0005  # a transaction with its flush takes about as long
+LONGEST_PAUSE_S = 0.004
 FULL_BELOW_BYTES = 64 * 2**10  # the least that SQLite asks for at once: shared memory grows by 32 KiB
 Row = tuple[Any, ...]
 Value = Any  # what SQLite binds: the columns are STRICT, so it checks the types itself
@@ -166,14 +167,15 @@ class Database:
         """Wait a moment before SQLite tries again; return False to give up.
 
         SQLite's own waits grow to 100 ms, in which a process that writes again and again leaves no gap that is hit:
-        next to a busy node a worker would write ten times a second.
+        next to a busy node a worker would write ten times a second. These grow as well, but to 4 ms: sixteen workers that
+        ask again every half of a millisecond would take a third of a core for it.
         """
         now_s = time.monotonic()
         if not tries:
             self._gives_up_s = now_s + self._patience_s
         if now_s >= self._gives_up_s:
             return False
-        time.sleep(LOCK_PAUSE_S)
+        time.sleep(min(LOCK_PAUSE_S * (1 + tries), LONGEST_PAUSE_S))
         return True
 
     def rows(self, sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
