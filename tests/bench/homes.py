@@ -7,9 +7,11 @@ to twenty times as long to make a file where many were deleted (0.4 ms instead o
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +25,7 @@ from tests.bench.figures import LostError
 T = TypeVar("T")
 ANSWER_WITHIN_S = 30.0
 PAUSE_S = 0.002
+MANY_SLOTS = str(16 * (os.cpu_count() or 1))
 LIVE_WORKERS = "SELECT worker_id, pid FROM workers WHERE status NOT IN ('stopped', 'dead')"
 
 
@@ -62,6 +65,11 @@ class Client:
         if answer.status != expect:
             raise LostError(f"{method} {path} was answered with {answer.status}: {data[:300]!r}")
         return data
+
+
+def with_many_slots(sandbox: Sandbox) -> Sandbox:
+    """Return the sandbox with workers that take many tasks at once."""
+    return replace(sandbox, env={**sandbox.env, "CIS_SLOTS": MANY_SLOTS})
 
 
 @contextmanager

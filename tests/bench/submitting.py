@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.acceptance.harness import NodeProcess, Sandbox
 from tests.bench.documents import one
 from tests.bench.figures import Figure, LostError, Plan, Result
-from tests.bench.homes import Client, connected, reading, value_of, wait_until
+from tests.bench.homes import MANY_SLOTS, Client, connected, reading, value_of, wait_until
 from tests.bench.limit import spawn_rate
 
 COUNT = 5000
@@ -24,7 +24,7 @@ def submit(plan: Plan) -> Result:
     """Measure bare spawning and the product in turn; a refused request or a lost run ends the case."""
     bare, product, accepted = [], [], []
     sandbox = plan.sandbox("submit")
-    with sandbox.node() as node:
+    with sandbox.node(CIS_SLOTS=MANY_SLOTS) as node:
         with connected(node) as client:
             client.execute(one("first"))
         for number in range(plan.rounds_or(1, 5)):
