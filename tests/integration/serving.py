@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ class NodeUnderTest:
         with self.store.transaction():
             old = self._task(run, task_id)
             now_us = self.site.clock_us()
-            new = replace(old, status=TaskState.RUNNING, attempts=old.attempts + 1, started_at_us=now_us)
+            new = old._replace(status=TaskState.RUNNING, attempts=old.attempts + 1, started_at_us=now_us)
             attempt = AttemptRecord(
                 run_id=run.run_id,
                 task_no=old.task_no,
@@ -131,8 +131,8 @@ class NodeUnderTest:
             now_us = self.site.clock_us()
             old = self._task(run, attempt.task_id)
             state = TaskState.PENDING if again else TaskState(status)
-            new = replace(old, status=state, finished_at_us=None if again else now_us)
-            self.store.finish_attempts([replace(attempt, status=status, finished_at_us=now_us, **fields)])
+            new = old._replace(status=state, finished_at_us=None if again else now_us)
+            self.store.finish_attempts([attempt._replace(status=status, finished_at_us=now_us, **fields)])
             self.store.change_tasks([(old, new)])
             self.store.append_events(task_events(run, [(old, new)], at_us=now_us))
         self.hub.poke()
@@ -141,7 +141,7 @@ class NodeUnderTest:
         """Skip a task as its worker would."""
         with self.store.transaction():
             old = self._task(run, task_id)
-            self.store.change_tasks([(old, replace(old, status=TaskState.SKIPPED, blocked_by=because))])
+            self.store.change_tasks([(old, old._replace(status=TaskState.SKIPPED, blocked_by=because))])
 
     def wrote(self, attempt: AttemptRecord, *, out: bytes = b"", err: bytes = b"") -> None:
         """Append to an attempt's files as its process would."""

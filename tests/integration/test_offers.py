@@ -238,8 +238,8 @@ def test_a_task_that_is_over_as_far_as_its_origin_knows_is_never_anything_else_a
     run = node.submitted()
     (task,) = node.store.tasks(run.run_id)
     with node.store.transaction():
-        node.store.mirror_tasks([replace(task, status=TaskState.FAILED, version=3)])
-        changed = node.store.mirror_tasks([replace(task, status=TaskState.PENDING, version=9)])
+        node.store.mirror_tasks([task._replace(status=TaskState.FAILED, version=3)])
+        changed = node.store.mirror_tasks([task._replace(status=TaskState.PENDING, version=9)])
 
     assert not changed
     assert [task.status for task in node.store.tasks(run.run_id)] == [TaskState.FAILED]
@@ -444,8 +444,8 @@ def test_a_task_that_ran_at_the_old_holder_was_lost_and_what_is_over_stays_over(
     with node.store.transaction():
         node.store.mirror_tasks(
             [
-                replace(tasks[0], status=TaskState.FAILED, version=3, attempts=1, failures=1, error="no"),
-                replace(tasks[1], status=TaskState.RUNNING, version=2, attempts=4),
+                tasks[0]._replace(status=TaskState.FAILED, version=3, attempts=1, failures=1, error="no"),
+                tasks[1]._replace(status=TaskState.RUNNING, version=2, attempts=4),
             ]
         )
     spec = spec_of({}, {"on_lost": on_lost}, {}, target_node="node-1")
@@ -636,9 +636,9 @@ def granted_with(origin: Decider, *tasks: dict[str, Any]) -> RunRecord:
         offers.grant_sent(origin.store, run.run_id, epoch=1, now_us=origin.now_us)
         origin.store.mirror_tasks(
             [
-                replace(first, status=TaskState.FAILED, version=3, attempts=1, failures=1),
-                replace(second, status=TaskState.RUNNING, version=8, attempts=4),
-                replace(third, status=TaskState.SKIPPED, version=2, blocked_by="t0"),
+                first._replace(status=TaskState.FAILED, version=3, attempts=1, failures=1),
+                second._replace(status=TaskState.RUNNING, version=8, attempts=4),
+                third._replace(status=TaskState.SKIPPED, version=2, blocked_by="t0"),
             ]
         )
     return run
@@ -678,7 +678,7 @@ def test_how_deep_a_dag_is_nested_travels_with_it(node: Decider, tmp_path: Path)
 def test_progress_that_cannot_be_stored_is_refused_before_it_is(node: Decider, fault: dict[str, Any]) -> None:
     run = node.submitted(target_node="node-1")
     with node.store.transaction():
-        node.store.mirror_tasks([replace(node.store.tasks(run.run_id)[0], status=TaskState.RUNNING, version=2)])
+        node.store.mirror_tasks([node.store.tasks(run.run_id)[0]._replace(status=TaskState.RUNNING, version=2)])
     (told,) = progress_of(node.store.tasks(run.run_id))
 
     assert _kept([told], spec_of())["t0"].status is TaskState.RUNNING

@@ -121,7 +121,7 @@ def state_of(node: NodeUnderTest, run_id: str) -> dict[str, Any]:
     """Return what two nodes must agree on: of processes and workers, only the executor knows."""
     run = node.store.run(run_id)
     assert run is not None
-    attempts = [replace(one, worker_id="", pid=None, pid_started=None) for one in node.store.attempts(run_id)]
+    attempts = [one._replace(worker_id="", pid=None, pid_started=None) for one in node.store.attempts(run_id)]
     return {
         "run": (run.status, run.started_at_us, run.finished_at_us, run.error),
         "tasks": list(node.store.tasks(run_id)),
@@ -387,7 +387,7 @@ def test_a_large_run_is_told_in_pages_without_a_question_for_each_task(pair: Pai
         ran(pair, run, f"t{number}", out=b"x" * 100)
     with pair.executor.store.transaction():
         pair.executor.store.change_tasks(
-            (task, replace(task, status=TaskState.SKIPPED, blocked_by="t0"))
+            (task, task._replace(status=TaskState.SKIPPED, blocked_by="t0"))
             for task in pair.executor.store.tasks(run.run_id)
             if not task.status.final
         )
@@ -586,7 +586,7 @@ def test_pages_stay_small_enough_to_travel_whatever_the_rows_hold(pair: Pair) ->
     with pair.executor.store.transaction():
         old = pair.executor.store.task(run.run_id, "b")
         assert old is not None
-        new = replace(old, status=TaskState.SKIPPED, outputs={"BIG": "\x00" * 2**20}, error="e" * 2**17)
+        new = old._replace(status=TaskState.SKIPPED, outputs={"BIG": "\x00" * 2**20}, error="e" * 2**17)
         pair.executor.store.change_tasks([(old, new)])
     for number in range(500):
         attempt = pair.executor.started(run, "a")
@@ -614,7 +614,7 @@ def test_outputs_that_no_report_could_hold_are_left_out_and_that_is_said(pair: P
         old = pair.executor.store.task(run.run_id, "a")
         assert old is not None
         outputs = {f"N{number}": "x" * 2**20 for number in range(9)}
-        pair.executor.store.change_tasks([(old, replace(old, status=TaskState.SKIPPED, outputs=outputs))])
+        pair.executor.store.change_tasks([(old, old._replace(status=TaskState.SKIPPED, outputs=outputs))])
     pair.over(run)
 
     pair.hear_all(run, pair.pages(run))
@@ -659,7 +659,7 @@ def test_no_code_of_the_origin_can_take_a_mirrored_attempt_for_a_process_of_its_
     run = pair.begun(pair.handed_over({"id": "a"}))
     attempt = pair.executor.started(run, "a")
     with pair.executor.store.transaction():
-        pair.executor.store.set_pids([replace(attempt, pid=4711, pid_started="then")])
+        pair.executor.store.set_pids([attempt._replace(pid=4711, pid_started="then")])
 
     pair.hear(run, pair.report(run).content)
 

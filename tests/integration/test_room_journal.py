@@ -95,7 +95,7 @@ class Office:
         """Change a task, as a worker would."""
         old = self.store.task(run.run_id, task_id)
         assert old is not None
-        changes = [(old, replace(old, status=status, version=old.version + 1))]
+        changes = [(old, old._replace(status=status, version=old.version + 1))]
 
         def job(store: Store) -> None:
             store.change_tasks(changes)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 
 from cis.engine.instant import Instant
 from cis.engine.notices import run_event, task_events
@@ -99,7 +98,7 @@ def child_due_s(plan: RunPlan, attempt: AttemptRecord, *, now: Instant) -> float
 def _lose(store: Store, plan: RunPlan, attempt: AttemptRecord | None, *, number: int, now: Instant) -> None:
     if attempt is not None and attempt.status is AttemptState.RUNNING:
         finished_at_us = max(now.wall_us, attempt.started_at_us)
-        store.finish_attempts([replace(attempt, status=AttemptState.LOST, error=LOST, finished_at_us=finished_at_us)])
+        store.finish_attempts([attempt._replace(status=AttemptState.LOST, error=LOST, finished_at_us=finished_at_us)])
     plan.end(number, AttemptState.LOST, now=now, jitter=0.0, error=LOST)
 
 

@@ -6,7 +6,6 @@ Its end is read from its row: whenever the parent's worker is woken, or once a s
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from cis.engine.leases import under_lease
@@ -60,8 +59,7 @@ def ended_child(store: Store, wait: ChildWait, plan: RunPlan, *, now_us: int) ->
         status, error = AttemptState.FAILED, f"its run {child_run_id} cannot be read: {poison.why}"
     if wait.timed_out and status is AttemptState.FAILED:
         error = f"timed out after {plan.task_spec(attempt.task_no).timeout_s:g} s; {error}"
-    done = replace(
-        attempt,
+    done = attempt._replace(
         status=status,
         exit_code=0 if status is AttemptState.COMPLETED else 1,
         finished_at_us=max(now_us, attempt.started_at_us),

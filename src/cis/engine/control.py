@@ -70,12 +70,12 @@ def end_cancelled(store: Store, run: RunRecord, *, now_us: int) -> RunRecord:
     """Make a run that has no process left, and each of its unfinished tasks, cancelled; and so its child runs."""
     unfinished = [task for task in store.tasks(run.run_id) if not task.status.final]
     store.change_tasks(
-        (task, replace(task, status=TaskState.CANCELLED, finished_at_us=now_us, retry_at_us=None))
+        (task, task._replace(status=TaskState.CANCELLED, finished_at_us=now_us, retry_at_us=None))
         for task in unfinished
     )
     # A worker that died left these; their processes were ended before the run went back into the queue.
     store.finish_attempts(
-        replace(attempt, status=AttemptState.LOST, finished_at_us=max(now_us, attempt.started_at_us))
+        attempt._replace(status=AttemptState.LOST, finished_at_us=max(now_us, attempt.started_at_us))
         for attempt in store.attempts(run.run_id)
         if attempt.status is AttemptState.RUNNING
     )
@@ -133,7 +133,7 @@ def rerun(store: Store, run_id: str, *, from_failed: bool, site: Site) -> RunRec
         if old.status is RunState.COMPLETED:
             raise IllegalStateError(f"run {run_id}", old.status, "rerun from failed tasks: none failed")
         kept = {
-            task.task_id: replace(task, version=1, attempts=0, failures=0, error=None, retry_at_us=None)
+            task.task_id: task._replace(version=1, attempts=0, failures=0, error=None, retry_at_us=None)
             for task in store.tasks(run_id)
             if task.status is TaskState.COMPLETED
         }

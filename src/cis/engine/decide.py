@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cis.engine.adoption import child_due_s, hold
@@ -29,6 +29,8 @@ from cis.store.records import AttemptRecord, RunChange, RunRecord, WorkerState
 log = logging.getLogger(__name__)
 
 MAX_ACTIVE_RUNS = 64
+POLL_S = 1.0
+CONTROL_PAUSE_S = 0.0003  # for each run that is held
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,16 @@ class _Turn:
         self._now = now
 
     def look_at_control(self) -> None:
-        """Act on what control wrote into the runs that this worker holds, and stop those whose lease is over."""
+        """Act on what control wrote into the runs that this worker holds, and stop those whose lease is over.
+
+        Many runs that come and end have the worker look around all the time, so the more it holds, the longer it is
+        before it asks for each of them again. Whatever starts meanwhile is asked for by itself (``_held_back``).
+        """
+        if self._held.control_due_s > self._now.mono_s:
+            self._held.poll_due_s = self._held.control_due_s
+            return
+        self._held.poll_due_s = self._now.mono_s + POLL_S
+        self._held.control_due_s = self._now.mono_s + CONTROL_PAUSE_S * len(self._held.plans)
         for plan in list(self._held.plans.values()):
             if self._held.leases.over(self._store, plan.run, now=self._now):
                 self._suspend(plan)
@@ -138,7 +149,7 @@ class _Turn:
             self._held.plans[attempt.run_id].end(
                 attempt.task_no,
                 attempt.status,
-                now=replace(self._now, wall_us=attempt.finished_at_us or self._now.wall_us),
+                now=self._now._replace(wall_us=attempt.finished_at_us or self._now.wall_us),
                 jitter=self._parts.jitter(),
                 exit_code=attempt.exit_code,
                 error=attempt.error,
@@ -276,7 +287,7 @@ class _Turn:
 
     def _begun(self) -> Instant:
         # Ends of this turn carry its time; what they made ready starts later, by the stored clock too.
-        return replace(self._now, wall_us=max(self._parts.clock().wall_us, self._now.wall_us + 1))
+        return self._now._replace(wall_us=max(self._parts.clock().wall_us, self._now.wall_us + 1))
 
     def _start_child(self, plan: RunPlan) -> None:
         number = plan.next_child()
@@ -328,5 +339,5 @@ class _Turn:
 def failed(attempt: AttemptRecord, error: str, *, at_us: int) -> End:
     """Return the end of an attempt that never became a process, and why."""
     finished_at_us = max(at_us, attempt.started_at_us)
-    ended = replace(attempt, status=AttemptState.FAILED, error=error, finished_at_us=finished_at_us)
+    ended = attempt._replace(status=AttemptState.FAILED, error=error, finished_at_us=finished_at_us)
     return End(attempt=ended, outputs={})

@@ -182,7 +182,7 @@ def undeliverable(store: Store, run_id: str, *, error: str, now_us: int) -> RunR
         return run
     unfinished = [task for task in store.tasks(run_id) if not task.status.final]
     store.change_tasks(
-        (task, replace(task, status=TaskState.CANCELLED, finished_at_us=now_us, retry_at_us=None))
+        (task, task._replace(status=TaskState.CANCELLED, finished_at_us=now_us, retry_at_us=None))
         for task in unfinished
     )
     status = RunState.CANCELLED if run.cancel_requested else RunState.FAILED

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Instant:
+class Instant(NamedTuple):
     """``wall_us``: microseconds since 1970 UTC, may jump; ``mono_s``: seconds, only ever grows."""
 
     wall_us: int

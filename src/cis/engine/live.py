@@ -7,7 +7,7 @@ decides what its exit means: cancelled, failed for its time limit, or lost becau
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from cis.engine.logfiles import LogFiles
@@ -128,7 +128,7 @@ class LiveAttempts:
         for handle, live in self._by_handle.items():
             if not live.pid_stored and live.started_s <= older_than_s:
                 identity = self._executor.identity(handle)
-                live.attempt = replace(live.attempt, pid=handle, pid_started=identity)
+                live.attempt = live.attempt._replace(pid=handle, pid_started=identity)
                 live.pid_stored = True
                 found.append(live.attempt)
         return found
@@ -156,8 +156,7 @@ def judge(live: Live, ended: Exit, *, logfiles: LogFiles, now_us: int) -> End:
             status, error = AttemptState.FAILED, str(refused)
     if live.mask:
         forget_outputs(path)
-    done = replace(
-        attempt,
+    done = attempt._replace(
         status=status,
         exit_code=ended.exit_code,
         pid=ended.handle,

@@ -26,7 +26,7 @@ import logging
 from collections.abc import Iterable
 
 from cis.engine.adoption import adopt, unended
-from cis.engine.decide import Start, decide, failed
+from cis.engine.decide import POLL_S, Start, decide, failed
 from cis.engine.instant import Instant
 from cis.engine.leases import Leases, margin_s
 from cis.engine.live import End, Ending, Live, LiveAttempts, judge
@@ -37,7 +37,6 @@ from cis.errors import ConflictError, FencedError, LaunchError, LeaseLostError, 
 
 log = logging.getLogger(__name__)
 
-POLL_S = 1.0
 PID_AFTER_S = 0.05
 RETRY_STORE_S = 1.0
 TELL_EVERY_S = 0.05
@@ -166,8 +165,6 @@ class WorkerLoop:
         with self._parts.store.transaction():
             starts = decide(self._parts, self._limits, self._me, self._held, ends=self._ends, poll=poll, now=now)
             self._parts.store.set_pids(pids)
-        if poll:
-            self._held.poll_due_s = now.mono_s + POLL_S
         return starts
 
     def _patience(self, at_most_s: float) -> float:
@@ -206,7 +203,7 @@ class WorkerLoop:
             # What was set aside is killed before that is stored: from then on no row tells of its processes.
             self._held.live.kill_where(lambda live: live.attempt.run_id not in self._held.plans)
             self._held.live.tick(now.mono_s)
-        self._held.poll_due_s = now.mono_s
+        self._held.poll_due_s = self._held.control_due_s = now.mono_s
         self._adopted = True
 
     def _forget(self, error: Exception, now: Instant) -> None:

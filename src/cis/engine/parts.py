@@ -69,4 +69,5 @@ class Held:
     beat_s: float = 0.0
     beat_due_s: float = 0.0
     poll_due_s: float = 0.0
+    control_due_s: float = 0.0
     told: tuple[object, ...] = ()

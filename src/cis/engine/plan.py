@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from cis.engine.instant import Instant
 from cis.model.dag import DagSpec, OnLost, TaskSpec
@@ -184,8 +183,7 @@ class RunPlan:
 
     def _start(self, number: int, now: Instant, *, child_run_id: str | None) -> None:
         old = self.tasks[number]
-        new = replace(
-            old,
+        new = old._replace(
             status=TaskState.RUNNING,
             version=old.version + 1,
             attempts=old.attempts + 1,
@@ -211,8 +209,7 @@ class RunPlan:
         error: str | None,
     ) -> None:
         old = self.tasks[number]
-        new = replace(
-            old,
+        new = old._replace(
             status=TaskState.PENDING,
             version=old.version + 1,
             failures=old.failures + failures,
@@ -235,8 +232,7 @@ class RunPlan:
         blocked_by: str | None = None,
     ) -> None:
         old = self.tasks[number]
-        new = replace(
-            old,
+        new = old._replace(
             status=status,
             version=old.version + 1,
             failures=old.failures + (status is TaskState.FAILED),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cis.engine.dispatch import choose, hand_over
 from cis.engine.notices import run_event
@@ -255,5 +255,5 @@ def _first_tasks(run_id: str, spec: DagSpec, kept: Mapping[str, TaskRecord]) -> 
         if old is None:
             tasks.append(TaskRecord(run_id=run_id, task_no=number, task_id=task.id))
         else:
-            tasks.append(replace(old, run_id=run_id, task_no=number, child_run_id=None))
+            tasks.append(old._replace(run_id=run_id, task_no=number, child_run_id=None))
     return tasks

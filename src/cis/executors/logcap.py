@@ -29,7 +29,7 @@ class CappedLog:
     its own, so that the system can tell whether anybody still has the file.
     """
 
-    __slots__ = ("_cap", "_cut_live", "_descriptor", "_dropped", "_path", "writer")
+    __slots__ = ("_cap", "_cut_live", "_descriptor", "_dropped", "_path", "_signal_set", "writer")
 
     def __init__(self, path: StrPath, *, cap: int) -> None:
         self._descriptor = os.open(path, _OWN | os.O_CREAT, 0o600)
@@ -37,6 +37,7 @@ class CappedLog:
         self._cap = cap
         self._dropped = 0
         self._cut_live = False
+        self._signal_set = False
         try:
             self.writer = os.open(path, _FOR_PROCESS)
         except OSError:
@@ -76,7 +77,9 @@ class CappedLog:
         """Whether nobody else can write to it or reads it, and nobody has written."""
         # A lease to write is refused while the file is open anywhere else. Whoever opens it meanwhile waits for the
         # microsecond, and this process is told by a signal: one that does not end it.
-        fcntl.fcntl(self._descriptor, fcntl.F_SETSIG, _LEASE_SIGNAL)
+        if not self._signal_set:
+            fcntl.fcntl(self._descriptor, fcntl.F_SETSIG, _LEASE_SIGNAL)
+            self._signal_set = True
         fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         return os.fstat(self._descriptor).st_size == 0

@@ -1,5 +1,8 @@
 """What the store hands out and takes in: one frozen record for each kind of row.
 
+Tasks and attempts are named tuples: a worker makes several of each for every task, and copies of them with some
+values changed (``_replace``), at a third of what a dataclass costs.
+
 Times are integers, microseconds since 1970-01-01 UTC (``…_us``); outputs are a mapping of strings.
 """
 
@@ -8,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Generic, TypeVar
+from types import MappingProxyType
+from typing import Generic, NamedTuple, TypeVar
 
 from cis.model.dag import Json, Priority
 from cis.model.scope import Scope, ScopeSource
 from cis.model.states import AttemptState, RunState, TaskState
 
 T = TypeVar("T")
+NO_OUTPUTS: Mapping[str, str] = MappingProxyType({})
 
 
 class QueueState(StrEnum):
@@ -116,8 +121,7 @@ class RunChange:
     delivery: Delivery | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskRecord:
+class TaskRecord(NamedTuple):
     """One task of a run. ``task_no`` is its place in the document, from 0.
 
     ``attempts`` counts every attempt, ``failures`` those that used up ``max_retries``;
@@ -135,15 +139,14 @@ class TaskRecord:
     exit_code: int | None = None
     started_at_us: int | None = None
     finished_at_us: int | None = None
-    outputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = NO_OUTPUTS
     error: str | None = None
     blocked_by: str | None = None
     retry_at_us: int | None = None
     child_run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptRecord:
+class AttemptRecord(NamedTuple):
     """One attempt at a task: a row of ``task_executions``.
 
     ``pid`` is also the process group; ``pid_started`` tells a reused pid apart (``cis.executors``).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def _begin(store: SqliteStore, run_id: str, *, at_us: int) -> None:
     assert old is not None
     store._db.write("UPDATE worker_queue SET status = 'claimed', epoch = ? WHERE run_id = ?", (epoch, run_id))
     store.change_run(run, RunChange(status=RunState.RUNNING, started_at_us=at_us))
-    store.change_tasks([(old, replace(old, status=TaskState.RUNNING, attempts=1, started_at_us=at_us))])
+    store.change_tasks([(old, old._replace(status=TaskState.RUNNING, attempts=1, started_at_us=at_us))])
     store.start_attempts(
         [
             AttemptRecord(

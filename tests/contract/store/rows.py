@@ -88,7 +88,7 @@ def attempt(run_id: str, number: int = 1, **changes: Any) -> AttemptRecord:
         epoch=1,
         started_at_us=5,
     )
-    return replace(made, **changes)
+    return made._replace(**changes)
 
 
 def worker(**changes: Any) -> WorkerRecord:

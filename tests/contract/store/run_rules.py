@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -111,7 +110,7 @@ class RunRules(RuleBasedStateMachine):
         legal = to is task.status or to in LEGAL_TASK.get(task.status, set())
         try:
             with self.store.transaction():
-                self.store.change_tasks([(task, replace(task, status=to))])
+                self.store.change_tasks([(task, task._replace(status=to))])
         except IllegalStateError:
             assert not legal
         except StaleVersionError:
@@ -153,7 +152,7 @@ class RunRules(RuleBasedStateMachine):
         try:
             with self.store.transaction():
                 self.store.finish_attempts([attempt(task.run_id, number, status=AttemptState.COMPLETED)])
-                self.store.change_tasks([(task, replace(task, status=TaskState.COMPLETED))])
+                self.store.change_tasks([(task, task._replace(status=TaskState.COMPLETED))])
         except StaleVersionError:
             assert not possible
         else:

@@ -269,17 +269,17 @@ def test_a_task_is_mirrored_as_its_executor_has_it_if_that_is_newer(store: Store
         retry_at_us=5,
         child_run_id="c",
     )
-    unknown = replace(told, task_no=9, task_id="t9")
+    unknown = told._replace(task_no=9, task_id="t9")
     same_age = TaskRecord(run_id="r1", task_no=1, task_id="t1", status=TaskState.RUNNING)
     with store.transaction():
         changed = store.mirror_tasks([told, unknown, same_age])
-        again = store.mirror_tasks([told, replace(told, version=6, status=TaskState.RUNNING)])
+        again = store.mirror_tasks([told, told._replace(version=6, status=TaskState.RUNNING)])
     kept = list(store.tasks("r1"))
     with store.transaction():
         after_the_end = store.mirror_tasks([TaskRecord(run_id="r1", task_no=0, task_id="t0", version=8)])
         waiting = TaskRecord(run_id="r1", task_no=1, task_id="t1", version=3, error="e", retry_at_us=5)
         store.mirror_tasks([waiting])
-        cleared = store.mirror_tasks([replace(waiting, version=4, error=None, retry_at_us=None)])
+        cleared = store.mirror_tasks([waiting._replace(version=4, error=None, retry_at_us=None)])
 
     assert list(changed) == [told]
     assert list(again) == []
@@ -292,8 +292,7 @@ def test_an_attempt_is_mirrored_when_it_is_new_or_runs_no_more(store: Store) -> 
     put_run(store, "r1")
     running = attempt("r1")
     with_pid = attempt("r1", pid=5, pid_started="then")
-    ended = replace(
-        with_pid,
+    ended = with_pid._replace(
         status=AttemptState.FAILED,
         finished_at_us=9,
         exit_code=1,
@@ -317,7 +316,7 @@ def test_an_attempt_that_ended_stays_as_it_is(store: Store) -> None:
     ended = attempt("r1", status=AttemptState.COMPLETED, exit_code=0, finished_at_us=9)
     with store.transaction():
         assert list(store.mirror_attempts([ended])) == [ended]
-        late = [attempt("r1"), replace(ended, status=AttemptState.LOST), replace(ended, exit_code=1)]
+        late = [attempt("r1"), ended._replace(status=AttemptState.LOST), ended._replace(exit_code=1)]
         assert list(store.mirror_attempts(late)) == []
 
     assert list(store.attempts("r1")) == [ended]

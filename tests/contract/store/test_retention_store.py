@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,9 +29,9 @@ def pruned(store: Store, run_id: str, *, at_most: int = 100) -> Pruned:
 
 def with_attempts(store: Store, run_id: str, count: int) -> None:
     """Give a run that many attempts, each at a task of its own, which are over."""
-    one = replace(attempt(run_id, status=AttemptState.COMPLETED, finished_at_us=6))
+    one = attempt(run_id, status=AttemptState.COMPLETED, finished_at_us=6)
     with store.transaction():
-        store.start_attempts(replace(one, task_no=number, task_id=f"t{number}") for number in range(count))
+        store.start_attempts(one._replace(task_no=number, task_id=f"t{number}") for number in range(count))
 
 
 def test_dags_with_ended_runs_come_by_name_and_page_by_page(store: Store) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -216,12 +215,12 @@ def test_a_run_that_names_another_node_is_found_while_it_is_unfinished(store: St
 def test_tasks_change_step_by_step_in_one_call_and_only_at_their_version(store: Store) -> None:
     put_run(store, "r1")
     old = store.tasks("r1")[0]
-    running = replace(old, status=TaskState.RUNNING, version=2, attempts=1)
-    done = replace(running, status=TaskState.COMPLETED, version=3, outputs={"v": "ü\n"}, exit_code=0)
+    running = old._replace(status=TaskState.RUNNING, version=2, attempts=1)
+    done = running._replace(status=TaskState.COMPLETED, version=3, outputs={"v": "ü\n"}, exit_code=0)
     with store.transaction():
         store.change_tasks([(old, running), (running, done)])
     with pytest.raises(StaleVersionError), store.transaction():
-        store.change_tasks([(store.tasks("r1")[1], replace(old, task_no=1, status=TaskState.RUNNING)), (old, running)])
+        store.change_tasks([(store.tasks("r1")[1], old._replace(task_no=1, status=TaskState.RUNNING)), (old, running)])
 
     assert list(store.tasks("r1")) == [done, TaskRecord(run_id="r1", task_no=1, task_id="t1")]
     assert store.task("r1", "t0") == done
@@ -238,9 +237,9 @@ def test_an_attempt_ends_once(store: Store) -> None:
     with store.transaction():
         store.finish_attempts([ended])
     with pytest.raises(StaleVersionError), store.transaction():
-        store.finish_attempts([replace(ended, status=AttemptState.LOST)])
+        store.finish_attempts([ended._replace(status=AttemptState.LOST)])
 
-    assert list(store.attempts("r1")) == [replace(ended, pid=5, pid_started="then")]
+    assert list(store.attempts("r1")) == [ended._replace(pid=5, pid_started="then")]
     assert list(store.attempts("r1", task_id="t0", attempt=1)) == list(store.attempts("r1"))
     assert list(store.attempts("r1", task_id="t1")) == []
     assert list(store.attempts_in_state(WORKER, AttemptState.RUNNING)) == []

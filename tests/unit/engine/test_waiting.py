@@ -112,8 +112,8 @@ def test_at_most_ten_dependencies_are_named_and_all_are_counted() -> None:
 
 def test_a_retry_says_until_when_it_waits_and_the_run_waits_for_the_first_of_them() -> None:
     tasks = rows(a=TaskState.PENDING, b=TaskState.PENDING, c=TaskState.PENDING)
-    tasks[0] = replace(tasks[0], retry_at_us=2_000_000)
-    tasks[1] = replace(tasks[1], retry_at_us=1_000_000)
+    tasks[0] = tasks[0]._replace(retry_at_us=2_000_000)
+    tasks[1] = tasks[1]._replace(retry_at_us=1_000_000)
 
     run, reasons = why(RUN, tasks, around(depends_on={"c": ["a"]}))
 
@@ -137,7 +137,7 @@ def test_a_paused_run_and_what_could_start_in_it_wait_because_it_is_paused() -> 
 
 
 def test_a_dag_as_a_task_waits_for_its_child_run_and_so_does_a_run_of_nothing_else() -> None:
-    tasks = [replace(rows(a=TaskState.RUNNING)[0], child_run_id="child")]
+    tasks = [rows(a=TaskState.RUNNING)[0]._replace(child_run_id="child")]
 
     run, reasons = why(RUN, tasks, around())
 
