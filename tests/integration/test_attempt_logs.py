@@ -1,23 +1,23 @@
-"""Logs in which nothing was written are passed on to the next attempt, and only when nobody else has them."""
+"""Logs without names: who gets one and when, which file is given to the next attempt, and where there are none."""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cis.executors import attemptlogs
 from cis.executors.attemptlogs import AttemptLogs
 from cis.executors.local import LocalExecutor
-from cis.executors.logcap import CAN_PASS_ON
-from tests.integration.test_local_executor import launch, run
+from cis.executors.logcap import HAS_UNNAMED, CappedLog
+from tests.integration.test_local_executor import end_of, launch, run, shown
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.skipif(not CAN_PASS_ON, reason="no leases on this system")
+pytestmark = pytest.mark.skipif(not HAS_UNNAMED, reason="this system makes no files without names")
 
 
 @pytest.fixture
@@ -27,24 +27,29 @@ def logs() -> Iterator[AttemptLogs]:
     made.close()
 
 
+def inode(log: CappedLog) -> int:
+    return os.fstat(log._descriptor).st_ino
+
+
 def silent(logs: AttemptLogs, path: Path) -> int:
     """Let an attempt end that wrote nothing; return the inode of its file."""
     log = logs.open(path)
+    number = inode(log)
     log.hand_over()
     assert logs.finish(log) == ("", 0)
-    return path.stat().st_ino
+    return number
 
 
 def test_an_empty_log_becomes_that_of_the_next_attempt(logs: AttemptLogs, tmp_path: Path) -> None:
     first, second = tmp_path / "1.out", tmp_path / "2.out"
-    inode = silent(logs, first)
+    number = silent(logs, first)
     log = logs.open(second)
     os.write(log.writer, b"hello")
     log.hand_over()
 
     assert logs.finish(log) == ("hello", 5)
     assert not first.exists()
-    assert (second.stat().st_ino, second.stat().st_mode & 0o777) == (inode, 0o600)
+    assert (second.stat().st_ino, second.stat().st_mode & 0o777) == (number, 0o600)
     assert second.read_text() == "hello"
 
 
@@ -54,88 +59,93 @@ def test_what_a_task_left_in_the_background_writes_into_its_own_log(logs: Attemp
     background = os.dup(log.writer)
     log.hand_over()
     logs.finish(log)
-    logs.open(second).close()
+    other = logs.open(second)
+    os.write(other.writer, b"mine")
     os.write(background, b"late")
     os.close(background)
+    other.hand_over()
+    logs.finish(other)
 
-    assert (first.read_text(), second.read_text()) == ("late", "")
-
-
-def test_a_log_that_was_written_to_after_its_attempt_is_not_passed_on(logs: AttemptLogs, tmp_path: Path) -> None:
-    first, second = tmp_path / "1.out", tmp_path / "2.out"
-    silent(logs, first)
-    first.write_text("late")
-    logs.open(second).close()
-
-    assert (first.read_text(), second.read_text()) == ("late", "")
+    assert (first.read_text(), second.read_text()) == ("late", "mine")
 
 
-def test_a_log_that_somebody_reads_is_not_passed_on(logs: AttemptLogs, tmp_path: Path) -> None:
-    first, second = tmp_path / "1.out", tmp_path / "2.out"
-    inode = silent(logs, first)
-    with first.open():
-        logs.open(second).close()
-
-    assert first.stat().st_ino == inode
-    assert second.stat().st_ino != inode
-
-
-def test_who_opens_a_log_while_it_is_passed_on_does_not_end_the_worker(
-    logs: AttemptLogs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The system tells the holder of a lease by SIGIO, which ends a process, unless another signal was asked for."""
-    first, second = tmp_path / "1.out", tmp_path / "2.out"
-    silent(logs, first)
-    seen: list[int] = []
-    control = fcntl.fcntl
-
-    def open_meanwhile(descriptor: int, command: int, argument: int) -> int:
-        answer = control(descriptor, command, argument)
-        if (command, argument) == (fcntl.F_SETLEASE, fcntl.F_WRLCK):
-            with pytest.raises(BlockingIOError):
-                os.open(second, os.O_RDONLY | os.O_NONBLOCK)
-        return answer
-
-    before = {
-        number: signal.signal(number, lambda got, _: seen.append(got)) for number in (signal.SIGIO, signal.SIGURG)
-    }
-    monkeypatch.setattr(fcntl, "fcntl", open_meanwhile)
-    try:
-        logs.open(second).close()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    assert seen == [signal.SIGURG]
-
-
-@pytest.mark.parametrize("link", [False, True])
-def test_a_log_that_is_not_there_any_more_is_made(logs: AttemptLogs, tmp_path: Path, *, link: bool) -> None:
-    first, second, other = tmp_path / "1.out", tmp_path / "2.out", tmp_path / "other"
-    silent(logs, first)
-    first.unlink()
-    if link:
-        other.touch()
-        first.symlink_to(other)
-    log = logs.open(second)
+def test_a_log_is_found_in_place_of_what_lies_there_and_never_through_a_link(logs: AttemptLogs, tmp_path: Path) -> None:
+    path, other = tmp_path / "1.out", tmp_path / "other"
+    other.write_text("of somebody else")
+    path.symlink_to(other)
+    log = logs.open(path)
     os.write(log.writer, b"mine")
-    log.close()
+    log.hand_over()
+    logs.finish(log)
 
-    assert not second.is_symlink()
-    assert second.read_text() == "mine"
-    assert not link or (first.is_symlink() and not other.read_text())
+    assert not path.is_symlink()
+    assert (path.read_text(), other.read_text()) == ("mine", "of somebody else")
 
 
 def test_only_so_many_are_kept_open(logs: AttemptLogs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attemptlogs, "MOST_SPARE", 2)
+    before = len(list(Path("/proc/self/fd").iterdir()))
     opened = [logs.open(tmp_path / f"{number}.out") for number in range(4)]
     for log in opened:
         log.hand_over()
         logs.finish(log)
-    for number in range(4, 8):
-        logs.open(tmp_path / f"{number}.out").close()
 
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["2.out", "3.out", "4.out", "5.out", "6.out", "7.out"]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 2
+
+
+def test_a_name_that_the_disk_has_no_room_for_costs_the_file_alone(
+    logs: AttemptLogs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = logs.open(tmp_path / "1.out")
+    os.write(log.writer, b"hello")
+    log.hand_over()
+    monkeypatch.setattr(os, "link", refuse)
+
+    assert logs.finish(log) == ("hello", 5)
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_there_are_no_files_without_names_each_log_is_made_with_its_own(
+    logs: AttemptLogs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = os.open
+
+    def refuse(path: Any, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return usual(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    silent(logs, tmp_path / "1.out")
+    log = logs.open(tmp_path / "2.out")
+    os.write(log.writer, b"hello")
+    log.hand_over()
+    logs.finish(log)
+
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["", "hello"]
+
+
+def test_a_log_can_be_read_while_its_process_lives_for_longer_than_a_moment(tmp_path: Path) -> None:
+    executor = LocalExecutor(max_log_bytes=1000)
+    handle = executor.start(launch(tmp_path, "echo said; exec sleep 60"))
+
+    wait_for(lambda: shown(executor, tmp_path / "task.out") == "said\n", what="what it said")
+    executor.end(handle, force=True)
+    end_of(executor, handle)
+    executor.close()
+
+
+def test_what_a_process_said_before_the_executor_was_closed_is_kept(tmp_path: Path) -> None:
+    executor = LocalExecutor(max_log_bytes=1000)
+    handle = executor.start(launch(tmp_path, "echo said; exec sleep 60"))
+    log = executor._running[handle].stdout
+    wait_for(lambda: os.fstat(log._descriptor).st_size, what="what it said")
+    executor.close()
+
+    assert (tmp_path / "task.out").read_text() == "said\n"
 
 
 def test_tasks_that_say_nothing_leave_no_files_and_those_in_the_background_keep_theirs(tmp_path: Path) -> None:

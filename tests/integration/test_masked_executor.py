@@ -21,6 +21,7 @@ from cis.executors.orphans import kill_orphan
 from cis.executors.platform import HAS_PIDFD, all_pids, environment_of
 from cis.model.masking import masked as whole_masked
 from cis.model.secret_forms import needles
+from tests.integration.test_local_executor import shown
 from tests.waiting import wait_for
 
 SECRET = "correct-horse+battery/staple"
@@ -115,7 +116,7 @@ def test_a_task_without_secrets_writes_by_itself(executor: LocalExecutor, tmp_pa
 def test_text_is_shown_while_the_task_goes_on(executor: LocalExecutor, tmp_path: Path) -> None:
     handle = executor.start(launch(tmp_path, 'echo "first $S"; printf "then c"; exec sleep 60'))
 
-    wait_for(lambda: (tmp_path / "task.out").read_text() == "first ***\nthen c", what="the text")
+    wait_for(lambda: shown(executor, tmp_path / "task.out") == "first ***\nthen c", what="the text")
     executor.end(handle, force=True)
     assert end_of(executor, handle).exit_code == -9
 
@@ -142,7 +143,7 @@ def test_a_task_whose_masking_process_is_killed_fails_and_nothing_gets_past(
     executor: LocalExecutor, tmp_path: Path
 ) -> None:
     handle = executor.start(launch(tmp_path, 'echo up; trap "" PIPE; while :; do echo "$S"; sleep 0.05; done'))
-    wait_for(lambda: (tmp_path / "task.out").exists() and "up" in (tmp_path / "task.out").read_text(), what="a start")
+    wait_for(lambda: "up" in shown(executor, tmp_path / "task.out"), what="a start")
     (pid,) = wait_for(masking_processes, what="the masking process")  # in the middle of exec it has no environment
 
     os.kill(pid, signal.SIGKILL)
@@ -183,7 +184,7 @@ def test_a_task_that_closes_its_streams_goes_on(executor: LocalExecutor, tmp_pat
 def test_a_task_that_is_ended_gives_what_it_wrote_last(executor: LocalExecutor, tmp_path: Path) -> None:
     line = 'trap "echo bye $S; exit 4" TERM; echo up; while :; do sleep 0.05; done'
     handle = executor.start(launch(tmp_path, line))
-    wait_for(lambda: (tmp_path / "task.out").read_text() == "up\n", what="a start")
+    wait_for(lambda: shown(executor, tmp_path / "task.out") == "up\n", what="a start")
 
     executor.end(handle, force=False)
 
@@ -208,7 +209,7 @@ def test_a_masking_process_that_cannot_start_is_the_reason_that_the_task_does_no
 
     with pytest.raises(LaunchError, match="masks the task's secrets cannot be started"):
         executor.start(launch(tmp_path, "echo $S"))
-    assert (tmp_path / "task.out").read_text() == ""
+    assert not any(path.read_text() for path in tmp_path.glob("task.*"))
 
 
 def test_whoever_ends_what_a_dead_worker_left_finds_the_masking_process(tmp_path: Path) -> None:

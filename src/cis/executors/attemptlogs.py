@@ -1,32 +1,38 @@
-"""The log files of attempts: made when one starts, and passed on when it ends and has written nothing.
+"""The log files of attempts: without a name at first, which they get when there is something in them, or after a moment.
 
-Most tasks say nothing, on one of their streams at least. To make a file costs as much as a tenth of a short process,
-on some file systems many times that, and a hundred thousand empty files are no use to anybody.
+Most tasks say nothing, on one of their streams at least, and are over soon. To make a file costs as much as a tenth of a
+short process, on some file systems many times that, and a hundred thousand empty files are no use to anybody. So a file
+in which a short task wrote nothing is never seen, and is given to the next one.
 """
 
 from __future__ import annotations
 
 from cis.engine.ports import StrPath
-from cis.executors.logcap import CAN_PASS_ON, CappedLog
+from cis.executors.logcap import CappedLog
 
 MOST_SPARE = 64
+NAME_AFTER_S = 0.05
 
 
 class AttemptLogs:
-    """Opens logs and takes them back. ``cap`` is how many bytes a file may keep."""
+    """Opens logs and takes them back. ``cap`` is how many bytes a file may keep; ``portable``: all have names at once."""
 
-    def __init__(self, *, cap: int) -> None:
+    def __init__(self, *, cap: int, portable: bool = False) -> None:
+        self._portable = portable
         self._cap = cap
         self._spare: list[CappedLog] = []
 
     def open(self, path: StrPath) -> CappedLog:
-        """Return the log at *path*, which is to be made. Raises OSError."""
-        while self._spare:
-            log = self._spare.pop()
-            if log.pass_on(path):
-                return log
+        """Return the log that is to be at *path*. Raises OSError."""
+        if not self._spare:
+            return CappedLog(path, cap=self._cap, named=self._portable)
+        log = self._spare.pop()
+        try:
+            log.begin(path)
+        except OSError:
             log.close()
-        return CappedLog(path, cap=self._cap)
+            raise
+        return log
 
     def finish(self, log: CappedLog) -> tuple[str, int]:
         """Take back the log of a process that has ended; return the tail of its text and the bytes it wrote."""
@@ -35,10 +41,11 @@ class AttemptLogs:
         except OSError:
             log.close()
             raise
-        if written or not CAN_PASS_ON or len(self._spare) >= MOST_SPARE:
-            log.close()
-        else:
+        if not written and len(self._spare) < MOST_SPARE and log.is_free():
             self._spare.append(log)
+        else:
+            log.give_name()
+            log.close()
         return tail, written
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from signal import SIGCONT, SIGKILL, SIGTERM
 
 from cis.engine.ports import Exit, Launch, StrPath
 from cis.errors import LaunchError
-from cis.executors.attemptlogs import AttemptLogs
+from cis.executors.attemptlogs import NAME_AFTER_S, AttemptLogs
 from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, expect_children
 from cis.executors.launching import HAS_SPAWN, explain, keep_descriptors, spawn
 from cis.executors.logcap import CappedLog
@@ -31,6 +31,7 @@ from cis.executors.platform import HAS_PIDFD, group_is_alive, process_started, s
 CAP_CHECK_S = 1.0
 _GROUP_CHECK_S = 0.02
 _CLOSE_PATIENCE_S = 2.0
+_NEVER = float("inf")
 DRAIN_PATIENCE_S = 2.0
 _MASKING_DIED = "the process that masks its secrets was ended, so the task was ended, too"
 
@@ -40,6 +41,8 @@ class _Running:
     process: Process
     stdout: CappedLog
     stderr: CappedLog
+    started_s: float
+    named: bool = False
     ending: bool = False
     forced: bool = False
     masking: Process | None = None
@@ -57,14 +60,15 @@ class LocalExecutor:
     def __init__(self, *, max_log_bytes: int, portable: bool = False) -> None:
         expect_children()
         keep_descriptors()
-        self._logs = AttemptLogs(cap=max_log_bytes)
         self._portable = portable or not HAS_PIDFD
+        self._logs = AttemptLogs(cap=max_log_bytes, portable=self._portable)
         self._exits: ExitWatch = SignalExits() if self._portable else PidfdExits()
         self._running: dict[int, _Running] = {}
         self._lingering: dict[int, _Running] = {}  # leader reaped, group not yet gone
         self._draining: dict[int, _Running] = {}  # leader reaped, what it wrote not yet passed on
         self._masking: dict[int, _Running] = {}  # by the pid of the process that masks
         self._caps_due_s = 0.0
+        self._names_due_s = _NEVER
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._place = None if portable or not HAS_SPAWN else os.open(".", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
 
@@ -82,7 +86,7 @@ class LocalExecutor:
                     running = self._spawn_masked(launch, stdin=stdin, stdout=stdout, stderr=stderr)
                 else:
                     process = self._start(launch, stdin, stdout.writer, stderr.writer)
-                    running = _Running(process, stdout, stderr)
+                    running = _Running(process, stdout, stderr, time.monotonic())
                 stdout.hand_over()
                 stderr.hand_over()
             except LaunchError:
@@ -93,7 +97,8 @@ class LocalExecutor:
             if stdin != self._null:
                 os.close(stdin)
         if not self._running:
-            self._caps_due_s = time.monotonic() + CAP_CHECK_S
+            self._caps_due_s = running.started_s + CAP_CHECK_S
+        self._names_due_s = min(self._names_due_s, running.started_s + NAME_AFTER_S)
         self._running[running.process.pid] = running
         return running.process.pid
 
@@ -108,6 +113,7 @@ class LocalExecutor:
             now_s = time.monotonic()
             ended, rung = self._exits.wait(self._patience(now_s, deadline_s))
             self._check_caps()
+            self._name_logs()
             exits = [ended_now for process in ended if (ended_now := self._leader_ended(process))]
             exits += self._groups_gone()
             exits += self._drained()
@@ -139,8 +145,9 @@ class LocalExecutor:
                 if running.masking is not None:
                     running.masking.wait(timeout=_CLOSE_PATIENCE_S)
         for running in [*left, *self._lingering.values(), *self._draining.values()]:
-            running.stdout.close()
-            running.stderr.close()
+            for log in (running.stdout, running.stderr):
+                log.give_name()
+                log.close()
         for held in (self._running, self._lingering, self._draining, self._masking):
             held.clear()
         self._logs.close()
@@ -156,7 +163,7 @@ class LocalExecutor:
             process = self._start(launch, stdin, streams.stdout, streams.stderr)
         finally:
             streams.close()
-        running = _Running(process, stdout, stderr, masking=streams.process)
+        running = _Running(process, stdout, stderr, time.monotonic(), masking=streams.process)
         self._masking[streams.process.pid] = running
         return running
 
@@ -191,7 +198,7 @@ class LocalExecutor:
         if self._lingering:
             deadline_s = min(deadline_s, now_s + _GROUP_CHECK_S)
         elif self._running:
-            deadline_s = min(deadline_s, self._caps_due_s)
+            deadline_s = min(deadline_s, self._caps_due_s, self._names_due_s)
         for running in self._draining.values():
             deadline_s = min(deadline_s, running.drained_by_s)
         return max(0.0, deadline_s - now_s)
@@ -204,6 +211,22 @@ class LocalExecutor:
         for running in [*self._running.values(), *self._lingering.values(), *self._draining.values()]:
             running.stdout.keep_to_cap()
             running.stderr.keep_to_cap()
+
+    def _name_logs(self) -> None:
+        """Give names to the logs of whatever has lived for a moment, so that they can be read while it lives."""
+        now_s = time.monotonic()
+        if now_s < self._names_due_s:
+            return
+        self._names_due_s = _NEVER
+        for running in self._running.values():
+            if running.named:
+                continue
+            if running.started_s + NAME_AFTER_S > now_s:  # as all that were started later
+                self._names_due_s = running.started_s + NAME_AFTER_S
+                break
+            running.stdout.give_name()
+            running.stderr.give_name()
+            running.named = True
 
     def _leader_ended(self, process: Process) -> Exit | None:
         running = self._running.pop(process.pid, None)

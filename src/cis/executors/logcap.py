@@ -3,86 +3,82 @@
 The process appends (``O_APPEND``), so a file that is cut to its cap while the process writes goes on from the
 cap: the first bytes stay, what came after them is dropped and counted. A write between measuring and cutting is
 dropped uncounted, which is why the count of a file that was cut under a live process is a lower bound.
+
+Where the system can make files without names (Linux: ``O_TMPFILE``), a log gets its name only when there is something to
+be read by it; until then nobody but its process can have it open.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import signal
 from contextlib import suppress
 
 from cis.engine.ports import StrPath
 from cis.store.records import TAIL_BYTES
 
-_OWN = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-_FOR_PROCESS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_OWN = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+_FOR_PROCESS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 NOTHING = -1
-CAN_PASS_ON = hasattr(fcntl, "F_SETLEASE")
-_LEASE_SIGNAL = signal.SIGURG  # of no effect where nobody waits for it
+HAS_UNNAMED = hasattr(os, "O_TMPFILE") and hasattr(fcntl, "F_SETLEASE") and os.path.isdir("/proc/self/fd")
 
 
 class CappedLog:
     """One stream of one process: a file of mode 0600 that keeps at most ``cap`` bytes, and says what it dropped.
 
     ``writer`` is for the process, and is closed here with ``hand_over`` once the process has it: it is a description of
-    its own, so that the system can tell whether anybody still has the file.
+    its own, so that the system can tell whether anybody still has the file. ``named`` tells whether the file is at its path.
     """
 
-    __slots__ = ("_cap", "_cut_live", "_descriptor", "_dropped", "_path", "_signal_set", "writer")
+    __slots__ = ("_cap", "_cut_live", "_descriptor", "_dropped", "_path", "named", "writer")
 
-    def __init__(self, path: StrPath, *, cap: int) -> None:
-        self._descriptor = os.open(path, _OWN | os.O_CREAT, 0o600)
-        self._path = path
+    def __init__(self, path: StrPath, *, cap: int, named: bool = False) -> None:
         self._cap = cap
-        self._dropped = 0
-        self._cut_live = False
-        self._signal_set = False
+        self._descriptor, self.named = _made(path, named=named)
         try:
-            self.writer = os.open(path, _FOR_PROCESS)
+            self.begin(path)
         except OSError:
             os.close(self._descriptor)
             raise
+
+    def begin(self, path: StrPath) -> None:
+        """Be the empty log that is to have its name at *path*, for a new process."""
+        self._path = path
+        self._dropped = 0
+        self._cut_live = False
+        self.writer = os.open(path if self.named else f"/proc/self/fd/{self._descriptor}", _FOR_PROCESS)
 
     def hand_over(self) -> None:
         """Close what the process now has."""
         os.close(self.writer)
         self.writer = NOTHING
 
-    def pass_on(self, path: StrPath) -> bool:
-        """Become the empty log at *path* of another process; return whether it could.
+    def give_name(self) -> None:
+        """Put the file at its path, in place of what may be there; a disk without room leaves it as it is."""
+        if self.named:
+            return
+        with suppress(OSError):
+            try:
+                self._link()
+            except FileExistsError:
+                os.unlink(self._path)
+                self._link()
+            self.named = True
 
-        It cannot when somebody else has the file: what the last process left in the background, or a reader. Only once
-        the old name is gone can that be told for good.
-        """
-        try:
-            os.rename(self._path, path)
+    def _link(self) -> None:
+        # Python follows the link in /proc, and does not try to link that, only where it is told of a folder as well.
+        os.link(f"/proc/self/fd/{self._descriptor}", self._path, src_dir_fd=self._descriptor)
+
+    def is_free(self) -> bool:
+        """Whether the file is as good as a new one: empty, without a name, and in nobody else's hands."""
+        if self.named or os.fstat(self._descriptor).st_size:
+            return False
+        try:  # a lease to write is refused while the file is open anywhere else
+            fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         except OSError:
             return False
-        with suppress(OSError):
-            if self._is_ours_alone():
-                self.writer = os.open(path, _FOR_PROCESS)
-                if os.path.samestat(os.fstat(self.writer), os.fstat(self._descriptor)):
-                    self._path = path
-                    return True
-                self.hand_over()
-        try:
-            os.rename(path, self._path)
-        except OSError:  # then at least nothing is left where the other process is to have a file of its own
-            with suppress(OSError):
-                os.unlink(path)
-        return False
-
-    def _is_ours_alone(self) -> bool:
-        """Whether nobody else can write to it or reads it, and nobody has written."""
-        # A lease to write is refused while the file is open anywhere else. Whoever opens it meanwhile waits for the
-        # microsecond, and this process is told by a signal: one that does not end it.
-        if not self._signal_set:
-            fcntl.fcntl(self._descriptor, fcntl.F_SETSIG, _LEASE_SIGNAL)
-            self._signal_set = True
-        fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        return os.fstat(self._descriptor).st_size == 0
+        return not os.fstat(self._descriptor).st_size  # who had it may have written before letting go
 
     def keep_to_cap(self) -> None:
         """Drop what a live process wrote beyond the cap."""
@@ -101,7 +97,7 @@ class CappedLog:
         return (self._tail(size) if size else ""), written
 
     def close(self) -> None:
-        """Close the file and leave it as it is."""
+        """Close the file and leave it as it is; without a name, it is gone."""
         os.close(self._descriptor)
         if self.writer != NOTHING:
             self.hand_over()
@@ -124,3 +120,11 @@ class CappedLog:
         whole = data[:3].lstrip(bytes(range(0x80, 0xC0))) + data[3:]  # not from the middle of a character
         left_out = size - len(whole)
         return f"[cis: {left_out} earlier bytes are in the log file]\n" + whole.decode("utf-8", "replace")
+
+
+def _made(path: StrPath, *, named: bool) -> tuple[int, bool]:
+    """Return a new file, or the one at *path*, and whether it has its name already, as it is to have if *named*."""
+    if HAS_UNNAMED and not named:
+        with suppress(OSError):  # a file system that knows no such files; if there is another reason, it is met again
+            return os.open(os.path.dirname(path) or ".", os.O_TMPFILE | _OWN, 0o600), False
+    return os.open(path, _OWN | os.O_CREAT | os.O_NOFOLLOW, 0o600), True
