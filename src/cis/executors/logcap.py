@@ -46,7 +46,10 @@ class CappedLog:
         self._path = path
         self._dropped = 0
         self._cut_live = False
-        self.writer = os.open(path if self.named else f"/proc/self/fd/{self._descriptor}", _FOR_PROCESS)
+        if self.named:
+            self.writer = os.open(path, _FOR_PROCESS | os.O_NOFOLLOW)
+        else:
+            self.writer = os.open(f"/proc/self/fd/{self._descriptor}", _FOR_PROCESS)
 
     def hand_over(self) -> None:
         """Close what the process now has."""
