@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,49 @@ def test_a_log_is_found_in_place_of_what_lies_there_and_never_through_a_link(log
     assert (path.read_text(), other.read_text()) == ("mine", "of somebody else")
 
 
+def test_a_file_that_its_task_opened_to_others_is_nobody_elses(logs: AttemptLogs, tmp_path: Path) -> None:
+    """``chmod a+w /dev/stderr``, as some do, or ``chmod 444``, with which the next process could not even be given it."""
+    for number, mode in enumerate((0o666, 0o444)):
+        log = logs.open(tmp_path / f"{number}.out")
+        os.fchmod(log.writer, mode)
+        log.hand_over()
+        logs.finish(log)
+    other = logs.open(tmp_path / "other.out")
+    other.give_name()
+    other.close()
+
+    assert (tmp_path / "other.out").stat().st_mode & 0o777 == 0o600
+
+
+def test_who_opens_a_file_by_its_descriptor_during_the_look_does_not_end_the_worker(
+    logs: AttemptLogs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system tells the holder of a lease by SIGIO, which ends a process, unless another signal was asked for."""
+    seen: list[int] = []
+    control = fcntl.fcntl
+    log = logs.open(tmp_path / "1.out")
+    log.hand_over()
+
+    def open_meanwhile(descriptor: int, command: int, argument: int) -> int:
+        answer = control(descriptor, command, argument)
+        if (command, argument) == (fcntl.F_SETLEASE, fcntl.F_WRLCK):
+            with pytest.raises(BlockingIOError):
+                os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK)
+        return answer
+
+    before = {
+        number: signal.signal(number, lambda got, _: seen.append(got)) for number in (signal.SIGIO, signal.SIGURG)
+    }
+    monkeypatch.setattr(fcntl, "fcntl", open_meanwhile)
+    try:
+        logs.finish(log)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    assert seen == [signal.SIGURG]
+
+
 def test_only_so_many_are_kept_open(logs: AttemptLogs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attemptlogs, "MOST_SPARE", 2)
     before = len(list(Path("/proc/self/fd").iterdir()))
@@ -106,6 +151,8 @@ def test_a_name_that_the_disk_has_no_room_for_costs_the_file_alone(
 
     assert logs.finish(log) == ("hello", 5)
     assert not list(tmp_path.iterdir())
+    logs.open(tmp_path / "2.out").close()
+    assert (tmp_path / "2.out").exists()  # those to come are made with their names
 
 
 def test_where_there_are_no_files_without_names_each_log_is_made_with_its_own(

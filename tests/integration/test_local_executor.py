@@ -551,3 +551,43 @@ def test_a_machine_that_is_full_is_said_to_be(tmp_path: Path, number: int) -> No
     text = launching.explain(OSError(number, os.strerror(number)), launch(tmp_path, "true"))
 
     assert "use fewer slots" in text
+
+
+def test_a_place_that_cannot_be_come_back_to_loses_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = LocalExecutor(max_log_bytes=CAP)
+    before = Path.cwd()
+    change = os.chdir
+
+    def refuse_to_go_back(place: object) -> None:
+        if isinstance(place, int):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        change(str(place))
+
+    monkeypatch.setattr(os, "chdir", refuse_to_go_back)
+    try:
+        ended = run(executor, launch(tmp_path, "pwd"))
+    finally:
+        monkeypatch.undo()
+        os.chdir(before)
+        executor.close()
+
+    assert ended.stdout_tail == f"{tmp_path}\n"
+
+
+def test_where_this_process_may_not_read_its_own_directory_subprocess_starts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = os.open
+
+    def refuse_here(path: str, flags: int, mode: int = 0o777) -> int:
+        if path == ".":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return usual(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse_here)
+    executor = LocalExecutor(max_log_bytes=CAP)
+    ended = run(executor, launch(tmp_path, "pwd"))
+    executor.close()
+
+    assert executor._place is None
+    assert ended.stdout_tail == f"{tmp_path}\n"

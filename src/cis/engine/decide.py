@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 MAX_ACTIVE_RUNS = 64
 POLL_S = 1.0
 CONTROL_PAUSE_S = 0.0003  # for each run that is held
+LONGEST_CONTROL_PAUSE_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,9 @@ class _Turn:
             self._held.poll_due_s = self._held.control_due_s
             return
         self._held.poll_due_s = self._now.mono_s + POLL_S
-        self._held.control_due_s = self._now.mono_s + CONTROL_PAUSE_S * len(self._held.plans)
+        self._held.control_due_s = self._now.mono_s + min(
+            CONTROL_PAUSE_S * len(self._held.plans), LONGEST_CONTROL_PAUSE_S
+        )
         for plan in list(self._held.plans.values()):
             if self._held.leases.over(self._store, plan.run, now=self._now):
                 self._suspend(plan)

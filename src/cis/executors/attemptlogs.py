@@ -7,8 +7,13 @@ in which a short task wrote nothing is never seen, and is given to the next one.
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
+
 from cis.engine.ports import StrPath
 from cis.executors.logcap import CappedLog
+
+log = logging.getLogger(__name__)
 
 MOST_SPARE = 64
 NAME_AFTER_S = 0.05
@@ -24,32 +29,38 @@ class AttemptLogs:
 
     def open(self, path: StrPath) -> CappedLog:
         """Return the log that is to be at *path*. Raises OSError."""
-        if not self._spare:
-            return CappedLog(path, cap=self._cap, named=self._portable)
-        log = self._spare.pop()
-        try:
-            log.begin(path)
-        except OSError:
-            log.close()
-            raise
-        return log
+        while self._spare:
+            spare = self._spare.pop()
+            with suppress(OSError):
+                spare.begin(path)
+                return spare
+            spare.close()
+        return CappedLog(path, cap=self._cap, named=self._portable)
 
-    def finish(self, log: CappedLog) -> tuple[str, int]:
+    def name(self, one: CappedLog) -> None:
+        """Put a log where it can be found. Where that is not possible, those to come are made with their names."""
+        try:
+            one.give_name()
+        except OSError as error:
+            self._portable = True
+            log.warning("a log file gets no name; its end alone is kept", extra={"path": one.path, "error": str(error)})
+
+    def finish(self, one: CappedLog) -> tuple[str, int]:
         """Take back the log of a process that has ended; return the tail of its text and the bytes it wrote."""
         try:
-            tail, written = log.finish()
+            tail, written = one.finish()
         except OSError:
-            log.close()
+            one.close()
             raise
-        if not written and len(self._spare) < MOST_SPARE and log.is_free():
-            self._spare.append(log)
+        if not written and len(self._spare) < MOST_SPARE and one.is_free():
+            self._spare.append(one)
         else:
-            log.give_name()
-            log.close()
+            self.name(one)
+            one.close()
         return tail, written
 
     def close(self) -> None:
         """Close the files that nobody got."""
-        for log in self._spare:
-            log.close()
+        for one in self._spare:
+            one.close()
         self._spare.clear()

@@ -20,7 +20,6 @@ from cis.engine.ports import Launch
 from cis.errors import LaunchError
 from cis.executors.exits import Child, Process
 
-HAS_SPAWN = sys.platform == "linux"
 _STDERR = 2
 _LOUD = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, and what is ignored stays so in a new program
 
@@ -57,7 +56,33 @@ def _posix_spawn(launch: Launch, stdin: int, stdout: int, stderr: int, place: in
     try:
         return os.posix_spawn(argv[0], argv, launch.env, file_actions=streams, setsid=True, setsigdef=_LOUD)
     finally:
-        os.chdir(place)
+        with suppress(
+            OSError
+        ):  # the process is there and must not be lost; whoever stays in its directory loses nothing
+            os.chdir(place)
+
+
+def place_to_spawn_from() -> int | None:
+    """Return a descriptor of the directory that this process is in, if ``posix_spawn`` can do here all that is wanted."""
+    if not _has_spawn():
+        return None
+    try:
+        keep_descriptors()
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # of a directory that may not be read, or without /dev/fd
+        return None
+
+
+def _has_spawn() -> bool:
+    if sys.platform != "linux":
+        return False
+    try:
+        os.posix_spawn("", ["nothing"], {}, setsid=True)
+    except NotImplementedError:  # this Python was built for a C library of before 2.26
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def keep_descriptors() -> None:

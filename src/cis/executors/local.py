@@ -23,7 +23,7 @@ from cis.engine.ports import Exit, Launch, StrPath
 from cis.errors import LaunchError
 from cis.executors.attemptlogs import NAME_AFTER_S, AttemptLogs
 from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, expect_children
-from cis.executors.launching import HAS_SPAWN, explain, keep_descriptors, spawn
+from cis.executors.launching import explain, place_to_spawn_from, spawn
 from cis.executors.logcap import CappedLog
 from cis.executors.masked import mask_streams
 from cis.executors.platform import HAS_PIDFD, group_is_alive, process_started, signal_group
@@ -42,7 +42,6 @@ class _Running:
     stdout: CappedLog
     stderr: CappedLog
     started_s: float
-    named: bool = False
     ending: bool = False
     forced: bool = False
     masking: Process | None = None
@@ -59,7 +58,6 @@ class LocalExecutor:
 
     def __init__(self, *, max_log_bytes: int, portable: bool = False) -> None:
         expect_children()
-        keep_descriptors()
         self._portable = portable or not HAS_PIDFD
         self._logs = AttemptLogs(cap=max_log_bytes, portable=self._portable)
         self._exits: ExitWatch = SignalExits() if self._portable else PidfdExits()
@@ -70,7 +68,7 @@ class LocalExecutor:
         self._caps_due_s = 0.0
         self._names_due_s = _NEVER
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self._place = None if portable or not HAS_SPAWN else os.open(".", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        self._place = None if portable else place_to_spawn_from()
 
     def start(self, launch: Launch) -> int:
         """Start a process in a process group of its own, and return its pid.
@@ -146,7 +144,7 @@ class LocalExecutor:
                     running.masking.wait(timeout=_CLOSE_PATIENCE_S)
         for running in [*left, *self._lingering.values(), *self._draining.values()]:
             for log in (running.stdout, running.stderr):
-                log.give_name()
+                self._logs.name(log)
                 log.close()
         for held in (self._running, self._lingering, self._draining, self._masking):
             held.clear()
@@ -219,14 +217,13 @@ class LocalExecutor:
             return
         self._names_due_s = _NEVER
         for running in self._running.values():
-            if running.named:
+            if running.stdout.named and running.stderr.named:
                 continue
             if running.started_s + NAME_AFTER_S > now_s:  # as all that were started later
                 self._names_due_s = running.started_s + NAME_AFTER_S
                 break
-            running.stdout.give_name()
-            running.stderr.give_name()
-            running.named = True
+            self._logs.name(running.stdout)
+            self._logs.name(running.stderr)
 
     def _leader_ended(self, process: Process) -> Exit | None:
         running = self._running.pop(process.pid, None)
@@ -236,6 +233,8 @@ class LocalExecutor:
         if running.ending:
             # Its number stays taken as long as its group has members, so the group can still be signalled.
             self._lingering[process.pid] = running
+            self._logs.name(running.stdout)
+            self._logs.name(running.stderr)
             return None
         return self._over(running)
 
@@ -267,6 +266,8 @@ class LocalExecutor:
         if running.masking is None:
             return self._exit_of(running)
         running.drained_by_s = time.monotonic() + DRAIN_PATIENCE_S
+        self._logs.name(running.stdout)
+        self._logs.name(running.stderr)
         self._draining[running.process.pid] = running
         return None
 

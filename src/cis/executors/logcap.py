@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
+import stat
 from contextlib import suppress
 
 from cis.engine.ports import StrPath
@@ -30,7 +32,7 @@ class CappedLog:
     its own, so that the system can tell whether anybody still has the file. ``named`` tells whether the file is at its path.
     """
 
-    __slots__ = ("_cap", "_cut_live", "_descriptor", "_dropped", "_path", "named", "writer")
+    __slots__ = ("_cap", "_cut_live", "_descriptor", "_dropped", "named", "path", "writer")
 
     def __init__(self, path: StrPath, *, cap: int, named: bool = False) -> None:
         self._cap = cap
@@ -43,7 +45,7 @@ class CappedLog:
 
     def begin(self, path: StrPath) -> None:
         """Be the empty log that is to have its name at *path*, for a new process."""
-        self._path = path
+        self.path = path
         self._dropped = 0
         self._cut_live = False
         if self.named:
@@ -57,31 +59,31 @@ class CappedLog:
         self.writer = NOTHING
 
     def give_name(self) -> None:
-        """Put the file at its path, in place of what may be there; a disk without room leaves it as it is."""
+        """Put the file at its path, in place of what may be there. Raises OSError, and leaves it as it is."""
         if self.named:
             return
-        with suppress(OSError):
-            try:
-                self._link()
-            except FileExistsError:
-                os.unlink(self._path)
-                self._link()
-            self.named = True
+        try:
+            self._link()
+        except FileExistsError:
+            os.unlink(self.path)
+            self._link()
+        self.named = True
 
     def _link(self) -> None:
         # Python follows the link in /proc, and does not try to link that, only where it is told of a folder as well.
-        os.link(f"/proc/self/fd/{self._descriptor}", self._path, src_dir_fd=self._descriptor)
+        os.link(f"/proc/self/fd/{self._descriptor}", self.path, src_dir_fd=self._descriptor)
 
     def is_free(self) -> bool:
-        """Whether the file is as good as a new one: empty, without a name, and in nobody else's hands."""
-        if self.named or os.fstat(self._descriptor).st_size:
+        """Whether the file is as good as a new one: without a name, empty, this user's alone, and in nobody else's hands."""
+        if self.named:
             return False
         try:  # a lease to write is refused while the file is open anywhere else
             fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
             fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         except OSError:
             return False
-        return not os.fstat(self._descriptor).st_size  # who had it may have written before letting go
+        status = os.fstat(self._descriptor)  # only now: who had it may have written before letting go
+        return not status.st_size and status.st_mode == stat.S_IFREG | 0o600 and status.st_uid == os.geteuid()
 
     def keep_to_cap(self) -> None:
         """Drop what a live process wrote beyond the cap."""
@@ -129,5 +131,8 @@ def _made(path: StrPath, *, named: bool) -> tuple[int, bool]:
     """Return a new file, or the one at *path*, and whether it has its name already, as it is to have if *named*."""
     if HAS_UNNAMED and not named:
         with suppress(OSError):  # a file system that knows no such files; if there is another reason, it is met again
-            return os.open(os.path.dirname(path) or ".", os.O_TMPFILE | _OWN, 0o600), False
+            descriptor = os.open(os.path.dirname(path) or ".", os.O_TMPFILE | _OWN, 0o600)
+            # What scans files may open this one while ``is_free`` has its lease; the usual signal of that would end us.
+            fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+            return descriptor, False
     return os.open(path, _OWN | os.O_CREAT | os.O_NOFOLLOW, 0o600), True

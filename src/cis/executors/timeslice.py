@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from contextlib import suppress
 
 SLICE_NS = 100_000  # the least that the kernel takes
@@ -17,15 +18,19 @@ _RESET_ON_FORK = 1
 
 
 def take_short_turns() -> bool:
-    """Ask the system for a short slice for the calling thread; return whether it was granted.
+    """Ask the system for a short slice for the calling thread; return whether it took the wish (older ones then ignore it).
 
     False, and nothing is changed, where the system knows no such thing, or somebody has given this process another
     policy or priority than the usual one.
     """
-    call = _SET_ATTRIBUTES.get(platform.machine()) if platform.system() == "Linux" else None
+    known = platform.system() == "Linux" and sys.maxsize > 2**32
+    call = _SET_ATTRIBUTES.get(platform.machine()) if known else None
     if call is None or os.sched_getscheduler(0) != os.SCHED_OTHER or os.getpriority(os.PRIO_PROCESS, 0):
         return False
-    import ctypes  # noqa: PLC0415 - the C library has had this call since 2.41 only, Python has it not
+    try:
+        import ctypes  # noqa: PLC0415 - the C library has had this call since 2.41 only, Python has it not
+    except ImportError:  # a Python without it
+        return False
 
     class Attributes(ctypes.Structure):
         """``struct sched_attr``, see sched_setattr(2); the runtime of SCHED_OTHER is its slice, in nanoseconds."""
