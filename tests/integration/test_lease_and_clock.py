@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine.control import cancel
 from cis.engine.instant import Instant
 from cis.errors import FencedError, LeaseLostError
 from cis.model.scope import GLOBAL
@@ -61,27 +60,6 @@ def test_a_worker_whose_store_fails_for_a_whole_lease_stops_and_its_unstored_end
         successor.until(lambda: node.run(run.run_id).status.final, "the end of the run")
 
         assert successor.attempts(run.run_id) == [(1, AttemptState.LOST), (2, AttemptState.COMPLETED)]
-
-
-def test_a_process_is_not_ended_for_a_cancellation_that_was_not_stored(node: Decider, tmp_path: Path) -> None:
-    """A child's is stored in the transaction in which the worker sees the parent's: when that fails, nobody has asked."""
-    clocks = Clocks()
-    run = node.submitted({"command": "exec sleep 60"}, target_node="node-1")
-    with working(node, tmp_path, clock=clocks) as worker:
-        worker.until(lambda: worker.pids, "the task")
-        with node.store.transaction():
-            cancel(node.store, run.run_id, now_us=clocks.wall_us)
-        worker.store.broken = worker.store.late = True
-        clocks.later(2)
-        worker.turn()
-        (live,) = worker.loop._held.live
-        unasked = live.ending
-        worker.store.broken = False
-        clocks.later(2)
-        worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
-
-        assert unasked is None
-        assert worker.attempts(run.run_id) == [(1, AttemptState.CANCELLED)]
 
 
 def test_a_worker_whose_store_fails_for_less_than_a_lease_goes_on_and_loses_no_end(

@@ -118,10 +118,7 @@ class Watch:
         now_epoch, status = old.workers[worker_id]
         demand((now_epoch, status != "dead") == (epoch, True), f"{who} wrote under an epoch that is over")
         for process in self._processes.live:
-            known = process.marks[0] in self._cancelling and self._offices.cancels(
-                process.marks[0]
-            )  # before this commit
-            forgotten = process.owner == who and known and not process.signalled
+            forgotten = process.owner == who and self._offices.cancels(process.marks[0]) and not process.signalled
             demand(not forgotten, f"{process.name} goes on though {who} knows that its run is cancelled")
         for key, row in self.rows.attempts.items():
             lost = row.status == "lost" and row.epoch == epoch and row.worker_id == worker_id
