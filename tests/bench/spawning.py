@@ -2,8 +2,8 @@
 
 Each round measures the limit and the product in turn, so that the machine's other load falls on both; the figure is
 the ratio. The limit keeps two processes in flight (for the chain one), the product every promise: each state on disk
-before the next, a log file for each stream, one worker process. It has 16 slots for each core (``homes.MANY_SLOTS``): a
-task that ends sooner than a flush does needs many others beside it; what the default of 2 reaches is told, without a bar.
+before the next, a log file for each stream, one worker process. But for the chain it has 16 slots for each core
+(``homes.MANY_SLOTS``): a task that ends sooner than a flush does needs many others beside it; what the default of 2 reaches is told, without a bar.
 A run is timed from its start to its end, both as the database tells them. Each home has seen one run before the first
 that counts, since a home is seldom new.
 """

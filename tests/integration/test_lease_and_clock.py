@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cis.engine.control import cancel
+from cis.engine.decide import LONGEST_CONTROL_PAUSE_S
 from cis.engine.instant import Instant
+from cis.engine.live import Ending
 from cis.errors import FencedError, LeaseLostError
 from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState, RunState
@@ -60,6 +63,26 @@ def test_a_worker_whose_store_fails_for_a_whole_lease_stops_and_its_unstored_end
         successor.until(lambda: node.run(run.run_id).status.final, "the end of the run")
 
         assert successor.attempts(run.run_id) == [(1, AttemptState.LOST), (2, AttemptState.COMPLETED)]
+
+
+def test_a_worker_that_has_just_looked_at_control_looks_again_by_itself(node: Decider, tmp_path: Path) -> None:
+    """It may have been rung for many submissions; what control wrote meanwhile waits for the pause, and for no other ring."""
+    clocks = Clocks()
+    run = node.submitted({"command": "exec sleep 60"}, target_node="node-1")
+    with working(node, tmp_path, clock=clocks) as worker:
+        worker.until(lambda: worker.pids, "the task")
+        clocks.later(1)
+        worker.turn()  # it looks
+        with node.store.transaction():
+            cancel(node.store, run.run_id, now_us=clocks.wall_us)
+        worker.turn()
+        (live,) = worker.loop._held.live
+        at_once = live.ending
+        clocks.later(LONGEST_CONTROL_PAUSE_S)
+        worker.loop.turn(at_most_s=0.02)
+
+        assert (at_once, live.ending) == (None, Ending.CANCEL)
+        worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
 
 
 def test_a_worker_whose_store_fails_for_less_than_a_lease_goes_on_and_loses_no_end(

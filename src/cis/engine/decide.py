@@ -60,7 +60,14 @@ def decide(
     parts.store.check_epoch(me.node_id, me.worker_id, me.epoch)
     turn = _Turn(parts, limits, me, held, now=now)
     if poll:
-        turn.look_at_control()
+        # Many runs that come and end have the worker look around all the time: the more it holds, the longer it is before
+        # it asks for each of them again. Whatever starts meanwhile is asked for by itself (``_held_back``).
+        if held.control_due_s <= now.mono_s:
+            held.poll_due_s = now.mono_s + POLL_S
+            held.control_due_s = now.mono_s + min(CONTROL_PAUSE_S * len(held.plans), LONGEST_CONTROL_PAUSE_S)
+            turn.look_at_control()
+        else:
+            held.poll_due_s = held.control_due_s
         if not held.stopping:
             turn.claim(ending={end.attempt.run_id for end in ends})
         turn.look_at_children()
@@ -88,18 +95,7 @@ class _Turn:
         self._now = now
 
     def look_at_control(self) -> None:
-        """Act on what control wrote into the runs that this worker holds, and stop those whose lease is over.
-
-        Many runs that come and end have the worker look around all the time, so the more it holds, the longer it is
-        before it asks for each of them again. Whatever starts meanwhile is asked for by itself (``_held_back``).
-        """
-        if self._held.control_due_s > self._now.mono_s:
-            self._held.poll_due_s = self._held.control_due_s
-            return
-        self._held.poll_due_s = self._now.mono_s + POLL_S
-        self._held.control_due_s = self._now.mono_s + min(
-            CONTROL_PAUSE_S * len(self._held.plans), LONGEST_CONTROL_PAUSE_S
-        )
+        """Act on what control wrote into the runs that this worker holds, and stop those whose lease is over."""
         for plan in list(self._held.plans.values()):
             if self._held.leases.over(self._store, plan.run, now=self._now):
                 self._suspend(plan)

@@ -20,10 +20,10 @@ NAME_AFTER_S = 0.05
 
 
 class AttemptLogs:
-    """Opens logs and takes them back. ``cap`` is how many bytes a file may keep; ``portable``: all have names at once."""
+    """Opens logs and takes them back. ``cap`` is how many bytes a file may keep; ``named``: all have names at once."""
 
-    def __init__(self, *, cap: int, portable: bool = False) -> None:
-        self._portable = portable
+    def __init__(self, *, cap: int, named: bool = False) -> None:
+        self._named = named
         self._cap = cap
         self._spare: list[CappedLog] = []
 
@@ -35,14 +35,14 @@ class AttemptLogs:
                 spare.begin(path)
                 return spare
             spare.close()
-        return CappedLog(path, cap=self._cap, named=self._portable)
+        return CappedLog(path, cap=self._cap, named=self._named)
 
     def name(self, one: CappedLog) -> None:
         """Put a log where it can be found. Where that is not possible, those to come are made with their names."""
         try:
             one.give_name()
         except OSError as error:
-            self._portable = True
+            self._named = True
             log.warning("a log file gets no name; its end alone is kept", extra={"path": one.path, "error": str(error)})
 
     def finish(self, one: CappedLog) -> tuple[str, int]:

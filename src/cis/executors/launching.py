@@ -2,7 +2,7 @@
 
 ``posix_spawn`` takes two thirds of the time that ``subprocess`` does, but looks up no program in the task's own ``PATH``,
 starts it where this process is, and closes nothing. So this process goes into the task's directory and comes back, which
-nobody notices as long as it has one thread, and keeps to itself whatever it was given (``keep_descriptors``).
+nobody notices as long as it has one thread, and keeps to itself whatever it was given (``_keep_descriptors``).
 """
 
 from __future__ import annotations
@@ -56,9 +56,8 @@ def _posix_spawn(launch: Launch, stdin: int, stdout: int, stderr: int, place: in
     try:
         return os.posix_spawn(argv[0], argv, launch.env, file_actions=streams, setsid=True, setsigdef=_LOUD)
     finally:
-        with suppress(
-            OSError
-        ):  # the process is there and must not be lost; whoever stays in its directory loses nothing
+        # The process is there and must not be lost; whoever stays in its directory loses nothing.
+        with suppress(OSError):
             os.chdir(place)
 
 
@@ -67,7 +66,7 @@ def place_to_spawn_from() -> int | None:
     if not _has_spawn():
         return None
     try:
-        keep_descriptors()
+        _keep_descriptors()
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:  # of a directory that may not be read, or without /dev/fd
         return None
@@ -85,7 +84,7 @@ def _has_spawn() -> bool:
     return False
 
 
-def keep_descriptors() -> None:
+def _keep_descriptors() -> None:
     """Have no process that starts from here inherit a descriptor that this one was given, but its three streams."""
     for name in os.listdir("/dev/fd"):
         if int(name) > _STDERR:

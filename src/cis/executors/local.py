@@ -59,7 +59,7 @@ class LocalExecutor:
     def __init__(self, *, max_log_bytes: int, portable: bool = False) -> None:
         expect_children()
         self._portable = portable or not HAS_PIDFD
-        self._logs = AttemptLogs(cap=max_log_bytes, portable=self._portable)
+        self._logs = AttemptLogs(cap=max_log_bytes, named=self._portable)
         self._exits: ExitWatch = SignalExits() if self._portable else PidfdExits()
         self._running: dict[int, _Running] = {}
         self._lingering: dict[int, _Running] = {}  # leader reaped, group not yet gone
@@ -143,9 +143,9 @@ class LocalExecutor:
                 if running.masking is not None:
                     running.masking.wait(timeout=_CLOSE_PATIENCE_S)
         for running in [*left, *self._lingering.values(), *self._draining.values()]:
-            for log in (running.stdout, running.stderr):
-                self._logs.name(log)
-                log.close()
+            self._name(running)
+            running.stdout.close()
+            running.stderr.close()
         for held in (self._running, self._lingering, self._draining, self._masking):
             held.clear()
         self._logs.close()
@@ -210,6 +210,10 @@ class LocalExecutor:
             running.stdout.keep_to_cap()
             running.stderr.keep_to_cap()
 
+    def _name(self, running: _Running) -> None:
+        self._logs.name(running.stdout)
+        self._logs.name(running.stderr)
+
     def _name_logs(self) -> None:
         """Give names to the logs of whatever has lived for a moment, so that they can be read while it lives."""
         now_s = time.monotonic()
@@ -222,8 +226,7 @@ class LocalExecutor:
             if running.started_s + NAME_AFTER_S > now_s:  # as all that were started later
                 self._names_due_s = running.started_s + NAME_AFTER_S
                 break
-            self._logs.name(running.stdout)
-            self._logs.name(running.stderr)
+            self._name(running)
 
     def _leader_ended(self, process: Process) -> Exit | None:
         running = self._running.pop(process.pid, None)
@@ -233,8 +236,7 @@ class LocalExecutor:
         if running.ending:
             # Its number stays taken as long as its group has members, so the group can still be signalled.
             self._lingering[process.pid] = running
-            self._logs.name(running.stdout)
-            self._logs.name(running.stderr)
+            self._name(running)
             return None
         return self._over(running)
 
@@ -266,8 +268,7 @@ class LocalExecutor:
         if running.masking is None:
             return self._exit_of(running)
         running.drained_by_s = time.monotonic() + DRAIN_PATIENCE_S
-        self._logs.name(running.stdout)
-        self._logs.name(running.stderr)
+        self._name(running)
         self._draining[running.process.pid] = running
         return None
 

@@ -324,3 +324,18 @@ def test_a_backup_is_a_store_of_one_moment_that_only_its_owner_may_read(store: S
     assert copy.run("r2") is None
     assert copy.integrity_check() == []
     copy.close()
+
+
+def test_waits_for_the_write_lock_grow_but_never_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many workers that ask again at once would keep a core busy; one that sleeps long would never find a gap."""
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    database = connection_module.Database(tmp_path / "cis.db")
+    try:
+        assert all(database._wait_for_lock(tries) for tries in range(100))
+    finally:
+        database.close()
+
+    assert waits[0] == connection_module.LOCK_PAUSE_S
+    assert waits == sorted(waits)
+    assert max(waits) == connection_module.LONGEST_PAUSE_S
