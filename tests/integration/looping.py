@@ -26,14 +26,21 @@ from tests.waiting import wait_for
 
 
 class MoodyStore(SqliteStore):
-    """A store whose transactions fail while it is *broken*, as they do on a full disk."""
+    """A store whose transactions fail while it is *broken*, as they do on a full disk, or at their very end, if *late*."""
 
     broken = False
+    late = False
 
     def transaction(self) -> AbstractContextManager[None]:
-        if self.broken:
+        if self.broken and not self.late:
             raise StoreError("disk I/O error")
-        return super().transaction()
+        return self._lost() if self.broken else super().transaction()
+
+    @contextmanager
+    def _lost(self) -> Iterator[None]:
+        with super().transaction():
+            yield
+            raise StoreError("disk I/O error")
 
 
 @dataclass(slots=True)

@@ -85,6 +85,27 @@ def test_a_worker_that_has_just_looked_at_control_looks_again_by_itself(node: De
         worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
 
 
+def test_a_process_is_not_ended_for_a_cancellation_that_was_not_stored(node: Decider, tmp_path: Path) -> None:
+    """A child's is stored in the transaction in which the worker sees the parent's: when that fails, nobody has asked."""
+    clocks = Clocks()
+    run = node.submitted({"command": "exec sleep 60"}, target_node="node-1")
+    with working(node, tmp_path, clock=clocks) as worker:
+        worker.until(lambda: worker.pids, "the task")
+        with node.store.transaction():
+            cancel(node.store, run.run_id, now_us=clocks.wall_us)
+        worker.store.broken = worker.store.late = True
+        clocks.later(2)
+        worker.turn()
+        (live,) = worker.loop._held.live
+        unasked = live.ending
+        worker.store.broken = False
+        clocks.later(2)
+        worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
+
+        assert unasked is None
+        assert worker.attempts(run.run_id) == [(1, AttemptState.CANCELLED)]
+
+
 def test_a_worker_whose_store_fails_for_less_than_a_lease_goes_on_and_loses_no_end(
     node: Decider, tmp_path: Path
 ) -> None:

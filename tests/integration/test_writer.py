@@ -16,6 +16,7 @@ from cis.node import writer as writer_module
 from cis.node.writer import Writer
 from cis.store.port import Store
 from cis.store.records import AuditRecord
+from cis.store.sqlite.connection import LONGEST_PAUSE_S
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 
 
@@ -170,6 +171,10 @@ def test_between_two_groups_others_get_the_write_lock(database: Path, monkeypatc
     other.close()
 
     assert max(waited) <= 20
+
+
+def test_whoever_waits_for_the_write_lock_looks_at_least_once_in_each_gap() -> None:
+    assert LONGEST_PAUSE_S < writer_module.GAP_S
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(database: Path) -> None:

@@ -275,7 +275,7 @@ class _Turn:
     def _cancel(self, plan: RunPlan) -> None:
         run_id = plan.run.run_id
         plan.cancel_waiting(self._now)
-        self._held.live.end_where(lambda live: live.attempt.run_id == run_id, Ending.CANCEL, now_s=self._now.mono_s)
+        self._held.cancelled.add(run_id)
         self._held.rings.update(child.worker_id for child in self._store.child_runs(run_id))
         cancel_children(self._store, run_id, now_us=self._now.wall_us)
 

@@ -130,6 +130,7 @@ class WorkerLoop:
             return
         self._renewed_s = max(self._renewed_s, self._held.beat_s)
         self._ends.clear()
+        self._end_cancelled(now)
         self._sweep()
         self._untold = True
         self._tell(now, at_once=self._drop_ended())
@@ -210,6 +211,7 @@ class WorkerLoop:
         log.error("a transaction failed; the plans are read anew", extra={"error": str(error)})
         self._held.plans.clear()
         self._held.children.clear()
+        self._held.cancelled.clear()
         for live in self._held.live:
             live.pid_stored = False
         self._adopted = False
@@ -218,6 +220,13 @@ class WorkerLoop:
         if self._parts.clock().mono_s - self._renewed_s >= self._limits.lease_s:
             why = f"{self._me.worker_id} could not renew its lease for {self._limits.lease_s:g} s: {error}"
             raise LeaseLostError(why) from error
+
+    def _end_cancelled(self, now: Instant) -> None:
+        """End what runs of the runs that were cancelled. A child's cancellation is stored with its parent's, or not at all."""
+        cancelled = self._held.cancelled
+        if cancelled:
+            self._held.live.end_where(lambda live: live.attempt.run_id in cancelled, Ending.CANCEL, now_s=now.mono_s)
+            cancelled.clear()
 
     def _sweep(self) -> None:
         """Remove what attempts with secrets of an earlier process left, once for each run that is held."""

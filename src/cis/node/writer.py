@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 MAX_WAITING = 1024
 MAX_GROUP = 128
-GAP_S = 0.002
+GAP_S = 0.002  # longer than any pause after which a worker looks again (cis.store.sqlite.connection)
 
 
 class Writer:

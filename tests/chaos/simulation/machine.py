@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cis.engine.logfiles import LogFiles
+from cis.engine.plan import RunPlan
 from cis.engine.site import Site
 from tests.chaos.simulation.documents import Book
 from tests.chaos.simulation.faults import Faults, FaultyStore
@@ -34,7 +35,7 @@ class WorkerLike(Protocol):
     @property
     def epoch(self) -> int: ...
 
-    def cancels(self, run_id: str) -> bool: ...
+    def cancelling(self, run_id: str) -> RunPlan | None: ...
 
     @property
     def fenced(self) -> bool: ...
@@ -72,9 +73,9 @@ class Machine:
         """Whether nothing went wrong in this history."""
         return not self.disturbed and not self.faults.happened
 
-    def cancels(self, run_id: str) -> bool:
-        """Whether a worker has seen that a run is cancelled, and acts on it."""
-        return any(worker.cancels(run_id) for worker in self.workers)
+    def cancelling(self, run_id: str) -> RunPlan | None:
+        """Return the plan by which a worker has seen that a run is cancelled, and acts on that."""
+        return next((plan for worker in self.workers if (plan := worker.cancelling(run_id)) is not None), None)
 
     def minded(self, worker_id: str, epoch: int) -> bool:
         """Whether a process holds the lock of a worker under that epoch."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import apsw
 
+from cis.engine.plan import RunPlan
 from cis.model.states import RunState, TaskState
 from tests.arrows import LEGAL_RUN, LEGAL_TASK
 from tests.chaos.simulation.processes import Processes
@@ -48,7 +49,7 @@ def demand(holds: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentenc
 class Offices(Protocol):
     """What is to be known of the workers."""
 
-    def cancels(self, run_id: str) -> bool: ...
+    def cancelling(self, run_id: str) -> RunPlan | None: ...
 
     def minded(self, worker_id: str, epoch: int) -> bool: ...
 
@@ -73,7 +74,7 @@ class Watch:
         self.rows = Rows()
         self.specs = Specs()
         self.slots: dict[str, int] = {}
-        self._cancelling: set[str] = set()  # runs of which a worker knows that they are cancelled
+        self._cancelling: dict[str, RunPlan] = {}  # runs of which a worker knows, by this plan, that they are cancelled
         self.spawned: set[tuple[str, str, str]] = set()
 
     def prepare(self, connection: apsw.Connection) -> None:
@@ -112,13 +113,17 @@ class Watch:
                 run_id in new.queue or new.runs[run_id].status in FINAL,
                 f"run {run_id} was accepted, but nobody will run it",
             )
-        self._cancelling = {run_id for run_id, run in new.runs.items() if run.cancel and self._offices.cancels(run_id)}
+        known = {run_id: self._offices.cancelling(run_id) for run_id, run in new.runs.items() if run.cancel}
+        self._cancelling = {run_id: plan for run_id, plan in known.items() if plan is not None}
 
     def _wrote(self, who: str, worker_id: str, epoch: int, *, old: Rows) -> None:
         now_epoch, status = old.workers[worker_id]
         demand((now_epoch, status != "dead") == (epoch, True), f"{who} wrote under an epoch that is over")
         for process in self._processes.live:
-            forgotten = process.owner == who and self._offices.cancels(process.marks[0]) and not process.signalled
+            # A plan that saw it before this commit; when that commit is reported as failed, the plan is made anew.
+            plan = self._cancelling.get(process.marks[0])
+            sees = plan is not None and plan is self._offices.cancelling(process.marks[0])
+            forgotten = process.owner == who and sees and not process.signalled
             demand(not forgotten, f"{process.name} goes on though {who} knows that its run is cancelled")
         for key, row in self.rows.attempts.items():
             lost = row.status == "lost" and row.epoch == epoch and row.worker_id == worker_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cis.engine.attempts import AttemptMaker
 from cis.engine.loop import WorkerLoop
 from cis.engine.parts import LoopLimits, LoopParts
+from cis.engine.plan import RunPlan
 from cis.engine.site import Incarnation
 from cis.errors import FencedError, OrphanError, StoreError
 from cis.model.dag import DagSpec
@@ -64,10 +65,10 @@ class Worker:
         epoch, status = self.machine.watch.rows.workers[self.worker_id]
         return epoch != self.epoch or status == "dead"
 
-    def cancels(self, run_id: str) -> bool:
-        """Whether it has seen that a run is cancelled, and acts on it."""
+    def cancelling(self, run_id: str) -> RunPlan | None:
+        """Return the plan by which it has seen that a run is cancelled, and acts on that."""
         plan = self._loop._held.plans.get(run_id) if self._loop is not None else None
-        return plan is not None and plan.cancelling
+        return plan if plan is not None and plan.cancelling else None
 
     def ring(self) -> None:
         self.bell.rung = True

@@ -23,7 +23,9 @@ from cis.store.sqlite.migrate import migrate
 
 BUSY_TIMEOUT_MS = 30_000
 LOCK_PAUSE_S = 0.0005  # a transaction with its flush takes about as long
-LONGEST_PAUSE_S = 0.004
+LONGEST_PAUSE_S = (
+    0.0015  # shorter than the gap that a node's writer leaves (cis.node.writer), or it can be missed for ever
+)
 FULL_BELOW_BYTES = 64 * 2**10  # the least that SQLite asks for at once: shared memory grows by 32 KiB
 Row = tuple[Any, ...]
 Value = Any  # what SQLite binds: the columns are STRICT, so it checks the types itself
@@ -167,7 +169,7 @@ class Database:
         """Wait a moment before SQLite tries again; return False to give up.
 
         SQLite's own waits grow to 100 ms, in which a process that writes again and again leaves no gap that is hit:
-        next to a busy node a worker would write ten times a second. These grow as well, but to 4 ms: sixteen workers that
+        next to a busy node a worker would write ten times a second. These grow as well, but to 1.5 ms: sixteen workers that
         ask again every half of a millisecond would take a third of a core for it.
         """
         now_s = time.monotonic()
