@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,7 +105,7 @@ def test_all_that_was_written_is_there_when_the_attempt_is_over(executor: LocalE
 
 
 def test_a_task_without_secrets_writes_by_itself(executor: LocalExecutor, tmp_path: Path) -> None:
-    handle = executor.start(replace(launch(tmp_path, "sleep 60"), mask=()))
+    handle = executor.start(launch(tmp_path, "sleep 60")._replace(mask=()))
 
     assert not masking_processes()
     executor.end(handle, force=True)
@@ -196,7 +195,7 @@ def test_a_start_that_fails_leaves_no_process_and_no_descriptor(executor: LocalE
     before = len(os.listdir("/dev/fd"))  # noqa: PTH208 - a count
 
     with pytest.raises(LaunchError, match="was not found"):
-        executor.start(replace(launch(tmp_path, ""), argv=("no-such-program",)))
+        executor.start(launch(tmp_path, "")._replace(argv=("no-such-program",)))
 
     wait_for(lambda: executor.wait(0.05) == [] and not marked(), what="the masking process to be gone")
     assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208

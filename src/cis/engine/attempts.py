@@ -53,7 +53,7 @@ class AttemptMaker:
         Raises:
             LaunchError: an output that it refers to or a secret that it asks for is missing, or its skill refuses.
         """
-        task = plan.task_spec(number)
+        run, task = plan.run, plan.task_spec(number)
         command = self._command(plan, task)
         if isinstance(command, ChildDag):
             raise LaunchError("a DAG as a task has no process")
@@ -65,19 +65,20 @@ class AttemptMaker:
                 **self.base_env,
                 **command.env,
                 **plan.spec.env,
-                **self._filled_env(plan, task),
+                **(self._filled_env(plan, task) if task.env else task.env),
                 **secrets,
                 **attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt),
-                "CIS_DAG_ID": plan.run.dag_id,
+                "CIS_DAG_ID": run.dag_id,
                 "CIS_NODE_ID": self.node_id,
                 "CIS_WORKER_ID": self.worker_id,
-                "CIS_SCOPE": str(plan.run.scope),
-                "CIS_OUTPUT": str(files.outputs),
+                "CIS_SCOPE": str(run.scope),
+                "CIS_OUTPUT": files.outputs,
             },
             cwd=self.directory(plan, task),
             stdin=command.stdin,
             stdout=files.stdout,
             stderr=files.stderr,
+            outputs=files.outputs,
             mask=needles(secrets.values()) if secrets else (),
         )
 

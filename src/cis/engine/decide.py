@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cis.engine.adoption import child_due_s, hold
 from cis.engine.children import ended_child, refusal, start_child
@@ -34,8 +34,7 @@ CONTROL_PAUSE_S = 0.0003  # for each run that is held
 LONGEST_CONTROL_PAUSE_S = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """An attempt that is to be spawned once the transaction has committed."""
 
     plan: RunPlan
@@ -209,6 +208,7 @@ class _Turn:
             finished_at_us = self._parts.clock().wall_us
             plan.run = self._store.change_run(plan.run, RunChange(status=verdict, finished_at_us=finished_at_us))
             self._store.dequeue(plan.run.run_id)
+            self._held.ended.add(plan.run.run_id)
             self._store.append_events([run_event(plan.run, at_us=finished_at_us)])
             self._ring_parent(plan.run)
 
@@ -256,6 +256,8 @@ class _Turn:
             if fresh is None:
                 raise PoisonRecordError(f"run {plan.run.run_id}", "its row is gone")
             plan.run = fresh
+            if fresh.status.final:
+                self._held.ended.add(fresh.run_id)
         if plan.run.cancel_requested and not plan.cancelling:
             self._cancel(plan)
 

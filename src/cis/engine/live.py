@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
-from cis.engine.logfiles import LogFiles
 from cis.engine.outputs import forget_outputs, read_outputs
 from cis.engine.ports import Executor, Exit
 from cis.errors import LaunchError
@@ -30,11 +30,12 @@ class Ending(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Live:
-    """A started attempt. Times are monotonic seconds; ``mask`` is what may not be shown of it."""
+    """A started attempt. Times are monotonic seconds; ``outputs`` is its ``CIS_OUTPUT``, ``mask`` what may not be shown of it."""
 
     attempt: AttemptRecord
     started_s: float
     timeout_s: float | None
+    outputs: str
     mask: Sequence[bytes] = ()
     ending: Ending | None = None
     kill_at_s: float = _NEVER
@@ -48,8 +49,7 @@ class Live:
         return _NEVER if self.timeout_s is None else self.started_s + self.timeout_s
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class End(NamedTuple):
     """The end of an attempt: the row as it will be stored, and the outputs that it gave."""
 
     attempt: AttemptRecord
@@ -143,19 +143,18 @@ class LiveAttempts:
         self._executor.end(handle, force=False)
 
 
-def judge(live: Live, ended: Exit, *, logfiles: LogFiles, now_us: int) -> End:
+def judge(live: Live, ended: Exit, *, now_us: int) -> End:
     """Return what an exit means: completed, failed, cancelled or lost, and with which outputs."""
     attempt = live.attempt
     status, error = _verdict(live, ended)
     outputs: dict[str, str] = {}
-    path = logfiles.paths(attempt.run_id, attempt.task_no, attempt.attempt).outputs
     if status is AttemptState.COMPLETED:
         try:
-            outputs = dict(read_outputs(path, mask=live.mask))
+            outputs = dict(read_outputs(live.outputs, mask=live.mask))
         except LaunchError as refused:
             status, error = AttemptState.FAILED, str(refused)
     if live.mask:
-        forget_outputs(path)
+        forget_outputs(live.outputs)
     done = attempt._replace(
         status=status,
         exit_code=ended.exit_code,

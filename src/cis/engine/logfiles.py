@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptFiles:
+class AttemptFiles(NamedTuple):
     """The three files of one attempt: what it wrote to its two streams, and its named outputs.
 
     Plain strings: they are made thousands of times a second, and a ``Path`` costs as much as the rest.

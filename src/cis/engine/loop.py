@@ -182,18 +182,17 @@ class WorkerLoop:
         """Return when the next transaction is due even if nothing ends."""
         if not self._adopted:
             return 0.0
-        retries = (plan.next_retry_s for plan in self._held.plans.values() if not self._held.stopping)
-        return min(
-            self._held.poll_due_s,
-            self._held.beat_due_s,
-            self._held.live.oldest_without_pid_s() + PID_AFTER_S,
-            *(at for at in retries if at is not None),
-        )
+        held = self._held
+        due_s = min(held.poll_due_s, held.beat_due_s, held.live.oldest_without_pid_s() + PID_AFTER_S)
+        if not held.stopping:
+            for plan in held.plans.values():
+                due_s = min(due_s, plan.next_retry_s)
+        return due_s
 
     def _take_exits(self, exits: Iterable[Exit], now: Instant) -> None:
         for ended in exits:
             live = self._held.live.pop(ended.handle)
-            self._ends.append(judge(live, ended, logfiles=self._parts.maker.logfiles, now_us=now.wall_us))
+            self._ends.append(judge(live, ended, now_us=now.wall_us))
 
     def _adopt(self, now: Instant) -> None:
         attempts = [end.attempt for end in self._ends] + [live.attempt for live in self._held.live]
@@ -212,6 +211,7 @@ class WorkerLoop:
         self._held.plans.clear()
         self._held.children.clear()
         self._held.cancelled.clear()
+        self._held.ended.clear()
         for live in self._held.live:
             live.pid_stored = False
         self._adopted = False
@@ -230,13 +230,13 @@ class WorkerLoop:
 
     def _sweep(self) -> None:
         """Remove what attempts with secrets of an earlier process left, once for each run that is held."""
-        new = self._held.plans.keys() - self._swept
-        if new:
-            attempts = [live.attempt for live in self._held.live]
-            keep = {(attempt.run_id, attempt.task_no, attempt.attempt) for attempt in attempts}
-            for run_id in new:
-                self._parts.maker.sweep(self._held.plans[run_id], keep=keep)
-            self._swept |= new
+        if self._swept.issuperset(self._held.plans):
+            return
+        attempts = [live.attempt for live in self._held.live]
+        keep = {(attempt.run_id, attempt.task_no, attempt.attempt) for attempt in attempts}
+        for run_id in self._held.plans.keys() - self._swept:
+            self._parts.maker.sweep(self._held.plans[run_id], keep=keep)
+            self._swept.add(run_id)
 
     def _tell(self, now: Instant, *, at_once: bool = False) -> None:
         """Say that something was stored: at once when a run has ended, else a few times a second."""
@@ -247,16 +247,19 @@ class WorkerLoop:
 
     def _drop_ended(self) -> bool:
         """Let go of the runs that have ended; return whether there was one."""
-        ended = [run_id for run_id, plan in self._held.plans.items() if plan.run.status.final]
+        ended = self._held.ended
+        if not ended:
+            return False
         for run_id in ended:
             del self._held.plans[run_id]
             self._held.leases.forget(run_id)
             self._prepared.discard(run_id)
             self._swept.discard(run_id)
-            self._held.runs_done += 1
-            self._held.poll_due_s = 0.0  # there is room for another run
-            self._held.beat_due_s = 0.0
-        return bool(ended)
+        self._held.runs_done += len(ended)
+        self._held.poll_due_s = 0.0  # there is room for another run
+        self._held.beat_due_s = 0.0
+        ended.clear()
+        return True
 
     def _ring(self) -> None:
         for worker_id in self._held.rings:
@@ -274,9 +277,13 @@ class WorkerLoop:
                 end = failed(attempt, str(error), at_us=self._parts.clock().wall_us)
                 self._ends.append(end)
                 continue
-            timeout_s = start.plan.task_spec(attempt.task_no).timeout_s
-            started_s = self._parts.clock().mono_s
-            live = Live(attempt=attempt, started_s=started_s, timeout_s=timeout_s, mask=launch.mask)
+            live = Live(
+                attempt=attempt,
+                started_s=self._parts.clock().mono_s,
+                timeout_s=start.plan.task_spec(attempt.task_no).timeout_s,
+                outputs=launch.outputs,
+                mask=launch.mask,
+            )
             self._held.live.add(handle, live)
 
     def _prepare(self, run_id: str) -> None:

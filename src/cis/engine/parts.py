@@ -65,6 +65,7 @@ class Held:
     children: dict[tuple[str, int], ChildWait] = field(default_factory=dict)
     rings: set[str] = field(default_factory=set)
     cancelled: set[str] = field(default_factory=set)  # runs whose processes are to be ended once that is stored
+    ended: set[str] = field(default_factory=set)  # runs to be let go of once that is stored
     runs_done: int = 0
     stopping: bool = False
     beat_s: float = 0.0

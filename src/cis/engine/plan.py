@@ -8,6 +8,7 @@ fails the loop throws the plan away and builds it anew from the rows, so a plan 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 
 from cis.engine.instant import Instant
@@ -86,9 +87,9 @@ class RunPlan:
         return bool(self.running) or (bool(self._ready) and not self.paused)
 
     @property
-    def next_retry_s(self) -> float | None:
-        """The monotonic time of the next retry, if one waits."""
-        return self._retries[0][0] if self._retries else None
+    def next_retry_s(self) -> float:
+        """The monotonic time of the next retry; infinity when none waits."""
+        return self._retries[0][0] if self._retries else math.inf
 
     def task_spec(self, number: int) -> TaskSpec:
         """Return the specification of a task by its place in the document."""

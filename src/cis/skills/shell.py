@@ -25,8 +25,10 @@ class ShellSkill:
 
     def plan(self, params: Mapping[str, Json]) -> Command:
         """Return the command as a process."""
-        refuse(self.check(params))
-        return shell_command(params["command"])
+        command = params["command"]
+        if fault := _fault(command):
+            refuse([("command", fault)])
+        return shell_command(command)
 
 
 def shell_command(command: str | Sequence[str]) -> Command:

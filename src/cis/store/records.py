@@ -1,6 +1,6 @@
 """What the store hands out and takes in: one frozen record for each kind of row.
 
-Tasks and attempts are named tuples: a worker makes several of each for every task, and copies of them with some
+Tasks, attempts and events are named tuples: a worker makes several of each for every task, and copies of them with some
 values changed (``_replace``), at a third of what a dataclass costs.
 
 Times are integers, microseconds since 1970-01-01 UTC (``…_us``); outputs are a mapping of strings.
@@ -9,7 +9,7 @@ Times are integers, microseconds since 1970-01-01 UTC (``…_us``); outputs are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
@@ -20,6 +20,7 @@ from cis.model.states import AttemptState, RunState, TaskState
 
 T = TypeVar("T")
 NO_OUTPUTS: Mapping[str, str] = MappingProxyType({})
+NO_DATA: Mapping[str, Json] = MappingProxyType({})
 
 
 class QueueState(StrEnum):
@@ -219,8 +220,7 @@ class WorkerRecord:
     current_run: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventRecord:
+class EventRecord(NamedTuple):
     """One change of state, in the order of ``seq`` (0 until stored); the log is bounded."""
 
     kind: str  # "run", "task" or "worker"
@@ -230,7 +230,7 @@ class EventRecord:
     dag_id: str | None = None
     task_id: str | None = None
     worker_id: str | None = None
-    data: Mapping[str, Json] = field(default_factory=dict)
+    data: Mapping[str, Json] = NO_DATA
     seq: int = 0
 
 
