@@ -18,6 +18,9 @@ from tests.waiting import wait_for
 PATIENCE_S = REQUEST_WITHIN_S + PART_WITHIN_S
 POST = "POST /api/v1/dag/execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer {}\r\n"
 
+DAG = b'{"dag_id": "x", "tasks": [{"id": "a", "command": "true"}]}'
+CHUNKED = POST.encode() + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(DAG), DAG)
+
 
 def connected(node: NodeProcess) -> socket.socket:
     """Return a connection to the node."""
@@ -104,16 +107,19 @@ def test_clients_that_take_for_ever_are_let_go_and_disturb_nobody(sandbox: Sandb
         assert [one["dag_id"] for one in node.call("GET", "/api/v1/runs").body["items"]] == ["x"]
 
 
-@pytest.mark.parametrize("what", ["header", "line", "many headers"])
+@pytest.mark.parametrize("what", ["header", "line", "many headers", "trailer", "many trailers", "empty lines"])
 def test_a_request_whose_head_is_too_large_is_refused_at_once(sandbox: Sandbox, what: str) -> None:
     heads = {
         "header": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 2**20,
         "line": b"GET /" + b"x" * 2**20,
         "many headers": b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 2**17,
+        "trailer": CHUNKED + b"0\r\nX: " + b"x" * 2**20,
+        "many trailers": CHUNKED + b"0\r\n" + b"A: b\r\n" * 2**17,
+        "empty lines": b"\r\n" * 2**19,
     }
     with sandbox.node() as node, connected(node) as connection:
         try:
-            connection.sendall(heads[what] + b"\r\n\r\n")
+            connection.sendall(heads[what].replace(b"Bearer {}", b"Bearer " + node.token.encode()) + b"\r\n\r\n")
             said = connection.recv(65536)
         except ConnectionError:
             said = b"HTTP/1.1 400 "  # it was closed while it was being sent
