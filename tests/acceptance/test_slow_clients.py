@@ -107,6 +107,29 @@ def test_clients_that_take_for_ever_are_let_go_and_disturb_nobody(sandbox: Sandb
         assert [one["dag_id"] for one in node.call("GET", "/api/v1/runs").body["items"]] == ["x"]
 
 
+def test_what_follows_a_body_stands_for_no_header_and_what_is_in_one_for_no_request(sandbox: Sandbox) -> None:
+    """A parser that takes trailers for headers, or skips the body of who offers an upgrade, lets strangers and hidden DAGs in."""
+    with sandbox.node() as node:
+        trailer = f"0\r\nAuthorization: Bearer {node.token}\r\n\r\n".encode()
+        unsigned = b"".join(line + b"\r\n" for line in CHUNKED.split(b"\r\n")[:-1] if not line.startswith(b"Auth"))
+        hidden = POST.format(node.token).encode() + b"Content-Length: %d\r\n\r\n%s" % (len(DAG), DAG)
+        upgrade = b"Connection: close, Upgrade\r\nUpgrade: h2c\r\nContent-Length: %d\r\n\r\n" % len(hidden)
+
+        assert b" 401 " in answer_to(node, unsigned + trailer)
+        assert answer_to(node, POST.format(node.token).encode() + upgrade + hidden).count(b"HTTP/1.1 ") == 1
+        assert node.call("GET", "/api/v1/runs").body["items"] == []
+
+
+def answer_to(node: NodeProcess, request: bytes) -> bytes:
+    """Send it, and nothing more; return all that the node says until it closes the connection."""
+    with connected(node) as connection:
+        connection.sendall(request)
+        said = b""
+        while data := connection.recv(65536):
+            said += data
+    return said
+
+
 @pytest.mark.parametrize("what", ["header", "line", "many headers", "trailer", "many trailers", "empty lines"])
 def test_a_request_whose_head_is_too_large_is_refused_at_once(sandbox: Sandbox, what: str) -> None:
     heads = {

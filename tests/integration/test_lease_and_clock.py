@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +105,34 @@ def test_a_process_is_not_ended_for_a_cancellation_that_was_not_stored(node: Dec
 
         assert unasked is None
         assert worker.attempts(run.run_id) == [(1, AttemptState.CANCELLED)]
+
+
+def test_a_cancelled_task_has_its_whole_grace_period_however_long_the_commit_took(
+    node: Decider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = Clocks()
+    run = node.submitted({"command": "exec sleep 60"}, target_node="node-1")
+    with working(node, tmp_path, clock=clocks) as worker:
+        worker.until(lambda: worker.pids, "the task")
+        with node.store.transaction():
+            cancel(node.store, run.run_id, now_us=clocks.wall_us)
+        usual = worker.store.transaction
+
+        @contextmanager
+        def slow() -> Iterator[None]:
+            with usual():
+                yield
+            clocks.later(60)
+
+        clocks.later(2)
+        with monkeypatch.context() as patch:
+            patch.setattr(worker.store, "transaction", slow)
+            worker.turn()
+        (live,) = worker.loop._held.live
+        due_s = live.kill_at_s
+        worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
+
+        assert clocks.mono_s < due_s < float("inf")
 
 
 def test_a_worker_whose_store_fails_for_less_than_a_lease_goes_on_and_loses_no_end(

@@ -54,6 +54,7 @@ def launch(
         stdin=stdin,
         stdout=folder / f"{name}.out",
         stderr=folder / f"{name}.err",
+        outputs="",
     )
 
 
@@ -184,7 +185,7 @@ def test_an_inherited_ignored_sigchld_does_not_hide_exit_codes(tmp_path: Path) -
         "import sys; from pathlib import Path; from cis.engine.ports import Launch\n"
         "from cis.executors.local import LocalExecutor\n"
         "d = Path(sys.argv[1]); e = LocalExecutor(max_log_bytes=1)\n"
-        "e.start(Launch(argv=('/bin/sh', '-c', 'exit 3'), env={}, cwd=d, stdin=b'', stdout=d/'o', stderr=d/'e'))\n"
+        "e.start(Launch(argv=('/bin/sh', '-c', 'exit 3'), env={}, cwd=d, stdin=b'', stdout=d/'o', stderr=d/'e', outputs=''))\n"
         "print(e.wait(10.0)[0].exit_code)\n"
     )
     line = (
@@ -501,7 +502,7 @@ def test_a_directory_that_may_not_be_entered_is_named(executor: LocalExecutor, t
 
 def test_an_empty_command_is_refused(executor: LocalExecutor, tmp_path: Path) -> None:
     wanted = Launch(
-        argv=(), env={}, cwd=tmp_path, stdin=b"", stdout=tmp_path / "task.out", stderr=tmp_path / "task.err"
+        argv=(), env={}, cwd=tmp_path, stdin=b"", stdout=tmp_path / "task.out", stderr=tmp_path / "task.err", outputs=""
     )
     assert refusal(executor, wanted) == "the command is empty"
 
@@ -517,7 +518,7 @@ def test_too_many_open_files_is_a_refusal_wherever_it_hits(tmp_path: Path, spare
         "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (top + int(sys.argv[2]), hard))\n"
         "try:\n"
-        "    e.start(Launch(argv=('/bin/true',), env={}, cwd=d, stdin=b'', stdout=d/'o', stderr=d/'e'))\n"
+        "    e.start(Launch(argv=('/bin/true',), env={}, cwd=d, stdin=b'', stdout=d/'o', stderr=d/'e', outputs=''))\n"
         "except LaunchError as error: print(error)\n"
         "else: print('started', e.wait(10.0)[0].exit_code)\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))\n"

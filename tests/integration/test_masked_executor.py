@@ -49,6 +49,7 @@ def launch(folder: Path, line: str, *, name: str = "task") -> Launch:
         stdin=b"",
         stdout=folder / f"{name}.out",
         stderr=folder / f"{name}.err",
+        outputs="",
         mask=needles([SECRET]),
     )
 

@@ -40,7 +40,7 @@ except CisError as error:
 else:
     executor = LocalExecutor(max_log_bytes=1 << 20)
     env = {**command.env, "CIS_OUTPUT": str(folder / "outputs")}
-    launch = Launch(argv=command.argv, env=env, cwd=folder, stdin=command.stdin, stdout=folder / "out", stderr=folder / "err")
+    launch = Launch(argv=command.argv, env=env, cwd=folder, stdin=command.stdin, stdout=folder / "out", stderr=folder / "err", outputs="")
     executor.start(launch)
     (ended,) = executor.wait(30.0)
     said["exit_code"], said["error"] = ended.exit_code, ended.stderr_tail

@@ -173,7 +173,7 @@ def test_between_two_groups_others_get_the_write_lock(database: Path, monkeypatc
     assert max(waited) <= 20
 
 
-def test_whoever_waits_for_the_write_lock_looks_at_least_once_in_each_gap() -> None:
+def test_no_wait_for_the_write_lock_is_as_long_as_the_gap_between_two_groups() -> None:
     assert LONGEST_PAUSE_S < writer_module.GAP_S
 
 

@@ -65,7 +65,7 @@ class AttemptMaker:
                 **self.base_env,
                 **command.env,
                 **plan.spec.env,
-                **(self._filled_env(plan, task) if task.env else task.env),
+                **self._filled_env(plan, task),
                 **secrets,
                 **attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt),
                 "CIS_DAG_ID": run.dag_id,

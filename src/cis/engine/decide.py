@@ -256,8 +256,6 @@ class _Turn:
             if fresh is None:
                 raise PoisonRecordError(f"run {plan.run.run_id}", "its row is gone")
             plan.run = fresh
-            if fresh.status.final:
-                self._held.ended.add(fresh.run_id)
         if plan.run.cancel_requested and not plan.cancelling:
             self._cancel(plan)
 

@@ -130,7 +130,7 @@ class WorkerLoop:
             return
         self._renewed_s = max(self._renewed_s, self._held.beat_s)
         self._ends.clear()
-        self._end_cancelled(now)
+        self._end_cancelled()
         self._sweep()
         self._untold = True
         self._tell(now, at_once=self._drop_ended())
@@ -221,11 +221,12 @@ class WorkerLoop:
             why = f"{self._me.worker_id} could not renew its lease for {self._limits.lease_s:g} s: {error}"
             raise LeaseLostError(why) from error
 
-    def _end_cancelled(self, now: Instant) -> None:
+    def _end_cancelled(self) -> None:
         """End what runs of the runs that were cancelled. A child's cancellation is stored with its parent's, or not at all."""
         cancelled = self._held.cancelled
         if cancelled:
-            self._held.live.end_where(lambda live: live.attempt.run_id in cancelled, Ending.CANCEL, now_s=now.mono_s)
+            now_s = self._parts.clock().mono_s  # the commit may have taken as long as they have to end
+            self._held.live.end_where(lambda live: live.attempt.run_id in cancelled, Ending.CANCEL, now_s=now_s)
             cancelled.clear()
 
     def _sweep(self) -> None:

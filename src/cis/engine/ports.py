@@ -107,7 +107,7 @@ class Launch(NamedTuple):
     stdin: bytes
     stdout: StrPath
     stderr: StrPath
-    outputs: str = ""
+    outputs: str
     mask: Sequence[bytes] = ()
 
 

@@ -25,10 +25,9 @@ class ShellSkill:
 
     def plan(self, params: Mapping[str, Json]) -> Command:
         """Return the command as a process."""
-        command = params["command"]
-        if fault := _fault(command):
+        if fault := _fault(params.get("command")):
             refuse([("command", fault)])
-        return shell_command(command)
+        return shell_command(params["command"])
 
 
 def shell_command(command: str | Sequence[str]) -> Command:

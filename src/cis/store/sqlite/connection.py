@@ -23,9 +23,8 @@ from cis.store.sqlite.migrate import migrate
 
 BUSY_TIMEOUT_MS = 30_000
 LOCK_PAUSE_S = 0.0005  # a transaction with its flush takes about as long
-LONGEST_PAUSE_S = (
-    0.0015  # shorter than the gap that a node's writer leaves (cis.node.writer), or it can be missed for ever
-)
+# Shorter than the gap that a node's writer leaves (cis.node.writer): else it can be missed again and again.
+LONGEST_PAUSE_S = 0.0015
 FULL_BELOW_BYTES = 64 * 2**10  # the least that SQLite asks for at once: shared memory grows by 32 KiB
 Row = tuple[Any, ...]
 Value = Any  # what SQLite binds: the columns are STRICT, so it checks the types itself
