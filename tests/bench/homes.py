@@ -24,6 +24,7 @@ from tests.bench.figures import LostError
 
 T = TypeVar("T")
 ANSWER_WITHIN_S = 30.0
+KEPT_OPEN_S = 3.0  # a node closes a connection after 5 s without a word
 PAUSE_S = 0.002
 MANY_SLOTS = str(16 * (os.cpu_count() or 1))
 LIVE_WORKERS = "SELECT worker_id, pid FROM workers WHERE status NOT IN ('stopped', 'dead')"
@@ -35,6 +36,7 @@ class Client:
     def __init__(self, node: NodeProcess) -> None:
         self._connection = HTTPConnection(urlsplit(node.url).netloc, timeout=ANSWER_WITHIN_S)
         self._headers = {"Authorization": f"Bearer {node.token}"}
+        self._used_s = time.monotonic()
 
     def get(self, path: str) -> Any:
         """Return the JSON at *path*."""
@@ -59,6 +61,9 @@ class Client:
 
     def _call(self, method: str, path: str, body: bytes | None, expect: int) -> bytes:
         headers = {**self._headers, "Content-Type": "application/json"} if body else self._headers
+        if time.monotonic() - self._used_s > KEPT_OPEN_S:
+            self._connection.close()  # it opens itself again
+        self._used_s = time.monotonic()
         self._connection.request(method, path, body=body, headers=headers)
         answer = self._connection.getresponse()
         data = answer.read()
