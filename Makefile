@@ -76,7 +76,7 @@ BENCH := $(BIN)/python -m tests.bench $(CASES) $(if $(ROUNDS),--rounds $(ROUNDS)
 bench: $(READY) ## what the product costs beside the machine's limit, 3 minutes (docs/explanation/performance.md)
 	$(BENCH)
 
-bench-full: $(READY) ## the same at full size, half an hour (RECORD=1 puts the results into the document)
+bench-full: $(READY) ## the same at full size, a quarter of an hour (RECORD=1 puts the results into the document)
 	$(BENCH) --full $(if $(RECORD),--record docs/explanation/performance.md)
 
 soak: $(READY) ## half an hour of mixed load on one node, watched for what grows (MINUTES=5; docs/explanation/performance.md)

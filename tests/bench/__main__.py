@@ -76,7 +76,7 @@ def bench_folder(parent: Path) -> Iterator[Path]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="the product beside the machine's limit")
     parser.add_argument("cases", nargs="*", metavar="CASE", choices=[[], *CASES], help=f"of {', '.join(CASES)}")
-    parser.add_argument("--full", action="store_true", help="full sizes, 20 to 30 minutes")
+    parser.add_argument("--full", action="store_true", help="full sizes, about 12 minutes")
     parser.add_argument("--rounds", type=int, help="rounds of each case")
     parser.add_argument("--dir", type=Path, default=Path.home() / ".cache", help="where the homes lie (~/.cache)")
     parser.add_argument("--keep", action="store_true", help="keep the large database for the next time")
