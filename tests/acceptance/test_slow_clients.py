@@ -111,7 +111,7 @@ def test_what_follows_a_body_stands_for_no_header_and_what_is_in_one_for_no_requ
     """A parser that takes trailers for headers, or skips the body of who offers an upgrade, lets strangers and hidden DAGs in."""
     with sandbox.node() as node:
         trailer = f"0\r\nAuthorization: Bearer {node.token}\r\n\r\n".encode()
-        unsigned = b"".join(line + b"\r\n" for line in CHUNKED.split(b"\r\n")[:-1] if not line.startswith(b"Auth"))
+        unsigned = CHUNKED.replace(b"Authorization: Bearer {}", b"Connection: close")
         hidden = POST.format(node.token).encode() + b"Content-Length: %d\r\n\r\n%s" % (len(DAG), DAG)
         upgrade = b"Connection: close, Upgrade\r\nUpgrade: h2c\r\nContent-Length: %d\r\n\r\n" % len(hidden)
 

@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from tests.acceptance.harness import NodeProcess, Sandbox
-from tests.bench import documents
-from tests.bench.documents import one
+from tests.bench.documents import Document, one
 from tests.bench.figures import Figure, LostError, Plan, Result
 from tests.bench.homes import ANSWER_WITHIN_S, MANY_SLOTS, connected, reading, value_of, wait_until
 from tests.bench.limit import spawn_rate
@@ -81,7 +80,7 @@ def _address(node: NodeProcess) -> tuple[str, int]:
     return str(url.hostname), int(url.port or 80)
 
 
-def _request(node: NodeProcess, document: documents.Document) -> bytes:
+def _request(node: NodeProcess, document: Document) -> bytes:
     """Return the bytes of a request, made before the clock starts: who hands in should take little from who takes in."""
     body = json.dumps(document).encode()
     head = (

@@ -17,7 +17,7 @@ from cis.errors import FencedError, LeaseLostError
 from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState, RunState
 from tests.integration.deciding import SECOND_US, START_US, Decider, decider
-from tests.integration.looping import working
+from tests.integration.looping import Worker, working
 
 DAY_US = 86400 * SECOND_US
 
@@ -86,36 +86,39 @@ def test_a_worker_that_has_just_looked_at_control_looks_again_by_itself(node: De
         worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
 
 
-def test_a_process_is_not_ended_for_a_cancellation_that_was_not_stored(node: Decider, tmp_path: Path) -> None:
-    """A child's is stored in the transaction in which the worker sees the parent's: when that fails, nobody has asked."""
-    clocks = Clocks()
+@contextmanager
+def cancelled_at_work(node: Decider, folder: Path, clocks: Clocks) -> Iterator[tuple[Worker, str]]:
+    """Give a test a worker whose task runs, and the run, whose cancellation it has not seen yet."""
     run = node.submitted({"command": "exec sleep 60"}, target_node="node-1")
-    with working(node, tmp_path, clock=clocks) as worker:
+    with working(node, folder, clock=clocks) as worker:
         worker.until(lambda: worker.pids, "the task")
         with node.store.transaction():
             cancel(node.store, run.run_id, now_us=clocks.wall_us)
-        worker.store.broken = worker.store.late = True
         clocks.later(2)
+        yield worker, run.run_id
+
+
+def test_a_process_is_not_ended_for_a_cancellation_that_was_not_stored(node: Decider, tmp_path: Path) -> None:
+    """A child's is stored in the transaction in which the worker sees the parent's: when that fails, nobody has asked."""
+    clocks = Clocks()
+    with cancelled_at_work(node, tmp_path, clocks) as (worker, run_id):
+        worker.store.broken = worker.store.late = True
         worker.turn()
         (live,) = worker.loop._held.live
         unasked = live.ending
         worker.store.broken = False
         clocks.later(2)
-        worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
+        worker.until(lambda: node.run(run_id).status.final, "the end of the run")
 
         assert unasked is None
-        assert worker.attempts(run.run_id) == [(1, AttemptState.CANCELLED)]
+        assert worker.attempts(run_id) == [(1, AttemptState.CANCELLED)]
 
 
 def test_a_cancelled_task_has_its_whole_grace_period_however_long_the_commit_took(
     node: Decider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clocks = Clocks()
-    run = node.submitted({"command": "exec sleep 60"}, target_node="node-1")
-    with working(node, tmp_path, clock=clocks) as worker:
-        worker.until(lambda: worker.pids, "the task")
-        with node.store.transaction():
-            cancel(node.store, run.run_id, now_us=clocks.wall_us)
+    with cancelled_at_work(node, tmp_path, clocks) as (worker, run_id):
         usual = worker.store.transaction
 
         @contextmanager
@@ -124,13 +127,12 @@ def test_a_cancelled_task_has_its_whole_grace_period_however_long_the_commit_too
                 yield
             clocks.later(60)
 
-        clocks.later(2)
         with monkeypatch.context() as patch:
             patch.setattr(worker.store, "transaction", slow)
             worker.turn()
         (live,) = worker.loop._held.live
         due_s = live.kill_at_s
-        worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
+        worker.until(lambda: node.run(run_id).status.final, "the end of the run")
 
         assert clocks.mono_s < due_s < float("inf")
 

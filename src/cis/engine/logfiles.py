@@ -5,7 +5,6 @@ Numbers, not task ids, so that two ids that differ only in case stay apart on ev
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -34,10 +33,7 @@ class LogFiles:
 
     def prepare(self, run_id: str) -> None:
         """Make the folder of a run, mode 0700; harmless when repeated."""
-        try:
-            os.mkdir(f"{self.root}/{run_id}", 0o700)  # noqa: PTH102 - a plain string, as all names of these files
-        except OSError:
-            self.folder(run_id).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder(run_id).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def paths(self, run_id: str, task_no: int, attempt: int) -> AttemptFiles:
         """Return the files of one attempt (they need not exist)."""

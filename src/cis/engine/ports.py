@@ -97,8 +97,8 @@ class Launch(NamedTuple):
     """All that an executor needs to start one attempt.
 
     ``stdout`` and ``stderr`` are the files that the process writes to by itself; the executor makes
-    them, mode 0600. ``outputs`` is where it may leave its named outputs. ``cwd`` exists or the start fails. Where there is a ``mask`` (``cis.model.secret_forms``), nothing
-    that it names may get into the files.
+    them, mode 0600. ``outputs`` is where it may leave its named outputs. ``cwd`` exists or the start fails. Where there
+    is a ``mask`` (``cis.model.secret_forms``), nothing that it names may get into the files.
     """
 
     argv: Sequence[str]
