@@ -27,7 +27,7 @@ from tests.contract.store.rows import DOCUMENT, attempt, definition, item, put_r
 
 NOW_US = 10**15
 SECOND_US = 10**6
-HOLDS = ("queued", "to be sent", "open", "running")
+HOLDS = ("queued", "to be sent", "open")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +66,7 @@ def fill(store: SqliteStore, logfiles: LogFiles, world: Sequence[Planned]) -> No
         logfiles.prepare(one.name)
         Path(logfiles.paths(one.name, 0, 1).stdout).write_text("said")
         with store.transaction():
-            state = AttemptState.RUNNING if one.hold == "running" else AttemptState.COMPLETED
-            store.start_attempts([attempt(one.name, status=state)])
+            store.start_attempts([attempt(one.name, status=AttemptState.COMPLETED)])
             if one.hold == "queued":
                 store.enqueue("n", item(one.name))
             if one.hold == "to be sent":

@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from cis.model.scope import Scope, ScopeType
-from cis.model.states import AttemptState, RunState
+from cis.model.states import RunState
 from cis.store.cluster import JournalState, OfferState, PeerRecord, RemoteRole, Route
 from cis.store.records import EventRecord, RunChange, RunFilter, TaskRecord
 from cis.store.retention_port import EndedRun
@@ -138,7 +138,7 @@ INDEXES = {
         lambda store: store.task("r001", "t0"),
         lambda store: store.attempts("r001"),
         lambda store: store.attempts("r001", task_id="t0", attempt=1),
-        lambda store: store.attempts_in_state(WORKER, AttemptState.RUNNING),
+        lambda store: store.running_attempts(WORKER),
         lambda store: store.definition("d"),
         lambda store: store.definition_by_id(1),
         lambda store: store.queue_demand("n"),

@@ -665,7 +665,7 @@ def test_no_code_of_the_origin_can_take_a_mirrored_attempt_for_a_process_of_its_
 
     (mirrored,) = pair.origin.store.attempts(run.run_id)
     assert (mirrored.worker_id, mirrored.pid, mirrored.pid_started) == (f"{PEER}/{run.worker_id}", None, None)
-    assert not pair.origin.store.attempts_in_state(run.worker_id, AttemptState.RUNNING)
+    assert not pair.origin.store.running_attempts(run.worker_id)
 
 
 def test_a_cancel_that_was_asked_for_here_stays_asked_for_until_the_executor_knows(pair: Pair) -> None:

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from cis.errors import PoisonRecordError
 from cis.model.dag import DagSpec
-from cis.model.states import AttemptState, RunState
+from cis.model.states import RunState
 from cis.model.stored import check_stored
 from cis.model.tree import clipped
 from cis.store.cluster_port import OutboxStore, PeerStore, RemoteStore, RoomStore
@@ -151,8 +151,8 @@ class RunStore(Protocol):
         """Whether there is an attempt that none of the run's tasks has made: its number may be wanted by the next."""
         ...
 
-    def attempts_in_state(self, worker_id: str, state: AttemptState) -> Sequence[AttemptRecord]:
-        """Return attempts of one worker id (an index serves this for ``running``)."""
+    def running_attempts(self, worker_id: str) -> Sequence[AttemptRecord]:
+        """Return the attempts of one worker id that have no end, in runs that are not over."""
         ...
 
 

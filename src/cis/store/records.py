@@ -14,13 +14,13 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
 
-from cis.model.dag import Json, Priority
+from cis.model.dag import Priority
 from cis.model.scope import Scope, ScopeSource
 from cis.model.states import AttemptState, RunState, TaskState
 
 T = TypeVar("T")
 NO_OUTPUTS: Mapping[str, str] = MappingProxyType({})
-NO_DATA: Mapping[str, Json] = MappingProxyType({})
+NO_DATA: Mapping[str, int | None] = MappingProxyType({})
 
 
 class QueueState(StrEnum):
@@ -230,7 +230,7 @@ class EventRecord(NamedTuple):
     dag_id: str | None = None
     task_id: str | None = None
     worker_id: str | None = None
-    data: Mapping[str, Json] = NO_DATA
+    data: Mapping[str, int | None] = NO_DATA
     seq: int = 0
 
 

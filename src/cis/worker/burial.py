@@ -13,7 +13,6 @@ import logging
 
 from cis.engine.attempts import attempt_marks
 from cis.engine.ports import OrphanKiller
-from cis.model.states import AttemptState
 from cis.store.port import Store
 from cis.store.records import EventRecord, WorkerRecord, WorkerState
 
@@ -26,9 +25,7 @@ def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller, up_to_epoch
     With *up_to_epoch*, what a later holder of the id has started since is let be.
     """
     attempts = [
-        attempt
-        for attempt in store.attempts_in_state(worker_id, AttemptState.RUNNING)
-        if up_to_epoch is None or attempt.epoch <= up_to_epoch
+        attempt for attempt in store.running_attempts(worker_id) if up_to_epoch is None or attempt.epoch <= up_to_epoch
     ]
     for attempt in attempts:
         marks = attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt)

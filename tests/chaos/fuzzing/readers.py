@@ -31,7 +31,7 @@ from cis.errors import CisError
 from cis.executors.local import LocalExecutor
 from cis.model.document import dag_from_plain
 from cis.model.scope import Scope
-from cis.model.states import AttemptState, RunState
+from cis.model.states import RunState
 from cis.node.clock import new_id, now, now_us
 from cis.skills.registry import InstalledSkills
 from cis.store.cluster import OfferState, RemoteRole, Route
@@ -98,7 +98,7 @@ def _lists(store: Store) -> list[Callable[[], object]]:
         lambda: store.due_nodes(now_us=FAR_US),
         lambda: store.room_cursor(ROOM),
         lambda: [store.room_event(f"$e{number}") for number in (2, 3)],
-        lambda: store.attempts_in_state(WORKER, AttemptState.RUNNING),
+        lambda: store.running_attempts(WORKER),
         lambda: store.worker(NODE, WORKER),
         lambda: store.unfinished_run_elsewhere(WORKER, "node-2"),
         lambda: store.local_load(NODE, at_most=9),

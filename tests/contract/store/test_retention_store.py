@@ -128,7 +128,6 @@ HOLDS: dict[str, Callable[[Store], Any]] = {
     "another node's part is open": lambda store: store.put_remote(
         RemoteRun(run_id="r1", role=RemoteRole.RECEIVED, peer="n2")
     ),
-    "an attempt of its worker runs": lambda store: store.start_attempts([attempt("r1")]),
     "a child is there": lambda _: None,
     "its parent is not over": lambda _: None,
 }

@@ -60,6 +60,7 @@ def test_a_commit_is_on_disk_before_it_returns(store: SqliteStore) -> None:
     assert store._db.connection.pragma("journal_mode") == "wal"
     assert store._db.connection.pragma("synchronous") == 2
     assert store._db.connection.pragma("foreign_keys") == 1
+    assert store._db.connection.pragma("wal_autocheckpoint") == 500
 
 
 def test_a_read_keeps_no_view_of_the_database_open(store: SqliteStore) -> None:

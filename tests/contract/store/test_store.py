@@ -233,7 +233,7 @@ def test_an_attempt_ends_once(store: Store) -> None:
     with store.transaction():
         store.start_attempts([attempt("r1")])
         store.set_pids([attempt("r1", pid=5, pid_started="then")])
-    assert [one.pid for one in store.attempts_in_state(WORKER, AttemptState.RUNNING)] == [5]
+    assert [one.pid for one in store.running_attempts(WORKER)] == [5]
     with store.transaction():
         store.finish_attempts([ended])
     with pytest.raises(StaleVersionError), store.transaction():
@@ -242,7 +242,18 @@ def test_an_attempt_ends_once(store: Store) -> None:
     assert list(store.attempts("r1")) == [ended._replace(pid=5, pid_started="then")]
     assert list(store.attempts("r1", task_id="t0", attempt=1)) == list(store.attempts("r1"))
     assert list(store.attempts("r1", task_id="t1")) == []
-    assert list(store.attempts_in_state(WORKER, AttemptState.RUNNING)) == []
+    assert list(store.running_attempts(WORKER)) == []
+
+
+def test_attempts_without_an_end_are_looked_for_in_runs_that_are_not_over(store: Store) -> None:
+    for run_id, status in (("r1", RunState.RUNNING), ("r2", RunState.PAUSED), ("r3", RunState.FAILED)):
+        put_run(store, run_id, status=status)
+    put_run(store, "r4", status=RunState.RUNNING, worker_id="worker-user-me")
+    with store.transaction():
+        store.start_attempts([attempt(run_id) for run_id in ("r1", "r2", "r3")])
+        store.start_attempts([attempt("r4", worker_id="worker-user-me")])
+
+    assert sorted(one.run_id for one in store.running_attempts(WORKER)) == ["r1", "r2"]
 
 
 def test_the_queue_is_read_by_priority_and_then_by_age_across_restarts(open_store: Callable[[], Store]) -> None:

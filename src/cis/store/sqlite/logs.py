@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from cis.store.records import EVERY_ENTRY, AuditFilter, AuditRecord, EventRecord, TokenRecord
 from cis.store.sqlite.connection import Database
@@ -101,5 +102,11 @@ def _event_values(event: EventRecord) -> tuple[object, ...]:
         event.dag_id,
         event.task_id,
         event.worker_id,
-        json.dumps(dict(event.data)) if event.data else None,
+        _json(tuple(event.data.items())) if event.data else None,
     )
+
+
+@lru_cache(maxsize=1024)
+def _json(data: tuple[tuple[str, int | None], ...]) -> str:
+    """Return the text of an event's data: a few small numbers, the same for thousands of tasks."""
+    return json.dumps(dict(data))

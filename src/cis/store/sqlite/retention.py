@@ -10,15 +10,12 @@ from cis.store.sqlite.connection import Database
 
 MAX_DEPTH = 64
 _OVER = "('completed', 'failed', 'cancelled')"
-# A copy of another node's attempt may say "running" for ever, once that node is gone; its worker's name is not the run's.
 _LIVE = (
     f"(r.status NOT IN {_OVER}"  # noqa: S608 - constants
     f" OR EXISTS (SELECT 1 FROM dag_runs p WHERE p.run_id = r.parent_run_id AND p.status NOT IN {_OVER})"
     " OR EXISTS (SELECT 1 FROM worker_queue q WHERE q.run_id = r.run_id)"
     " OR EXISTS (SELECT 1 FROM outbox o WHERE o.run_id = r.run_id)"
-    " OR EXISTS (SELECT 1 FROM remote_runs m WHERE m.run_id = r.run_id AND m.open = 1)"
-    " OR EXISTS (SELECT 1 FROM task_executions e INDEXED BY task_executions_running"
-    " WHERE e.worker_id = r.worker_id AND e.status = 'running' AND e.run_id = r.run_id))"
+    " OR EXISTS (SELECT 1 FROM remote_runs m WHERE m.run_id = r.run_id AND m.open = 1))"
 )
 _ENDED = "finished_at_us IS NOT NULL AND parent_run_id IS NULL"
 # From one name to the next by the index, past the runs between them: a DAG may have thousands.

@@ -29,7 +29,10 @@ _FINISH = (
     " stdout_tail = ?, stderr_tail = ?, stdout_bytes = ?, stderr_bytes = ?"
     " WHERE run_id = ? AND task_no = ? AND attempt = ? AND status = 'running'"
 )
-_RUNNING = f"SELECT {ATTEMPT} FROM task_executions WHERE worker_id = ? AND status = 'running'"  # noqa: S608
+_RUNNING = (
+    f"SELECT {ATTEMPT} FROM task_executions WHERE worker_id = ?1 AND status = 'running' AND run_id IN"  # noqa: S608
+    " (SELECT run_id FROM dag_runs WHERE worker_id = ?1 AND status IN ('pending', 'running', 'paused'))"
+)
 _STRAY = (
     "SELECT 1 FROM task_executions AS e LEFT JOIN run_tasks AS t ON t.run_id = e.run_id AND t.task_no = e.task_no"
     " WHERE e.run_id = ? AND (t.task_id IS NOT e.task_id OR e.attempt > t.attempts) LIMIT 1"
@@ -53,15 +56,15 @@ class TaskRows:
 
     def change_tasks(self, old_and_new: Iterable[tuple[TaskRecord, TaskRecord]]) -> None:
         """Replace tasks as they were read by what they become."""
-        for old, new in old_and_new:
+        changes = list(old_and_new)
+        for old, new in changes:
             if new.status is not old.status:
                 check_task_arrow(old.task_id, old.status, new.status)
-            changed = self._db.write(
-                _CHANGE,
-                (*changing_values(new), old.run_id, old.task_no, old.version),
-            )
-            if changed != 1:
-                raise StaleVersionError(f"task {old.task_id} of run {old.run_id}", old.version)
+        rows = [(*changing_values(new), old.run_id, old.task_no, old.version) for old, new in changes]
+        if self._db.write_many(_CHANGE, rows) != len(changes):
+            first = changes[0][0]
+            more = f", or one of {len(changes) - 1} others" if len(changes) > 1 else ""
+            raise StaleVersionError(f"task {first.task_id} of run {first.run_id}{more}", first.version)
 
     def start_attempts(self, attempts: Iterable[AttemptRecord]) -> None:
         """Store attempts that are about to start."""
@@ -79,7 +82,7 @@ class TaskRows:
             changed = self._db.write(
                 _FINISH,
                 (
-                    one.status.value,
+                    one.status,
                     one.finished_at_us,
                     one.exit_code,
                     one.pid,
@@ -116,18 +119,15 @@ class TaskRows:
         """Whether there is an attempt that none of the run's tasks has made."""
         return self._db.row(_STRAY, (run_id,)) is not None
 
-    def attempts_in_state(self, worker_id: str, state: AttemptState) -> Sequence[AttemptRecord]:
-        """Return attempts of one worker id in a state."""
-        if state is AttemptState.RUNNING:
-            return read_all("attempt", attempt_of, self._db.rows(_RUNNING, (worker_id,)))
-        sql = f"SELECT {ATTEMPT} FROM task_executions WHERE worker_id = ? AND status = ?"  # noqa: S608
-        return read_all("attempt", attempt_of, self._db.rows(sql, (worker_id, str(state))))
+    def running_attempts(self, worker_id: str) -> Sequence[AttemptRecord]:
+        """Return the attempts of one worker id that have no end, in runs that are not over."""
+        return read_all("attempt", attempt_of, self._db.rows(_RUNNING, (worker_id,)))
 
 
 def changing_values(task: TaskRecord) -> tuple[object, ...]:
     """Return what of a task changes while its run goes on, in the order in which updates set it."""
     return (
-        task.status.value,
+        task.status,
         task.attempts,
         task.failures,
         task.exit_code,
@@ -154,7 +154,7 @@ def attempt_values(one: AttemptRecord) -> tuple[object, ...]:
         one.task_no,
         one.task_id,
         one.attempt,
-        one.status.value,
+        one.status,
         one.worker_id,
         one.epoch,
         one.started_at_us,
