@@ -72,6 +72,7 @@ class EndingTasks:
         self._started = started
         self._handles = itertools.count(1000)
         self._running: dict[int, Exit] = {}
+        self.rung = False
 
     def start(self, launch: Launch) -> int:
         env, handle = launch.env, next(self._handles)

@@ -39,6 +39,7 @@ def silent(logs: AttemptLogs, path: Path) -> int:
     number = inode(log)
     log.hand_over()
     assert logs.finish(log) == ("", 0)
+    logs.tidy()
     return number
 
 
@@ -61,6 +62,7 @@ def test_what_a_task_left_in_the_background_writes_into_its_own_log(logs: Attemp
     background = os.dup(log.writer)
     log.hand_over()
     logs.finish(log)
+    logs.tidy()
     other = logs.open(second)
     os.write(other.writer, b"mine")
     os.write(background, b"late")
@@ -91,6 +93,7 @@ def test_a_file_that_its_task_opened_to_others_is_nobody_elses(logs: AttemptLogs
         os.fchmod(log.writer, mode)
         log.hand_over()
         logs.finish(log)
+        logs.tidy()
     other = logs.open(tmp_path / "other.out")
     other.give_name()
     other.close()
@@ -106,6 +109,7 @@ def test_who_opens_a_file_by_its_descriptor_during_the_look_does_not_end_the_wor
     control = fcntl.fcntl
     log = logs.open(tmp_path / "1.out")
     log.hand_over()
+    logs.finish(log)
 
     def open_meanwhile(descriptor: int, command: int, argument: int) -> int:
         answer = control(descriptor, command, argument)
@@ -119,7 +123,7 @@ def test_who_opens_a_file_by_its_descriptor_during_the_look_does_not_end_the_wor
     }
     monkeypatch.setattr(fcntl, "fcntl", open_meanwhile)
     try:
-        logs.finish(log)
+        logs.tidy()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -134,8 +138,9 @@ def test_only_so_many_are_kept_open(logs: AttemptLogs, tmp_path: Path, monkeypat
     for log in opened:
         log.hand_over()
         logs.finish(log)
+    logs.tidy()
 
-    assert len(list(Path("/proc/self/fd").iterdir())) == before + 2
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 2 * 2  # each with a writer for the next process
 
 
 def test_a_name_that_the_disk_has_no_room_for_costs_the_file_alone(

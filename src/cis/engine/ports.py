@@ -128,7 +128,12 @@ class Exit(NamedTuple):
 
 
 class Executor(Protocol):
-    """Where a task's process runs. Not thread-safe; one for each worker loop."""
+    """Where a task's process runs. Not thread-safe; one for each worker loop.
+
+    ``rung`` says whether the last ``wait`` found a watched descriptor readable.
+    """
+
+    rung: bool
 
     def start(self, launch: Launch) -> int:
         """Start a process in a process group of its own, and return its handle, the pid here.

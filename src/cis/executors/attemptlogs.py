@@ -8,7 +8,6 @@ in which a short task wrote nothing is never seen, and is given to the next one.
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 
 from cis.engine.ports import StrPath
 from cis.executors.logcap import CappedLog
@@ -25,17 +24,16 @@ class AttemptLogs:
     def __init__(self, *, cap: int, named: bool = False) -> None:
         self._named = named
         self._cap = cap
+        self._silent: list[CappedLog] = []  # of processes that ended without a word
         self._spare: list[CappedLog] = []
 
     def open(self, path: StrPath) -> CappedLog:
         """Return the log that is to be at *path*. Raises OSError."""
-        while self._spare:
-            spare = self._spare.pop()
-            with suppress(OSError):
-                spare.begin(path)
-                return spare
-            spare.close()
-        return CappedLog(path, cap=self._cap, named=self._named)
+        if not self._spare:
+            return CappedLog(path, cap=self._cap, named=self._named)
+        spare = self._spare.pop()
+        spare.path = path
+        return spare
 
     def name(self, one: CappedLog) -> None:
         """Put a log where it can be found. Where that is not possible, those to come are made with their names."""
@@ -52,15 +50,28 @@ class AttemptLogs:
         except OSError:
             one.close()
             raise
-        if not written and len(self._spare) < MOST_SPARE and one.is_free():
-            self._spare.append(one)
+        if written or one.named:
+            self._part_with(one)
         else:
-            self.name(one)
-            one.close()
+            self._silent.append(one)
         return tail, written
+
+    def tidy(self) -> None:
+        """Make the logs of silent processes ready for others, where nobody else has them; to be called where there is time."""
+        while self._silent:
+            one = self._silent.pop()
+            if len(self._spare) >= MOST_SPARE or not one.renew():
+                self._part_with(one)
+            else:
+                self._spare.append(one)
 
     def close(self) -> None:
         """Close the files that nobody got."""
+        self.tidy()
         for one in self._spare:
             one.close()
         self._spare.clear()
+
+    def _part_with(self, one: CappedLog) -> None:
+        self.name(one)
+        one.close()

@@ -70,6 +70,7 @@ class PidfdExits:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._processes: dict[int, Process] = {}
+        self._ended: list[int] = []  # to be closed while nobody waits for it
 
     def add(self, process: Process) -> None:
         """Take in a child. Raises OSError when there are too many open files."""
@@ -83,6 +84,8 @@ class PidfdExits:
 
     def wait(self, timeout_s: float) -> tuple[list[Process], bool]:
         """Return which processes have ended, reaped, and whether a watched descriptor is readable."""
+        while self._ended:
+            self._forget(self._ended.pop())
         ended = []
         rung = False
         for descriptor, _ in self._epoll.poll(timeout_s):
@@ -90,9 +93,7 @@ class PidfdExits:
             if process is None:
                 rung = True
             elif reap(process):
-                self._epoll.unregister(descriptor)
-                os.close(descriptor)
-                del self._processes[descriptor]
+                self._ended.append(descriptor)
                 ended.append(process)
         return ended, rung
 
@@ -102,6 +103,11 @@ class PidfdExits:
             os.close(descriptor)
         self._processes.clear()
         self._epoll.close()
+
+    def _forget(self, descriptor: int) -> None:
+        self._epoll.unregister(descriptor)
+        os.close(descriptor)
+        del self._processes[descriptor]
 
 
 class SignalExits:

@@ -65,6 +65,7 @@ class LocalExecutor:
         self._lingering: dict[int, _Running] = {}  # leader reaped, group not yet gone
         self._draining: dict[int, _Running] = {}  # leader reaped, what it wrote not yet passed on
         self._masking: dict[int, _Running] = {}  # by the pid of the process that masks
+        self.rung = False
         self._caps_due_s = 0.0
         self._names_due_s = _NEVER
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -106,16 +107,20 @@ class LocalExecutor:
 
     def wait(self, timeout_s: float) -> Sequence[Exit]:
         """Return what has ended as soon as something has, a watched descriptor is readable or the time is over."""
+        self._logs.tidy()
         deadline_s = time.monotonic() + timeout_s
         while True:
             now_s = time.monotonic()
-            ended, rung = self._exits.wait(self._patience(now_s, deadline_s))
-            self._check_caps()
-            self._name_logs()
+            ended, self.rung = self._exits.wait(self._patience(now_s, deadline_s))
+            now_s = time.monotonic()
+            self._check_caps(now_s)
+            self._name_logs(now_s)
             exits = [ended_now for process in ended if (ended_now := self._leader_ended(process))]
-            exits += self._groups_gone()
-            exits += self._drained()
-            if exits or rung or time.monotonic() >= deadline_s:
+            if self._lingering:
+                exits += self._groups_gone()
+            if self._draining:
+                exits += self._drained(now_s)
+            if exits or self.rung or now_s >= deadline_s:
                 return exits
 
     def watch(self, descriptor: int) -> None:
@@ -201,8 +206,7 @@ class LocalExecutor:
             deadline_s = min(deadline_s, running.drained_by_s)
         return max(0.0, deadline_s - now_s)
 
-    def _check_caps(self) -> None:
-        now_s = time.monotonic()
+    def _check_caps(self, now_s: float) -> None:
         if now_s < self._caps_due_s:
             return
         self._caps_due_s = now_s + CAP_CHECK_S
@@ -214,9 +218,8 @@ class LocalExecutor:
         self._logs.name(running.stdout)
         self._logs.name(running.stderr)
 
-    def _name_logs(self) -> None:
+    def _name_logs(self, now_s: float) -> None:
         """Give names to the logs of whatever has lived for a moment, so that they can be read while it lives."""
-        now_s = time.monotonic()
         if now_s < self._names_due_s:
             return
         self._names_due_s = _NEVER
@@ -272,8 +275,7 @@ class LocalExecutor:
         self._draining[running.process.pid] = running
         return None
 
-    def _drained(self) -> list[Exit]:
-        now_s = time.monotonic() if self._draining else 0.0
+    def _drained(self, now_s: float) -> list[Exit]:
         over = [one for one in self._draining.values() if one.masking is None or one.drained_by_s <= now_s]
         for running in over:
             del self._draining[running.process.pid]

@@ -35,23 +35,21 @@ class CappedLog:
     __slots__ = ("_cap", "_cut_live", "_descriptor", "_dropped", "named", "path", "writer")
 
     def __init__(self, path: StrPath, *, cap: int, named: bool = False) -> None:
+        self.path = path
         self._cap = cap
+        self._dropped = 0
+        self._cut_live = False
         self._descriptor, self.named = _made(path, named=named)
         try:
-            self.begin(path)
+            self.writer = self._open_writer()
         except OSError:
             os.close(self._descriptor)
             raise
 
-    def begin(self, path: StrPath) -> None:
-        """Be the empty log that is to have its name at *path*, for a new process."""
-        self.path = path
-        self._dropped = 0
-        self._cut_live = False
+    def _open_writer(self) -> int:
         if self.named:
-            self.writer = os.open(path, _FOR_PROCESS | os.O_NOFOLLOW)
-        else:
-            self.writer = os.open(f"/proc/self/fd/{self._descriptor}", _FOR_PROCESS)
+            return os.open(self.path, _FOR_PROCESS | os.O_NOFOLLOW)
+        return os.open(f"/proc/self/fd/{self._descriptor}", _FOR_PROCESS)
 
     def hand_over(self) -> None:
         """Close what the process now has."""
@@ -73,17 +71,23 @@ class CappedLog:
         # Python follows the link in /proc, and does not try to link that, only where it is told of a folder as well.
         os.link(f"/proc/self/fd/{self._descriptor}", self.path, src_dir_fd=self._descriptor)
 
-    def is_free(self) -> bool:
-        """Whether the file is as good as a new one: without a name, empty, this user's alone, and in nobody else's hands."""
-        if self.named:
+    def renew(self) -> bool:
+        """Be the log of a new process, whose ``path`` is set then, if it is as good as a new one; return whether it is.
+
+        That is: without a name, empty, this user's alone, and in nobody else's hands.
+        """
+        if self.named or self._dropped:
             return False
         try:  # a lease to write is refused while the file is open anywhere else
             fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
             fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            status = os.fstat(self._descriptor)  # only now: who had it may have written before letting go
+            if status.st_size or status.st_mode != stat.S_IFREG | 0o600 or status.st_uid != os.geteuid():
+                return False
+            self.writer = self._open_writer()
         except OSError:
             return False
-        status = os.fstat(self._descriptor)  # only now: who had it may have written before letting go
-        return not status.st_size and status.st_mode == stat.S_IFREG | 0o600 and status.st_uid == os.geteuid()
+        return True
 
     def keep_to_cap(self) -> None:
         """Drop what a live process wrote beyond the cap."""

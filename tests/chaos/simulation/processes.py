@@ -157,6 +157,7 @@ class SimulatedExecutor:
         self._faults = faults
         self._spawned = spawned
         self._mine: dict[int, Process] = {}
+        self.rung = True  # the bell itself says
         self.until_s = 0.0
 
     def start(self, launch: Launch) -> int:
