@@ -7,6 +7,7 @@ own, the task's, its secrets, and last the ``CIS_…`` that say which attempt th
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ class AttemptMaker:
                 "CIS_SCOPE": str(run.scope),
                 "CIS_OUTPUT": files.outputs,
             },
-            cwd=self.directory(plan, task),
+            cwd=os.fspath(self.directory(plan, task)),
             stdin=command.stdin,
             stdout=files.stdout,
             stderr=files.stderr,

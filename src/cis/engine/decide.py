@@ -147,7 +147,7 @@ class _Turn:
             self._held.plans[attempt.run_id].end(
                 attempt.task_no,
                 attempt.status,
-                now=self._now._replace(wall_us=attempt.finished_at_us or self._now.wall_us),
+                now=Instant(attempt.finished_at_us or self._now.wall_us, self._now.mono_s),
                 jitter=self._parts.jitter(),
                 exit_code=attempt.exit_code,
                 error=attempt.error,
@@ -286,7 +286,7 @@ class _Turn:
 
     def _begun(self) -> Instant:
         # Ends of this turn carry its time; what they made ready starts later, by the stored clock too.
-        return self._now._replace(wall_us=max(self._parts.clock().wall_us, self._now.wall_us + 1))
+        return Instant(max(self._parts.clock().wall_us, self._now.wall_us + 1), self._now.mono_s)
 
     def _start_child(self, plan: RunPlan) -> None:
         number = plan.next_child()

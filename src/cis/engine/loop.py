@@ -23,11 +23,12 @@ This module waits and spawns; what happens inside the transaction is ``cis.engin
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cis.engine.adoption import adopt, unended
 from cis.engine.decide import POLL_S, Start, decide, failed
 from cis.engine.instant import Instant
+from cis.engine.launches import Launches
 from cis.engine.leases import Leases, margin_s
 from cis.engine.live import End, Ending, Live, LiveAttempts, judge
 from cis.engine.parts import Held, LoopLimits, LoopParts
@@ -51,6 +52,7 @@ class WorkerLoop:
         self._me = me
         leases = Leases(me.node_id, margin_s=margin_s(limits.grace_s), boot_id=parts.site.boot_id)
         self._held = Held(LiveAttempts(parts.executor, grace_s=limits.grace_s), leases)
+        self._launches = Launches(parts.maker)
         self._ends: list[End] = []
         self._adopted = False
         self._renewed_s = parts.clock().mono_s  # whoever makes a loop has just taken the id
@@ -128,19 +130,19 @@ class WorkerLoop:
         except (StoreError, ConflictError) as error:
             self._forget(error, now)
             return
+        self._ends = []
+        self._spawn(starts)  # before all that can wait: while a process runs, the rest costs no time
         self._renewed_s = max(self._renewed_s, self._held.beat_s)
-        self._ends.clear()
         self._end_cancelled()
         self._sweep()
         self._untold = True
         self._tell(now, at_once=self._drop_ended())
         self._ring()
-        self._spawn(starts)
 
     def attend(self, *, at_most_s: float) -> Instant:
         """Wait for ends and rings, see to time limits, and return the moment; nothing is stored."""
         exits = self._parts.executor.wait(at_most_s)
-        rung = self._parts.bell.drain()
+        rung = self._parts.executor.rung and self._parts.bell.drain()
         now = self._parts.clock()
         self._tell(now)
         self._take_exits(exits, now)
@@ -267,12 +269,12 @@ class WorkerLoop:
             self._parts.ring(worker_id)
         self._held.rings.clear()
 
-    def _spawn(self, starts: Iterable[Start]) -> None:
+    def _spawn(self, starts: Sequence[Start]) -> None:
         for start in starts:
             attempt = start.attempt
             try:
                 self._prepare(attempt.run_id)
-                launch = self._parts.maker.launch(start.plan, attempt.task_no, attempt)
+                launch = self._launches.make(start.plan, attempt)
                 handle = self._parts.executor.start(launch)
             except LaunchError as error:
                 end = failed(attempt, str(error), at_us=self._parts.clock().wall_us)
@@ -286,6 +288,8 @@ class WorkerLoop:
                 mask=launch.mask,
             )
             self._held.live.add(handle, live)
+        if len(starts) == len(self._held.live) == 1:
+            self._launches.foresee(starts[0].plan, starts[0].attempt)
 
     def _prepare(self, run_id: str) -> None:
         if run_id in self._prepared:

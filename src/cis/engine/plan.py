@@ -95,6 +95,17 @@ class RunPlan:
         """Return the specification of a task by its place in the document."""
         return self.spec.tasks[number]
 
+    def follower(self, number: int) -> int | None:
+        """Return the first task downstream of a running one, if it waits for that one alone."""
+        following = self._graph.children[number]
+        if (
+            not following
+            or self._missing[following[0]] != 1
+            or self.tasks[following[0]].status is not TaskState.PENDING
+        ):
+            return None
+        return following[0]
+
     def outputs_of(self, task_id: str) -> Mapping[str, str]:
         """Return the outputs of a completed task, for those downstream that refer to them."""
         if self._numbers is None:
