@@ -162,10 +162,10 @@ def test_a_watched_descriptor_ends_a_wait(executor: LocalExecutor, tmp_path: Pat
 
     assert executor.wait(30.0) == []
     assert time.monotonic() - began < 5
-    assert executor.rung
+    rung = [executor.rung]
     os.read(reading, 1)
     executor.wait(0.0)
-    assert not executor.rung
+    assert [*rung, executor.rung] == [True, False]
     os.close(reading)
     os.close(writing)
 
