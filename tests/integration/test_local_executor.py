@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ import pytest
 from cis.engine.ports import Exit, Launch
 from cis.errors import LaunchError
 from cis.executors import exits, launching
+from cis.executors.attemptlogs import AT_HAND
 from cis.executors.local import LocalExecutor
+from cis.executors.logcap import HAS_UNNAMED
 from cis.executors.platform import HAS_PIDFD, group_is_alive
 from cis.store.records import TAIL_BYTES
 from tests.waiting import wait_for
@@ -536,6 +539,18 @@ def test_too_many_open_files_is_a_refusal_wherever_it_hits(tmp_path: Path, spare
     said, tidy = answer.stdout.splitlines()
     assert tidy == "True"
     assert "oo many open files" in said if spare < 4 else said == "started 0" or "too many open files" in said
+
+
+@pytest.mark.skipif(not HAS_UNNAMED, reason="elsewhere each log is made anew")
+def test_many_that_end_at_once_give_back_what_as_many_need_to_start(executor: LocalExecutor, tmp_path: Path) -> None:
+    """What is put off while a single process runs would else be missing, with a low limit of open files."""
+    before = len(list(Path("/dev/fd").iterdir()))
+    handles = {executor.start(launch(tmp_path, "true", name=str(number))) for number in range(20)}
+    for handle in handles:
+        wait_for(partial(os.waitid, os.P_PID, handle, os.WEXITED | os.WNOWAIT), what="the end")
+
+    assert {ended.handle for ended in executor.wait(0.0)} == handles
+    assert len(list(Path("/dev/fd").iterdir())) <= before + 2 * len(handles) + AT_HAND
 
 
 def test_a_process_whose_end_could_not_be_noticed_is_not_left_running(

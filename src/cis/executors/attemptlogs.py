@@ -8,6 +8,7 @@ in which a short task wrote nothing is never seen, and is given to the next one.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from cis.engine.ports import StrPath
 from cis.executors.logcap import CappedLog
@@ -15,6 +16,9 @@ from cis.executors.logcap import CappedLog
 log = logging.getLogger(__name__)
 
 MOST_SPARE = 64
+AT_HAND = (
+    4  # logs of silent processes, and spare ones with a writer: as many as a chain of tasks needs, and few descriptors
+)
 NAME_AFTER_S = 0.05
 
 
@@ -29,11 +33,14 @@ class AttemptLogs:
 
     def open(self, path: StrPath) -> CappedLog:
         """Return the log that is to be at *path*. Raises OSError."""
-        if not self._spare:
-            return CappedLog(path, cap=self._cap, named=self._named)
-        spare = self._spare.pop()
-        spare.path = path
-        return spare
+        while self._spare:
+            spare = self._spare.pop()
+            with suppress(OSError):
+                spare.lend()
+                spare.path = path
+                return spare
+            spare.close()
+        return CappedLog(path, cap=self._cap, named=self._named)
 
     def name(self, one: CappedLog) -> None:
         """Put a log where it can be found. Where that is not possible, those to come are made with their names."""
@@ -54,16 +61,21 @@ class AttemptLogs:
             self._part_with(one)
         else:
             self._silent.append(one)
+            if len(self._silent) > AT_HAND:
+                self.tidy()
         return tail, written
 
     def tidy(self) -> None:
         """Make the logs of silent processes ready for others, where nobody else has them; to be called where there is time."""
         while self._silent:
             one = self._silent.pop()
-            if len(self._spare) >= MOST_SPARE or not one.renew():
+            if len(self._spare) >= MOST_SPARE or not one.is_free():
                 self._part_with(one)
-            else:
-                self._spare.append(one)
+                continue
+            self._spare.append(one)
+            if len(self._spare) <= AT_HAND:
+                with suppress(OSError):  # too many open files: it is tried again when the log is wanted
+                    one.lend()
 
     def close(self) -> None:
         """Close the files that nobody got."""

@@ -84,8 +84,7 @@ class PidfdExits:
 
     def wait(self, timeout_s: float) -> tuple[list[Process], bool]:
         """Return which processes have ended, reaped, and whether a watched descriptor is readable."""
-        while self._ended:
-            self._forget(self._ended.pop())
+        self._forget_ended()
         ended = []
         rung = False
         for descriptor, _ in self._epoll.poll(timeout_s):
@@ -95,6 +94,8 @@ class PidfdExits:
             elif reap(process):
                 self._ended.append(descriptor)
                 ended.append(process)
+        if len(ended) > 1:  # many would keep as many from being started
+            self._forget_ended()
         return ended, rung
 
     def close(self) -> None:
@@ -104,10 +105,12 @@ class PidfdExits:
         self._processes.clear()
         self._epoll.close()
 
-    def _forget(self, descriptor: int) -> None:
-        self._epoll.unregister(descriptor)
-        os.close(descriptor)
-        del self._processes[descriptor]
+    def _forget_ended(self) -> None:
+        for descriptor in self._ended:
+            self._epoll.unregister(descriptor)
+            os.close(descriptor)
+            del self._processes[descriptor]
+        self._ended.clear()
 
 
 class SignalExits:

@@ -39,17 +39,22 @@ class CappedLog:
         self._cap = cap
         self._dropped = 0
         self._cut_live = False
+        self.writer = NOTHING
         self._descriptor, self.named = _made(path, named=named)
         try:
-            self.writer = self._open_writer()
+            self.lend()
         except OSError:
             os.close(self._descriptor)
             raise
 
-    def _open_writer(self) -> int:
+    def lend(self) -> None:
+        """Have a ``writer`` for the next process. Raises OSError."""
+        if self.writer != NOTHING:
+            return
         if self.named:
-            return os.open(self.path, _FOR_PROCESS | os.O_NOFOLLOW)
-        return os.open(f"/proc/self/fd/{self._descriptor}", _FOR_PROCESS)
+            self.writer = os.open(self.path, _FOR_PROCESS | os.O_NOFOLLOW)
+        else:
+            self.writer = os.open(f"/proc/self/fd/{self._descriptor}", _FOR_PROCESS)
 
     def hand_over(self) -> None:
         """Close what the process now has."""
@@ -71,23 +76,15 @@ class CappedLog:
         # Python follows the link in /proc, and does not try to link that, only where it is told of a folder as well.
         os.link(f"/proc/self/fd/{self._descriptor}", self.path, src_dir_fd=self._descriptor)
 
-    def renew(self) -> bool:
-        """Be the log of a new process, whose ``path`` is set then, if it is as good as a new one; return whether it is.
-
-        That is: without a name, empty, this user's alone, and in nobody else's hands.
-        """
-        if self.named or self._dropped:
-            return False
+    def is_free(self) -> bool:
+        """Whether a silent log without a name is as good as a new one: empty, this user's alone, in nobody else's hands."""
         try:  # a lease to write is refused while the file is open anywhere else
             fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
             fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-            status = os.fstat(self._descriptor)  # only now: who had it may have written before letting go
-            if status.st_size or status.st_mode != stat.S_IFREG | 0o600 or status.st_uid != os.geteuid():
-                return False
-            self.writer = self._open_writer()
         except OSError:
             return False
-        return True
+        status = os.fstat(self._descriptor)  # only now: who had it may have written before letting go
+        return not status.st_size and status.st_mode == stat.S_IFREG | 0o600 and status.st_uid == os.geteuid()
 
     def keep_to_cap(self) -> None:
         """Drop what a live process wrote beyond the cap."""

@@ -1,7 +1,7 @@
 """The part of the store's port that is about forgetting; the rules are those of ``cis.store.port``.
 
 A run is *live*, whatever its state says, while it is not over, its parent is not, it is in a queue, something about it
-waits in the outbox, another node's part in it is open, or an attempt of its own worker runs.
+waits in the outbox, or another node's part in it is open. Whatever ends a run ends its attempts in the same transaction.
 """
 
 from __future__ import annotations

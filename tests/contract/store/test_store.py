@@ -363,6 +363,10 @@ def test_events_are_read_in_order_from_any_point_and_the_log_is_bounded(store: S
         store.append_events([EventRecord(kind="run", at_us=9, status="x")])
 
     assert [event.seq for event in store.events_after(0, limit=10)] == [*seqs[-2:], seqs[-1] + 1]
+    with store.transaction():
+        store.prune_events(keep=0)
+        store.append_events([EventRecord(kind="run", at_us=9, status="x")])
+    assert store.last_event_seq() == seqs[-1] + 2
 
 
 def test_tokens_and_audit_are_kept(store: Store) -> None:

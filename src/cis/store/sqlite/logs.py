@@ -40,8 +40,9 @@ class LogRows:
         return int(row[0] or 0) if row else 0
 
     def prune_events(self, *, keep: int) -> int:
-        """Delete all but the newest *keep* events; return how many went."""
-        return self._db.write("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (keep,))
+        """Delete all but the newest *keep* events, at least one; return how many went."""
+        # The next number is that of the newest and one.
+        return self._db.write("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (max(keep, 1),))
 
     def put_token(self, token: TokenRecord) -> None:
         """Store a token, in place of one of the same name."""

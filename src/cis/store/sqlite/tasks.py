@@ -63,8 +63,8 @@ class TaskRows:
         rows = [(*changing_values(new), old.run_id, old.task_no, old.version) for old, new in changes]
         if self._db.write_many(_CHANGE, rows) != len(changes):
             first = changes[0][0]
-            more = f", or one of {len(changes) - 1} others" if len(changes) > 1 else ""
-            raise StaleVersionError(f"task {first.task_id} of run {first.run_id}{more}", first.version)
+            what = f"task {first.task_id}" if len(changes) == 1 else "a task"
+            raise StaleVersionError(f"{what} of run {first.run_id}", first.version)
 
     def start_attempts(self, attempts: Iterable[AttemptRecord]) -> None:
         """Store attempts that are about to start."""

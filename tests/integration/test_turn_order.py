@@ -1,0 +1,39 @@
+"""Nothing that can wait comes between a commit and the start of what it decided, or between an end and the next start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cis.engine.attempts import AttemptMaker
+from cis.executors.local import LocalExecutor
+from cis.model.states import RunState
+from tests.integration.deciding import decider
+from tests.integration.looping import working
+
+
+def test_a_chain_starts_first_and_has_its_next_launch_made_while_a_task_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def watched(kind: type, name: str, word: str) -> None:
+        usual = getattr(kind, name)
+
+        def method(self: Any, *args: Any, **named: Any) -> Any:
+            seen.append(word)
+            return usual(self, *args, **named)
+
+        monkeypatch.setattr(kind, name, method)
+
+    watched(AttemptMaker, "launch", "made")
+    watched(AttemptMaker, "sweep", "swept")
+    watched(LocalExecutor, "start", "started")
+    with decider(tmp_path) as node, working(node, tmp_path) as worker:
+        follower = {"id": "b", "command": "true", "depends_on": ["a"]}
+        run = node.submitted({"id": "a", "command": "true"}, follower, target_node="node-1")
+        worker.until(lambda: node.run(run.run_id).status is RunState.COMPLETED, "the end of the run")
+
+    assert seen == ["made", "started", "made", "swept", "started"]
