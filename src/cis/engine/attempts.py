@@ -7,7 +7,6 @@ own, the task's, its secrets, and last the ``CIS_…`` that say which attempt th
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +74,7 @@ class AttemptMaker:
                 "CIS_SCOPE": str(run.scope),
                 "CIS_OUTPUT": files.outputs,
             },
-            cwd=os.fspath(self.directory(plan, task)),
+            cwd=self.directory(plan, task),
             stdin=command.stdin,
             stdout=files.stdout,
             stderr=files.stderr,

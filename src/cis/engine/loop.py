@@ -4,7 +4,7 @@ One turn is one transaction:
 
     wait for exits, rings of the bell, time limits
     BEGIN   check the epoch · look at control · claim runs · take the ends · choose what starts   COMMIT
-    spawn what was chosen
+    spawn what was chosen, then whatever can wait
 
 A start is therefore on disk before its process exists. A process that ends before the next turn is recorded
 with it. When the transaction fails (disk full, I/O error), nothing was spawned for it: the loop forgets its plans,

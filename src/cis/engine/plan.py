@@ -97,14 +97,10 @@ class RunPlan:
 
     def follower(self, number: int) -> int | None:
         """Return the first task downstream of a running one, if it waits for that one alone."""
-        following = self._graph.children[number]
-        if (
-            not following
-            or self._missing[following[0]] != 1
-            or self.tasks[following[0]].status is not TaskState.PENDING
-        ):
-            return None
-        return following[0]
+        for child in self._graph.children[number][:1]:
+            if self._missing[child] == 1 and self.tasks[child].status is TaskState.PENDING:
+                return child
+        return None
 
     def outputs_of(self, task_id: str) -> Mapping[str, str]:
         """Return the outputs of a completed task, for those downstream that refer to them."""

@@ -16,9 +16,7 @@ from cis.executors.logcap import CappedLog
 log = logging.getLogger(__name__)
 
 MOST_SPARE = 64
-AT_HAND = (
-    4  # logs of silent processes, and spare ones with a writer: as many as a chain of tasks needs, and few descriptors
-)
+AT_HAND = 4  # not looked at yet, and spare with a writer: enough for tasks one by one, and few descriptors
 NAME_AFTER_S = 0.05
 
 

@@ -150,14 +150,17 @@ class Processes:
 class SimulatedExecutor:
     """The executor of one worker; ``wait`` does not wait, but remembers until when it was asked to."""
 
-    def __init__(self, owner: str, *, stage: Stage, processes: Processes, faults: Faults, spawned: Spawned) -> None:
+    def __init__(
+        self, owner: str, *, stage: Stage, processes: Processes, faults: Faults, spawned: Spawned, bell: SimulatedBell
+    ) -> None:
         self._owner = owner
         self._stage = stage
         self._processes = processes
         self._faults = faults
         self._spawned = spawned
         self._mine: dict[int, Process] = {}
-        self.rung = True  # the bell itself says
+        self._bell = bell
+        self.rung = False
         self.until_s = 0.0
 
     def start(self, launch: Launch) -> int:
@@ -178,6 +181,7 @@ class SimulatedExecutor:
         self._faults.point(self._owner, "wait")
         self.until_s = self._stage.now_s + timeout_s
         self._processes.act()
+        self.rung = self._bell.rung
         ended = [process for process in self._mine.values() if self._reported_s(process) <= self._stage.now_s]
         for process in ended:
             del self._mine[process.pid]

@@ -108,6 +108,8 @@ class Watch:
             demand(status != "dead" or not self._offices.minded(worker_id, epoch), f"{worker_id} lives, and was buried")
         ended = {run_id for run_id in old.unfinished if new.runs[run_id].status in FINAL}
         self._ended(ended - self._promises.spoilt)
+        unended = [key for key in new.running if key[0] in ended]
+        demand(not unended, f"runs are over, but of their attempts {unended} have no end")
         for run_id in sorted(new.runs.keys() - old.runs.keys()):
             demand(
                 run_id in new.queue or new.runs[run_id].status in FINAL,

@@ -48,6 +48,7 @@ class Worker:
             processes=machine.processes,
             faults=machine.faults,
             spawned=machine.watch.spawns,
+            bell=self.bell,
         )
         machine.locks[worker_id] = self
         machine.workers.append(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,13 @@ ATTEMPT = AttemptRecord(
 )
 
 
-class Broken:
-    """A skill, and the book that has it, which raises what no skill should."""
+class OneSkill:
+    """A skill, and the book that has no other: each plan is what *answer* says."""
 
     literal_params: frozenset[str] = frozenset()
+
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
+        self._answer = answer
 
     def get(self, _name: str) -> Any:
         return self
@@ -40,8 +44,13 @@ class Broken:
     def check(self, _params: Any) -> list[tuple[str, str]]:
         return []
 
-    def plan(self, _params: Any) -> Any:
-        raise KeyError("surprise")
+    def plan(self, params: Any) -> Any:
+        return self._answer(params)
+
+
+def broken(_params: Any) -> Any:
+    """Raise what no skill should."""
+    raise KeyError("surprise")
 
 
 def test_whatever_a_skill_raises_becomes_the_error_of_its_attempt(tmp_path: Path) -> None:
@@ -59,7 +68,7 @@ def test_a_cwd_in_the_home_of_nobody_is_the_error_of_its_task(tmp_path: Path) ->
 def maker(tmp_path: Path) -> AttemptMaker:
     """Return what prepares attempts with a broken skill."""
     return AttemptMaker(
-        skills=Broken(),
+        skills=OneSkill(broken),
         logfiles=LogFiles(tmp_path),
         base_env={},
         node_id="n",

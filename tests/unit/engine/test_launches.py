@@ -15,25 +15,13 @@ from cis.engine.ports import Command, Launch
 from cis.model.dag import TaskSpec
 from cis.model.states import AttemptState
 from cis.store.records import AttemptRecord
+from tests.unit.engine.test_attempts import ATTEMPT, OneSkill
 from tests.unit.engine.test_plan import NOW, plan_of, task
 
 
-class Shell:
-    """A book with one skill, which is that of every task."""
-
-    literal_params: frozenset[str] = frozenset()
-
-    def get(self, _name: str) -> Any:
-        return self
-
-    def infos(self) -> list[Any]:
-        return []
-
-    def check(self, _params: Any) -> list[tuple[str, str]]:
-        return []
-
-    def plan(self, params: Any) -> Command:
-        return Command(("/bin/sh", "-c", str(params.get("command"))))
+def shell(params: Any) -> Command:
+    """Do what the skill ``shell`` does."""
+    return Command(("/bin/sh", "-c", str(params.get("command"))))
 
 
 class CountingMaker(AttemptMaker):
@@ -51,7 +39,7 @@ asked: list[tuple[str, int]] = []
 def maker(tmp_path: Path) -> CountingMaker:
     asked.clear()
     return CountingMaker(
-        skills=Shell(),
+        skills=OneSkill(shell),
         logfiles=LogFiles(tmp_path),
         base_env={"PATH": "/bin"},
         node_id="n",
@@ -63,16 +51,8 @@ def maker(tmp_path: Path) -> CountingMaker:
 def started(plan: RunPlan) -> AttemptRecord:
     """Start the next task of a plan and return its attempt."""
     number = plan.start_next(NOW)
-    return AttemptRecord(
-        run_id="r",
-        task_no=number,
-        task_id=plan.tasks[number].task_id,
-        attempt=plan.tasks[number].attempts,
-        status=AttemptState.RUNNING,
-        worker_id="w",
-        epoch=1,
-        started_at_us=1,
-    )
+    now = plan.tasks[number]
+    return ATTEMPT._replace(task_no=number, task_id=now.task_id, attempt=now.attempts)
 
 
 def test_what_waits_for_the_running_task_alone_is_made_while_that_runs_and_once(maker: CountingMaker) -> None:
