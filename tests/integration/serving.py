@@ -52,7 +52,7 @@ class NodeUnderTest:
     logfiles: LogFiles
     app: FastAPI
     services: ServedNode
-    pokes: list[str | None] = field(default_factory=list)
+    pokes: list[str] = field(default_factory=list)
 
     def call(self, method: str, path: str, *, token: str | None = TOKEN, **options: Any) -> httpx.Response:
         """Send a request to the app, without a network, and return the answer."""
@@ -212,7 +212,7 @@ def node_under_test(
     writer = Writer(lambda: open_sqlite(database))
     readers = Readers(lambda: open_sqlite(database))
     hub = EventHub(lambda: open_sqlite(database))
-    pokes: list[str | None] = []
+    pokes: list[str] = []
     logfiles = LogFiles(folder / "logs")
     desk = NodeDesk(
         site=site,
@@ -232,7 +232,7 @@ def node_under_test(
             logfiles=logfiles,
             cluster=cluster,
             token_path=token_path,
-            poke=pokes.append,
+            wake=pokes.extend,
             url="http://127.0.0.1:6767",
             allowed_hosts=frozenset(allowed_hosts),
             max_body_bytes=max_body_bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,20 @@ def test_an_accepted_dag_is_answered_with_its_submission_and_is_stored(node: Nod
     }
     assert node.store.run("run-000001") is not None
     assert node.pokes == ["worker-project-proj-a"]
+
+
+def test_who_is_poked_often_in_one_turn_of_the_loop_is_woken_once(node: NodeUnderTest) -> None:
+    async def poke() -> None:
+        for worker_id in ("worker-user-a", "worker-global", "worker-user-a"):
+            node.services.poke(worker_id)
+        await asyncio.sleep(0)
+        assert sorted(node.pokes) == ["worker-global", "worker-user-a"]
+        node.services.poke("worker-global")
+        await asyncio.sleep(0)
+
+    asyncio.run(poke())
+
+    assert sorted(node.pokes) == ["worker-global", "worker-global", "worker-user-a"]
 
 
 @pytest.mark.parametrize(

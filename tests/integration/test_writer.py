@@ -182,7 +182,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(database: Path) -> None
     with held(writer):
         accepted = [writer.submit(lambda store: audit(store, "x")) for _ in range(2)]
         with pytest.raises(OverloadedError) as caught:
-            writer.submit(lambda store: audit(store, "y"))
+            writer.submit(lambda store: audit(store, "y")).result(0)
 
     assert caught.value.retry_after_s > 0
     assert [future.result(10) for future in accepted] == ["x", "x"]
@@ -201,7 +201,7 @@ def test_closing_does_what_waits_and_takes_nothing_more(database: Path) -> None:
     assert {future.result(0) for future in futures} == subjects(database) == set("01234")
     assert not writer.alive
     with pytest.raises(OverloadedError):
-        writer.submit(lambda store: audit(store, "late"))
+        writer.submit(lambda store: audit(store, "late")).result(0)
 
 
 def test_a_store_that_cannot_be_opened_is_told_where_the_writer_is_made(tmp_path: Path) -> None:

@@ -111,6 +111,6 @@ class NodeServices(Protocol):
         """
         ...
 
-    def poke(self, worker_id: str | None = None) -> None:
-        """Wake the supervisor, and the worker if one is named."""
+    def poke(self, worker_id: str) -> None:
+        """Have a worker, or whoever starts one, look at what was stored."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +13,7 @@ from cis.api.ports import MAX_BODY_BYTES, Rights
 from cis.api.tokens import OwnToken, TokenCheck
 from cis.engine.logfiles import LogFiles
 from cis.engine.site import Site
+from cis.node.batching import BatchedWrites
 from cis.node.cluster import Cluster
 from cis.node.delivery import Delivering
 from cis.node.hub import EventHub
@@ -36,7 +37,7 @@ class ServedParts:
     logfiles: LogFiles
     cluster: Cluster
     token_path: Path
-    poke: Callable[[str | None], None]
+    wake: Callable[[Iterable[str]], None]
     url: str
     allowed_hosts: frozenset[str] = frozenset()
     max_body_bytes: int = MAX_BODY_BYTES
@@ -47,6 +48,8 @@ class ServedNode:
 
     def __init__(self, parts: ServedParts) -> None:
         self._parts = parts
+        self._writes = BatchedWrites(parts.writer)
+        self._poked: set[str] = set()
         self._delivering = Delivering(parts.cluster, read=self.read)
         self._tokens = TokenCheck(OwnToken(parts.token_path), read=self.read, clock_s=time.monotonic)
 
@@ -124,8 +127,14 @@ class ServedNode:
 
     async def write(self, job: Callable[[Store], T]) -> T:
         """Call *job* inside a transaction; it is committed when this returns."""
-        return await asyncio.wrap_future(self._parts.writer.submit(job))
+        return await self._writes.write(job)
 
-    def poke(self, worker_id: str | None = None) -> None:
-        """Wake the supervisor, and a worker, and whoever listens to events."""
-        self._parts.poke(worker_id)
+    def poke(self, worker_id: str) -> None:
+        """Wake a worker, or whoever starts one, and whoever listens to events: once for all pokes of a turn of the loop."""
+        if not self._poked:
+            asyncio.get_running_loop().call_soon(self._wake)
+        self._poked.add(worker_id)
+
+    def _wake(self) -> None:
+        poked, self._poked = self._poked, set()
+        self._parts.wake(poked)

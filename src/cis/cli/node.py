@@ -174,7 +174,7 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
         logfiles=node.logfiles,
         cluster=node.cluster,
         token_path=context.home.token_file,
-        poke=node.poke,
+        wake=node.wake,
         url=url,
         allowed_hosts=frozenset({"*"} if shown != host else {context.settings.host, host}),
     )

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 STOP_S = 10.0
 RESTART_S = 1.0
-PAUSE_S = 0.01
+PAUSE_S = 0.02
 UPKEEP_S = 3600.0
 REMEMBER_US = 30 * 86_400_000_000  # beyond its time: the sender's clock, or this one, may be wrong by days
 

@@ -56,7 +56,7 @@ class Node:
             writer=self.writer,
             readers=self.readers,
             keys=KeyFile(home.key_file),
-            woken=self._wake,
+            woken=self.wake,
         )
         self.cluster = Cluster(desk, room=room_settings(home, settings))
         self._maintenance = Maintenance(
@@ -80,9 +80,12 @@ class Node:
         text = json.dumps({"node_id": self.settings.node_id, "url": url, "pid": os.getpid()})
         replace_file(path, text.encode())
 
-    def poke(self, worker_id: str | None = None) -> None:
-        """Have everybody look at what was stored: the supervisor, a worker if one is named, and who listens."""
-        self._wake(() if worker_id is None else (worker_id,))
+    def wake(self, worker_ids: Iterable[str]) -> None:
+        """Have everybody look at what was stored: the supervisor too, unless workers are named and all of them hear it."""
+        heard = [ring(self.home.run, worker_id) for worker_id in worker_ids]
+        if not heard or not all(heard):
+            self._bell.ring()
+        self._told()
 
     def stop(self) -> None:
         """Stop the workers, finish what is being written, and let go of the lock."""
@@ -103,13 +106,6 @@ class Node:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-    def _wake(self, worker_ids: Iterable[str]) -> None:
-        """Ring the workers, and the supervisor where one of them is not there to hear it, or none is named."""
-        heard = [ring(self.home.run, worker_id) for worker_id in worker_ids]
-        if not heard or not all(heard):
-            self._bell.ring()
-        self._told()
 
     def _told(self) -> None:
         """Somebody stored something."""

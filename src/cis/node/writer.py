@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from cis.errors import FencedError, OverloadedError, PoisonRecordError, StoreError
 from cis.store.port import Store
@@ -34,6 +34,30 @@ MAX_GROUP = 128
 GAP_S = 0.002  # longer than any pause after which a worker looks again (cis.store.sqlite.connection)
 
 
+class Outcome(Protocol):
+    """Where the result of a job goes, in the writer's thread; a ``concurrent.futures.Future`` is one."""
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Whether the result is still waited for; asked once, before the job is done."""
+        ...
+
+    def set_result(self, result: Any, /) -> None: ...
+
+    def set_exception(self, exception: BaseException | None, /) -> None: ...
+
+
+class Job:
+    """A function of the store, where its result goes, and what came of it until the commit."""
+
+    __slots__ = ("error", "function", "outcome", "result")
+
+    def __init__(self, function: Callable[[Store], Any], outcome: Outcome) -> None:
+        self.function = function
+        self.outcome = outcome
+        self.result: Any = None
+        self.error: Exception | None = None
+
+
 class Writer:
     """Runs jobs that write, grouped, in a thread of its own.
 
@@ -43,7 +67,7 @@ class Writer:
 
     def __init__(self, open_store: Callable[[], Store], *, max_waiting: int = MAX_WAITING) -> None:
         self._max_waiting = max_waiting
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
         opened: Future[None] = Future()
@@ -64,18 +88,25 @@ class Writer:
     def submit(self, job: Callable[[Store], T]) -> Future[T]:
         """Have *job* done inside a transaction; its result, or what it raised, comes after the commit.
 
-        Raises:
-            OverloadedError: too many jobs wait, or the writer is closed.
+        The future raises OverloadedError when too many jobs wait, or the writer is closed.
         """
         future: Future[T] = Future()
-        with self._changed:
-            if self._closed:
-                raise OverloadedError("the node is stopping", retry_after_s=5)
-            if len(self._waiting) >= self._max_waiting:
-                raise OverloadedError(f"{self._max_waiting} requests wait to be written already", retry_after_s=1)
-            self._waiting.append(_Job(job, future))
-            self._changed.notify()
+        self.take([Job(job, future)])
         return future
+
+    def take(self, jobs: Sequence[Job]) -> None:
+        """Have jobs done that come together, so that they are likely to share a transaction; refuse those for which there is no room."""
+        with self._changed:
+            closed = self._closed
+            room = 0 if closed else max(0, self._max_waiting - len(self._waiting))
+            self._waiting.extend(jobs[:room])
+            self._changed.notify()
+        for job in jobs[room:]:
+            job.outcome.set_exception(
+                OverloadedError("the node is stopping", retry_after_s=5)
+                if closed
+                else OverloadedError(f"{self._max_waiting} requests wait to be written already", retry_after_s=1)
+            )
 
     def close(self) -> None:
         """Do what waits, then stop. Harmless when repeated."""
@@ -92,13 +123,13 @@ class Writer:
             return
         opened.set_result(None)
         while group := self._next_group():
-            _do(store, [job for job in group if job.future.set_running_or_notify_cancel()])
+            _do(store, [job for job in group if job.outcome.set_running_or_notify_cancel()])
             if len(group) > 1:
                 time.sleep(GAP_S)
             del group  # what was answered may go while the next is waited for
         store.close()
 
-    def _next_group(self) -> Sequence[_Job]:
+    def _next_group(self) -> Sequence[Job]:
         """Wait for jobs, and return those that wait; none when the writer is closed and all is done."""
         with self._changed:
             while not self._waiting and not self._closed:
@@ -106,46 +137,34 @@ class Writer:
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_GROUP))]
 
 
-class _Job:
-    """A function of the store, the future of its result, and what came of it until the commit."""
-
-    __slots__ = ("error", "function", "future", "result")
-
-    def __init__(self, function: Callable[[Store], Any], future: Future[Any]) -> None:
-        self.function = function
-        self.future = future
-        self.result: Any = None
-        self.error: Exception | None = None
-
-
 class _DatabaseFailedError(Exception):
     """A job met a failing database: whether its transaction still stands is unknown, so it is given up."""
 
 
-def _do(store: Store, group: Sequence[_Job]) -> None:
+def _do(store: Store, group: Sequence[Job]) -> None:
     try:
         with store.transaction():
             for job in group:
                 _attempt(store, job)
     except _DatabaseFailedError as failed:
         if len(group) == 1:
-            group[0].future.set_exception(failed.__cause__)
+            group[0].outcome.set_exception(failed.__cause__)
             return
         log.warning("the database failed in a group of writes; doing them one by one", extra={"jobs": len(group)})
         for job in group:
             _do(store, [job])
     except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for the answer
         for job in group:
-            job.future.set_exception(error)
+            job.outcome.set_exception(error)
     else:
         for job in group:
             if job.error is not None:
-                job.future.set_exception(job.error)
+                job.outcome.set_exception(job.error)
             else:
-                job.future.set_result(job.result)
+                job.outcome.set_result(job.result)
 
 
-def _attempt(store: Store, job: _Job) -> None:
+def _attempt(store: Store, job: Job) -> None:
     job.error = None
     try:
         with store.savepoint():

@@ -18,6 +18,10 @@ class EventTail:
         self._desk = desk
         self._seq: int | None = None
 
+    def forget(self) -> None:
+        """Pass over all that will be there at the next look."""
+        self._seq = None
+
     async def skip(self) -> None:
         """Pass over all that is there."""
         self._seq = await self._desk.read(lambda store: store.last_event_seq())

@@ -138,7 +138,7 @@ class Reporter:
 
     async def _read_events(self) -> None:
         if not self._open:
-            await self._tail.skip()
+            self._tail.forget()  # a run that is told from its beginning needs no event of before
             return
         now_s = asyncio.get_running_loop().time()
         async for missed, events in self._tail.new():
