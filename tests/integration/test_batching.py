@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -65,11 +67,13 @@ def test_all_results_that_are_there_come_back_at_once(writer: Writer, monkeypatc
         monkeypatch.setattr(loop, "call_soon_threadsafe", tell)
         waiting = [asyncio.ensure_future(writes.write(writing(str(number)))) for number in range(20)]
         await handed_over()
+        go.set()
         writer.submit(lambda _: None).result(10)  # the loop stands still until the group before this one is done
         assert await asyncio.gather(*waiting) == [str(number) for number in range(20)]
         return len(told)
 
-    assert asyncio.run(hand_in()) == 1
+    with held(writer) as go:
+        assert asyncio.run(hand_in()) == 1
 
 
 def test_each_gets_its_own_result_or_error_and_turns_follow_one_another(writer: Writer, database: Path) -> None:
@@ -112,6 +116,38 @@ def test_a_write_whose_caller_has_gone_is_not_begun(writer: Writer, database: Pa
         asyncio.run(hand_in())
 
     assert subjects(database) == {"stays"}
+
+
+def test_an_error_that_no_future_takes_is_told_as_another_and_nobody_waits_in_vain(writer: Writer) -> None:
+    writes = BatchedWrites(writer)
+
+    async def hand_in() -> list[Any]:
+        jobs = [writing("a"), lambda _: next(iter(())), writing("b")]
+        return await asyncio.gather(*map(writes.write, jobs), return_exceptions=True)
+
+    first, error, last = asyncio.run(hand_in())
+
+    assert (first, last) == ("a", "b")
+    assert isinstance(error, RuntimeError)
+    assert isinstance(error.__cause__, StopIteration)
+
+
+def test_what_was_refused_is_not_kept(writer: Writer) -> None:
+    writes = BatchedWrites(writer)
+    writer.close()
+
+    async def hand_in() -> weakref.ref[Any]:
+        job = writing("x")
+        kept = weakref.ref(job)
+        with pytest.raises(OverloadedError):
+            await writes.write(job)
+        return kept
+
+    gc.disable()
+    try:
+        assert asyncio.run(hand_in())() is None
+    finally:
+        gc.enable()
 
 
 def test_a_caller_that_goes_while_its_write_is_under_way_takes_nobody_along(writer: Writer, database: Path) -> None:

@@ -32,14 +32,18 @@ class BatchedWrites:
         Raises:
             OverloadedError: too many jobs wait, or the writer is closed.
         """
+        result: T = await self._gathered(job)
+        return result
+
+    def _gathered(self, job: Callable[[Store], Any]) -> asyncio.Future[Any]:
+        # Not in ``write``: an error would keep its frame, and with a name in that for what holds the error, all of it.
         if self._results is None:
             loop = asyncio.get_running_loop()
             self._results = _Results(loop)
             loop.call_soon(self._hand_over)
         awaited = self._results.awaited()
         self._jobs.append(Job(job, awaited))
-        result: T = await awaited.future
-        return result
+        return awaited.future
 
     def _hand_over(self) -> None:
         jobs, self._jobs, self._results = self._jobs, [], None
@@ -56,7 +60,7 @@ class _Results:
 
     def awaited(self) -> _Awaited:
         """Return the place of one more result."""
-        return _Awaited(self._loop.create_future(), settled=self._add)
+        return _Awaited(self._loop.create_future(), give_back=self._add)
 
     def _add(self, awaited: _Awaited) -> None:
         """Have the loop told of a result, together with those that follow at once. From any thread."""
@@ -75,24 +79,24 @@ class _Results:
 class _Awaited:
     """An ``Outcome`` that is kept until the loop has its turn."""
 
-    __slots__ = ("_error", "_result", "_settled", "future")
+    __slots__ = ("_error", "_give_back", "_result", "future")
 
-    def __init__(self, future: asyncio.Future[Any], *, settled: Callable[[_Awaited], None]) -> None:
+    def __init__(self, future: asyncio.Future[Any], *, give_back: Callable[[_Awaited], None]) -> None:
         self.future = future
-        self._settled = settled
+        self._give_back = give_back
         self._result: Any = None
         self._error: BaseException | None = None
 
     def set_running_or_notify_cancel(self) -> bool:
-        return not self.future.cancelled()
+        return not self.future.cancelled()  # of another thread's loop: one that is cancelled this very moment is done
 
     def set_result(self, result: Any) -> None:
         self._result = result
-        self._settled(self)
+        self._give_back(self)
 
     def set_exception(self, exception: BaseException | None) -> None:
         self._error = exception
-        self._settled(self)
+        self._give_back(self)
 
     def tell(self) -> None:
         if self.future.done():

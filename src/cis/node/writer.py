@@ -35,7 +35,7 @@ GAP_S = 0.002  # longer than any pause after which a worker looks again (cis.sto
 
 
 class Outcome(Protocol):
-    """Where the result of a job goes, in the writer's thread; a ``concurrent.futures.Future`` is one."""
+    """Where the result of a job goes; a ``concurrent.futures.Future`` is one."""
 
     def set_running_or_notify_cancel(self) -> bool:
         """Whether the result is still waited for; asked once, before the job is done."""
@@ -95,7 +95,7 @@ class Writer:
         return future
 
     def take(self, jobs: Sequence[Job]) -> None:
-        """Have jobs done that come together, so that they are likely to share a transaction; refuse those for which there is no room."""
+        """Have *jobs* done, together where possible; those for which there is no room are refused."""
         with self._changed:
             closed = self._closed
             room = 0 if closed else max(0, self._max_waiting - len(self._waiting))
@@ -173,5 +173,8 @@ def _attempt(store: Store, job: Job) -> None:
         job.error = error
     except StoreError as error:
         raise _DatabaseFailedError from error
+    except StopIteration as error:  # a future does not take one
+        job.error = RuntimeError("a job let a StopIteration out")
+        job.error.__cause__ = error
     except Exception as error:  # noqa: BLE001 - it belongs to whoever handed the job in
         job.error = error

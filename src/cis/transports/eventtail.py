@@ -1,4 +1,4 @@
-"""Reads the event log as it grows, from where it stands when it is first read."""
+"""Reads the event log as it grows, from where it stands when it is first read, or first read again after ``forget``."""
 
 from __future__ import annotations
 

@@ -40,6 +40,7 @@ LOGS_EVERY_S = 1.0
 RENEW_PART = 4  # a lease is renewed this many times before it is over
 AT_ONCE = 8
 LOOK_EVERY_S = 5.0
+AGAIN_S = 1.0
 MAX_GROWING = 64
 
 SendToRoom = Callable[[Message, RemoteRun], Awaitable[bool]]
@@ -95,23 +96,30 @@ class Reporter:
         """Serve until cancelled."""
         while True:
             try:
-                await self._tail.skip()
                 for remote in await self._desk.read(lambda store: store.open_remotes(RemoteRole.RECEIVED)):
                     self._open.setdefault(remote.run_id, _Telling(remote))
                 while True:
                     await self._turn()
             except CisError as error:
                 log.error("reports cannot be made; trying again", extra={"error": str(error)})
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(AGAIN_S)
 
     async def _add(self, run_id: str) -> None:
-        remote = await self._desk.read(lambda store: store.remote_run(run_id))
+        remote = await self._remote_run(run_id)
         if remote is None or remote.role is not RemoteRole.RECEIVED or not remote.open:
             return
         # What is asked for, or granted anew, is told from its beginning; a report that is on its way counts for nothing.
         due_s = 0.0 if run_id in self._open else self._first_s(remote)
         self._open[run_id] = _Telling(remote, due_s=due_s)
         self._woken.set()
+
+    async def _remote_run(self, run_id: str) -> RemoteRun | None:
+        while True:
+            try:
+                return await self._desk.read(lambda store: store.remote_run(run_id))
+            except CisError as error:
+                log.error("a run cannot be told of yet; trying again", extra={"run_id": run_id, "error": str(error)})
+                await asyncio.sleep(AGAIN_S)
 
     def _first_s(self, remote: RemoteRun) -> float:
         """Return when a run is told of first: in a room, what happens at its beginning is told in one event."""

@@ -64,7 +64,7 @@ def ring(run_dir: Path, name: str) -> bool:
         if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             return False  # what is written to a file stays in it
         _write(descriptor)
-    except BrokenPipeError:  # who listened went away this very moment
+    except OSError:  # who listened went away this very moment
         return False
     finally:
         os.close(descriptor)
