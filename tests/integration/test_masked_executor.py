@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,12 @@ def marked() -> list[int]:
 
 def masking_processes() -> list[int]:
     """Return the masking processes among them."""
-    return [pid for pid in marked() if b"masking_filter" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = []
+    for pid in marked():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            if b"masking_filter" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 def seen(path: Path) -> bytes:
