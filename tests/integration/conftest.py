@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cis.store.sqlite.store import open_sqlite
 from tests.integration.serving import NodeUnderTest, node_under_test
 
 
@@ -15,3 +16,10 @@ def node(tmp_path: Path) -> Iterator[NodeUnderTest]:
     """Give the test a node without workers, behind the real API."""
     with node_under_test(tmp_path) as node:
         yield node
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Where the writer's store is."""
+    open_sqlite(tmp_path / "cis.db").close()
+    return tmp_path / "cis.db"

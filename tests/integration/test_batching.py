@@ -7,7 +7,6 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
@@ -17,9 +16,7 @@ from cis.node.batching import BatchedWrites
 from cis.node.writer import Writer
 from cis.store.port import Store
 from cis.store.sqlite.store import open_sqlite
-from tests.integration.test_writer import CountingStore, audit, database, held, subjects
-
-__all__ = ["database"]
+from tests.integration.writing import CountingStore, SlowJob, audit, held, subjects
 
 
 @pytest.fixture
@@ -151,20 +148,15 @@ def test_what_was_refused_is_not_kept(writer: Writer) -> None:
 
 
 def test_a_caller_that_goes_while_its_write_is_under_way_takes_nobody_along(writer: Writer, database: Path) -> None:
-    writes, begun, go = BatchedWrites(writer), Event(), Event()
-
-    def slow(store: Store) -> str:
-        begun.set()
-        assert go.wait(10)
-        return audit(store, "slow")
+    writes, slow = BatchedWrites(writer), SlowJob("slow")
 
     async def hand_in() -> None:
         gone, stays = (asyncio.ensure_future(writes.write(job)) for job in (slow, writing("stays")))
         await handed_over()
-        assert begun.wait(10)
+        assert slow.begun.wait(10)
         gone.cancel()
         await handed_over()
-        go.set()
+        slow.go.set()
         assert await stays == "stays"
         assert gone.cancelled()
 
@@ -174,21 +166,16 @@ def test_a_caller_that_goes_while_its_write_is_under_way_takes_nobody_along(writ
 
 
 def test_a_write_that_is_under_way_when_its_loop_ends_harms_nobody(writer: Writer, database: Path) -> None:
-    writes, begun, go = BatchedWrites(writer), Event(), Event()
-
-    def slow(store: Store) -> str:
-        begun.set()
-        assert go.wait(10)
-        return audit(store, "slow")
+    writes, slow = BatchedWrites(writer), SlowJob("slow")
 
     async def hand_in() -> None:
         waiting = asyncio.ensure_future(writes.write(slow))
         await handed_over()
-        assert begun.wait(10)
+        assert slow.begun.wait(10)
         assert not waiting.done()
 
     asyncio.run(hand_in())  # which cancels what waits, and closes the loop
-    go.set()
+    slow.go.set()
 
     assert asyncio.run(writes.write(writing("next"))) == "next"
     assert subjects(database) == {"slow", "next"}

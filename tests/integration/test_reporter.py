@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from cis.errors import OverloadedError
@@ -106,6 +108,26 @@ def test_a_run_that_comes_while_the_store_cannot_be_read_is_told_of_afterwards(n
         telling.reporter.add(run.run_id)
         await telling.told()
         assert telling.desk.failed == 1
+        await telling.stop()
+
+    asyncio.run(report())
+
+
+def test_a_run_whose_row_is_damaged_holds_up_no_other(node: NodeUnderTest, tmp_path: Path) -> None:
+    damaged, sound = (node.changed(node.submitted({"id": "a"}), RunState.RUNNING) for _ in range(2))
+
+    async def report() -> None:
+        telling = Telling(node)
+        await telling.desk.first_read.wait()
+        for run in (damaged, sound):
+            received(node, run)
+        with closing(sqlite3.connect(tmp_path / "cis.db")) as database, database:
+            database.execute(
+                "UPDATE remote_runs SET event_id = CAST(x'ff' AS TEXT) WHERE run_id = ?", (damaged.run_id,)
+            )
+        for run in (damaged, sound):
+            telling.reporter.add(run.run_id)
+        await telling.told()
         await telling.stop()
 
     asyncio.run(report())

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,65 +12,9 @@ from cis.errors import NotFoundError, OverloadedError, StoreError
 from cis.node import writer as writer_module
 from cis.node.writer import Writer
 from cis.store.port import Store
-from cis.store.records import AuditRecord
 from cis.store.sqlite.connection import LONGEST_PAUSE_S
 from cis.store.sqlite.store import SqliteStore, open_sqlite
-
-
-class CountingStore(SqliteStore):
-    """Counts transactions, and fails where a test says so."""
-
-    transactions = 0
-    fail_commit = False
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Begin and commit."""
-        with super().transaction():
-            yield
-            if self.fail_commit:
-                raise StoreError("the disk is full")
-        type(self).transactions += 1
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    """Where the writer's store is."""
-    open_sqlite(tmp_path / "cis.db").close()
-    return tmp_path / "cis.db"
-
-
-def audit(store: Store, subject: str) -> str:
-    """Write one row, and return its subject."""
-    store.append_audit(AuditRecord(at_us=0, actor="a", action="test", subject=subject, source="here"))
-    return subject
-
-
-def subjects(database: Path) -> set[str]:
-    """Return what is on disk, as another connection sees it."""
-    connection = sqlite3.connect(database)
-    try:
-        return {row[0] for row in connection.execute("SELECT subject FROM audit")}
-    finally:
-        connection.close()
-
-
-@contextmanager
-def held(writer: Writer) -> Iterator[threading.Event]:
-    """Keep the writer busy with one job until the block ends, so that the next ones gather."""
-    go, begun = threading.Event(), threading.Event()
-
-    def job(_: Store) -> None:
-        begun.set()
-        assert go.wait(10)
-
-    first = writer.submit(job)
-    assert begun.wait(10)
-    try:
-        yield go
-    finally:
-        go.set()
-        first.result(10)
+from tests.integration.writing import CountingStore, audit, held, subjects
 
 
 def test_an_answer_means_that_it_is_committed(database: Path) -> None:

@@ -22,20 +22,19 @@ class EventTail:
         """Pass over all that will be there at the next look."""
         self._seq = None
 
-    async def skip(self) -> None:
-        """Pass over all that is there."""
-        self._seq = await self._desk.read(lambda store: store.last_event_seq())
-
     async def new(self) -> AsyncIterator[tuple[bool, Sequence[EventRecord]]]:
         """Give what is new, page by page, each with whether events before it were missed for good."""
         if self._seq is None:
-            await self.skip()
+            await self._skip()
         while events := await self._desk.read(self._after):
             missed = events[0].seq > (self._seq or 0) + 1
             self._seq = events[-1].seq
             yield missed, events
             if len(events) < AT_ONCE:
                 return
+
+    async def _skip(self) -> None:
+        self._seq = await self._desk.read(lambda store: store.last_event_seq())
 
     def _after(self, store: Store) -> Sequence[EventRecord]:
         return store.events_after(self._seq or 0, limit=AT_ONCE)

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from cis.engine.inbox import INCOMPLETE
 from cis.engine.outgoing import report_message
 from cis.engine.report import Cursor, Report, build_report
-from cis.errors import CisError, NotFoundError
+from cis.errors import CisError, NotFoundError, PoisonRecordError
 from cis.model.dag import Json
 from cis.model.message import Message, Reply, Result
 from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun
@@ -40,7 +40,6 @@ LOGS_EVERY_S = 1.0
 RENEW_PART = 4  # a lease is renewed this many times before it is over
 AT_ONCE = 8
 LOOK_EVERY_S = 5.0
-AGAIN_S = 1.0
 MAX_GROWING = 64
 
 SendToRoom = Callable[[Message, RemoteRun], Awaitable[bool]]
@@ -70,6 +69,7 @@ class Reporter:
         self._desk = desk
         self._client = client
         self._chance = chance
+        self._coming: set[str] = set()
         self._open: dict[str, _Telling] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._woken = Wakeup()
@@ -81,9 +81,8 @@ class Reporter:
 
     def add(self, run_id: str) -> None:
         """A run was taken on, or is to be told from its beginning."""
-        task = asyncio.ensure_future(self._add(run_id))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._coming.add(run_id)
+        self._woken.set()
 
     def nudge(self, node_id: str) -> None:
         """An origin has just spoken: tell it at once what waits."""
@@ -102,24 +101,20 @@ class Reporter:
                     await self._turn()
             except CisError as error:
                 log.error("reports cannot be made; trying again", extra={"error": str(error)})
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(1.0)
 
-    async def _add(self, run_id: str) -> None:
-        remote = await self._remote_run(run_id)
-        if remote is None or remote.role is not RemoteRole.RECEIVED or not remote.open:
-            return
-        # What is asked for, or granted anew, is told from its beginning; a report that is on its way counts for nothing.
-        due_s = 0.0 if run_id in self._open else self._first_s(remote)
-        self._open[run_id] = _Telling(remote, due_s=due_s)
-        self._woken.set()
-
-    async def _remote_run(self, run_id: str) -> RemoteRun | None:
-        while True:
-            try:
-                return await self._desk.read(lambda store: store.remote_run(run_id))
-            except CisError as error:
-                log.error("a run cannot be told of yet; trying again", extra={"run_id": run_id, "error": str(error)})
-                await asyncio.sleep(AGAIN_S)
+    async def _take_on(self) -> None:
+        """Begin with the runs that came."""
+        coming, self._coming = self._coming, set()
+        try:
+            remotes = await self._desk.read(lambda store: _to_be_told(store, coming)) if coming else ()
+        except CisError:
+            self._coming |= coming
+            raise
+        for remote in remotes:
+            # What is asked for, or granted anew, is told from its beginning; a report that is on its way counts for nothing.
+            due_s = 0.0 if remote.run_id in self._open else self._first_s(remote)
+            self._open[remote.run_id] = _Telling(remote, due_s=due_s)
 
     def _first_s(self, remote: RemoteRun) -> float:
         """Return when a run is told of first: in a room, what happens at its beginning is told in one event."""
@@ -127,6 +122,7 @@ class Reporter:
 
     async def _turn(self) -> None:
         self._woken.clear()
+        await self._take_on()
         await self._read_events()
         loop = asyncio.get_running_loop()
         now_s, next_s = loop.time(), loop.time() + LOOK_EVERY_S
@@ -260,6 +256,19 @@ class Reporter:
                 store.put_remote(replace(remote, open=False))
 
         await self._desk.write(job)
+
+
+def _to_be_told(store: Store, run_ids: Iterable[str]) -> list[RemoteRun]:
+    found = []
+    for run_id in run_ids:
+        try:
+            remote = store.remote_run(run_id)
+        except PoisonRecordError as error:
+            log.error("a run cannot be told of", extra={"run_id": run_id, "error": str(error)})
+            continue
+        if remote is not None and remote.role is RemoteRole.RECEIVED and remote.open:
+            found.append(remote)
+    return found
 
 
 def _is_news(report: Report, telling: _Telling, told: tuple[Json, bool], *, now_s: float) -> bool:
