@@ -113,6 +113,23 @@ def test_a_run_that_comes_while_the_store_cannot_be_read_is_told_of_afterwards(n
     asyncio.run(report())
 
 
+def test_a_run_that_is_asked_for_while_the_store_cannot_be_read_is_told_from_its_beginning(node: NodeUnderTest) -> None:
+    run = node.changed(node.submitted({"id": "a"}, {"id": "b"}), RunState.RUNNING)
+    node.ended(run, node.started(run, "a"))
+    received(node, run)
+
+    async def report() -> None:
+        telling = Telling(node)
+        await telling.told("completed")
+        telling.desk.to_fail = 1
+        telling.reporter.add(run.run_id)
+        await telling.told("completed")
+        assert telling.desk.failed == 1
+        await telling.stop()
+
+    asyncio.run(report())
+
+
 def test_a_run_whose_row_is_damaged_holds_up_no_other(node: NodeUnderTest, tmp_path: Path) -> None:
     damaged, sound = (node.changed(node.submitted({"id": "a"}), RunState.RUNNING) for _ in range(2))
 
