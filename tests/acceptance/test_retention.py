@@ -29,7 +29,7 @@ def make_older(sandbox: Sandbox, seconds: float) -> None:
 
 def folders(sandbox: Sandbox) -> set[str]:
     """Return the runs that have logs."""
-    return {path.name for path in (sandbox.home / "logs").iterdir()} - {"workers"}
+    return {path.name for path in (sandbox.home / "logs").iterdir()} - {"workers", ".live"}
 
 
 def test_old_runs_go_with_their_files_while_new_ones_run_and_one_that_runs_stays(
@@ -94,3 +94,17 @@ def test_without_a_node_a_command_prunes_and_says_before_what_would_go(sandbox: 
     assert again["run_id"] not in (old, young)  # a key is forgotten with its run
     assert sandbox.cis("dag", "logs", "quick", "--run", old).returncode == 3
     assert sandbox.cis("db", "prune", "--older-than", "soon").returncode == 2
+
+
+def test_a_run_that_says_nothing_leaves_no_file(sandbox: Sandbox) -> None:
+    """Its outputs are in the database, and so is nothing else of it."""
+    give = {"dag_id": "silent", "tasks": [{"id": "t", "command": 'echo x=1 >> "$CIS_OUTPUT"'}]}
+    fail = {"dag_id": "failing", "tasks": [{"id": "t", "command": 'echo x=1 >> "$CIS_OUTPUT"; exit 3'}]}
+    with sandbox.node() as node:
+        silent = node.finished(node.execute(give).body["run_id"])
+        node.finished(node.execute(fail).body["run_id"])
+        said = node.finished(node.execute(QUICK).body["run_id"])
+
+    assert silent["tasks"][0]["outputs"] == {"x": "1"}
+    assert folders(sandbox) == {said["run_id"]}
+    assert list((sandbox.home / "logs" / ".live").iterdir()) == []

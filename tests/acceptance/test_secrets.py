@@ -212,7 +212,7 @@ def test_a_killed_worker_leaves_no_outputs_with_a_secret_in_them(sandbox: Sandbo
     task = {"id": "a", "command": line, "secrets": ["OTHER"], "cwd": str(sandbox.home.parent)}
     run_id = node.execute({"dag_id": "dying", "tasks": [task]}).body["run_id"]
     wait_for((sandbox.home.parent / "up").exists, timeout_s=30, what="the first attempt")
-    assert found_under(sandbox.home, "cis.toml", "key.pem").keys() == {f"logs/{run_id}/0.1.outputs"}
+    assert found_under(sandbox.home, "cis.toml", "key.pem").keys() == {f"logs/.live/{run_id}.0.1.outputs"}
     (pid,) = sandbox.rows("SELECT pid FROM workers WHERE status != 'stopped'")[0]
 
     os.kill(pid, signal.SIGKILL)

@@ -99,7 +99,7 @@ def look(sandbox: Sandbox, database: apsw.Connection, node_pid: int, *, began_s:
         turns=turns,
         dags=value_of(database, "SELECT count(DISTINCT dag_id) FROM dag_runs"),
         runs=value_of(database, "SELECT count(*) FROM dag_runs"),
-        log_folders=sum(1 for _ in os.scandir(sandbox.home / "logs")) - 1,  # one is of the workers
+        log_folders=sum(1 for _ in os.scandir(sandbox.home / "logs")) - 2,  # of the workers, and of what lives
     )
 
 

@@ -176,22 +176,35 @@ def test_every_command_says_what_is_wrong_with_the_disk_and_works_when_it_is_not
     assert (small_home.home / "token").read_bytes() == token
 
 
-def test_tasks_that_fill_the_disk_themselves_fail_and_the_node_goes_on_once_there_is_room(small_home: Sandbox) -> None:
-    """Through standard output and through named outputs; until there is room their ends wait in the worker."""
-    tasks = [
-        {"id": "loud", "command": "head -c 20000000 /dev/zero"},
-        {"id": "names", "command": 'head -c 20000000 /dev/zero > "$CIS_OUTPUT"'},
-    ]
+def test_a_task_that_fills_the_disk_itself_fails_and_the_node_goes_on_once_there_is_room(small_home: Sandbox) -> None:
+    """Until then its end waits in the worker."""
+    named = f"until test -e {small_home.home}/logs/$CIS_RUN_ID/0.1.out; do sleep 0.05; done"
+    task = {"id": "loud", "command": f"{named}; head -c 20000000 /dev/zero"}
     with small_home.node() as node:
-        run_id = node.execute({"dag_id": "loud", "tasks": tasks}).body["run_id"]
+        run_id = node.execute({"dag_id": "loud", "tasks": [task]}).body["run_id"]
         wait_for(lambda: node.call("GET", "/ready", token=None).status == 503, what="/ready to notice it")
-        wait_for(lambda: not _children(node.process.pid, "head"), what="the end of the tasks")
-        for file in small_home.home.glob("logs/*/*"):
+        wait_for(lambda: not _children(node.process.pid, "head"), what="the end of the task")
+        for file in small_home.home.glob("logs/*/*.out"):
             os.truncate(file, 0)
         failed = node.finished(run_id)
         after = node.finished(node.execute(dag(2)).body["run_id"])
 
-    assert [task["status"] for task in failed["tasks"]] == ["failed", "failed"]
+    assert failed["tasks"][0]["status"] == "failed"
+    assert after["status"] == "completed"
+
+
+def test_outputs_that_fill_the_disk_go_with_the_end_of_their_task(small_home: Sandbox) -> None:
+    go = small_home.home.parent / "go"
+    hold = f"until test -e {go}; do sleep 0.05; done; exit 3"
+    task = {"id": "names", "command": f'head -c 20000000 /dev/zero > "$CIS_OUTPUT"; {hold}'}
+    with small_home.node() as node:
+        run_id = node.execute({"dag_id": "names", "tasks": [task]}).body["run_id"]
+        wait_for(lambda: node.call("GET", "/ready", token=None).status == 503, what="/ready to notice it")
+        go.touch()
+        failed = node.finished(run_id)
+        after = node.finished(node.execute(dag(2)).body["run_id"])
+
+    assert failed["tasks"][0]["exit_code"] == 3
     assert after["status"] == "completed"
 
 

@@ -180,6 +180,30 @@ def test_where_there_are_no_files_without_names_each_log_is_made_with_its_own(
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["", "hello"]
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_folder_is_made_for_the_first_log_that_stays(tmp_path: Path, *, named: bool) -> None:
+    nursery, wanted = tmp_path / "nursery", tmp_path / "logs" / "run"
+    nursery.mkdir()
+    logs = AttemptLogs(cap=1000, named=named, nursery=nursery)
+    log = logs.open(wanted / "0.1.out")
+    assert wanted.exists() is named
+    assert not list(nursery.iterdir())
+    os.write(log.writer, b"hello")
+    log.hand_over()
+    logs.finish(log)
+    logs.close()
+
+    assert [(path.name, path.read_text()) for path in wanted.iterdir()] == [("0.1.out", "hello")]
+    assert wanted.stat().st_mode & 0o777 == 0o700
+
+
+def test_without_a_nursery_that_is_there_a_log_is_made_with_its_name(tmp_path: Path) -> None:
+    logs = AttemptLogs(cap=1000, nursery=tmp_path / "gone")
+
+    assert logs.open(tmp_path / "run" / "0.1.out").named
+    logs.close()
+
+
 def test_a_log_can_be_read_while_its_process_lives_for_longer_than_a_moment(tmp_path: Path) -> None:
     executor = LocalExecutor(max_log_bytes=1000)
     handle = executor.start(launch(tmp_path, "echo said; exec sleep 60"))

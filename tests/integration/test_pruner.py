@@ -192,6 +192,30 @@ def test_a_folder_whose_run_is_gone_is_found_later_and_goes_once_it_is_a_day_old
     assert logfiles.folder(foreign).exists()
 
 
+def test_outputs_that_a_killed_worker_left_go_a_day_later_unless_their_run_goes_on(
+    store: SqliteStore, logfiles: LogFiles
+) -> None:
+    put_run(store, "over", status=RunState.COMPLETED, finished_at_us=time.time_ns() // 1000)
+    put_run(store, "going.1", status=RunState.RUNNING, finished_at_us=None)
+    logfiles.prepare_live()
+    for run_id in ("over", "going.1", "unknown"):
+        Path(logfiles.paths(run_id, 3, 1).outputs).write_text("x=1\n")
+    (logfiles.live / "mine.txt").write_text("kept")
+    (logfiles.live / "over.4.1.outputs").mkdir()
+    now_us = time.time_ns() // 1000
+    later_us = now_us + round((ORPHAN_S + 60) * 1e6)
+
+    swept(store, logfiles, now_us=now_us)
+    swept(store, logfiles, now_us=later_us, aged=False)
+    assert len(list(logfiles.live.iterdir())) == 5
+    swept(store, logfiles, now_us=later_us)
+    assert sorted(path.name for path in logfiles.live.iterdir()) == [
+        "going.1.3.1.outputs",
+        "mine.txt",
+        "over.4.1.outputs",
+    ]
+
+
 def test_logs_may_go_before_their_runs_whose_tails_remain(store: SqliteStore, logfiles: LogFiles) -> None:
     for run_id, status, finished_at_us in (
         ("old", RunState.COMPLETED, NOW_US - 50 * SECOND_US),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cis.engine.outputs import read_outputs
+from cis.engine.outputs import take_outputs
 from cis.engine.ports import Command, Skill
 from cis.skills.http import HttpSkill
 from cis.skills.python import PythonSkill
@@ -43,7 +43,7 @@ def do(skill: Skill, folder: Path, params: Mapping[str, Any]) -> Done:
     done = subprocess.run(
         command.argv, input=command.stdin, env=env, cwd=folder, capture_output=True, timeout=30, check=False
     )
-    return Done(done.returncode, done.stdout, done.stderr.decode(), read_outputs(str(outputs)))
+    return Done(done.returncode, done.stdout, done.stderr.decode(), take_outputs(str(outputs)))
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -20,7 +20,7 @@ DATA = b"what is summed\n"
 DRIVE = """
 import json, sys
 from pathlib import Path
-from cis.engine.outputs import read_outputs
+from cis.engine.outputs import take_outputs
 from cis.engine.ports import Launch
 from cis.errors import CisError
 from cis.executors.local import LocalExecutor
@@ -44,7 +44,7 @@ else:
     executor.start(launch)
     (ended,) = executor.wait(30.0)
     said["exit_code"], said["error"] = ended.exit_code, ended.stderr_tail
-    said["outputs"] = dict(read_outputs(folder / "outputs"))
+    said["outputs"] = dict(take_outputs(folder / "outputs"))
 print(json.dumps(said))
 """
 

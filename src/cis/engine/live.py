@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from cis.engine.outputs import forget_outputs, read_outputs
+from cis.engine.outputs import forget_outputs, take_outputs
 from cis.engine.ports import Executor, Exit
 from cis.errors import LaunchError
 from cis.model.states import AttemptState
@@ -150,10 +150,10 @@ def judge(live: Live, ended: Exit, *, now_us: int) -> End:
     outputs: dict[str, str] = {}
     if status is AttemptState.COMPLETED:
         try:
-            outputs = dict(read_outputs(live.outputs, mask=live.mask))
+            outputs = dict(take_outputs(live.outputs, mask=live.mask))
         except LaunchError as refused:
             status, error = AttemptState.FAILED, str(refused)
-    if live.mask:
+    else:
         forget_outputs(live.outputs)
     done = attempt._replace(
         status=status,

@@ -1,13 +1,21 @@
-"""Where the files of an attempt lie: ``logs/<run_id>/<task_no>.<attempt>.out``, ``.err`` and ``.outputs``.
+"""Where the files of an attempt lie.
 
-Numbers, not task ids, so that two ids that differ only in case stay apart on every file system.
+    logs/<run_id>/<task_no>.<attempt>.out, .err         what it wrote, once it has written something
+    logs/.live/<run_id>.<task_no>.<attempt>.outputs     its named outputs, until its end
+
+Numbers, not task ids, so that two ids that differ only in case stay apart on every file system. Most short runs leave no
+file, so a run's folder is made with the first that stays; what an attempt needs while it lives has one folder for all,
+whose name is no id of a run.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+LIVE = ".live"
 
 
 class AttemptFiles(NamedTuple):
@@ -23,19 +31,30 @@ class AttemptFiles(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LogFiles:
-    """The folder of all logs; makes names, and each run's folder."""
+    """The folder of all logs; makes names, and the folders of what has them."""
 
     root: Path
 
+    @property
+    def live(self) -> Path:
+        """The folder of what attempts have only while they live."""
+        return self.root / LIVE
+
     def folder(self, run_id: str) -> Path:
-        """Return the folder of one run's logs, which may not exist yet."""
+        """Return the folder of one run's logs, which may not exist."""
         return self.root / run_id
 
     def prepare(self, run_id: str) -> None:
         """Make the folder of a run, mode 0700; harmless when repeated."""
         self.folder(run_id).mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    def prepare_live(self) -> None:
+        """Make the folder of live attempts' files, mode 0700, if it is not there."""
+        if not os.path.isdir(f"{self.root}/{LIVE}"):  # noqa: PTH112 - for each run, and a ``Path`` costs ten times that
+            self.live.mkdir(mode=0o700, parents=True, exist_ok=True)
+
     def paths(self, run_id: str, task_no: int, attempt: int) -> AttemptFiles:
         """Return the files of one attempt (they need not exist)."""
-        stem = f"{self.root}/{run_id}/{task_no}.{attempt}"
-        return AttemptFiles(f"{stem}.out", f"{stem}.err", f"{stem}.outputs")
+        root = self.root
+        stem = f"{root}/{run_id}/{task_no}.{attempt}"
+        return AttemptFiles(f"{stem}.out", f"{stem}.err", f"{root}/{LIVE}/{run_id}.{task_no}.{attempt}.outputs")

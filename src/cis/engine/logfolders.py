@@ -1,4 +1,4 @@
-"""Removing the log folder of a run: its files, and nothing else, whatever somebody has put there.
+"""Removing the files of runs, and nothing else, whatever somebody has put there: log folders, and outputs left behind.
 
 No name is followed: a folder that is a symbolic link is left alone, a file that is one goes without what it points
 to. Only files that are named as attempts' files are go; a folder that holds anything besides stays.
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 WORKERS = "workers"
 FILES_AT_ONCE = 2000
 _FILE = re.compile(r"[0-9]+\.[0-9]+\.(out|err|outputs)")
+_OUTPUTS = re.compile(r"(.+)\.[0-9]+\.[0-9]+\.outputs")
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -41,6 +42,33 @@ def log_folders(root: Path) -> Iterator[tuple[str, int]]:
                     yield entry.name, entry.stat(follow_symlinks=False).st_mtime_ns // 1000
             except FileNotFoundError:
                 continue  # it went meanwhile
+
+
+def outputs_left(live: Path, *, before_us: int) -> Iterator[tuple[str, str]]:
+    """Yield the run and the name of each file for outputs that was changed last before *before_us*, in microseconds.
+
+    Those of attempts whose worker was killed, and what was written after the end of a task.
+    """
+    try:
+        entries = os.scandir(live)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            found = _OUTPUTS.fullmatch(entry.name)
+            try:
+                if found and entry.stat(follow_symlinks=False).st_mtime_ns // 1000 < before_us:
+                    yield found[1], entry.name
+            except FileNotFoundError:
+                continue  # it went meanwhile
+
+
+def remove_outputs(live: Path, name: str) -> None:
+    """Remove one of them."""
+    try:
+        (live / name).unlink(missing_ok=True)
+    except OSError as error:  # a folder, say: no task's file
+        log.warning("outputs cannot be removed", extra={"file": name, "error": str(error)})
 
 
 def remove_logs(root: Path, run_id: str) -> bool:

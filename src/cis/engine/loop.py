@@ -295,7 +295,7 @@ class WorkerLoop:
         if run_id in self._prepared:
             return
         try:
-            self._parts.maker.logfiles.prepare(run_id)
+            self._parts.maker.logfiles.prepare_live()
         except OSError as error:
             raise LaunchError(f"the folder for logs cannot be made: {error}") from error
         self._prepared.add(run_id)

@@ -15,8 +15,8 @@ MAX_OUTPUT_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def read_outputs(path: str, *, mask: Sequence[bytes] = ()) -> Mapping[str, str]:
-    """Return what a task wrote to its ``CIS_OUTPUT``; empty when it wrote nothing.
+def take_outputs(path: str, *, mask: Sequence[bytes] = ()) -> Mapping[str, str]:
+    """Return what a task wrote to its ``CIS_OUTPUT``, and remove the file; empty when it wrote nothing.
 
     Blank lines are skipped, the last value of a name counts, and a value is all that follows the first ``=``. What
     *mask* names (``cis.model.secret_forms``) becomes ``***``.
@@ -29,6 +29,7 @@ def read_outputs(path: str, *, mask: Sequence[bytes] = ()) -> Mapping[str, str]:
     except FileNotFoundError:
         return {}
     except OSError as error:
+        forget_outputs(path)
         raise LaunchError(f"CIS_OUTPUT cannot be read: {error.strerror}") from error
     if len(data) > MAX_OUTPUT_BYTES:
         raise LaunchError("CIS_OUTPUT holds more than 1 MiB; write a file and output its path")
@@ -47,24 +48,22 @@ def read_outputs(path: str, *, mask: Sequence[bytes] = ()) -> Mapping[str, str]:
 
 
 def forget_outputs(path: str) -> None:
-    """Remove the file: it holds what a task wrote, secrets as well, as it wrote them."""
+    """Remove the file, if there is one: it holds what a task wrote, secrets as well, as it wrote them."""
     with suppress(OSError):
         os.unlink(path)  # noqa: PTH108 - a plain string, as all names of these files
 
 
 def _read(path: str) -> bytes:
-    """Return a little more of the file than it may hold, and have it be its user's alone: the task's umask made it.
+    """Return a little more of the file than it may hold, and remove it.
 
     Never waits: what a task put there may be a FIFO that nobody writes to.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise LaunchError("CIS_OUTPUT is no file any more; write lines of name=value to it")
-        if status.st_mode & 0o077:
-            os.fchmod(descriptor, 0o600)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(MAX_OUTPUT_BYTES + 1)
     finally:
         os.close(descriptor)
+        forget_outputs(path)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cis.engine.logfiles import LogFiles
-from cis.engine.logfolders import log_folders, remove_logs
+from cis.engine.logfolders import log_folders, outputs_left, remove_logs, remove_outputs
 from cis.store.port import Store
 from cis.store.retention_port import EndedRun, Pruned
 
@@ -96,6 +96,18 @@ def expired_folders(store: Store, logfiles: LogFiles, keep: Retention, cutoff: C
         yield None
 
 
+def expired_outputs(store: Store, logfiles: LogFiles, cutoff: Cutoff) -> Iterator[str | None]:
+    """Yield each file for outputs that is left over: a day old, of a run that is over or gone; None after each few."""
+    before_us = cutoff.before_us(ORPHAN_S)
+    files = outputs_left(logfiles.live, before_us=before_us) if before_us is not None else iter(())
+    while some := list(islice(files, NAMES_AT_ONCE)):
+        ends = store.run_ends([run_id for run_id, _ in some])
+        for run_id, name in some:
+            if run_id not in ends or ends[run_id] is not None:
+                yield name
+        yield None
+
+
 class Pruner:
     """Does a round of forgetting, step by step. *elapsed_s* is a monotonic clock."""
 
@@ -118,7 +130,7 @@ class Pruner:
             yield from self._delete(doomed)
 
     def leftovers(self, cutoff: Cutoff) -> Iterator[None]:
-        """Delete unused documents, old logs, and folders whose run is gone, in steps as ``runs`` does."""
+        """Delete unused documents, old logs, and files whose run is gone, in steps as ``runs`` does."""
         while unused := self._store.unused_definitions(limit=RUNS_AT_ONCE):
             with self._store.transaction():
                 gone = self._store.drop_definitions(unused)
@@ -130,6 +142,11 @@ class Pruner:
             if name is not None:
                 yield from self._remove(name)
             yield
+        for name in expired_outputs(self._store, self._logfiles, cutoff):
+            if name is not None:
+                remove_outputs(self._logfiles.live, name)
+            else:
+                yield
 
     def _delete(self, doomed: deque[str]) -> Iterator[None]:
         """Delete the first of *doomed* in one short transaction, then their files."""

@@ -21,10 +21,14 @@ NAME_AFTER_S = 0.05
 
 
 class AttemptLogs:
-    """Opens logs and takes them back. ``cap`` is how many bytes a file may keep; ``named``: all have names at once."""
+    """Opens logs and takes them back. ``cap`` is how many bytes a file may keep; ``named``: all have names at once.
 
-    def __init__(self, *, cap: int, named: bool = False) -> None:
+    ``nursery`` is the folder in which files without names are made (``CappedLog``).
+    """
+
+    def __init__(self, *, cap: int, named: bool = False, nursery: StrPath | None = None) -> None:
         self._named = named
+        self._nursery = nursery
         self._cap = cap
         self._silent: list[CappedLog] = []  # of processes that ended without a word
         self._spare: list[CappedLog] = []
@@ -38,7 +42,7 @@ class AttemptLogs:
                 spare.path = path
                 return spare
             spare.close()
-        return CappedLog(path, cap=self._cap, named=self._named)
+        return CappedLog(path, cap=self._cap, named=self._named, nursery=self._nursery)
 
     def name(self, one: CappedLog) -> None:
         """Put a log where it can be found. Where that is not possible, those to come are made with their names."""

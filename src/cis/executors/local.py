@@ -52,14 +52,14 @@ class _Running:
 class LocalExecutor:
     """An ``Executor`` (``cis.engine.ports``) for this machine; handles are pids.
 
-    ``max_log_bytes`` caps each log file; ``portable`` keeps off what only Linux has. In portable mode, and only
-    there, the object catches SIGCHLD while it lives.
+    ``max_log_bytes`` caps each log file; ``nursery`` is where those without names are made (``CappedLog``); ``portable`` keeps
+    off what only Linux has. In portable mode, and only there, the object catches SIGCHLD while it lives.
     """
 
-    def __init__(self, *, max_log_bytes: int, portable: bool = False) -> None:
+    def __init__(self, *, max_log_bytes: int, nursery: StrPath | None = None, portable: bool = False) -> None:
         expect_children()
         self._portable = portable or not HAS_PIDFD
-        self._logs = AttemptLogs(cap=max_log_bytes, named=self._portable)
+        self._logs = AttemptLogs(cap=max_log_bytes, named=self._portable, nursery=nursery)
         self._exits: ExitWatch = SignalExits() if self._portable else PidfdExits()
         self._running: dict[int, _Running] = {}
         self._lingering: dict[int, _Running] = {}  # leader reaped, group not yet gone

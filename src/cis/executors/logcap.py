@@ -14,11 +14,14 @@ import fcntl
 import os
 import signal
 import stat
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from cis.engine.ports import StrPath
 from cis.store.records import TAIL_BYTES
 
+T = TypeVar("T")
 _OWN = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
 _FOR_PROCESS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 NOTHING = -1
@@ -30,17 +33,18 @@ class CappedLog:
 
     ``writer`` is for the process, and is closed here with ``hand_over`` once the process has it: it is a description of
     its own, so that the system can tell whether anybody still has the file. ``named`` tells whether the file is at its path.
+    ``nursery`` is a folder for files without names, of the same file system; else they are made where their names are to be.
     """
 
     __slots__ = ("_cap", "_cut_live", "_descriptor", "_dropped", "named", "path", "writer")
 
-    def __init__(self, path: StrPath, *, cap: int, named: bool = False) -> None:
+    def __init__(self, path: StrPath, *, cap: int, named: bool = False, nursery: StrPath | None = None) -> None:
         self.path = path
         self._cap = cap
         self._dropped = 0
         self._cut_live = False
         self.writer = NOTHING
-        self._descriptor, self.named = _made(path, named=named)
+        self._descriptor, self.named = _made(path, named=named, nursery=nursery)
         try:
             self.lend()
         except OSError:
@@ -66,7 +70,7 @@ class CappedLog:
         if self.named:
             return
         try:
-            self._link()
+            _in_its_folder(self.path, self._link)
         except FileExistsError:
             os.unlink(self.path)
             self._link()
@@ -128,12 +132,21 @@ class CappedLog:
         return f"[cis: {left_out} earlier bytes are in the log file]\n" + whole.decode("utf-8", "replace")
 
 
-def _made(path: StrPath, *, named: bool) -> tuple[int, bool]:
+def _made(path: StrPath, *, named: bool, nursery: StrPath | None) -> tuple[int, bool]:
     """Return a new file, or the one at *path*, and whether it has its name already, as it is to have if *named*."""
     if HAS_UNNAMED and not named:
         with suppress(OSError):  # a file system that knows no such files; if there is another reason, it is met again
-            descriptor = os.open(os.path.dirname(path) or ".", os.O_TMPFILE | _OWN, 0o600)
+            descriptor = os.open(nursery or os.path.dirname(path) or ".", os.O_TMPFILE | _OWN, 0o600)
             # What scans files may open this one while ``is_free`` has its lease; the usual signal of that would end us.
             fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
             return descriptor, False
-    return os.open(path, _OWN | os.O_CREAT | os.O_NOFOLLOW, 0o600), True
+    return _in_its_folder(path, lambda: os.open(path, _OWN | os.O_CREAT | os.O_NOFOLLOW, 0o600)), True
+
+
+def _in_its_folder(path: StrPath, make: Callable[[], T]) -> T:
+    """Do what makes the file at *path*, and make its folder, mode 0700, if that is what is missing."""
+    try:
+        return make()
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path) or ".", 0o700, exist_ok=True)
+        return make()

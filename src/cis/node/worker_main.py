@@ -73,7 +73,8 @@ def run_worker(
         workdir = home.work / worker_id
         workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
         skills = InstalledSkills()
-        executor = LocalExecutor(max_log_bytes=settings.max_log_bytes)
+        logfiles = LogFiles(home.logs)
+        executor = LocalExecutor(max_log_bytes=settings.max_log_bytes, nursery=str(logfiles.live))
 
         def wake(other: str) -> None:
             reporter.say(Reporter.ENQUEUED)
@@ -84,7 +85,7 @@ def run_worker(
             executor=executor,
             maker=AttemptMaker(
                 skills=skills,
-                logfiles=LogFiles(home.logs),
+                logfiles=logfiles,
                 base_env=base_environment(os.environ, pass_env=settings.pass_env),
                 node_id=settings.node_id,
                 worker_id=worker_id,
