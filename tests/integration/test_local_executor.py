@@ -494,7 +494,7 @@ def test_refusals_name_the_cause_and_the_mend(executor: LocalExecutor, tmp_path:
     assert "'./plain' has no first line that names an interpreter" in why("./plain")
     assert "too long together; pass large data in a file" in why("true", "x" * 5_000_000)
     assert "NUL character" in why("true", "a\0b")
-    assert refusal(executor, launch(tmp_path / "unmade", "true", cwd=tmp_path)).startswith("log file ")
+    assert refusal(executor, launch(plain, "true", cwd=tmp_path)).startswith("log file ")
     assert open_descriptors() == before
     assert run(executor, launch(tmp_path, "true")).exit_code == 0
 
