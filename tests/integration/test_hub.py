@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +101,41 @@ def test_a_listener_that_fell_behind_memory_is_sent_to_the_store(
 ) -> None:
     monkeypatch.setattr(hub_module, "IN_MEMORY", 10)
     hub = make_hub()
-    append(store, 25)
-    wait_for(lambda: hub.last_seq == 25, what="the hub to read on")
+
+    async def listen() -> None:
+        with hub.subscribe():
+            append(store, 25)
+            hub.poke()
+            wait_for(lambda: hub.last_seq == 25, what="the hub to read on")
+
+    asyncio.run(listen())
 
     assert hub.after(0) is None
     assert hub.after(14) is None
     assert [event.seq for event in hub.after(15, limit=3) or ()] == [16, 17, 18]
     assert list(hub.after(25) or ()) == []
+
+
+def test_what_nobody_listened_to_is_in_the_store_and_what_comes_then_in_order(
+    store: SqliteStore, make_hub: Callable[..., EventHub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "POLL_S", 0.05)
+    hub = make_hub()
+
+    async def listen(first: int) -> list[int]:
+        with hub.subscribe() as bell:
+            append(store, 10)
+            hub.poke()
+            return await read_until(hub, bell, first, last=first + 10)
+
+    assert asyncio.run(listen(0)) == list(range(1, 11))
+    append(store, 25)
+    wait_for(lambda: hub.last_seq == 35, what="the hub to count")
+    assert hub.after(5) is None
+    assert hub.after(34) is None
+    assert hub.after(35) == []
+    assert asyncio.run(listen(35)) == list(range(36, 46))
+    assert hub.after(34) is None
 
 
 def test_the_log_is_pruned_to_the_newest_events_now_and_then(
@@ -121,14 +150,21 @@ def test_the_log_is_pruned_to_the_newest_events_now_and_then(
     assert store.events_after(0, limit=1000)[0].seq == 111
 
 
-def test_ends_of_runs_are_counted_by_state(store: SqliteStore, make_hub: Callable[..., EventHub]) -> None:
+@pytest.mark.parametrize("listening", [True, False])
+def test_ends_of_runs_are_counted_by_state_whether_or_not_somebody_listens(
+    store: SqliteStore, make_hub: Callable[..., EventHub], *, listening: bool
+) -> None:
     hub = make_hub()
-    append(store, 2, kind="run", status="completed")
-    append(store, 1, kind="run", status="failed")
-    append(store, 5, kind="task", status="completed")
-    append(store, 1, kind="run", status="running")
 
-    wait_for(lambda: hub.last_seq == 9, what="the hub to read on")
+    async def happen() -> None:
+        with hub.subscribe() if listening else nullcontext():
+            append(store, 2, kind="run", status="completed")
+            append(store, 1, kind="run", status="failed")
+            append(store, 5, kind="task", status="completed")
+            append(store, 1, kind="run", status="running")
+            wait_for(lambda: hub.last_seq == 9, what="the hub to read on")
+
+    asyncio.run(happen())
 
     assert hub.finished == {"completed": 2, "failed": 1}
 
@@ -137,11 +173,15 @@ def test_an_event_that_cannot_be_read_is_left_out_and_the_rest_goes_on(
     store: SqliteStore, make_hub: Callable[..., EventHub]
 ) -> None:
     hub = make_hub()
-    with store.transaction():
-        store.append_events(EventRecord(kind="task", at_us=0, status="running") for _ in range(3))
-        store._db.write("UPDATE events SET data = '{' WHERE seq = 2")
 
-    wait_for(lambda: hub.last_seq == 3, what="the hub to read on")
+    async def happen() -> None:
+        with hub.subscribe():
+            with store.transaction():
+                store.append_events(EventRecord(kind="task", at_us=0, status="running") for _ in range(3))
+                store._db.write("UPDATE events SET data = '{' WHERE seq = 2")
+            wait_for(lambda: hub.last_seq == 3, what="the hub to read on")
+
+    asyncio.run(happen())
 
     assert [event.seq for event in hub.after(0) or ()] == [1, 3]
 

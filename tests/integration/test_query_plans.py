@@ -147,6 +147,7 @@ INDEXES = {
         lambda store: store.queue_item("r001"),
         lambda store: store.claimed("n", WORKER),
         lambda store: store.events_after(5, limit=10),
+        lambda store: store.tally_events_after(5),
         lambda store: store.audit(limit=10, before=5),
         lambda store: store.definitions(limit=10),
         lambda store: store.definitions(limit=10, cursor="c", saved_only=True),

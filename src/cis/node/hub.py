@@ -3,7 +3,8 @@
 A thread reads new events from the store when it is poked, and once a second in any case. It keeps the newest in
 memory and wakes the subscribers, which read at their own pace from where they are: nothing is queued for anyone, so
 one that is slow holds up nobody and costs no memory. One that falls behind what is in memory reads on in the
-store; one that falls behind what the store keeps is told so (by ``cis.api.events``).
+store; one that falls behind what the store keeps is told so (by ``cis.api.events``). While nobody listens, events are
+only counted.
 """
 
 from __future__ import annotations
@@ -127,6 +128,9 @@ class EventHub:
         store.close()
 
     def _read(self, store: Store) -> None:
+        if not self._subscriptions:
+            self._pass_over(store)
+            return
         while events := store.events_after(self._last_seq, limit=_AT_ONCE):
             with self._lock:
                 self._recent.extend(events)
@@ -134,6 +138,18 @@ class EventHub:
                 self._since_prune += len(events)
                 self._finished.update(event.status for event in events if _ends_a_run(event))
             self._wake()
+
+    def _pass_over(self, store: Store) -> None:
+        """Count what is new; whoever begins to listen this very moment finds it in the store."""
+        tally = store.tally_events_after(self._last_seq)
+        if not tally.events:
+            return
+        with self._lock:
+            self._recent.clear()
+            self._last_seq = tally.last_seq
+            self._since_prune += tally.events
+            self._finished.update({status: count for status, count in tally.runs.items() if status in _FINAL})
+        self._wake()
 
     def _prune(self, store: Store) -> None:
         if self._since_prune < PRUNE_EVERY:

@@ -30,6 +30,7 @@ from cis.store.records import (
     AuditRecord,
     DefinitionRecord,
     EventRecord,
+    EventTally,
     Page,
     QueueDemand,
     QueueItem,
@@ -245,6 +246,10 @@ class LogStore(Protocol):
     def events_after(self, seq: int, *, limit: int) -> Sequence[EventRecord]: ...
 
     def last_event_seq(self) -> int: ...
+
+    def tally_events_after(self, seq: int) -> EventTally:
+        """Return how many events there are after one, and what they say, without reading each of them."""
+        ...
 
     def prune_events(self, *, keep: int) -> int:
         """Delete all but the newest *keep* events, at least one; return how many went."""

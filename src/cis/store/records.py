@@ -234,6 +234,14 @@ class EventRecord(NamedTuple):
     seq: int = 0
 
 
+class EventTally(NamedTuple):
+    """What a stretch of the event log holds: events, the ``seq`` of the last, and how many tell of a run, by its state."""
+
+    events: int
+    last_seq: int
+    runs: Mapping[str, int]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
     """What a list of runs is narrowed to; None does not narrow."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from cis.store.records import EVERY_ENTRY, AuditFilter, AuditRecord, EventRecord, TokenRecord
+from cis.store.records import EVERY_ENTRY, AuditFilter, AuditRecord, EventRecord, EventTally, TokenRecord
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import EVENT, Row, event_of, read, read_all
 
@@ -14,6 +14,7 @@ _APPEND = (
     "INSERT INTO events (at_us, kind, status, run_id, dag_id, task_id, worker_id, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _AFTER = f"SELECT {EVENT} FROM events WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - constants
+_TALLY = "SELECT status, count(*), sum(kind = 'run'), max(seq) FROM events WHERE seq > ? GROUP BY status"
 _AUDIT = (
     "SELECT seq, at_us, actor, action, subject, source FROM audit"
     " WHERE seq < coalesce(?1, 9223372036854775807) AND at_us >= coalesce(?2, at_us) AND actor = coalesce(?3, actor)"
@@ -38,6 +39,15 @@ class LogRows:
         """Return the number of the newest event; 0 when there was none."""
         row = self._db.row("SELECT max(seq) FROM events")
         return int(row[0] or 0) if row else 0
+
+    def tally_events_after(self, seq: int) -> EventTally:
+        """Return how many events there are after one, and what they say, without reading each of them."""
+        rows = self._db.rows(_TALLY, (seq,))
+        return EventTally(
+            events=sum(count for _, count, _, _ in rows),
+            last_seq=max((last for *_, last in rows), default=seq),
+            runs={status: runs for status, _, runs, _ in rows if runs},
+        )
 
     def prune_events(self, *, keep: int) -> int:
         """Delete all but the newest *keep* events, at least one; return how many went."""
