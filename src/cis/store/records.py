@@ -60,8 +60,7 @@ class Delivery(StrEnum):
     BROADCAST = "broadcast"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DefinitionRecord:
+class DefinitionRecord(NamedTuple):
     """One version of a DAG's document; every run names the version that it runs.
 
     ``saved_at_us`` is set for the one version of a DAG that ``cis dag save`` stored last.
@@ -79,8 +78,7 @@ class DefinitionRecord:
     saved_at_us: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
+class RunRecord(NamedTuple):
     """One run of a DAG. ``node_id`` accepted it; ``owner_node`` executes it."""
 
     run_id: str
@@ -109,8 +107,7 @@ class RunRecord:
     depth: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunChange:
+class RunChange(NamedTuple):
     """New values for a run; a field that is None keeps the stored one."""
 
     status: RunState | None = None
@@ -177,8 +174,7 @@ class AttemptRecord(NamedTuple):
 TAIL_BYTES = 8192
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueItem:
+class QueueItem(NamedTuple):
     """A run that waits for its worker, or that its worker holds (``claimed``, under ``epoch``)."""
 
     run_id: str

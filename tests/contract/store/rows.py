@@ -39,7 +39,7 @@ def definition(dag_id: str = "d", sha256: str = "s", **changes: Any) -> Definiti
         task_count=1,
         created_at_us=1,
     )
-    return replace(made, **changes)
+    return made._replace(**changes)
 
 
 def run(run_id: str, **changes: Any) -> RunRecord:
@@ -60,7 +60,7 @@ def run(run_id: str, **changes: Any) -> RunRecord:
         task_count=2,
         created_at_us=1,
     )
-    return replace(made, **changes)
+    return made._replace(**changes)
 
 
 def item(run_id: str, **changes: Any) -> QueueItem:
@@ -73,7 +73,7 @@ def item(run_id: str, **changes: Any) -> QueueItem:
         priority=Priority.NORMAL,
         created_at_us=1,
     )
-    return replace(made, **changes)
+    return made._replace(**changes)
 
 
 def attempt(run_id: str, number: int = 1, **changes: Any) -> AttemptRecord:
@@ -114,7 +114,7 @@ def put_run(store: Store, run_id: str, *, tasks: int = 2, **changes: Any) -> Run
     made = run(run_id, **changes)
     with store.transaction():
         number = store.put_definition(definition(made.dag_id), DOCUMENT)
-        made = replace(made, definition_id=number)
+        made = made._replace(definition_id=number)
         rows = [TaskRecord(run_id=run_id, task_no=place, task_id=f"t{place}") for place in range(tasks)]
         store.insert_run(made, rows)
     return made

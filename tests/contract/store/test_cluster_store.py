@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -246,8 +245,8 @@ def test_a_run_can_change_its_owner_and_the_way_it_takes(store: Store) -> None:
     with pytest.raises(StaleVersionError), store.transaction():
         store.change_run(made, RunChange(owner_node="n3"))
 
-    assert moved == replace(made, version=2, owner_node="n2", delivery=Delivery.PUSHED)
-    assert same == replace(moved, version=3, status=RunState.RUNNING)
+    assert moved == made._replace(version=2, owner_node="n2", delivery=Delivery.PUSHED)
+    assert same == moved._replace(version=3, status=RunState.RUNNING)
 
 
 def test_a_task_is_mirrored_as_its_executor_has_it_if_that_is_newer(store: Store) -> None:

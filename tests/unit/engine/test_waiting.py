@@ -65,7 +65,7 @@ def why(run: RunRecord, tasks: list[TaskRecord], facts: Surroundings) -> tuple[W
 
 
 def test_a_queued_run_without_a_live_worker_waits_for_the_worker() -> None:
-    pending = replace(RUN, status=RunState.PENDING)
+    pending = RUN._replace(status=RunState.PENDING)
     not_there = (WorkerState.STOPPED, WorkerState.DEAD, WorkerState.STARTING)
     for worker in (None, *(replace(WORKER, status=state) for state in not_there)):
         run, tasks = why(pending, rows(a=TaskState.PENDING), around(queue=QueueState.QUEUED, worker=worker))
@@ -74,7 +74,7 @@ def test_a_queued_run_without_a_live_worker_waits_for_the_worker() -> None:
 
 
 def test_a_queued_run_of_a_live_worker_waits_for_a_slot() -> None:
-    run, tasks = why(replace(RUN, status=RunState.PENDING), rows(a=TaskState.PENDING), around(queue=QueueState.QUEUED))
+    run, tasks = why(RUN._replace(status=RunState.PENDING), rows(a=TaskState.PENDING), around(queue=QueueState.QUEUED))
 
     assert run == tasks["a"] == Waiting(reason=WaitReason.SLOT)
 
@@ -130,7 +130,7 @@ def test_a_retry_says_until_when_it_waits_and_the_run_waits_for_the_first_of_the
 def test_a_paused_run_and_what_could_start_in_it_wait_because_it_is_paused() -> None:
     facts = around(depends_on={"b": ["a"]}, worker=None)
 
-    run, tasks = why(replace(RUN, status=RunState.PAUSED), rows(a=TaskState.PENDING, b=TaskState.PENDING), facts)
+    run, tasks = why(RUN._replace(status=RunState.PAUSED), rows(a=TaskState.PENDING, b=TaskState.PENDING), facts)
 
     assert run == tasks["a"] == Waiting(reason=WaitReason.PAUSED)
     assert tasks["b"].reason is WaitReason.DEPENDENCY
@@ -147,4 +147,4 @@ def test_a_dag_as_a_task_waits_for_its_child_run_and_so_does_a_run_of_nothing_el
 
 @pytest.mark.parametrize("state", [state for state in RunState if state.final])
 def test_a_run_that_is_over_waits_for_nothing(state: RunState) -> None:
-    assert why(replace(RUN, status=state), rows(a=TaskState.PENDING), around()) == (None, {})
+    assert why(RUN._replace(status=state), rows(a=TaskState.PENDING), around()) == (None, {})

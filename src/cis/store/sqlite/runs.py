@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
 
 from cis.errors import PoisonRecordError, StaleVersionError, UsageError
 from cis.model.states import RunState, check_run_arrow
@@ -33,7 +32,6 @@ _CHANGE = (
     " cancel_requested = coalesce(?, cancel_requested), error = coalesce(?, error),"
     " owner_node = coalesce(?, owner_node), delivery = coalesce(?, delivery) WHERE run_id = ? AND version = ?"
 )
-_CHANGING = tuple(field.name for field in fields(RunChange))
 _LOSE = (
     "UPDATE task_executions SET status = 'lost', finished_at_us = ?, error = ? WHERE run_id = ? AND status = 'running'"
 )
@@ -158,8 +156,8 @@ class RunRows:
         )
         if changed != 1:
             raise StaleVersionError(f"run {run.run_id}", run.version)
-        given = {name: value for name in _CHANGING if (value := getattr(change, name)) is not None}
-        return replace(run, version=run.version + 1, **given)
+        given = {name: value for name, value in change._asdict().items() if value is not None}
+        return run._replace(version=run.version + 1, **given)
 
     def set_aside(self, run_id: str, *, error: str, now_us: int) -> bool:
         """Fail a run whose rows cannot be read, without reading them."""
