@@ -18,6 +18,7 @@ from pathlib import Path
 
 import apsw
 
+from cis.engine.logfolders import log_folders
 from tests.acceptance.harness import Sandbox
 from tests.bench.homes import LIVE_WORKERS, value_of
 from tests.bench.memory import MEGABYTE, resident_mb
@@ -27,7 +28,7 @@ WAL_MB = 67.2  # the limit of 64 MiB that the product sets
 KEPT_OF_EACH = 50  # runs of each DAG: what the node is told
 YOUNG_S = 90.0  # what ended within the last minute stays whatever its number, and goes in one of the next turns
 BEYOND = 100.0
-FOLDERS_BEYOND = 250.0  # rows go some hundred at a time, their folders after them
+STRAY_LOGS = 250.0  # rows go some hundred at a time, their folders after them
 AUDIT_BYTES = 200  # of an entry of the audit log, at most: that is kept on purpose, so it may grow
 
 
@@ -47,7 +48,7 @@ class Sample:
     turns: int
     dags: int
     runs: int
-    log_folders: int
+    stray_logs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,7 @@ def look(sandbox: Sandbox, database: apsw.Connection, node_pid: int, *, began_s:
         turns=turns,
         dags=value_of(database, "SELECT count(DISTINCT dag_id) FROM dag_runs"),
         runs=value_of(database, "SELECT count(*) FROM dag_runs"),
-        log_folders=sum(1 for _ in os.scandir(sandbox.home / "logs")) - 2,  # of the workers, and of what lives
+        stray_logs=_strays(sandbox, database),
     )
 
 
@@ -109,7 +110,7 @@ def judge(samples: Sequence[Sample]) -> list[Verdict]:
         *(_flat(samples, name, allowed) for name, allowed in FLAT.items()),
         _bounded(samples, "wal mb", [sample.wal_mb for sample in samples], WAL_MB),
         _bounded(samples, "runs beyond", [_beyond(samples, sample) for sample in samples], BEYOND),
-        _bounded(samples, "logs beyond", [sample.log_folders - sample.runs for sample in samples], FOLDERS_BEYOND),
+        _bounded(samples, "logs without runs", [sample.stray_logs for sample in samples], STRAY_LOGS),
     ]
 
 
@@ -137,6 +138,12 @@ def _bounded(samples: Sequence[Sample], what: str, values: Sequence[float], bar:
     highest = max(values)
     always = f"always ≤ {bar:g}"
     return Verdict(what=what, first=first, last=last, highest=highest, a_hour=a_hour, bar=always, passes=highest <= bar)
+
+
+def _strays(sandbox: Sandbox, database: apsw.Connection) -> int:
+    """Return how many folders of logs there are whose run is gone."""
+    folders = {name for name, _ in log_folders(sandbox.home / "logs")}
+    return len(folders.difference(row[0] for row in database.execute("SELECT run_id FROM dag_runs")))
 
 
 def _beyond(samples: Sequence[Sample], now: Sample) -> float:

@@ -202,6 +202,7 @@ def test_outputs_that_fill_the_disk_go_with_the_end_of_their_task(small_home: Sa
         wait_for(lambda: node.call("GET", "/ready", token=None).status == 503, what="/ready to notice it")
         go.touch()
         failed = node.finished(run_id)
+        assert not list(small_home.home.glob("logs/.live/*.outputs"))
         after = node.finished(node.execute(dag(2)).body["run_id"])
 
     assert failed["tasks"][0]["exit_code"] == 3
@@ -227,5 +228,5 @@ def test_a_folder_for_logs_that_cannot_be_made_fails_the_task_with_the_reason(tm
         after = node.finished(node.execute(dag(1)).body["run_id"])
 
     assert failed["status"] == "failed"
-    assert "the folder for logs cannot be made" in failed["tasks"][0]["error"]
+    assert "the folder for the files of tasks cannot be made" in failed["tasks"][0]["error"]
     assert after["status"] == "completed"

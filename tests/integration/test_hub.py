@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,16 @@ def append(store: SqliteStore, count: int, *, kind: str = "task", status: str = 
     """Write *count* events in one transaction."""
     with store.transaction():
         store.append_events(EventRecord(kind=kind, at_us=0, status=status) for _ in range(count))
+
+
+def while_listening(hub: EventHub, act: Callable[[], object]) -> None:
+    """Do something while somebody listens who reads nothing."""
+
+    async def listen() -> None:
+        with hub.subscribe():
+            await asyncio.to_thread(act)
+
+    asyncio.run(listen())
 
 
 async def read_until(hub: EventHub, bell: Subscription, seq: int, *, last: int) -> list[int]:
@@ -101,14 +110,8 @@ def test_a_listener_that_fell_behind_memory_is_sent_to_the_store(
 ) -> None:
     monkeypatch.setattr(hub_module, "IN_MEMORY", 10)
     hub = make_hub()
-
-    async def listen() -> None:
-        with hub.subscribe():
-            append(store, 25)
-            hub.poke()
-            wait_for(lambda: hub.last_seq == 25, what="the hub to read on")
-
-    asyncio.run(listen())
+    append(store, 25)
+    while_listening(hub, lambda: wait_for(lambda: hub.last_seq == 25, what="the hub to read on"))
 
     assert hub.after(0) is None
     assert hub.after(14) is None
@@ -116,7 +119,7 @@ def test_a_listener_that_fell_behind_memory_is_sent_to_the_store(
     assert list(hub.after(25) or ()) == []
 
 
-def test_what_nobody_listened_to_is_in_the_store_and_what_comes_then_in_order(
+def test_what_comes_while_nobody_listens_is_left_to_the_store(
     store: SqliteStore, make_hub: Callable[..., EventHub], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_module, "POLL_S", 0.05)
@@ -134,18 +137,23 @@ def test_what_nobody_listened_to_is_in_the_store_and_what_comes_then_in_order(
     assert hub.after(5) is None
     assert hub.after(34) is None
     assert hub.after(35) == []
+    assert [event.seq for event in store.events_after(5, limit=100)] == list(range(6, 36))
     assert asyncio.run(listen(35)) == list(range(36, 46))
     assert hub.after(34) is None
 
 
+@pytest.mark.parametrize("listening", [True, False])
 def test_the_log_is_pruned_to_the_newest_events_now_and_then(
-    store: SqliteStore, make_hub: Callable[..., EventHub], monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, make_hub: Callable[..., EventHub], monkeypatch: pytest.MonkeyPatch, *, listening: bool
 ) -> None:
     monkeypatch.setattr(hub_module, "PRUNE_EVERY", 100)
-    make_hub(keep=40)
-    append(store, 150)
+    hub = make_hub(keep=40)
 
-    wait_for(lambda: len(store.events_after(0, limit=1000)) == 40, what="the log to be pruned")
+    def happen() -> None:
+        append(store, 150)
+        wait_for(lambda: len(store.events_after(0, limit=1000)) == 40, what="the log to be pruned")
+
+    while_listening(hub, happen) if listening else happen()
 
     assert store.events_after(0, limit=1000)[0].seq == 111
 
@@ -156,15 +164,14 @@ def test_ends_of_runs_are_counted_by_state_whether_or_not_somebody_listens(
 ) -> None:
     hub = make_hub()
 
-    async def happen() -> None:
-        with hub.subscribe() if listening else nullcontext():
-            append(store, 2, kind="run", status="completed")
-            append(store, 1, kind="run", status="failed")
-            append(store, 5, kind="task", status="completed")
-            append(store, 1, kind="run", status="running")
-            wait_for(lambda: hub.last_seq == 9, what="the hub to read on")
+    def happen() -> None:
+        append(store, 2, kind="run", status="completed")
+        append(store, 1, kind="run", status="failed")
+        append(store, 5, kind="task", status="completed")
+        append(store, 1, kind="run", status="running")
+        wait_for(lambda: hub.last_seq == 9, what="the hub to read on")
 
-    asyncio.run(happen())
+    while_listening(hub, happen) if listening else happen()
 
     assert hub.finished == {"completed": 2, "failed": 1}
 
@@ -173,15 +180,10 @@ def test_an_event_that_cannot_be_read_is_left_out_and_the_rest_goes_on(
     store: SqliteStore, make_hub: Callable[..., EventHub]
 ) -> None:
     hub = make_hub()
-
-    async def happen() -> None:
-        with hub.subscribe():
-            with store.transaction():
-                store.append_events(EventRecord(kind="task", at_us=0, status="running") for _ in range(3))
-                store._db.write("UPDATE events SET data = '{' WHERE seq = 2")
-            wait_for(lambda: hub.last_seq == 3, what="the hub to read on")
-
-    asyncio.run(happen())
+    with store.transaction():
+        store.append_events(EventRecord(kind="task", at_us=0, status="running") for _ in range(3))
+        store._db.write("UPDATE events SET data = '{' WHERE seq = 2")
+    while_listening(hub, lambda: wait_for(lambda: hub.last_seq == 3, what="the hub to read on"))
 
     assert [event.seq for event in hub.after(0) or ()] == [1, 3]
 

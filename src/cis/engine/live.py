@@ -144,7 +144,7 @@ class LiveAttempts:
 
 
 def judge(live: Live, ended: Exit, *, now_us: int) -> End:
-    """Return what an exit means: completed, failed, cancelled or lost, and with which outputs."""
+    """Return what an exit means: completed, failed, cancelled or lost, and with which outputs, whose file goes."""
     attempt = live.attempt
     status, error = _verdict(live, ended)
     outputs: dict[str, str] = {}

@@ -4,18 +4,21 @@
     logs/.live/<run_id>.<task_no>.<attempt>.outputs     its named outputs, until its end
 
 Numbers, not task ids, so that two ids that differ only in case stay apart on every file system. Most short runs leave no
-file, so a run's folder is made with the first that stays; what an attempt needs while it lives has one folder for all,
-whose name is no id of a run.
+file, so a run's folder is made with the first that stays; what attempts have only while they live is in one folder for
+all, whose name is no id of a run: their outputs, and logs as long as these have no name.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 LIVE = ".live"
+WORKERS = "workers"  # what they say themselves
+OUTPUTS = re.compile(r"(.+)\.[0-9]+\.[0-9]+\.outputs")  # as ``LogFiles.paths`` has it; first its run
 
 
 class AttemptFiles(NamedTuple):
@@ -31,13 +34,13 @@ class AttemptFiles(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LogFiles:
-    """The folder of all logs; makes names, and the folders of what has them."""
+    """The folder of all logs: names the files of attempts, and makes their folders."""
 
     root: Path
 
     @property
     def live(self) -> Path:
-        """The folder of what attempts have only while they live."""
+        """The folder of outputs that are not read yet, and of logs without names."""
         return self.root / LIVE
 
     def folder(self, run_id: str) -> Path:
@@ -49,8 +52,8 @@ class LogFiles:
         self.folder(run_id).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def prepare_live(self) -> None:
-        """Make the folder of live attempts' files, mode 0700, if it is not there."""
-        if not os.path.isdir(f"{self.root}/{LIVE}"):  # noqa: PTH112 - for each run, and a ``Path`` costs ten times that
+        """Make the folder ``live``, mode 0700, if it is not there."""
+        if not os.path.isdir(f"{self.root}/{LIVE}"):  # noqa: PTH112 - for each task, and a ``Path`` costs ten times that
             self.live.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def paths(self, run_id: str, task_no: int, attempt: int) -> AttemptFiles:

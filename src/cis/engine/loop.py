@@ -59,7 +59,6 @@ class WorkerLoop:
         self._hold_until_s = 0.0
         self._told_s = 0.0
         self._untold = False
-        self._prepared: set[str] = set()
         self._swept: set[str] = set()
         parts.executor.watch(parts.bell.fileno())
 
@@ -256,7 +255,6 @@ class WorkerLoop:
         for run_id in ended:
             del self._held.plans[run_id]
             self._held.leases.forget(run_id)
-            self._prepared.discard(run_id)
             self._swept.discard(run_id)
         self._held.runs_done += len(ended)
         self._held.poll_due_s = 0.0  # there is room for another run
@@ -273,7 +271,7 @@ class WorkerLoop:
         for start in starts:
             attempt = start.attempt
             try:
-                self._prepare(attempt.run_id)
+                self._prepare_files()
                 launch = self._launches.make(start.plan, attempt)
                 handle = self._parts.executor.start(launch)
             except LaunchError as error:
@@ -291,11 +289,8 @@ class WorkerLoop:
         if len(starts) == len(self._held.live) == 1:
             self._launches.foresee(starts[0].plan, starts[0].attempt)
 
-    def _prepare(self, run_id: str) -> None:
-        if run_id in self._prepared:
-            return
+    def _prepare_files(self) -> None:
         try:
             self._parts.maker.logfiles.prepare_live()
         except OSError as error:
-            raise LaunchError(f"the folder for logs cannot be made: {error}") from error
-        self._prepared.add(run_id)
+            raise LaunchError(f"the folder for the files of tasks cannot be made: {error}") from error

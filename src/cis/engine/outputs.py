@@ -48,13 +48,13 @@ def take_outputs(path: str, *, mask: Sequence[bytes] = ()) -> Mapping[str, str]:
 
 
 def forget_outputs(path: str) -> None:
-    """Remove the file, if there is one: it holds what a task wrote, secrets as well, as it wrote them."""
+    """Remove the file, if there is one; it may hold secrets, as the task wrote them."""
     with suppress(OSError):
         os.unlink(path)  # noqa: PTH108 - a plain string, as all names of these files
 
 
 def _read(path: str) -> bytes:
-    """Return a little more of the file than it may hold, and remove it.
+    """Return a little more of the file than it may hold, and remove it, or whatever is in its place (but a folder).
 
     Never waits: what a task put there may be a FIFO that nobody writes to.
     """

@@ -1,4 +1,4 @@
-"""Forgets what is old: runs that are over with all that is theirs, log files, and documents that nothing uses.
+"""Forgets what is old: runs that are over with all that is theirs, files of attempts, and documents that nothing uses.
 
 A run goes with the runs that its tasks started, deepest first, and only once all of them are over and nothing about
 them is live (``cis.store.retention_port``). That is asked twice: for the family before anything of it goes, and for each
@@ -96,16 +96,18 @@ def expired_folders(store: Store, logfiles: LogFiles, keep: Retention, cutoff: C
         yield None
 
 
-def expired_outputs(store: Store, logfiles: LogFiles, cutoff: Cutoff) -> Iterator[str | None]:
-    """Yield each file for outputs that is left over: a day old, of a run that is over or gone; None after each few."""
-    before_us = cutoff.before_us(ORPHAN_S)
-    files = outputs_left(logfiles.live, before_us=before_us) if before_us is not None else iter(())
+def expired_outputs(store: Store, logfiles: LogFiles, cutoff: Cutoff) -> Iterator[Sequence[str]]:
+    """Yield the names of files for outputs that are left over: their run has ended, or has been gone for a day."""
+    orphaned_us = cutoff.before_us(ORPHAN_S)
+    files = outputs_left(logfiles.root)
     while some := list(islice(files, NAMES_AT_ONCE)):
-        ends = store.run_ends([run_id for run_id, _ in some])
-        for run_id, name in some:
-            if run_id not in ends or ends[run_id] is not None:
-                yield name
-        yield None
+        ends = store.run_ends([run_id for run_id, *_ in some])
+        yield [
+            name
+            for run_id, name, changed_us in some
+            if ends.get(run_id) is not None
+            or (orphaned_us is not None and run_id not in ends and changed_us < orphaned_us)
+        ]
 
 
 class Pruner:
@@ -142,11 +144,9 @@ class Pruner:
             if name is not None:
                 yield from self._remove(name)
             yield
-        for name in expired_outputs(self._store, self._logfiles, cutoff):
-            if name is not None:
-                remove_outputs(self._logfiles.live, name)
-            else:
-                yield
+        for names in expired_outputs(self._store, self._logfiles, cutoff):
+            remove_outputs(self._logfiles.root, names)
+            yield
 
     def _delete(self, doomed: deque[str]) -> Iterator[None]:
         """Delete the first of *doomed* in one short transaction, then their files."""

@@ -7,6 +7,7 @@ in which a short task wrote nothing is never seen, and is given to the next one.
 
 from __future__ import annotations
 
+import errno
 import logging
 from contextlib import suppress
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 MOST_SPARE = 64
 AT_HAND = 4  # not looked at yet, and spare with a writer: enough for tasks one by one, and few descriptors
 NAME_AFTER_S = 0.05
+_WILL_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM)
 
 
 class AttemptLogs:
@@ -45,11 +47,11 @@ class AttemptLogs:
         return CappedLog(path, cap=self._cap, named=self._named, nursery=self._nursery)
 
     def name(self, one: CappedLog) -> None:
-        """Put a log where it can be found. Where that is not possible, those to come are made with their names."""
+        """Put a log where it can be found. Where that is never possible, those to come are made with their names."""
         try:
             one.give_name()
         except OSError as error:
-            self._named = True
+            self._named = self._named or error.errno not in _WILL_PASS
             log.warning("a log file gets no name; its end alone is kept", extra={"path": one.path, "error": str(error)})
 
     def finish(self, one: CappedLog) -> tuple[str, int]:

@@ -34,6 +34,7 @@ class CappedLog:
     ``writer`` is for the process, and is closed here with ``hand_over`` once the process has it: it is a description of
     its own, so that the system can tell whether anybody still has the file. ``named`` tells whether the file is at its path.
     ``nursery`` is a folder for files without names, of the same file system; else they are made where their names are to be.
+    The folder of ``path`` is made, mode 0700, when the file gets its name.
     """
 
     __slots__ = ("_cap", "_cut_live", "_descriptor", "_dropped", "named", "path", "writer")
@@ -135,7 +136,7 @@ class CappedLog:
 def _made(path: StrPath, *, named: bool, nursery: StrPath | None) -> tuple[int, bool]:
     """Return a new file, or the one at *path*, and whether it has its name already, as it is to have if *named*."""
     if HAS_UNNAMED and not named:
-        with suppress(OSError):  # a file system that knows no such files; if there is another reason, it is met again
+        with suppress(OSError):  # a file system that knows no such files, or a nursery that is gone
             descriptor = os.open(nursery or os.path.dirname(path) or ".", os.O_TMPFILE | _OWN, 0o600)
             # What scans files may open this one while ``is_free`` has its lease; the usual signal of that would end us.
             fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)

@@ -1,10 +1,9 @@
 """Tells whoever listens of every change of state, in order.
 
-A thread reads new events from the store when it is poked, and once a second in any case. It keeps the newest in
-memory and wakes the subscribers, which read at their own pace from where they are: nothing is queued for anyone, so
+A thread reads new events from the store when it is poked, and once a second in any case (or counts them, while nobody
+listens). It keeps the newest in memory and wakes the subscribers, which read at their own pace from where they are: nothing is queued for anyone, so
 one that is slow holds up nobody and costs no memory. One that falls behind what is in memory reads on in the
-store; one that falls behind what the store keeps is told so (by ``cis.api.events``). While nobody listens, events are
-only counted.
+store; one that falls behind what the store keeps is told so (by ``cis.api.events``).
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class EventHub:
 
     @property
     def last_seq(self) -> int:
-        """The newest event that was read."""
+        """The newest event that was read or counted."""
         return self._last_seq
 
     @property

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from cis.engine.logfiles import WORKERS
 from cis.executors.orphans import kill_orphan
 from cis.executors.platform import kill_process
 from cis.model.scope import Scope
@@ -50,7 +51,7 @@ def worker_spawner(home: Home, settings: Settings) -> SpawnWorker:
     Its log is ``logs/workers/<worker_id>.log``, started anew when it has passed 10 MiB. Settings that a flag or the
     environment changed reach it through its environment.
     """
-    folder = home.logs / "workers"
+    folder = home.logs / WORKERS
     environment = {**os.environ, **settings.to_environ(), "CIS_HOME": str(home.root)}
 
     def spawn(worker_id: str, scope: Scope, report_fd: int) -> WorkerProcessHandle:

@@ -1,7 +1,7 @@
 """What the store hands out and takes in: one frozen record for each kind of row.
 
-Tasks, attempts and events are named tuples: a worker makes several of each for every task, and copies of them with some
-values changed (``_replace``), at a third of what a dataclass costs.
+What is made for every task or every run is a named tuple: to make one, or a copy with some values changed (``_replace``),
+costs a third of what a frozen dataclass does.
 
 Times are integers, microseconds since 1970-01-01 UTC (``…_us``); outputs are a mapping of strings.
 """
@@ -231,7 +231,10 @@ class EventRecord(NamedTuple):
 
 
 class EventTally(NamedTuple):
-    """What a stretch of the event log holds: events, the ``seq`` of the last, and how many tell of a run, by its state."""
+    """What a stretch of the event log holds: events, the ``seq`` of the last, and how many tell of a run, by its state.
+
+    Of all states, the final ones and the others.
+    """
 
     events: int
     last_seq: int

@@ -266,13 +266,14 @@ def _state(store: Store, run_id: str) -> RunState | None:
 def _worker(store: Store, folder: Path) -> Iterator[WorkerLoop]:
     with store.transaction():
         epoch = store.take_worker(worker_row()).epoch
-    executor, bell = LocalExecutor(max_log_bytes=2**20), FifoBell(folder / "worker.fifo")
+    logfiles = LogFiles(folder / "logs")
+    executor, bell = LocalExecutor(max_log_bytes=2**20, nursery=logfiles.live), FifoBell(folder / "worker.fifo")
     parts = LoopParts(
         store=store,
         executor=executor,
         maker=AttemptMaker(
             skills=InstalledSkills(),
-            logfiles=LogFiles(folder / "logs"),
+            logfiles=logfiles,
             base_env={"PATH": os.environ["PATH"]},
             node_id=NODE,
             worker_id=WORKER,

@@ -17,6 +17,7 @@ from cis.store.port import Store
 from cis.store.records import (
     AuditRecord,
     EventRecord,
+    EventTally,
     QueueState,
     RunChange,
     RunFilter,
@@ -358,7 +359,7 @@ def test_events_are_read_in_order_from_any_point_and_the_log_is_bounded(store: S
     assert [event.run_id for event in store.events_after(seqs[2], limit=10)] == ["r3", "r4"]
     assert [event.data for event in store.events_after(0, limit=1)] == [{"n": 0}]
     assert store.last_event_seq() == seqs[-1]
-    assert store.tally_events_after(seqs[-1]) == (0, seqs[-1], {})
+    assert store.tally_events_after(seqs[-1]) == EventTally(events=0, last_seq=seqs[-1], runs={})
     with store.transaction():
         assert store.prune_events(keep=2) == 3
         store.append_events([EventRecord(kind="run", at_us=9, status="x")])
@@ -370,12 +371,12 @@ def test_events_are_read_in_order_from_any_point_and_the_log_is_bounded(store: S
     assert store.last_event_seq() == seqs[-1] + 2
 
 
-def test_events_are_counted_without_being_read(store: Store) -> None:
+def test_events_are_counted_and_those_of_runs_by_state(store: Store) -> None:
     said = [("run", "completed"), ("task", "completed"), ("run", "completed"), ("run", "failed"), ("task", "running")]
     with store.transaction():
         store.append_events(EventRecord(kind=kind, at_us=0, status=status) for kind, status in said)
 
-    assert store.tally_events_after(1) == (4, 5, {"completed": 1, "failed": 1})
+    assert store.tally_events_after(1) == EventTally(events=4, last_seq=5, runs={"completed": 1, "failed": 1})
 
 
 def test_tokens_and_audit_are_kept(store: Store) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from cis.engine import logfolders
-from cis.engine.logfolders import log_folders, remove_logs
+from cis.engine.logfolders import log_folders, outputs_left, remove_logs, remove_outputs
 
 
 def folder(root: Path, name: str, *files: str) -> Path:
@@ -89,8 +90,32 @@ def test_when_all_logs_are_behind_a_link_nothing_goes(root: Path) -> None:
 def test_folders_of_runs_are_listed_and_nothing_else(root: Path) -> None:
     folder(root, "r1")
     folder(root, "workers")
+    folder(root, ".live")
     (root / "file").write_text("x")
     (root / "link").symlink_to(root / "r1")
 
     assert [name for name, _ in log_folders(root)] == ["r1"]
     assert list(log_folders(root / "missing")) == []
+
+
+def test_outputs_are_found_and_go_and_what_else_lies_there_stays(root: Path) -> None:
+    live = folder(root, ".live", "r.1.0.1.outputs", "r2.5.2.outputs", "a..b.5.1.outputs", "notes.txt", "r3.out")
+    (live / "r3.0.1.outputs").mkdir()
+    os.utime(live / "r.1.0.1.outputs", (5, 5))
+
+    found = sorted(outputs_left(root))
+    assert [(run_id, name) for run_id, name, _ in found] == [("r.1", "r.1.0.1.outputs"), ("r2", "r2.5.2.outputs")]
+    assert found[0][2] == 5_000_000
+    remove_outputs(root, ["gone.0.1.outputs"])
+    remove_outputs(root, [name for _, name, _ in found])
+    assert sorted(path.name for path in live.iterdir()) == ["a..b.5.1.outputs", "notes.txt", "r3.0.1.outputs", "r3.out"]
+
+
+def test_outputs_behind_a_link_are_left_alone(root: Path) -> None:
+    outside = folder(root.parent, "outside", "r1.0.1.outputs")
+    assert not list(outputs_left(root))  # there is no such folder
+    (root / ".live").symlink_to(outside)
+
+    assert not list(outputs_left(root))
+    remove_outputs(root, ["r1.0.1.outputs"])
+    assert (outside / "r1.0.1.outputs").exists()
