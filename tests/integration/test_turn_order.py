@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cis.engine import loop
 from cis.engine.attempts import AttemptMaker
 from cis.executors.local import LocalExecutor
 from cis.model.states import RunState
@@ -14,26 +15,40 @@ from tests.integration.deciding import decider
 from tests.integration.looping import working
 
 
+def watch(monkeypatch: pytest.MonkeyPatch, seen: list[str], kind: type, name: str, word: str) -> None:
+    """Have a method say *word* whenever it is called."""
+    usual = getattr(kind, name)
+
+    def method(self: Any, *args: Any, **named: Any) -> Any:
+        seen.append(word)
+        return usual(self, *args, **named)
+
+    monkeypatch.setattr(kind, name, method)
+
+
 def test_a_chain_starts_first_and_has_its_next_launch_made_while_a_task_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-
-    def watched(kind: type, name: str, word: str) -> None:
-        usual = getattr(kind, name)
-
-        def method(self: Any, *args: Any, **named: Any) -> Any:
-            seen.append(word)
-            return usual(self, *args, **named)
-
-        monkeypatch.setattr(kind, name, method)
-
-    watched(AttemptMaker, "launch", "made")
-    watched(AttemptMaker, "sweep", "swept")
-    watched(LocalExecutor, "start", "started")
+    watch(monkeypatch, seen, AttemptMaker, "launch", "made")
+    watch(monkeypatch, seen, AttemptMaker, "sweep", "swept")
+    watch(monkeypatch, seen, LocalExecutor, "start", "started")
     with decider(tmp_path) as node, working(node, tmp_path) as worker:
         follower = {"id": "b", "command": "true", "depends_on": ["a"]}
         run = node.submitted({"id": "a", "command": "true"}, follower, target_node="node-1")
         worker.until(lambda: node.run(run.run_id).status is RunState.COMPLETED, "the end of the run")
 
     assert seen == ["made", "started", "made", "swept", "started"]
+
+
+def test_between_many_starts_what_has_ended_is_attended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(loop, "ATTEND_EVERY", 2)
+    watch(monkeypatch, seen, loop.WorkerLoop, "attend", "attended")
+    watch(monkeypatch, seen, LocalExecutor, "start", "started")
+    with decider(tmp_path) as node, working(node, tmp_path) as worker:
+        run = node.submitted(*({"id": name, "command": "true"} for name in "abcd"), target_node="node-1")
+        worker.until(lambda: node.run(run.run_id).status is RunState.COMPLETED, "the end of the run")
+
+    first = seen.index("started")
+    assert seen[first : first + 5] == ["started", "started", "attended", "started", "started"]

@@ -53,7 +53,7 @@ class LogFiles:
 
     def prepare_live(self) -> None:
         """Make the folder ``live``, mode 0700, if it is not there."""
-        if not os.path.isdir(f"{self.root}/{LIVE}"):  # noqa: PTH112 - for each task, and a ``Path`` costs ten times that
+        if not os.path.isdir(f"{self.root}/{LIVE}"):  # noqa: PTH112 - at each turn, and a ``Path`` costs ten times that
             self.live.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def paths(self, run_id: str, task_no: int, attempt: int) -> AttemptFiles:

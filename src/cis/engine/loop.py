@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 PID_AFTER_S = 0.05
 RETRY_STORE_S = 1.0
 TELL_EVERY_S = 0.05
+ATTEND_EVERY = 10  # starts, in a turn of many
 
 
 class WorkerLoop:
@@ -268,29 +269,33 @@ class WorkerLoop:
         self._held.rings.clear()
 
     def _spawn(self, starts: Sequence[Start]) -> None:
-        for start in starts:
-            attempt = start.attempt
-            try:
-                self._prepare_files()
-                launch = self._launches.make(start.plan, attempt)
-                handle = self._parts.executor.start(launch)
-            except LaunchError as error:
-                end = failed(attempt, str(error), at_us=self._parts.clock().wall_us)
-                self._ends.append(end)
-                continue
-            live = Live(
-                attempt=attempt,
-                started_s=self._parts.clock().mono_s,
-                timeout_s=start.plan.task_spec(attempt.task_no).timeout_s,
-                outputs=launch.outputs,
-                mask=launch.mask,
-            )
-            self._held.live.add(handle, live)
+        try:
+            if starts:
+                self._parts.maker.logfiles.prepare_live()
+        except OSError as error:
+            why = f"the folder for the files of tasks cannot be made: {error}"
+            self._ends += [failed(start.attempt, why, at_us=self._parts.clock().wall_us) for start in starts]
+            return
+        for number, start in enumerate(starts):
+            if number and number % ATTEND_EVERY == 0:
+                self.attend(at_most_s=0.0)  # to what has ended, while others run; later they wait for its commit
+            self._start(start)
         if len(starts) == len(self._held.live) == 1:
             self._launches.foresee(starts[0].plan, starts[0].attempt)
 
-    def _prepare_files(self) -> None:
+    def _start(self, start: Start) -> None:
+        attempt = start.attempt
         try:
-            self._parts.maker.logfiles.prepare_live()
-        except OSError as error:
-            raise LaunchError(f"the folder for the files of tasks cannot be made: {error}") from error
+            launch = self._launches.make(start.plan, attempt)
+            handle = self._parts.executor.start(launch)
+        except LaunchError as error:
+            self._ends.append(failed(attempt, str(error), at_us=self._parts.clock().wall_us))
+            return
+        live = Live(
+            attempt=attempt,
+            started_s=self._parts.clock().mono_s,
+            timeout_s=start.plan.task_spec(attempt.task_no).timeout_s,
+            outputs=launch.outputs,
+            mask=launch.mask,
+        )
+        self._held.live.add(handle, live)

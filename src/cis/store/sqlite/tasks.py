@@ -77,27 +77,13 @@ class TaskRows:
 
     def finish_attempts(self, attempts: Iterable[AttemptRecord]) -> None:
         """Store the ends of running attempts."""
-        for one in attempts:
+        ended = list(attempts)
+        for one in ended:
             check_attempt_arrow(f"attempt {one.attempt} of {one.task_id}", AttemptState.RUNNING, one.status)
-            changed = self._db.write(
-                _FINISH,
-                (
-                    one.status,
-                    one.finished_at_us,
-                    one.exit_code,
-                    one.pid,
-                    one.error,
-                    one.stdout_tail,
-                    one.stderr_tail,
-                    one.stdout_bytes,
-                    one.stderr_bytes,
-                    one.run_id,
-                    one.task_no,
-                    one.attempt,
-                ),
-            )
-            if changed != 1:
-                raise StaleVersionError(f"attempt {one.attempt} of task {one.task_id} of run {one.run_id}", 0)
+        if self._db.write_many(_FINISH, map(_ending_values, ended)) != len(ended):
+            first = ended[0]
+            what = f"attempt {first.attempt} of task {first.task_id}" if len(ended) == 1 else "an attempt"
+            raise StaleVersionError(f"{what} of run {first.run_id}", 0)
 
     def attempts(
         self, run_id: str, *, task_id: str | None = None, attempt: int | None = None
@@ -122,6 +108,24 @@ class TaskRows:
     def running_attempts(self, worker_id: str) -> Sequence[AttemptRecord]:
         """Return the attempts of one worker id that have no end, in runs that are not over."""
         return read_all("attempt", attempt_of, self._db.rows(_RUNNING, (worker_id,)))
+
+
+def _ending_values(one: AttemptRecord) -> tuple[object, ...]:
+    """Return what the end of an attempt sets, and what it is found by."""
+    return (
+        one.status,
+        one.finished_at_us,
+        one.exit_code,
+        one.pid,
+        one.error,
+        one.stdout_tail,
+        one.stderr_tail,
+        one.stdout_bytes,
+        one.stderr_bytes,
+        one.run_id,
+        one.task_no,
+        one.attempt,
+    )
 
 
 def changing_values(task: TaskRecord) -> tuple[object, ...]:
