@@ -1,4 +1,4 @@
-"""Nothing that can wait comes between a commit and the start of what it decided, or between an end and the next start."""
+"""Nothing that can wait comes between a commit and its first start, or between an end and the next start."""
 
 from __future__ import annotations
 

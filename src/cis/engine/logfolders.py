@@ -78,15 +78,15 @@ def outputs_left(root: Path) -> Iterator[tuple[str, str, int]]:
 
 
 def remove_outputs(root: Path, names: Iterable[str]) -> None:
-    """Remove files for outputs, named as ``outputs_left`` names them."""
-    try:
-        with _opened(root, LIVE) as (_, folder):
-            for name in names:
+    """Remove files for outputs, named as ``outputs_left`` names them; one that cannot go holds up no other."""
+    for name in names:
+        try:
+            with _opened(root, LIVE) as (_, folder):
                 os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        log.warning("outputs cannot be removed", extra={"error": str(error)})
+        except FileNotFoundError:
+            continue  # it went meanwhile
+        except OSError as error:
+            log.warning("outputs cannot be removed", extra={"file": name, "error": str(error)})
 
 
 def _empty(root: Path, name: str) -> bool:

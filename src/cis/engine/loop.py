@@ -7,7 +7,7 @@ One turn is one transaction:
     spawn what was chosen, then whatever can wait
 
 A start is therefore on disk before its process exists. A process that ends before the next turn is recorded
-with it. When the transaction fails (disk full, I/O error), nothing was spawned for it: the loop forgets its plans,
+with it; where many are spawned, those that have ended are attended to between them. When the transaction fails (disk full, I/O error), nothing was spawned for it: the loop forgets its plans,
 keeps the ends that it saw, and builds the plans anew from the rows at the next turn; so no end is lost while
 the process lives. When the process dies, whoever takes its id next finds starts without ends and declares
 those attempts lost (``cis.engine.adoption``). A turn under an old epoch raises FencedError and changes nothing.
@@ -269,9 +269,10 @@ class WorkerLoop:
         self._held.rings.clear()
 
     def _spawn(self, starts: Sequence[Start]) -> None:
+        if not starts:
+            return
         try:
-            if starts:
-                self._parts.maker.logfiles.prepare_live()
+            self._parts.maker.logfiles.prepare_live()
         except OSError as error:
             why = f"the folder for the files of tasks cannot be made: {error}"
             self._ends += [failed(start.attempt, why, at_us=self._parts.clock().wall_us) for start in starts]

@@ -1,9 +1,9 @@
 """Tells whoever listens of every change of state, in order.
 
 A thread reads new events from the store when it is poked, and once a second in any case (or counts them, while nobody
-listens). It keeps the newest in memory and wakes the subscribers, which read at their own pace from where they are: nothing is queued for anyone, so
-one that is slow holds up nobody and costs no memory. One that falls behind what is in memory reads on in the
-store; one that falls behind what the store keeps is told so (by ``cis.api.events``).
+listens). It keeps the newest in memory and wakes the subscribers, which read at their own pace from where they are:
+nothing is queued for anyone, so one that is slow holds up nobody and costs no memory. One that falls behind what is in
+memory reads on in the store; one that falls behind what the store keeps is told so (by ``cis.api.events``).
 """
 
 from __future__ import annotations

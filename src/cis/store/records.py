@@ -231,10 +231,7 @@ class EventRecord(NamedTuple):
 
 
 class EventTally(NamedTuple):
-    """What a stretch of the event log holds: events, the ``seq`` of the last, and how many tell of a run, by its state.
-
-    Of all states, the final ones and the others.
-    """
+    """What a stretch of the event log holds: events, the ``seq`` of the last, and how many tell of a run, by state."""
 
     events: int
     last_seq: int

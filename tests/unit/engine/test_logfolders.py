@@ -106,8 +106,7 @@ def test_outputs_are_found_and_go_and_what_else_lies_there_stays(root: Path) -> 
     found = sorted(outputs_left(root))
     assert [(run_id, name) for run_id, name, _ in found] == [("r.1", "r.1.0.1.outputs"), ("r2", "r2.5.2.outputs")]
     assert found[0][2] == 5_000_000
-    remove_outputs(root, ["gone.0.1.outputs"])
-    remove_outputs(root, [name for _, name, _ in found])
+    remove_outputs(root, ["gone.0.1.outputs", "r3.0.1.outputs", *(name for _, name, _ in found)])
     assert sorted(path.name for path in live.iterdir()) == ["a..b.5.1.outputs", "notes.txt", "r3.0.1.outputs", "r3.out"]
 
 
