@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.acceptance.harness import Sandbox, alive, write_dag
 from tests.waiting import wait_for
@@ -23,6 +26,23 @@ def test_fifty_dags_of_one_scope_share_one_worker_process(sandbox: Sandbox) -> N
     assert ended == ["completed"] * 50
     assert len(pids) == 1
     assert epochs == {1}
+
+
+@pytest.mark.parametrize(("settings", "nicer"), [({}, 7), ({"CIS_NICE": "3"}, 3)])
+def test_a_task_comes_after_its_worker_and_shares_its_session(
+    sandbox: Sandbox, settings: dict[str, str], nicer: int
+) -> None:
+    script = (
+        "import os, time; nicer = lambda: os.getpriority(os.PRIO_PROCESS, 0) - os.getpriority(os.PRIO_PROCESS, os.getppid())\n"
+        "while not nicer() and time.process_time() < 20: pass\n"
+        "print(nicer(), os.getsid(0) == os.getppid())"
+    )
+    command = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(script)}"
+    with sandbox.node(**settings) as node:
+        run_id = node.execute({"dag_id": "d", "tasks": [{"id": "t", "command": command}]}).body["run_id"]
+        node.finished(run_id)
+
+    assert sandbox.rows("SELECT stdout_tail FROM task_executions") == [(f"{nicer} True\n",)]
 
 
 def test_four_scopes_with_two_workers_allowed_all_complete_and_no_busy_worker_is_evicted(

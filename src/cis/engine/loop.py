@@ -3,12 +3,13 @@
 One turn is one transaction:
 
     wait for exits, rings of the bell, time limits
-    BEGIN   check the epoch · look at control · claim runs · take the ends · choose what starts   COMMIT
+    BEGIN   (attend again, if others had the lock) · check the epoch · look at control · claim runs · take the ends · choose what starts   COMMIT
     spawn what was chosen, then whatever can wait
 
 A start is therefore on disk before its process exists. A process that ends before the next turn is recorded
-with it; where many are spawned, those that have ended are attended to between them. When the transaction fails (disk full, I/O error), nothing was spawned for it: the loop forgets its plans,
-keeps the ends that it saw, and builds the plans anew from the rows at the next turn; so no end is lost while
+with it, as does one that ends while the write lock is waited for; where many are spawned, those that have ended are
+attended to between them. When the transaction fails (disk full, I/O error), nothing was spawned for it: the loop forgets
+its plans, keeps the ends that it saw, and builds the plans anew from the rows at the next turn; so no end is lost while
 the process lives. When the process dies, whoever takes its id next finds starts without ends and declares
 those attempts lost (``cis.engine.adoption``). A turn under an old epoch raises FencedError and changes nothing.
 
@@ -17,7 +18,7 @@ monotonic clock judges, from the last heartbeat that was committed. One that was
 succeeds, goes on. The ends that it could not store are lost with it, although their work may be done: whoever takes up its
 runs finds starts without ends, as after a crash, and ``on_lost`` decides.
 
-This module waits and spawns; what happens inside the transaction is ``cis.engine.decide``.
+This module waits and spawns; what is decided inside the transaction is ``cis.engine.decide``.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 PID_AFTER_S = 0.05
 RETRY_STORE_S = 1.0
 TELL_EVERY_S = 0.05
+WAITED_S = 0.0005  # for the write lock, which others had: the first wait for it (``LOCK_PAUSE_S``)
 ATTEND_EVERY = 10  # starts, in a turn of many
 
 
@@ -163,9 +165,12 @@ class WorkerLoop:
     def _commit(self, now: Instant) -> list[Start]:
         if not self._adopted:
             self._adopt(now)
-        poll = self._held.poll_due_s <= now.mono_s
         pids = self._held.live.take_pids(older_than_s=now.mono_s - PID_AFTER_S)
+        asked_s = self._parts.clock().mono_s
         with self._parts.store.transaction():
+            if self._parts.clock().mono_s >= asked_s + WAITED_S:
+                now = self.attend(at_most_s=0.0)
+            poll = self._held.poll_due_s <= now.mono_s
             starts = decide(self._parts, self._limits, self._me, self._held, ends=self._ends, poll=poll, now=now)
             self._parts.store.set_pids(pids)
         return starts

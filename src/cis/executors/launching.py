@@ -24,8 +24,10 @@ _STDERR = 2
 _LOUD = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, and what is ignored stays so in a new program
 
 
-def spawn(launch: Launch, *, stdin: int, stdout: int, stderr: int, place: int | None = None) -> Process:
-    """Start the process, in a session and process group of its own.
+def spawn(
+    launch: Launch, *, stdin: int, stdout: int, stderr: int, own_session: bool, place: int | None = None
+) -> Process:
+    """Start the process, in a process group of its own and, with ``own_session``, in a session of its own.
 
     ``place`` is a descriptor of the directory that this process is in; without it, ``subprocess`` does the work.
 
@@ -34,7 +36,7 @@ def spawn(launch: Launch, *, stdin: int, stdout: int, stderr: int, place: int | 
     """
     try:
         if place is not None and os.path.isabs(launch.argv[0]) and os.path.isabs(launch.cwd):
-            return Child(_posix_spawn(launch, stdin, stdout, stderr, place))
+            return Child(_posix_spawn(launch, stdin, stdout, stderr, place, own_session=own_session))
         # Nothing here may take subprocess off its vfork path: no preexec_fn, no user or group.
         return subprocess.Popen(
             launch.argv,
@@ -43,18 +45,21 @@ def spawn(launch: Launch, *, stdin: int, stdout: int, stderr: int, place: int | 
             stderr=stderr,
             cwd=launch.cwd,
             env=launch.env,
-            start_new_session=True,
+            start_new_session=own_session,
+            process_group=None if own_session else 0,
         )
     except (OSError, ValueError, IndexError, TypeError) as error:
         raise LaunchError(explain(error, launch)) from error
 
 
-def _posix_spawn(launch: Launch, stdin: int, stdout: int, stderr: int, place: int) -> int:
+def _posix_spawn(launch: Launch, stdin: int, stdout: int, stderr: int, place: int, *, own_session: bool) -> int:
     streams = ((os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2))
     argv = tuple(launch.argv)
     os.chdir(launch.cwd)
     try:
-        return os.posix_spawn(argv[0], argv, launch.env, file_actions=streams, setsid=True, setsigdef=_LOUD)
+        if own_session:
+            return os.posix_spawn(argv[0], argv, launch.env, file_actions=streams, setsid=True, setsigdef=_LOUD)
+        return os.posix_spawn(argv[0], argv, launch.env, file_actions=streams, setpgroup=0, setsigdef=_LOUD)
     finally:
         # The process is there and must not be lost; whoever stays in its directory loses nothing.
         with suppress(OSError):

@@ -1,8 +1,8 @@
 """Tasks as processes of this machine: started, measured, ended and reaped by one single-threaded object.
 
-Each process leads a session and a process group of its own and writes to its two log files by itself. A task
-that ends on its own leaves what it put into the background alone. One that is *ended* (time limit, cancel) is over
-when its whole group is gone: members that outlive the leader have until ``force`` to finish.
+Each process leads a process group of its own, comes after this one (``cis.executors.priority``) and writes to its
+two log files by itself. A task that ends on its own leaves what it put into the background alone. One that is *ended*
+(time limit, cancel) is over when its whole group is gone: members that outlive the leader have until ``force`` to finish.
 
 One that was given secrets writes into the pipes of a process that masks them (``cis.executors.masked``), and is over
 when that has passed on everything, or two seconds later: what is in the background may hold the pipes, and is masked
@@ -27,6 +27,7 @@ from cis.executors.launching import explain, place_to_spawn_from, spawn
 from cis.executors.logcap import CappedLog
 from cis.executors.masked import mask_streams
 from cis.executors.platform import HAS_PIDFD, group_is_alive, process_started, signal_group
+from cis.executors.priority import has_terminal, lower
 
 CAP_CHECK_S = 1.0
 _GROUP_CHECK_S = 0.02
@@ -52,11 +53,14 @@ class _Running:
 class LocalExecutor:
     """An ``Executor`` (``cis.engine.ports``) for this machine; handles are pids.
 
-    ``max_log_bytes`` caps each log file; ``nursery`` is where those without names are made (``CappedLog``); ``portable`` keeps
-    off what only Linux has. In portable mode, and only there, the object catches SIGCHLD while it lives.
+    ``max_log_bytes`` caps each log file; ``nursery`` is where those without names are made (``CappedLog``); tasks are nicer
+    than this process by ``nice``; ``portable`` keeps off what only Linux has. In portable mode, and only there, the object
+    catches SIGCHLD while it lives.
     """
 
-    def __init__(self, *, max_log_bytes: int, nursery: StrPath | None = None, portable: bool = False) -> None:
+    def __init__(
+        self, *, max_log_bytes: int, nursery: StrPath | None = None, nice: int = 0, portable: bool = False
+    ) -> None:
         expect_children()
         self._portable = portable or not HAS_PIDFD
         self._logs = AttemptLogs(cap=max_log_bytes, named=self._portable, nursery=nursery)
@@ -70,6 +74,8 @@ class LocalExecutor:
         self._names_due_s = _NEVER
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._place = None if portable else place_to_spawn_from()
+        self._own_session = has_terminal()
+        self._nice = nice
 
     def start(self, launch: Launch) -> int:
         """Start a process in a process group of its own, and return its pid.
@@ -171,7 +177,10 @@ class LocalExecutor:
         return running
 
     def _start(self, launch: Launch, stdin: int, stdout: int, stderr: int) -> Process:
-        process = spawn(launch, stdin=stdin, stdout=stdout, stderr=stderr, place=self._place)
+        process = spawn(
+            launch, stdin=stdin, stdout=stdout, stderr=stderr, place=self._place, own_session=self._own_session
+        )
+        lower(process.pid, by=self._nice)
         self._take_in(process, launch)
         return process
 

@@ -47,6 +47,7 @@ class Settings:
     grace_s: float = 10.0
     lease_s: float = 15.0
     max_log_bytes: int = 100 * 2**20
+    nice: int = 7
     pass_env: tuple[str, ...] = ()
     max_queued: int = 100_000
     max_age_s: float | None = None
@@ -126,6 +127,10 @@ def _room(value: Any) -> str:
 
 def _count(value: Any) -> int:
     return _whole(value, lowest=1, highest=1_000_000)
+
+
+def _nice(value: Any) -> int:
+    return _whole(value, lowest=0, highest=19)
 
 
 def _duration(value: Any) -> float:
@@ -221,6 +226,7 @@ OPTIONS = (
     Option("worker", "grace", "grace_s", _duration),
     Option("worker", "lease", "lease_s", _positive_duration),
     Option("worker", "max_log", "max_log_bytes", _size),
+    Option("worker", "nice", "nice", _nice),
     Option("worker", "pass_env", "pass_env", _texts),
     Option("queue", "max_queued", "max_queued", _count),
     Option("retention", "max_age", "max_age_s", _age, unbounded=True),

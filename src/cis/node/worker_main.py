@@ -74,7 +74,7 @@ def run_worker(
         workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
         skills = InstalledSkills()
         logfiles = LogFiles(home.logs)
-        executor = LocalExecutor(max_log_bytes=settings.max_log_bytes, nursery=str(logfiles.live))
+        executor = LocalExecutor(max_log_bytes=settings.max_log_bytes, nursery=str(logfiles.live), nice=settings.nice)
 
         def wake(other: str) -> None:
             reporter.say(Reporter.ENQUEUED)

@@ -48,7 +48,7 @@ def make_supervisor(
 def worker_spawner(home: Home, settings: Settings) -> SpawnWorker:
     """Return what starts a worker as a process of its own: ``cis worker run``, in a session of its own.
 
-    Its log is ``logs/workers/<worker_id>.log``, started anew when it has passed 10 MiB. Settings that a flag or the
+    Its tasks share that session (``cis.executors.priority``), to which no terminal belongs. Its log is ``logs/workers/<worker_id>.log``, started anew when it has passed 10 MiB. Settings that a flag or the
     environment changed reach it through its environment.
     """
     folder = home.logs / WORKERS

@@ -18,6 +18,7 @@ from cis.store.sqlite.connection import Database, Row
 from cis.store.sqlite.store import SqliteStore
 from tests.chaos.simulation.stage import Stage
 
+LONGEST_WAIT_S = 0.5
 Committed = Callable[[apsw.Connection], None]
 Prepare = Callable[[apsw.Connection], None]
 
@@ -35,6 +36,7 @@ class Faults:
         self.store_p = rng.choice((0.0, 0.0, 0.001, 0.005, 0.02))
         self.late_p = rng.choice((0.0, 0.0, 0.01, 0.03))
         self.launch_p = rng.choice((0.0, 0.0, 0.03, 0.15))
+        self.wait_p = rng.choice((0.0, 0.05, 0.2))
         self.full_until_s = 0.0
         self.busy_until_s = 0.0
         self.fuses: dict[str, int] = {}
@@ -42,7 +44,7 @@ class Faults:
 
     def end(self) -> None:
         """Let nothing fail any more."""
-        self.store_p = self.late_p = self.launch_p = 0.0
+        self.store_p = self.late_p = self.launch_p = self.wait_p = 0.0
         self.full_until_s = self.busy_until_s = 0.0
         self.fuses.clear()
 
@@ -57,6 +59,8 @@ class Faults:
         self._burn(who, where)
         if where in ("begin", "statement", "commit"):
             self._fail_store(who, where)
+            if where == "begin" and self.wait_p and self._stage.chance(self.wait_p):
+                self._stage.let_others(LONGEST_WAIT_S * self._stage.rng.random())  # they have the write lock
         elif where == "committed" and self.late_p and self._stage.chance(self.late_p):
             self._say(who, "the commit holds, but is reported as failed")
             raise StoreError("simulated: the commit failed")
