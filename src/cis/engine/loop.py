@@ -3,7 +3,8 @@
 One turn is one transaction:
 
     wait for exits, rings of the bell, time limits
-    BEGIN   (attend again, if others had the lock) · check the epoch · look at control · claim runs · take the ends · choose what starts   COMMIT
+    BEGIN   wait again, for no time, if others had the write lock
+            check the epoch · look at control · claim runs · take the ends · choose what starts   COMMIT
     spawn what was chosen, then whatever can wait
 
 A start is therefore on disk before its process exists. A process that ends before the next turn is recorded

@@ -48,8 +48,9 @@ def make_supervisor(
 def worker_spawner(home: Home, settings: Settings) -> SpawnWorker:
     """Return what starts a worker as a process of its own: ``cis worker run``, in a session of its own.
 
-    Its tasks share that session (``cis.executors.priority``), to which no terminal belongs. Its log is ``logs/workers/<worker_id>.log``, started anew when it has passed 10 MiB. Settings that a flag or the
-    environment changed reach it through its environment.
+    Its tasks share that session (``cis.executors.priority``), to which no terminal belongs. Its log is
+    ``logs/workers/<worker_id>.log``, started anew when it has passed 10 MiB. Settings that a flag or the environment
+    changed reach it through its environment.
     """
     folder = home.logs / WORKERS
     environment = {**os.environ, **settings.to_environ(), "CIS_HOME": str(home.root)}
