@@ -38,11 +38,17 @@ def _shows_slices() -> bool:
 
 @pytest.mark.skipif(not _shows_slices(), reason="this system does not show time slices")
 def test_a_worker_has_short_turns_and_what_it_starts_the_usual_ones() -> None:
-    assert _asked() == ["True", "True", "100000", "True", "0"]
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    granted, changed, slice_ns, same, priority = _asked(*(["nice", "-n", str(-usual)] if usual else []))
+
+    if priority == "0":  # elsewhere the tests are nice, and may not be less so
+        assert (granted, changed, slice_ns, same) == ("True", "True", "100000", "True")
+    else:
+        assert (granted, changed, same) == ("False", "False", "True")
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system has no policies")
 def test_a_priority_that_somebody_chose_is_left_alone() -> None:
     granted, changed, *_, priority = _asked("nice", "-n", "5")
 
-    assert (granted, changed, priority) == ("False", "False", "5")
+    assert (granted, changed, priority) == ("False", "False", str(min(os.getpriority(os.PRIO_PROCESS, 0) + 5, 19)))
