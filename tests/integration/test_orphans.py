@@ -115,6 +115,26 @@ def test_a_grandchild_that_left_the_session_is_found_by_its_environment(
 
 
 @needs_proc
+def test_what_a_task_of_the_original_home_started_survives_the_worker_of_a_copy(
+    tmp_path: Path, marks: dict[str, str], started: list[subprocess.Popen[bytes]]
+) -> None:
+    """Same run, same attempt, same process in the rows of both: only the place of the home tells them apart."""
+    original, copy = tmp_path / "home", tmp_path / "home2"
+    original.mkdir()
+    (tmp_path / "link").symlink_to(original)
+    process = spawn("exec sleep 60", {**marks, "CIS_OUTPUT": f"{original}/logs/.live/x.outputs"}, started)
+    wait_for(lambda: b"CIS_OUTPUT" in Path(f"/proc/{process.pid}/environ").read_bytes(), what="the process's exec")
+    identity = process_started(process.pid)
+
+    kill_orphan(pid=process.pid, pid_started=identity, marks=marks, home=copy)
+    kill_orphan(pid=None, pid_started=None, marks=marks, home=copy)
+    assert process.poll() is None
+
+    kill_orphan(pid=None, pid_started=None, marks=marks, home=tmp_path / "link")
+    assert process.wait(10) == -signal.SIGKILL
+
+
+@needs_proc
 def test_only_a_process_with_all_marks_is_meant(marks: dict[str, str], started: list[subprocess.Popen[bytes]]) -> None:
     """Another attempt of the same task, and another task of the same run, go on."""
     others = [

@@ -3,6 +3,9 @@
 Two ways lead to an orphan. Its number: the group *pid* is killed if the process of that number is still the one that
 started then, so a reused number harms nobody. Its environment: every process, in whatever session it hides, that
 carries the marks of the attempt (Linux only). New ones may be forked while we look, so we look until none is left.
+
+A copy of a home has the same runs and the same numbers, so whoever looks says for which home: what has its ``CIS_OUTPUT``
+below another one belongs to that, and is let be.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import signal
 import time
 from collections.abc import Mapping
 
+from cis.engine.ports import StrPath
 from cis.errors import OrphanError
 from cis.executors.platform import (
     all_pids,
@@ -27,6 +31,9 @@ PATIENCE_S = 10.0
 _LOOK_AGAIN_S = 0.01
 _LOOKS = 10
 _UNCLEAR_S = 2.0
+_OUTPUT = (
+    b"CIS_OUTPUT="  # a file below the home; scripts do not change it, as they do CIS_HOME, and it was always there
+)
 
 
 def kill_orphan(
@@ -34,22 +41,24 @@ def kill_orphan(
     pid: int | None,
     pid_started: str | None,
     marks: Mapping[str, str],
+    home: StrPath | None = None,
     portable: bool = False,
     patience_s: float = PATIENCE_S,
 ) -> None:
     """Kill the group *pid*, if it is still that one, and every process with all *marks*; return when they are gone.
 
-    Never this process or one above it. ``portable`` does without ``/proc``, and so without the marks.
+    Never this process or one above it, nor what says that it is of another *home*. ``portable`` does without ``/proc``,
+    and so without the marks.
 
     Raises:
         OrphanError: some are still there after *patience_s*.
     """
     spared = ancestry()
-    group = None if pid in {*spared, os.getpgrp()} else _group_to_kill(pid, pid_started, portable=portable)
+    group = None if pid in {*spared, os.getpgrp()} else _group_to_kill(pid, pid_started, home=home, portable=portable)
     entries = frozenset() if portable else frozenset(os.fsencode(f"{name}={value}") for name, value in marks.items())
     began_s = time.monotonic()
     while True:
-        left, unclear = _kill_once(group, entries, spared)
+        left, unclear = _kill_once(group, entries, spared, home=home)
         waited_s = time.monotonic() - began_s
         if not left and (not unclear or waited_s >= _UNCLEAR_S):
             return
@@ -58,14 +67,23 @@ def kill_orphan(
         time.sleep(_LOOK_AGAIN_S)
 
 
-def _group_to_kill(pid: int | None, pid_started: str | None, *, portable: bool) -> int | None:
-    if pid is None or pid_started is None:
+def _group_to_kill(pid: int | None, pid_started: str | None, *, home: StrPath | None, portable: bool) -> int | None:
+    if pid is None or pid_started is None or process_started(pid, portable=portable) != pid_started:
         return None
-    return pid if process_started(pid, portable=portable) == pid_started else None
+    return None if not portable and _of_another(home, environment_of(pid) or frozenset()) else pid
+
+
+def _of_another(home: StrPath | None, environment: frozenset[bytes]) -> bool:
+    """Whether a process says that it is of another home than *home*; one that says nothing is not."""
+    if home is None:
+        return False
+    inside = os.fsencode(os.path.join(os.path.realpath(home), ""))
+    outputs = [entry.removeprefix(_OUTPUT) for entry in environment if entry.startswith(_OUTPUT)]
+    return any(not os.path.realpath(path).startswith(inside) for path in outputs)
 
 
 def _kill_once(
-    group: int | None, entries: frozenset[bytes], spared: frozenset[int]
+    group: int | None, entries: frozenset[bytes], spared: frozenset[int], *, home: StrPath | None
 ) -> tuple[list[int], frozenset[int]]:
     """Send KILL to whatever is there; return it, and the processes of which it cannot be told yet."""
     # A group keeps its number as long as it has members, so one that was ours at first is ours to the end.
@@ -74,14 +92,16 @@ def _kill_once(
         signal_group(number, signal.SIGKILL)
     if not entries:
         return found, frozenset()
-    marked, unclear = _marked(entries, spared)
+    marked, unclear = _marked(entries, spared, home=home)
     for pid in marked:
         kill_if_still(pid, entries)
     return [*found, *(pid for pid in marked if pid not in found)], unclear
 
 
-def _marked(entries: frozenset[bytes], spared: frozenset[int]) -> tuple[list[int], frozenset[int]]:
-    """Return the processes with all *entries*, also those that were forked while the others were looked at.
+def _marked(
+    entries: frozenset[bytes], spared: frozenset[int], *, home: StrPath | None
+) -> tuple[list[int], frozenset[int]]:
+    """Return the processes of *home* with all *entries*, also those that were forked while the others were looked at.
 
     Every look takes only what is new since the last, so the last ones are too quick to slip away from; on a machine
     that never stops forking the number of looks is bounded. Also returned: processes in the middle of ``exec``.
@@ -98,6 +118,6 @@ def _marked(entries: frozenset[bytes], spared: frozenset[int]) -> tuple[list[int
             environment = environment_of(pid)
             if environment is None:
                 unclear.add(pid)
-            elif entries <= environment:
+            elif entries <= environment and not _of_another(home, environment):
                 found.append(pid)
     return found, frozenset(unclear)

@@ -67,7 +67,7 @@ def run_worker(
     store.wait_at_most(max(1.0, settings.lease_s / 3))
     try:
         bell = bells.FifoBell(bells.bell_path(home.run, worker_id))
-        end_orphans(store, worker_id, kill=kill_orphan)
+        end_orphans(store, worker_id, kill=partial(kill_orphan, home=home.root))
         worker = _take_office(store, settings, worker_id=worker_id, scope=scope)
         reporter = Reporter(report_fd)
         workdir = home.work / worker_id
@@ -86,7 +86,7 @@ def run_worker(
             maker=AttemptMaker(
                 skills=skills,
                 logfiles=logfiles,
-                base_env=base_environment(os.environ, pass_env=settings.pass_env),
+                base_env=base_environment(os.environ, pass_env=settings.pass_env) | {"CIS_HOME": str(home.root)},
                 node_id=settings.node_id,
                 worker_id=worker_id,
                 workdir=workdir,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from cis.engine.logfiles import WORKERS
 from cis.executors.orphans import kill_orphan
@@ -33,7 +34,7 @@ def make_supervisor(
             run_dir=home.run,
             bell=bell,
             spawn=worker_spawner(home, settings),
-            kill_orphan=kill_orphan,
+            kill_orphan=partial(kill_orphan, home=home.root),
             kill_process=kill_process,
             clock=now,
             retire_signal=signal.SIGUSR1,
