@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cis.engine.attempts import AttemptMaker
 from cis.engine.instant import Instant
-from cis.engine.loop import WorkerLoop
+from cis.engine.loop import RETRY_STORE_S, WorkerLoop
 from cis.engine.parts import LoopLimits, LoopParts
 from cis.engine.site import Incarnation
 from cis.errors import StoreError
@@ -60,6 +60,13 @@ class Worker:
     def turn(self) -> None:
         self.bell.ring()
         self.loop.turn(at_most_s=0.02)
+
+    def forget_plans(self) -> None:
+        """Have a transaction fail, so that the next turn reads all rows anew."""
+        self.store.broken = True
+        self.turn()
+        self.store.broken = False
+        self.node.later(RETRY_STORE_S)
 
     def until(self, condition: Callable[[], object], what: str) -> None:
         """Turn until *condition*."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from cis.engine.loop import RETRY_STORE_S
 from cis.model.states import AttemptState
 from tests.integration.deciding import decider
-from tests.integration.looping import Worker, working
+from tests.integration.looping import working
 
 
 def test_the_process_of_a_run_that_is_set_aside_is_killed_before_that_is_stored(
@@ -20,7 +19,7 @@ def test_the_process_of_a_run_that_is_set_aside_is_killed_before_that_is_stored(
     with decider(tmp_path) as node, working(node, tmp_path) as worker:
         run = node.submitted({"command": "exec sleep 60"}, scope="global", target_node="node-1")
         worker.until(lambda: worker.pids, "the process")
-        _forget_plans(worker, node.later)
+        worker.forget_plans()
         with node.store.transaction():
             assert node.store._db.write("UPDATE dag_runs SET status = 'odd' WHERE run_id = ?", (run.run_id,)) == 1
 
@@ -44,11 +43,3 @@ def test_the_process_of_a_run_that_is_set_aside_is_killed_before_that_is_stored(
         assert seen[:2] == ["KILL", "stored"]
         assert worker.attempts(run.run_id) == [(1, AttemptState.LOST)]
         worker.until(lambda: not worker.pids, "its end")
-
-
-def _forget_plans(worker: Worker, later: Callable[[float], None]) -> None:
-    """Have a transaction fail, so that the next turn reads all rows anew."""
-    worker.store.broken = True
-    worker.turn()
-    worker.store.broken = False
-    later(RETRY_STORE_S)

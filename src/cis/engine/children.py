@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cis.engine.leases import under_lease
 from cis.engine.live import End
+from cis.engine.outputs import MAX_RUN_OUTPUT_BYTES
 from cis.engine.parts import ChildWait, LoopParts
 from cis.engine.plan import RunPlan
 from cis.engine.ports import ChildDag
@@ -20,6 +21,9 @@ from cis.model.dag import DagSpec
 from cis.model.states import AttemptState, RunState
 from cis.store.port import Store, stored_spec
 from cis.store.records import RunRecord
+
+_MOST_STORED = 8 * MAX_RUN_OUTPUT_BYTES  # of JSON, which needs up to six letters for one
+_TOO_MUCH = "its run {} has more outputs than one run may keep; have it write files, and output their paths"
 
 
 def start_child(parts: LoopParts, plan: RunPlan, child: ChildDag, *, task_id: str, directory: Path) -> RunRecord:
@@ -53,8 +57,11 @@ def ended_child(store: Store, wait: ChildWait, plan: RunPlan, *, now_us: int) ->
         status, error = _verdict(run, child_run_id)
         if status is AttemptState.COMPLETED:
             outputs = {"run_id": child_run_id}
-            for task in store.tasks(child_run_id):
-                outputs.update(task.outputs)
+            if store.outputs_size(child_run_id) <= _MOST_STORED:
+                for each in store.outputs(child_run_id):
+                    outputs.update(each)
+            else:
+                status, error = AttemptState.FAILED, _TOO_MUCH.format(child_run_id)
     except PoisonRecordError as poison:
         status, error = AttemptState.FAILED, f"its run {child_run_id} cannot be read: {poison.why}"
     if wait.timed_out and status is AttemptState.FAILED:

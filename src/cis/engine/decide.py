@@ -18,6 +18,7 @@ from cis.engine.control import cancel, cancel_children
 from cis.engine.instant import Instant
 from cis.engine.live import End, Ending
 from cis.engine.notices import run_event, task_events
+from cis.engine.outputs import no_room, size_of
 from cis.engine.parts import ChildWait, Held, LoopLimits, LoopParts
 from cis.engine.plan import RunPlan
 from cis.engine.site import Incarnation
@@ -141,19 +142,24 @@ class _Turn:
 
         An end of a run that is not held any more, since its rows could not be read, is nobody's: all is stored.
         """
-        ours = [end for end in ends if end.attempt.run_id in self._held.plans]
-        for end in ours:
-            attempt = end.attempt
-            self._held.plans[attempt.run_id].end(
+        stored: list[AttemptRecord] = []
+        for plan, end in ((self._held.plans.get(end.attempt.run_id), end) for end in ends):
+            if plan is None:
+                continue
+            attempt, outputs = end
+            if outputs and (why := no_room(size_of(outputs), plan.output_bytes)):
+                attempt, outputs = attempt._replace(status=AttemptState.FAILED, error=why), {}
+            plan.end(
                 attempt.task_no,
                 attempt.status,
                 now=Instant(attempt.finished_at_us or self._now.wall_us, self._now.mono_s),
                 jitter=self._parts.jitter(),
                 exit_code=attempt.exit_code,
                 error=attempt.error,
-                outputs=end.outputs,
+                outputs=outputs,
             )
-        self._store.finish_attempts([end.attempt for end in ours])
+            stored.append(attempt)
+        self._store.finish_attempts(stored)
 
     def release_retries(self) -> None:
         """Make ready what has waited for its retry."""

@@ -1,4 +1,7 @@
-"""The named outputs of a task: the file at ``CIS_OUTPUT``, lines of ``name=value``."""
+"""The named outputs of a task: the file at ``CIS_OUTPUT``, lines of ``name=value``.
+
+What one task may give is bounded, and so is what all tasks of a run give together: a run is read, shown and sent whole.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from cis.errors import LaunchError
 from cis.model.masking import masked
 
 MAX_OUTPUT_BYTES = 1 << 20
+MAX_RUN_OUTPUT_BYTES = 16 << 20  # as much as a document, and as a message to another node
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -45,6 +49,22 @@ def take_outputs(path: str, *, mask: Sequence[bytes] = ()) -> Mapping[str, str]:
             raise LaunchError(f"CIS_OUTPUT line {number} is not name=value: {text[:80]!r}")
         outputs[name] = value
     return outputs
+
+
+def size_of(outputs: Mapping[str, str]) -> int:
+    """Return how many bytes of UTF-8 outputs are, names and values."""
+    texts = (str(text) for pair in outputs.items() for text in pair)  # a stored row may hold anything
+    return sum(len(text) if text.isascii() else len(text.encode(errors="replace")) for text in texts)
+
+
+def no_room(size: int, kept: int) -> str | None:
+    """Return why outputs of *size* bytes cannot be kept beside the *kept* bytes of their run; None when they can."""
+    if size + kept <= MAX_RUN_OUTPUT_BYTES:
+        return None
+    return (
+        f"its outputs have {size:,} bytes, and its run keeps {kept:,} of other tasks; {MAX_RUN_OUTPUT_BYTES:,} is the"
+        " limit for all tasks of a run: write large values to files, and output their paths"
+    )
 
 
 def forget_outputs(path: str) -> None:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from cis.engine.instant import Instant
+from cis.engine.outputs import size_of
 from cis.model.dag import DagSpec, OnLost, TaskSpec
 from cis.model.graph import Graph
 from cis.model.retry import retry_delay_s
@@ -29,6 +30,7 @@ class RunPlan:
         self.running: set[int] = set()
         self.children: dict[int, str] = {}
         self.cancelling = False
+        self.output_bytes = 0
         self.changes: list[tuple[TaskRecord, TaskRecord]] = []
         self._graph = Graph.of(spec.tasks)
         self._ready: list[int] = []
@@ -45,6 +47,7 @@ class RunPlan:
         missing = sum(self.tasks[parent].status is not TaskState.COMPLETED for parent in parents)
         self._missing[number] = missing
         if task.status.final:
+            self.output_bytes += size_of(task.outputs) if task.outputs else 0
             return
         self._unfinished += 1
         if task.status is TaskState.RUNNING:
@@ -148,6 +151,7 @@ class RunPlan:
         self.children.pop(number, None)
         spec = self.spec.tasks[number]
         if status is AttemptState.COMPLETED:
+            self.output_bytes += size_of(outputs) if outputs else 0
             self._finish(number, TaskState.COMPLETED, now=now, exit_code=exit_code, outputs=outputs or {})
             self._unlock_children(number)
         elif status is AttemptState.CANCELLED or self.run.cancel_requested:

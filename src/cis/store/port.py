@@ -125,6 +125,14 @@ class RunStore(Protocol):
 
     def task(self, run_id: str, task_id: str) -> TaskRecord | None: ...
 
+    def outputs(self, run_id: str) -> Sequence[Mapping[str, str]]:
+        """Return the outputs of a run's tasks, of those that have some, in the order of the document."""
+        ...
+
+    def outputs_size(self, run_id: str) -> int:
+        """Return how many bytes the outputs of a run's tasks take as they are stored; never fewer than they have."""
+        ...
+
     def change_tasks(self, old_and_new: Iterable[tuple[TaskRecord, TaskRecord]]) -> None:
         """Replace tasks as they were read by what they become; versions grow by one in the store.
 

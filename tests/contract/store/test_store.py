@@ -226,6 +226,9 @@ def test_tasks_change_step_by_step_in_one_call_and_only_at_their_version(store: 
     assert list(store.tasks("r1")) == [done, TaskRecord(run_id="r1", task_no=1, task_id="t1")]
     assert store.task("r1", "t0") == done
     assert store.task("r1", "zz") is None
+    assert list(store.outputs("r1")) == [{"v": "ü\n"}]
+    assert store.outputs_size("r1") >= len("vü\n".encode())
+    assert (list(store.outputs("zz")), store.outputs_size("zz")) == ([], 0)
 
 
 def test_an_attempt_ends_once(store: Store) -> None:

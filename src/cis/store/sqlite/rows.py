@@ -133,6 +133,11 @@ def task_of(row: Row) -> TaskRecord:
     )
 
 
+def outputs_of(row: Row) -> dict[str, str]:
+    """Return the outputs of a task out of a row of its run's id and these."""
+    return mapping(row[1])
+
+
 def attempt_of(row: Row) -> AttemptRecord:
     """Return the record of a row of ATTEMPT."""
     return AttemptRecord(

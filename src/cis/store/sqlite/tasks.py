@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cis.errors import StaleVersionError
 from cis.model.states import AttemptState, check_attempt_arrow, check_task_arrow
 from cis.store.records import AttemptRecord, TaskRecord
 from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import ATTEMPT, TASK, attempt_of, read, read_all, task_of
+from cis.store.sqlite.rows import ATTEMPT, TASK, attempt_of, outputs_of, read, read_all, task_of
 
 INSERT_TASK = f"INSERT INTO run_tasks ({TASK}) VALUES ({', '.join('?' * 15)})"  # noqa: S608 - constants
 _TASKS = f"SELECT {TASK} FROM run_tasks WHERE run_id = ? ORDER BY task_no"  # noqa: S608 - constants
 _TASK = f"SELECT {TASK} FROM run_tasks WHERE run_id = ? AND task_id = ?"  # noqa: S608 - constants
+_OUTPUTS = "SELECT run_id, outputs FROM run_tasks WHERE run_id = ? AND outputs IS NOT NULL ORDER BY task_no"
+_OUTPUTS_SIZE = "SELECT sum(octet_length(outputs)) FROM run_tasks WHERE run_id = ?"
 _CHANGE = (
     "UPDATE run_tasks SET version = version + 1, status = ?, attempts = ?, failures = ?, exit_code = ?,"
     " started_at_us = ?, finished_at_us = ?, outputs = ?, error = ?, blocked_by = ?, retry_at_us = ?,"
@@ -53,6 +55,16 @@ class TaskRows:
         """Return one task of a run."""
         row = self._db.row(_TASK, (run_id, task_id))
         return None if row is None else read("task", task_of, row)
+
+    def outputs(self, run_id: str) -> Sequence[Mapping[str, str]]:
+        """Return the outputs of a run's tasks, of those that have some, in the order of the document."""
+        rows = self._db.all_rows(f"a task of run {run_id}", _OUTPUTS, (run_id,))
+        return [read("outputs of a task of run", outputs_of, row) for row in rows]
+
+    def outputs_size(self, run_id: str) -> int:
+        """Return how many bytes the outputs of a run's tasks take in the database; never fewer than they have."""
+        row = self._db.row(_OUTPUTS_SIZE, (run_id,))
+        return int(row[0] or 0) if row else 0
 
     def change_tasks(self, old_and_new: Iterable[tuple[TaskRecord, TaskRecord]]) -> None:
         """Replace tasks as they were read by what they become."""
