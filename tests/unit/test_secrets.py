@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cis.errors import ConfigError, LaunchError
+from cis.model.scope import GLOBAL, parse_scope
 from cis.node.home import Home
 from cis.node.secrets import TomlSecrets
 from cis.node.settings import load_settings
@@ -41,12 +42,12 @@ def book(home: Home) -> TomlSecrets:
 def refusal(home: Home, name: str) -> str:
     """Return why a secret is not revealed."""
     with pytest.raises(LaunchError) as refused:
-        book(home).reveal([name])
+        book(home).reveal([name], scope=GLOBAL)
     return str(refused.value)
 
 
 def test_each_kind_gives_its_value_and_a_file_loses_one_line_end(home: Home) -> None:
-    assert book(home).reveal(["INLINE", "FROM_ENV", "FROM_FILE"]) == {
+    assert book(home).reveal(["INLINE", "FROM_ENV", "FROM_FILE"], scope=GLOBAL) == {
         "INLINE": "value-in-the-file",
         "FROM_ENV": "value-of-a-variable",
         "FROM_FILE": "value-of-a-file",
@@ -55,11 +56,11 @@ def test_each_kind_gives_its_value_and_a_file_loses_one_line_end(home: Home) -> 
 
 def test_a_value_that_changes_holds_for_the_next_attempt(home: Home, tmp_path: Path) -> None:
     secrets = book(home)
-    secrets.reveal(["INLINE", "FROM_FILE"])
+    secrets.reveal(["INLINE", "FROM_FILE"], scope=GLOBAL)
     home.toml.write_text(TABLE.replace("value-in-the-file", "another-in-the-file"))
     write(tmp_path / "secret.txt", "another-of-a-file")
 
-    assert secrets.reveal(["INLINE", "FROM_FILE"]) == {
+    assert secrets.reveal(["INLINE", "FROM_FILE"], scope=GLOBAL) == {
         "INLINE": "another-in-the-file",
         "FROM_FILE": "another-of-a-file",
     }
@@ -78,7 +79,7 @@ def test_a_missing_variable_and_a_missing_file_are_named(home: Home, tmp_path: P
 
     assert "No such file" in refusal(home, "FROM_FILE")
     with pytest.raises(LaunchError, match="THE_VARIABLE"):
-        TomlSecrets(home.toml, {}).reveal(["FROM_ENV"])
+        TomlSecrets(home.toml, {}).reveal(["FROM_ENV"], scope=GLOBAL)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
@@ -119,6 +120,10 @@ def test_a_file_that_is_no_text_too_long_or_too_short_is_refused(home: Home, tmp
         ('A = "abc"', "too short"),
         ('A = {env = "X", file = "y"}', "must be a string"),
         ('A = {path = "y"}', "must be a string"),
+        ('A = {file = "y", scopes = []}', "not empty"),
+        ('A = {file = "y", scopes = "project:a"}', "list of scopes"),
+        ('A = {file = "y", scopes = ["projects:a"]}', "no scope"),
+        ('A = {scopes = ["project:a"]}', "must be a string"),
         ('A = {env = ""}', "must name"),
         ("A = {file = 3}", "must name"),
         ('"A-B" = "long-enough"', "no name of a secret"),
@@ -159,3 +164,56 @@ def test_faults_of_values_are_found_without_a_start(home: Home, tmp_path: Path) 
 
     (fault,) = book(home).faults()
     assert fault.place == "cis.toml: secrets.FROM_FILE"
+
+
+@pytest.mark.parametrize(
+    ("scope", "name", "word"),
+    [
+        ("project:a", "FOR_A", ""),
+        ("project:a", "FOR_ALL", ""),
+        ("project:b", "FOR_A", "project:a"),
+        ("user:u", "FOR_A", "project:a"),
+        ("user:u", "FOR_U", ""),
+        ("user:u", "FOR_ALL", '[scope."user:u"]'),
+        ("global", "FOR_U", "user:*"),
+    ],
+)
+def test_both_the_secret_and_the_scope_have_to_allow_it(home: Home, scope: str, name: str, word: str) -> None:
+    home.toml.write_text(
+        """
+        [secrets]
+        FOR_ALL = {env = "THE_VARIABLE"}
+        FOR_A = {env = "THE_VARIABLE", scopes = ["project:a"]}
+        FOR_U = {env = "THE_VARIABLE", scopes = ["user:*"]}
+        [scope."user:u"]
+        secrets = ["FOR_A", "FOR_U"]
+        """
+    )
+    asking = parse_scope(scope)
+
+    refused = book(home).refused([name], scope=asking)
+    if not word:
+        assert not refused
+        assert book(home).reveal([name], scope=asking) == {name: "value-of-a-variable"}
+        return
+    assert scope in refused[name]
+    assert word in refused[name]
+    with pytest.raises(LaunchError) as why:
+        book(home).reveal([name], scope=asking)
+    assert str(why.value) == refused[name]
+
+
+def test_a_scope_that_loses_a_secret_has_it_no_more_at_the_next_attempt(home: Home) -> None:
+    secrets = book(home)
+    secrets.reveal(["INLINE"], scope=GLOBAL)
+    home.toml.write_text(TABLE + '[scope."glob*"]\nsecrets = []\n')
+
+    with pytest.raises(LaunchError, match="scope global may not have the secret INLINE"):
+        secrets.reveal(["INLINE"], scope=GLOBAL)
+
+
+def test_tables_that_cannot_be_read_allow_nothing(home: Home) -> None:
+    home.toml.write_text(TABLE + '[scope."project:a"]\nsecrets = "INLINE"\n')
+
+    with pytest.raises(LaunchError, match="cannot be read"):
+        book(home).reveal(["INLINE"], scope=GLOBAL)

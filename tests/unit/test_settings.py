@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cis.errors import ConfigError
+from cis.model.scope import parse_scope
+from cis.model.scope_rules import NO_RULES, ScopeRules
 from cis.node.home import Home
 from cis.node.settings import OPTIONS, Settings, default_node_id, load_settings
 
@@ -116,6 +118,18 @@ def test_a_worker_gets_what_a_flag_said_and_not_what_the_file_says(home: Home, s
         ("[[matrix.allow]]\nmay = ['read']", "matrix.allow[0]", "needs user_id"),
         ("[[matrix.allow]]\nuser_id = '@a:b'\nmay = ['rule']", "matrix.allow[0].may", "read, execute, control"),
         ("[[matrix.allow]]\nuser_id = '@a:b'\nmya = []", "matrix.allow[0].mya", "did you mean 'may'"),
+        ("[[matrix.allow]]\nuser_id = '@a:b'\nscopes = ['x']", "matrix.allow[0].scopes", "no scope"),
+        ("scope = 3", "scope", "must be tables"),
+        ("[scope]\nslots = 3", 'scope."slots"', "must be a table"),
+        ("[scope.'project:a'.env]\nCIS_X = '1'", 'scope."project:a".env', "choose another name"),
+        ("[scope.'project:a'.env]\nX = 1.5", 'scope."project:a".env', "must be a string"),
+        ("[scope.'project:a']\nslots = 0", 'scope."project:a".slots', "from 1"),
+        ("[scope.'project:a']\nmax_runs = true", 'scope."project:a".max_runs', "whole number"),
+        ("[scope.'project:a']\nmax_queud = 1", 'scope."project:a".max_queud', "did you mean 'max_queued'"),
+        ("[scope.'project:a']\nsecrets = 'A'", 'scope."project:a".secrets', "list of names"),
+        ("[scope.'project:*a']", 'scope."project:*a"', "at the end only"),
+        ("[scope.'projekt:*']", 'scope."projekt:*"', "matches no scope"),
+        ("[scopes]", "scopes", "did you mean 'scope'"),
     ],
 )
 def test_a_fault_is_told_with_its_place_and_the_mend(home: Home, line: str, place: str, words: str) -> None:
@@ -157,15 +171,45 @@ def test_the_example_of_the_contract_is_accepted(home: Home) -> None:
         [[matrix.allow]]
         user_id = "@alice:example.org"
         may = ["read", "execute", "control"]
+        scopes = ["project:proj-a"]
+        [scope."project:proj-a"]
+        slots = 2
+        max_runs = 1
+        env = {TIER = "test"}
+        max_queued = 1000
+        secrets = ["DB_PASSWORD"]
+        [secrets]
+        DB_PASSWORD = {file = "secrets/db_password", scopes = ["project:proj-a"]}
     """)
     found = load_settings(home, environ={})
 
     assert (found.node_id, found.labels, found.pass_env) == ("node-1", ("gpu",), ("SSH_AUTH_SOCK",))
     assert (found.idle_timeout_s, found.max_log_bytes) == (300.0, 2**30)
+    assert found.allow[0].scopes == ("project:proj-a",)
+    assert found.rules_of(parse_scope("project:proj-a")) == ScopeRules(
+        slots=2, max_runs=1, max_queued=1000, env={"TIER": "test"}, secrets=("DB_PASSWORD",)
+    )
+    assert found.rules_of(parse_scope("project:proj-ab")) == NO_RULES
+
+
+def test_all_faults_of_all_tables_of_scopes_are_told_at_once(home: Home) -> None:
+    text = """
+        [scope."x"]
+        slots = 0
+        secrets = ["A B"]
+        [scope."user:*"]
+        env = []
+        [secrets]
+        A = {file = "x", scopes = ["nobody"]}
+    """
+
+    places = faults_of(home, text).keys()
+
+    assert places == {'scope."x"', 'scope."x".slots', 'scope."x".secrets', 'scope."user:*".env', "secrets.A"}
 
 
 def test_every_setting_has_a_place_and_a_variable_of_its_own() -> None:
-    assert {option.field for option in OPTIONS} == set(Settings.__slots__) - {"allow"}  # tables, [[matrix.allow]]
+    assert {option.field for option in OPTIONS} == set(Settings.__slots__) - {"allow", "scopes"}  # tables
     assert len({option.variable for option in OPTIONS}) == len(OPTIONS)
     assert len({(option.section, option.key) for option in OPTIONS}) == len(OPTIONS)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 from cis.cli.context import Context, from_environment
 from cis.cli.output import print_json
 from cis.errors import ConfigError
+from cis.model.scope_rules import RULE_NAMES, ScopeRules
 from cis.node.secrets import TomlSecrets
 
 
@@ -48,11 +50,31 @@ def _check_all(context: Context) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    settings = asdict(from_environment().settings)
+    settings = from_environment().settings
+    values = asdict(replace(settings, scopes=()))
+    values["scopes"] = {table.pattern: _said(table.rules) for table in settings.scopes}
     if options.json:
-        print_json(settings)
+        print_json(values)
         return
-    for name, value in settings.items():
-        listed = isinstance(value, list | tuple)
-        text = ", ".join(one["user_id"] if isinstance(one, dict) else one for one in value) if listed else value
+    for name, value in values.items():
+        text = ", ".join(map(_shown, value)) if isinstance(value, list | tuple | dict) else value
         print(f"{name:20}{'-' if text in ('', None) else text}")
+    for pattern, rules in values["scopes"].items():
+        for key, value in rules.items():
+            print(f"{'':20}{pattern} {key}: {_inline(value)}")
+
+
+def _said(rules: ScopeRules) -> dict[str, Any]:
+    """Return what one table says; what it does not say is not in it."""
+    values = {name: getattr(rules, name) for name in RULE_NAMES}
+    return {name: dict(value) if name == "env" else value for name, value in values.items() if value not in (None, {})}
+
+
+def _inline(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={text}" for name, text in value.items())
+    return (", ".join(value) or "none") if isinstance(value, tuple) else str(value)
+
+
+def _shown(one: Any) -> str:
+    return str(one["user_id"] if isinstance(one, dict) else one)

@@ -50,9 +50,11 @@ class Context:
     def site(self) -> Site:
         """Where submissions of this command happen: this node."""
         from cis.node.presence import node_is_running  # noqa: PLC0415 - only who submits needs them
+        from cis.node.secrets import TomlSecrets  # noqa: PLC0415
         from cis.node.site import make_site  # noqa: PLC0415
 
-        return make_site(self.settings, skills=self.skills, node_runs=node_is_running(self.home))
+        secrets = TomlSecrets(self.home.toml, self.environ)
+        return make_site(self.settings, skills=self.skills, secrets=secrets, node_runs=node_is_running(self.home))
 
     @contextmanager
     def store(self) -> Iterator[SqliteStore]:

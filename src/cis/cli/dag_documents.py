@@ -10,7 +10,7 @@ from pathlib import Path
 from cis.cli.context import Context, from_environment, say
 from cis.cli.dag_run import base_directory, read_dag, read_input
 from cis.cli.output import counted, print_json
-from cis.engine.submit import check_skills
+from cis.engine.submit import check_secrets, check_skills
 from cis.engine.submit import save as save_dag
 from cis.engine.views import dag_view
 from cis.engine.workdir import anchored
@@ -29,6 +29,9 @@ def validate(options: argparse.Namespace) -> None:
     spec = read_dag(options.file)
     scope, source = infer_scope(spec)
     check_skills(spec, context.skills)
+    here = spec.target_node in (None, context.settings.node_id)
+    if here and any(task.secrets for task in spec.tasks) and not (spec.target_node is None and context.site.offers):
+        check_secrets(spec, scope, context.site)
     graph = Graph.of(spec.tasks)
     levels = [[spec.tasks[number].id for number in level] for level in graph.levels()]
     warnings = _secret_warnings(spec, context)

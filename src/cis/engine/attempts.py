@@ -1,14 +1,14 @@
 """One attempt at a task, prepared: its arguments, environment, directory and files.
 
-The environment is the few variables of the node that every task may see, then what the skill sets, the DAG's
-own, the task's, its secrets, and last the ``CIS_…`` that say which attempt this is; nothing can override those.
+The environment is the few variables of the node that every task may see, then what the skill sets, the scope's, the
+DAG's own, the task's, its secrets, and last the ``CIS_…`` that say which attempt this is; nothing can override those.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cis.engine.logfiles import LogFiles
@@ -18,6 +18,7 @@ from cis.engine.ports import ChildDag, Command, Launch, SecretBook, SkillBook, S
 from cis.errors import CisError, LaunchError
 from cis.model.dag import Json, TaskSpec
 from cis.model.references import OPENING_OF_SECRET, fill
+from cis.model.scope import Scope
 from cis.model.secret_forms import needles
 from cis.store.records import AttemptRecord
 
@@ -37,7 +38,10 @@ def attempt_marks(run_id: str, task_id: str, attempt: int) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptMaker:
-    """Turns tasks into launches, for one worker. ``workdir`` is where tasks without a ``cwd`` run."""
+    """Turns tasks into launches, for one worker. ``workdir`` is where tasks without a ``cwd`` run.
+
+    ``scope_env`` is what this node's settings give to every task of the worker's scope.
+    """
 
     skills: SkillBook
     logfiles: LogFiles
@@ -46,6 +50,7 @@ class AttemptMaker:
     worker_id: str
     workdir: Path
     secrets: SecretBook | None = None
+    scope_env: Mapping[str, str] = field(default_factory=dict)
 
     def launch(self, plan: RunPlan, number: int, attempt: AttemptRecord) -> Launch:
         """Return how to start *attempt*.
@@ -58,12 +63,13 @@ class AttemptMaker:
         if isinstance(command, ChildDag):
             raise LaunchError("a DAG as a task has no process")
         files = self.logfiles.paths(attempt.run_id, number, attempt.attempt)
-        secrets = self._revealed(task) if task.secrets else {}
+        secrets = self._revealed(task, run.scope) if task.secrets else {}
         return Launch(
             argv=command.argv,
             env={
                 **self.base_env,
                 **command.env,
+                **self.scope_env,
                 **plan.spec.env,
                 **self._filled_env(plan, task),
                 **secrets,
@@ -122,10 +128,10 @@ class AttemptMaker:
         except Exception as error:  # a stranger's skill may raise anything, and must not end the worker
             raise LaunchError(f"skill {task.skill or 'shell'!r} failed: {error!r}") from error
 
-    def _revealed(self, task: TaskSpec) -> Mapping[str, str]:
+    def _revealed(self, task: TaskSpec, scope: Scope) -> Mapping[str, str]:
         if self.secrets is None:
             raise LaunchError(f"task {task.id!r} asks for secrets, and there are none here")
-        values = self.secrets.reveal(set(task.secrets.values()))
+        values = self.secrets.reveal(set(task.secrets.values()), scope=scope)
         return {variable: values[name] for variable, name in task.secrets.items()}
 
     def _filled_env(self, plan: RunPlan, task: TaskSpec) -> Mapping[str, str]:

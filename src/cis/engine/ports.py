@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from cis.model.dag import Json
+from cis.model.scope import Scope
 
 StrPath = str | PathLike[str]
 NO_ENV: Mapping[str, str] = MappingProxyType({})
@@ -88,8 +89,20 @@ class SkillBook(Protocol):
 class SecretBook(Protocol):
     """The secrets that this node has, as they are now."""
 
-    def reveal(self, names: Iterable[str]) -> Mapping[str, str]:
-        """Return the values of secrets, by name. Raises LaunchError, which says what is missing and the mend."""
+    def reveal(self, names: Iterable[str], *, scope: Scope) -> Mapping[str, str]:
+        """Return the values of secrets, by name, for a task of *scope*.
+
+        Raises:
+            LaunchError: says what is missing, or not for that scope, and the mend.
+        """
+        ...
+
+    def refused(self, names: Iterable[str], *, scope: Scope) -> Mapping[str, str]:
+        """Return why *scope* may not have some of *names*, and the mend, by name; one that is missing is not refused.
+
+        Raises:
+            LaunchError: what is allowed cannot be read.
+        """
         ...
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cis.model.scope_rules import NO_RULES, ScopeRules, ScopeTable, rules_of
+
 if TYPE_CHECKING:
-    from cis.engine.ports import SkillBook
+    from cis.engine.ports import SecretBook, SkillBook
+    from cis.model.scope import Scope
 
 DELIVER_WITHIN_S = 7 * 86400.0
 LEASE_S = 60.0
@@ -20,6 +23,7 @@ class Site:
     ``has_room`` says that messages can go by a room; ``offers``, that a DAG which names no node is offered there.
     ``deliver_within_s`` is how long one may take to reach its node when its document does not say; ``lease_s``, how long
     a node that was granted one may be silent (``cis.engine.offers``); ``boot_id`` names this life of the machine.
+    ``scopes`` are the tables of what holds for some scopes; ``secrets`` knows which of them each scope may have.
     """
 
     node_id: str
@@ -32,6 +36,12 @@ class Site:
     deliver_within_s: float = DELIVER_WITHIN_S
     lease_s: float = LEASE_S
     boot_id: str = ""
+    scopes: Sequence[ScopeTable] = ()
+    secrets: SecretBook | None = None
+
+    def rules_of(self, scope: Scope) -> ScopeRules:
+        """Return what holds here for a scope besides the defaults."""
+        return rules_of(self.scopes, scope) if self.scopes else NO_RULES
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,8 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
     """Record a run of the DAG and put it on its worker's queue.
 
     Raises:
-        DocumentError: a skill is unknown, its parameters are wrong, or DAGs are nested too deeply.
+        DocumentError: a skill is unknown, its parameters are wrong, the scope may not have a secret, or DAGs are nested
+            too deeply.
         AmbiguousScopeError: tasks name different projects or users.
         UnknownNodeError: ``target_node`` is no node that this one knows.
         NodeUnreachableError: there is no way to it.
@@ -99,6 +100,8 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
     _check_worker(store, spec, scope)
     destination = choose(store, spec, site=site, nested=nested)
     check_skills(spec, site.skills, all_known=destination.here)
+    if destination.here:
+        check_secrets(spec, scope, site)
     depth = (origin.depth if origin else 0) if request.parent is None else request.parent.depth + 1
     if depth > MAX_DEPTH:
         raise DocumentError([Fault(place="tasks", message=f"DAGs are nested more than {MAX_DEPTH} deep")])
@@ -177,6 +180,8 @@ def save(store: Store, spec: DagSpec, *, site: Site) -> DefinitionRecord:
     """
     scope, _ = infer_scope(spec)
     check_skills(spec, site.skills)
+    if spec.target_node == site.node_id or (spec.target_node is None and not site.offers):
+        check_secrets(spec, scope, site)
     now_us = site.clock_us()
     definition_id = record_definition(store, spec, document=canonical_json(spec), scope=scope, now_us=now_us)
     store.save_definition(definition_id, now_us=now_us)
@@ -217,6 +222,24 @@ def check_skills(spec: DagSpec, skills: SkillBook, *, all_known: bool = True) ->
         )
     if faults:
         raise DocumentError(faults)
+
+
+def check_secrets(spec: DagSpec, scope: Scope, site: Site) -> None:
+    """Raise DocumentError with every secret that *scope* may not have on this node, where the DAG is to run.
+
+    One that the node lacks is no fault: it may be there when the task starts.
+    """
+    asked = {name for task in spec.tasks for name in task.secrets.values()}
+    refused = site.secrets.refused(asked, scope=scope) if asked and site.secrets is not None else {}
+    if refused:
+        raise DocumentError(
+            [
+                Fault(place=f"tasks[{number}].secrets", message=refused[name])
+                for number, task in enumerate(spec.tasks)
+                for name in task.secrets.values()
+                if name in refused
+            ]
+        )
 
 
 def canonical_json(spec: DagSpec) -> str:

@@ -21,6 +21,7 @@ from cis.node.maintenance import Maintenance, retention_of
 from cis.node.matrix import room_settings
 from cis.node.presence import announcement_path, node_lock_path
 from cis.node.readers import Readers
+from cis.node.secrets import TomlSecrets
 from cis.node.settings import Settings
 from cis.node.site import make_site
 from cis.node.workers import make_supervisor
@@ -45,7 +46,7 @@ class Node:
         self.skills = InstalledSkills()
         self.skills.infos()  # find them now: what is installed later is for the next start
         self.logfiles = LogFiles(home.logs)
-        self.site = make_site(settings, skills=self.skills)
+        self.site = make_site(settings, skills=self.skills, secrets=TomlSecrets(home.toml, os.environ))
         self.writer = Writer(self.open_store)
         self.readers = Readers(self.open_store)
         self.hub = EventHub(self.open_store)

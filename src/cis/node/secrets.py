@@ -4,6 +4,9 @@
     NAME = {env = "VAR"}       a variable of the node's own environment
     NAME = {file = "path"}     a file that only its owner can read; a relative path counts from the home
 
+An entry may say ``scopes`` besides, and a table ``[scope."…"]`` which ``secrets`` its scope may ask for: both have to
+allow it, when a DAG is accepted and again when an attempt starts.
+
 What is not in the table is no secret, so a document cannot ask for any variable or file that it likes. The table and
 the files are read when an attempt starts, so a changed value holds for the next one. Values go into the environment of
 that attempt and nowhere else: not into settings, which travel to other processes and are shown.
@@ -13,18 +16,23 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cis.errors import Fault, LaunchError
 from cis.model.ids import name_fault
+from cis.model.scope import Scope
+from cis.model.scope_patterns import allows, listed
+from cis.model.scope_rules import ScopeTable, rules_of
 from cis.model.secret_forms import MAX_BYTES, value_fault
 from cis.model.suggest import did_you_mean
+from cis.node import scope_tables
 
 SECTION = "secrets"
 _KINDS = ("env", "file")
+_SCOPES = "scopes"
 
 
 @dataclass(slots=True)
@@ -34,12 +42,41 @@ class TomlSecrets:
     toml: Path
     environ: Mapping[str, str]
     _table: Mapping[str, Any] = field(default_factory=dict)
+    _scopes: Sequence[ScopeTable] = ()
     _seen: tuple[int, int, int] | None = None
 
-    def reveal(self, names: Iterable[str]) -> Mapping[str, str]:
-        """Return the values of *names*. Raises LaunchError, which says which one is missing and the mend."""
+    def reveal(self, names: Iterable[str], *, scope: Scope) -> Mapping[str, str]:
+        """Return the values of *names*, for a task of *scope*.
+
+        Raises:
+            LaunchError: says which one is missing, or not for that scope, and the mend.
+        """
+        wanted = sorted(names)
+        refused = self.refused(wanted, scope=scope)
+        if refused:
+            raise LaunchError("; ".join(refused.values()))
         table = self.table()
-        return {name: self._value(table, name) for name in sorted(names)}
+        return {name: self._value(table, name) for name in wanted}
+
+    def refused(self, names: Iterable[str], *, scope: Scope) -> Mapping[str, str]:
+        """Return why *scope* may not have some of *names*, by name. Raises LaunchError when settings cannot be read."""
+        table = self.table()
+        allowed = rules_of(self._scopes, scope).secrets if self._scopes else None
+        found = {}
+        for name in names:
+            entry = table.get(name)
+            patterns = entry.get(_SCOPES) if isinstance(entry, dict) else None
+            if patterns is not None and not (isinstance(patterns, list) and allows(tuple(patterns), scope)):
+                found[name] = (
+                    f"scope {scope} may not have the secret {name}, which is for {listed(patterns)}; "
+                    f"add the scope to {SECTION}.{name}.{_SCOPES} of {self.toml}, or leave the secret out"
+                )
+            elif allowed is not None and name not in allowed:
+                found[name] = (
+                    f"scope {scope} may not have the secret {name}, only {listed(allowed)}; "
+                    f'add it to "secrets" of [{scope_tables.SECTION}."{scope}"] in {self.toml}, or leave it out'
+                )
+        return found
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Return those of *names* that the table does not have."""
@@ -52,7 +89,7 @@ class TomlSecrets:
             if isinstance(entry, dict) and "env" in entry:
                 continue
             try:
-                self.reveal([name])
+                self._value(self.table(), name)
             except LaunchError as error:
                 yield Fault(place=f"{self.toml.name}: {SECTION}.{name}", message=str(error))
 
@@ -62,8 +99,9 @@ class TomlSecrets:
             status = self.toml.stat()
             seen = (status.st_mtime_ns, status.st_size, status.st_ino)
             if seen != self._seen:
-                self._table, self._seen = _read_table(self.toml), seen
+                (self._table, self._scopes), self._seen = _read_tables(self.toml), seen
         except FileNotFoundError:
+            self._table, self._scopes, self._seen = {}, (), None
             return {}
         except (OSError, ValueError, RecursionError) as error:
             raise LaunchError(f"{self.toml} cannot be read: {error}; 'cis config check' says more") from error
@@ -112,7 +150,7 @@ def table_faults(table: object) -> Iterator[tuple[str, str]]:
 def holds_values(toml: Path) -> bool:
     """Whether values stand in the settings themselves."""
     try:
-        return any(isinstance(entry, str) for entry in _read_table(toml).values())
+        return any(isinstance(entry, str) for entry in _read_tables(toml)[0].values())
     except (OSError, ValueError, RecursionError):
         return False
 
@@ -123,19 +161,30 @@ def _entry_fault(name: str, entry: object) -> str | None:
         return fault
     if isinstance(entry, str):
         return value_fault(entry)
-    if not isinstance(entry, dict) or len(entry) != 1 or not set(entry) <= set(_KINDS):
-        return 'must be a string, {env = "VARIABLE"} or {file = "path"}'
-    (place,) = entry.values()
-    return None if isinstance(place, str) and place and "\0" not in place else "must name a variable or a file"
+    places = [place for kind, place in entry.items() if kind != _SCOPES] if isinstance(entry, dict) else []
+    if not isinstance(entry, dict) or len(places) != 1 or not set(entry) <= {*_KINDS, _SCOPES}:
+        return 'must be a string, {env = "VARIABLE"} or {file = "path"}, the last two perhaps with scopes = ["…"]'
+    if not isinstance(places[0], str) or not places[0] or "\0" in places[0]:
+        return "must name a variable or a file"
+    try:
+        scope_tables.patterns_of(entry.get(_SCOPES, ["*"]))
+    except ValueError as error:
+        return f"has {_SCOPES}, which {error}"
+    return None
 
 
-def _read_table(toml: Path) -> Mapping[str, Any]:
+def _read_tables(toml: Path) -> tuple[Mapping[str, Any], Sequence[ScopeTable]]:
+    """Return the secrets and the tables of scopes. Raises ValueError: what cannot be read allows nothing."""
     import tomllib  # noqa: PLC0415 - 4 ms, for those who have such a file
 
-    table = tomllib.loads(toml.read_text(encoding="utf-8")).get(SECTION, {})
+    whole = tomllib.loads(toml.read_text(encoding="utf-8"))
+    table = whole.get(SECTION, {})
     if not isinstance(table, dict):
         raise ValueError(f"[{SECTION}] is no table")
-    return table
+    scopes, faults = scope_tables.scope_tables(whole.get(scope_tables.SECTION, {}), file=toml.name)
+    if faults:
+        raise ValueError("; ".join(map(str, faults)))
+    return table, scopes
 
 
 def _read_private(path: Path) -> str:

@@ -12,7 +12,11 @@ from cis.engine.site import DELIVER_WITHIN_S, LEASE_S
 from cis.errors import ConfigError, Fault
 from cis.model.durations import exact_duration, parse_duration
 from cis.model.ids import MAX_ID_LENGTH, id_fault
+from cis.model.scope import Scope
+from cis.model.scope_patterns import Patterns
+from cis.model.scope_rules import ScopeRules, ScopeTable, rules_of
 from cis.model.suggest import did_you_mean
+from cis.node import scope_tables
 from cis.node.home import Home
 from cis.node.secrets import SECTION, table_faults
 from cis.transports.address import read_address
@@ -26,10 +30,11 @@ _SIZES = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 1
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """A person who may write ``!dag`` in the room, and what that person may do."""
+    """A person who may write ``!dag`` in the room, what that person may do, and in which scopes (None: in all)."""
 
     user_id: str
     may: tuple[str, ...]
+    scopes: Patterns | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,11 @@ class Settings:
     room_lease_s: float = LEASE_S
     fall_back_after_s: float = 30.0
     allow: tuple[Allowed, ...] = ()
+    scopes: tuple[ScopeTable, ...] = ()
+
+    def rules_of(self, scope: Scope) -> ScopeRules:
+        """Return what the tables ``[scope."…"]`` say of a scope."""
+        return rules_of(self.scopes, scope)
 
     @property
     def has_room(self) -> bool:
@@ -240,7 +250,7 @@ OPTIONS = (
     Option("matrix", "lease", "room_lease_s", _lease),
     Option("matrix", "fall_back_after", "fall_back_after_s", _positive_duration),
 )
-_ALLOW_KEYS = ("user_id", "may")
+_ALLOW_KEYS = ("user_id", "may", "scopes")
 _RIGHTS = ("read", "execute", "control")
 
 
@@ -258,6 +268,8 @@ def load_settings(home: Home, *, environ: Mapping[str, str], flags: Mapping[str,
     """
     faults: list[Fault] = []
     tables = _read_toml(home, faults)
+    scopes, wrong = scope_tables.scope_tables(tables.pop(scope_tables.SECTION, {}), file=home.toml.name)
+    faults += wrong
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     values: dict[str, Any] = {"node_id": default_node_id(), "slots": 2 * (os.cpu_count() or 1)}
     for option in OPTIONS:
@@ -275,6 +287,7 @@ def load_settings(home: Home, *, environ: Mapping[str, str], flags: Mapping[str,
         except ValueError as error:
             faults.append(Fault(place=place, message=str(error)))
     values["allow"] = _allowed(home, tables.get("matrix"), faults)
+    values["scopes"] = scopes
     if faults:
         raise ConfigError(faults)
     return Settings(**values)
@@ -303,8 +316,10 @@ def _read_toml(home: Home, faults: list[Fault]) -> dict[str, Any]:
     for option in OPTIONS:
         known.setdefault(option.section, []).append(option.key)
     for section, table in tables.items():
+        if section == scope_tables.SECTION:
+            continue  # it has a reader of its own
         if section not in known:
-            faults.append(_unknown(home, section, known))
+            faults.append(_unknown(home, section, [*known, SECTION, scope_tables.SECTION]))
         elif not isinstance(table, dict):
             faults.append(Fault(place=f"{home.toml.name}: {section}", message=f"must be a table, [{section}]"))
         else:
@@ -340,7 +355,14 @@ def _allowed(home: Home, matrix: Any, faults: list[Fault]) -> tuple[Allowed, ...
             faults.append(Fault(place=f"{place}.may", message=f"must be a list of {', '.join(_RIGHTS)}"))
             continue
         try:
-            found.append(Allowed(matrix_user(entry["user_id"]), tuple(may)))
+            user = matrix_user(entry["user_id"])
         except ValueError as error:
             faults.append(Fault(place=f"{place}.user_id", message=str(error)))
+            continue
+        try:
+            scopes = scope_tables.patterns_of(entry["scopes"]) if "scopes" in entry else None
+        except ValueError as error:
+            faults.append(Fault(place=f"{place}.scopes", message=str(error)))
+            continue
+        found.append(Allowed(user, tuple(may), scopes))
     return tuple(found)

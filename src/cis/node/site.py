@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from cis.engine.ports import SkillBook
+from cis.engine.ports import SecretBook, SkillBook
 from cis.engine.site import Site
 from cis.executors.platform import boot_id
 from cis.node.clock import new_id, now_us
 from cis.node.settings import Settings
 
 
-def make_site(settings: Settings, *, skills: SkillBook, node_runs: bool = True) -> Site:
+def make_site(
+    settings: Settings, *, skills: SkillBook, secrets: SecretBook | None = None, node_runs: bool = True
+) -> Site:
     """Return where submissions to this node happen, with the real clock and real ids.
 
     With no node running nobody could offer a DAG in the room: one that names no node is run here and now.
@@ -25,4 +27,6 @@ def make_site(settings: Settings, *, skills: SkillBook, node_runs: bool = True) 
         deliver_within_s=settings.deliver_within_s,
         lease_s=settings.room_lease_s,
         boot_id=boot_id(),
+        scopes=settings.scopes,
+        secrets=secrets,
     )

@@ -6,6 +6,7 @@ import logging
 import os
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from cis.engine.attempts import AttemptMaker, base_environment
@@ -58,6 +59,9 @@ def run_worker(
     if worker_id != scope.worker_id:
         raise UsageError(f"the worker of scope {scope} is {scope.worker_id}, not {worker_id}")
     parent = ParentWatch(parent_pid)
+    rules = settings.rules_of(scope)
+    if rules.slots is not None:
+        settings = replace(settings, slots=rules.slots)
     take_short_turns()
     home.ensure()
     started = process_started(os.getpid())
@@ -72,7 +76,7 @@ def run_worker(
         reporter = Reporter(report_fd)
         workdir = home.work / worker_id
         workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        skills = InstalledSkills()
+        skills, secrets = InstalledSkills(), TomlSecrets(home.toml, os.environ)
         logfiles = LogFiles(home.logs)
         executor = LocalExecutor(max_log_bytes=settings.max_log_bytes, nursery=str(logfiles.live), nice=settings.nice)
 
@@ -90,9 +94,10 @@ def run_worker(
                 node_id=settings.node_id,
                 worker_id=worker_id,
                 workdir=workdir,
-                secrets=TomlSecrets(home.toml, os.environ),
+                secrets=secrets,
+                scope_env=rules.env,
             ),
-            site=make_site(settings, skills=skills),
+            site=make_site(settings, skills=skills, secrets=secrets),
             bell=bell,
             ring=wake,
             tell=partial(reporter.say, Reporter.STORED),

@@ -1,0 +1,122 @@
+"""What a node grants to scopes, with real nodes: their own bounds, variables and secrets, and nothing of others."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from tests.acceptance.harness import NodeProcess, Sandbox, write_dag
+
+SETTINGS = """
+[worker]
+slots = 4
+[secrets]
+FOR_A = {env = "VALUE_OF_A", scopes = ["project:a"]}
+FOR_ALL = {env = "VALUE_OF_ALL"}
+[scope."project:*"]
+env = {TIER = "test", WHO = "projects"}
+[scope."project:a"]
+slots = 1
+env = {WHO = "a"}
+[scope."project:closed"]
+secrets = []
+"""
+
+
+def settings(sandbox: Sandbox, text: str) -> None:
+    """Write ``cis.toml``."""
+    sandbox.home.mkdir(mode=0o700, exist_ok=True)
+    (sandbox.home / "cis.toml").write_text(text)
+
+
+def asking(scope: str, secret: str) -> dict[str, Any]:
+    """Return a DAG of *scope* whose task asks for a secret."""
+    return {"dag_id": "asks", "scope": scope, "tasks": [{"id": "t", "command": "true", "secrets": [secret]}]}
+
+
+def printed(node: NodeProcess, document: dict[str, Any]) -> str:
+    """Run a DAG of one task and return what it printed."""
+    accepted = node.execute(document)
+    assert accepted.status == 202, accepted.body
+    run = node.finished(accepted.body["run_id"])
+    logs = node.call("GET", f"/api/v1/runs/{run['run_id']}/logs").body["items"]
+    return "".join(one["output"] for one in logs)
+
+
+def test_a_secret_that_a_scope_may_not_have_is_refused_when_the_dag_comes_and_for_children_when_they_start(
+    sandbox: Sandbox,
+) -> None:
+    settings(sandbox, SETTINGS)
+    with sandbox.node(VALUE_OF_A="the-value-of-a", VALUE_OF_ALL="the-value-of-all") as node:
+        assert node.finished(node.execute(asking("project:a", "FOR_A")).body["run_id"])["status"] == "completed"
+        assert node.finished(node.execute(asking("project:b", "FOR_ALL")).body["run_id"])["status"] == "completed"
+        refused = node.execute(asking("project:b", "FOR_A"))
+        closed = node.execute(asking("project:closed", "FOR_ALL"))
+        inner = {"dag_id": "outer", "scope": "project:a", "tasks": [dag_task(asking("project:b", "FOR_A"))]}
+        parent = node.finished(node.execute(inner).body["run_id"])
+
+    assert refused.status == closed.status == 422
+    (fault,) = refused.body["errors"]
+    assert fault["place"] == "tasks[0].secrets"
+    assert "scope project:b may not have the secret FOR_A" in fault["message"]
+    assert "secrets.FOR_A.scopes" in fault["message"]
+    assert "scope project:closed may not have the secret FOR_ALL" in closed.body["detail"]
+    assert parent["status"] == "failed"
+    assert "scope project:b may not have the secret FOR_A" in parent["tasks"][0]["error"]
+
+
+def dag_task(document: dict[str, Any]) -> dict[str, Any]:
+    return {"id": "child", "skill": "dag", "params": {"document": document}}
+
+
+def test_the_shell_refuses_such_a_dag_with_status_2_also_when_it_only_looks_or_stores(sandbox: Sandbox) -> None:
+    settings(sandbox, SETTINGS)
+    path = str(write_dag(sandbox.home.parent, asking("project:b", "FOR_A")))
+
+    for words in (("validate", path), ("save", path), ("run", path)):
+        done = sandbox.cis("dag", *words)
+        assert done.returncode == 2
+        assert "scope project:b may not have the secret FOR_A" in done.stderr
+    assert sandbox.json("dag", "list") == []
+
+
+def test_a_task_has_the_variables_of_its_scope_under_those_of_its_dag(sandbox: Sandbox) -> None:
+    settings(sandbox, SETTINGS)
+    show = {"id": "t", "command": "echo $TIER $WHO"}
+    with sandbox.node() as node:
+        assert printed(node, {"dag_id": "d", "scope": "project:a", "tasks": [show]}) == "test a\n"
+        assert printed(node, {"dag_id": "d", "scope": "project:b", "tasks": [show]}) == "test projects\n"
+        assert printed(node, {"dag_id": "d", "scope": "user:u", "tasks": [show]}) == "\n"
+        own = {"dag_id": "d", "scope": "project:a", "env": {"WHO": "dag"}, "tasks": [show]}
+        assert printed(node, own) == "test dag\n"
+        own["tasks"] = [{**show, "env": {"TIER": "task"}}]
+        assert printed(node, own) == "task dag\n"
+
+
+def test_a_scope_has_its_own_number_of_slots(sandbox: Sandbox) -> None:
+    settings(sandbox, SETTINGS)
+    tasks = [{"id": f"t{number}", "command": "sleep 0.05"} for number in range(6)]
+    with sandbox.node() as node:
+        run_id = node.execute({"dag_id": "d", "scope": "project:a", "tasks": tasks}).body["run_id"]
+        node.finished(run_id)
+        slots = {one["worker_id"]: one["slots"] for one in node.call("GET", "/api/v1/workers").body["items"]}
+
+    times = sandbox.rows(
+        "SELECT started_at_us, finished_at_us FROM task_executions WHERE run_id = ? ORDER BY 1", (run_id,)
+    )
+    assert slots == {"worker-project-a": 1}
+    assert all(start >= end for (_, end), (start, _) in pairwise(times))
+
+
+def test_all_faults_of_the_tables_are_reported_at_once_and_what_holds_is_shown(sandbox: Sandbox) -> None:
+    settings(sandbox, SETTINGS)
+    shown = sandbox.json("config", "show")["scopes"]
+    settings(sandbox, '[scope."x"]\nslots = 0\n[secrets]\nA = {env = "B", scopes = ["y"]}\n')
+    checked = sandbox.json("config", "check", expect=2)
+
+    assert shown["project:a"] == {"slots": 1, "env": {"WHO": "a"}}
+    assert {fault["place"] for fault in checked["faults"]} == {
+        'cis.toml: scope."x"',
+        'cis.toml: scope."x".slots',
+        "cis.toml: secrets.A",
+    }
