@@ -16,7 +16,7 @@ from cis.engine.notices import run_event, task_events
 from cis.engine.parts import ChildWait, Held
 from cis.engine.plan import RunPlan
 from cis.engine.site import Incarnation
-from cis.errors import PoisonRecordError
+from cis.errors import PoisonRecordError, StoreRefusedError
 from cis.model.states import AttemptState, RunState
 from cis.store.port import Store, read_spec
 from cis.store.records import AttemptRecord, EventRecord, QueueItem, RunRecord
@@ -59,20 +59,30 @@ def hold(store: Store, held: Held, item: QueueItem, *, ours: AbstractSet[Attempt
             store.suspend(item.run_id)
             return
         plan = _plan(store, item, run, now=now)
-    except PoisonRecordError as error:
+        if plan.running or plan.children:
+            with store.savepoint():
+                _take_up(store, held, plan, ours=ours, now=now)
+    except (PoisonRecordError, StoreRefusedError) as error:
         log.error("a run was set aside", extra={"run_id": item.run_id, "error": str(error)})
-        _set_aside(store, item, error, now_us=now.wall_us)
+        set_aside(store, item, why=str(error), now_us=now.wall_us)
         return
+    held.plans[item.run_id] = plan
+
+
+def _take_up(store: Store, held: Held, plan: RunPlan, *, ours: AbstractSet[AttemptKey], now: Instant) -> None:
+    """Go on to wait for child runs, and lose the attempts whose end nobody will tell."""
+    run_id = plan.run.run_id
+    waits: dict[tuple[str, int], ChildWait] = {}
     for number in sorted(plan.running | plan.children.keys()):
         attempt = _attempt(store, plan, number)
         if number in plan.children and attempt is not None:
-            held.children[item.run_id, number] = ChildWait(attempt, child_due_s(plan, attempt, now=now))
+            waits[run_id, number] = ChildWait(attempt, child_due_s(plan, attempt, now=now))
         elif attempt is None or _key(attempt) not in ours:
             _lose(store, plan, attempt, number=number, now=now)
     changes = plan.take_changes()
     store.change_tasks(changes)
     store.append_events(task_events(plan.run, changes, at_us=now.wall_us))
-    held.plans[item.run_id] = plan
+    held.children |= waits
 
 
 def _plan(store: Store, item: QueueItem, run: RunRecord, *, now: Instant) -> RunPlan:
@@ -112,8 +122,15 @@ def _key(attempt: AttemptRecord) -> AttemptKey:
     return (attempt.run_id, attempt.task_no, attempt.attempt)
 
 
-def _set_aside(store: Store, item: QueueItem, error: PoisonRecordError, *, now_us: int) -> None:
-    if not store.set_aside(item.run_id, error=str(error), now_us=now_us):
+def set_aside(store: Store, item: QueueItem, *, why: str, now_us: int) -> None:
+    """Fail a run and take it off the queue; one whose rows refuse even that is kept where no worker takes it."""
+    try:
+        with store.savepoint():
+            if not store.set_aside(item.run_id, error=why, now_us=now_us):
+                return
+    except StoreRefusedError as error:
+        log.error("a run cannot be failed: it stays in the queue", extra={"run_id": item.run_id, "error": str(error)})
+        store.suspend(item.run_id)
         return
     try:
         run = store.run(item.run_id)

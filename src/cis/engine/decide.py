@@ -50,9 +50,10 @@ def decide(
     *,
     ends: Sequence[End],
     poll: bool,
+    claim: bool = True,
     now: Instant,
 ) -> list[Start]:
-    """Take *ends*, look around if *poll*, write all that follows, and return what is to be spawned.
+    """Take *ends*, look around if *poll*, for new runs too if *claim*, write all that follows, and return what is to be spawned.
 
     Raises:
         FencedError: another epoch holds the worker's id.
@@ -68,8 +69,8 @@ def decide(
             turn.look_at_control()
         else:
             held.poll_due_s = held.control_due_s
-        if not held.stopping:
-            turn.claim(ending={end.attempt.run_id for end in ends})
+        if claim and not held.stopping:
+            turn.look_at_new(turn.claim(ending={end.attempt.run_id for end in ends}))
         turn.look_at_children()
     turn.record_ends(ends)
     starts: list[Start] = []
@@ -81,6 +82,19 @@ def decide(
     turn.end_runs()
     turn.beat()
     return starts
+
+
+def claim_only(
+    parts: LoopParts, limits: LoopLimits, me: Incarnation, held: Held, *, ends: Sequence[End], now: Instant
+) -> None:
+    """Take queued runs, and do nothing about them yet; *ends* are those that are still to be stored.
+
+    Raises:
+        FencedError: another epoch holds the worker's id.
+    """
+    parts.store.check_epoch(me.node_id, me.worker_id, me.epoch)
+    if not held.stopping:
+        _Turn(parts, limits, me, held, now=now).claim(ending={end.attempt.run_id for end in ends})
 
 
 class _Turn:
@@ -102,8 +116,8 @@ class _Turn:
             else:
                 self._refresh(plan)
 
-    def claim(self, *, ending: AbstractSet[str]) -> None:
-        """Take queued runs while there is room; beyond that only more urgent ones than any that is held.
+    def claim(self, *, ending: AbstractSet[str]) -> list[str]:
+        """Take queued runs while there is room; beyond that only more urgent ones than any that is held. Return their ids.
 
         A run that was suspended may be granted anew before its old tasks are gone, or their ends (*ending*) are told of:
         it waits for the next turn.
@@ -117,13 +131,20 @@ class _Turn:
             limit=MAX_ACTIVE_RUNS if full else MAX_ACTIVE_RUNS - len(active),
             above=max(active, default=Priority.LOW) if full else None,
         )
+        taken = []
         for item in items:
             if item.run_id in ending or any(live.attempt.run_id == item.run_id for live in self._held.live):
                 self._store.release(item.run_id)
                 continue
             hold(self._store, self._held, item, ours=frozenset(), now=self._now)
             if item.run_id in self._held.plans:
-                self._refresh(self._held.plans[item.run_id])
+                taken.append(item.run_id)
+        return taken
+
+    def look_at_new(self, run_ids: Sequence[str]) -> None:
+        """Act on what control wrote into runs that were just taken."""
+        for run_id in run_ids:
+            self._refresh(self._held.plans[run_id])
 
     def look_at_children(self) -> None:
         """End each DAG as a task whose child run is over, and cancel the child of one whose time is."""

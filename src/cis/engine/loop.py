@@ -11,7 +11,8 @@ A start is therefore on disk before its process exists. A process that ends befo
 with it, as does one that ends while the write lock is waited for; where many are spawned, those that have ended are
 attended to between them. When the transaction fails (disk full, I/O error), nothing was spawned for it: the loop forgets
 its plans, keeps the ends that it saw, and builds the plans anew from the rows at the next turn; so no end is lost while
-the process lives. When the process dies, whoever takes its id next finds starts without ends and declares
+the process lives. When it fails because the store refuses a row, which is no fault of the store, the next turns are done
+run by run (``cis.engine.apart``). When the process dies, whoever takes its id next finds starts without ends and declares
 those attempts lost (``cis.engine.adoption``). A turn under an old epoch raises FencedError and changes nothing.
 
 A worker that could renew its lease for a whole lease time in no transaction raises LeaseLostError, and has to stop: the
@@ -28,6 +29,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from cis.engine.adoption import adopt, unended
+from cis.engine.apart import REFUSALS, TurnsApart
 from cis.engine.decide import POLL_S, Start, decide, failed
 from cis.engine.instant import Instant
 from cis.engine.launches import Launches
@@ -57,6 +59,8 @@ class WorkerLoop:
         leases = Leases(me.node_id, margin_s=margin_s(limits.grace_s), boot_id=parts.site.boot_id)
         self._held = Held(LiveAttempts(parts.executor, grace_s=limits.grace_s), leases)
         self._launches = Launches(parts.maker)
+        self._turns_apart = TurnsApart(parts, limits, me)
+        self._apart = False
         self._ends: list[End] = []
         self._adopted = False
         self._renewed_s = parts.clock().mono_s  # whoever makes a loop has just taken the id
@@ -127,13 +131,13 @@ class WorkerLoop:
         if now.mono_s < self._hold_until_s or not (self._ends or self._due_s() <= now.mono_s):
             return
         try:
-            starts = self._commit(now)
+            starts = self._commit_apart(now) if self._apart else self._commit(now)
         except FencedError:
             raise
         except (StoreError, ConflictError) as error:
             self._forget(error, now)
+            self._apart = isinstance(error, REFUSALS)
             return
-        self._ends = []
         self._spawn(starts)  # before all that can wait: while a process runs, the rest costs no time
         self._renewed_s = max(self._renewed_s, self._held.beat_s)
         self._end_cancelled()
@@ -174,7 +178,25 @@ class WorkerLoop:
             poll = self._held.poll_due_s <= now.mono_s
             starts = decide(self._parts, self._limits, self._me, self._held, ends=self._ends, poll=poll, now=now)
             self._parts.store.set_pids(pids)
+        self._ends = []
         return starts
+
+    def _commit_apart(self, now: Instant) -> list[Start]:
+        """Do the turn run by run, after the store has refused a row of one that is yet to be found; nothing is left to spawn."""
+        if not self._adopted:
+            self._adopt(now)
+        ends, self._ends = self._ends, []
+        try:
+            left = self._turns_apart.turn(self._held, ends, now=now, spawn=self._spawn)
+        except StoreError:
+            self._ends = [*ends, *self._ends]  # those that are stored already are known when all rows are read anew
+            raise
+        self._ends = [*left, *self._ends]
+        self._apart = self._turns_apart.needed
+        if self._apart:
+            self._adopted = False
+            self._hold_until_s = now.mono_s + RETRY_STORE_S
+        return []
 
     def _patience(self, at_most_s: float) -> float:
         now_s = self._parts.clock().mono_s

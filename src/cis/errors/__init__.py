@@ -33,6 +33,7 @@
     │   ├── StoreFullError            no room on its disk
     │   ├── StoreReadOnlyError        its disk or its rights refuse to be written
     │   ├── StoreDamagedError         the file is not what SQLite wrote
+    │   ├── StoreRefusedError         a row that it never takes
     │   ├── FencedError               a newer epoch holds this worker's id
     │   ├── LeaseLostError            a worker could not renew its lease
     │   └── PoisonRecordError         a row that cannot be read
@@ -91,6 +92,7 @@ from cis.errors.work import (
     StoreError,
     StoreFullError,
     StoreReadOnlyError,
+    StoreRefusedError,
 )
 
 __all__ = [
@@ -129,6 +131,7 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "StoreReadOnlyError",
+    "StoreRefusedError",
     "UnknownNodeError",
     "UntrustedError",
     "UsageError",

@@ -56,6 +56,16 @@ class StoreDamagedError(StoreError):
         super().__init__(f"{path} is damaged ({why}); see 'cis db check' and 'cis db restore'")
 
 
+class StoreRefusedError(StoreError):
+    """The database takes this row never: it is too large, or breaks a rule of its table. The run that it is of is set aside."""
+
+    code = "store.refused"
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        super().__init__(f"{path} refuses a row: {why}")
+
+
 class FencedError(StoreError):
     """A newer epoch took this worker's id over: the writer stops, its write changed nothing."""
 

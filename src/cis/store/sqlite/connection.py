@@ -18,6 +18,7 @@ from cis.errors import (
     StoreError,
     StoreFullError,
     StoreReadOnlyError,
+    StoreRefusedError,
 )
 from cis.store.sqlite.migrate import migrate
 
@@ -97,14 +98,15 @@ def store_error(error: apsw.Error | OSError, path: Path | str) -> StoreError:
             return StoreFullError(str(path))
         case apsw.ReadOnlyError() | apsw.PermissionsError() | PermissionError():
             return _read_only(path)
+        case apsw.TooBigError() | apsw.ConstraintError() | apsw.MismatchError():
+            return StoreRefusedError(str(path), str(error))
         case apsw.CorruptError() | apsw.NotADBError():
             return StoreDamagedError(str(path), str(error))
         case apsw.CantOpenError() | apsw.IOError() | OSError() if (cause := _disk_error(path)) is not None:
             return cause  # of what lies beside the database SQLite says less: the disk knows more
-        case apsw.CantOpenError():
-            return StoreError(f"{path} cannot be opened: {error}")
-        case apsw.IOError() | OSError():
-            return StoreError(f"{path} cannot be read or written: {error}")
+        case apsw.CantOpenError() | apsw.IOError() | OSError():
+            what = "opened" if isinstance(error, apsw.CantOpenError) else "read or written"
+            return StoreError(f"{path} cannot be {what}: {error}")
         case _:
             return StoreError(f"{path}: {error}")
 
