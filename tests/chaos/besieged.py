@@ -115,6 +115,7 @@ class Besieged:
                 "command": _TASK.format(marks=self.marks, seconds=f"{length:.3f}"),
                 "depends_on": [] if task_id == "a" else ["a"],
                 "max_retries": 100,
+                "max_losses": 0,
                 "retry_delay": "20ms",
             }
             for task_id, length in zip("abc", seconds, strict=True)

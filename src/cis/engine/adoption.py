@@ -91,7 +91,7 @@ def _plan(store: Store, item: QueueItem, run: RunRecord, *, now: Instant) -> Run
         raise PoisonRecordError(f"run {item.run_id}", "its tasks are not those of its document")
     if store.has_stray_attempts(item.run_id):
         raise PoisonRecordError(f"run {item.run_id}", "it has attempts that none of its tasks made")
-    plan = RunPlan(run, spec, tasks, now=now)
+    plan = RunPlan(run, spec, tasks, now=now, losses=store.losses(item.run_id))
     if plan.cyclic:
         raise PoisonRecordError(f"run {item.run_id}", "its tasks wait for each other")
     return plan

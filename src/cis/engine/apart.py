@@ -93,6 +93,7 @@ class TurnsApart:
         held.rings |= one.rings
         held.cancelled |= one.cancelled
         held.ended |= one.ended
+        held.alone = one.alone
         held.beat_s, held.beat_due_s = one.beat_s, one.beat_due_s
         return starts
 

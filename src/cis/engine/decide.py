@@ -163,6 +163,9 @@ class _Turn:
 
         An end of a run that is not held any more, since its rows could not be read, is nobody's: all is stored.
         """
+        alone = self._held.alone
+        if alone is not None and any(end.attempt[:4] == alone[0][:4] for end in ends):
+            self._held.alone = None
         stored: list[AttemptRecord] = []
         for plan, end in ((self._held.plans.get(end.attempt.run_id), end) for end in ends):
             if plan is None:
@@ -197,11 +200,16 @@ class _Turn:
         """Give the free slots to ready tasks: higher priority first, then the older run."""
         free = self._limits.slots - len(self._held.live)
         waiting = [plan for plan in self._held.plans.values() if plan.wants_slot]
-        if free <= 0 or not waiting:
+        if free <= 0 or not waiting or self._one_runs_alone():
             return []
         begun = self._begun()
         starts: list[Start] = []
-        for plan in sorted(waiting, key=lambda plan: (-plan.run.priority, plan.run.run_id)):
+        waiting.sort(key=lambda plan: (-plan.run.priority, plan.run.run_id))
+        if any(plan.wants_alone for plan in waiting):
+            alone = self._start_alone(waiting, begun)
+            if alone is not None:
+                return alone
+        for plan in waiting:
             if len(starts) >= free:
                 break
             if self._held_back(plan):
@@ -213,6 +221,25 @@ class _Turn:
         self._store.start_attempts([start.attempt for start in starts])
         return starts
 
+    def _one_runs_alone(self) -> bool:
+        """Whether an attempt runs beside which nothing may start: it may be what took the last worker down."""
+        return self._held.alone is not None and self._now.mono_s < self._held.alone[1]
+
+    def _start_alone(self, waiting: Sequence[RunPlan], begun: Instant) -> list[Start] | None:
+        """Start the first task that is to run apart, once nothing else runs; None: control holds all of those back."""
+        for plan in waiting:
+            if not plan.wants_alone or self._held_back(plan):
+                continue
+            if len(self._held.live):
+                return []
+            self._mark_running(plan, begun)
+            number, alone_s = plan.start_alone(begun)
+            attempt = self._attempt(plan, number, begun)
+            self._held.alone = (attempt, self._now.mono_s + alone_s)
+            self._store.start_attempts([attempt])
+            return [Start(plan, attempt)]
+        return None
+
     def write_tasks(self) -> None:
         """Store every change of a task, in the order in which they were decided."""
         for plan in self._held.plans.values():
@@ -220,6 +247,9 @@ class _Turn:
                 changes = plan.take_changes()
                 self._store.change_tasks(changes)
                 self._store.append_events(task_events(plan.run, changes, at_us=self._now.wall_us))
+                acquitted = plan.take_acquitted()
+                if acquitted:
+                    self._store.forget_losses(plan.run.run_id, acquitted)
 
     def end_runs(self) -> None:
         """Store the end of each run that has nothing left to do, and wake whoever waits for it."""

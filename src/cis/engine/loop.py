@@ -242,6 +242,8 @@ class WorkerLoop:
         self._held.children.clear()
         self._held.cancelled.clear()
         self._held.ended.clear()
+        if self._held.alone is not None and not self._held.live.has(self._held.alone[0]):
+            self._held.alone = None  # it was chosen in vain
         for live in self._held.live:
             live.pid_stored = False
         self._adopted = False

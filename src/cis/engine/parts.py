@@ -66,6 +66,7 @@ class Held:
     rings: set[str] = field(default_factory=set)
     cancelled: set[str] = field(default_factory=set)  # runs whose processes are to be ended once that is stored
     ended: set[str] = field(default_factory=set)  # runs to be let go of once that is stored
+    alone: tuple[AttemptRecord, float] | None = None  # what runs apart from all others, and until when (monotonic)
     runs_done: int = 0
     stopping: bool = False
     beat_s: float = 0.0

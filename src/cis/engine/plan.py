@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cis.engine.instant import Instant
 from cis.engine.outputs import size_of
@@ -17,13 +17,26 @@ from cis.model.dag import DagSpec, OnLost, TaskSpec
 from cis.model.graph import Graph
 from cis.model.retry import retry_delay_s
 from cis.model.states import AttemptState, RunState, TaskState, check_task_arrow
-from cis.store.records import RunRecord, TaskRecord
+from cis.store.records import RunRecord, TaskLoss, TaskRecord
+
+_GIVEN_UP = (
+    "its worker died {count} times in a row while this task ran alone, so it is not tried again (max_losses); look for what"
+    " ended the worker, most often too little memory, then rerun it, or set max_losses higher (0: no bound)"
+)
 
 
 class RunPlan:
     """The tasks of one run: which may start, which wait, and whether the run is over."""
 
-    def __init__(self, run: RunRecord, spec: DagSpec, tasks: Sequence[TaskRecord], *, now: Instant) -> None:
+    def __init__(
+        self,
+        run: RunRecord,
+        spec: DagSpec,
+        tasks: Sequence[TaskRecord],
+        *,
+        now: Instant,
+        losses: Iterable[TaskLoss] = (),
+    ) -> None:
         self.run = run
         self.spec = spec
         self.tasks = list(tasks)
@@ -33,7 +46,10 @@ class RunPlan:
         self.output_bytes = 0
         self.changes: list[tuple[TaskRecord, TaskRecord]] = []
         self._graph = Graph.of(spec.tasks)
+        self._losses = {loss.task_no: loss for loss in losses}
+        self._acquitted: list[int] = []
         self._ready: list[int] = []
+        self._ready_alone: list[int] = []
         self._ready_dags: list[int] = []
         self._retries: list[tuple[float, int]] = []
         self._missing = [0] * len(tasks)
@@ -77,7 +93,14 @@ class RunPlan:
     def wants_slot(self) -> bool:
         """Whether a task would start if a slot were free."""
         limit = self.spec.max_parallel
-        return bool(self._ready) and not self.paused and (limit is None or len(self.running) < limit)
+        return (
+            bool(self._ready or self._ready_alone) and not self.paused and (limit is None or len(self.running) < limit)
+        )
+
+    @property
+    def wants_alone(self) -> bool:
+        """Whether a task would start that is to run apart from all others, since its worker died while it ran."""
+        return bool(self._ready_alone) and self.wants_slot
 
     @property
     def wants_child(self) -> bool:
@@ -87,7 +110,7 @@ class RunPlan:
     @property
     def active(self) -> bool:
         """Whether the run has work for this worker now, rather than only waiting."""
-        return bool(self.running) or (bool(self._ready) and not self.paused)
+        return bool(self.running) or (bool(self._ready or self._ready_alone) and not self.paused)
 
     @property
     def next_retry_s(self) -> float:
@@ -120,10 +143,17 @@ class RunPlan:
 
     def start_next(self, now: Instant) -> int:
         """Move the next ready task to running, and return its number."""
-        number = heapq.heappop(self._ready)
+        number = heapq.heappop(self._ready or self._ready_alone)
         self.running.add(number)
         self._start(number, now, child_run_id=None)
         return number
+
+    def start_alone(self, now: Instant) -> tuple[int, float]:
+        """Move the next task that is to run apart to running; return its number, and for how many seconds it does."""
+        number = heapq.heappop(self._ready_alone)
+        self.running.add(number)
+        self._start(number, now, child_run_id=None)
+        return number, self._losses[number].alone_us / 1e6
 
     def next_child(self) -> int:
         """Take the next DAG as a task that is ready; ``start_child`` or ``end`` comes next."""
@@ -150,13 +180,15 @@ class RunPlan:
         self.running.discard(number)
         self.children.pop(number, None)
         spec = self.spec.tasks[number]
+        if self._losses:
+            error = self._judge_losses(number, status, error)
         if status is AttemptState.COMPLETED:
             self.output_bytes += size_of(outputs) if outputs else 0
             self._finish(number, TaskState.COMPLETED, now=now, exit_code=exit_code, outputs=outputs or {})
             self._unlock_children(number)
         elif status is AttemptState.CANCELLED or self.run.cancel_requested:
             self._finish(number, TaskState.CANCELLED, now=now, exit_code=exit_code, error=error)
-        elif status is AttemptState.LOST and spec.on_lost is OnLost.RETRY:
+        elif status is AttemptState.LOST and spec.on_lost is OnLost.RETRY and not self._given_up(number):
             self._wait(number, None, exit_code=exit_code, error=error)
             self._make_ready(number)
         elif status is AttemptState.FAILED and self.tasks[number].failures < spec.max_retries:
@@ -169,6 +201,7 @@ class RunPlan:
         """Cancel every task that has not started; the running ones are for the loop to end."""
         self.cancelling = True
         self._ready.clear()
+        self._ready_alone.clear()
         self._ready_dags.clear()
         self._retries.clear()
         for number, task in enumerate(self.tasks):
@@ -189,9 +222,31 @@ class RunPlan:
         changes, self.changes = self.changes, []
         return changes
 
+    def take_acquitted(self) -> list[int]:
+        """Return the tasks whose losses are to be forgotten, since an attempt of theirs ended by itself."""
+        acquitted, self._acquitted = self._acquitted, []
+        return acquitted
+
+    def _given_up(self, number: int) -> bool:
+        """Whether the worker died too often in a row while a task ran alone."""
+        limit = self.spec.tasks[number].max_losses
+        loss = self._losses.get(number)
+        return bool(limit) and loss is not None and loss.losses >= limit
+
+    def _judge_losses(self, number: int, status: AttemptState, error: str | None) -> str | None:
+        """Forget the losses of an attempt that ended by itself; return what is to be said of one that is given up."""
+        if status is not AttemptState.LOST:
+            if self._losses.pop(number, None) is not None:
+                self._acquitted.append(number)
+        elif self._given_up(number):
+            return _GIVEN_UP.format(count=self._losses[number].losses)
+        return error
+
     def _make_ready(self, number: int) -> None:
-        is_dag = self.spec.tasks[number].skill == "dag"
-        heapq.heappush(self._ready_dags if is_dag else self._ready, number)
+        if self.spec.tasks[number].skill == "dag":
+            heapq.heappush(self._ready_dags, number)
+        else:
+            heapq.heappush(self._ready_alone if number in self._losses else self._ready, number)
 
     def _start(self, number: int, now: Instant, *, child_run_id: str | None) -> None:
         old = self.tasks[number]

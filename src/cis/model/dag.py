@@ -15,6 +15,7 @@ from cis.errors import PoisonRecordError
 from cis.model.scope import Scope, parse_scope
 
 Json = Any  # JSON is where bytes become data; its shape is checked by whoever reads it
+DEFAULT_MAX_LOSSES = 3
 
 
 class Priority(IntEnum):
@@ -48,7 +49,8 @@ class TaskSpec:
     """One task: a command or a skill with parameters, and how to try it.
 
     ``command`` is a line for ``/bin/sh -c``, or a tuple that is run without a shell.
-    Exactly one of ``command`` and ``skill`` is set. ``secrets`` are names only: variables, and which secret each gets.
+    Exactly one of ``command`` and ``skill`` is set. ``max_losses`` bounds how often in a row its worker may die while it runs
+    alone; 0 is no bound. ``secrets`` are names only: variables, and which secret each gets.
     """
 
     id: str
@@ -64,6 +66,7 @@ class TaskSpec:
     retry_delay_s: float = 5.0
     retry_backoff: Backoff = Backoff.CONSTANT
     on_lost: OnLost = OnLost.RETRY
+    max_losses: int = DEFAULT_MAX_LOSSES
 
     def to_dict(self) -> dict[str, Json]:
         """Return the document form of the task, without what is at its default."""
@@ -81,8 +84,8 @@ class TaskSpec:
             plain["cwd"] = self.cwd
         if self.timeout_s is not None:
             plain["timeout"] = self.timeout_s
-        if self.max_retries:
-            plain["max_retries"] = self.max_retries
+        counts = (("max_retries", self.max_retries, 0), ("max_losses", self.max_losses, DEFAULT_MAX_LOSSES))
+        plain |= {name: count for name, count, usual in counts if count != usual}
         if self.retry_delay_s != 5.0:
             plain["retry_delay"] = self.retry_delay_s
         if self.retry_backoff is not Backoff.CONSTANT:
@@ -109,6 +112,7 @@ class TaskSpec:
             retry_delay_s=plain.get("retry_delay", 5.0),
             retry_backoff=Backoff(plain.get("retry_backoff", "constant")),
             on_lost=OnLost(plain.get("on_lost", "retry")),
+            max_losses=plain.get("max_losses", DEFAULT_MAX_LOSSES),
         )
 
 

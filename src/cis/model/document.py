@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cis.errors import DocumentError, Fault
-from cis.model.dag import Backoff, DagSpec, Json, OnLost, Priority, TaskSpec
+from cis.model.dag import DEFAULT_MAX_LOSSES, Backoff, DagSpec, Json, OnLost, Priority, TaskSpec
 from cis.model.fields import (
     MAX_TASKS,
     BackoffField,
@@ -24,6 +24,7 @@ from cis.model.fields import (
     Id,
     Ids,
     Labels,
+    Losses,
     OnLostField,
     Parallel,
     Params,
@@ -56,6 +57,10 @@ class Tries(_Model):
     retry_backoff: BackoffField | None = Field(default=None, description="How the wait grows. Default: constant.")
     timeout: TimeLimit | None = Field(default=None, description="Time limit of one attempt. Default: none.")
     on_lost: OnLostField | None = Field(default=None, description="After a crash: retry (default) or fail.")
+    max_losses: Losses | None = Field(
+        default=None,
+        description="How often in a row its worker may die while it runs alone, before it is failed; 0: no bound. Default: 3.",
+    )
 
 
 class TaskDocument(Tries):
@@ -250,4 +255,5 @@ def _task(task: TaskDocument, tries: Tries) -> TaskSpec:
         retry_delay_s=first(task.retry_delay, tries.retry_delay, 5.0),
         retry_backoff=first(task.retry_backoff, tries.retry_backoff, Backoff.CONSTANT),
         on_lost=first(task.on_lost, tries.on_lost, OnLost.RETRY),
+        max_losses=first(task.max_losses, tries.max_losses, DEFAULT_MAX_LOSSES),
     )

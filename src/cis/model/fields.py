@@ -17,6 +17,7 @@ from cis.model.tree import is_text
 
 MAX_TASKS = 100_000
 MAX_RETRIES = 1000
+MAX_LOSSES = 1000
 MAX_VARIABLES = 10_000
 MAX_LABELS = 32
 MAX_SECRETS = 64
@@ -107,6 +108,10 @@ def _count(value: Any, *, lowest: int, highest: int) -> int:
 
 def _retries(value: Any) -> int:
     return _count(value, lowest=0, highest=MAX_RETRIES)
+
+
+def _losses(value: Any) -> int:
+    return _count(value, lowest=0, highest=MAX_LOSSES)
 
 
 def _parallel(value: Any) -> int:
@@ -294,6 +299,9 @@ Duration = Annotated[float, PlainValidator(_duration), WithJsonSchema(_DURATION_
 TimeLimit = Annotated[float, PlainValidator(_time_limit), WithJsonSchema(_DURATION_SCHEMA)]
 Retries = Annotated[
     int, PlainValidator(_retries), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_RETRIES})
+]
+Losses = Annotated[
+    int, PlainValidator(_losses), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_LOSSES})
 ]
 Parallel = Annotated[
     int, PlainValidator(_parallel), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_TASKS})

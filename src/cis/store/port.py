@@ -37,6 +37,7 @@ from cis.store.records import (
     RunChange,
     RunFilter,
     RunRecord,
+    TaskLoss,
     TaskRecord,
     TokenRecord,
     WorkerRecord,
@@ -165,6 +166,20 @@ class RunStore(Protocol):
         ...
 
 
+class LossStore(Protocol):
+    """Tasks whose worker died while they ran."""
+
+    def add_losses(self, losses: Iterable[TaskLoss]) -> None:
+        """Count losses to those that are stored of the same tasks; ``alone_us`` takes the place of the old one."""
+        ...
+
+    def losses(self, run_id: str) -> Sequence[TaskLoss]:
+        """Return the losses of a run's tasks; a task that has none is not in it."""
+        ...
+
+    def forget_losses(self, run_id: str, task_nos: Iterable[int]) -> None: ...
+
+
 class QueueStore(Protocol):
     """The queue between node and worker."""
 
@@ -283,6 +298,7 @@ class LogStore(Protocol):
 class Store(
     DefinitionStore,
     RunStore,
+    LossStore,
     QueueStore,
     WorkerStore,
     LogStore,

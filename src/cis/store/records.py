@@ -174,6 +174,15 @@ class AttemptRecord(NamedTuple):
 TAIL_BYTES = 8192
 
 
+class TaskLoss(NamedTuple):
+    """How often in a row a task's worker died while it ran alone, and for how long its next attempt runs apart from others."""
+
+    run_id: str
+    task_no: int
+    losses: int
+    alone_us: int
+
+
 class QueueItem(NamedTuple):
     """A run that waits for its worker, or that its worker holds (``claimed``, under ``epoch``)."""
 

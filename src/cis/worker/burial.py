@@ -15,6 +15,7 @@ from cis.engine.attempts import attempt_marks
 from cis.engine.ports import OrphanKiller
 from cis.store.port import Store
 from cis.store.records import EventRecord, WorkerRecord, WorkerState
+from cis.worker.blame import blame
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,11 @@ def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller, up_to_epoch
     return len(attempts)
 
 
-def bury(store: Store, worker: WorkerRecord, *, kill: OrphanKiller, now_us: int) -> bool:
-    """Declare a worker dead whose lock is free, and release its runs; False if that was done, or is not to be done."""
+def bury(store: Store, worker: WorkerRecord, *, kill: OrphanKiller, now_us: int, unasked: bool = False) -> bool:
+    """Declare a worker dead whose lock is free, and release its runs; False if that was done, or is not to be done.
+
+    *unasked*: its parent saw it die though nobody had asked it to go, so what it ran may be to blame (``cis.worker.blame``).
+    """
     if worker.status.live:
         orphans = end_orphans(store, worker.worker_id, kill=kill, up_to_epoch=worker.epoch)
         log.warning("a worker died", extra={"worker_id": worker.worker_id, "pid": worker.pid, "attempts": orphans})
@@ -43,8 +47,11 @@ def bury(store: Store, worker: WorkerRecord, *, kill: OrphanKiller, now_us: int)
             worker.node_id, worker.worker_id, epoch=worker.epoch, status=WorkerState.DEAD, now_us=now_us
         ):
             return False
-        for item in store.claimed(worker.node_id, worker.worker_id):
-            store.release(item.run_id)
+        held = [item.run_id for item in store.claimed(worker.node_id, worker.worker_id)]
+        if unasked:
+            blame(store, worker, held, now_us=now_us)
+        for run_id in held:
+            store.release(run_id)
         store.append_events([worker_event(worker.worker_id, WorkerState.DEAD, at_us=now_us)])
     return True
 

@@ -44,6 +44,7 @@ class Reporter:
     READY = b"r"
     STORED = b"s"
     ENQUEUED = b"q"
+    LEAVING = b"l"
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
@@ -94,12 +95,14 @@ class WorkerProcess:
             self._wind_down()
         except FencedError as error:
             log.error("this worker's id was taken over; stopping", extra={"error": str(error)})
+            self._tenure.reporter.say(Reporter.LEAVING)
             self._loop.kill()
             return error.exit_status
         except LeaseLostError as error:
             log.error(
                 "the lease could not be renewed; tasks are ended, and so is this worker", extra={"error": str(error)}
             )
+            self._tenure.reporter.say(Reporter.LEAVING)
             self._end_tasks()
             return error.exit_status
         return 0
@@ -122,6 +125,7 @@ class WorkerProcess:
 
     def _wind_down(self) -> None:
         clock = self._tenure.clock
+        self._tenure.reporter.say(Reporter.LEAVING)  # from here on its death is nobody's fault
         self._loop.drain()
         stop_at_s = clock().mono_s + (0.0 if self._tenure.parent.gone() else self._tenure.grace_s)
         stopping = False

@@ -92,6 +92,8 @@ class Rescuer:
         self._silences: dict[str, _Silence] = {}
         self._looked_s: float | None = None
         self._locked = False
+        self._unasked: dict[str, int] = {}  # workers that died unasked, by their epoch, until they are buried
+        self._ended: set[int] = set()  # own workers that were ended here
 
     def look_around(self, own: Mapping[str, OwnWorker]) -> None:
         """Bury who is dead and rescue who hangs. One of *own* is killed here; its parent sees its end, and buries it."""
@@ -137,11 +139,21 @@ class Rescuer:
         self._end(worker_id, serving, child=child, holder=holder)
         return _Silence(sign)
 
-    def bury(self, worker: WorkerRecord) -> None:
+    def has_ended(self, pid: int) -> bool:
+        """Whether one of the own workers was ended here, since it gave no sign of life; asked once it is gone."""
+        ended = pid in self._ended
+        self._ended.discard(pid)
+        return ended
+
+    def bury(self, worker: WorkerRecord, *, unasked: bool = False) -> None:
         """Bury a worker whose process is gone; one whose orphans survive is left for the next look."""
         parts = self._parts
+        if unasked:
+            self._unasked[worker.worker_id] = worker.epoch
+        unasked = self._unasked.get(worker.worker_id) == worker.epoch
         try:
-            bury(parts.store, worker, kill=parts.kill_orphan, now_us=parts.clock().wall_us)
+            bury(parts.store, worker, kill=parts.kill_orphan, now_us=parts.clock().wall_us, unasked=unasked)
+            self._unasked.pop(worker.worker_id, None)
         except OrphanError as error:
             # Its row still says live, so the next look around tries again; its runs wait until then.
             log.error("what a dead worker left cannot be ended", extra={"error": str(error)})
@@ -155,6 +167,7 @@ class Rescuer:
     ) -> None:
         log.error("a worker gives no sign of life; it is ended", extra={"worker_id": worker_id})
         if child is not None:
+            self._ended.add(child.pid)
             child.kill()
             return
         if holder is None or holder.started is None or not self._parts.kill_process(holder.pid, holder.started):

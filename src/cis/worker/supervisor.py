@@ -72,6 +72,7 @@ class Child:
     used_s: float
     started_s: float
     ready: bool = False
+    leaving: bool = False
 
 
 @dataclass(slots=True)
@@ -122,6 +123,7 @@ class Supervisor:
         self._short_of_room = False
         self._next_look_s = 0.0
         self._next_demand_s = 0.0
+        self._closing = False
 
     @property
     def children(self) -> Iterable[Child]:
@@ -156,6 +158,7 @@ class Supervisor:
 
     def close(self, *, timeout_s: float) -> None:
         """Ask every worker to stop, insist after *timeout_s*, and return when all are gone."""
+        self._closing = True
         for urgent in (False, True):
             for child in self._children.values():
                 with suppress(ProcessLookupError):
@@ -186,6 +189,7 @@ class Supervisor:
             if Reporter.READY in said:
                 child.ready = True
                 look = True
+            child.leaving |= Reporter.LEAVING in said
             if Reporter.STORED in said:
                 child.used_s = self._parts.clock().mono_s
                 stored = True
@@ -259,6 +263,7 @@ class Supervisor:
         os.close(child.pipe)
         del self._children[child.worker_id]
         status = child.process.wait(timeout=REAP_S)
+        unasked = not self._rescuer.has_ended(child.process.pid) and not child.leaving and not self._closing
         if status != 0:
             log.warning("a worker ended", extra={"worker_id": child.worker_id, "status": status})
         now_s = self._parts.clock().mono_s
@@ -269,7 +274,7 @@ class Supervisor:
         try:
             worker = self._parts.store.worker(self._parts.node_id, child.worker_id)
             if worker is not None and worker.pid == child.process.pid and worker.status.live:
-                self._rescuer.bury(worker)
+                self._rescuer.bury(worker, unasked=unasked)
         except StoreError as error:
             # There are others to be minded; this one's row still says live, so the next look around finds it.
             log.error("a worker could not be buried", extra={"worker_id": child.worker_id, "error": str(error)})

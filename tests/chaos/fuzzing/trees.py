@@ -133,6 +133,7 @@ KEYS = (
     "retry_delay",
     "retry_backoff",
     "on_lost",
+    "max_losses",
     "secrets",
     "<<",
     "",
@@ -190,6 +191,7 @@ def _task(chance: Random, number: int, names: list[str]) -> dict[str, Any]:
         "retry_delay": chance.choice((0, "10s", 1e-7, 5e-324)),
         "retry_backoff": chance.choice(("constant", "exponential")),
         "on_lost": chance.choice(("retry", "fail")),
+        "max_losses": chance.randint(0, 5),
     }
     task |= {name: value for name, value in fields.items() if chance.random() < 0.4}
     if "${tasks." in str(task.get("env", "")):

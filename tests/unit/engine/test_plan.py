@@ -14,7 +14,7 @@ from cis.errors import IllegalStateError
 from cis.model.dag import DagSpec, OnLost, Priority, TaskSpec
 from cis.model.scope import GLOBAL, ScopeSource
 from cis.model.states import AttemptState, RunState, TaskState
-from cis.store.records import Delivery, RunRecord, TaskRecord
+from cis.store.records import Delivery, RunRecord, TaskLoss, TaskRecord
 
 NOW = Instant(1_000_000_000, 100.0)
 
@@ -197,3 +197,55 @@ def test_a_wall_clock_that_was_set_back_does_not_prolong_the_wait_for_a_retry() 
     again = RunPlan(plan.run, plan.spec, plan.tasks, now=later)
 
     assert again.next_retry_s == later.mono_s + 2.0
+
+
+def lost(plan: RunPlan, number: int) -> None:
+    """End an attempt with its worker."""
+    plan.end(number, AttemptState.LOST, now=NOW, jitter=0.0, error="the worker died while it ran")
+
+
+def suspects(*tasks: TaskSpec, losses: int) -> RunPlan:
+    """Return the plan of a run whose first task has lost its worker as often."""
+    plan = plan_of(*tasks)
+    return RunPlan(plan.run, plan.spec, plan.tasks, now=NOW, losses=[TaskLoss("r", 0, losses, 60_000_000)])
+
+
+def test_a_task_whose_worker_died_too_often_is_failed_and_says_why_and_the_way_out() -> None:
+    plan = suspects(task("a", max_losses=2), task("b", "a"), losses=2)
+    plan.start_alone(NOW)
+    lost(plan, 0)
+
+    assert states(plan) == ["failed", "skipped"]
+    assert plan.verdict() is RunState.FAILED
+    error = plan.tasks[0].error or ""
+    assert "its worker died 2 times in a row while this task ran alone" in error
+    assert "max_losses" in error
+
+
+@pytest.mark.parametrize(("losses", "limit"), [(1, 2), (2, 3), (500, 0)])
+def test_a_task_below_its_bound_is_tried_again_apart_and_without_a_bound_for_ever(losses: int, limit: int) -> None:
+    plan = suspects(task("a", max_losses=limit), losses=losses)
+    plan.start_alone(NOW)
+    lost(plan, 0)
+
+    assert states(plan) == ["pending"]
+    assert plan.wants_alone
+
+
+@pytest.mark.parametrize("status", [AttemptState.COMPLETED, AttemptState.FAILED])
+def test_an_attempt_that_ends_by_itself_has_its_losses_forgotten(status: AttemptState) -> None:
+    plan = suspects(task("a", max_retries=1, retry_delay_s=0.0), losses=2)
+    plan.start_alone(NOW)
+    plan.end(0, status, now=NOW, jitter=0.0)
+    plan.release_retries(NOW)
+
+    assert plan.take_acquitted() == [0]
+    assert not plan.wants_alone
+
+
+def test_a_task_that_is_tried_apart_is_not_among_those_that_start_beside_others() -> None:
+    plan = suspects(task("a"), task("b"), losses=0)
+
+    assert plan.start_alone(NOW) == (0, 60.0)
+    assert not plan.wants_alone
+    assert plan.start_next(NOW) == 1

@@ -43,6 +43,7 @@ tasks:
     retry_delay: 5s
     retry_backoff: exponential
     on_lost: fail
+    max_losses: 0
   - id: report
     skill: http
     params: {url: "http://127.0.0.1:8000/done"}
@@ -96,6 +97,7 @@ def test_every_field_of_the_contract_is_read() -> None:
                 retry_delay_s=5,
                 retry_backoff=Backoff.EXPONENTIAL,
                 on_lost=OnLost.FAIL,
+                max_losses=0,
             ),
             TaskSpec(
                 id="report",

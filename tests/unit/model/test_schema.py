@@ -28,6 +28,7 @@ tries: dict[str, st.SearchStrategy[Any]] = {
     "max_retries": st.sampled_from([0, 1000, 1001, -1, "1", True]),
     "retry_delay": durations,
     "retry_backoff": st.sampled_from(["constant", "exponential", "linear", 1]),
+    "max_losses": st.sampled_from([0, 1000, 1001, -1, 1.5, True]),
     "on_lost": st.sampled_from(["retry", "fail", "ignore"]),
 }
 tasks = st.fixed_dictionaries(

@@ -14,6 +14,7 @@ from cis.errors import StoreDamagedError, StoreError
 from cis.store.sqlite.connection import Database, sync_folder, translated
 from cis.store.sqlite.definitions import DefinitionRows
 from cis.store.sqlite.logs import LogRows
+from cis.store.sqlite.losses import LossRows
 from cis.store.sqlite.migrate import NEWEST
 from cis.store.sqlite.outbox import OutboxRows
 from cis.store.sqlite.peers import PeerRows
@@ -32,6 +33,7 @@ class SqliteStore(
     DefinitionRows,
     RunRows,
     TaskRows,
+    LossRows,
     QueueRows,
     WorkerRows,
     LogRows,
