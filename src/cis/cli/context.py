@@ -67,6 +67,19 @@ class Context:
         finally:
             store.close()
 
+    @contextmanager
+    def acting_store(self) -> Iterator[SqliteStore]:
+        """Open the store to change something, or to have something done, which a home does only where it lives.
+
+        Raises:
+            HomeElsewhereError: this home woke up on another machine or path.
+        """
+        from cis.node.residence import take_up  # noqa: PLC0415 - what only reads asks for no place
+
+        with self.store() as store:
+            take_up(store, self.home, self.settings)
+            yield store
+
 
 def say(text: str) -> None:
     """Tell the user something that is not the answer itself: standard error, if somebody reads it."""

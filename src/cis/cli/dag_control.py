@@ -45,7 +45,7 @@ def resume(options: argparse.Namespace) -> None:
 def _control(
     context: Context, change: Callable[..., RunRecord], options: argparse.Namespace, *, action: str
 ) -> RunRecord:
-    with context.store() as store:
+    with context.acting_store() as store:
         run = run_of(store, options.dag_id, run_id=options.run)
         with store.transaction():
             changed = change(store, run.run_id, now_us=now_us())

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     offered = spec.target_node is None and context.site.offers
     if spec.target_node in (None, context.settings.node_id) and not offered:
         spec = anchored(spec, base=base_directory(options.file))
-    with context.store() as store, store.transaction():
+    with context.acting_store() as store, store.transaction():
         request = SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
         submission = submit(store, request, site=context.site)
         if submission.created:
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 def rerun(options: argparse.Namespace) -> int:
     """Start a new run of what ran before."""
     context = from_environment()
-    with context.store() as store:
+    with context.acting_store() as store:
         old = run_of(store, options.dag_id, run_id=options.run)
         with store.transaction():
             new = control.rerun(store, old.run_id, from_failed=options.from_failed, site=context.site)

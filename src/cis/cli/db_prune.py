@@ -24,7 +24,7 @@ def prune(options: argparse.Namespace) -> None:
     if options.older_than is not None:
         keep = replace(keep, max_age_s=_age_s(options.older_than))
     logfiles, cutoff = LogFiles(context.home.logs), Cutoff(now_us=now_us())
-    with context.store() as store:
+    with context.store() if options.dry_run else context.acting_store() as store:
         if options.dry_run:
             tally = _survey(store, logfiles, keep, cutoff)
         else:

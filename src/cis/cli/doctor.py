@@ -18,6 +18,7 @@ from cis.engine.views import peer_view
 from cis.errors import CisError, ConfigError, StoreDamagedError, StoreError, StoreFullError, StoreReadOnlyError
 from cis.node.clock import now_us
 from cis.node.presence import announced, node_is_running
+from cis.node.residence import place_fault
 from cis.node.secrets import holds_values
 from cis.worker.lock import holder, worker_lock_path
 
@@ -63,6 +64,7 @@ def _look(context: Context) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("settings", str(error), f"edit {context.home.toml}; 'cis config check' says the same")
     yield _look_at_store(context)
+    yield from _look_at_home(context)
     yield from _look_at_leftovers(context)
     yield from _look_at_workers(context)
     yield _look_at_space(context)
@@ -127,6 +129,21 @@ def _look_at_store(context: Context) -> Finding:
             what, str(error), f"look at the disk of {context.home.root} ('dmesg'), and at who holds the file"
         )
     return Finding(what, faults[0], _RESTORE) if faults else Finding(what)
+
+
+def _look_at_home(context: Context) -> Iterator[Finding]:
+    """Yield whether the home is where it lives, and what it took on under other ids than its own."""
+    try:
+        with context.store() as store:
+            fault, node_id = place_fault(store, context.home), context.settings.node_id
+            others = store.runs_of_other_ids(node_id)
+    except CisError:
+        return  # said already
+    if fault is not None:
+        yield Finding(f"home {context.home.root}", fault, "'cis init --moved' or 'cis init --copied', as the case is")
+    for other, runs in others.items():
+        mend = f'cancel them, or write id = "{other}" under [node] in cis.toml until they are done'
+        yield Finding(f"node {node_id}", f"{counted(runs, 'run')} of its former id {other!r} wait for ever", mend)
 
 
 def _look_at_leftovers(context: Context) -> Iterator[Finding]:

@@ -33,7 +33,7 @@ GROUPS = {
     "completion": "shell completion",
 }
 GC_THRESHOLD = 50_000
-_MODULES = {"glm": "node", "init": "node"}
+_MODULES = {"glm": "node"}
 
 
 def build_parser(asked: Sequence[str] | None = None) -> Parser:

@@ -1,4 +1,4 @@
-"""``cis init``, ``cis node start`` (also ``cis glm start``) and ``cis node status``."""
+"""``cis node start`` (also ``cis glm start``) and ``cis node status``."""
 
 from __future__ import annotations
 
@@ -24,13 +24,8 @@ if TYPE_CHECKING:
 MAX_BACKLOG = 1024
 
 
-def add(group: argparse.ArgumentParser, name: str) -> None:
+def add(group: argparse.ArgumentParser, _name: str) -> None:
     """Add the commands of this group."""
-    if name == "init":
-        group.add_argument("--node-id", metavar="ID", help="default: the name of this host")
-        group.add_argument("--json", action="store_true", help="one JSON document")
-        group.set_defaults(call=_init)
-        return
     commands = group.add_subparsers(dest="command", metavar="COMMAND", required=True)
     start = commands.add_parser("start", help="the node: HTTP API and worker pool, until told to stop")
     start.add_argument("--host", help="where to listen (default 127.0.0.1)")
@@ -60,21 +55,6 @@ def _add_peers(commands: Any) -> None:
     command("list", "this node and those that it trusts: reachable, outbox, clocks", "list_nodes")
     command("invite", "print the line that makes another node trust this one", "invite")
     command("rotate-key", "give this node a new key, which its old one signs", "rotate_key")
-
-
-def _init(options: argparse.Namespace) -> None:
-    context = from_environment(flags={"node_id": options.node_id})
-    node_id = context.settings.node_id
-    fresh = identity.ensure_toml(context.home, node_id=node_id)
-    identity.ensure_token(context.home)
-    public_key = identity.ensure_public_key(context.home)
-    node_id = from_environment().settings.node_id
-    if options.node_id not in (None, node_id):
-        raise UsageError(f"{context.home.toml} already says node.id = {node_id!r}; change it there")
-    if options.json:
-        print_json({"node_id": node_id, "home": str(context.home.root), "public_key": public_key, "created": fresh})
-    else:
-        print(f"node {node_id} in {context.home.root}, public key {public_key}")
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -55,7 +55,7 @@ def trust(options: argparse.Namespace) -> None:
         url=url,
         matrix_user=user,
     )
-    with context.store() as store, store.transaction():
+    with context.acting_store() as store, store.transaction():
         old = store.peer(peer.node_id)
         if old is not None:
             peer = replace(
@@ -82,7 +82,7 @@ def untrust(options: argparse.Namespace) -> None:
     """Stop trusting a node; runs that it has for this node are given up, those that it sent here cancelled."""
     context = from_environment()
     ended = []
-    with context.store() as store, store.transaction():
+    with context.acting_store() as store, store.transaction():
         if not store.delete_peer(options.node_id):
             raise NotFoundError("node", options.node_id, hint="'cis node list' shows those that are trusted")
         stopped = _stop_what_it_sent(store, options.node_id)
@@ -173,9 +173,10 @@ def rotate_key(options: argparse.Namespace) -> None:
     from cis.node.keyfile import KeyFile  # noqa: PLC0415 - 30 ms
 
     context = from_environment()
-    signer = KeyFile(context.home.key_file).rotate(context.settings.node_id)
-    with context.store() as store, store.transaction():
-        append_audit(store, "node.rotate_key", signer.key_id)
+    with context.acting_store() as store:
+        signer = KeyFile(context.home.key_file).rotate(context.settings.node_id)
+        with store.transaction():
+            append_audit(store, "node.rotate_key", signer.key_id)
     if options.json:
         print_json({"node_id": context.settings.node_id, "public_key": signer.public_key, "key_id": signer.key_id})
     else:

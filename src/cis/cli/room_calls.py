@@ -36,6 +36,8 @@ def login(options: argparse.Namespace) -> None:
         user = matrix_user(options.user)
     except ValueError as error:
         raise UsageError(f"--user: {error}") from error
+    with context.acting_store():
+        pass  # before anything is written, here or on the homeserver
     password = _password(user)
     device = f"CIS-{context.settings.node_id}"[:64]
     session = asyncio.run(matrix_login(options.homeserver, user=user, password=password, device_id=device))
@@ -56,7 +58,7 @@ def setup(options: argparse.Namespace) -> int:
     context = from_environment()
     room_id, made = context.settings.room_id, False
     people = [one.user_id for one in context.settings.allow]
-    with context.store() as store:
+    with context.acting_store() as store:
         nodes = [peer.matrix_user for peer in store.peers() if peer.matrix_user is not None]
     if room_id is None:
         room_id = _in_session(
@@ -152,5 +154,5 @@ def _password(user: str) -> str:
 
 
 def _audit(context: Context, action: str, subject: str) -> None:
-    with context.store() as store, store.transaction():
+    with context.acting_store() as store, store.transaction():
         append_audit(store, action, subject)

@@ -42,9 +42,10 @@ def _show(options: argparse.Namespace) -> None:
 
 def _rotate(options: argparse.Namespace) -> None:
     context = from_environment()
-    token = identity.rotate_token(context.home)
-    with context.store() as store, store.transaction():
-        append_audit(store, "token.rotate", "owner")
+    with context.acting_store() as store:
+        token = identity.rotate_token(context.home)
+        with store.transaction():
+            append_audit(store, "token.rotate", "owner")
     _print_token(token, options)
 
 
@@ -70,7 +71,7 @@ def _create(options: argparse.Namespace) -> None:
 
     secret = identity.new_token()
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    with from_environment().store() as store, store.transaction():
+    with from_environment().acting_store() as store, store.transaction():
         if any(one.name == options.name for one in store.tokens()):
             raise ConflictError(f"there is a token {options.name!r} already; revoke it first, or choose another name")
         store.put_token(TokenRecord(name=options.name, sha256=digest, may=may, created_at_us=now_us()))
@@ -83,7 +84,7 @@ def _create(options: argparse.Namespace) -> None:
 
 
 def _revoke(options: argparse.Namespace) -> None:
-    with from_environment().store() as store, store.transaction():
+    with from_environment().acting_store() as store, store.transaction():
         if not store.delete_token(options.name):
             raise NotFoundError("token", options.name, hint="'cis token list' shows them")
         append_audit(store, "token.revoke", options.name)

@@ -13,7 +13,9 @@
     │   ├── IdempotencyConflictError  one key, two documents
     │   ├── IllegalStateError         an arrow that the state machine lacks
     │   ├── StaleVersionError         somebody else moved first
-    │   └── AlreadyRunningError       a lock is held by another process
+    │   ├── AlreadyRunningError       a lock is held by another process
+    │   ├── NodeIdKeptError           a flag against the id that the home has kept
+    │   └── HomeElsewhereError        a home that woke up on another machine or path
     ├── NodeError
     │   ├── UnknownNodeError
     │   ├── NodeUnreachableError
@@ -60,8 +62,10 @@ from cis.errors.conflicts import (
     AlreadyRunningError,
     AmbiguousScopeError,
     ConflictError,
+    HomeElsewhereError,
     IdempotencyConflictError,
     IllegalStateError,
+    NodeIdKeptError,
     StaleVersionError,
     WorkerConflictError,
 )
@@ -105,6 +109,7 @@ __all__ = [
     "DocumentTooLargeError",
     "Fault",
     "FencedError",
+    "HomeElsewhereError",
     "IdempotencyConflictError",
     "IllegalStateError",
     "LaunchError",
@@ -113,6 +118,7 @@ __all__ = [
     "MalformedMessageError",
     "MessageRefusedError",
     "NodeError",
+    "NodeIdKeptError",
     "NodeUnreachableError",
     "NotAllowedError",
     "NotAuthenticatedError",

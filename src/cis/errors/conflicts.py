@@ -87,3 +87,31 @@ class AlreadyRunningError(ConflictError):
         self.what = what
         self.holder = holder
         super().__init__(f"{what} already runs: its lock is held by {holder}")
+
+
+class NodeIdKeptError(ConflictError):
+    """A flag or a variable names another node than the one whose home this is: leave it out, or edit ``cis.toml``."""
+
+    code = "home.node_id"
+
+    def __init__(self, given: str, *, place: str, kept: str) -> None:
+        self.given = given
+        self.kept = kept
+        super().__init__(
+            f"{place} says {given!r}, but this home is node {kept!r} and keeps that id, since its runs have it; leave it "
+            f'out, use another CIS_HOME, or, to give this node another id, write id = "{given}" under [node] in cis.toml'
+        )
+
+
+class HomeElsewhereError(ConflictError):
+    """This home woke up on another machine or path: say ``cis init --moved`` or ``cis init --copied``."""
+
+    code = "home.elsewhere"
+
+    def __init__(self, node_id: str, *, was: str, now: str) -> None:
+        self.node_id = node_id
+        super().__init__(
+            f"this is the home of node {node_id!r}, which lived {was} and is {now}: nothing is started or changed, "
+            "reading works. If it was moved, and nothing runs there any more: 'cis init --moved'. If it is a copy: "
+            "'cis init --copied' (a new node id and key, nothing of the old queue)"
+        )

@@ -21,6 +21,7 @@ from cis.node.maintenance import Maintenance, retention_of
 from cis.node.matrix import room_settings
 from cis.node.presence import announcement_path, node_lock_path
 from cis.node.readers import Readers
+from cis.node.residence import take_up
 from cis.node.secrets import TomlSecrets
 from cis.node.settings import Settings
 from cis.node.site import make_site
@@ -42,7 +43,11 @@ class Node:
         self.home = home
         self.settings = settings
         self._lock = acquire(node_lock_path(home), what=f"node {settings.node_id}")
-        open_sqlite(home.db).close()  # migrates, or refuses, before anything else starts
+        store = open_sqlite(home.db)  # migrates, or refuses, before anything else starts
+        take_up(store, home, settings)
+        for node_id, runs in store.runs_of_other_ids(settings.node_id).items():
+            log.warning("runs wait that this home took on under another id", extra={"node_id": node_id, "runs": runs})
+        store.close()
         self.skills = InstalledSkills()
         self.skills.infos()  # find them now: what is installed later is for the next start
         self.logfiles = LogFiles(home.logs)

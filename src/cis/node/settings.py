@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cis.engine.site import DELIVER_WITHIN_S, LEASE_S
-from cis.errors import ConfigError, Fault
+from cis.errors import ConfigError, Fault, NodeIdKeptError
 from cis.model.durations import exact_duration, parse_duration
 from cis.model.ids import MAX_ID_LENGTH, id_fault
 from cis.model.scope import Scope
@@ -265,13 +265,14 @@ def load_settings(home: Home, *, environ: Mapping[str, str], flags: Mapping[str,
 
     Raises:
         ConfigError: with every fault, and the place of each.
+        NodeIdKeptError: a flag or the variable says another node id than the home has kept.
     """
     faults: list[Fault] = []
     tables = _read_toml(home, faults)
     scopes, wrong = scope_tables.scope_tables(tables.pop(scope_tables.SECTION, {}), file=home.toml.name)
     faults += wrong
     given = {name: value for name, value in (flags or {}).items() if value is not None}
-    values: dict[str, Any] = {"node_id": default_node_id(), "slots": 2 * (os.cpu_count() or 1)}
+    values: dict[str, Any] = {"slots": 2 * (os.cpu_count() or 1)}
     for option in OPTIONS:
         table = tables.get(option.section)
         if option.field in given:
@@ -290,7 +291,30 @@ def load_settings(home: Home, *, environ: Mapping[str, str], flags: Mapping[str,
     values["scopes"] = scopes
     if faults:
         raise ConfigError(faults)
+    values["node_id"] = _node_id(home, values.get("node_id"), given=given, environ=environ, tables=tables)
     return Settings(**values)
+
+
+def _node_id(
+    home: Home, said: str | None, *, given: Mapping[str, object], environ: Mapping[str, str], tables: Mapping[str, Any]
+) -> str:
+    """Return the node's id: what is *said*, else what the home has kept, else the host's name.
+
+    Raises:
+        NodeIdKeptError: a flag or the variable says another one than the home has kept.
+    """
+    in_toml = tables.get("node", {}).get("id")
+    place = "--node-id" if "node_id" in given else "CIS_NODE_ID" if environ.get("CIS_NODE_ID") else None
+    if said is not None and said == in_toml:
+        return said
+    from cis.store.sqlite.home import kept_node_id  # noqa: PLC0415 - not where cis.toml says it
+
+    kept = kept_node_id(home.db)
+    if said is None:
+        return kept or default_node_id()
+    if place is not None and kept not in (None, said):
+        raise NodeIdKeptError(said, place=place, kept=kept)
+    return said
 
 
 def _read_toml(home: Home, faults: list[Fault]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from cis.model.dag import DagSpec, Json
 from cis.model.scope import Scope
 from cis.node.clock import now, now_us
 from cis.node.home import Home
+from cis.node.residence import take_up
 from cis.node.secrets import TomlSecrets
 from cis.node.settings import Settings
 from cis.node.site import make_site
@@ -70,6 +71,7 @@ def run_worker(
     # A worker that waits for the lock can neither see its lease run out nor end its tasks, so it looks up in between.
     store.wait_at_most(max(1.0, settings.lease_s / 3))
     try:
+        take_up(store, home, settings)
         bell = bells.FifoBell(bells.bell_path(home.run, worker_id))
         end_orphans(store, worker_id, kill=partial(kill_orphan, home=home.root))
         worker = _take_office(store, settings, worker_id=worker_id, scope=scope)

@@ -23,6 +23,7 @@ from cis.model.states import RunState
 from cis.model.stored import check_stored
 from cis.model.tree import clipped
 from cis.store.cluster_port import OutboxStore, PeerStore, RemoteStore, RoomStore
+from cis.store.home_port import HomeStore
 from cis.store.records import (
     EVERY_ENTRY,
     AttemptRecord,
@@ -113,8 +114,8 @@ class RunStore(Protocol):
         """Apply *change* to the run as it was read, and return it as it is now."""
         ...
 
-    def set_aside(self, run_id: str, *, error: str, now_us: int) -> bool:
-        """Fail a run whose rows cannot be read, without reading them; return False if it was final already.
+    def set_aside(self, run_id: str, *, error: str, now_us: int, status: RunState = RunState.FAILED) -> bool:
+        """End a run without reading its rows, which perhaps cannot be read; return False if it was final already.
 
         Its unfinished tasks become cancelled, running attempts lost, and it leaves the queue either way.
         """
@@ -307,6 +308,7 @@ class Store(
     RemoteStore,
     RoomStore,
     RetentionStore,
+    HomeStore,
     Protocol,
 ):
     """Everything that is kept, behind one transaction."""

@@ -13,6 +13,7 @@ from typing import Any
 import apsw
 import pytest
 
+from cis.store.sqlite.home import kept_node_id
 from cis.store.sqlite.migrate import NEWEST, migrations
 from cis.store.sqlite.store import open_sqlite
 from tests.acceptance.harness import Sandbox, make_sandbox
@@ -43,7 +44,11 @@ def tables(connection: apsw.Connection) -> list[str]:
     return ordered
 
 
-_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+# Not the table in which the program notes what it has done to the others.
+_TABLES = (
+    "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name != 'schema_steps'"
+    " ORDER BY name"
+)
 
 
 def fill(connection: apsw.Connection) -> None:
@@ -154,6 +159,38 @@ def test_work_in_flight_in_an_earlier_schema_goes_on(upgraded: Sandbox) -> None:
         (1, "completed"),
     ]
     assert [row[: len(old)] for row, old in zip(upgraded.rows(over), before, strict=True)] == before
+
+
+def test_a_number_that_an_earlier_program_wrote_over_the_newer_one_does_no_harm(tmp_path: Path) -> None:
+    """Programs of schema 6 do so at each ``GET /ready``, when a newer one has migrated the database under them."""
+    open_sqlite(tmp_path / "cis.db").close()
+    connection = apsw.Connection(str(tmp_path / "cis.db"))
+    connection.execute("PRAGMA user_version = 6")
+    connection.close()
+    store = open_sqlite(tmp_path / "cis.db")
+    version, faults = store._db.connection.pragma("user_version"), store.integrity_check()
+    store.close()
+
+    assert (version, faults) == (NEWEST, [])
+
+
+def test_a_home_of_an_earlier_schema_gets_the_id_under_which_most_of_its_work_waits(tmp_path: Path) -> None:
+    connection = old_database(tmp_path / "cis.db", 6)
+    connection.execute(HISTORY)
+    kept = [kept_node_id(tmp_path / "cis.db")]
+    connection.execute(
+        "INSERT INTO workers SELECT 'renamed', worker_id, scope_type, scope_id, status, pid, pid_started, epoch, slots,"
+        " started_at_us, heartbeat_at_us + 1, lease_until_us, runs_done, current_run FROM workers"
+    )
+    kept.append(kept_node_id(tmp_path / "cis.db"))
+    connection.execute("DELETE FROM worker_queue")
+    kept.append(kept_node_id(tmp_path / "cis.db"))
+    connection.execute("DELETE FROM workers")
+    kept.append(kept_node_id(tmp_path / "cis.db"))
+    connection.close()
+
+    assert kept == ["node-1", "node-1", "renamed", "node-1"]
+    assert kept_node_id(tmp_path / "none.db") is None
 
 
 DYING = """

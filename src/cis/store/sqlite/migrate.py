@@ -28,20 +28,46 @@ def migrate(connection: apsw.Connection, path: Path) -> None:
     version = _version(connection)
     if version == NEWEST:
         return
+    version = max(version, _steps_made(connection))
     if version > NEWEST:
         raise StoreError(f"{path} has schema {version}, this program knows {NEWEST}; install a newer cis-dag")
     for number, file in migrations():
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if _version(connection) < number:
+            if max(_version(connection), _steps_made(connection)) < number:
                 connection.execute(file.read_text(encoding="utf-8"))
-                connection.execute(f"PRAGMA user_version = {number}")
+                _note_step(connection, number)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+    if _version(connection) < NEWEST:
+        _set_right(connection)
 
 
 def _version(connection: apsw.Connection) -> int:
     return int(connection.pragma("user_version"))
+
+
+def _steps_made(connection: apsw.Connection) -> int:
+    """Return the last step that was made, by the table that programs of schema 6 do not know; 0 without it."""
+    try:
+        return int(connection.execute("SELECT coalesce(max(step), 0) FROM schema_steps").get)
+    except apsw.SQLError:  # no such table
+        return 0
+
+
+def _note_step(connection: apsw.Connection, number: int) -> None:
+    connection.execute(f"PRAGMA user_version = {number}")
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'schema_steps'").get:
+        connection.execute("INSERT OR IGNORE INTO schema_steps VALUES (?)", (number,))
+
+
+def _set_right(connection: apsw.Connection) -> None:
+    """Put back the number that a program of an earlier schema has written over."""
+    connection.execute("BEGIN IMMEDIATE")
+    number = _steps_made(connection)
+    if _version(connection) < number:
+        connection.execute(f"PRAGMA user_version = {number}")
+    connection.execute("COMMIT")

@@ -41,8 +41,8 @@ _DROP_TASKS = (
     f"UPDATE run_tasks SET status = 'cancelled', {_NEXT_VERSION}, finished_at_us = ?"  # noqa: S608 - constants
     " WHERE run_id = ? AND status NOT IN ('completed', 'failed', 'skipped', 'cancelled')"
 )
-_FAIL = (
-    f"UPDATE dag_runs SET status = 'failed', {_NEXT_VERSION}, finished_at_us = ?, error = ?"  # noqa: S608 - constants
+_END = (
+    f"UPDATE dag_runs SET status = ?, {_NEXT_VERSION}, finished_at_us = ?, error = ?"  # noqa: S608 - constants
     " WHERE run_id = ? AND status NOT IN ('completed', 'failed', 'cancelled')"
 )
 
@@ -159,12 +159,12 @@ class RunRows:
         given = {name: value for name, value in change._asdict().items() if value is not None}
         return run._replace(version=run.version + 1, **given)
 
-    def set_aside(self, run_id: str, *, error: str, now_us: int) -> bool:
-        """Fail a run whose rows cannot be read, without reading them."""
+    def set_aside(self, run_id: str, *, error: str, now_us: int, status: RunState = RunState.FAILED) -> bool:
+        """End a run without reading its rows, which perhaps cannot be read."""
         self._db.write(_LOSE, (now_us, error, run_id))
         self._db.write(_DROP_TASKS, (now_us, run_id))
         self._db.write("DELETE FROM worker_queue WHERE run_id = ?", (run_id,))
-        return self._db.write(_FAIL, (now_us, error, run_id)) == 1
+        return self._db.write(_END, (str(status), now_us, error, run_id)) == 1
 
 
 def _cursor(run_id: str) -> str:

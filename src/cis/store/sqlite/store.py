@@ -13,6 +13,7 @@ import apsw
 from cis.errors import StoreDamagedError, StoreError
 from cis.store.sqlite.connection import Database, sync_folder, translated
 from cis.store.sqlite.definitions import DefinitionRows
+from cis.store.sqlite.home import HomeRows
 from cis.store.sqlite.logs import LogRows
 from cis.store.sqlite.losses import LossRows
 from cis.store.sqlite.migrate import NEWEST
@@ -42,6 +43,7 @@ class SqliteStore(
     RemoteRows,
     RoomRows,
     RetentionRows,
+    HomeRows,
 ):
     """All parts of the store over one connection; an object is for one thread."""
 
