@@ -22,12 +22,12 @@ import pytest
 from cis.model.message import Message, MessageKind
 from cis.node.clock import new_id, now_us
 from cis.store.cluster import PeerRecord
+from cis.store.refusals import MAX_REFUSALS
 from cis.transports import answering, push
 from cis.transports.envelope import open_envelope, seal
 from cis.transports.framing import EXECUTE_PATH, MEDIA_TYPE, MESSAGES_PATH, frame
 from cis.transports.keys import Signer, canonical, new_private_key
 from cis.transports.push import NotDelivered, PushClient
-from cis.transports.reception import REFUSALS_A_MINUTE
 from tests.acceptance.cluster import ClusterNode, Listener, ended, http_answer, make_nodes, running, statuses
 from tests.integration.serving import node_under_test
 from tests.waiting import wait_for
@@ -512,7 +512,7 @@ def test_strangers_who_come_in_floods_fill_neither_the_audit_log_nor_the_node(tm
         audited = len(node.store.audit(limit=1000))
 
     assert answers == {400}
-    assert audited == REFUSALS_A_MINUTE
+    assert audited == MAX_REFUSALS
 
 
 METADATA = "http://169.254.169.254/latest/meta-data/"

@@ -133,6 +133,15 @@ def test_pause_resume_and_cancel_answer_with_the_run_as_it_is_then(node: NodeUnd
     assert [entry.action for entry in node.store.audit(limit=9)] == ["run.cancel", "run.resume", "run.pause"]
 
 
+def test_control_that_is_asked_for_again_and_changes_nothing_is_written_down_once(node: NodeUnderTest) -> None:
+    run_id = node.submitted().run_id
+
+    answers = [node.call("POST", f"/api/v1/runs/{run_id}/pause").status_code for _ in range(5)]
+
+    assert answers == [200] * 5
+    assert [entry.action for entry in node.store.audit(limit=9)] == ["run.pause"]
+
+
 def test_what_is_over_cannot_be_cancelled_or_paused(node: NodeUnderTest) -> None:
     run = node.changed(node.submitted(), RunState.CANCELLED)
 

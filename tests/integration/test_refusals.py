@@ -8,9 +8,10 @@ import hashlib
 import pytest
 
 from cis.api.ports import Rights
-from cis.api.refusals import MAX_REFUSALS, WITHIN_S, Refusals
+from cis.api.refusals import Refusals
 from cis.errors import NotAuthenticatedError
 from cis.store.records import AuditFilter, AuditRecord, TokenRecord
+from cis.store.refusals import MAX_REFUSALS, WITHIN_US
 from tests.integration.serving import NodeUnderTest, assert_problem
 
 REFUSED = AuditFilter(action="refused")
@@ -21,11 +22,11 @@ def refused(node: NodeUnderTest) -> list[AuditRecord]:
     return list(node.store.audit(REFUSED, limit=1000))
 
 
-def add_reader(node: NodeUnderTest, token: str) -> None:
+def add_reader(node: NodeUnderTest, token: str, *, name: str = "reader") -> None:
     """Store a token that may read."""
     digest = hashlib.sha256(token.encode()).hexdigest()
     with node.store.transaction():
-        node.store.put_token(TokenRecord(name="reader", sha256=digest, may=("read",), created_at_us=0))
+        node.store.put_token(TokenRecord(name=name, sha256=digest, may=("read",), created_at_us=0))
 
 
 def test_who_was_refused_what_and_from_where_is_written_down_without_what_was_shown_as_token(
@@ -61,14 +62,24 @@ def test_a_flood_of_strangers_is_written_down_up_to_the_bound_and_hides_no_refus
     assert max(len(one.subject) for one in others) < 300
 
 
+def test_each_token_has_a_share_of_its_own(node: NodeUnderTest) -> None:
+    add_reader(node, "a", name="loud")
+    add_reader(node, "b", name="quiet")
+    for _ in range(MAX_REFUSALS + 20):
+        assert node.call("POST", "/api/v1/runs/x/cancel", token="a").status_code == 403
+    assert node.call("POST", "/api/v1/runs/x/cancel", token="b").status_code == 403
+
+    assert [one.actor for one in refused(node)] == ["quiet"] + ["loud"] * MAX_REFUSALS
+
+
 def test_how_many_were_left_out_is_written_down_when_the_next_hour_begins(node: NodeUnderTest) -> None:
     scope = {"type": "http", "method": "GET", "path": "/secret\x1b[2J", "client": ("10.0.0.1", 1)}
 
     async def flood() -> None:
         refusals = Refusals(node.services)
         for number in range(MAX_REFUSALS + 7):
-            await refusals.note(scope, NotAuthenticatedError("no"), now_s=float(number) / 100)
-        await refusals.note(scope, NotAuthenticatedError("no"), now_s=WITHIN_S)
+            await refusals.note(scope, NotAuthenticatedError("no"), now_us=number)
+        await refusals.note(scope, NotAuthenticatedError("no"), now_us=WITHIN_US)
 
     asyncio.run(flood())
 
@@ -94,7 +105,7 @@ def test_a_holder_of_a_token_is_named_by_it_and_nobody_else_is(node: NodeUnderTe
         "state": {"rights": Rights("ci", frozenset())},
     }
 
-    asyncio.run(Refusals(node.services).note(scope, NotAuthenticatedError("no"), now_s=0.0))
+    asyncio.run(Refusals(node.services).note(scope, NotAuthenticatedError("no"), now_us=0))
 
     (entry,) = refused(node)
     assert (entry.actor, entry.source) == ("ci", "unknown")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -64,7 +63,7 @@ class Gate:
         try:
             await self._check(scope)
         except CisError as error:
-            await self._refusals.note(scope, error, now_s=time.monotonic())
+            await self._refusals.note(scope, error, now_us=self._services.site.clock_us())
             await problem_of(error)(scope, receive, answer)
         else:
             await self._pass(scope, receive, answer)

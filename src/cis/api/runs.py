@@ -102,8 +102,10 @@ def run_routes(services: NodeServices) -> APIRouter:
 
     async def _control(request: Request, run_id: str, action: str, act: Callable[..., RunRecord]) -> Response:
         def job(store: Store) -> RunRecord:
+            before = _asked_for(store, run_id)
             changed = act(store, run_id, now_us=services.site.clock_us())
-            append_audit(store, services, request, action=action, subject=run_id)
+            if _asked_for(store, run_id) != before:  # what is asked for again and again is written down once
+                append_audit(store, services, request, action=action, subject=run_id)
             return changed
 
         changed = await services.write(job)
@@ -111,6 +113,12 @@ def run_routes(services: NodeServices) -> APIRouter:
         return json_answer(await services.read(lambda store: read_run(store, run_id)))
 
     return router
+
+
+def _asked_for(store: Store, run_id: str) -> tuple[int | None, int]:
+    """Return what control changes of a run: the run itself, or what the node that executes it is asked for."""
+    remote = store.remote_run(run_id)
+    return store.run_version(run_id), 0 if remote is None else remote.control_seq
 
 
 def page_of_runs(store: Store, where: RunFilter, *, limit: int, cursor: str | None) -> Page[RunRecord]:

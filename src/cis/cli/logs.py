@@ -1,9 +1,16 @@
-"""How a node and its workers write their logs: one line an event, a constant message, facts beside it."""
+"""How a node and its workers write their logs: one line an event, a constant message, facts beside it.
+
+What anybody can cause ten thousand times a second would fill the disk, so of one message the first of a minute are
+written; the others are counted, and the next one says how many there were.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
+
+from cis.model.shares import Shares
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -18,9 +25,31 @@ class FactFormatter(logging.Formatter):
         return "  ".join([line, *facts])
 
 
+MAX_OF_ONE_MESSAGE = 60
+WITHIN_US = 60_000_000
+
+
+class FloodFilter(logging.Filter):
+    """Passes no more than ``MAX_OF_ONE_MESSAGE`` of one message within ``WITHIN_US``; whatever its facts are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shares = Shares(most=MAX_OF_ONE_MESSAGE, within_us=WITHIN_US)
+        self._lock = threading.Lock()  # the handler's own is not held yet
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is written."""
+        with self._lock:
+            left_out = self._shares.take(f"{record.name} {record.msg}", at_us=int(record.created * 1e6))
+        if left_out:
+            vars(record)["left_out_before"] = left_out  # a fact, as those of ``extra``
+        return left_out is not None
+
+
 def log_to_stderr() -> None:
     """Send every warning, and this program's news, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(FloodFilter())
     handler.setFormatter(FactFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("cis").setLevel(logging.INFO)

@@ -287,7 +287,9 @@ class LogStore(Protocol):
 
     def delete_token(self, name: str) -> bool: ...
 
-    def append_audit(self, entry: AuditRecord) -> None: ...
+    def append_audit(self, entry: AuditRecord) -> None:
+        """Add an entry to the audit log; of one actor's refusals, no more than its share (``cis.store.refusals``)."""
+        ...
 
     def audit(
         self, where: AuditFilter = EVERY_ENTRY, *, limit: int, before: int | None = None

@@ -21,6 +21,7 @@ from cis.model.message import BlobRef, Message, MessageKind, Reply, Result
 from cis.store.cluster import PeerRecord
 from cis.store.port import Store
 from cis.store.records import AuditRecord
+from cis.store.refusals import UNVERIFIED, RefusalShares
 from cis.transports.envelope import Opened, blob_ref, check_blob, open_envelope
 from cis.transports.ports import Desk
 
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 
 FetchBlob = Callable[[BlobRef], Awaitable[bytes]]
 SMALL_BYTES = 8 * 2**10
-REFUSALS_A_MINUTE = 60
 _CONTACT_EVERY_S = 5.0
 
 
@@ -39,8 +39,7 @@ class Reception:
         self._desk = desk
         self._heard = heard
         self._taken = taken
-        self._minute = 0.0
-        self._strangers = 0
+        self._refusals = RefusalShares()
         self._contacts: dict[tuple[str, bool], float] = {}
         self._notes: set[asyncio.Future[None]] = set()
 
@@ -151,24 +150,21 @@ class Reception:
 
     async def note_stranger(self, sender: Json, error: CisError, *, source: str) -> None:
         """Write into the audit log that somebody's message was refused; a flood of them is only counted."""
-        now_s = time.monotonic()
-        if now_s - self._minute > 60:
-            self._minute, self._strangers = now_s, 0
-        self._strangers += 1
-        if self._strangers > REFUSALS_A_MINUTE:
-            return
         name = "unknown" if sender is None else str(sender)[:128]
         if id_fault(name):
             name = ascii(name)  # a stranger may write anything there, and terminals show it
-        log.warning("a message was refused", extra={"claimed_sender": name, "source": source, "reason": str(error)})
-        entry = AuditRecord(
-            at_us=self._desk.site.clock_us(),
-            actor=f"unverified:{name}",
-            action="refused.message",
-            subject=error.code,
-            source=source,
+        entry = self._refusals.admit(
+            AuditRecord(
+                at_us=self._desk.site.clock_us(),
+                actor=f"{UNVERIFIED}:{name}",
+                action="refused.message",
+                subject=error.code,
+                source=source,
+            )
         )
-        await self._desk.write(lambda store: store.append_audit(entry))
+        if entry is not None:
+            log.warning("a message was refused", extra={"claimed_sender": name, "source": source, "reason": str(error)})
+            await self._desk.write(lambda store: store.append_audit(entry))
 
     async def _follow(self, peer: PeerRecord, opened: Opened, *, source: str) -> PeerRecord:
         entry = AuditRecord(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
 import pytest
 
 from cis.store.records import AuditFilter, AuditRecord
+from cis.store.refusals import MAX_REFUSALS, WITHIN_US
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from tests.migrated import new_database
 
@@ -76,3 +78,24 @@ def test_a_part_of_the_audit_log_is_chosen_by_time_actor_and_action(
     store: SqliteStore, where: AuditFilter, subjects: list[str]
 ) -> None:
     assert [entry.subject for entry in store.audit(where, limit=9)] == subjects
+
+
+def test_refusals_of_one_actor_fill_neither_the_log_nor_hide_another_and_how_many_there_were_is_told(
+    store: SqliteStore,
+) -> None:
+    base_us = 2 * WITHIN_US
+    peer = AuditRecord(at_us=base_us, actor="node:c", action="refused.control", subject="r", source="10.0.0.9")
+    with store.transaction():
+        for _ in range(MAX_REFUSALS + 5):
+            store.append_audit(peer)
+        for number in range(MAX_REFUSALS + 5):  # names that anybody claims are no actors
+            store.append_audit(replace(peer, actor=f"unverified:{number}"))
+        for _ in range(MAX_REFUSALS + 5):
+            store.append_audit(replace(peer, action="dag.execute"))
+        store.append_audit(replace(peer, at_us=base_us + WITHIN_US))
+
+    newest, *others = store.audit(AuditFilter(action="refused", since_us=base_us), limit=1000)
+    assert newest.subject == "r; 5 more were refused before"
+    assert sum(one.actor == "node:c" for one in others) == MAX_REFUSALS
+    assert sum(one.actor.startswith("unverified:") for one in others) == MAX_REFUSALS
+    assert len(store.audit(AuditFilter(action="dag.execute", since_us=base_us), limit=1000)) == MAX_REFUSALS + 5

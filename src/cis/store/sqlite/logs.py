@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from cis.store.records import EVERY_ENTRY, AuditFilter, AuditRecord, EventRecord, EventTally, TokenRecord
+from cis.store.refusals import RefusalShares
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import EVENT, Row, event_of, read, read_all
 
@@ -26,6 +27,7 @@ class LogRows:
     """The logs' part of the store."""
 
     _db: Database
+    _refusals: RefusalShares
 
     def append_events(self, events: Iterable[EventRecord]) -> None:
         """Add events to the log; ``seq`` is given here."""
@@ -78,11 +80,13 @@ class LogRows:
         return self._db.write("DELETE FROM api_tokens WHERE name = ?", (name,)) == 1
 
     def append_audit(self, entry: AuditRecord) -> None:
-        """Add an entry to the audit log."""
-        self._db.write(
-            "INSERT INTO audit (at_us, actor, action, subject, source) VALUES (?, ?, ?, ?, ?)",
-            (entry.at_us, entry.actor, entry.action, entry.subject, entry.source),
-        )
+        """Add an entry to the audit log; of one actor's refusals, no more than its share (``RefusalShares``)."""
+        admitted = self._refusals.admit(entry)
+        if admitted is not None:
+            self._db.write(
+                "INSERT INTO audit (at_us, actor, action, subject, source) VALUES (?, ?, ?, ?, ?)",
+                (admitted.at_us, admitted.actor, admitted.action, admitted.subject, admitted.source),
+            )
 
     def audit(
         self, where: AuditFilter = EVERY_ENTRY, *, limit: int, before: int | None = None

@@ -11,6 +11,7 @@ from pathlib import Path
 import apsw
 
 from cis.errors import StoreDamagedError, StoreError
+from cis.store.refusals import RefusalShares
 from cis.store.sqlite.connection import Database, sync_folder, translated
 from cis.store.sqlite.definitions import DefinitionRows
 from cis.store.sqlite.home import HomeRows
@@ -49,6 +50,7 @@ class SqliteStore(
 
     def __init__(self, path: Path) -> None:
         self._db = Database(path)
+        self._refusals = RefusalShares()
         self.path = path
 
     def transaction(self) -> AbstractContextManager[None]:

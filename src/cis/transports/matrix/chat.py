@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import shlex
-import time
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +24,7 @@ from cis.model.suggest import did_you_mean
 from cis.store.cluster import RoomEvent
 from cis.store.port import Store, stored_spec
 from cis.store.records import AuditRecord
+from cis.store.refusals import RefusalShares
 from cis.transports.matrix import chat_answers
 from cis.transports.matrix.threads import Threads, notice_id, post_notice
 from cis.transports.ports import Desk
@@ -83,8 +82,7 @@ class Chat:
         self._room_id = room_id
         self._allow = allow
         self._threads = Threads(desk)
-        self._hour_s = 0.0
-        self._strangers: Counter[str] = Counter()
+        self._strangers = RefusalShares(most=NOTED_AN_HOUR)
 
     def wake(self) -> None:
         """Something was stored: there may be news for a thread."""
@@ -184,12 +182,10 @@ class Chat:
 
     async def _note_stranger(self, event: RoomEvent) -> None:
         """Write down that a person was passed over; of one who goes on, no more than the first lines of an hour."""
-        now_s = time.monotonic()
-        if now_s - self._hour_s > 3600:
-            self._hour_s, self._strangers = now_s, Counter()
-        self._strangers[event.sender] += 1
-        if self._strangers[event.sender] <= NOTED_AN_HOUR:
-            await self._note(event, "refused.chat", "not on this node's list")
+        entry = self._strangers.admit(self._entry(event, "refused.chat", "not on this node's list"))
+        if entry is not None:
+            log.warning("a command was passed over", extra={"sender": event.sender, "reason": entry.subject})
+            await self._desk.write(lambda store: store.append_audit(entry))
 
     async def _note(self, event: RoomEvent, action: str, subject: str) -> None:
         log.warning("a command was passed over", extra={"sender": event.sender, "reason": subject})

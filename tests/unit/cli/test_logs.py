@@ -1,0 +1,33 @@
+"""A node's own log: a line for each event, and not one for each that a flood brings."""
+
+from __future__ import annotations
+
+import io
+import logging
+
+from cis.cli.logs import MAX_OF_ONE_MESSAGE, WITHIN_US, FactFormatter, FloodFilter
+
+
+def lines_of(records: list[logging.LogRecord]) -> list[str]:
+    """Return what is written of some records."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(FactFormatter("%(message)s"))
+    handler.addFilter(FloodFilter())
+    for record in records:
+        handler.handle(record)
+    return stream.getvalue().splitlines()
+
+
+def record(message: str, *, at_s: float, **facts: object) -> logging.LogRecord:
+    return logging.makeLogRecord({"name": "cis.x", "msg": message, "created": at_s, **facts})
+
+
+def test_of_one_message_the_first_of_a_minute_are_written_whatever_its_facts_are_and_others_are_not_hidden() -> None:
+    flood = [record("refused", at_s=0.0, sender=f"n{number}") for number in range(1000)]
+
+    lines = lines_of([*flood, record("other", at_s=0.0), record("refused", at_s=WITHIN_US / 1e6, sender="late")])
+
+    assert len(lines) == MAX_OF_ONE_MESSAGE + 2
+    assert lines[-2] == "other"
+    assert lines[-1] == f"refused  sender=late  left_out_before={1000 - MAX_OF_ONE_MESSAGE}"
