@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine import control
+from cis.engine import control, inbox
 from cis.engine.dispatch import also_by_room, expire, mark_sending, on_its_way
 from cis.engine.submit import MAX_DEPTH, Origin, SubmitRequest, submit
 from cis.errors import DocumentError, OverloadedError
@@ -98,6 +98,20 @@ def test_a_cancel_that_overtakes_its_run_keeps_it_from_being_taken_on(node: Deci
 
     assert (reply.result, reply.code) == (Result.REFUSED, "run.withdrawn")
     assert node.store.run("r") is None
+
+
+def test_a_peer_that_cancels_runs_which_never_come_is_put_off_at_a_bound_and_no_other_is(
+    node: Decider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "MAX_WITHDRAWN", 3)
+    replies = [node.hears(CONTROL, "node-2", f"r{number}", action="cancel", seq=1) for number in range(5)]
+    again = node.hears(CONTROL, "node-2", "r0", action="cancel", seq=1)
+    other = node.hears(CONTROL, "node-3", "r9", action="cancel", seq=1)
+
+    assert [reply.result for reply in replies] == [Result.ACCEPTED] * 3 + [Result.LATER] * 2
+    assert replies[-1].code == "overloaded"
+    assert [again.result, other.result] == [Result.ACCEPTED] * 2
+    assert node.store.withdrawal_count("node-2", at_most=9) == 3
 
 
 def test_a_run_that_was_pruned_is_not_taken_on_again_by_the_message_that_brought_it(node: Decider) -> None:

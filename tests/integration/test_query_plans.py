@@ -177,6 +177,7 @@ INDEXES = {
         lambda store: store.remote_run("r001"),
         lambda store: store.mirror_tasks([TaskRecord(run_id="r001", task_no=0, task_id="t0", version=9)]),
         lambda store: store.withdrawn("r001", sender="n2"),
+        lambda store: store.withdrawal_count("n2", at_most=5),
         lambda store: store.suspend("r001"),
         lambda store: store.room_cursor("!r"),
         lambda store: store.room_event("$e"),

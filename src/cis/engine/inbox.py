@@ -51,6 +51,7 @@ _ACTIONS: dict[str, Callable[..., RunRecord]] = {
     "resume": control.resume,
 }
 MAX_DETAIL = 2000
+MAX_WITHDRAWN = 10_000
 INCOMPLETE = "report.incomplete"
 ASK_FOR_US = 3_600_000_000
 MAX_CLOCK_US = 366 * 86_400_000_000
@@ -191,6 +192,10 @@ def _control(store: Store, heard: Heard, *, site: Site) -> Outcome:
     remote = store.remote_run(message.run_id)
     if remote is None:
         if action == "cancel" and store.run(message.run_id) is None:
+            known = store.withdrawn(message.run_id, sender=message.sender)
+            if not known and store.withdrawal_count(message.sender, at_most=MAX_WITHDRAWN) >= MAX_WITHDRAWN:
+                what = f"{MAX_WITHDRAWN:,} runs of node {message.sender!r} are remembered as gone or withdrawn"
+                raise OverloadedError(what, retry_after_s=60)
             store.withdraw(message.run_id, sender=message.sender, expires_at_us=message.expires_at_us)
             return outcome(Result.ACCEPTED, withdrawn=True)
         raise MessageRefusedError("not_found", f"no run {message.run_id!r} of node {message.sender!r}")

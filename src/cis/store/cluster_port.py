@@ -124,6 +124,10 @@ class RemoteStore(Protocol):
         """Return whether such a run is to be refused."""
         ...
 
+    def withdrawal_count(self, sender: str, *, at_most: int) -> int:
+        """Return how many runs of *sender* are to be refused, counting up to *at_most*."""
+        ...
+
     def prune_withdrawals(self, *, expired_before_us: int) -> int:
         """Forget those whose run would be refused as expired anyway; return how many went."""
         ...

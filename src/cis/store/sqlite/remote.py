@@ -47,6 +47,7 @@ _WITHDRAW = (
     " ON CONFLICT (run_id, sender) DO UPDATE SET expires_at_us = max(expires_at_us, excluded.expires_at_us)"
 )
 _PRUNE_WITHDRAWALS = "DELETE FROM withdrawals WHERE expires_at_us < ?"
+_WITHDRAWALS = "SELECT count(*) FROM (SELECT 1 FROM withdrawals WHERE sender = ? LIMIT ?)"
 _WITHDRAWN = "SELECT 1 FROM withdrawals WHERE run_id = ? AND sender = ?"
 _LOAD = (
     "SELECT count(*) FROM (SELECT 1 FROM worker_queue WHERE node_id = ? AND status IN ('queued', 'claimed') LIMIT ?)"
@@ -102,6 +103,11 @@ class RemoteRows:
     def withdraw(self, run_id: str, *, sender: str, expires_at_us: int) -> None:
         """Refuse a run of *sender* from now on, if it is not here."""
         self._db.write(_WITHDRAW, (run_id, sender, expires_at_us))
+
+    def withdrawal_count(self, sender: str, *, at_most: int) -> int:
+        """Return how many runs of *sender* are to be refused, counting up to *at_most*."""
+        row = self._db.row(_WITHDRAWALS, (sender, at_most))
+        return int(row[0]) if row else 0
 
     def prune_withdrawals(self, *, expired_before_us: int) -> int:
         """Forget withdrawals whose run would be refused as expired anyway; return how many went."""
