@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,12 +35,15 @@ def cluster(homeserver: Homeserver, tmp_path_factory: pytest.TempPathFactory) ->
     )
     made.people["alice"] = made.newcomer("alice")
     made.people["bob"] = made.newcomer("bob")
+    made.people["carol"] = made.newcomer("carol")
     toml = made.nodes[0].sandbox.home / "cis.toml"
     allow = "\n[[matrix.allow]]\nuser_id = {!r}\nmay = {}\n"
     toml.write_text(
         toml.read_text()
         + allow.format(made.people["alice"].user_id, '["read", "execute", "control"]').replace("'", '"')
         + allow.format(made.people["bob"].user_id, '["read"]').replace("'", '"')
+        + allow.format(made.people["carol"].user_id, '["read", "execute", "control"]').replace("'", '"')
+        + 'scopes = ["project:carols"]\n'
     )
     try:
         start_in_room(made)
@@ -249,6 +253,44 @@ def test_people_on_the_list_may_ask_and_run_what_is_stored(cluster: RoomCluster,
     assert asked(cluster, bob, "!dag run greet") == "you may not execute here"
     assert "did you mean" in asked(cluster, alice, "!dag stauts")
     assert asked(cluster, alice, "!dag run greet; touch x").startswith("!dag run is written otherwise")
+
+
+def test_a_person_of_some_scopes_sees_and_runs_nothing_of_others(cluster: RoomCluster, tmp_path: Path) -> None:
+    one, carol = cluster.nodes[0], cluster.people["carol"]
+    task = [{"id": "a", "command": "echo secret words"}]
+    inner = {"dag_id": "child", "scope": "project:others", "tasks": task}
+    for document in (
+        {"dag_id": "not-hers", "target_node": "node-1", "tasks": task},
+        {"dag_id": "hers", "target_node": "node-1", "scope": "project:carols", "tasks": task},
+        {
+            "dag_id": "reaches-out",
+            "target_node": "node-1",
+            "scope": "project:carols",
+            "tasks": [{"id": "c", "skill": "dag", "params": {"document": inner}}],
+        },
+    ):
+        path = tmp_path / "stored.json"
+        path.write_text(json.dumps(document))
+        one.sandbox.json("dag", "save", str(path))
+    others = one.api.execute({"dag_id": "not-hers", "target_node": "node-1", "tasks": task}).body["run_id"]
+    ended(one, others)
+
+    listed = asked(cluster, carol, "!dag list")
+    assert "hers — 1 tasks" in listed
+    assert "not-hers" not in listed
+    for words in ("run not-hers", "status not-hers", "logs not-hers", "cancel not-hers"):
+        answer = asked(cluster, carol, f"!dag {words}")
+        assert "no DAG 'not-hers'" in answer
+        assert "secret words" not in answer
+    run_id = asked(cluster, carol, "!dag run hers").split()[1]
+    assert ended(one, run_id)["status"] == "completed"
+    status = asked(cluster, carol, "!dag status")
+    assert run_id in status
+    assert others not in status
+    assert "worker-global" not in asked(cluster, carol, "!dag workers")
+    reached = ended(one, asked(cluster, carol, "!dag run reaches-out").split()[1])
+    assert reached["status"] == "failed"
+    assert "may not run DAGs of scope project:others" in reached["tasks"][0]["error"]
 
 
 def test_a_cancel_in_the_room_ends_a_run(cluster: RoomCluster, tmp_path: Path) -> None:

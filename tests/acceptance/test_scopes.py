@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+from tests.acceptance.cluster import befriend, ended, make_nodes, running
 from tests.acceptance.harness import NodeProcess, Sandbox, write_dag
+from tests.waiting import wait_for
 
 SETTINGS = """
 [worker]
@@ -120,3 +123,91 @@ def test_all_faults_of_the_tables_are_reported_at_once_and_what_holds_is_shown(s
         'cis.toml: scope."x".slots',
         "cis.toml: secrets.A",
     }
+
+
+def limited(sandbox: Sandbox, scopes: str) -> str:
+    """Make a token that may do everything in some scopes."""
+    made = sandbox.json("token", "create", "limited", "--may", "read,execute,control", "--scopes", scopes)
+    assert made["scopes"] == scopes.split(",")
+    return str(made["token"])
+
+
+def with_child(scope: str, child: str) -> dict[str, Any]:
+    """Return a DAG whose task is a DAG of another scope."""
+    inner = {"dag_id": "inner", "scope": child, "tasks": [{"id": "t", "command": "true"}]}
+    return {"dag_id": "outer", "scope": scope, "tasks": [dag_task(inner)]}
+
+
+def test_what_a_token_may_not_run_its_runs_may_not_start_nor_those_of_whoever_repeats_them(sandbox: Sandbox) -> None:
+    token = limited(sandbox, "project:a,user:*")
+    with sandbox.node() as node:
+
+        def post(path: str, body: dict[str, Any], **headers: str) -> Any:
+            return node.call("POST", path, body=body, headers=headers, token=token)
+
+        refused = post("/api/v1/dag/execute", with_child("project:b", "project:a"))
+        outer = post("/api/v1/dag/execute", with_child("project:a", "project:b")).body["run_id"]
+        deeper = with_child("project:a", "user:u")
+        deeper["tasks"][0]["params"]["document"]["tasks"] = [dag_task(asking("project:b", "NONE"))]
+        nested = post("/api/v1/dag/execute", deeper).body["run_id"]
+        fine = post("/api/v1/dag/execute", with_child("project:a", "user:u")).body["run_id"]
+        ends = [node.finished(run_id) for run_id in (outer, nested, fine)]
+        again = node.finished(node.call("POST", f"/api/v1/runs/{outer}/rerun").body["run_id"])
+        by_owner = node.finished(node.execute(with_child("project:a", "project:b")).body["run_id"])
+        own = node.finished(post("/api/v1/dag/execute", with_child("project:a", "user:u")).body["run_id"])
+
+    assert refused.status == 403
+    assert refused.body["code"] == "scope.forbidden"
+    assert [run["status"] for run in ends] == ["failed", "failed", "completed"]
+    assert "may not run DAGs of scope project:b, only of project:a, user:*" in ends[0]["tasks"][0]["error"]
+    assert again["status"] == "failed"  # the owner who repeats a run lends it no rights
+    assert by_owner["status"] == own["status"] == "completed"
+    listed = sandbox.json("token", "list")
+    assert [one["scopes"] for one in listed] == [["project:a", "user:*"]]
+
+
+def test_scopes_that_are_none_are_refused_and_named(sandbox: Sandbox) -> None:
+    refused = sandbox.cis("token", "create", "x", "--scopes", "projects:a")
+
+    assert refused.returncode == 2
+    assert "'projects:a' is no scope" in refused.stderr
+    assert sandbox.json("token", "list") == []
+
+
+def test_a_peer_runs_dags_in_the_scopes_that_it_is_trusted_with_and_no_others(tmp_path: Path) -> None:
+    one, two = make_nodes(tmp_path, 2)
+    befriend(one, two)
+    trusted = two.sandbox.json("node", "trust", "node-1", one.public_key, "--url", one.url, "--scopes", "project:*")
+    assert trusted["scopes"] == ["project:*"]
+
+    def sent(document: dict[str, Any], **headers: str) -> str:
+        return str(one.api.execute({**document, "target_node": "node-2"}, **headers).body["run_id"])
+
+    with running(one, two):
+        token = limited(one.sandbox, "project:a,user:*")
+        elsewhere = ended(one, sent({"dag_id": "d", "scope": "user:u", "tasks": [{"id": "t", "command": "true"}]}))
+        reaching = ended(one, sent(with_child("project:a", "global")))
+        fine = ended(one, sent(with_child("project:a", "project:b")))
+        # What its origin does not allow travels with it.
+        answer = one.api.call(
+            "POST",
+            "/api/v1/dag/execute",
+            body={**with_child("project:a", "project:b"), "target_node": "node-2"},
+            token=token,
+        )
+        by_token = ended(one, answer.body["run_id"])
+        long = sent({"dag_id": "long", "scope": "project:b", "tasks": [{"id": "t", "command": "sleep 60"}]})
+        wait_for(lambda: one.api.run(long)["status"] == "running", timeout_s=30, what="the long run to start")
+        again = two.sandbox.json("node", "trust", "node-1", one.public_key, "--may", "execute,control,read")
+        two.sandbox.json("node", "trust", "node-1", one.public_key, "--scopes", "project:a")
+        narrowed = ended(one, long)
+
+    assert elsewhere["status"] == "failed"
+    assert "node 'node-1' may not run DAGs of scope user:u, only of project:*" in elsewhere["error"]
+    assert reaching["status"] == "failed"
+    assert "may not run DAGs of scope global" in reaching["tasks"][0]["error"]
+    assert fine["status"] == "completed"
+    assert by_token["status"] == "failed"
+    assert "may not run DAGs of scope project:b, only of project:a" in by_token["tasks"][0]["error"]
+    assert again["scopes"] == ["project:*"]  # what is not said again stays
+    assert narrowed["status"] == "cancelled"

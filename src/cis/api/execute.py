@@ -15,7 +15,7 @@ from cis.api.body import read_body
 from cis.api.describe import answers
 from cis.api.messages import answer_message, is_message
 from cis.api.ports import NodeServices
-from cis.api.requests import append_audit
+from cis.api.requests import append_audit, rights_of
 from cis.api.schemas import SubmissionModel
 from cis.engine.dispatch import mark_sending
 from cis.engine.submit import Submission, SubmitRequest, submit
@@ -85,7 +85,7 @@ def execute_routes(services: NodeServices) -> APIRouter:
             spec = parse_dag(data, format=form)  # sooner done than handed to a thread
         else:
             spec = await asyncio.to_thread(parse_dag, data, format=form)
-        wanted = SubmitRequest(spec=spec, idempotency_key=key)
+        wanted = SubmitRequest(spec=spec, idempotency_key=key, asker=rights_of(request).asker)
 
         def job(store: Store) -> Submission:
             submission = submit(store, wanted, site=services.site)

@@ -12,11 +12,13 @@ from cis.api.describe import CURSOR, FLAG, LIMIT, answers, parameters
 from cis.api.ports import NodeServices
 from cis.api.problems import QueryError
 from cis.api.query import Query, limit_of
+from cis.api.requests import scopes_of
 from cis.api.schemas import DagDocumentModel, DagModel, NodeModel, PageModel, SkillModel, WorkerModel
 from cis.engine.existing import existing_definition, existing_worker
 from cis.engine.views import dag_view, own_node_view, peer_view, skill_view, worker_view
 from cis.errors import Fault, UsageError
 from cis.model.dag import Json
+from cis.model.scope_patterns import Patterns, allows
 from cis.store.port import Store
 from cis.store.records import DefinitionRecord, Page
 
@@ -36,7 +38,10 @@ def inventory_routes(services: NodeServices) -> APIRouter:
         query = Query(request.query_params)
         limit, cursor, saved = limit_of(query), query.text("cursor"), query.flag("saved")
         query.check()
-        page = await services.read(lambda store: _definitions(store, limit=limit, cursor=cursor, saved=saved))
+        scopes = scopes_of(request)
+        page = await services.read(
+            lambda store: _definitions(store, limit=limit, cursor=cursor, saved=saved, scopes=scopes)
+        )
         return list_answer([dag_view(each) for each in page.items], next_cursor=page.next_cursor)
 
     @router.get(
@@ -45,13 +50,14 @@ def inventory_routes(services: NodeServices) -> APIRouter:
         responses=answers(DagDocumentModel, errors=(404,)),
         summary="One DAG and its document",
     )
-    async def dag(dag_id: str) -> Response:
-        return json_answer(await services.read(lambda store: _dag_with_document(store, dag_id)))
+    async def dag(dag_id: str, request: Request) -> Response:
+        scopes = scopes_of(request)
+        return json_answer(await services.read(lambda store: _dag_with_document(store, dag_id, scopes=scopes)))
 
     @router.get("/workers", tags=["workers"], responses=answers(PageModel[WorkerModel]), summary="List workers")
-    async def workers() -> Response:
+    async def workers(request: Request) -> Response:
         found = await services.read(lambda store: store.workers(node_id=services.node_id))
-        return list_answer([worker_view(worker) for worker in found])
+        return list_answer([worker_view(worker) for worker in found if allows(scopes_of(request), worker.scope)])
 
     @router.get(
         "/workers/{worker_id}",
@@ -59,10 +65,10 @@ def inventory_routes(services: NodeServices) -> APIRouter:
         responses=answers(WorkerModel, errors=(404,)),
         summary="One worker",
     )
-    async def worker(worker_id: str) -> Response:
-        return json_answer(
-            await services.read(lambda store: worker_view(existing_worker(store, services.node_id, worker_id)))
-        )
+    async def worker(worker_id: str, request: Request) -> Response:
+        scopes = scopes_of(request)
+        found = await services.read(lambda store: existing_worker(store, services.node_id, worker_id, scopes=scopes))
+        return json_answer(worker_view(found))
 
     @router.get("/skills", tags=["skills"], responses=answers(PageModel[SkillModel]), summary="List skills")
     async def skills() -> Response:
@@ -85,13 +91,15 @@ def _peers(store: Store, *, now_us: int) -> list[Json]:
     return [peer_view(peer, outbox=depths.get(peer.node_id, 0), now_us=now_us) for peer in store.peers()]
 
 
-def _definitions(store: Store, *, limit: int, cursor: str | None, saved: bool) -> Page[DefinitionRecord]:
+def _definitions(
+    store: Store, *, limit: int, cursor: str | None, saved: bool, scopes: Patterns | None
+) -> Page[DefinitionRecord]:
     try:
-        return store.definitions(limit=limit, cursor=cursor, saved_only=saved)
+        return store.definitions(limit=limit, cursor=cursor, saved_only=saved, scopes=scopes)
     except UsageError as error:
         raise QueryError([Fault(place="query.cursor", message=str(error))]) from error
 
 
-def _dag_with_document(store: Store, dag_id: str) -> dict[str, Json]:
-    definition = existing_definition(store, dag_id)
+def _dag_with_document(store: Store, dag_id: str, *, scopes: Patterns | None) -> dict[str, Json]:
+    definition = existing_definition(store, dag_id, scopes=scopes)
     return {**dag_view(definition), "document": json.loads(store.document(definition.definition_id))}

@@ -17,6 +17,7 @@ from cis.api.answers import encoded
 from cis.api.describe import FLAG, TEXT, answers, or_nothing, parameters
 from cis.api.ports import NodeServices
 from cis.api.query import Query
+from cis.api.requests import scopes_of
 from cis.api.schemas import AttemptLogModel, LogPieceModel, PageModel
 from cis.api.streams import EVENT_STREAM, HEARTBEAT, JSON_LINES, PLAIN_TEXT, sse, stream, wanted_type
 from cis.engine.logreader import LogPiece, LogReader
@@ -61,12 +62,15 @@ def log_routes(services: NodeServices) -> APIRouter:
         task, attempt = query.text("task"), query.number("attempt", low=1, high=_HIGHEST_ATTEMPT)
         follow = query.flag("follow")
         query.check()
+        scopes = scopes_of(request)
         form = wanted_type(request, (JSON_LINES, EVENT_STREAM, PLAIN_TEXT) if follow else (_JSON, PLAIN_TEXT))
         if form == _JSON:
-            chosen = await services.read(lambda store: chosen_attempts(store, run_id, task=task, attempt=attempt))
+            chosen = await services.read(
+                lambda store: chosen_attempts(store, run_id, task=task, attempt=attempt, scopes=scopes)
+            )
             return stream(_attempt_list(services, chosen), media_type=_JSON)
         check = partial(check_choice, task=task) if follow else partial(chosen_attempts, task=task, attempt=attempt)
-        await services.read(lambda store: check(store, run_id))
+        await services.read(lambda store: check(store, run_id, scopes=scopes))
         reader = LogReader(services.logfiles, run_id, task=task, attempt=attempt, follow=follow)
         return stream(_pieces(services, reader, run_id, form=form), media_type=form)
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from cis.engine.asker import Asker
 from cis.engine.logfiles import LogFiles
 from cis.engine.site import Site
+from cis.model.scope_patterns import Patterns
 from cis.node.hub import EventHub
 from cis.store.port import Store
 from cis.store.records import RunRecord
@@ -25,14 +27,23 @@ MAX_BODY_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """Who asks, and what they may: some of ``read``, ``execute``, ``control``, or ``admin``, which is all."""
+    """Who asks, and what they may: some of ``read``, ``execute``, ``control``, or ``admin``, which is all.
+
+    ``scopes`` are those in which they may: of others they see nothing (None: all).
+    """
 
     actor: str
     may: frozenset[str]
+    scopes: Patterns | None = None
 
     def allows(self, right: str) -> bool:
         """Whether *right* is among them."""
         return right in self.may or ADMIN in self.may
+
+    @property
+    def asker(self) -> Asker:
+        """Who hands a DAG in."""
+        return Asker(name=f"token {self.actor!r}", scopes=self.scopes)
 
 
 class NodeServices(Protocol):

@@ -8,6 +8,7 @@ from typing import TypeVar
 from cis.api.problems import QueryError
 from cis.errors import Fault
 from cis.model.scope import Scope, parse_scope
+from cis.model.scope_patterns import Patterns
 from cis.model.states import RunState
 from cis.store.records import RunFilter
 
@@ -66,13 +67,14 @@ def limit_of(query: Query) -> int:
     return query.number("limit", low=1, high=MAX_LIMIT) or DEFAULT_LIMIT
 
 
-def run_filter_of(query: Query) -> RunFilter:
-    """Return what a list of runs is narrowed to."""
+def run_filter_of(query: Query, *, scopes: Patterns | None = None) -> RunFilter:
+    """Return what a list of runs is narrowed to, of those *scopes* that may be seen."""
     return RunFilter(
         status=query.state("status"),
         scope=query.scope("scope"),
         node=query.text("node"),
         dag_id=query.text("dag_id"),
+        scopes=scopes,
     )
 
 

@@ -13,9 +13,10 @@ from cis.api.describe import CURSOR, FLAG, LIMIT, TEXT, answers, or_nothing, par
 from cis.api.ports import NodeServices
 from cis.api.problems import QueryError
 from cis.api.query import Query, limit_of, run_filter_of
-from cis.api.requests import append_audit
+from cis.api.requests import append_audit, rights_of, scopes_of
 from cis.api.schemas import PageModel, RunItemModel, RunModel, RunStatus, SubmissionModel
 from cis.engine import control
+from cis.engine.existing import existing_run
 from cis.engine.views import read_run, run_list_item, submission_view
 from cis.errors import Fault, UsageError
 from cis.model.ids import ID_PATTERN
@@ -53,14 +54,15 @@ def run_routes(services: NodeServices) -> APIRouter:
     )
     async def runs(request: Request) -> Response:
         query = Query(request.query_params)
-        where, limit, cursor = run_filter_of(query), limit_of(query), query.text("cursor")
+        where, limit, cursor = run_filter_of(query, scopes=scopes_of(request)), limit_of(query), query.text("cursor")
         query.check()
         page = await services.read(lambda store: page_of_runs(store, where, limit=limit, cursor=cursor))
         return list_answer([run_list_item(run) for run in page.items], next_cursor=page.next_cursor)
 
     @router.get("/{run_id}", responses=answers(RunModel, errors=(404,)), summary="One run and its tasks")
-    async def run(run_id: str) -> Response:
-        return json_answer(await services.read(lambda store: read_run(store, run_id)))
+    async def run(run_id: str, request: Request) -> Response:
+        scopes = scopes_of(request)
+        return json_answer(await services.read(lambda store: read_run(store, run_id, scopes=scopes)))
 
     @router.post("/{run_id}/cancel", responses=_RUN, summary="End a run")
     async def cancel(run_id: str, request: Request) -> Response:
@@ -92,7 +94,8 @@ def run_routes(services: NodeServices) -> APIRouter:
         from_failed = bool(options.get("from_failed", from_failed))
 
         def job(store: Store) -> RunRecord:
-            new = control.rerun(store, run_id, from_failed=from_failed, site=services.site)
+            asker = rights_of(request).asker
+            new = control.rerun(store, run_id, from_failed=from_failed, site=services.site, asker=asker)
             append_audit(store, services, request, action="run.rerun", subject=new.run_id)
             return new
 
@@ -101,7 +104,10 @@ def run_routes(services: NodeServices) -> APIRouter:
         return json_answer(submission_view(new), status=202)
 
     async def _control(request: Request, run_id: str, action: str, act: Callable[..., RunRecord]) -> Response:
+        scopes = scopes_of(request)
+
         def job(store: Store) -> RunRecord:
+            existing_run(store, run_id, scopes=scopes)
             before = _asked_for(store, run_id)
             changed = act(store, run_id, now_us=services.site.clock_us())
             if _asked_for(store, run_id) != before:  # what is asked for again and again is written down once
@@ -110,7 +116,7 @@ def run_routes(services: NodeServices) -> APIRouter:
 
         changed = await services.write(job)
         services.poke(changed.worker_id)
-        return json_answer(await services.read(lambda store: read_run(store, run_id)))
+        return json_answer(await services.read(lambda store: read_run(store, run_id, scopes=scopes)))
 
     return router
 

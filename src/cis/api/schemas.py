@@ -163,6 +163,7 @@ class NodeModel(BaseModel):
     public_key: str
     matrix_user: str | None
     may: list[Literal["execute", "control", "read"]]
+    scopes: list[str] | None
     self: bool
     reachable: bool | None
     last_contact: datetime | None

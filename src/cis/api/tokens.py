@@ -77,7 +77,7 @@ class TokenCheck:
         self._known.pop(name, None)
         if record is None or not hmac.compare_digest(record.sha256, name):
             return None
-        rights = Rights(record.name, frozenset(record.may))
+        rights = Rights(record.name, frozenset(record.may), record.scopes)
         self._known[name] = (self._clock_s() + REMEMBER_S, rights)
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)

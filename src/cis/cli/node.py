@@ -51,6 +51,7 @@ def _add_peers(commands: Any) -> None:
     trusted.add_argument("--url", help='where it answers, as http://HOST:6767; "" forgets it')
     trusted.add_argument("--matrix-user", metavar="USER", help="as whom it speaks in the room, as @node-2:example.org")
     trusted.add_argument("--may", default="execute,control,read", metavar="RIGHTS", help="what it may do here")
+    trusted.add_argument("--scopes", metavar="SCOPES", help="in which scopes, as project:proj-a,user:*; '*' is all")
     command("untrust", "stop trusting a node", "untrust").add_argument("node_id", metavar="NODE_ID")
     command("list", "this node and those that it trusts: reachable, outbox, clocks", "list_nodes")
     command("invite", "print the line that makes another node trust this one", "invite")

@@ -16,6 +16,7 @@ from cis.engine.heard import EXECUTE, RIGHTS
 from cis.engine.views import own_node_view, peer_view
 from cis.errors import NotFoundError, UsageError
 from cis.model.ids import id_fault
+from cis.model.scope_patterns import Patterns, allows, given_patterns, listed
 from cis.node.clock import now_us
 from cis.node.presence import announced
 from cis.store.cluster import PeerRecord, RemoteRole
@@ -47,6 +48,10 @@ def trust(options: argparse.Namespace) -> None:
         url = address(options.url) if options.url else None
     except ValueError as error:
         raise UsageError(f"--url: {error}") from error
+    try:
+        scopes = None if options.scopes is None else given_patterns(options.scopes)
+    except ValueError as error:
+        raise UsageError(f"--scopes: {error}") from error
     peer = PeerRecord(
         node_id=options.node_id,
         public_key=public_key,
@@ -54,6 +59,7 @@ def trust(options: argparse.Namespace) -> None:
         trusted_at_us=now_us(),
         url=url,
         matrix_user=user,
+        scopes=scopes,
     )
     with context.acting_store() as store, store.transaction():
         old = store.peer(peer.node_id)
@@ -64,16 +70,18 @@ def trust(options: argparse.Namespace) -> None:
                 matrix_user=old.matrix_user if options.matrix_user is None else peer.matrix_user,
                 contact_at_us=old.contact_at_us,
                 clock_ahead_us=old.clock_ahead_us,
+                scopes=old.scopes if options.scopes is None else peer.scopes,
             )
         store.put_peer(peer)
-        stopped = [] if EXECUTE in may else _stop_what_it_sent(store, peer.node_id)
-        append_audit(store, "node.trust", f"{peer.node_id} {key_id(public_key)} may {','.join(may)}")
+        stopped = _stop_what_it_sent(store, peer.node_id, but=peer.scopes if EXECUTE in may else ())
+        where = "" if peer.scopes is None else f", in scopes {listed(peer.scopes)}"
+        append_audit(store, "node.trust", f"{peer.node_id} {key_id(public_key)} may {','.join(may)}{where}")
     for name in {"node", *(run.worker_id for run in stopped)}:
         ring(context.home.run, name)
     if options.json:
         print_json(peer_view(peer, outbox=0, now_us=now_us()))
     else:
-        print(f"{peer.node_id} is trusted: it may {', '.join(may)} here")
+        print(f"{peer.node_id} is trusted: it may {', '.join(may)} here{where}")
         if peer.url is None and peer.matrix_user is None:
             say("it has no --url and no --matrix-user: it can hand DAGs to this node, but not the other way round")
 
@@ -85,7 +93,7 @@ def untrust(options: argparse.Namespace) -> None:
     with context.acting_store() as store, store.transaction():
         if not store.delete_peer(options.node_id):
             raise NotFoundError("node", options.node_id, hint="'cis node list' shows those that are trusted")
-        stopped = _stop_what_it_sent(store, options.node_id)
+        stopped = _stop_what_it_sent(store, options.node_id, but=())
         for remote in store.open_remotes(RemoteRole.SENT):
             if remote.peer == options.node_id:
                 error = f"node {options.node_id} has it, and is not trusted any more"
@@ -105,14 +113,25 @@ def untrust(options: argparse.Namespace) -> None:
             say(f"{len(ended)} runs that it has were given up, and are failed here")
 
 
-def _stop_what_it_sent(store: Store, node_id: str) -> list[RunRecord]:
-    """Cancel the runs that a node sent here: rights hold for as long as a run does."""
+def _stop_what_it_sent(store: Store, node_id: str, *, but: Patterns | None) -> list[RunRecord]:
+    """Cancel the runs that a node sent here, *but* those of scopes that it may use: rights hold for as long as a run does.
+
+    What they start in other scopes is cancelled too.
+    """
     found = []
     for remote in store.open_remotes(RemoteRole.RECEIVED):
         run = store.run(remote.run_id) if remote.peer == node_id else None
-        if run is not None and not run.status.final:
-            found.append(cancel(store, run.run_id, now_us=now_us()))
+        if run is not None:
+            found += _stop(store, run, but=but)
     return found
+
+
+def _stop(store: Store, run: RunRecord, *, but: Patterns | None) -> list[RunRecord]:
+    if run.status.final or but is None:
+        return []
+    if not allows(but, run.scope):
+        return [cancel(store, run.run_id, now_us=now_us())]
+    return [stopped for child in store.child_runs(run.run_id) for stopped in _stop(store, child, but=but)]
 
 
 def list_nodes(options: argparse.Namespace) -> None:
@@ -133,6 +152,7 @@ def list_nodes(options: argparse.Namespace) -> None:
                 view["url"],
                 view["matrix_user"],
                 ",".join(view["may"]),
+                None if view["self"] else listed(view["scopes"]),
                 reachable,
                 local_time(view["last_contact"]),
                 view["outbox"],
@@ -140,7 +160,7 @@ def list_nodes(options: argparse.Namespace) -> None:
                 view["warning"],
             )
         )
-    header = ("node_id", "url", "matrix_user", "may", "reachable", "last_contact", "outbox", "clock", "note")
+    header = ("node_id", "url", "matrix_user", "may", "scopes", "reachable", "last_contact", "outbox", "clock", "note")
     print_table(header, rows)
 
 

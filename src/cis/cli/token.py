@@ -10,6 +10,7 @@ from cis.cli.output import local_time, print_json, print_table
 from cis.engine.timestamps import rfc3339
 from cis.errors import ConflictError, NotFoundError, UsageError
 from cis.model.ids import id_fault
+from cis.model.scope_patterns import given_patterns, listed
 from cis.node import identity
 from cis.node.clock import now_us
 from cis.store.records import TokenRecord
@@ -33,6 +34,7 @@ def add(group: argparse.ArgumentParser, _name: str) -> None:
             command.add_argument("name", metavar="NAME")
         if name == "create":
             command.add_argument("--may", default="read", metavar="RIGHTS", help=f"of {','.join(RIGHTS)}")
+            command.add_argument("--scopes", metavar="SCOPES", help="as project:proj-a,user:*; all, unless given")
         command.set_defaults(call=call)
 
 
@@ -52,12 +54,22 @@ def _rotate(options: argparse.Namespace) -> None:
 def _list(options: argparse.Namespace) -> None:
     with from_environment().store() as store:
         tokens = store.tokens()
-    views = [{"name": one.name, "may": list(one.may), "created_at": rfc3339(one.created_at_us)} for one in tokens]
+    views = [
+        {
+            "name": one.name,
+            "may": list(one.may),
+            "scopes": None if one.scopes is None else list(one.scopes),
+            "created_at": rfc3339(one.created_at_us),
+        }
+        for one in tokens
+    ]
     if options.json:
         print_json(views)
     else:
-        rows = [(one["name"], ",".join(one["may"]), local_time(str(one["created_at"]))) for one in views]
-        print_table(("name", "may", "created"), rows)
+        rows = [
+            (one.name, ",".join(one.may), listed(one.scopes), local_time(rfc3339(one.created_at_us))) for one in tokens
+        ]
+        print_table(("name", "may", "scopes", "created"), rows)
 
 
 def _create(options: argparse.Namespace) -> None:
@@ -67,6 +79,10 @@ def _create(options: argparse.Namespace) -> None:
     may = tuple(dict.fromkeys(right for right in options.may.split(",") if right))
     if not may or any(right not in RIGHTS for right in may):
         raise UsageError(f"--may {options.may!r}: write some of {', '.join(RIGHTS)}, with commas between")
+    try:
+        scopes = None if options.scopes is None else given_patterns(options.scopes)
+    except ValueError as error:
+        raise UsageError(f"--scopes: {error}") from error
     import hashlib  # noqa: PLC0415 - only here
 
     secret = identity.new_token()
@@ -74,10 +90,12 @@ def _create(options: argparse.Namespace) -> None:
     with from_environment().acting_store() as store, store.transaction():
         if any(one.name == options.name for one in store.tokens()):
             raise ConflictError(f"there is a token {options.name!r} already; revoke it first, or choose another name")
-        store.put_token(TokenRecord(name=options.name, sha256=digest, may=may, created_at_us=now_us()))
-        append_audit(store, "token.create", options.name)
+        store.put_token(TokenRecord(name=options.name, sha256=digest, may=may, created_at_us=now_us(), scopes=scopes))
+        append_audit(
+            store, "token.create", options.name if scopes is None else f"{options.name} in scopes {listed(scopes)}"
+        )
     if options.json:
-        print_json({"name": options.name, "may": list(may), "token": secret})
+        print_json({"name": options.name, "may": list(may), "scopes": scopes and list(scopes), "token": secret})
     else:
         say("this token is shown once; only its hash is kept")
         print(secret)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cis.engine.ancestry import asker_of_child, lineage
 from cis.engine.leases import under_lease
 from cis.engine.live import End
 from cis.engine.outputs import MAX_RUN_OUTPUT_BYTES
@@ -41,7 +42,8 @@ def start_child(parts: LoopParts, plan: RunPlan, child: ChildDag, *, task_id: st
             # When the lease is over another node runs this task again, while nobody could stop the one far away.
             fault = "names another node, but this run was offered in the room and may move; give it a target_node"
             raise DocumentError([Fault(place="target_node", message=fault)])
-        request = SubmitRequest(spec=spec, parent=parent)
+        asker = asker_of_child(parts.store, plan.run, lineage(parts.store, plan.run)[-1])
+        request = SubmitRequest(spec=spec, parent=parent, asker=asker)
         return submit(parts.store, request, site=parts.site).run
 
 

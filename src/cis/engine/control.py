@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cis.engine.asker import OWNER, Asker
 from cis.engine.dispatch import close_offer, post_control
 from cis.engine.existing import existing_run
 from cis.engine.notices import run_event
@@ -16,6 +17,7 @@ from cis.engine.site import Site
 from cis.engine.submit import SubmitRequest, submit
 from cis.errors import IllegalStateError
 from cis.model.message import MessageKind
+from cis.model.scope_patterns import in_common
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.cluster import RemoteRole, RemoteRun
 from cis.store.port import Store, stored_spec
@@ -118,14 +120,16 @@ def resume(store: Store, run_id: str, *, now_us: int) -> RunRecord:
     return _change(store, run, target, now_us=now_us, action="resume")
 
 
-def rerun(store: Store, run_id: str, *, from_failed: bool, site: Site) -> RunRecord:
+def rerun(store: Store, run_id: str, *, from_failed: bool, site: Site, asker: Asker = OWNER) -> RunRecord:
     """Start a new run of the same document; with *from_failed*, completed tasks are taken over as they are.
 
+    It may run in the scopes that the old one and *asker* may both use: whoever repeats a run lends it no rights.
+
     Raises:
-        NotFoundError: no such run.
+        NotFoundError: no such run, or none that *asker* may see.
         IllegalStateError: *from_failed*, and the run is not over yet, or nothing of it is left to do.
     """
-    old = existing_run(store, run_id)
+    old = existing_run(store, run_id, scopes=asker.scopes)
     kept = {}
     if from_failed:
         if not old.status.final:
@@ -139,7 +143,8 @@ def rerun(store: Store, run_id: str, *, from_failed: bool, site: Site) -> RunRec
         }
         if len(kept) == old.task_count:
             raise IllegalStateError(f"run {run_id}", old.status, "rerun from failed tasks: every task completed")
-    request = SubmitRequest(spec=stored_spec(store, old.definition_id), rerun_of=run_id, kept=kept)
+    asker = replace(asker, scopes=in_common(old.scopes, asker.scopes))
+    request = SubmitRequest(spec=stored_spec(store, old.definition_id), rerun_of=run_id, kept=kept, asker=asker)
     return submit(store, request, site=site).run
 
 

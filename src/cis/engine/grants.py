@@ -13,11 +13,13 @@ from dataclasses import replace
 
 from cis.engine.control import cancel
 from cis.engine.heard import Heard, Outcome, outcome, take_on
+from cis.engine.incoming import scope_of
 from cis.engine.leases import margin_s
 from cis.engine.site import Site
 from cis.errors import IllegalStateError, MalformedMessageError, NotAllowedError
 from cis.model.dag import Priority
 from cis.model.message import Result
+from cis.model.scope_patterns import allows
 from cis.model.states import RunState
 from cis.store.cluster import OfferRecord, OfferState, RemoteRole, RemoteRun
 from cis.store.port import Store
@@ -37,6 +39,8 @@ def see_offer(store: Store, heard: Heard, *, site: Site) -> Outcome:
     are_labels = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     if not message.run_id or heard.event_id is None or not isinstance(epoch, int) or not are_labels:
         raise MalformedMessageError("an offer needs a run_id, an epoch and labels, and comes by the room")
+    if heard.peer.scopes is not None and not allows(heard.peer.scopes, scope_of(message)):
+        return outcome(Result.DUPLICATE)  # this node would refuse it: let the others have it
     seen = store.offer(message.run_id)
     if seen is not None and (seen.sender != message.sender or seen.epoch >= epoch or seen.content.get(UNFIT)):
         return outcome(Result.DUPLICATE)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from cis.engine.asker import Asker
 from cis.engine.incoming import Wanted
 from cis.engine.site import Site
 from cis.engine.submit import Origin, SubmitRequest, submit
 from cis.errors import MessageRefusedError
 from cis.model.dag import Json
 from cis.model.message import Message, Reply, Result
+from cis.model.scope_patterns import in_common
 from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun
 from cis.store.port import Store
 from cis.store.records import AuditRecord, RunRecord
@@ -57,7 +59,9 @@ def take_on(store: Store, heard: Heard, wanted: Wanted, *, site: Site) -> RunRec
     origin = Origin(
         node_id=message.sender, run_id=message.run_id, created_at_us=message.created_at_us, depth=wanted.depth
     )
-    run = submit(store, SubmitRequest(spec=wanted.spec, kept=wanted.kept, origin=origin), site=site).run
+    asker = Asker(name=f"node {message.sender!r}", scopes=in_common(heard.peer.scopes, wanted.scopes))
+    request = SubmitRequest(spec=wanted.spec, kept=wanted.kept, origin=origin, asker=asker)
+    run = submit(store, request, site=site).run
     store.put_remote(
         RemoteRun(run_id=run.run_id, role=RemoteRole.RECEIVED, peer=message.sender, event_id=heard.event_id)
     )

@@ -12,9 +12,10 @@ from cis.model.dag import DagSpec, Json
 from cis.model.inference import infer_scope
 from cis.model.message import Message
 from cis.model.scope import Scope, ScopeType
+from cis.model.scope_patterns import Patterns, pattern_fault
 from cis.model.states import TaskState
 from cis.model.tree import is_text
-from cis.model.wire import document_of
+from cis.model.wire import SCOPES, document_of
 from cis.store.records import TaskRecord
 
 ParseDag = Callable[[Mapping[str, Json]], DagSpec]
@@ -22,15 +23,20 @@ _MAX_ATTEMPTS = 1_000_000
 _MAX_EXIT = 2**31
 _MAX_TEXT = 2**16
 MAX_DEPTH_TOLD = 1000
+MAX_SCOPES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """The DAG of an execute message, what of it was done before, by task id, and how deep it is nested."""
+    """The DAG of an execute message, what of it was done before, by task id, and how deep it is nested.
+
+    ``scopes`` are those that its origin allows it and all that it starts to run in (None: all).
+    """
 
     spec: DagSpec
     kept: Mapping[str, TaskRecord] = field(default_factory=dict)
     depth: int = 0
+    scopes: Patterns | None = None
 
 
 def wanted_of(message: Message, *, blob: str | None, parse: ParseDag) -> Wanted:
@@ -55,7 +61,20 @@ def wanted_of(message: Message, *, blob: str | None, parse: ParseDag) -> Wanted:
     depth = message.fields.get("depth", 0)
     if not isinstance(depth, int) or isinstance(depth, bool) or not 0 <= depth <= MAX_DEPTH_TOLD:
         raise MalformedMessageError("depth is no number that it can be")
-    return Wanted(spec=spec, kept=_kept(progress, spec), depth=depth)
+    return Wanted(spec=spec, kept=_kept(progress, spec), depth=depth, scopes=_scopes(message.fields.get(SCOPES)))
+
+
+def scope_of(message: Message) -> Scope:
+    """Return the scope that an execute message says its DAG has. Raises MalformedMessageError."""
+    return _scope(message.fields.get("scope"))
+
+
+def _scopes(plain: Json) -> Patterns | None:
+    if plain is None:
+        return None
+    if not isinstance(plain, list) or len(plain) > MAX_SCOPES or any(map(pattern_fault, plain)):
+        raise MalformedMessageError(f"{SCOPES} must be a list of scopes")
+    return tuple(plain)
 
 
 def _blob(text: str | None) -> tuple[Mapping[str, Json], Json]:

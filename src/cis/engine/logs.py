@@ -20,20 +20,21 @@ from cis.store.records import AttemptRecord
 
 if TYPE_CHECKING:
     from cis.model.dag import Json
+    from cis.model.scope_patterns import Patterns
     from cis.store.port import Store
 
 MAX_TEXT_BYTES = 8 * 2**20
 
 
 def chosen_attempts(
-    store: Store, run_id: str, *, task: str | None = None, attempt: int | None = None
+    store: Store, run_id: str, *, task: str | None = None, attempt: int | None = None, scopes: Patterns | None = None
 ) -> Sequence[AttemptRecord]:
     """Return the attempts of a run that are asked for, by start.
 
     Raises:
         NotFoundError: no such run, no such task in it, or no such attempt.
     """
-    check_choice(store, run_id, task=task)
+    check_choice(store, run_id, task=task, scopes=scopes)
     attempts = store.attempts(run_id, task_id=task, attempt=attempt)
     if attempt is not None and not attempts:
         of = f"of task {task!r}" if task is not None else f"of run {run_id}"
@@ -41,9 +42,9 @@ def chosen_attempts(
     return attempts
 
 
-def check_choice(store: Store, run_id: str, *, task: str | None) -> None:
-    """Raise NotFoundError when there is no such run, or no such task in it."""
-    existing_run(store, run_id)
+def check_choice(store: Store, run_id: str, *, task: str | None, scopes: Patterns | None = None) -> None:
+    """Raise NotFoundError when there is no such run that may be seen, or no such task in it."""
+    existing_run(store, run_id, scopes=scopes)
     if task is not None and store.task(run_id, task) is None:
         raise NotFoundError("task", task, hint=f"run {run_id} has none of that id")
 

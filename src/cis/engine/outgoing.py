@@ -9,7 +9,7 @@ from cis.errors import NotFoundError, PoisonRecordError
 from cis.model.dag import Json
 from cis.model.message import INLINE_BYTES, Message, MessageKind
 from cis.model.states import TaskState
-from cis.model.wire import wire_fields
+from cis.model.wire import SCOPES, wire_fields
 from cis.store.cluster import OutboxItem
 from cis.store.port import Store, read_spec
 from cis.store.records import RunRecord, TaskRecord
@@ -120,7 +120,9 @@ def progress_of(tasks: Sequence[TaskRecord]) -> list[Json]:
 
 
 def _head(run: RunRecord) -> dict[str, Json]:
+    limits = {} if run.scopes is None else {SCOPES: list(run.scopes)}
     return {
+        **limits,
         "dag_id": run.dag_id,
         "scope": run.scope.to_dict(),
         "scope_source": str(run.scope_source),

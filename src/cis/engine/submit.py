@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cis.engine.asker import OWNER, Asker
 from cis.engine.dispatch import choose, hand_over
 from cis.engine.notices import run_event
 from cis.engine.ports import SkillBook
@@ -63,6 +64,7 @@ class SubmitRequest:
     rerun_of: str | None = None
     kept: Mapping[str, TaskRecord] | None = None  # tasks whose results are taken over, by id
     origin: Origin | None = None
+    asker: Asker = OWNER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
         DocumentError: a skill is unknown, its parameters are wrong, the scope may not have a secret, or DAGs are nested
             too deeply.
         AmbiguousScopeError: tasks name different projects or users.
+        ScopeForbiddenError: whoever asks may not run DAGs of its scope.
         UnknownNodeError: ``target_node`` is no node that this one knows.
         NodeUnreachableError: there is no way to it.
         WorkerConflictError: the scope's worker still has work on another target node.
@@ -89,12 +92,13 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
     spec = request.spec
     document = canonical_json(spec)
     digest = hashlib.sha256(document.encode()).hexdigest()
+    scope, source = infer_scope(spec)
+    request.asker.check(scope)
     if request.idempotency_key is not None:
         first = store.run_by_key(request.idempotency_key)
         if first is not None:
             return Submission(run=_same_document(store, first, digest, request.idempotency_key), created=False)
 
-    scope, source = infer_scope(spec)
     origin = request.origin
     nested = request.parent is not None or origin is not None
     _check_worker(store, spec, scope)
@@ -131,6 +135,7 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
         parent_run_id=request.parent.run_id if request.parent else None,
         parent_task_id=request.parent.task_id if request.parent else None,
         depth=depth,
+        scopes=request.asker.scopes,
     )
     store.insert_run(run, _first_tasks(run.run_id, spec, request.kept or {}))
     if destination.here:

@@ -12,6 +12,7 @@ from cis.engine.existing import existing_definition, existing_run, run_of
 from cis.engine.timestamps import rfc3339
 from cis.errors import PoisonRecordError
 from cis.model.dag import Json
+from cis.model.scope_patterns import Patterns
 from cis.model.states import TaskState
 from cis.store.records import DefinitionRecord, Delivery, EventRecord, RunFilter, RunRecord, TaskRecord, WorkerRecord
 
@@ -137,6 +138,7 @@ def peer_view(peer: PeerRecord, *, outbox: int, now_us: int) -> dict[str, Json]:
         "public_key": peer.public_key,
         "matrix_user": peer.matrix_user,
         "may": list(peer.may),
+        "scopes": None if peer.scopes is None else list(peer.scopes),
         "self": False,
         "reachable": reachable,
         "last_contact": rfc3339(peer.contact_at_us),
@@ -154,6 +156,7 @@ def own_node_view(node_id: str, *, url: str | None, public_key: str, matrix_user
         "public_key": public_key,
         "matrix_user": matrix_user,
         "may": [],
+        "scopes": None,
         "self": True,
         "reachable": url is not None,
         "last_contact": None,
@@ -189,28 +192,30 @@ def event_view(event: EventRecord) -> dict[str, Json]:
     }
 
 
-def read_run(store: Store, run_id: str) -> dict[str, Json]:
+def read_run(store: Store, run_id: str, *, scopes: Patterns | None = None) -> dict[str, Json]:
     """Return the view of a stored run, with what waits in it and why.
 
     The run is read before its tasks, so the tasks of a run that is shown as over are over, too.
 
     Raises:
-        NotFoundError: no such run.
+        NotFoundError: no such run, or none that may be seen.
     """
-    return _read_view(store, existing_run(store, run_id))
+    return _read_view(store, existing_run(store, run_id, scopes=scopes))
 
 
-def read_status(store: Store, dag_id: str, *, run_id: str | None = None) -> dict[str, Json]:
+def read_status(
+    store: Store, dag_id: str, *, run_id: str | None = None, scopes: Patterns | None = None
+) -> dict[str, Json]:
     """Return ``{"dag": …, "runs": [...]}``: a DAG and its latest runs, newest first, or the one run that is named.
 
     Raises:
         NotFoundError: no such DAG, or no such run of it.
     """
-    definition = existing_definition(store, dag_id)
+    definition = existing_definition(store, dag_id, scopes=scopes)
     if run_id is None:
-        runs = store.runs(RunFilter(dag_id=dag_id), limit=LATEST_RUNS).items
+        runs = store.runs(RunFilter(dag_id=dag_id, scopes=scopes), limit=LATEST_RUNS).items
     else:
-        runs = (run_of(store, dag_id, run_id=run_id),)
+        runs = (run_of(store, dag_id, run_id=run_id, scopes=scopes),)
     return {"dag": dag_view(definition), "runs": [_read_view(store, run) for run in runs]}
 
 

@@ -24,6 +24,7 @@
     │       ├── RoomLimitedError      it wants fewer requests
     │       └── RoomRefusedError      it answered no
     ├── NotAllowedError
+    │   ├── ScopeForbiddenError       not in this scope
     │   └── NotAuthenticatedError
     │       └── UntrustedError        a message that no trusted node signed
     ├── MalformedMessageError         a message that is none
@@ -81,6 +82,7 @@ from cis.errors.nodes import (
     RoomLimitedError,
     RoomRefusedError,
     RoomUnreachableError,
+    ScopeForbiddenError,
     SlowRequestError,
     UnknownNodeError,
     UntrustedError,
@@ -130,6 +132,7 @@ __all__ = [
     "RoomLimitedError",
     "RoomRefusedError",
     "RoomUnreachableError",
+    "ScopeForbiddenError",
     "SlowRequestError",
     "StaleVersionError",
     "StoreBusyError",

@@ -74,6 +74,19 @@ class NotAllowedError(CisError):
     exit_status = 6
 
 
+class ScopeForbiddenError(NotAllowedError):
+    """Whoever hands this DAG in may not run DAGs of its scope: name one of theirs, or have the node's owner widen it."""
+
+    code = "scope.forbidden"
+
+    def __init__(self, scope: str, *, asker: str, allowed: str) -> None:
+        self.scope = scope
+        super().__init__(
+            f"{asker} may not run DAGs of scope {scope}, only of {allowed}; write one of these as scope: into the "
+            "document, or have the owner of the node allow more"
+        )
+
+
 class NotAuthenticatedError(NotAllowedError):
     """No token, or one that is not known: ``cis token show`` prints the node's own."""
 

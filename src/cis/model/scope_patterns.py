@@ -6,11 +6,12 @@ Where a list of patterns says which scopes somebody may have, None stands for al
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from cis.model.scope import Scope, ScopeType, parse_scope
 
 Patterns = tuple[str, ...]
+MAX_PATTERNS = 100
 _BEGINNING_OF_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,127})?")
 
 
@@ -42,6 +43,26 @@ def allows(patterns: Patterns | None, scope: Scope) -> bool:
     return patterns is None or any(matches(pattern, scope) for pattern in patterns)
 
 
+def in_common(one: Patterns | None, other: Patterns | None) -> Patterns | None:
+    """Return patterns for the scopes that both allow."""
+    if one is None or other is None:
+        return other if one is None else one
+    # Of two beginnings that have a scope in common, the longer means fewer.
+    both = [longer for a in one for b in other if (longer := _longer(a, b)) is not None]
+    return tuple(dict.fromkeys(both))
+
+
+def spans(pattern: str) -> Iterator[tuple[ScopeType, str]]:
+    """Yield each kind of owner that a pattern means, with the id that it names, or the beginning of ids and ``*``."""
+    beginning, star, _ = pattern.partition("*")
+    for kind in ScopeType:
+        full = str(kind) if kind is ScopeType.GLOBAL else f"{kind}:"
+        if star and full.startswith(beginning):
+            yield kind, "*"
+        elif beginning.startswith(full) and (kind is not ScopeType.GLOBAL or pattern == full):
+            yield kind, beginning[len(full) :] + star
+
+
 def precedence(pattern: str) -> tuple[int, bool]:
     """Return how exactly a pattern names a scope: of several that match one, the greatest wins."""
     return len(pattern.removesuffix("*")), not pattern.endswith("*")
@@ -50,6 +71,37 @@ def precedence(pattern: str) -> tuple[int, bool]:
 def listed(patterns: Iterable[str] | None) -> str:
     """Return patterns as people read them."""
     return "all" if patterns is None else ", ".join(patterns) or "none"
+
+
+def written(patterns: Patterns | None) -> str | None:
+    """Return patterns as one text, as they are stored; None stays None."""
+    return None if patterns is None else ",".join(patterns)
+
+
+def read_patterns(text: str | None) -> Patterns | None:
+    """Return the patterns that ``written`` wrote; an empty text allows nothing."""
+    return None if text is None else tuple(part for part in text.split(",") if part)
+
+
+def given_patterns(text: str) -> Patterns | None:
+    """Return the patterns in a text with commas, as people give them: ``*`` among them means all, which is None.
+
+    Raises:
+        ValueError: there is none, or one of them is no pattern.
+    """
+    patterns = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    wrong = [fault for fault in map(pattern_fault, patterns) if fault is not None]
+    if len(patterns) > MAX_PATTERNS:
+        raise ValueError(f"names {len(patterns)} scopes; {MAX_PATTERNS} at most, and '*' stands for many")
+    if wrong or not patterns:
+        raise ValueError("; ".join(wrong) or "names no scope; write some, as project:proj-a,user:*, or '*' for all")
+    return None if "*" in patterns else patterns
+
+
+def _longer(one: str, other: str) -> str | None:
+    short, long = sorted((one, other), key=precedence)
+    fits = long.removesuffix("*").startswith(short[:-1]) if short.endswith("*") else short == long
+    return long if fits else None
 
 
 def _may_begin(kind: ScopeType, beginning: str) -> bool:

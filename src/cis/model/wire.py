@@ -13,6 +13,7 @@ from cis.model.durations import exact_duration
 from cis.model.message import is_inline
 
 WIRE_FIELDS = ("description", "env", "max_parallel", "labels", "expires", "tasks")
+SCOPES = "scopes"  # those that the run, and what it starts, may run in, when that is not all
 _TASK_DURATIONS = ("timeout", "retry_delay")
 
 

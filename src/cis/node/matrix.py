@@ -7,6 +7,7 @@ from pathlib import Path
 from cis.errors import ConfigError, Fault
 from cis.node.home import Home
 from cis.node.settings import Settings
+from cis.transports.matrix.chat import Person
 from cis.transports.matrix.room import RoomSettings
 
 
@@ -46,5 +47,5 @@ def room_settings(home: Home, settings: Settings) -> RoomSettings | None:
         capacity=settings.slots if settings.accept_broadcast else None,
         grace_s=settings.grace_s,
         fall_back_after_s=settings.fall_back_after_s,
-        allow={one.user_id: one.may for one in settings.allow},
+        allow={one.user_id: Person(may=one.may, scopes=one.scopes) for one in settings.allow},
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from cis.errors import Fault
 from cis.model.ids import name_fault
-from cis.model.scope_patterns import Patterns, pattern_fault
+from cis.model.scope_patterns import MAX_PATTERNS, Patterns, pattern_fault
 from cis.model.scope_rules import RULE_NAMES, ScopeRules, ScopeTable
 from cis.model.suggest import did_you_mean
 
@@ -39,6 +39,8 @@ def patterns_of(value: object) -> Patterns:
     """Return a list of scopes. Raises ValueError, which says what is wrong with it."""
     if not isinstance(value, list) or not value:
         raise ValueError('must be a list of scopes, as ["project:proj-a", "user:*"], and not empty')
+    if len(value) > MAX_PATTERNS:
+        raise ValueError(f"must name {MAX_PATTERNS} scopes at most; '*' at the end of one stands for many")
     wrong = [fault for fault in map(pattern_fault, value) if fault is not None]
     if wrong:
         raise ValueError("; ".join(wrong))

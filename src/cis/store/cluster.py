@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cis.model.dag import Json, Priority
+from cis.model.scope_patterns import Patterns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerRecord:
     """A node that was trusted by hand. ``public_key`` is Ed25519 in base64; ``may`` is what it may do here.
+
+    ``scopes`` are those that DAGs of it may run in here (None: all).
 
     ``contact_at_us`` is when its last signed word came, ``clock_ahead_us`` how far its clock was ahead of this one's,
     ``fault`` why it could not be reached last time (None: it could, or was not tried).
@@ -29,6 +32,7 @@ class PeerRecord:
     contact_at_us: int | None = None
     clock_ahead_us: int | None = None
     fault: str | None = None
+    scopes: Patterns | None = None
 
 
 class Route(StrEnum):

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from cis.errors import PoisonRecordError
 from cis.model.dag import DagSpec
+from cis.model.scope_patterns import Patterns
 from cis.model.states import RunState
 from cis.model.stored import check_stored
 from cis.model.tree import clipped
@@ -72,8 +73,13 @@ class DefinitionStore(Protocol):
         """
         ...
 
-    def definitions(self, *, limit: int, cursor: str | None = None, saved_only: bool = False) -> Page[DefinitionRecord]:
-        """Return one row a DAG (as ``definition`` picks it), by ``dag_id``."""
+    def definitions(
+        self, *, limit: int, cursor: str | None = None, saved_only: bool = False, scopes: Patterns | None = None
+    ) -> Page[DefinitionRecord]:
+        """Return one row a DAG (as ``definition`` picks it), by ``dag_id``; those of other *scopes* are left out.
+
+        A page may therefore have fewer than *limit*, and yet not be the last.
+        """
         ...
 
 

@@ -16,6 +16,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from cis.model.dag import Priority
 from cis.model.scope import Scope, ScopeSource
+from cis.model.scope_patterns import Patterns
 from cis.model.states import AttemptState, RunState, TaskState
 
 T = TypeVar("T")
@@ -79,7 +80,10 @@ class DefinitionRecord(NamedTuple):
 
 
 class RunRecord(NamedTuple):
-    """One run of a DAG. ``node_id`` accepted it; ``owner_node`` executes it."""
+    """One run of a DAG. ``node_id`` accepted it; ``owner_node`` executes it.
+
+    ``scopes`` are those that it and all that it starts may run in, as whoever handed it in may (None: all).
+    """
 
     run_id: str
     dag_id: str
@@ -105,6 +109,7 @@ class RunRecord(NamedTuple):
     parent_run_id: str | None = None
     parent_task_id: str | None = None
     depth: int = 0
+    scopes: Patterns | None = None
 
 
 class RunChange(NamedTuple):
@@ -249,12 +254,13 @@ class EventTally(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """What a list of runs is narrowed to; None does not narrow."""
+    """What a list of runs is narrowed to; None does not narrow. ``scopes`` are those that whoever asks may see."""
 
     status: RunState | None = None
     scope: Scope | None = None
     node: str | None = None
     dag_id: str | None = None
+    scopes: Patterns | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,12 +273,13 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRecord:
-    """An API token besides the node's own; only its SHA-256 is kept."""
+    """An API token besides the node's own; only its SHA-256 is kept. ``scopes`` are those that it may use (None: all)."""
 
     name: str
     sha256: str
     may: tuple[str, ...]
     created_at_us: int
+    scopes: Patterns | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -228,7 +228,8 @@ def test_a_program_killed_in_the_middle_of_a_migration_leaves_a_whole_schema_and
         open_sqlite(path).close()
 
         assert schema in whole
-        assert {table: rows[table] for table in before} == before
+        for table, were in before.items():  # a later schema has columns more
+            assert [{name: row[name] for name in was} for row, was in zip(rows[table], were, strict=True)] == were
         if ended == 0:
             break
         assert ended == -signal.SIGKILL

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cis.model.dag import Json, Priority
+from cis.model.scope_patterns import read_patterns
 from cis.store.sqlite.rows import Row, mapping
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 FAULT_CHARS = 500  # a fault may quote the answer of another program, however long that is
 
-PEER = "node_id, public_key, may, trusted_at_us, url, matrix_user, contact_at_us, clock_ahead_us, fault"
+PEER = "node_id, public_key, may, trusted_at_us, url, matrix_user, contact_at_us, clock_ahead_us, fault, scopes"
 OUTBOX = (
     "message_id, kind, run_id, node_id, route, priority, created_at_us, expires_at_us, due_at_us, fields, attempts,"
     " uncertain, fault"
@@ -45,6 +46,7 @@ def peer_of(row: Row) -> PeerRecord:
         contact_at_us=row[6],
         clock_ahead_us=row[7],
         fault=row[8],
+        scopes=read_patterns(row[9]),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cis.errors import NotFoundError
+from cis.model.scope_patterns import Patterns, allows
 from cis.store.records import DefinitionRecord, Page
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import DEFINITION, definition_of, read, read_all
@@ -83,9 +84,12 @@ class DefinitionRows:
             raise NotFoundError("definition", str(definition_id))
         return str(row[0])
 
-    def definitions(self, *, limit: int, cursor: str | None = None, saved_only: bool = False) -> Page[DefinitionRecord]:
-        """Return one row a DAG, by ``dag_id``; the cursor is the last id of a page."""
+    def definitions(
+        self, *, limit: int, cursor: str | None = None, saved_only: bool = False, scopes: Patterns | None = None
+    ) -> Page[DefinitionRecord]:
+        """Return one row a DAG, by ``dag_id``; the cursor is the last id of a page, whether or not it may be seen."""
         names = self._db.rows(_SAVED_NAMES if saved_only else _NAMES, (cursor or "", limit + 1))
         rows = [row for (name,) in names[:limit] for row in self._db.rows(_PICK, (name,))]
-        items = tuple(read_all("definition", definition_of, rows))
+        found = read_all("definition", definition_of, rows)
+        items = tuple(one for one in found if allows(scopes, one.scope))
         return Page(items, str(names[limit - 1][0]) if len(names) > limit else None)

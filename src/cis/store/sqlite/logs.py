@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from cis.model.scope_patterns import read_patterns, written
 from cis.store.records import EVERY_ENTRY, AuditFilter, AuditRecord, EventRecord, EventTally, TokenRecord
 from cis.store.refusals import RefusalShares
 from cis.store.sqlite.connection import Database
@@ -14,6 +15,7 @@ from cis.store.sqlite.rows import EVENT, Row, event_of, read, read_all
 _APPEND = (
     "INSERT INTO events (at_us, kind, status, run_id, dag_id, task_id, worker_id, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_COLUMNS_OF_TOKENS = "name, sha256, may, created_at_us, scopes"
 _AFTER = f"SELECT {EVENT} FROM events WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - constants
 _TALLY = "SELECT status, count(*), sum(kind = 'run'), max(seq) FROM events WHERE seq > ? GROUP BY status"
 _AUDIT = (
@@ -59,20 +61,20 @@ class LogRows:
     def put_token(self, token: TokenRecord) -> None:
         """Store a token, in place of one of the same name."""
         self._db.write(
-            "INSERT INTO api_tokens (name, sha256, may, created_at_us) VALUES (?, ?, ?, ?)"
+            f"INSERT INTO api_tokens ({_COLUMNS_OF_TOKENS}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608 - constants
             " ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, may = excluded.may,"
-            " created_at_us = excluded.created_at_us",
-            (token.name, token.sha256, ",".join(token.may), token.created_at_us),
+            " created_at_us = excluded.created_at_us, scopes = excluded.scopes",
+            (token.name, token.sha256, ",".join(token.may), token.created_at_us, written(token.scopes)),
         )
 
     def tokens(self) -> Sequence[TokenRecord]:
         """Return all tokens by name."""
-        rows = self._db.rows("SELECT name, sha256, may, created_at_us FROM api_tokens ORDER BY name")
+        rows = self._db.rows(f"SELECT {_COLUMNS_OF_TOKENS} FROM api_tokens ORDER BY name")  # noqa: S608 - constants
         return read_all("token", _token, rows)
 
     def token_by_sha256(self, sha256: str) -> TokenRecord | None:
         """Return the token with this digest."""
-        row = self._db.row("SELECT name, sha256, may, created_at_us FROM api_tokens WHERE sha256 = ?", (sha256,))
+        row = self._db.row(f"SELECT {_COLUMNS_OF_TOKENS} FROM api_tokens WHERE sha256 = ?", (sha256,))  # noqa: S608 - constants
         return None if row is None else read("token", _token, row)
 
     def delete_token(self, name: str) -> bool:
@@ -96,10 +98,14 @@ class LogRows:
         return read_all("audit entry", _audit_entry, self._db.rows(_AUDIT, chosen))
 
 
-def _token(row: tuple[object, ...]) -> TokenRecord:
-    name, sha256, may, created_at_us = row
+def _token(row: Row) -> TokenRecord:
+    name, sha256, may, created_at_us, scopes = row
     return TokenRecord(
-        name=str(name), sha256=str(sha256), may=tuple(str(may).split(",")), created_at_us=int(str(created_at_us))
+        name=str(name),
+        sha256=str(sha256),
+        may=tuple(str(may).split(",")),
+        created_at_us=int(str(created_at_us)),
+        scopes=read_patterns(scopes),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cis.errors import ConflictError
+from cis.model.scope_patterns import written
 from cis.store.sqlite.cluster_rows import FAULT_CHARS, PEER, peer_of
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import read, read_all
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
     from cis.store.cluster import PeerRecord
 
 _PUT = (
-    f"INSERT INTO peers ({PEER}) VALUES ({', '.join('?' * 9)})"  # noqa: S608 - constants
+    f"INSERT INTO peers ({PEER}) VALUES ({', '.join('?' * 10)})"  # noqa: S608 - constants
     " ON CONFLICT (node_id) DO UPDATE SET public_key = excluded.public_key, may = excluded.may,"
     " trusted_at_us = excluded.trusted_at_us, url = excluded.url, matrix_user = excluded.matrix_user,"
-    " contact_at_us = excluded.contact_at_us, clock_ahead_us = excluded.clock_ahead_us, fault = excluded.fault"
+    " contact_at_us = excluded.contact_at_us, clock_ahead_us = excluded.clock_ahead_us, fault = excluded.fault,"
+    " scopes = excluded.scopes"
 )
 _KEY_TAKEN = "SELECT node_id FROM peers WHERE public_key = ? AND node_id != ?"
 _USER_TAKEN = "SELECT node_id FROM peers WHERE matrix_user = ? AND node_id != ?"
@@ -52,6 +54,7 @@ class PeerRows:
                 peer.contact_at_us,
                 peer.clock_ahead_us,
                 peer.fault,
+                written(peer.scopes),
             ),
         )
 

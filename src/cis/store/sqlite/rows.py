@@ -13,6 +13,7 @@ from cis.errors import PoisonRecordError
 from cis.model.dag import Priority
 from cis.model.ids import id_fault
 from cis.model.scope import Scope, ScopeSource, ScopeType, parse_worker_id
+from cis.model.scope_patterns import read_patterns
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.model.tree import clipped, holds_text
 from cis.store.records import (
@@ -40,7 +41,7 @@ DEFINITION = (
 RUN = (
     "run_id, dag_id, definition_id, status, version, scope_type, scope_id, scope_source, worker_id, node_id,"
     " owner_node, target_node, priority, delivery, task_count, created_at_us, started_at_us, finished_at_us,"
-    " cancel_requested, error, idempotency_key, rerun_of, parent_run_id, parent_task_id, depth"
+    " cancel_requested, error, idempotency_key, rerun_of, parent_run_id, parent_task_id, depth, scopes"
 )
 TASK = (
     "run_id, task_no, task_id, status, version, attempts, failures, exit_code, started_at_us, finished_at_us,"
@@ -107,6 +108,7 @@ def run_of(row: Row) -> RunRecord:
         parent_run_id=row[22],
         parent_task_id=row[23],
         depth=row[24],
+        scopes=read_patterns(row[25]),
     )
 
 

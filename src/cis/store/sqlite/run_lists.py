@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from cis.model.scope_patterns import allows, spans
 from cis.store.records import RunFilter
 from cis.store.sqlite.connection import Database
 
@@ -27,12 +28,33 @@ def newest_run_ids(db: Database, where: RunFilter, *, limit: int, before: str | 
     These are several questions, to be asked in one snapshot.
     """
     wanted = _wanted(where)
+    if where.scopes is not None:
+        return _allowed_ids(db, where, wanted, limit=limit, before=before)
     if not wanted or wanted.keys() == {"dag_id"}:  # these two have an order of their own: the table, dag_runs_by_dag
         return _ids(db, wanted, limit=limit, before=before)
     index = _BY_DAG_SCOPE if where.dag_id is not None else _BY_SCOPE if where.scope is not None else _BY_OWNER
     found: list[str] = []
     for group in _groups(db, index, wanted):
         found += _ids(db, dict(zip(index, group, strict=True)), limit=limit, before=before)
+    return sorted(found, reverse=True)[:limit]
+
+
+def _allowed_ids(
+    db: Database, where: RunFilter, wanted: Mapping[str, str | bytes], *, limit: int, before: str | None
+) -> list[str]:
+    """Return what *where* leaves for somebody who may not see all scopes."""
+    index = _BY_SCOPE if where.dag_id is None else _BY_DAG_SCOPE
+    if where.scope is not None:
+        seen = [(where.scope.type, where.scope.id)] if allows(where.scopes, where.scope) else []
+    else:
+        seen = [span for pattern in where.scopes or () for span in spans(pattern)]
+    found: set[str] = set()
+    for kind, owner in dict.fromkeys(seen):
+        narrowed = {**wanted, "scope_type": str(kind)}
+        if not owner.endswith("*"):
+            narrowed["scope_id"] = owner
+        for group in _groups(db, index, narrowed, beginning=owner.removesuffix("*").encode()):
+            found.update(_ids(db, dict(zip(index, group, strict=True)), limit=limit, before=before))
     return sorted(found, reverse=True)[:limit]
 
 
@@ -50,25 +72,35 @@ def _wanted(where: RunFilter) -> dict[str, str | bytes]:
 
 
 def _groups(
-    db: Database, index: tuple[str, ...], wanted: Mapping[str, str | bytes], group: Group = ()
+    db: Database,
+    index: tuple[str, ...],
+    wanted: Mapping[str, str | bytes],
+    group: Group = (),
+    *,
+    beginning: bytes = b"",
 ) -> Iterator[Group]:
-    """Go through the groups of an index that have the wanted values, from one to the next, past the runs between."""
+    """Go through the groups of an index that have the wanted values, from one to the next, past the runs between.
+
+    With a *beginning*, only those whose ``scope_id`` begins so.
+    """
     if len(group) == len(index):
         yield group
         return
     column = index[len(group)]
     if column in wanted:
-        yield from _groups(db, index, wanted, (*group, wanted[column]))
+        yield from _groups(db, index, wanted, (*group, wanted[column]), beginning=beginning)
         return
     # As bytes: a text that is none must not hide the groups behind it.
     equal = _equal(index[: len(group)])
-    sql = f"SELECT CAST({column} AS BLOB) FROM dag_runs {_where(equal)} ORDER BY {column} LIMIT 1"  # noqa: S608
+    start = beginning if column == "scope_id" else b""
+    conditions = [*equal, f"{column} >= CAST(? AS TEXT)"] if start else equal
+    sql = f"SELECT CAST({column} AS BLOB) FROM dag_runs {_where(conditions)} ORDER BY {column} LIMIT 1"  # noqa: S608
     after = [*equal, f"{column} > CAST(? AS TEXT)"]
     rest = f"SELECT CAST({column} AS BLOB) FROM dag_runs {_where(after)} ORDER BY {column} LIMIT 1"  # noqa: S608
-    found = db.rows(sql, group)
-    while found:
+    found = db.rows(sql, (*group, start) if start else group)
+    while found and found[0][0].startswith(start):
         ((value,),) = found
-        yield from _groups(db, index, wanted, (*group, value))
+        yield from _groups(db, index, wanted, (*group, value), beginning=beginning)
         found = db.rows(rest, (*group, value))
 
 

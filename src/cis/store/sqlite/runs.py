@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from cis.errors import PoisonRecordError, StaleVersionError, UsageError
+from cis.model.scope_patterns import written
 from cis.model.states import RunState, check_run_arrow
 from cis.store.records import Page, RunChange, RunFilter, RunRecord, TaskRecord
 from cis.store.sqlite.connection import Database
@@ -14,7 +15,7 @@ from cis.store.sqlite.rows import MAX_NUMBER, RUN, Row, read, read_all, run_of
 from cis.store.sqlite.run_lists import newest_run_ids
 from cis.store.sqlite.tasks import INSERT_TASK, task_values
 
-_INSERT = f"INSERT INTO dag_runs ({RUN}) VALUES ({', '.join('?' * 25)})"  # noqa: S608 - constants
+_INSERT = f"INSERT INTO dag_runs ({RUN}) VALUES ({', '.join('?' * 26)})"  # noqa: S608 - constants
 _ONE = f"SELECT {RUN} FROM dag_runs WHERE run_id = ?"  # noqa: S608 - constants
 _SOME = f"SELECT {RUN} FROM dag_runs WHERE run_id IN (SELECT value FROM json_each(?)) ORDER BY run_id DESC"  # noqa: S608
 _BY_KEY = f"SELECT {RUN} FROM dag_runs WHERE idempotency_key = ?"  # noqa: S608 - constants
@@ -82,6 +83,7 @@ class RunRows:
                 run.parent_run_id,
                 run.parent_task_id,
                 run.depth,
+                written(run.scopes),
             ),
         )
         self._db.write_many(INSERT_TASK, map(task_values, tasks))

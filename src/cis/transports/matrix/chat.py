@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from cis.engine import control
+from cis.engine.asker import Asker
 from cis.engine.existing import existing_definition, run_of
 from cis.engine.heard import CONTROL, EXECUTE, READ
 from cis.engine.submit import SubmitRequest, submit
 from cis.errors import CisError, NotAllowedError, UsageError
+from cis.model.scope_patterns import Patterns
 from cis.model.suggest import did_you_mean
 from cis.store.cluster import RoomEvent
 from cis.store.port import Store, stored_spec
@@ -44,6 +46,14 @@ _COMMANDS = {
     "run": EXECUTE,
     "cancel": CONTROL,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """What somebody may do here, and in which scopes (None: in all)."""
+
+    may: Collection[str]
+    scopes: Patterns | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +87,7 @@ def parse(body: str) -> Command:
 class Chat:
     """Answers commands in one room, and tells of the runs that were started by one."""
 
-    def __init__(self, desk: Desk, *, room_id: str, allow: Mapping[str, Collection[str]]) -> None:
+    def __init__(self, desk: Desk, *, room_id: str, allow: Mapping[str, Person]) -> None:
         self._desk = desk
         self._room_id = room_id
         self._allow = allow
@@ -97,8 +107,8 @@ class Chat:
         content = event.content
         if content.get("msgtype") != "m.text" or content.get("m.relates_to") is not None:
             return
-        rights = self._allow.get(event.sender)
-        if not rights:
+        person = self._allow.get(event.sender)
+        if person is None or not person.may:
             await self._note_stranger(event)
             return
         try:
@@ -106,48 +116,52 @@ class Chat:
             if command.node not in (None, self._desk.site.node_id):
                 return
             needed = _COMMANDS[command.name]
-            if needed not in rights:
+            if needed not in person.may:
                 await self._note(event, "refused.chat", command.name)
                 raise NotAllowedError(f"you may not {needed} here")
-            text = await self._do(command, event)
+            text = await self._do(command, event, scopes=person.scopes)
         except CisError as error:
             text = str(error)
         if text:
             await self._desk.write(lambda store: self._answer(store, event, text))
 
-    async def _do(self, command: Command, event: RoomEvent) -> str:
+    async def _do(self, command: Command, event: RoomEvent, *, scopes: Patterns | None) -> str:
         """Do what a command says, and return what is to be answered to it, if that was not done as well."""
         node_id = self._desk.site.node_id
         match command.name, command.words:
             case "list", []:
-                return await self._desk.read(chat_answers.listing)
+                return await self._desk.read(partial(chat_answers.listing, scopes=scopes))
             case "status", [*words] if len(words) <= 1:
-                return await self._desk.read(partial(chat_answers.status, dag_id=next(iter(words), None)))
+                dag_id = next(iter(words), None)
+                return await self._desk.read(partial(chat_answers.status, dag_id=dag_id, scopes=scopes))
             case "logs", [dag_id, *task] if len(task) <= 1:
-                return await self._desk.read(partial(chat_answers.log_tail, dag_id=dag_id, task=next(iter(task), None)))
+                read = partial(chat_answers.log_tail, dag_id=dag_id, task=next(iter(task), None), scopes=scopes)
+                return await self._desk.read(read)
             case "workers", []:
-                return await self._desk.read(lambda store: chat_answers.workers(store, node_id))
+                return await self._desk.read(lambda store: chat_answers.workers(store, node_id, scopes=scopes))
             case "nodes", []:
                 now_us = self._desk.site.clock_us()
                 return await self._desk.read(lambda store: chat_answers.nodes(store, node_id, now_us=now_us))
             case "help", _:
                 return chat_answers.HELP
             case "run", [dag_id]:
-                return await self._run(dag_id, event, target=command.node)
+                return await self._run(dag_id, event, target=command.node, scopes=scopes)
             case "cancel", [dag_id]:
-                return await self._cancel(dag_id, event)
+                return await self._cancel(dag_id, event, scopes=scopes)
         raise UsageError(f"!dag {command.name} is written otherwise; !dag help says how")
 
-    async def _run(self, dag_id: str, event: RoomEvent, *, target: str | None) -> str:
+    async def _run(self, dag_id: str, event: RoomEvent, *, target: str | None, scopes: Patterns | None) -> str:
         key = f"room-{hashlib.sha256(event.event_id.encode()).hexdigest()[:32]}"
 
         def job(store: Store) -> str:
-            definition = existing_definition(store, dag_id)
+            definition = existing_definition(store, dag_id, scopes=scopes)
             if definition.saved_at_us is None:
                 raise UsageError(f"{dag_id} is not stored here; 'cis dag save' stores a DAG, to be run by name")
             spec = stored_spec(store, definition.definition_id)
             spec = spec if target is None else replace(spec, target_node=target)
-            submission = submit(store, SubmitRequest(spec=spec, idempotency_key=key), site=self._desk.site)
+            asker = Asker(name=event.sender, scopes=scopes)
+            request = SubmitRequest(spec=spec, idempotency_key=key, asker=asker)
+            submission = submit(store, request, site=self._desk.site)
             run = submission.run
             if submission.created:
                 store.put_thread(run.run_id, room_id=self._room_id, event_id=event.event_id)
@@ -165,9 +179,9 @@ class Chat:
         self._desk.wake((await self._desk.write(job),))
         return ""  # answered already, in the transaction that made the run
 
-    async def _cancel(self, dag_id: str, event: RoomEvent) -> str:
+    async def _cancel(self, dag_id: str, event: RoomEvent, *, scopes: Patterns | None) -> str:
         def job(store: Store) -> tuple[str, str, str]:
-            run = run_of(store, dag_id)
+            run = run_of(store, dag_id, scopes=scopes)
             changed = control.cancel(store, run.run_id, now_us=self._desk.site.clock_us())
             store.append_audit(self._entry(event, "run.cancel", run.run_id))
             return changed.run_id, changed.worker_id, str(changed.status)

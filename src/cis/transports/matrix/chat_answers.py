@@ -5,11 +5,13 @@ from __future__ import annotations
 from cis.engine.existing import run_of
 from cis.engine.logs import chosen_attempts
 from cis.engine.views import CLOCK_WARNING_S, read_status
+from cis.model.scope_patterns import Patterns, allows
 from cis.store.port import Store
 from cis.store.records import RunFilter
 
 MAX_ROWS = 20
 MAX_LINES = 30
+PAGE = 1000
 HELP = """\
 !dag list — stored DAGs
 !dag run DAG — run a stored DAG
@@ -21,27 +23,31 @@ HELP = """\
 Each with --node NODE: that node alone answers, and runs what it is to run itself."""
 
 
-def listing(store: Store) -> str:
-    """Return the stored DAGs, a line each."""
-    page = store.definitions(limit=MAX_ROWS, saved_only=True)
+def listing(store: Store, *, scopes: Patterns | None = None) -> str:
+    """Return the stored DAGs that may be seen, a line each."""
+    page = store.definitions(limit=MAX_ROWS, saved_only=True, scopes=scopes)
+    found = list(page.items)
+    while page.next_cursor and len(found) < MAX_ROWS:
+        page = store.definitions(limit=PAGE, cursor=page.next_cursor, saved_only=True, scopes=scopes)
+        found += page.items
     lines = [
         f"{one.dag_id} — {one.task_count} tasks, scope {one.scope}"
         + (f" — {one.description}" if one.description else "")
-        for one in page.items
+        for one in found[:MAX_ROWS]
     ]
-    if page.next_cursor:
+    if page.next_cursor or len(found) > MAX_ROWS:
         lines.append("and more: 'cis dag definitions'")
     return "\n".join(lines) or "nothing is stored here; 'cis dag save FILE' stores a DAG"
 
 
-def status(store: Store, dag_id: str | None) -> str:
+def status(store: Store, dag_id: str | None, *, scopes: Patterns | None = None) -> str:
     """Return the latest runs, or how the latest run of one DAG goes."""
     if dag_id is None:
-        runs = store.runs(RunFilter(), limit=10).items
+        runs = store.runs(RunFilter(scopes=scopes), limit=10).items
         return (
             "\n".join(f"{run.dag_id} {run.status} on {run.owner_node} — {run.run_id}" for run in runs) or "no runs yet"
         )
-    found = read_status(store, dag_id)
+    found = read_status(store, dag_id, scopes=scopes)
     if not found["runs"]:
         return f"{dag_id} was never run here"
     run = found["runs"][0]
@@ -59,9 +65,9 @@ def status(store: Store, dag_id: str | None) -> str:
     return "\n".join(lines)
 
 
-def log_tail(store: Store, dag_id: str, task: str | None) -> str:
+def log_tail(store: Store, dag_id: str, task: str | None, *, scopes: Patterns | None = None) -> str:
     """Return the last lines of the latest run of a DAG, or of one task of it."""
-    run = run_of(store, dag_id)
+    run = run_of(store, dag_id, scopes=scopes)
     attempts = chosen_attempts(store, run.run_id, task=task)[-5:]
     lines = []
     for attempt in attempts:
@@ -71,9 +77,9 @@ def log_tail(store: Store, dag_id: str, task: str | None) -> str:
     return "\n".join(lines) or f"run {run.run_id} wrote nothing yet"
 
 
-def workers(store: Store, node_id: str) -> str:
-    """Return the live workers of this node."""
-    found = store.workers(node_id=node_id, live_only=True)[:MAX_ROWS]
+def workers(store: Store, node_id: str, *, scopes: Patterns | None = None) -> str:
+    """Return the live workers of this node that may be seen."""
+    found = [one for one in store.workers(node_id=node_id, live_only=True) if allows(scopes, one.scope)][:MAX_ROWS]
     return "\n".join(f"{one.worker_id} {one.status} — {one.runs_done} runs done" for one in found) or "no worker lives"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +19,7 @@ from cis.store.cluster import RemoteRole, RemoteRun, RoomCursor
 from cis.store.port import Store
 from cis.store.records import AuditRecord
 from cis.transports.backoff import pause_s
-from cis.transports.matrix.chat import Chat
+from cis.transports.matrix.chat import Chat, Person
 from cis.transports.matrix.claims import Claimer
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.journal import CHAT_TYPE, KEEP_EVENTS, MESSAGE_TYPES, Journal, journalled
@@ -58,7 +58,7 @@ class RoomSettings:
     capacity: int | None
     grace_s: float
     fall_back_after_s: float
-    allow: Mapping[str, Collection[str]]
+    allow: Mapping[str, Person]
 
 
 class Room:
