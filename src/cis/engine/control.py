@@ -155,5 +155,7 @@ def _change(store: Store, run: RunRecord, status: RunState, *, now_us: int, acti
         post_control(store, run, action, now_us=now_us)
         return run
     changed = store.change_run(run, RunChange(status=status))
+    if run.status is RunState.PAUSED:
+        store.wake(run.run_id)
     store.append_events([run_event(changed, at_us=now_us)])
     return changed

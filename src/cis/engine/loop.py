@@ -35,6 +35,7 @@ from cis.engine.instant import Instant
 from cis.engine.launches import Launches
 from cis.engine.leases import Leases, margin_s
 from cis.engine.live import End, Ending, Live, LiveAttempts, judge
+from cis.engine.parking import park
 from cis.engine.parts import Held, LoopLimits, LoopParts
 from cis.engine.ports import Exit
 from cis.engine.site import Incarnation
@@ -46,6 +47,7 @@ PID_AFTER_S = 0.05
 RETRY_STORE_S = 1.0
 TELL_EVERY_S = 0.05
 WAITED_S = 0.0005  # for the write lock, which others had: the first wait for it (``LOCK_PAUSE_S``)
+PARK_AT_ONCE = 200
 ATTEND_EVERY = 10  # starts, in a turn of many
 
 
@@ -109,6 +111,20 @@ class WorkerLoop:
         """End every process at once with KILL."""
         self._held.stopping = True
         self._held.live.kill_all()
+
+    def put_away(self) -> bool:
+        """Park runs that all only wait, up to ``PARK_AT_ONCE``; return whether there were some.
+
+        Each comes back when its next retry or a time limit is due, a child run ends or it is resumed. What happened meanwhile
+        is looked at in the same transaction: a run to which something did is not let go of.
+        """
+        now = self._parts.clock()
+        with self._parts.store.transaction():
+            parked = park(self._parts.store, self._me, self._held, at_most=PARK_AT_ONCE, now=now)
+        for run_id in parked:
+            self._held.let_go(run_id)
+            self._swept.discard(run_id)
+        return bool(parked)
 
     def hand_back(self) -> None:
         """Put the runs that this worker holds back into the queue, in their old order."""
@@ -284,8 +300,7 @@ class WorkerLoop:
         if not ended:
             return False
         for run_id in ended:
-            del self._held.plans[run_id]
-            self._held.leases.forget(run_id)
+            self._held.let_go(run_id)
             self._swept.discard(run_id)
         self._held.runs_done += len(ended)
         self._held.poll_due_s = 0.0  # there is room for another run

@@ -74,3 +74,10 @@ class Held:
     poll_due_s: float = 0.0
     control_due_s: float = 0.0
     told: tuple[object, ...] = ()
+
+    def let_go(self, run_id: str) -> None:
+        """Forget a run that is over, or that was parked."""
+        del self.plans[run_id]
+        self.leases.forget(run_id)
+        for key in [key for key in self.children if key[0] == run_id]:
+            del self.children[key]

@@ -113,6 +113,11 @@ class RunPlan:
         return bool(self.running) or (bool(self._ready or self._ready_alone) and not self.paused)
 
     @property
+    def waits(self) -> bool:
+        """Whether nothing of the run runs or could start: it waits for a retry, for a child run, or for whoever paused it."""
+        return not self.active and not self.wants_child and self.verdict() is None
+
+    @property
     def next_retry_s(self) -> float:
         """The monotonic time of the next retry; infinity when none waits."""
         return self._retries[0][0] if self._retries else math.inf

@@ -135,6 +135,8 @@ def _holds_all(run: RunRecord, around: Surroundings) -> Waiting | None:
     if around.queue is QueueState.SUSPENDED:
         words = "is suspended: the lease under which this node holds it is over"
         return Waiting(reason=WaitReason.DELIVERY, words=words)
+    if around.queue is QueueState.PARKED:
+        return None  # its worker is started when it is due
     worker = around.worker
     if worker is None or not worker.status.live or worker.status is WorkerState.STARTING:
         return _named(WaitReason.WORKER, [run.worker_id])

@@ -117,7 +117,7 @@ class RunStore(Protocol):
     def child_runs(self, parent_run_id: str) -> Sequence[RunRecord]: ...
 
     def change_run(self, run: RunRecord, change: RunChange) -> RunRecord:
-        """Apply *change* to the run as it was read, and return it as it is now."""
+        """Apply *change* to the run as it was read, and return it as it is now; the end of a child wakes its parent."""
         ...
 
     def set_aside(self, run_id: str, *, error: str, now_us: int, status: RunState = RunState.FAILED) -> bool:
@@ -226,6 +226,26 @@ class QueueStore(Protocol):
 
     def release(self, run_id: str) -> None:
         """Put a claimed run back to queued; its place in the order is kept."""
+        ...
+
+    def park(self, run_id: str, *, due_at_us: int | None) -> None:
+        """Let go of a claimed run that only waits, until *due_at_us* (None: until somebody wakes it).
+
+        It is in no ``claim`` and no ``queue_demand`` until it is queued again: by ``wake``, by ``wake_due``, or when a child
+        run of it becomes final (``change_run``, ``set_aside``).
+        """
+        ...
+
+    def wake(self, run_id: str) -> None:
+        """Put a parked run back to queued, at its old place; any other stays as it is."""
+        ...
+
+    def any_due(self, node_id: str, *, now_us: int) -> bool:
+        """Whether a parked run is due; reads an index of those alone."""
+        ...
+
+    def wake_due(self, node_id: str, *, now_us: int, limit: int) -> None:
+        """Put up to *limit* parked runs that are due back to queued, the earliest first."""
         ...
 
     def dequeue(self, run_id: str) -> None:

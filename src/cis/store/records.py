@@ -25,10 +25,15 @@ NO_DATA: Mapping[str, int | None] = MappingProxyType({})
 
 
 class QueueState(StrEnum):
-    """Whether a worker holds a queued run; rows of ended runs are deleted."""
+    """Whether a worker holds a queued run; rows of ended runs are deleted.
+
+    ``parked``: its worker has let go of it, since it only waits; it is queued again when it is due, or when a child run of
+    it ends, or it is resumed.
+    """
 
     QUEUED = "queued"
     CLAIMED = "claimed"
+    PARKED = "parked"
     SUSPENDED = "suspended"  # granted by a node whose lease is over: no worker takes it until that node says so
 
 

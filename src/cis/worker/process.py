@@ -3,8 +3,8 @@
     lock -> end orphans -> next epoch -> ready -> turns -> drain -> hand back -> stopped
 
 Signals: TERM drains (what runs may end within the grace period, then it is ended and its task handed back),
-a second TERM kills at once, USR1 retires the worker if it is idle at that very moment: the supervisor may
-have decided on what it read a moment ago. USR2 lets it go as soon as none of its tasks runs; what waits is handed back. When the parent is gone, a worker ends as after a grace period.
+a second TERM kills at once, USR1 retires the worker if it is idle at that very moment, or if all of its runs only wait, which it
+then parks (``cis.engine.parking``): the supervisor may have decided on what it read a moment ago. USR2 lets it go as soon as none of its tasks runs; what waits is handed back. When the parent is gone, a worker ends as after a grace period.
 
 A worker that cannot use the store for a whole lease time ends its tasks, within the grace period, and itself. It says
 so in its log only, since its row cannot be written: whoever finds its lock free buries it, and ``on_lost`` decides about
@@ -113,6 +113,8 @@ class WorkerProcess:
         while not self._terms and not self._tenure.parent.gone():
             self._loop.turn(at_most_s=1.0 if limit_s is None else min(1.0, limit_s))
             now_s = clock().mono_s
+            if self._retire_asked and self._loop.resting:
+                self._put_away()
             if self._dismissed and self._loop.resting:
                 return
             if not self._loop.idle:
@@ -122,6 +124,16 @@ class WorkerProcess:
             idle_since_s = now_s if idle_since_s is None else idle_since_s
             if self._retire_asked or (limit_s is not None and now_s - idle_since_s >= limit_s):
                 return
+
+    def _put_away(self) -> None:
+        """Let go of runs that all only wait; what fails is not asked for again by itself."""
+        try:
+            while not self._loop.idle and self._loop.put_away():
+                pass
+        except FencedError:
+            raise
+        except StoreError as error:
+            log.error("runs that wait could not be parked", extra={"error": str(error)})
 
     def _wind_down(self) -> None:
         clock = self._tenure.clock

@@ -5,8 +5,9 @@
                                    ──> room?           start it; it says when it is ready
                                    ──> no room?        ask the idle worker that was used longest ago to retire
 
-Retiring is a request that only an idle worker follows, so a busy one is never evicted, whatever this side read
-a moment ago. A worker whose runs all only wait takes no place. A worker's death is seen as the end of its pipe; it is then buried, and if
+Retiring is a request that only a worker follows that is idle, or whose runs all only wait, so a busy one is never evicted, whatever
+this side read a moment ago. A worker whose runs all only wait takes no place of ``max_workers``; when there are ``MAX_WAITING`` of them, those
+that were used longest ago are put away: they park their runs (``cis.engine.parking``), and are started again when one is due. A worker's death is seen as the end of its pipe; it is then buried, and if
 its runs are to go on, the queue shows it. One that does not start, or crashes, is tried again after a growing pause. Those that
 hang, and what others left, are found by looking around (``cis.worker.rescuer``).
 """
@@ -14,6 +15,7 @@ hang, and what others left, are found by looking around (``cis.worker.rescuer``)
 from __future__ import annotations
 
 import logging
+import math
 import os
 import selectors
 from collections.abc import Callable, Iterable
@@ -38,7 +40,11 @@ log = logging.getLogger(__name__)
 TICK_S = 1.0
 MAX_PAUSE_S = 30.0
 STEADY_S = 10.0  # a worker that lived as long did not fail at its start
-MAX_WAITING = 64
+MAX_WAITING = 16
+WAKE_AT_ONCE = 200
+CLOCK_STEP_S = 1.0
+LATEST_US = 2**53
+ASKED_S = 5.0  # in which a worker that was asked to retire may do so
 REAP_S = 20.0
 
 
@@ -73,6 +79,7 @@ class Child:
     started_s: float
     ready: bool = False
     leaving: bool = False
+    asked_s: float = -ASKED_S
 
 
 @dataclass(slots=True)
@@ -120,10 +127,11 @@ class Supervisor:
         )
         self._selector = selectors.DefaultSelector()
         self._selector.register(parts.bell.fileno(), selectors.EVENT_READ)
-        self._short_of_room = False
+        self._short_of_room = 0
         self._next_look_s = 0.0
         self._next_demand_s = 0.0
         self._closing = False
+        self._wall_ahead_s = -math.inf
 
     @property
     def children(self) -> Iterable[Child]:
@@ -193,13 +201,15 @@ class Supervisor:
             if Reporter.STORED in said:
                 child.used_s = self._parts.clock().mono_s
                 stored = True
-            look |= Reporter.ENQUEUED in said or self._short_of_room
+            look |= Reporter.ENQUEUED in said or bool(self._short_of_room)
         if stored:
             self._parts.told()
         return look
 
     def _meet_demand(self, now_s: float) -> None:
-        self._short_of_room = False
+        self._wake_due()
+        self._short_of_room = 0
+        waiting = self._in_state(WorkerState.WAITING)
         for demand in self._parts.store.queue_demand(self._parts.node_id):
             child = self._children.get(demand.worker_id)
             if child is not None:
@@ -209,12 +219,27 @@ class Supervisor:
                 ring(self._parts.run_dir, demand.worker_id)
             elif self._pauses.get(demand.worker_id, _Pause()).until_s > now_s:
                 continue
-            elif self._has_room():
+            elif self._has_room(len(waiting)):
                 self._start(demand, now_s)
             else:
-                self._short_of_room = True
+                self._short_of_room += 1
         if self._short_of_room:
-            self._evict()
+            self._evict(waiting, now_s)
+
+    def _wake_due(self) -> None:
+        """Put parked runs that are due back into the queue, all of them when the clock was set back."""
+        store, now = self._parts.store, self._parts.clock()
+        ahead_s = now.wall_us / 1e6 - now.mono_s
+        set_back = ahead_s < self._wall_ahead_s - CLOCK_STEP_S
+        self._wall_ahead_s = ahead_s
+        now_us = LATEST_US if set_back else now.wall_us
+        if not store.any_due(self._parts.node_id, now_us=now_us):
+            return
+        try:
+            with store.transaction():
+                store.wake_due(self._parts.node_id, now_us=now_us, limit=WAKE_AT_ONCE)
+        except StoreError as error:
+            log.error("runs that are due could not be woken", extra={"error": str(error)})
 
     def _lives_elsewhere(self, worker_id: str) -> bool:
         try:
@@ -222,12 +247,11 @@ class Supervisor:
         except ConfigError:  # a link in its place: the worker says so in its log, and ends
             return False
 
-    def _has_room(self) -> bool:
+    def _has_room(self, waiting: int) -> bool:
         """Whether one more worker may be started: those that only wait take no place, up to a bound of their own."""
         if len(self._children) < self._parts.max_workers:
             return True
-        waiting = self._in_state(WorkerState.WAITING)
-        return len(self._children) - len(waiting) < self._parts.max_workers and len(waiting) < MAX_WAITING
+        return len(self._children) - waiting < self._parts.max_workers and waiting < MAX_WAITING
 
     def _in_state(self, state: WorkerState) -> list[Child]:
         rows = self._parts.store.workers(node_id=self._parts.node_id, live_only=True)
@@ -250,13 +274,18 @@ class Supervisor:
         self._children[demand.worker_id] = child
         self._selector.register(ours, selectors.EVENT_READ, child)
 
-    def _evict(self) -> None:
+    def _evict(self, waiting: list[Child], now_s: float) -> None:
+        """Ask those that were used longest ago to retire, as many as others want to start: idle ones, or ones that only wait."""
         if any(not child.ready for child in self._children.values()):
             return
-        candidates = self._in_state(WorkerState.IDLE)
-        if candidates:
-            oldest = min(candidates, key=lambda child: child.used_s)
-            oldest.process.send_signal(self._parts.retire_signal)
+        room = self._parts.max_workers - (len(self._children) - len(waiting))
+        candidates = waiting if room > 0 else self._in_state(WorkerState.IDLE)
+        asked = [child for child in self._children.values() if child.asked_s + ASKED_S > now_s]
+        wanted = min(self._short_of_room, room if room > 0 else len(candidates)) - len(asked)
+        candidates = sorted((child for child in candidates if child not in asked), key=lambda child: child.used_s)
+        for child in candidates[: max(0, wanted)]:
+            child.asked_s = now_s
+            child.process.send_signal(self._parts.retire_signal)
 
     def _gone(self, child: Child) -> None:
         self._selector.unregister(child.pipe)

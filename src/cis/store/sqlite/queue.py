@@ -38,6 +38,14 @@ _CLAIMED = (
     " ORDER BY priority DESC, queue_id"
 )
 _RECLAIM = "UPDATE worker_queue SET epoch = ? WHERE node_id = ? AND worker_id = ? AND status = 'claimed'"
+_PARK = "UPDATE worker_queue SET status = 'parked', due_at_us = ? WHERE run_id = ? AND status = 'claimed'"
+WAKE = "UPDATE worker_queue SET status = 'queued', due_at_us = NULL WHERE run_id = ? AND status = 'parked'"
+_DUE = "node_id = ? AND status = 'parked' AND due_at_us IS NOT NULL AND due_at_us <= ?"
+_ANY_DUE = f"SELECT 1 FROM worker_queue WHERE {_DUE} LIMIT 1"  # noqa: S608 - constants
+_WAKE_DUE = (
+    "UPDATE worker_queue SET status = 'queued', due_at_us = NULL WHERE queue_id IN"  # noqa: S608 - constants
+    f" (SELECT queue_id FROM worker_queue WHERE {_DUE} ORDER BY due_at_us LIMIT ?)"
+)
 
 
 class QueueRows:
@@ -110,6 +118,22 @@ class QueueRows:
     def release(self, run_id: str) -> None:
         """Put a claimed or suspended run back to queued, at its old place."""
         self._db.write("UPDATE worker_queue SET status = 'queued' WHERE run_id = ?", (run_id,))
+
+    def park(self, run_id: str, *, due_at_us: int | None) -> None:
+        """Let go of a claimed run that only waits; None: no time brings it back, only ``wake``."""
+        self._db.write(_PARK, (due_at_us, run_id))
+
+    def wake(self, run_id: str) -> None:
+        """Put a parked run back to queued, at its old place; any other stays as it is."""
+        self._db.write(WAKE, (run_id,))
+
+    def any_due(self, node_id: str, *, now_us: int) -> bool:
+        """Whether a parked run is due."""
+        return self._db.row(_ANY_DUE, (node_id, now_us)) is not None
+
+    def wake_due(self, node_id: str, *, now_us: int, limit: int) -> None:
+        """Put parked runs that are due back to queued, the earliest first."""
+        self._db.write(_WAKE_DUE, (node_id, now_us, limit))
 
     def dequeue(self, run_id: str) -> None:
         """Delete the row of a run that is final."""

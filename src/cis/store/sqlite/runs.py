@@ -11,6 +11,7 @@ from cis.model.scope_patterns import written
 from cis.model.states import RunState, check_run_arrow
 from cis.store.records import Page, RunChange, RunFilter, RunRecord, TaskRecord
 from cis.store.sqlite.connection import Database
+from cis.store.sqlite.queue import WAKE
 from cis.store.sqlite.rows import MAX_NUMBER, RUN, Row, read, read_all, run_of
 from cis.store.sqlite.run_lists import newest_run_ids
 from cis.store.sqlite.tasks import INSERT_TASK, task_values
@@ -45,6 +46,10 @@ _DROP_TASKS = (
 _END = (
     f"UPDATE dag_runs SET status = ?, {_NEXT_VERSION}, finished_at_us = ?, error = ?"  # noqa: S608 - constants
     " WHERE run_id = ? AND status NOT IN ('completed', 'failed', 'cancelled')"
+)
+_WAKE_PARENT = (
+    "UPDATE worker_queue SET status = 'queued', due_at_us = NULL WHERE status = 'parked'"
+    " AND run_id = (SELECT parent_run_id FROM dag_runs WHERE run_id = ?)"
 )
 
 
@@ -158,6 +163,8 @@ class RunRows:
         )
         if changed != 1:
             raise StaleVersionError(f"run {run.run_id}", run.version)
+        if run.parent_run_id is not None and change.status is not None and change.status.final:
+            self._db.write(WAKE, (run.parent_run_id,))
         given = {name: value for name, value in change._asdict().items() if value is not None}
         return run._replace(version=run.version + 1, **given)
 
@@ -166,6 +173,7 @@ class RunRows:
         self._db.write(_LOSE, (now_us, error, run_id))
         self._db.write(_DROP_TASKS, (now_us, run_id))
         self._db.write("DELETE FROM worker_queue WHERE run_id = ?", (run_id,))
+        self._db.write(_WAKE_PARENT, (run_id,))
         return self._db.write(_END, (str(status), now_us, error, run_id)) == 1
 
 
