@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from cis.api.app import create_app
+from cis.api.connection import PatientConnection
 from cis.api.ports import MAX_BODY_BYTES
 from cis.api.served import ServedNode, ServedParts
 from cis.engine.logfiles import LogFiles
@@ -251,7 +252,9 @@ def node_under_test(
 @contextmanager
 def served(node: NodeUnderTest) -> Iterator[str]:
     """Serve a node over a real socket; the value is its address."""
-    config = uvicorn.Config(node.app, log_config=None, lifespan="off", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        node.app, http=PatientConnection, log_config=None, lifespan="off", timeout_graceful_shutdown=2
+    )
     server = uvicorn.Server(config)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))

@@ -10,7 +10,6 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from cis.api.crowd import Crowd, CrowdBounds
 from cis.api.events import event_routes
 from cis.api.execute import DOCUMENT_SCHEMA, execute_routes
 from cis.api.gate import OPEN_PATHS, Gate, RequestCounts
@@ -21,22 +20,22 @@ from cis.api.patience import Patience
 from cis.api.ports import NodeServices
 from cis.api.probes import probe_routes
 from cis.api.problems import answer_with_problems
+from cis.api.request_limits import RequestBounds, RequestLimits
 from cis.api.runs import run_routes
 from cis.api.schemas import ProblemModel
 from cis.model.schema import dag_schema
 from cis.transports.framing import MESSAGES_PATH
 
 
-def create_app(services: NodeServices, *, bounds: CrowdBounds = CrowdBounds()) -> FastAPI:  # noqa: B008 - frozen
+def create_app(services: NodeServices, *, bounds: RequestBounds = RequestBounds()) -> FastAPI:  # noqa: B008 - frozen
     """Return the API of the node behind *services*.
 
     ``/docs`` loads its scripts from a public CDN; without a network, ``/openapi.json`` says the same.
     """
     counts: RequestCounts = Counter()
     app = FastAPI(title="CIS-DAG", version=_version(), redoc_url=None, swagger_ui_oauth2_redirect_url=None)
-    app.add_middleware(Gate, services=services, counts=counts)
     app.add_middleware(Patience)
-    app.add_middleware(Crowd, bounds=bounds)
+    app.add_middleware(Gate, services=services, counts=counts, limits=RequestLimits(bounds))
     answer_with_problems(app)
     for router in (
         execute_routes(services),

@@ -14,7 +14,7 @@ Responses = dict[int | str, dict[str, Any]]
 def answers(model: Any, *, status: int = 200, errors: tuple[int, ...] = ()) -> Responses:
     """Return the answers of a route: *model* when it went well, and problems."""
     found: Responses = {status: {"model": model, "description": HTTPStatus(status).phrase}}
-    for error in sorted({401, 403, 500, 503, *errors}):
+    for error in sorted({401, 403, 429, 500, 503, *errors}):
         schema = {"$ref": f"#/components/schemas/{ProblemModel.__name__}"}
         found[error] = {"description": HTTPStatus(error).phrase, "content": {PROBLEM_TYPE: {"schema": schema}}}
     return found

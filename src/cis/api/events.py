@@ -16,6 +16,7 @@ from starlette.responses import Response
 from cis.api.describe import answers
 from cis.api.ports import NodeServices
 from cis.api.problems import QueryError
+from cis.api.request_limits import admission_of
 from cis.api.requests import scopes_of
 from cis.api.schemas import EventModel
 from cis.api.streams import EVENT_STREAM, HEARTBEAT, sse, stream
@@ -50,6 +51,7 @@ def event_routes(services: NodeServices) -> APIRouter:
     )
     async def events(request: Request) -> Response:
         after = _last_event_id(request)
+        admission_of(request).stream()
         return stream(_events(services, after, scopes_of(request)), media_type=EVENT_STREAM)
 
     return router

@@ -3,8 +3,8 @@
 In order: the request must ask for this node by one of its names, so that a web page cannot reach it through a
 name that was bound to this address (DNS rebinding); a browser's ``Origin`` must be this node itself; the bearer's
 token must be known and allow what the request does. A message of another node needs neither name nor token: it is let
-through to where its signature is checked, which no page in a browser can make. Plain ASGI, because every request pays
-for it.
+through to where its signature is checked, which no page in a browser can make. Whoever passes gets a place
+(``cis.api.request_limits``). Plain ASGI, because every request pays for it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cis.api.messages import is_message
 from cis.api.ports import ADMIN, CONTROL, EXECUTE, READ, NodeServices, Rights
 from cis.api.problems import ForbiddenHostError, internal_problem, problem_of
 from cis.api.refusals import Refusals
-from cis.errors import CisError, NotAllowedError, NotAuthenticatedError
+from cis.api.request_limits import RequestLimits, drain, may_be_large
+from cis.errors import CisError, NotAllowedError, NotAuthenticatedError, OverloadedError
 from cis.transports.framing import EXECUTE_PATH, MESSAGES_PATH
 
 log = logging.getLogger(__name__)
 
+PART_BYTES = 2**16
 OPEN_PATHS = frozenset({"/health", "/ready"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _MESSAGE_PATHS = frozenset({EXECUTE_PATH, MESSAGES_PATH})
@@ -46,8 +49,9 @@ RequestCounts = Counter[tuple[str, str, int]]
 class Gate:
     """ASGI middleware; *counts* takes one more for each answer, by method, route and status."""
 
-    def __init__(self, app: ASGIApp, *, services: NodeServices, counts: RequestCounts) -> None:
+    def __init__(self, app: ASGIApp, *, services: NodeServices, counts: RequestCounts, limits: RequestLimits) -> None:
         self._app = app
+        self._limits = limits
         self._services = services
         self._counts = counts
         self._hosts = LOOPBACK_NAMES | services.allowed_hosts
@@ -61,40 +65,63 @@ class Gate:
             return  # no WebSocket leads anywhere; the server answers 403
         answer = _Answer(send, policy=_DOCS_PAGE if scope["path"] == "/docs" else _NO_PAGE)
         try:
-            await self._check(scope)
+            rights = await self._check(scope)
+        except OverloadedError as error:
+            await problem_of(error)(scope, receive, answer)
         except CisError as error:
             await self._refusals.note(scope, error, now_us=self._services.site.clock_us())
             await problem_of(error)(scope, receive, answer)
         else:
-            await self._pass(scope, receive, answer)
+            await self._admit(scope, receive, answer, rights=rights)
         route = scope.get("route")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._counts[method, getattr(route, "path", "other"), answer.status] += 1
 
+    async def _admit(self, scope: Scope, receive: Receive, answer: _Answer, *, rights: Rights | None) -> None:
+        """Answer a request while it has a place; a probe needs none, and a message gets its own once it is known whose it is."""
+        state = scope.setdefault("state", {})
+        state["limits"] = self._limits
+        if rights is None:
+            await self._pass(scope, receive, answer)
+            return
+        try:
+            with self._limits.admitted(rights.actor) as admission:
+                if may_be_large(scope):
+                    await admission.large()
+                state["admission"] = admission
+                await self._pass(scope, receive, answer)
+        except OverloadedError as error:  # only of the place: the app answers its own
+            await drain(receive)
+            await problem_of(error)(scope, receive, answer)
+
     async def _pass(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
             await self._app(scope, receive, answer)
+        except ClientDisconnect:
+            return  # nobody is there to be answered, and nothing has failed
         except Exception:
             log.exception("a request failed", extra={"method": scope["method"], "path": scope["path"]})
             if answer.status:
                 raise  # the answer has begun: the connection has to break, or it would look whole
             await internal_problem()(scope, receive, answer)
 
-    async def _check(self, scope: Scope) -> None:
+    async def _check(self, scope: Scope) -> Rights | None:
+        """Return what the sender of a request may; None where that is not asked: a message, a probe."""
         headers = _headers(scope["headers"])
         path = scope["path"]
         if scope["method"] == "POST" and path in _MESSAGE_PATHS and is_message(headers.get(b"content-type", "")):
-            return
+            return None
         self._check_host(headers.get(b"host"), headers.get(b"origin"))
         if headers.get(b"sec-fetch-site") in FOREIGN_SITES:
             raise ForbiddenHostError("a page of another site may not ask this node")
         if path in OPEN_PATHS:
-            return
+            return None
         rights = await self._bearer(headers.get(b"authorization"))
         scope.setdefault("state", {})["rights"] = rights
         right = needed_right(scope["method"], path)
         if not rights.allows(right):
             raise NotAllowedError(f"token {rights.actor!r} may not do this: it takes the right {right!r}")
+        return rights
 
     def _check_host(self, host: str | None, origin: str | None) -> None:
         if host is None:
@@ -109,7 +136,8 @@ class Gate:
         if authorization is None:
             raise NotAuthenticatedError("a token is needed: Authorization: Bearer …; 'cis token show' prints it")
         kind, _, token = authorization.partition(" ")
-        rights = await self._services.authenticate(token.strip()) if kind.lower() == "bearer" and token else None
+        async with self._limits.stranger():
+            rights = await self._services.authenticate(token.strip()) if kind.lower() == "bearer" and token else None
         if rights is None:
             raise NotAuthenticatedError("this token is not known here; 'cis token show' prints the node's own")
         return rights
@@ -137,11 +165,22 @@ class _Answer:
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.body" and len(message.get("body", b"")) > PART_BYTES:
+            await self._send_parts(message)
+            return
         if message["type"] == "http.response.start":
             self.status = message["status"]
             policy = (b"content-security-policy", self._policy)
             message["headers"] = [*message.get("headers", ()), *_HEADERS, policy]
         await self._send(message)
+
+    async def _send_parts(self, message: Message) -> None:
+        """Send a large body part by part, so that a client which reads is told from one that does not."""
+        body = memoryview(message["body"])
+        for start in range(0, len(body), PART_BYTES):
+            more = start + PART_BYTES < len(body) or message.get("more_body", False)
+            part = bytes(body[start : start + PART_BYTES])
+            await self._send({"type": "http.response.body", "body": part, "more_body": more})
 
 
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[bytes, str]:

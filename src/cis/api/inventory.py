@@ -12,6 +12,7 @@ from cis.api.describe import CURSOR, FLAG, LIMIT, answers, parameters
 from cis.api.ports import NodeServices
 from cis.api.problems import QueryError
 from cis.api.query import Query, limit_of
+from cis.api.request_limits import admission_of
 from cis.api.requests import scopes_of
 from cis.api.schemas import DagDocumentModel, DagModel, NodeModel, PageModel, SkillModel, WorkerModel
 from cis.engine.existing import existing_definition, existing_worker
@@ -52,6 +53,7 @@ def inventory_routes(services: NodeServices) -> APIRouter:
     )
     async def dag(dag_id: str, request: Request) -> Response:
         scopes = scopes_of(request)
+        await admission_of(request).large()
         return json_answer(await services.read(lambda store: _dag_with_document(store, dag_id, scopes=scopes)))
 
     @router.get("/workers", tags=["workers"], responses=answers(PageModel[WorkerModel]), summary="List workers")

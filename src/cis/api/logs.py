@@ -17,11 +17,13 @@ from cis.api.answers import encoded
 from cis.api.describe import FLAG, TEXT, answers, or_nothing, parameters
 from cis.api.ports import NodeServices
 from cis.api.query import Query
+from cis.api.request_limits import admission_of
 from cis.api.requests import scopes_of
 from cis.api.schemas import AttemptLogModel, LogPieceModel, PageModel
 from cis.api.streams import EVENT_STREAM, HEARTBEAT, JSON_LINES, PLAIN_TEXT, sse, stream, wanted_type
+from cis.engine.logfiles import LogFiles
 from cis.engine.logreader import LogPiece, LogReader
-from cis.engine.logs import attempt_log_view, check_choice, chosen_attempts
+from cis.engine.logs import attempt_log, check_choice, chosen_attempts
 from cis.model.dag import Json
 from cis.store.port import Store
 from cis.store.records import AttemptRecord
@@ -63,6 +65,7 @@ def log_routes(services: NodeServices) -> APIRouter:
         follow = query.flag("follow")
         query.check()
         scopes = scopes_of(request)
+        admission_of(request).stream()  # whatever its form and however it was asked for: it takes as long as its reader
         form = wanted_type(request, (JSON_LINES, EVENT_STREAM, PLAIN_TEXT) if follow else (_JSON, PLAIN_TEXT))
         if form == _JSON:
             chosen = await services.read(
@@ -79,24 +82,35 @@ def log_routes(services: NodeServices) -> APIRouter:
 
 async def _attempt_list(services: NodeServices, attempts: Sequence[AttemptRecord]) -> AsyncIterator[bytes]:
     """Write the list a part at a time: together the attempts may be more than fits into memory."""
-    views = (encoded(attempt_log_view(attempt, services.logfiles)) for attempt in attempts)
+    pieces = _list_pieces(attempts, services.logfiles)
+    while part := await asyncio.to_thread(_next_part, pieces):
+        yield part
+
+
+def _list_pieces(attempts: Sequence[AttemptRecord], logfiles: LogFiles) -> Iterator[bytes]:
     yield b'{"items":['
     comma = b""
-    while part := await asyncio.to_thread(_next_part, views):
-        yield comma + b",".join(part)
+    for attempt in attempts:
+        log = attempt_log(attempt, logfiles)
+        yield comma + encoded(log.facts)[:-1]
+        for name, texts in ((b',"output":"', log.output), (b'","error":"', log.error)):
+            yield name
+            for text in texts:
+                yield encoded(text)[1:-1]  # without its quotes
+        yield b'"}'
         comma = b","
     yield b'],"next_cursor":null}'
 
 
-def _next_part(views: Iterator[bytes]) -> list[bytes]:
+def _next_part(pieces: Iterator[bytes]) -> bytes:
     """Return some of what is left: enough that going to a thread for it is worth the way."""
     part, size = [], 0
-    for view in views:
-        part.append(view)
-        size += len(view)
+    for piece in pieces:
+        part.append(piece)
+        size += len(piece)
         if size >= PART_BYTES:
             break
-    return part
+    return b"".join(part)
 
 
 async def _pieces(services: NodeServices, reader: LogReader, run_id: str, *, form: str) -> AsyncIterator[bytes]:

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from cis.api.describe import answers
 from cis.api.ports import NodeServices
+from cis.api.request_limits import RequestLimits
 from cis.api.requests import source_of
 from cis.transports.framing import MEDIA_TYPE, MESSAGES_PATH, FrameReader
 
@@ -40,6 +41,10 @@ def message_routes(services: NodeServices) -> APIRouter:
 
 async def answer_message(services: NodeServices, request: Request) -> Response:
     """Return the signed answer to the message that a request brings."""
-    reader = FrameReader(request.stream())
-    body = await services.answering.answer(reader, source=source_of(request))
+    limits: RequestLimits = request.state.limits
+    reader, source = FrameReader(request.stream()), source_of(request)
+    async with limits.stranger():
+        message, peer = await services.answering.open(reader, source=source)
+    with limits.admitted(f"node:{peer.node_id}") as admission:
+        body = await services.answering.answer(message, peer, reader, source=source, make_room=admission.make_room)
     return Response(body, status_code=202, media_type=MEDIA_TYPE)

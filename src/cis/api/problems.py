@@ -76,7 +76,7 @@ def problem(
 def problem_of(error: CisError) -> Response:
     """Return the problem that *error* is."""
     headers = {}
-    if error.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if error.http_status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         retry_after_s = error.retry_after_s if isinstance(error, OverloadedError) else RETRY_AFTER_S
         headers["Retry-After"] = str(retry_after_s)
     if isinstance(error, SlowRequestError):

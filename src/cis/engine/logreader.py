@@ -20,7 +20,7 @@ from cis.store.records import TAIL_BYTES, AttemptRecord
 if TYPE_CHECKING:
     from cis.store.port import Store
 
-LOOK_BYTES = 2**20
+LOOK_BYTES = 2**18
 CHUNK_BYTES = 2**16
 _EVENTS_AT_ONCE = 1000
 _FEW_TASKS = 16

@@ -7,13 +7,16 @@ pieces stays one character, and bytes that are no UTF-8 become U+FFFD.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from cis.engine.existing import existing_run
 from cis.engine.logfiles import LogFiles
-from cis.engine.logreader import LogPiece, LogReader, kept_tail
+from cis.engine.logreader import CHUNK_BYTES, LogPiece, LogReader, kept_tail
 from cis.engine.timestamps import rfc3339
 from cis.errors import NotFoundError
 from cis.store.records import AttemptRecord
@@ -61,25 +64,42 @@ def attempt_logs(
     return (attempt_log_view(each, logfiles) for each in attempts)
 
 
-def attempt_log_view(attempt: AttemptRecord, logfiles: LogFiles) -> dict[str, Json]:
-    """Return one attempt with what it wrote: ``output`` and ``error`` are its two streams.
+@dataclass(frozen=True, slots=True)
+class AttemptLog:
+    """One attempt, and the text of its two streams in pieces of bounded size, each to be gone through once."""
 
-    Each is cut in its middle, with a note, when it is longer than ``MAX_TEXT_BYTES``; ``reason`` says why the
+    facts: dict[str, Json]
+    output: Iterator[str]
+    error: Iterator[str]
+
+
+def attempt_log(attempt: AttemptRecord, logfiles: LogFiles) -> AttemptLog:
+    """Return one attempt with what it wrote; its files are read as the pieces are asked for.
+
+    A stream is cut in its middle, with a note, when it is longer than ``MAX_TEXT_BYTES``; ``reason`` says why the
     attempt did not complete.
     """
     files = logfiles.paths(attempt.run_id, attempt.task_no, attempt.attempt)
-    return {
-        "run_id": attempt.run_id,
-        "task_id": attempt.task_id,
-        "attempt": attempt.attempt,
-        "status": str(attempt.status),
-        "exit_code": attempt.exit_code,
-        "started_at": rfc3339(attempt.started_at_us),
-        "finished_at": rfc3339(attempt.finished_at_us),
-        "output": _text(Path(files.stdout), attempt.stdout_tail, attempt.stdout_bytes),
-        "error": _text(Path(files.stderr), attempt.stderr_tail, attempt.stderr_bytes),
-        "reason": attempt.error,
-    }
+    return AttemptLog(
+        facts={
+            "run_id": attempt.run_id,
+            "task_id": attempt.task_id,
+            "attempt": attempt.attempt,
+            "status": str(attempt.status),
+            "exit_code": attempt.exit_code,
+            "started_at": rfc3339(attempt.started_at_us),
+            "finished_at": rfc3339(attempt.finished_at_us),
+            "reason": attempt.error,
+        },
+        output=_text(Path(files.stdout), attempt.stdout_tail, attempt.stdout_bytes),
+        error=_text(Path(files.stderr), attempt.stderr_tail, attempt.stderr_bytes),
+    )
+
+
+def attempt_log_view(attempt: AttemptRecord, logfiles: LogFiles) -> dict[str, Json]:
+    """Return one attempt with what it wrote, whole: ``output`` and ``error`` are its two streams."""
+    log = attempt_log(attempt, logfiles)
+    return {**log.facts, "output": "".join(log.output), "error": "".join(log.error)}
 
 
 def log_pieces(
@@ -118,34 +138,42 @@ def _looks(reader: LogReader, store: Store) -> Iterator[LogPiece | None]:
             yield None
 
 
-def _text(path: Path, tail: str, total_bytes: int) -> str:
+def _text(path: Path, tail: str, total_bytes: int) -> Iterator[str]:
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            if size <= MAX_TEXT_BYTES:
-                return file.read(MAX_TEXT_BYTES).decode(errors="replace")
-            half = MAX_TEXT_BYTES // 2
-            head = _whole_lead(file.read(half))
-            file.seek(size - half)
-            end = file.read(half).lstrip(_CONTINUATION)
+        file = path.open("rb")
     except OSError:
-        return kept_tail(tail, total_bytes)
-    left_out = size - len(head) - len(end)
-    note = f"\n[{left_out} bytes left out here; the plain-text log has them]\n"
-    return head.decode(errors="replace") + note + end.decode(errors="replace")
+        yield kept_tail(tail, total_bytes)
+        return
+    with file:
+        size = file.seek(0, 2)
+        if size <= MAX_TEXT_BYTES:
+            file.seek(0)
+            yield from _decoded(file, size, decoder=_new_decoder(), last=True)
+            return
+        half = MAX_TEXT_BYTES // 2
+        file.seek(0)
+        decoder = _new_decoder()
+        yield from _decoded(file, half, decoder=decoder, last=False)
+        cut, _ = decoder.getstate()  # of a character that is in the middle
+        file.seek(size - half)
+        first = file.read(min(half, _LONGEST_CHARACTER))
+        end = first.lstrip(_CONTINUATION)
+        left_out = size - 2 * half + len(cut) + len(first) - len(end)
+        yield f"\n[{left_out} bytes left out here; the plain-text log has them]\n"
+        decoder = _new_decoder()
+        yield decoder.decode(end)
+        yield from _decoded(file, half - len(first), decoder=decoder, last=True)
+
+
+def _decoded(file: BinaryIO, length: int, *, decoder: codecs.IncrementalDecoder, last: bool) -> Iterator[str]:
+    """Yield the text of the next *length* bytes; with *last*, also of a character that they do not complete."""
+    while length > 0 and (data := file.read(min(CHUNK_BYTES, length))):
+        length -= len(data)
+        yield decoder.decode(data)
+    if last:
+        yield decoder.decode(b"", True)
 
 
 _CONTINUATION = bytes(range(0x80, 0xC0))
-
-
-def _whole_lead(head: bytes) -> bytes:
-    """Return *head* without a character that was cut at its end."""
-    for back in range(1, 4):
-        byte = head[-back]
-        if byte < 0x80:
-            break
-        if byte >= 0xC0:
-            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return head[:-back] if back < length else head
-    return head
+_LONGEST_CHARACTER = 4
+_new_decoder = partial(codecs.getincrementaldecoder("utf-8"), "replace")

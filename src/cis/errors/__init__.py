@@ -31,6 +31,7 @@
     ├── MessageRefusedError           one that is not acted upon
     ├── SlowRequestError              a body that takes too long
     ├── OverloadedError               full: try again later
+    │   └── ShareExceededError        one token, peer or scope has all of its share
     ├── StoreError
     │   ├── StoreBusyError            locked by others for too long
     │   ├── StoreFullError            no room on its disk
@@ -83,6 +84,7 @@ from cis.errors.nodes import (
     RoomRefusedError,
     RoomUnreachableError,
     ScopeForbiddenError,
+    ShareExceededError,
     SlowRequestError,
     UnknownNodeError,
     UntrustedError,
@@ -133,6 +135,7 @@ __all__ = [
     "RoomRefusedError",
     "RoomUnreachableError",
     "ScopeForbiddenError",
+    "ShareExceededError",
     "SlowRequestError",
     "StaleVersionError",
     "StoreBusyError",

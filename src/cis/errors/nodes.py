@@ -144,3 +144,10 @@ class OverloadedError(CisError):
         self.what = what
         self.retry_after_s = retry_after_s
         super().__init__(f"{what}; try again in {retry_after_s} s")
+
+
+class ShareExceededError(OverloadedError):
+    """A token, peer or scope has its whole share of something: nothing was accepted, and others are not held up."""
+
+    code = "overloaded.share"
+    http_status = 429

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from cis.engine.outgoing import REPORT_REF
 from cis.errors import MalformedMessageError
 from cis.model.dag import Json
 from cis.model.message import BlobRef, Message, MessageKind, Reply, Result
+from cis.store.cluster import PeerRecord
 from cis.transports.asking import Teller
 from cis.transports.envelope import seal
 from cis.transports.framing import FrameReader, frame
@@ -21,6 +22,7 @@ BLOB_S = 300.0
 _ANSWER_FOR_US = 300_000_000
 
 T = TypeVar("T")
+MakeRoom = Callable[[int], Awaitable[None]]
 
 
 class Answering:
@@ -31,22 +33,31 @@ class Answering:
         self._reception = reception
         self._teller = Teller(desk)
 
-    async def answer(self, reader: FrameReader, *, source: str) -> bytes:
-        """Read a message, act on it, and return the signed answer.
+    async def open(self, reader: FrameReader, *, source: str) -> tuple[Message, PeerRecord]:
+        """Read a message, and return it with the peer that signed it; what travels beside it is left for later.
 
         Raises:
             MalformedMessageError, UntrustedError: it is none, or nobody's who is trusted here.
-            StoreError, OverloadedError: not now.
         """
         try:
             content = await _in_time(reader.content(), CONTENT_S)
         except MalformedMessageError as error:
             await self._reception.note_stranger(None, error, source=source)
             raise
-        message, peer = await self._reception.open(content, source=source)
+        return await self._reception.open(content, source=source)
 
-        def fetch(ref: BlobRef) -> Awaitable[bytes]:
-            return _in_time(reader.blob(ref.size), BLOB_S)
+    async def answer(
+        self, message: Message, peer: PeerRecord, reader: FrameReader, *, source: str, make_room: MakeRoom
+    ) -> bytes:
+        """Act on an opened message, and return the signed answer; *make_room* waits for room for what travels beside it.
+
+        Raises:
+            StoreError, OverloadedError: not now.
+        """
+
+        async def fetch(ref: BlobRef) -> bytes:
+            await make_room(ref.size)
+            return await _in_time(reader.blob(ref.size), BLOB_S)
 
         reply = await self._reception.take(message, peer, source=source, fetch=fetch)
         fields, blob = dict(reply.fields), None

@@ -13,7 +13,7 @@ from cis.engine.heard import Heard, Outcome
 from cis.engine.inbox import receive, refuse
 from cis.engine.incoming import Wanted, wanted_of
 from cis.engine.outgoing import DAG_REF, REPORT_REF
-from cis.errors import CisError, MalformedMessageError, StoreError, UntrustedError
+from cis.errors import CisError, MalformedMessageError, OverloadedError, StoreError, UntrustedError
 from cis.model.dag import Json
 from cis.model.document import dag_from_plain
 from cis.model.ids import id_fault
@@ -93,7 +93,7 @@ class Reception:
         heard = Heard(message=message, peer=peer, source=source)
         try:
             heard = await self.complete(heard, fetch)
-        except StoreError:
+        except (StoreError, OverloadedError):
             raise
         except CisError as error:
             failed = error

@@ -124,7 +124,9 @@ class Target:
 
         async def answer() -> bool:
             answering = Answering(self._desk, self._reception())
-            said = await answering.answer(FrameReader(parts()), source="127.0.0.1")
+            reader = FrameReader(parts())
+            message, peer = await answering.open(reader, source="127.0.0.1")
+            said = await answering.answer(message, peer, reader, source="127.0.0.1", make_room=_has_room)
             return bool(json.loads(said.partition(b"\n")[0])["result"] == Result.ACCEPTED)
 
         return self._done(answer)
@@ -294,3 +296,7 @@ def _with_blob(kind: MessageKind, fields: dict[str, Any], chance: Random) -> tup
         blob = blob[: chance.randint(0, len(blob))] + chance.choice((b"\xff", b"[" * 50_000, b""))
     ref = {"sha256": hashlib.sha256(blob).hexdigest(), "size": len(blob)}
     return {**fields, name: changed(ref, chance) if chance.random() < 0.2 else ref}, blob
+
+
+async def _has_room(_: int) -> None:
+    """Let whatever travels beside a message come."""

@@ -1,0 +1,232 @@
+"""How many requests are answered at once, and whose; beyond that, one is told when to come back.
+
+Each request costs memory and a connection, a stream for as long as its client likes, a body or an answer its size. So
+there are places, and each bound is of something else:
+
+    strangers      who is not known yet: a token that is looked up, a message whose signature is not checked. There are
+                   few of these places, and whoever has waited in one for longest makes room for who comes, so that
+                   strangers fill them only from each other.
+    requests       those whose sender is known; one token or peer has a share of them, the node's own token any number
+    streams        answers that go on for a while; a share of them, likewise
+    large bodies   bodies, and answers, that are held whole: few at once, and one more waits for a while
+
+Who is known pays with places of its own, and never waits behind who is not. The probes are answered always: whoever
+minds this node has to see that it lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope
+
+from cis.errors import OverloadedError, ShareExceededError
+
+MAX_REQUESTS = 1024
+MAX_REQUESTS_OF_ONE = 256
+MAX_STREAMS = 256
+MAX_STREAMS_OF_ONE = 64
+MAX_STRANGERS = 128
+MAX_LARGE = 16
+MAX_LARGE_OF_ONE = 4
+LARGE_BYTES = 256 * 2**10
+LARGE_WAIT_S = 30.0
+DRAIN_BYTES = 64 * 2**20
+DRAIN_S = 10.0
+RETRY_AFTER_S = 2
+OWNER = "owner"
+_ANY = 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestBounds:
+    """How many of each kind there may be at once, of one token or peer and in all; how long what is large waits."""
+
+    requests: int = MAX_REQUESTS
+    requests_of_one: int = MAX_REQUESTS_OF_ONE
+    streams: int = MAX_STREAMS
+    streams_of_one: int = MAX_STREAMS_OF_ONE
+    strangers: int = MAX_STRANGERS
+    large: int = MAX_LARGE
+    large_of_one: int = MAX_LARGE_OF_ONE
+    large_wait_s: float = LARGE_WAIT_S
+
+
+class RequestLimits:
+    """Gives out places. For one event loop."""
+
+    def __init__(self, bounds: RequestBounds) -> None:
+        self.bounds = bounds
+        self._requests = _Places("requests are being answered", most=bounds.requests, of_one=bounds.requests_of_one)
+        self._streams = _Places("streams are open", most=bounds.streams, of_one=bounds.streams_of_one)
+        self._large = _WaitingPlaces(most=bounds.large, of_one=bounds.large_of_one, wait_s=bounds.large_wait_s)
+        self._strangers: dict[asyncio.Timeout, None] = {}
+
+    @contextlib.asynccontextmanager
+    async def stranger(self) -> AsyncIterator[None]:
+        """Hold a place of those who are not known yet.
+
+        Raises:
+            OverloadedError: it had to be given up, to one who came later.
+        """
+        while len(self._strangers) >= self.bounds.strangers:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.reschedule(0.0)
+        place = asyncio.timeout(None)
+        try:
+            async with place:
+                self._strangers[place] = None
+                try:
+                    yield
+                finally:
+                    self._strangers.pop(place, None)
+        except TimeoutError:
+            if not place.expired():
+                raise
+            what = f"more than {self.bounds.strangers} requests of senders that are not known yet came at once"
+            raise OverloadedError(what, retry_after_s=RETRY_AFTER_S) from None
+
+    @contextlib.contextmanager
+    def admitted(self, actor: str) -> Iterator[Admission]:
+        """Hold a place of *actor*, with all that its request takes besides.
+
+        Raises:
+            OverloadedError, ShareExceededError: there is none.
+        """
+        with contextlib.ExitStack() as held:
+            held.enter_context(self._requests.one(actor))
+            yield Admission(actor, held, streams=self._streams, large=self._large)
+
+
+class Admission:
+    """A request that is being answered, of a token or peer that is known; its places are given back when it is over."""
+
+    def __init__(self, actor: str, held: contextlib.ExitStack, *, streams: _Places, large: _WaitingPlaces) -> None:
+        self._actor = actor
+        self._held = held
+        self._streams = streams
+        self._large = large
+
+    def stream(self) -> None:
+        """Take a place for an answer that goes on for a while. Raises OverloadedError or ShareExceededError."""
+        self._held.enter_context(self._streams.one(self._actor))
+
+    async def large(self) -> None:
+        """Wait for a place for a body or an answer that is held whole. Raises OverloadedError or ShareExceededError."""
+        await self._large.take(self._actor)
+        self._held.callback(self._large.give_back, self._actor)
+
+    async def make_room(self, size: int) -> None:
+        """Wait for a place for *size* bytes, if they are many. Raises OverloadedError or ShareExceededError."""
+        if size > LARGE_BYTES:
+            await self.large()
+
+
+def admission_of(request: Request) -> Admission:
+    """Return the admission under which a request is answered."""
+    admission: Admission = request.state.admission
+    return admission
+
+
+class _Places:
+    """Places of one kind, and who has how many."""
+
+    def __init__(self, what: str, *, most: int, of_one: int) -> None:
+        self._what = what
+        self._most = most
+        self._of_one = of_one
+        self._taken = 0
+        self._by_actor: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def one(self, actor: str) -> Iterator[None]:
+        if self._taken >= self._most:
+            raise OverloadedError(f"{self._most} {self._what} already", retry_after_s=RETRY_AFTER_S)
+        if actor != OWNER and self._by_actor[actor] >= self._of_one:
+            what = f"{self._of_one} {self._what} already for {actor!r}, its share"
+            raise ShareExceededError(what, retry_after_s=RETRY_AFTER_S)
+        self._taken += 1
+        self._by_actor[actor] += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            _one_less(self._by_actor, actor)
+
+
+class _WaitingPlaces:
+    """Places that are waited for: first for one of the actor's own share, then for one of all."""
+
+    def __init__(self, *, most: int, of_one: int, wait_s: float) -> None:
+        self._most = most
+        self._of_one = of_one
+        self._wait_s = wait_s
+        self._all = asyncio.Semaphore(most)
+        self._shares: dict[str, asyncio.Semaphore] = {}
+        self._users: Counter[str] = Counter()
+
+    async def take(self, actor: str) -> None:
+        self._users[actor] += 1
+        own = self._shares.setdefault(actor, asyncio.Semaphore(_ANY if actor == OWNER else self._of_one))
+        has_share = False
+        try:
+            async with asyncio.timeout(self._wait_s):
+                has_share = await own.acquire()
+                await self._all.acquire()
+        except BaseException as error:
+            if has_share:
+                own.release()
+            self._forget(actor)
+            if not isinstance(error, TimeoutError):
+                raise
+            if has_share:
+                raise OverloadedError(
+                    f"{self._most} large bodies are held already", retry_after_s=RETRY_AFTER_S
+                ) from None
+            what = f"{self._of_one} large bodies are held already for {actor!r}, its share"
+            raise ShareExceededError(what, retry_after_s=RETRY_AFTER_S) from None
+
+    def give_back(self, actor: str) -> None:
+        self._all.release()
+        self._shares[actor].release()
+        self._forget(actor)
+
+    def _forget(self, actor: str) -> None:
+        _one_less(self._users, actor)
+        if actor not in self._users:
+            del self._shares[actor]
+
+
+def _one_less(counts: Counter[str], actor: str) -> None:
+    counts[actor] -= 1
+    if not counts[actor]:
+        del counts[actor]
+
+
+def may_be_large(scope: Scope) -> bool:
+    """Whether the body of a request may be large."""
+    if scope["method"] in ("GET", "HEAD"):
+        return False
+    headers = dict(scope["headers"])
+    length = headers.get(b"content-length", b"")
+    if not length:
+        return b"transfer-encoding" in headers
+    return not length.isdigit() or int(length[:20]) > LARGE_BYTES
+
+
+async def drain(receive: Receive) -> None:
+    """Read and drop what a client sends: many look at the answer only once they have sent everything."""
+    left = DRAIN_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
