@@ -16,7 +16,8 @@ NEW_ENOUGH := import sys, venv, ensurepip; raise SystemExit(sys.version_info < (
 
 # The parts of the battery: what each runs. Short in `make test`, long here; CIS_SEED repeats what a part printed.
 CHAOS_push := tests/acceptance/test_push.py
-CHAOS_room := tests/acceptance/test_room_many.py tests/acceptance/test_room_leases.py
+CHAOS_room := tests/acceptance/test_room_many.py tests/acceptance/test_room_leases.py tests/acceptance/test_room_lies.py \
+    tests/chaos/test_lying_homeserver.py
 CHAOS_states := tests/contract/store/test_state_machine.py
 CHAOS_simulation := tests/chaos/test_simulation.py
 CHAOS_kill := tests/chaos/test_kills.py

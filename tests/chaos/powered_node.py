@@ -137,6 +137,7 @@ class PoweredNode:
             node_id=NODE,
             skills=SKILLS,
             clock_us=self.clock.wall_us,
+            uptime_us=self.clock.wall_us,
             new_id=lambda: f"run-{self._random.randbytes(2).hex()}-{next(self._ids):04}",
         )
 

@@ -43,6 +43,7 @@ class Decider:
             node_id="node-1",
             skills=InstalledSkills(),
             clock_us=lambda: self.now_us,
+            uptime_us=lambda: self.now_us - START_US + HOUR_US,
             new_id=lambda: f"id-{next(self._numbers):06}",
             has_room=True,
             offers=True,
@@ -69,7 +70,6 @@ class Decider:
         wanted: DagSpec | None = None,
         report: Any = None,
         in_room: bool = True,
-        age_s: float = 0.0,
         expires_in_s: float = 3600.0,
         **fields: Any,
     ) -> Reply:
@@ -94,7 +94,6 @@ class Decider:
             wanted=None if wanted is None else Wanted(spec=wanted),
             report=report,
             event_id="$event" if in_room else None,
-            sent_at_us=self.now_us - round(age_s * SECOND_US) if in_room else None,
         )
         with self.store.transaction():
             return receive(self.store, heard, site=self.site, logfiles=self.logfiles).reply

@@ -207,6 +207,7 @@ def node_under_test(
         skills=InstalledSkills(),
         clock_us=ticking_clock(),
         new_id=counting_ids(),
+        uptime_us=ticking_clock(),
         max_queued=max_queued,
     )
     store = open_sqlite(database)

@@ -17,6 +17,7 @@ from cis.engine.heard import Heard
 from cis.engine.inbox import receive
 from cis.engine.incoming import Wanted, _kept, wanted_of
 from cis.engine.instant import Instant
+from cis.engine.lease_messages import Standing
 from cis.engine.leases import Leases
 from cis.engine.live import LiveAttempts
 from cis.engine.outgoing import message_of, progress_of
@@ -25,7 +26,7 @@ from cis.engine.submit import MAX_DEPTH, ParentRun, SubmitRequest, submit
 from cis.errors import MalformedMessageError, PoisonRecordError
 from cis.executors.local import LocalExecutor
 from cis.model.document import dag_from_plain
-from cis.model.message import Message, MessageKind, Result
+from cis.model.message import Message, MessageKind, Reply, Result
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.cluster import OfferState, RemoteRole
 from cis.store.records import QueueState, RunRecord
@@ -35,6 +36,7 @@ from tests.waiting import wait_for
 
 CLAIM, GRANT, STATUS, EXECUTE = MessageKind.CLAIM, MessageKind.GRANT, MessageKind.STATUS, MessageKind.EXECUTE
 RUN_ID = "run-of-node-2"
+OFFER: dict[str, Any] = {"labels": [], "priority": "normal", "lease_ms": 60_000, "nonces": True}
 
 
 @pytest.fixture
@@ -53,10 +55,50 @@ def granted(node: Decider, *, by: str = "node-2") -> RunRecord:
     """Offer a run, and grant it to another node, whose lease begins now."""
     run = node.submitted()
     sent(node, run.run_id)
-    assert node.hears(CLAIM, by, run.run_id, epoch=0).result is Result.ACCEPTED
+    assert claims(node, by, run.run_id).result is Result.ACCEPTED
     with node.store.transaction():
         offers.grant_sent(node.store, run.run_id, epoch=1, now_us=node.now_us)
     return run
+
+
+def claims(node: Decider, by: str, run_id: str, *, epoch: int = 0, nonce: str | None = "nonce-1") -> Reply:
+    """Hear another node's claim."""
+    return node.hears(CLAIM, by, run_id, node_id=by, epoch=epoch, free=1, nonce=nonce)
+
+
+def standing(*, epoch: int = 1, suspended: bool = False, nonce: str | None = "nonce-2") -> Standing:
+    """Return what a holder says of its lease."""
+    return Standing(epoch=epoch, suspended=suspended, nonce=nonce)
+
+
+def claimed(node: Decider, *, epoch: int = 0) -> str:
+    """Hear node-2's offer of a run, claim it, and return the claim's nonce."""
+    assert node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=epoch, **OFFER).result is Result.ACCEPTED
+    return claims_again(node)
+
+
+def claims_again(node: Decider) -> str:
+    """Claim what was offered, and return the claim's nonce."""
+    with node.store.transaction():
+        claim = grants.make_claim(node.store, node.offer(RUN_ID), free=1, site=node.site)
+    assert claim is not None
+    return str(claim.fields["nonce"])
+
+
+def asks(node: Decider) -> str:
+    """Ask for the lease to be renewed, and return the nonce."""
+    with node.store.transaction():
+        return grants.ask_to_renew(node.store, RUN_ID, site=node.site)
+
+
+def hears_grant(
+    node: Decider, nonce: str | None, *, epoch: int = 1, to: str = "node-1", lease_s: float = 60.0, **more: Any
+) -> Reply:
+    """Hear node-2 grant the run."""
+    fields: dict[str, Any] = {"node_id": to, "epoch": epoch, "lease_ms": round(lease_s * 1000)}
+    if nonce is not None:
+        fields["nonce"] = nonce
+    return node.hears(GRANT, "node-2", RUN_ID, target=None, **fields, **more)
 
 
 def take_back(node: Decider, run_id: str, **seen: Any) -> bool:
@@ -67,12 +109,7 @@ def take_back(node: Decider, run_id: str, **seen: Any) -> bool:
 
 def received(node: Decider, *tasks: dict[str, Any], lease_s: float = 60.0, **document: Any) -> RunRecord:
     """Take a run on that node-2 has offered and granted to node-1."""
-    fields: dict[str, Any] = {"epoch": 0, "labels": [], "priority": "normal", "lease_ms": 60_000}
-    node.hears(EXECUTE, "node-2", RUN_ID, target=None, **fields)
-    with node.store.transaction():
-        node.store.set_offer_state(RUN_ID, OfferState.CLAIMED, claim_at_us=node.now_us)
-    grant: dict[str, Any] = {"node_id": "node-1", "epoch": 1, "lease_ms": round(lease_s * 1000)}
-    reply = node.hears(GRANT, "node-2", RUN_ID, target=None, wanted=spec_of(*tasks, **document), **grant)
+    reply = hears_grant(node, claimed(node), lease_s=lease_s, wanted=spec_of(*tasks, **document))
     assert reply.result is Result.ACCEPTED, reply
     return node.run(RUN_ID)
 
@@ -102,8 +139,8 @@ def test_a_stored_document_that_is_none_is_not_sent(node: Decider, document: str
 def test_the_first_claim_is_granted_and_no_other(node: Decider) -> None:
     run = node.submitted()
     sent(node, run.run_id)
-    first = node.hears(CLAIM, "node-3", run.run_id, epoch=0)
-    second = node.hears(CLAIM, "node-2", run.run_id, epoch=0)
+    first = claims(node, "node-3", run.run_id)
+    second = claims(node, "node-2", run.run_id)
 
     assert (first.result, second.result) == (Result.ACCEPTED, Result.DUPLICATE)
     assert node.run(run.run_id).owner_node == "node-3"
@@ -118,9 +155,59 @@ def test_a_claim_of_an_offer_that_is_past_or_of_a_node_without_the_right_is_not_
         assert peer is not None
         node.store.put_peer(replace(peer, may=("read",)))
 
-    assert node.hears(CLAIM, "node-2", run.run_id, epoch=7).result is Result.DUPLICATE
-    assert node.hears(CLAIM, "node-3", run.run_id, epoch=0).result is Result.REFUSED
+    assert claims(node, "node-2", run.run_id, epoch=7).result is Result.DUPLICATE
+    assert claims(node, "node-3", run.run_id).result is Result.REFUSED
     assert node.remote(run.run_id).role is RemoteRole.OFFERED
+
+
+def test_a_claim_without_a_nonce_is_not_granted(node: Decider) -> None:
+    """Its node would take the homeserver's word for its arbiter's, and never stop."""
+    run = node.submitted()
+    sent(node, run.run_id)
+
+    assert claims(node, "node-2", run.run_id, nonce=None).result is Result.LATER
+    assert node.remote(run.run_id).role is RemoteRole.OFFERED
+
+
+def test_a_grant_names_the_claim_that_it_answers_and_a_newer_claim_of_the_same_node_is_answered_anew(
+    node: Decider,
+) -> None:
+    run = granted(node)
+    first = [item.fields["nonce"] for item in node.posted(run.run_id, GRANT)]
+    claims(node, "node-2", run.run_id, nonce="nonce-newer")
+    (second,) = node.posted(run.run_id, GRANT)
+    with node.store.transaction():
+        node.store.put_remote(replace(node.remote(run.run_id), heard_version=1))
+        node.store.unpost_run(run.run_id, GRANT)
+    claims(node, "node-2", run.run_id, nonce="nonce-late")
+
+    assert first == ["nonce-1"]
+    assert (second.fields["nonce"], second.fields["epoch"]) == ("nonce-newer", 1)
+    assert node.posted(run.run_id, GRANT) == []  # it has begun: it asks in its status messages now
+
+
+def test_a_holder_that_asks_is_answered_and_its_lease_counts_here_from_then(node: Decider) -> None:
+    run = granted(node)
+    node.later(30)
+    with node.store.transaction():
+        offers.hear_from_holder(node.store, node.remote(run.run_id), standing(nonce="nonce-7"), site=node.site)
+    (answer,) = node.posted(run.run_id, GRANT)
+
+    assert (answer.fields["node_id"], answer.fields["epoch"], answer.fields["nonce"]) == ("node-2", 1, "nonce-7")
+    assert node.remote(run.run_id).lease_until_us == node.now_us + 60 * SECOND_US
+
+
+def test_a_holder_of_before_renews_its_lease_here_by_whatever_it_says_as_it_does_there(node: Decider) -> None:
+    """Or the run would be given to another while that node goes on with it."""
+    run = granted(node)
+    with node.store.transaction():
+        node.store.unpost_run(run.run_id, GRANT)
+    node.later(30)
+    with node.store.transaction():
+        offers.hear_from_holder(node.store, node.remote(run.run_id), standing(nonce=None), site=node.site)
+
+    assert node.posted(run.run_id, GRANT) == []
+    assert node.remote(run.run_id).lease_until_us == node.now_us + 60 * SECOND_US
 
 
 def test_a_run_whose_lease_is_over_is_offered_again_under_the_next_epoch(node: Decider) -> None:
@@ -128,7 +215,7 @@ def test_a_run_whose_lease_is_over_is_offered_again_under_the_next_epoch(node: D
     with node.store.transaction():
         node.store.unpost_run(run.run_id, GRANT)
     again = take_back(node, run.run_id)
-    reply = node.hears(CLAIM, "node-3", run.run_id, epoch=1)
+    reply = claims(node, "node-3", run.run_id, epoch=1)
 
     assert again
     assert reply.result is Result.ACCEPTED
@@ -140,7 +227,7 @@ def test_a_grant_that_was_renewed_since_it_was_looked_at_is_not_taken_back(node:
     seen_until_us = node.remote(run.run_id).lease_until_us
     node.later(5)
     with node.store.transaction():
-        offers.hear_from_holder(node.store, node.remote(run.run_id), suspended=False, site=node.site)
+        offers.hear_from_holder(node.store, node.remote(run.run_id), standing(), site=node.site)
 
     assert not take_back(node, run.run_id, lease_until_us=seen_until_us)
     assert node.remote(run.run_id).role is RemoteRole.SENT
@@ -150,7 +237,7 @@ def test_a_grant_that_was_given_anew_since_it_was_looked_at_is_not_taken_back(no
     """Or two grants were on their way at once."""
     run = granted(node)
     with node.store.transaction():
-        offers.hear_from_holder(node.store, node.remote(run.run_id), suspended=True, site=node.site)
+        offers.hear_from_holder(node.store, node.remote(run.run_id), standing(suspended=True), site=node.site)
 
     assert not take_back(node, run.run_id, epoch=1)
     assert node.remote(run.run_id).epoch == 2
@@ -168,7 +255,7 @@ def test_a_holder_that_is_suspended_again_and_again_is_not_granted_the_run_witho
     run = granted(node)
     for _ in range(5):
         with node.store.transaction():
-            offers.hear_from_holder(node.store, node.remote(run.run_id), suspended=True, site=node.site)
+            offers.hear_from_holder(node.store, node.remote(run.run_id), standing(suspended=True), site=node.site)
         node.later(1)
 
     assert node.remote(run.run_id).epoch == 2
@@ -182,7 +269,7 @@ def test_a_cancelled_run_whose_holder_is_gone_ends_cancelled_and_is_not_offered_
 
     assert node.run(run.run_id).status is RunState.CANCELLED
     assert node.posted(run.run_id, EXECUTE) == []
-    assert node.hears(CLAIM, "node-3", run.run_id, epoch=1).result is Result.DUPLICATE
+    assert claims(node, "node-3", run.run_id, epoch=1).result is Result.DUPLICATE
     assert [item.fields["action"] for item in node.posted(run.run_id, MessageKind.CONTROL)] == ["cancel"]
 
 
@@ -198,10 +285,10 @@ def test_pause_and_resume_of_an_offer_change_it_here_and_it_is_granted_only_in_b
     run = node.submitted()
     with node.store.transaction():
         control.pause(node.store, run.run_id, now_us=node.now_us)
-    paused = node.hears(CLAIM, "node-2", run.run_id, epoch=0)
+    paused = claims(node, "node-2", run.run_id)
     with node.store.transaction():
         control.resume(node.store, run.run_id, now_us=node.now_us)
-    resumed = node.hears(CLAIM, "node-2", run.run_id, epoch=0)
+    resumed = claims(node, "node-2", run.run_id)
 
     assert (paused.result, resumed.result) == (Result.LATER, Result.ACCEPTED)
     assert node.posted(run.run_id, MessageKind.CONTROL) == []
@@ -258,78 +345,181 @@ def test_what_is_granted_is_taken_on_under_the_lease(node: Decider) -> None:
 
 
 def test_a_grant_of_a_node_that_lost_its_right_to_execute_since_it_offered_is_refused(node: Decider) -> None:
-    fields: dict[str, Any] = {"epoch": 0, "labels": [], "priority": "normal", "lease_ms": 60_000}
-    assert node.hears(EXECUTE, "node-2", RUN_ID, target=None, **fields).result is Result.ACCEPTED
+    nonce = claimed(node)
     with node.store.transaction():
-        node.store.set_offer_state(RUN_ID, OfferState.CLAIMED, claim_at_us=node.now_us)
         peer = node.store.peer("node-2")
         assert peer is not None
         node.store.put_peer(replace(peer, may=("read",)))
-    grant: dict[str, Any] = {"node_id": "node-1", "epoch": 1, "lease_ms": 60_000}
-    reply = node.hears(GRANT, "node-2", RUN_ID, target=None, wanted=spec_of(), **grant)
+    reply = hears_grant(node, nonce, wanted=spec_of())
 
     assert (reply.result, reply.code) == (Result.REFUSED, "auth.forbidden")
     assert node.store.run(RUN_ID) is None
 
 
 def test_a_grant_that_answers_a_claim_of_long_ago_is_not_taken_up_however_fresh_it_is_called(node: Decider) -> None:
-    """The machine slept between its claim and the answer, which waited in its socket meanwhile."""
-    fields: dict[str, Any] = {"epoch": 0, "labels": [], "priority": "normal", "lease_ms": 60_000}
-    node.hears(EXECUTE, "node-2", RUN_ID, target=None, **fields)
-    with node.store.transaction():
-        node.store.set_offer_state(RUN_ID, OfferState.CLAIMED, claim_at_us=node.now_us)
-    node.later(300)
-    grant: dict[str, Any] = {"node_id": "node-1", "epoch": 1, "lease_ms": 60_000}
-    reply = node.hears(GRANT, "node-2", RUN_ID, target=None, wanted=spec_of(), **grant)
+    """The machine slept between its claim and the answer, or the homeserver kept that to itself."""
+    nonce = claimed(node)
+    node.later(61)
+    reply = hears_grant(node, nonce, wanted=spec_of())
 
     assert reply.result is Result.LATER
     assert node.store.run(RUN_ID) is None
 
 
+def test_a_grant_counts_as_the_answer_to_the_newest_claim_alone(node: Decider) -> None:
+    """The run may have gone elsewhere since an older claim was granted, and be on offer again."""
+    first = claimed(node)
+    node.later(5)
+    newest = claims_again(node)
+    late, of_nobody, answer = (hears_grant(node, one, wanted=spec_of()) for one in (first, "another", newest))
+
+    assert (late.result, of_nobody.result, answer.result) == (Result.LATER, Result.LATER, Result.ACCEPTED)
+    assert node.remote(RUN_ID).lease_until_us == node.now_us + 60 * SECOND_US
+
+
+def test_a_withheld_grant_of_an_earlier_epoch_is_not_taken_up_after_the_run_was_offered_again(node: Decider) -> None:
+    """It went elsewhere meanwhile, and came back on offer: the offer that is new says nothing of a grant that is old."""
+    withheld = claimed(node)
+    node.later(70)
+    assert node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=2, **OFFER).result is Result.ACCEPTED
+    unclaimed = hears_grant(node, withheld, epoch=1, wanted=spec_of())
+    claims_again(node)
+    after_a_claim = hears_grant(node, withheld, epoch=1, wanted=spec_of())
+
+    assert (unclaimed.result, after_a_claim.result) == (Result.LATER, Result.LATER)
+    assert node.store.run(RUN_ID) is None
+
+
+def test_a_grant_without_a_nonce_is_refused_and_the_run_is_claimed_no_more(node: Decider) -> None:
+    """Its arbiter is of before: it takes the run back at once, and another node of before takes it."""
+    claimed(node)
+    reply = hears_grant(node, None, wanted=spec_of())
+    with node.store.transaction():
+        grants.set_unfit(node.store, RUN_ID)
+    later = hears_grant(node, "whatever", epoch=2, wanted=spec_of())
+
+    assert (reply.result, reply.code) == (Result.REFUSED, "lease.no_nonce")
+    assert (later.result, later.code) == (Result.REFUSED, "lease.unfit")
+    assert node.store.run(RUN_ID) is None
+
+
+def test_a_run_that_is_executed_here_is_not_given_back_for_a_grant_without_a_nonce(node: Decider) -> None:
+    """A refusal has it offered at once, so only a run that is suspended may be refused."""
+    run = received(node)
+    running = hears_grant(node, None, epoch=2)
+    with node.store.transaction():
+        node.store.suspend(run.run_id)
+    suspended = hears_grant(node, None, epoch=2)
+
+    assert (running.result, suspended.result) == (Result.DUPLICATE, Result.REFUSED)
+
+
 def test_a_grant_that_answers_what_a_suspended_node_said_long_ago_is_not_taken_up(node: Decider) -> None:
     received(node)
-    node.change(RUN_ID, suspended_us=node.now_us)
+    nonce = asks(node)
     node.later(300)
-    reply = node.hears(GRANT, "node-2", RUN_ID, target=None, node_id="node-1", epoch=2, lease_ms=60_000)
+    reply = hears_grant(node, nonce, epoch=2)
 
     assert reply.result is Result.LATER
     assert node.remote(RUN_ID).epoch == 1
 
 
 def test_a_lease_counts_from_the_claim_that_the_grant_answers(node: Decider) -> None:
-    node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, labels=[], priority="normal", lease_ms=60_000)
-    claimed_us = node.now_us
-    with node.store.transaction():
-        node.store.set_offer_state(RUN_ID, OfferState.CLAIMED, claim_at_us=claimed_us)
+    asked_us = node.now_us
+    nonce = claimed(node)
     node.later(20)
-    grant: dict[str, Any] = {"node_id": "node-1", "epoch": 1, "lease_ms": 60_000}
-    node.hears(GRANT, "node-2", RUN_ID, target=None, wanted=spec_of(), **grant)
+    hears_grant(node, nonce, wanted=spec_of())
 
-    assert node.remote(RUN_ID).lease_until_us == claimed_us + 60 * SECOND_US
+    assert node.remote(RUN_ID).lease_until_us == asked_us + 60 * SECOND_US
+    assert node.remote(RUN_ID).lease_uptime_us == node.site.uptime_us() + 40 * SECOND_US
+
+
+def test_a_lease_is_renewed_by_its_arbiters_answer_from_when_that_was_asked(node: Decider) -> None:
+    received(node)
+    node.later(15)
+    asked_us, nonce = node.now_us, asks(node)
+    node.later(5)
+    nobodys, stranger = hears_grant(node, "made-up"), node.hears(GRANT, "node-3", RUN_ID, target=None, node_id="node-1")
+    before_us = node.remote(RUN_ID).lease_until_us
+    hears_grant(node, nonce)
+
+    assert (nobodys.result, stranger.result) == (Result.LATER, Result.REFUSED)
+    assert before_us == asked_us + 45 * SECOND_US
+    assert node.remote(RUN_ID).lease_until_us == asked_us + 60 * SECOND_US
+
+
+def test_answers_that_come_in_another_order_shorten_no_lease(node: Decider) -> None:
+    received(node)
+    first = asks(node)
+    node.later(10)
+    second = asks(node)
+    hears_grant(node, second)
+    until_us = node.remote(RUN_ID).lease_until_us
+    hears_grant(node, first)
+
+    assert node.remote(RUN_ID).lease_until_us == until_us == node.now_us + 60 * SECOND_US
+
+
+def test_a_nonce_of_another_life_of_the_machine_counts_for_nothing(node: Decider) -> None:
+    nonce = claimed(node)
+    with node.store.transaction():
+        ask = node.store.ask(RUN_ID, nonce)
+        assert ask is not None
+        node.store.put_ask(replace(ask, boot_id="another-life"), keep=1)
+
+    assert hears_grant(node, nonce, wanted=spec_of()).result is Result.LATER
+
+
+def test_what_an_arbiter_of_before_offers_is_not_claimed_until_it_is_offered_with_nonces(node: Decider) -> None:
+    before = {name: value for name, value in OFFER.items() if name != "nonces"}
+    node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **before)
+    of_before = grants.eligible(node.offer(RUN_ID), labels=(), grace_s=1.0)
+    upgraded = node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **OFFER)
+
+    assert not of_before
+    assert upgraded.result is Result.ACCEPTED
+    assert grants.eligible(node.offer(RUN_ID), labels=(), grace_s=1.0)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"epoch": True},
+        {"epoch": -1},
+        {"epoch": 2**40},
+        {"lease_ms": 0},
+        {"lease_ms": 86_400_001},
+        {"lease_ms": 1.5},
+        {"node_id": 7},
+        {"node_id": "no id"},
+        {"nonce": 7},
+        {"nonce": "no id"},
+        {"nonce": "x" * 129},
+    ],
+    ids=str,
+)
+def test_a_grant_that_is_malformed_is_refused(node: Decider, fault: dict[str, Any]) -> None:
+    nonce = claimed(node)
+    fields: dict[str, Any] = {"node_id": "node-1", "epoch": 1, "lease_ms": 60_000, "nonce": nonce, **fault}
+    reply = node.hears(GRANT, "node-2", RUN_ID, target=None, wanted=spec_of(), **fields)
+
+    assert (reply.result, reply.code) == (Result.REFUSED, "message.malformed")
+    assert node.store.run(RUN_ID) is None
 
 
 def test_an_offer_that_was_granted_to_nobody_is_closed(node: Decider) -> None:
-    node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, labels=[], priority="normal", lease_ms=60_000)
+    node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **OFFER)
     node.hears(GRANT, "node-2", RUN_ID, target=None, node_id="", epoch=1, lease_ms=0)
-    late = node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, labels=[], priority="normal", lease_ms=60_000)
+    late = node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **OFFER)
 
     assert late.result is Result.DUPLICATE
     assert node.offer(RUN_ID).state is OfferState.CLOSED
 
 
-def test_a_grant_that_is_older_than_its_lease_is_not_taken_up(node: Decider) -> None:
-    node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, labels=[], priority="normal", lease_ms=60_000)
-    grant: dict[str, Any] = {"node_id": "node-1", "epoch": 1, "lease_ms": 60_000}
-    reply = node.hears(GRANT, "node-2", RUN_ID, target=None, wanted=spec_of(), age_s=61, **grant)
-
-    assert reply.result is Result.LATER
-    assert node.store.run(RUN_ID) is None
-
-
 def test_a_run_that_another_node_was_granted_is_let_go_and_never_claimed_again(node: Decider) -> None:
     received(node)
-    node.hears(GRANT, "node-2", RUN_ID, target=None, node_id="node-3", epoch=2, lease_ms=60_000)
-    again = node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=2, labels=[], priority="normal", lease_ms=60_000)
+    hears_grant(node, None, to="node-3", epoch=2)
+    again = node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=2, **OFFER)
 
     assert node.run(RUN_ID).status is RunState.CANCELLED
     assert again.result is Result.DUPLICATE
@@ -337,18 +527,17 @@ def test_a_run_that_another_node_was_granted_is_let_go_and_never_claimed_again(n
 
 
 def test_an_offer_that_this_node_is_unfit_for_stays_closed(node: Decider) -> None:
-    fields: dict[str, Any] = {"labels": [], "priority": "normal", "lease_ms": 60_000}
-    node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **fields)
+    node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **OFFER)
     with node.store.transaction():
         grants.set_unfit(node.store, RUN_ID)
-    again = node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=1, **fields)
+    again = node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=1, **OFFER)
 
     assert again.result is Result.DUPLICATE
     assert node.offer(RUN_ID).state is OfferState.CLOSED
 
 
 def test_a_node_that_needs_more_than_half_a_lease_to_stop_takes_nothing(node: Decider) -> None:
-    node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, labels=["gpu"], priority="normal", lease_ms=60_000)
+    node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **{**OFFER, "labels": ["gpu"]})
     offer = node.offer(RUN_ID)
 
     assert grants.eligible(offer, labels={"gpu", "x"}, grace_s=27.0)
@@ -362,7 +551,7 @@ def test_a_new_grant_releases_a_suspended_run_and_the_runs_that_are_its_tasks(no
         child = _child(node, run)
         for one in (run, child):
             node.store.suspend(one.run_id)
-    node.hears(GRANT, "node-2", RUN_ID, target=None, node_id="node-1", epoch=2, lease_ms=60_000)
+    hears_grant(node, asks(node), epoch=2)
     items = [node.store.queue_item(one.run_id) for one in (run, child)]
 
     assert [item.status for item in items if item is not None] == [QueueState.QUEUED] * 2
@@ -373,7 +562,7 @@ def test_a_grant_of_a_run_that_is_over_here_has_it_told_again(node: Decider) -> 
     with node.store.transaction():
         control.end_cancelled(node.store, run, now_us=node.now_us)
         node.store.put_remote(replace(node.remote(RUN_ID), open=False))
-    reply = node.hears(GRANT, "node-2", RUN_ID, target=None, node_id="node-1", epoch=2, lease_ms=60_000)
+    reply = hears_grant(node, asks(node), epoch=2)
 
     assert reply.result is Result.ACCEPTED
     assert (node.remote(RUN_ID).open, node.remote(RUN_ID).epoch) == (True, 2)
@@ -387,43 +576,76 @@ def _child(node: Decider, run: RunRecord) -> RunRecord:
     return submit(node.store, SubmitRequest(spec=spec_of(dag_id="child"), parent=parent), site=node.site).run
 
 
-def _leases(**changes: Any) -> Leases:
-    return Leases("node-1", **{"margin_s": 13.0, "boot_id": BOOT, **changes})
+def _leases(node: Decider, **changes: Any) -> Leases:
+    return Leases("node-1", **{"margin_s": 13.0, "boot_id": BOOT, "uptime_us": node.site.uptime_us, **changes})
 
 
 def test_a_worker_stops_a_run_and_the_runs_that_are_its_tasks_a_margin_before_the_lease_is_over(node: Decider) -> None:
     run = received(node)
     with node.store.transaction():
         child = _child(node, run)
-    leases, begun = _leases(), Instant(node.now_us, 50.0)
-    shortly_before = Instant(node.now_us + 46 * SECOND_US, 96.0)
-    after = Instant(node.now_us + 48 * SECOND_US, 98.0)
+    leases = _leases(node)
 
-    assert [leases.over(node.store, one, now=begun) for one in (run, child)] == [False, False]
-    assert [leases.over(node.store, one, now=shortly_before) for one in (run, child)] == [False, False]
-    assert [leases.over(node.store, one, now=after) for one in (run, child)] == [True, True]
+    def over() -> list[bool]:
+        return [leases.over(node.store, one, now=Instant(node.now_us, 50.0)) for one in (run, child)]
+
+    begun = over()
+    node.later(46)
+    shortly_before = over()
+    node.later(2)
+
+    assert (begun, shortly_before, over()) == ([False, False], [False, False], [True, True])
 
 
 def test_neither_clock_alone_prolongs_a_lease_nor_does_a_reboot_or_a_store_that_fails(node: Decider) -> None:
     run = received(node)
-    leases, begun = _leases(), Instant(node.now_us, 50.0)
-    leases.over(node.store, run, now=begun)
-    wall_set_back = Instant(node.now_us - 3600 * SECOND_US, 98.0)
-    machine_slept = Instant(node.now_us + 48 * SECOND_US, 50.0)
+    now = Instant(node.now_us, 50.0)
+    up_us = [node.site.uptime_us()]
+    leases = _leases(node, uptime_us=lambda: up_us[0])
+    begun = leases.over(node.store, run, now=now)
+    wall_put_on = leases.over(node.store, run, now=Instant(node.now_us + 48 * SECOND_US, 50.0))
+    up_us[0] += 48 * SECOND_US  # while the wall clock was set back to where it was
+    uptime_alone, from_memory, very_end = (
+        leases.over(node.store, run, now=now),
+        leases.late(now),
+        leases.late(now, within_s=0.0),
+    )
+    up_us[0] += 12 * SECOND_US
 
-    assert leases.over(node.store, run, now=wall_set_back)
-    assert leases.over(node.store, run, now=machine_slept)
-    assert _leases(boot_id="another-life").over(node.store, run, now=begun)
-    assert leases.late(Instant(node.now_us, 98.0)) == {RUN_ID}  # from memory
-    assert leases.late(Instant(node.now_us, 98.0), within_s=0.0) == set()
-    assert leases.late(Instant(node.now_us, 110.5), within_s=0.0) == {RUN_ID}
+    assert (begun, wall_put_on, uptime_alone) == (False, True, True)
+    assert _leases(node, boot_id="another-life").over(node.store, run, now=now)
+    assert (from_memory, very_end) == ({RUN_ID}, set())
+    assert leases.late(now, within_s=0.0) == {RUN_ID}
+
+
+def test_a_wall_clock_that_is_set_back_before_a_worker_looks_prolongs_no_lease(node: Decider) -> None:
+    """A grant that came 50 s after its claim, and a clock that was set meanwhile: 10 s are left all the same."""
+    nonce = claimed(node)
+    node.later(50)
+    hears_grant(node, nonce, wanted=spec_of())
+    set_back = Instant(node.now_us - 3600 * SECOND_US, 0.0)
+
+    assert _leases(node).over(node.store, node.run(RUN_ID), now=set_back)
+    assert not _leases(node, margin_s=9.0).over(node.store, node.run(RUN_ID), now=set_back)
+
+
+def test_a_lease_that_the_program_of_before_took_is_kept_by_the_wall_clock_and_the_time_since(node: Decider) -> None:
+    run = received(node)
+    node.change(RUN_ID, lease_uptime_us=None)
+    leases, now = _leases(node), Instant(node.now_us, 0.0)
+    begun = leases.over(node.store, run, now=now)
+    node.later(48)
+
+    assert not begun
+    assert leases.over(node.store, run, now=now)
 
 
 def test_a_run_whose_lease_is_over_is_suspended_when_a_worker_claims_it(node: Decider) -> None:
     run = received(node)
     executor = LocalExecutor(max_log_bytes=1)
-    held = Held(LiveAttempts(executor, grace_s=1.0), _leases())
-    now = Instant(node.now_us + 50 * SECOND_US, 0.0)
+    held = Held(LiveAttempts(executor, grace_s=1.0), _leases(node))
+    node.later(50)
+    now = Instant(node.now_us, 0.0)
     with node.store.transaction():
         (item,) = node.store.claim("node-1", run.worker_id, epoch=1, limit=1)
         hold(node.store, held, item, ours=frozenset(), now=now)
@@ -451,7 +673,7 @@ def test_a_task_that_ran_at_the_old_holder_was_lost_and_what_is_over_stays_over(
     spec = spec_of({}, {"on_lost": on_lost}, {}, target_node="node-1")
     kept = _kept(progress_of(node.store.tasks(old.run_id)), spec)
     executor = LocalExecutor(max_log_bytes=1)
-    held = Held(LiveAttempts(executor, grace_s=1.0), _leases())
+    held = Held(LiveAttempts(executor, grace_s=1.0), _leases(node))
     with node.store.transaction():
         run = submit(node.store, SubmitRequest(spec=spec, kept=kept), site=node.site).run
         (item,) = node.store.claim("node-1", run.worker_id, epoch=1, limit=1)
@@ -504,7 +726,7 @@ def test_a_dag_as_a_task_is_stopped_with_its_parents_lease_and_goes_on_under_the
         node.later(48)
         worker.until(lambda: not worker.pids, "its end")
         suspended = [worker.queued(run_id) for run_id in (RUN_ID, child)]
-        node.hears(GRANT, "node-2", RUN_ID, target=None, node_id="node-1", epoch=2, lease_ms=60_000)
+        hears_grant(node, asks(node), epoch=2)
         worker.until(lambda: worker.pids, "the next attempt")
 
         assert suspended == [QueueState.SUSPENDED] * 2
@@ -583,7 +805,7 @@ def test_a_run_that_is_granted_anew_begins_again_only_when_its_old_task_is_gone_
         go = os.open(tmp_path / "go", os.O_WRONLY)  # it listens now, and so has set its trap
         node.later(48)
         worker.until(lambda: worker.queued(RUN_ID) is QueueState.SUSPENDED, "the run to be suspended")
-        node.hears(GRANT, "node-2", RUN_ID, target=None, node_id="node-1", epoch=2, lease_ms=60_000)
+        hears_grant(node, asks(node), epoch=2)
         worker.turn()
         while_it_dies = (worker.queued(RUN_ID), worker.pids)
         os.write(go, b"\n")
@@ -630,7 +852,7 @@ def granted_with(origin: Decider, *tasks: dict[str, Any]) -> RunRecord:
     """Offer a run and grant it to a node, which has said: the first failed, the second runs, the third is skipped."""
     run = origin.submitted(*tasks)
     sent(origin, run.run_id)
-    origin.hears(CLAIM, "node-3", run.run_id, epoch=0)
+    claims(origin, "node-3", run.run_id)
     first, second, third = origin.store.tasks(run.run_id)
     with origin.store.transaction():
         offers.grant_sent(origin.store, run.run_id, epoch=1, now_us=origin.now_us)

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from cis.engine.lease_messages import Grant
 from cis.engine.notices import run_event
 from cis.engine.site import Site
 from cis.errors import NodeUnreachableError, UnknownNodeError
@@ -28,7 +29,7 @@ from cis.model.dag import DagSpec, Json, Priority
 from cis.model.message import MessageKind
 from cis.model.states import RunState, TaskState
 from cis.store.cluster import OfferState, OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
-from cis.store.port import Store, stored_spec
+from cis.store.port import Store
 from cis.store.records import Delivery, RunChange, RunRecord
 
 EVERYONE = ""
@@ -108,15 +109,16 @@ def close_offer(store: Store, run: RunRecord, remote: RemoteRun, *, now_us: int)
     """Tell the room that a run is on offer no more: a grant to nobody, under an epoch of its own."""
     store.set_offer_state(run.run_id, OfferState.CLOSED)
     if remote.role is RemoteRole.OFFERED and remote.event_id is not None:
-        post_grant(store, run, node_id=EVERYONE, epoch=remote.epoch + 1, lease_us=0, now_us=now_us)
+        post_grant(store, run, Grant(node_id=EVERYONE, epoch=remote.epoch + 1, lease_ms=0, nonce=None), now_us=now_us)
 
 
-def post_grant(store: Store, run: RunRecord, *, node_id: str, epoch: int, lease_us: int, now_us: int) -> None:
-    """Post who may execute a run, under which epoch, and for how long without a word."""
-    fields: dict[str, Json] = {"node_id": node_id, "epoch": epoch, "lease_ms": lease_us // 1000}
+def post_grant(store: Store, run: RunRecord, grant: Grant, *, now_us: int) -> None:
+    """Post who may execute a run, under which epoch, and for how long; what was to be said before is said no more."""
+    store.unpost_run(run.run_id, MessageKind.GRANT)
+    answers = f".{grant.nonce}" if grant.nonce else ""
     store.post(
         OutboxItem(
-            message_id=f"{run.run_id}.grant.{epoch}",
+            message_id=f"{run.run_id}.grant.{grant.epoch}{answers}",
             kind=MessageKind.GRANT,
             run_id=run.run_id,
             node_id=EVERYONE,
@@ -125,7 +127,7 @@ def post_grant(store: Store, run: RunRecord, *, node_id: str, epoch: int, lease_
             created_at_us=now_us,
             expires_at_us=now_us + round(CONTROL_FOR_S * 1e6),
             due_at_us=now_us,
-            fields=fields,
+            fields=grant.fields(),
         )
     )
 
@@ -215,11 +217,6 @@ def _tries(items: Sequence[OutboxItem]) -> str:
 
 def _counted(attempts: int) -> str:
     return "1 try" if attempts == 1 else f"{attempts} tries"
-
-
-def labels_of(store: Store, run: RunRecord) -> tuple[str, ...]:
-    """Return the labels that a node needs to take a run."""
-    return stored_spec(store, run.definition_id).labels
 
 
 def expire(store: Store, items: Sequence[OutboxItem], *, now_us: int) -> list[RunRecord]:

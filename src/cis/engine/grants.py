@@ -1,8 +1,10 @@
 """The side of the nodes that take what is offered in the room: they see offers, and take on what is granted to them.
 
 The protocol, and what it holds when something fails, is told in ``cis.engine.offers``, which is the arbiter's side. A
-grant that names another node, or nobody, ends this node's part: a run that it held before is cancelled here. How its
-worker keeps the deadline of a lease is in ``cis.engine.leases``.
+grant to this node counts as the answer to its own newest claim, or to a status message that asked for the lease to be
+renewed, and from when that was asked: what the homeserver says of order and age decides nothing. One that names another
+node, or nobody, ends this node's part: a run that it held before is cancelled here. How its worker keeps the deadline
+of a lease is in ``cis.engine.leases``.
 """
 
 from __future__ import annotations
@@ -10,74 +12,127 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import replace
+from typing import NamedTuple
 
 from cis.engine.control import cancel
 from cis.engine.heard import Heard, Outcome, outcome, take_on
 from cis.engine.incoming import scope_of
+from cis.engine.lease_messages import NONCES, Claim, Grant, OfferTerms
 from cis.engine.leases import margin_s
 from cis.engine.site import Site
-from cis.errors import IllegalStateError, MalformedMessageError, NotAllowedError
+from cis.errors import IllegalStateError, MalformedMessageError, MessageRefusedError, NotAllowedError
 from cis.model.dag import Priority
-from cis.model.message import Result
+from cis.model.message import Message, MessageKind, Result
 from cis.model.scope_patterns import allows
 from cis.model.states import RunState
-from cis.store.cluster import OfferRecord, OfferState, RemoteRole, RemoteRun
+from cis.store.cluster import LeaseAsk, OfferRecord, OfferState, RemoteRole, RemoteRun
 from cis.store.port import Store
 from cis.store.records import QueueState, RunRecord
 
 log = logging.getLogger(__name__)
 
 UNFIT = "unfit"
-MAX_LEASE_MS = 86_400_000
+CLAIM_FOR_US = 60_000_000
+ASKS_KEPT = 4  # of renewals: four are asked for in the time of a lease
+NO_NONCE = "the grant does not say which claim it answers, so it may be of any age"
 
 
 def see_offer(store: Store, heard: Heard, *, site: Site) -> Outcome:
     """Remember an offer, to be claimed when this node has room for it (``cis.transports.matrix.claims``)."""
     message = heard.message
-    epoch, priority = message.fields.get("epoch"), message.fields.get("priority")
-    labels = message.fields.get("labels", [])
-    are_labels = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-    if not message.run_id or heard.event_id is None or not isinstance(epoch, int) or not are_labels:
-        raise MalformedMessageError("an offer needs a run_id, an epoch and labels, and comes by the room")
+    terms, priority = OfferTerms.read(message.fields), message.fields.get("priority")
+    if not message.run_id or heard.event_id is None:
+        raise MalformedMessageError("an offer needs a run_id, and comes by the room")
     if heard.peer.scopes is not None and not allows(heard.peer.scopes, scope_of(message)):
         return outcome(Result.DUPLICATE)  # this node would refuse it: let the others have it
     seen = store.offer(message.run_id)
-    if seen is not None and (seen.sender != message.sender or seen.epoch >= epoch or seen.content.get(UNFIT)):
+    if seen is not None and (seen.sender != message.sender or _says_nothing_new(seen, terms)):
         return outcome(Result.DUPLICATE)
     known = store.run(message.run_id)
     if known is not None and known.status is RunState.CANCELLED:
         return outcome(Result.DUPLICATE)  # this node had it and let it go: what is final here stays so
-    now_us = site.clock_us()
     store.put_offer(
         OfferRecord(
             run_id=message.run_id,
             sender=message.sender,
             event_id=heard.event_id,
-            epoch=epoch,
+            epoch=terms.epoch,
             priority=next((one for one in Priority if str(one) == priority), Priority.NORMAL),
-            content={"labels": labels, "lease_ms": message.fields.get("lease_ms", 0)},
+            content=terms.fields(),
             state=OfferState.OPEN,
             created_at_us=message.created_at_us,
             expires_at_us=message.expires_at_us,
-            claim_at_us=now_us,
+            claim_at_us=site.clock_us(),
         )
     )
     return outcome(Result.ACCEPTED)
 
 
+def _says_nothing_new(seen: OfferRecord, terms: OfferTerms) -> bool:
+    if seen.content.get(UNFIT) or seen.epoch > terms.epoch:
+        return True
+    # The arbiter was upgraded since it said the same without nonces, when nobody of this version could claim it.
+    upgraded = terms.nonces and seen.content.get(NONCES) is not True
+    return seen.epoch == terms.epoch and not upgraded
+
+
 def eligible(offer: OfferRecord, *, labels: Collection[str], grace_s: float) -> bool:
-    """Whether a node may take an offer: it has the labels, and can end tasks well within half of the lease."""
+    """Whether a node may take an offer: it has the labels, and can end tasks well within half of the lease.
+
+    One of an arbiter that names no nonces is nobody's who looks at them: it could not tell an old grant from a new one.
+    """
     wanted, lease_ms = offer.content.get("labels", []), offer.content.get("lease_ms", 0)
     has_labels = isinstance(wanted, list) and all(label in labels for label in wanted)
-    return has_labels and isinstance(lease_ms, int) and lease_ms >= 2000 * margin_s(grace_s)
+    long_enough = isinstance(lease_ms, int) and lease_ms >= 2000 * margin_s(grace_s)
+    return has_labels and long_enough and offer.content.get(NONCES) is True
+
+
+def make_claim(store: Store, offer: OfferRecord, *, free: int, site: Site) -> Message | None:
+    """Return a claim of an offer, with a nonce that is remembered first; None when it is on offer no more.
+
+    Only the answer to a node's newest claim counts, so what was remembered of earlier ones is forgotten.
+    """
+    fresh = store.offer(offer.run_id)
+    if fresh is None or fresh.state is OfferState.CLOSED or fresh.epoch != offer.epoch:
+        return None
+    ask = _remember(store, offer.run_id, keep=1, site=site)
+    store.set_offer_state(offer.run_id, OfferState.CLAIMED, claim_at_us=ask.asked_at_us)
+    claim = Claim(node_id=site.node_id, epoch=offer.epoch, free=max(0, free), nonce=ask.nonce)
+    return Message(
+        kind=MessageKind.CLAIM,
+        message_id=site.new_id(),
+        sender=site.node_id,
+        target=offer.sender,
+        run_id=offer.run_id,
+        created_at_us=ask.asked_at_us,
+        expires_at_us=ask.asked_at_us + CLAIM_FOR_US,
+        fields=claim.fields(),
+    )
+
+
+def ask_to_renew(store: Store, run_id: str, *, site: Site) -> str:
+    """Return a nonce for the next status message of a run that is held here: its arbiter's answer renews the lease.
+
+    Several may be on their way at once: an answer counts from when its own question was asked.
+    """
+    return _remember(store, run_id, keep=ASKS_KEPT, site=site).nonce
+
+
+def _remember(store: Store, run_id: str, *, keep: int, site: Site) -> LeaseAsk:
+    ask = LeaseAsk(
+        run_id=run_id,
+        nonce=site.new_id(),
+        asked_at_us=site.clock_us(),
+        asked_uptime_us=site.uptime_us(),
+        boot_id=site.boot_id,
+    )
+    store.put_ask(ask, keep=keep)
+    return ask
 
 
 def hear_grant(store: Store, heard: Heard, *, site: Site) -> Outcome:
-    """Take on a run that is granted to this node; let go of one that is granted to another."""
-    message = heard.message
-    node_id, epoch, lease_ms = (message.fields.get(name) for name in ("node_id", "epoch", "lease_ms"))
-    if not isinstance(node_id, str) or not isinstance(epoch, int) or not isinstance(lease_ms, int):
-        raise MalformedMessageError("a grant needs node_id, epoch and lease_ms")
+    """Take on a run that is granted to this node, or renew its lease; let go of one that is granted to another."""
+    message, grant = heard.message, Grant.read(heard.message.fields)
     held = store.remote_run(message.run_id)
     if held is not None and (held.role is not RemoteRole.RECEIVED or held.peer != message.sender):
         raise NotAllowedError(f"run {message.run_id!r} is not for node {message.sender!r} to grant")
@@ -85,28 +140,60 @@ def hear_grant(store: Store, heard: Heard, *, site: Site) -> Outcome:
     if offer is not None:
         if offer.sender != message.sender:
             raise NotAllowedError(f"run {message.run_id!r} was not offered by node {message.sender!r}")
-        if offer.epoch < epoch:
-            store.put_offer(replace(offer, epoch=epoch - 1, state=OfferState.CLOSED))
-    if held is not None and held.epoch >= epoch:
+        if offer.epoch < grant.epoch:
+            store.put_offer(replace(offer, epoch=grant.epoch - 1, state=OfferState.CLOSED))
+    mine = grant.node_id == site.node_id
+    if held is not None and (held.epoch > grant.epoch or (held.epoch == grant.epoch and not mine)):
         return outcome(Result.DUPLICATE)
-    if node_id != site.node_id:
-        return _let_go(store, held, node_id, site=site)
-    if not 0 < lease_ms <= MAX_LEASE_MS:
-        raise MalformedMessageError(f"lease_ms is {lease_ms}, which is no lease")
-    # The grant answers what this node said before: it is no older than the homeserver says, and no younger than that.
-    asked_us = held.suspended_us if held is not None and held.suspended_us is not None else None
-    if asked_us is None and offer is not None and offer.epoch == epoch - 1:
-        asked_us = offer.claim_at_us
-    sent_us = site.clock_us() if heard.sent_at_us is None else heard.sent_at_us
-    lease_until_us = min(sent_us, sent_us if asked_us is None else asked_us) + lease_ms * 1000
-    if lease_until_us <= site.clock_us():
-        return outcome(Result.LATER)  # its lease is over already: the arbiter has offered it again, or will
-    return _take_up(store, heard, held, epoch=epoch, lease_ms=lease_ms, lease_until_us=lease_until_us, site=site)
+    if not mine:
+        return _let_go(store, held, grant.node_id, site=site)
+    renews = held is not None and held.epoch == grant.epoch
+    if grant.nonce is None:
+        return _without_nonce(store, held, grant, sender=message.sender)
+    if not renews and offer is not None and offer.content.get(UNFIT):
+        raise MessageRefusedError("lease.unfit", f"run {message.run_id!r} was refused here before")
+    ask = store.ask(message.run_id, grant.nonce)
+    if ask is None or ask.boot_id != site.boot_id:
+        return outcome(Result.LATER)  # it answers nothing that this node asks now, however new it is said to be
+    lease = _lease_of(grant, ask)
+    if lease.until_us <= site.clock_us() or lease.uptime_us <= site.uptime_us():
+        return outcome(Result.LATER)  # it is over already: the arbiter has offered the run again, or will
+    if held is not None and renews:
+        return _renew(store, held, lease)
+    return _take_up(store, heard, held, grant=grant, lease=lease, site=site)
 
 
-def _take_up(
-    store: Store, heard: Heard, held: RemoteRun | None, *, epoch: int, lease_ms: int, lease_until_us: int, site: Site
-) -> Outcome:
+def _without_nonce(store: Store, held: RemoteRun | None, grant: Grant, *, sender: str) -> Outcome:
+    """Refuse a grant of a node of before. Its arbiter gives the run to another at once, so not while it runs here."""
+    if held is not None:
+        item = store.queue_item(held.run_id)
+        if held.epoch == grant.epoch or (item is not None and item.status is not QueueState.SUSPENDED):
+            return outcome(Result.DUPLICATE)
+    raise MessageRefusedError("lease.no_nonce", f"{NO_NONCE}: upgrade node {sender!r}")
+
+
+class _Lease(NamedTuple):
+    until_us: int
+    uptime_us: int
+    lease_us: int
+
+
+def _lease_of(grant: Grant, ask: LeaseAsk) -> _Lease:
+    """Return the lease of a grant: from when its question was asked, which is before its arbiter could answer."""
+    lease_us = grant.lease_ms * 1000
+    return _Lease(ask.asked_at_us + lease_us, ask.asked_uptime_us + lease_us, lease_us)
+
+
+def _renew(store: Store, held: RemoteRun, lease: _Lease) -> Outcome:
+    """Prolong a lease. An answer that was overtaken by a later one shortens nothing."""
+    if held.open and lease.uptime_us > (held.lease_uptime_us or 0):
+        store.put_remote(
+            replace(held, lease_until_us=lease.until_us, lease_uptime_us=lease.uptime_us, lease_us=lease.lease_us)
+        )
+    return outcome(Result.DUPLICATE)  # the run is the same as before: nobody has anything to do
+
+
+def _take_up(store: Store, heard: Heard, held: RemoteRun | None, *, grant: Grant, lease: _Lease, site: Site) -> Outcome:
     if held is not None:
         run = store.run(held.run_id)
     elif heard.wanted is None:
@@ -119,10 +206,10 @@ def _take_up(
     store.put_remote(
         replace(
             remote,
-            epoch=epoch,
-            lease_until_us=lease_until_us,
-            lease_us=lease_ms * 1000,
-            suspended_us=None,
+            epoch=grant.epoch,
+            lease_until_us=lease.until_us,
+            lease_uptime_us=lease.uptime_us,
+            lease_us=lease.lease_us,
             boot_id=site.boot_id,
             open=True,
         )

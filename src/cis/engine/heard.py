@@ -25,7 +25,7 @@ class Heard:
     """A message whose signature holds, from whom, and how it came.
 
     ``source`` is written into the audit log: an address, or the room. ``wanted`` is the DAG of an execute message, or
-    of the one that a grant is about; ``report`` is that of a status message. ``event_id`` and ``sent_at_us`` are those
+    of the one that a grant is about; ``report`` is that of a status message. ``event_id`` is that
     of the room.
     """
 
@@ -35,7 +35,6 @@ class Heard:
     wanted: Wanted | None = None
     report: Json = None
     event_id: str | None = None
-    sent_at_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from cis.engine import control, grants, offers
 from cis.engine.dispatch import delivered, undeliverable
 from cis.engine.heard import CONTROL, EXECUTE, READ, Heard, Outcome, outcome, take_on
 from cis.engine.incoming import Wanted
+from cis.engine.lease_messages import Standing
 from cis.engine.logfiles import LogFiles
 from cis.engine.mirror import apply_report
 from cis.engine.site import Site
@@ -223,7 +224,7 @@ def _status(store: Store, heard: Heard, *, site: Site, logfiles: LogFiles) -> Ou
         undeliverable(store, message.run_id, error=refusal_text(message.sender, refusal), now_us=now_us)
         return outcome(Result.ACCEPTED)
     delivered(store, message.run_id, now_us=now_us)
-    offers.hear_from_holder(store, remote, suspended=message.fields.get("suspended") is True, site=site)
+    offers.hear_from_holder(store, remote, Standing.read(message.fields), site=site)
     fresh = store.remote_run(message.run_id)
     if fresh is None or fresh.role is not RemoteRole.SENT or not fresh.open:
         return outcome(Result.DUPLICATE)

@@ -1,17 +1,19 @@
 """The worker's side of a lease: when it has to stop a run that the room granted to this node.
 
-The deadline stands in the store, as a wall time, and is looked at with both clocks: a wall clock that is set back, or a
-monotonic one that stood still while the machine slept, does not prolong it; after a reboot, when no clock can be
-trusted, it is over. What was read last is remembered, so a store that fails does not prolong it either.
+The deadline stands in the store, by two clocks: the wall's, and one that counts from the machine's start, asleep or not
+(``Site.uptime_us``), which nobody sets. The nearer one counts. After a reboot, when neither tells how long the
+machine was off, it is over. What was read last is remembered, so a store that fails does not prolong it either.
 
 A DAG as a task is held under the lease of the run that it is a task of.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cis.engine.instant import Instant
+from cis.store.cluster import RemoteRun
 from cis.store.port import Store
 from cis.store.records import RunRecord
 
@@ -27,18 +29,21 @@ def margin_s(grace_s: float) -> float:
 @dataclass(frozen=True, slots=True)
 class _Deadline:
     until_us: int
-    mono_s: float
+    uptime_us: int
 
-    def left_s(self, now: Instant) -> float:
-        return min(self.mono_s - now.mono_s, (self.until_us - now.wall_us) / 1e6)
+    def left_s(self, now: Instant, uptime_us: int) -> float:
+        return min(self.uptime_us - uptime_us, self.until_us - now.wall_us) / 1e6
 
 
 class Leases:
     """The deadlines of the runs that one worker holds; *margin_s* is how long it may take to stop one."""
 
-    def __init__(self, node_id: str, *, margin_s: float, boot_id: str = "") -> None:
+    def __init__(
+        self, node_id: str, *, margin_s: float, uptime_us: Callable[[], int] = lambda: 0, boot_id: str = ""
+    ) -> None:
         self._node_id = node_id
         self._margin_s = margin_s
+        self._uptime_us = uptime_us
         self._boot_id = boot_id
         self._known: dict[str, _Deadline] = {}
 
@@ -52,14 +57,21 @@ class Leases:
             return False
         known = self._known.get(run.run_id)
         if known is None or known.until_us != remote.lease_until_us:
-            mono_s = now.until(remote.lease_until_us, at_most_s=remote.lease_us / 1e6)
-            known = self._known[run.run_id] = _Deadline(remote.lease_until_us, mono_s)
-        return remote.boot_id != self._boot_id or known.left_s(now) <= self._margin_s
+            known = self._known[run.run_id] = self._deadline(remote, remote.lease_until_us, now)
+        return remote.boot_id != self._boot_id or known.left_s(now, self._uptime_us()) <= self._margin_s
+
+    def _deadline(self, remote: RemoteRun, until_us: int, now: Instant) -> _Deadline:
+        uptime_us = remote.lease_uptime_us
+        if uptime_us is None:  # taken by the program of before, which kept the wall's time alone
+            uptime_us = self._uptime_us() + min(max(until_us - now.wall_us, 0), remote.lease_us)
+        return _Deadline(until_us, uptime_us)
 
     def late(self, now: Instant, *, within_s: float | None = None) -> set[str]:
         """Return the runs whose deadline, as it was read last, is nearer than *within_s* (None: than the margin)."""
-        nearest_s = self._margin_s if within_s is None else within_s
-        return {run_id for run_id, known in self._known.items() if known.left_s(now) <= nearest_s}
+        if not self._known:
+            return set()
+        nearest_s, uptime_us = self._margin_s if within_s is None else within_s, self._uptime_us()
+        return {run_id for run_id, known in self._known.items() if known.left_s(now, uptime_us) <= nearest_s}
 
     def forget(self, run_id: str) -> None:
         """Forget a run of which no task runs any more."""

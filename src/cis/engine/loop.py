@@ -58,7 +58,8 @@ class WorkerLoop:
         self._parts = parts
         self._limits = limits
         self._me = me
-        leases = Leases(me.node_id, margin_s=margin_s(limits.grace_s), boot_id=parts.site.boot_id)
+        site, margin = parts.site, margin_s(limits.grace_s)
+        leases = Leases(me.node_id, margin_s=margin, uptime_us=site.uptime_us, boot_id=site.boot_id)
         self._held = Held(LiveAttempts(parts.executor, grace_s=limits.grace_s), leases)
         self._launches = Launches(parts.maker)
         self._turns_apart = TurnsApart(parts, limits, me)

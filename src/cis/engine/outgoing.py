@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from cis.engine.lease_messages import OfferTerms, Standing
 from cis.errors import NotFoundError, PoisonRecordError
-from cis.model.dag import Json
+from cis.model.dag import DagSpec, Json
 from cis.model.message import INLINE_BYTES, Message, MessageKind
 from cis.model.states import TaskState
 from cis.model.wire import SCOPES, wire_fields
@@ -38,7 +39,7 @@ def message_of(store: Store, item: OutboxItem, *, sender: str, lease_s: float) -
         document = store.document(run.definition_id)
         spec = read_spec(document)  # what is no DAG any more is not sent
         if not item.node_id:
-            fields = {**fields, "labels": list(spec.labels), "lease_ms": round(lease_s * 1000)}
+            fields = {**fields, **offer_terms(spec, epoch=fields["epoch"], lease_s=lease_s).fields()}
         inline, blob = _document(document, progress_of(store.tasks(run.run_id)))
         if blob is None:
             fields = {**fields, **inline}
@@ -58,6 +59,11 @@ def message_of(store: Store, item: OutboxItem, *, sender: str, lease_s: float) -
     )
 
 
+def offer_terms(spec: DagSpec, *, epoch: int, lease_s: float) -> OfferTerms:
+    """Return whom a DAG that is on offer here wants, and for how long it is granted."""
+    return OfferTerms(epoch=epoch, labels=spec.labels, lease_ms=round(lease_s * 1000), nonces=True)
+
+
 def report_message(
     run_id: str,
     report: Mapping[str, Json],
@@ -65,14 +71,12 @@ def report_message(
     sender: str,
     origin: str,
     message_id: str,
-    epoch: int,
     now_us: int,
-    suspended: bool = False,
+    standing: Standing,
 ) -> Message:
     """Return the status message that tells a report; ``state`` says the run's, for who reads along in the room."""
-    fields: dict[str, Json] = {"state": report["run"]["status"], "epoch": epoch, "seq": report["run"]["version"]}
-    if suspended:
-        fields["suspended"] = True
+    run = report["run"]
+    fields: dict[str, Json] = {"state": run["status"], "seq": run["version"], **standing.fields()}
     inline, blob = report_parts(report)
     return Message(
         kind=MessageKind.STATUS,

@@ -22,14 +22,16 @@ class Site:
 
     ``has_room`` says that messages can go by a room; ``offers``, that a DAG which names no node is offered there.
     ``deliver_within_s`` is how long one may take to reach its node when its document does not say; ``lease_s``, how long
-    a node that was granted one may be silent (``cis.engine.offers``); ``boot_id`` names this life of the machine.
-    ``scopes`` are the tables of what holds for some scopes; ``secrets`` knows which of them each scope may have.
+    a node that was granted one may be silent (``cis.engine.offers``); ``boot_id`` names this life of the machine, and
+    ``uptime_us`` is how long it lasts: a clock that nobody sets, and that goes on while the machine sleeps. ``scopes`` are
+    the tables of what holds for some scopes; ``secrets`` knows which of them each scope may have.
     """
 
     node_id: str
     skills: SkillBook
     clock_us: Callable[[], int]
     new_id: Callable[[], str]
+    uptime_us: Callable[[], int]
     max_queued: int = 100_000
     has_room: bool = False
     offers: bool = False

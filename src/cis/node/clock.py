@@ -18,9 +18,17 @@ def now() -> Instant:
     return Instant(time.time_ns() // 1000, time.monotonic())
 
 
+_AWAKE_OR_ASLEEP = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # a Mac's monotonic clock counts its sleep
+
+
 def now_awake_or_asleep() -> Instant:
-    """Return this moment; the monotonic clock is one that goes on while the machine sleeps, where there is one."""
-    return Instant(time.time_ns() // 1000, time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)))
+    """Return this moment; the monotonic clock is one that goes on while the machine sleeps."""
+    return Instant(time.time_ns() // 1000, time.clock_gettime(_AWAKE_OR_ASLEEP))
+
+
+def uptime_us() -> int:
+    """Return how long this machine has been up, asleep or not, in microseconds."""
+    return time.clock_gettime_ns(_AWAKE_OR_ASLEEP) // 1000
 
 
 def new_id() -> str:

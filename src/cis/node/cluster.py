@@ -31,6 +31,7 @@ STOP_S = 10.0
 RESTART_S = 1.0
 PAUSE_S = 0.02
 UPKEEP_S = 3600.0
+ASKED_FOR_US = 2 * 86_400_000_000  # no lease is longer than a day
 REMEMBER_US = 30 * 86_400_000_000  # beyond its time: the sender's clock, or this one, may be wrong by days
 
 
@@ -158,6 +159,7 @@ class Cluster:
             def job(store: Store, now_us: int = now_us) -> None:
                 store.prune_withdrawals(expired_before_us=now_us - REMEMBER_US)
                 store.prune_offers(expired_before_us=now_us)
+                store.prune_asks(asked_before_us=now_us - ASKED_FOR_US)
 
             await self._desk.write(job)
             await asyncio.sleep(UPKEEP_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cis.engine.ports import SecretBook, SkillBook
 from cis.engine.site import Site
 from cis.executors.platform import boot_id
-from cis.node.clock import new_id, now_us
+from cis.node.clock import new_id, now_us, uptime_us
 from cis.node.settings import Settings
 
 
@@ -21,6 +21,7 @@ def make_site(
         skills=skills,
         clock_us=now_us,
         new_id=new_id,
+        uptime_us=uptime_us,
         max_queued=settings.max_queued,
         has_room=settings.has_room,
         offers=settings.has_room and node_runs,

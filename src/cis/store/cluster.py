@@ -78,8 +78,9 @@ class RemoteRun:
     """The other node's part in a run.
 
     ``epoch``, ``lease_until_us`` and ``lease_us``, how long each renewal lasts, are of the grant (0 and None for a run
-    that was addressed). ``suspended_us`` is when this node first said, under the present grant, that it had to suspend
-    the run; ``boot_id`` in which life of this machine the lease was taken. ``control_seq`` is
+    that was addressed). ``lease_uptime_us`` is the same deadline by the holder's ``Site.uptime_us``, which nobody sets,
+    in the life of its machine that ``boot_id`` names. ``suspended_us`` is when the holder was last granted a run anew
+    that it had to suspend. ``control_seq`` is
     the last control that was asked for (sent) or acted upon (received). ``heard_version`` is the version of the
     executor's row that was applied here last. ``open``: something is still to be heard (sent), decided
     (offered) or told (received). ``event_id`` is the execute event in the room.
@@ -97,6 +98,22 @@ class RemoteRun:
     lease_us: int = 0
     suspended_us: int | None = None
     boot_id: str = ""
+    lease_uptime_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseAsk:
+    """A claim, or a status message that asks for a lease to be renewed: a grant that names its nonce answers it.
+
+    A lease counts from ``asked_at_us`` (the wall's time) and ``asked_uptime_us`` (``Site.uptime_us``, in the life of the
+    machine that ``boot_id`` names): when the message was made, which is before anybody could have it.
+    """
+
+    run_id: str
+    nonce: str
+    asked_at_us: int
+    asked_uptime_us: int
+    boot_id: str
 
 
 class OfferState(StrEnum):
@@ -111,8 +128,8 @@ class OfferState(StrEnum):
 class OfferRecord:
     """An unaddressed DAG that some node has offered in the room.
 
-    ``content`` holds what the event says of whom it wants (``labels``, ``lease_ms``), and ``unfit`` once this node has
-    refused it. ``claim_at_us`` is when this node first claimed it, or else saw it: the answer is no older than that.
+    ``content`` holds what the event says of whom it wants (``cis.engine.lease_messages``), and ``unfit`` once this node
+    has refused it. ``claim_at_us`` is when this node claimed it last, or else saw it.
     """
 
     run_id: str

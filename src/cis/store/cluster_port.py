@@ -7,6 +7,7 @@ from typing import Protocol
 
 from cis.store.cluster import (
     JournalState,
+    LeaseAsk,
     OfferRecord,
     OfferState,
     OutboxItem,
@@ -177,6 +178,14 @@ class RoomStore(Protocol):
         ...
 
     def prune_offers(self, *, expired_before_us: int) -> int: ...
+
+    def put_ask(self, ask: LeaseAsk, *, keep: int) -> None:
+        """Remember what was asked about a run, and of earlier asks about it the newest, so that *keep* are known."""
+        ...
+
+    def ask(self, run_id: str, nonce: str) -> LeaseAsk | None: ...
+
+    def prune_asks(self, *, asked_before_us: int) -> int: ...
 
     def put_thread(self, run_id: str, *, room_id: str, event_id: str) -> None:
         """Remember the thread of the room into which a run reports."""

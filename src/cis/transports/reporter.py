@@ -15,7 +15,9 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from cis.engine.grants import ask_to_renew
 from cis.engine.inbox import INCOMPLETE
+from cis.engine.lease_messages import Standing
 from cis.engine.outgoing import report_message
 from cis.engine.report import Cursor, Report, build_report
 from cis.errors import CisError, NotFoundError, PoisonRecordError
@@ -43,7 +45,7 @@ LOOK_EVERY_S = 5.0
 MAX_GROWING = 64
 
 SendToRoom = Callable[[Message, RemoteRun], Awaitable[bool]]
-"""Sends a status message into the room, which renews the lease; returns whether the homeserver took it."""
+"""Sends a status message into the room; returns whether the homeserver took it."""
 
 
 @dataclass(slots=True)
@@ -58,7 +60,7 @@ class _Telling:
     failures: int = 0
     busy: bool = False
     told: tuple[Json, bool] | None = None  # the run's own fields, and whether it was suspended
-    sent_s: float = 0.0
+    asked_s: float = float("-inf")  # when the lease was last asked to be renewed
 
 
 class Reporter:
@@ -166,7 +168,7 @@ class Reporter:
             told = (report.content["run"], suspended)
             if _is_news(report, telling, told, now_s=loop.time()):
                 every_s = await self._send(report, telling, peer, suspended=suspended)
-                telling.sent_s, telling.told = loop.time(), told if every_s is not None else None
+                telling.told = told if every_s is not None else None
             else:
                 every_s = PUSH_EVERY_S if telling.remote.event_id is None else ROOM_EVERY_S
         except NotFoundError:
@@ -217,14 +219,17 @@ class Reporter:
             log.warning("the origin of a run is not trusted any more", extra={"run_id": remote.run_id})
             await self._close(remote.run_id)
             return PUSH_EVERY_S
+        begun_s = asyncio.get_running_loop().time()
+        asks = remote.epoch > 0 and (suspended or _renewal_is_due(telling, now_s=begun_s))
+        site = desk.site
+        nonce = await desk.write(lambda store: ask_to_renew(store, remote.run_id, site=site)) if asks else None
         message = report_message(
             remote.run_id,
             report.content,
             sender=desk.site.node_id,
             origin=remote.peer,
             message_id=desk.site.new_id(),
-            epoch=remote.epoch,
-            suspended=suspended,
+            standing=Standing(epoch=remote.epoch, suspended=suspended, nonce=nonce),
             now_us=desk.site.clock_us(),
         )
         # A lease is renewed in the room alone: there the homeserver's order decides who holds a run.
@@ -233,6 +238,7 @@ class Reporter:
             if not isinstance(answer, NotDelivered):
                 return await self._heard(telling, answer.reply)
         if self.to_room is not None and peer.matrix_user is not None and await self.to_room(message, remote):
+            telling.asked_s = begun_s if asks else telling.asked_s
             return ROOM_EVERY_S
         return None
 
@@ -273,8 +279,12 @@ def _to_be_told(store: Store, run_ids: Iterable[str]) -> list[RemoteRun]:
 
 def _is_news(report: Report, telling: _Telling, told: tuple[Json, bool], *, now_s: float) -> bool:
     """Whether a report says anything that was not said, or has to be sent to keep a lease."""
-    content, remote = report.content, telling.remote
+    content = report.content
     if report.final or report.more or content["tasks"] or content["attempts"] or content["logs"]:
         return True
-    renewal_is_due = remote.epoch > 0 and now_s - telling.sent_s >= remote.lease_us / 1e6 / RENEW_PART
-    return told != telling.told or renewal_is_due
+    return told != telling.told or _renewal_is_due(telling, now_s=now_s)
+
+
+def _renewal_is_due(telling: _Telling, *, now_s: float) -> bool:
+    remote = telling.remote
+    return remote.epoch > 0 and now_s - telling.asked_s >= remote.lease_us / 1e6 / RENEW_PART

@@ -254,7 +254,12 @@ def _said(house: Household, chance: Random, *, number: int) -> tuple[MessageKind
     said: list[tuple[MessageKind, str, str | None, dict[str, Any]]] = [
         (MessageKind.EXECUTE, f"new-{number}", NODE, {**_HEAD, "tasks": list(TASKS), **progress}),
         (MessageKind.EXECUTE, chance.choice(others), NODE, {**_HEAD, "tasks": list(TASKS)}),
-        (MessageKind.EXECUTE, f"offer-{number}", None, {**_HEAD, "labels": ["gpu"], "lease_ms": 60_000}),
+        (
+            MessageKind.EXECUTE,
+            f"offer-{number}",
+            None,
+            {**_HEAD, "labels": ["gpu"], "lease_ms": 60_000, "nonces": True},
+        ),
         (
             MessageKind.CONTROL,
             chance.choice((house.received, *others)),
@@ -265,15 +270,15 @@ def _said(house: Household, chance: Random, *, number: int) -> tuple[MessageKind
         (MessageKind.STATUS, chance.choice((house.sent, house.offered, *others)), NODE, {"epoch": 0, "report": report}),
         (MessageKind.STATUS, house.sent, NODE, {"epoch": 0, "report": report}),
         (MessageKind.STATUS, house.sent, NODE, {"epoch": 0, "report": report}),
-        (MessageKind.STATUS, house.offered, NODE, {"epoch": 1, "suspended": True, "report": report}),
+        (MessageKind.STATUS, house.offered, NODE, {"epoch": 1, "suspended": True, "nonce": "n", "report": report}),
         (MessageKind.STATUS, house.sent, NODE, {"epoch": 0, "refused": {"code": "x", "detail": "no"}}),
         (
             MessageKind.CLAIM,
             chance.choice((house.offered, *others)),
             NODE,
-            {"node_id": "node-3", "epoch": 0, "free": 1},
+            {"node_id": "node-3", "epoch": 0, "free": 1, "nonce": "n"},
         ),
-        (MessageKind.GRANT, "r-seen", None, {"node_id": NODE, "epoch": 1, "lease_ms": 60_000}),
+        (MessageKind.GRANT, "r-seen", None, {"node_id": NODE, "epoch": 1, "lease_ms": 60_000, "nonce": "n"}),
         (MessageKind.GRANT, house.received, None, {"node_id": "node-3", "epoch": 1, "lease_ms": 60_000}),
         (MessageKind.PING, "", NODE, {}),
         (MessageKind.ANSWER, "", NODE, {"result": "accepted"}),

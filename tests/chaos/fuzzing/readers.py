@@ -18,6 +18,7 @@ from cis.engine import dispatch, views
 from cis.engine.attempts import AttemptMaker
 from cis.engine.control import cancel, pause, resume
 from cis.engine.grants import eligible
+from cis.engine.lease_messages import Standing
 from cis.engine.logfiles import LogFiles
 from cis.engine.logreader import LogReader
 from cis.engine.loop import WorkerLoop
@@ -56,7 +57,15 @@ SIGNER = Signer(new_private_key())
 
 def site() -> Site:
     """Return node-1, with a room."""
-    return Site(node_id=NODE, skills=InstalledSkills(), clock_us=now_us, new_id=new_id, has_room=True, offers=True)
+    return Site(
+        node_id=NODE,
+        skills=InstalledSkills(),
+        clock_us=now_us,
+        new_id=new_id,
+        uptime_us=now_us,
+        has_room=True,
+        offers=True,
+    )
 
 
 def ask_all(store: Store, house: Household) -> int:
@@ -183,7 +192,13 @@ def _expire(store: Store, item: object, *, now_us: int) -> None:
 def _report(store: Store, logs: LogFiles, run_id: str) -> None:
     report = build_report(store, logs, run_id, tasks=None, cursor=Cursor())
     message = report_message(
-        run_id, report.content, sender=NODE, origin="node-2", message_id="m", epoch=1, now_us=now_us()
+        run_id,
+        report.content,
+        sender=NODE,
+        origin="node-2",
+        message_id="m",
+        now_us=now_us(),
+        standing=Standing(epoch=1, suspended=True, nonce="n"),
     )
     seal(message, SIGNER)
 

@@ -65,7 +65,11 @@ class Machine:
         self._numbers = 0
         self._path = new_database(folder)
         self.site = Site(
-            node_id=NODE, skills=Book(), clock_us=lambda: self.stage.instant().wall_us, new_id=self.stage.new_id
+            node_id=NODE,
+            skills=Book(),
+            clock_us=lambda: self.stage.instant().wall_us,
+            new_id=self.stage.new_id,
+            uptime_us=lambda: round(self.stage.now_s * 1e6),
         )
 
     @property

@@ -244,3 +244,19 @@ def schema_of(connection: apsw.Connection) -> str:
     version = connection.pragma("user_version")
     connection.close()
     return repr((version, found))
+
+
+def test_what_is_on_offer_is_offered_again_once_grants_say_which_claim_they_answer(tmp_path: Path) -> None:
+    """Nodes of now claim nothing that was offered without nonces; under its old id a homeserver would take it for known."""
+    before = old_database(tmp_path / "cis.db", 6)
+    values = "'1', 'run-1', 'room', 20, 1, 9, 9, 1, '{}'"
+    columns = "node_id, message_id, run_id, route, priority, created_at_us, expires_at_us, due_at_us, attempts, fields"
+    for node_id, kind, number in (("", "execute", 1), ("node-2", "execute", 2), ("", "grant", 3)):
+        row = f"'{node_id}', 'm{number}', {values.partition(', ')[2]}, 'io.cis.dag.{kind}'"
+        before.execute(f"INSERT INTO outbox ({columns}, kind) VALUES ({row})")  # noqa: S608 - a test's own words
+    before.close()
+    store = open_sqlite(tmp_path / "cis.db")
+    found = {item.message_id: item.due_at_us for item in store.outbox_of_run("run-1")}
+    store.close()
+
+    assert found == {"m1.again": 0, "m2": 9, "m3": 9}

@@ -14,7 +14,7 @@ from cis.model.scope_patterns import read_patterns
 from cis.store.sqlite.rows import Row, mapping
 
 if TYPE_CHECKING:
-    from cis.store.cluster import OfferRecord, OutboxItem, PeerRecord, RemoteRun, RoomCursor, RoomEvent
+    from cis.store.cluster import LeaseAsk, OfferRecord, OutboxItem, PeerRecord, RemoteRun, RoomCursor, RoomEvent
 
 FAULT_CHARS = 500  # a fault may quote the answer of another program, however long that is
 
@@ -25,10 +25,11 @@ OUTBOX = (
 )
 REMOTE = (
     "run_id, role, peer, epoch, lease_until_us, control_seq, heard_version, open, event_id, lease_us,"
-    " suspended_us, boot_id"
+    " suspended_us, boot_id, lease_uptime_us"
 )
 ROOM_EVENT = "event_id, room_id, sender, type, content, sent_at_us, state, seq"
 ROOM_CURSOR = "room_id, user_id, next_batch, synced_at_us"
+LEASE_ASK = "run_id, nonce, asked_at_us, asked_uptime_us, boot_id"
 OFFER = "run_id, sender, event_id, epoch, priority, content, state, created_at_us, expires_at_us, claim_at_us"
 
 
@@ -88,6 +89,7 @@ def remote_of(row: Row) -> RemoteRun:
         lease_us=row[9],
         suspended_us=row[10],
         boot_id=row[11],
+        lease_uptime_us=row[12],
     )
 
 
@@ -130,6 +132,13 @@ def offer_of(row: Row) -> OfferRecord:
         expires_at_us=row[8],
         claim_at_us=row[9],
     )
+
+
+def lease_ask_of(row: Row) -> LeaseAsk:
+    """Return the record of a row of LEASE_ASK."""
+    from cis.store.cluster import LeaseAsk  # noqa: PLC0415 - see above
+
+    return LeaseAsk(run_id=row[0], nonce=row[1], asked_at_us=row[2], asked_uptime_us=row[3], boot_id=row[4])
 
 
 def json_text(plain: Mapping[str, Json]) -> str:

@@ -1,4 +1,4 @@
-"""What the room said, in SQLite: ``room_events``, ``room_cursors``, ``offers`` and ``chat_threads``."""
+"""What the room said, in SQLite: ``room_events``, ``room_cursors``, ``offers``, ``lease_asks``, ``chat_threads``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cis.store.sqlite.cluster_rows import (
+    LEASE_ASK,
     OFFER,
     ROOM_CURSOR,
     ROOM_EVENT,
     json_text,
+    lease_ask_of,
     offer_of,
     room_cursor_of,
     room_event_of,
@@ -18,7 +20,7 @@ from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import read, read_all
 
 if TYPE_CHECKING:
-    from cis.store.cluster import JournalState, OfferRecord, OfferState, RoomCursor, RoomEvent
+    from cis.store.cluster import JournalState, LeaseAsk, OfferRecord, OfferState, RoomCursor, RoomEvent
 
 _CURSOR = f"SELECT {ROOM_CURSOR} FROM room_cursors WHERE room_id = ?"  # noqa: S608 - constants
 _PUT_CURSOR = (
@@ -50,6 +52,13 @@ _OFFERS = (
     " ORDER BY priority DESC, created_at_us, run_id LIMIT ?"
 )
 _OFFER_STATE = "UPDATE offers SET state = ?, claim_at_us = coalesce(?, claim_at_us) WHERE run_id = ?"
+_PUT_ASK = f"INSERT OR REPLACE INTO lease_asks ({LEASE_ASK}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_ASK = f"SELECT {LEASE_ASK} FROM lease_asks WHERE run_id = ? AND nonce = ?"  # noqa: S608 - constants
+_FORGET_ASKS = (
+    "DELETE FROM lease_asks WHERE run_id = ?1 AND nonce NOT IN"
+    " (SELECT nonce FROM lease_asks WHERE run_id = ?1 AND nonce != ?2 ORDER BY asked_at_us DESC, nonce DESC LIMIT ?3)"
+    " AND nonce != ?2"
+)
 _PUT_THREAD = (
     "INSERT INTO chat_threads (run_id, room_id, event_id) VALUES (?, ?, ?)"
     " ON CONFLICT (run_id) DO UPDATE SET room_id = excluded.room_id, event_id = excluded.event_id"
@@ -125,6 +134,20 @@ class RoomRows:
     def prune_offers(self, *, expired_before_us: int) -> int:
         """Delete offers that expired before a time; return how many went."""
         return self._db.write("DELETE FROM offers WHERE expires_at_us < ?", (expired_before_us,))
+
+    def put_ask(self, ask: LeaseAsk, *, keep: int) -> None:
+        """Remember what was asked about a run, and of earlier asks about it the newest, so that *keep* are known."""
+        self._db.write(_PUT_ASK, (ask.run_id, ask.nonce, ask.asked_at_us, ask.asked_uptime_us, ask.boot_id))
+        self._db.write(_FORGET_ASKS, (ask.run_id, ask.nonce, keep - 1))
+
+    def ask(self, run_id: str, nonce: str) -> LeaseAsk | None:
+        """Return what was asked with a nonce, or None."""
+        row = self._db.row(_ASK, (run_id, nonce))
+        return None if row is None else read("ask", lease_ask_of, row)
+
+    def prune_asks(self, *, asked_before_us: int) -> int:
+        """Forget what was asked before a time; return how much went."""
+        return self._db.write("DELETE FROM lease_asks WHERE asked_at_us < ?", (asked_before_us,))
 
     def put_thread(self, run_id: str, *, room_id: str, event_id: str) -> None:
         """Remember the thread of the room into which a run reports."""

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from cis.engine import grants
-from cis.model.message import Message, MessageKind
+from cis.model.message import Message
 from cis.store.cluster import OfferRecord, OfferState
 from cis.store.port import Store
 from cis.transports.ports import Desk
@@ -31,7 +31,6 @@ MOST_AGAIN_S = 300.0
 LOOK_EVERY_S = 2.0
 AT_ONCE = 100
 CLAIM_AGAIN_S = 5.0
-_CLAIM_FOR_US = 60_000_000
 
 SendClaim = Callable[[Message], Awaitable[bool]]
 """Sends a claim into the room; returns whether the homeserver took it."""
@@ -121,30 +120,8 @@ class Claimer:
 
     async def _claim(self, offer: OfferRecord, *, free: int) -> bool:
         site = self._desk.site
-        now_us = site.clock_us()
-        claim = Message(
-            kind=MessageKind.CLAIM,
-            message_id=site.new_id(),
-            sender=site.node_id,
-            target=offer.sender,
-            run_id=offer.run_id,
-            created_at_us=now_us,
-            expires_at_us=now_us + _CLAIM_FOR_US,
-            fields={"node_id": site.node_id, "epoch": offer.epoch, "free": max(0, free)},
-        )
-        if not await self._send(claim):
-            return False
-        if offer.state is OfferState.OPEN:
-            # A grant may have come meanwhile: what it closed stays closed.
-            await self._desk.write(lambda store: _mark_claimed(store, offer, begun_us=now_us))
-        return True
+        claim = await self._desk.write(lambda store: grants.make_claim(store, offer, free=free, site=site))
+        return claim is None or await self._send(claim)
 
     async def _set(self, offer: OfferRecord, state: OfferState) -> None:
         await self._desk.write(lambda store: store.set_offer_state(offer.run_id, state))
-
-
-def _mark_claimed(store: Store, offer: OfferRecord, *, begun_us: int) -> None:
-    """Note the first claim: a grant that answers it is younger than that."""
-    fresh = store.offer(offer.run_id)
-    if fresh is not None and fresh.state is OfferState.OPEN and fresh.epoch == offer.epoch:
-        store.set_offer_state(offer.run_id, OfferState.CLAIMED, claim_at_us=begun_us)

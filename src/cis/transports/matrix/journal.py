@@ -143,7 +143,7 @@ class Journal:
         if message.target not in (None, self._desk.site.node_id):
             await self._settle(event, JournalState.DONE)
             return True
-        heard = Heard(message=message, peer=peer, source=source, event_id=event.event_id, sent_at_us=event.sent_at_us)
+        heard = Heard(message=message, peer=peer, source=source, event_id=event.event_id)
         return await self._receive(event, heard)
 
     def _look_at_clock(self, message: Message, peer: PeerRecord, event: RoomEvent) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cis.engine import dispatch, offers
-from cis.engine.outgoing import message_of
+from cis.engine.outgoing import message_of, offer_terms
 from cis.errors import (
     NotFoundError,
     PoisonRecordError,
@@ -24,7 +24,7 @@ from cis.errors import (
 from cis.model.dag import Json
 from cis.model.message import Message, MessageKind
 from cis.store.cluster import OfferRecord, OfferState, OutboxItem, RemoteRole, RemoteRun, Route
-from cis.store.port import Store
+from cis.store.port import Store, stored_spec
 from cis.transports.backoff import pause_s
 from cis.transports.envelope import seal
 from cis.transports.matrix.client import MatrixClient
@@ -75,20 +75,15 @@ class RoomSender:
             await self._woken.within(await self._serve())
 
     async def send_status(self, message: Message, remote: RemoteRun) -> bool:
-        """Send a report and, since the homeserver took it, renew the lease; return whether it did."""
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._hold_until_s:
+        """Send a report; return whether the homeserver took it, which renews no lease."""
+        if asyncio.get_running_loop().time() < self._hold_until_s:
             return False
-        begun_us = self._desk.site.clock_us()
         relation = {"rel_type": "m.reference", "event_id": remote.event_id} if remote.event_id else None
         try:
             await self._send(message, txn_id=f"status-{message.run_id}-{message.message_id}", relation=relation)
         except RoomError as error:
             self._held_up(error)
             return False
-        if remote.epoch:
-            renew = _note_suspended if message.fields.get("suspended") is True else _renew
-            await self._desk.write(lambda store: renew(store, remote, begun_us, now_us=self._desk.site.clock_us()))
         return True
 
     async def send_once(self, message: Message) -> bool:
@@ -181,6 +176,7 @@ class RoomSender:
         store.put_off(item.message_id, due_at_us=item.expires_at_us, fault="", uncertain=not offered)
         run = store.run(item.run_id)
         if offered and run is not None:
+            spec, lease_s = stored_spec(store, run.definition_id), self._desk.site.lease_s
             store.put_offer(
                 OfferRecord(
                     run_id=item.run_id,
@@ -188,10 +184,7 @@ class RoomSender:
                     event_id=event_id,
                     epoch=remote.epoch,
                     priority=run.priority,
-                    content={
-                        "labels": list(dispatch.labels_of(store, run)),
-                        "lease_ms": round(self._desk.site.lease_s * 1000),
-                    },
+                    content=offer_terms(spec, epoch=remote.epoch, lease_s=lease_s).fields(),
                     state=OfferState.OPEN,
                     created_at_us=item.created_at_us,
                     expires_at_us=item.expires_at_us,
@@ -228,19 +221,3 @@ def _give_up(store: Store, item: OutboxItem, error: str, *, now_us: int) -> None
     store.unpost(item.message_id)
     if item.kind == MessageKind.EXECUTE:
         dispatch.undeliverable(store, item.run_id, error=error, now_us=now_us)
-
-
-def _renew(store: Store, remote: RemoteRun, begun_us: int, *, now_us: int) -> None:
-    fresh = store.remote_run(remote.run_id)
-    if fresh is None or fresh.epoch != remote.epoch or fresh.lease_until_us is None:
-        return
-    if now_us >= fresh.lease_until_us:
-        return  # too late: the answer came when the lease was over
-    store.put_remote(replace(fresh, lease_until_us=begun_us + fresh.lease_us))
-
-
-def _note_suspended(store: Store, remote: RemoteRun, begun_us: int, *, now_us: int) -> None:
-    """Note when the room was first told that this node had to stop: a new grant is younger than that."""
-    fresh = store.remote_run(remote.run_id)
-    if fresh is not None and fresh.epoch == remote.epoch and fresh.suspended_us is None:
-        store.put_remote(replace(fresh, suspended_us=min(begun_us, now_us)))
