@@ -21,7 +21,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from cis.executors.platform import kill_if_still, process_started, signal_group
+from cis.executors.platform import environment_of, kill_if_still, process_started, signal_group
 from tests.battery import figures, first_seed, size
 from tests.chaos.besieged import Besieged, besieged
 from tests.waiting import wait_for
@@ -168,7 +168,8 @@ class Siege:
     def _end(self, pid: int) -> bool:
         if process_started(pid) is None:
             return False
-        kill_if_still(pid, frozenset([b"CIS_HOME=" + os.fsencode(self.place.home)]))
+        entry = b"CIS_HOME=" + os.fsencode(self.place.home)
+        kill_if_still(pid, lambda pid: entry in (environment_of(pid) or ()))
         return True
 
     def run(self, kills: int) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -29,14 +30,20 @@ from tests.waiting import wait_for
 CAP = 100_000
 
 
+needs_pidfd = pytest.mark.skipif(not HAS_PIDFD, reason="no pidfds on this system")
+
+
 @pytest.fixture(
     params=[
-        pytest.param(False, id="pidfd", marks=pytest.mark.skipif(not HAS_PIDFD, reason="no pidfds on this system")),
-        pytest.param(True, id="portable"),
+        pytest.param("alone", marks=needs_pidfd),
+        pytest.param("beside others", marks=needs_pidfd),
+        pytest.param("portable"),
     ]
 )
 def executor(request: pytest.FixtureRequest) -> Iterator[LocalExecutor]:
-    made = LocalExecutor(max_log_bytes=CAP, portable=request.param)
+    made = LocalExecutor(
+        max_log_bytes=CAP, portable=request.param == "portable", alone=request.param == "alone", grace_s=0.3
+    )
     yield made
     made.close()
 
@@ -48,16 +55,20 @@ def launch(
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
     name: str = "task",
+    leave: bool = False,
 ) -> Launch:
     """Return a launch of *argv*, or of a shell line, with its logs in *folder*."""
+    marks = {"CIS_RUN_ID": str(folder), "CIS_TASK_ID": name, "CIS_ATTEMPT": "1"}
     return Launch(
         argv=argv if len(argv) > 1 else ("/bin/sh", "-c", *argv),
-        env={"PATH": os.environ["PATH"]} if env is None else env,
+        env={"PATH": os.environ["PATH"], **marks} if env is None else env,
         cwd=folder if cwd is None else cwd,
         stdin=stdin,
         stdout=folder / f"{name}.out",
         stderr=folder / f"{name}.err",
         outputs="",
+        marks=marks,
+        leave=leave,
     )
 
 
@@ -173,9 +184,13 @@ def test_a_watched_descriptor_ends_a_wait(executor: LocalExecutor, tmp_path: Pat
     os.close(writing)
 
 
-def test_children_of_others_are_left_to_them(executor: LocalExecutor, tmp_path: Path) -> None:
+@pytest.mark.parametrize("portable", [False, True])
+def test_children_of_others_are_left_to_them(tmp_path: Path, *, portable: bool) -> None:
+    """Unless the executor was told that there are none (``alone``)."""
+    executor = LocalExecutor(max_log_bytes=CAP, portable=portable)
     other = subprocess.Popen(["/bin/sh", "-c", "exit 5"])
     run(executor, launch(tmp_path, "sleep 0.1"))
+    executor.close()
 
     assert other.wait(10) == 5
 
@@ -446,14 +461,18 @@ def test_ending_what_has_ended_is_no_error(executor: LocalExecutor, tmp_path: Pa
     executor.end(handle, force=True)
 
 
-def test_what_a_task_puts_into_the_background_outlives_its_ordinary_end(
-    executor: LocalExecutor, tmp_path: Path
+@pytest.mark.parametrize(("code", "stays"), [(0, True), (3, False)])
+def test_what_a_task_with_leave_puts_into_the_background_outlives_its_success_alone(
+    executor: LocalExecutor, tmp_path: Path, *, code: int, stays: bool
 ) -> None:
-    ended = run(executor, launch(tmp_path, "sleep 60 >/dev/null 2>&1 & echo $!"))
+    ended = run(executor, launch(tmp_path, f"sleep 60 >/dev/null 2>&1 & echo $!; exit {code}", leave=True))
 
     child = int(ended.stdout_tail)
-    assert is_alive(child)
-    os.kill(child, signal.SIGKILL)
+    is_there = is_alive(child)
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    assert is_there is stays
+    assert set(ended.left) <= {child}  # without the list of children nobody looks
 
 
 def test_close_leaves_no_process_and_no_descriptor(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ class AttemptMaker:
             raise LaunchError("a DAG as a task has no process")
         files = self.logfiles.paths(attempt.run_id, number, attempt.attempt)
         secrets = self._revealed(task, run.scope) if task.secrets else {}
+        marks = attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt)
         return Launch(
             argv=command.argv,
             env={
@@ -73,7 +74,7 @@ class AttemptMaker:
                 **plan.spec.env,
                 **self._filled_env(plan, task),
                 **secrets,
-                **attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt),
+                **marks,
                 "CIS_DAG_ID": run.dag_id,
                 "CIS_NODE_ID": self.node_id,
                 "CIS_WORKER_ID": self.worker_id,
@@ -86,6 +87,8 @@ class AttemptMaker:
             stderr=files.stderr,
             outputs=files.outputs,
             mask=needles(secrets.values()) if secrets else (),
+            marks=marks,
+            leave=task.leave,
         )
 
     def child(self, plan: RunPlan, number: int) -> ChildDag:

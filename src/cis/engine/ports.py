@@ -111,7 +111,9 @@ class Launch(NamedTuple):
 
     ``stdout`` and ``stderr`` are the files that the process writes to by itself; the executor makes
     them, mode 0600. ``outputs`` is where it may leave its named outputs. ``cwd`` exists or the start fails. Where there
-    is a ``mask`` (``cis.model.secret_forms``), nothing that it names may get into the files.
+    is a ``mask`` (``cis.model.secret_forms``), nothing that it names may get into the files. ``marks`` tell the processes of
+    the attempt from all others, and are in ``env``, too. With ``leave``, what the process has started may outlive it when it
+    ends by itself with status 0; otherwise all of it is ended before the attempt counts as ended.
     """
 
     argv: Sequence[str]
@@ -122,13 +124,15 @@ class Launch(NamedTuple):
     stderr: StrPath
     outputs: str
     mask: Sequence[bytes] = ()
+    marks: Mapping[str, str] = NO_ENV
+    leave: bool = False
 
 
 class Exit(NamedTuple):
     """How a process ended. ``exit_code`` is negative, -N, when signal N ended it (as ``subprocess`` has it).
 
     ``stdout_bytes`` counts what was written, also what a cap cut away; the tails are decoded with replacement.
-    ``fault`` says why the attempt failed whatever its exit code is.
+    ``fault`` says why the attempt failed whatever its exit code is. ``left`` are the pids of what may outlive it.
     """
 
     handle: int
@@ -138,6 +142,7 @@ class Exit(NamedTuple):
     stdout_bytes: int = 0
     stderr_bytes: int = 0
     fault: str | None = None
+    left: Sequence[int] = ()
 
 
 class Executor(Protocol):
@@ -161,8 +166,9 @@ class Executor(Protocol):
         ...
 
     def wait(self, timeout_s: float) -> Sequence[Exit]:
-        """Wait until a process ends, a watched descriptor is readable or *timeout_s* is over.
+        """Wait until an attempt ends, a watched descriptor is readable or *timeout_s* is over.
 
+        An attempt has ended when its process has, and with it all that descends from it (but for ``Launch.leave``).
         Returns at once what has ended, with at least one check of every process.
         """
         ...
@@ -172,7 +178,7 @@ class Executor(Protocol):
         ...
 
     def end(self, handle: int, *, force: bool) -> None:
-        """Send TERM, or KILL with *force*, to the whole process group; no error when it is gone."""
+        """Send TERM, or KILL with *force*, to the process and all that descends from it; no error when it is gone."""
         ...
 
     def close(self) -> None: ...

@@ -1,7 +1,7 @@
 """How the end of a child process is noticed: by pidfd on Linux, by SIGCHLD and asking elsewhere.
 
-Only children that were added here are ever reaped, one by one: the process may have other children, whose
-ends belong to others.
+Only children that were added here are ever reaped here, one by one: the process may have other children, whose
+ends belong to others (``cis.executors.descendants`` reaps those that nobody waits for).
 """
 
 from __future__ import annotations
@@ -57,6 +57,10 @@ class ExitWatch(Protocol):
 
     def watch(self, descriptor: int) -> None: ...
 
+    def has(self, pid: int) -> bool:
+        """Whether the end of this process is still to be noticed here."""
+        ...
+
     def wait(self, timeout_s: float) -> tuple[list[Process], bool]:
         """Return which processes have ended, reaped, and whether a watched descriptor is readable."""
         ...
@@ -70,6 +74,7 @@ class PidfdExits:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._processes: dict[int, Process] = {}
+        self._pids: set[int] = set()
         self._ended: list[int] = []  # to be closed while nobody waits for it
 
     def add(self, process: Process) -> None:
@@ -77,6 +82,11 @@ class PidfdExits:
         descriptor = os.pidfd_open(process.pid)
         self._epoll.register(descriptor, select.EPOLLIN)
         self._processes[descriptor] = process
+        self._pids.add(process.pid)
+
+    def has(self, pid: int) -> bool:
+        """Whether the end of this process is still to be noticed here."""
+        return pid in self._pids
 
     def watch(self, descriptor: int) -> None:
         """Return from ``wait`` when *descriptor* is readable."""
@@ -92,6 +102,7 @@ class PidfdExits:
             if process is None:
                 rung = True
             elif reap(process):
+                self._pids.discard(process.pid)
                 self._ended.append(descriptor)
                 ended.append(process)
         if len(ended) > 1:  # many would keep as many from being started
@@ -138,6 +149,10 @@ class SignalExits:
     def add(self, process: Process) -> None:
         """Take in a child."""
         self._processes[process.pid] = process
+
+    def has(self, pid: int) -> bool:
+        """Whether the end of this process is still to be noticed here."""
+        return pid in self._processes
 
     def watch(self, descriptor: int) -> None:
         """Return from ``wait`` when *descriptor* is readable."""

@@ -1,8 +1,10 @@
 """Tasks as processes of this machine: started, measured, ended and reaped by one single-threaded object.
 
 Each process leads a process group of its own, comes after this one (``cis.executors.priority``) and writes to its
-two log files by itself. A task that ends on its own leaves what it put into the background alone. One that is *ended*
-(time limit, cancel) is over when its whole group is gone: members that outlive the leader have until ``force`` to finish.
+two log files by itself. An attempt is over when everything is gone that descends from its process (``cis.executors.descendants``).
+When that one ended by itself, what it left in the background has a second to come to its own end (``tee`` with the last lines, say),
+then TERM, and KILL after the grace period; with ``Launch.leave`` and status 0 it stays. What is *ended* (time limit, cancel) gets
+TERM at once, all of it, and KILL with ``force``.
 
 One that was given secrets writes into the pipes of a process that masks them (``cis.executors.masked``), and is over
 when that has passed on everything, or two seconds later: what is in the background may hold the pipes, and is masked
@@ -17,20 +19,25 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from signal import SIGCONT, SIGKILL, SIGTERM
+from signal import SIGKILL, SIGTERM
 
 from cis.engine.ports import Exit, Launch, StrPath
 from cis.errors import LaunchError
 from cis.executors.attemptlogs import NAME_AFTER_S, AttemptLogs
+from cis.executors.descendants import Adopted, Descendants, adopt_descendants
 from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, expect_children
+from cis.executors.groups import Groups
 from cis.executors.launching import explain, place_to_spawn_from, spawn
 from cis.executors.logcap import CappedLog
 from cis.executors.masked import mask_streams
-from cis.executors.platform import HAS_PIDFD, group_is_alive, process_started, signal_group
+from cis.executors.platform import HAS_PIDFD, process_started, signal_group
 from cis.executors.priority import has_terminal, lower
+from cis.executors.stamps import Stamping, stamp_of
 
 CAP_CHECK_S = 1.0
-_GROUP_CHECK_S = 0.02
+LAST_WORDS_S = 1.0
+_LOOK_EVERY_S = 1.0
+_FIRST_LOOK_S = 0.001
 _CLOSE_PATIENCE_S = 2.0
 _NEVER = float("inf")
 DRAIN_PATIENCE_S = 2.0
@@ -48,6 +55,10 @@ class _Running:
     masking: Process | None = None
     fault: str | None = None
     drained_by_s: float = 0.0
+    leave: bool = False
+    left: Sequence[int] = ()
+    term_at_s: float = _NEVER
+    kill_at_s: float = _NEVER
 
 
 class LocalExecutor:
@@ -55,18 +66,35 @@ class LocalExecutor:
 
     ``max_log_bytes`` caps each log file; ``nursery`` is where those without names are made (``CappedLog``); tasks are nicer
     than this process by ``nice``; ``portable`` keeps off what only Linux has. In portable mode, and only there, the object
-    catches SIGCHLD while it lives.
+    catches SIGCHLD while it lives. ``alone`` says that this process starts nothing but its tasks: then every other child is
+    one that a task left, and is reaped and ended here. ``grace_s`` is how long that has between TERM and KILL.
+    ``home`` tells its processes from those of a copy of the home (``cis.executors.stamps``).
     """
 
     def __init__(
-        self, *, max_log_bytes: int, nursery: StrPath | None = None, nice: int = 0, portable: bool = False
+        self,
+        *,
+        max_log_bytes: int,
+        nursery: StrPath | None = None,
+        nice: int = 0,
+        portable: bool = False,
+        alone: bool = False,
+        grace_s: float = 10.0,
+        home: StrPath | None = None,
     ) -> None:
         expect_children()
         self._portable = portable or not HAS_PIDFD
         self._logs = AttemptLogs(cap=max_log_bytes, named=self._portable, nursery=nursery)
         self._exits: ExitWatch = SignalExits() if self._portable else PidfdExits()
+        adopts = alone and not self._portable and adopt_descendants()
+        self._descendants: Descendants = Adopted(self._exits.has) if adopts else Groups(portable=self._portable)
+        self._stamping = Stamping()
+        self._grace_s = grace_s
+        self._home = home
         self._running: dict[int, _Running] = {}
-        self._lingering: dict[int, _Running] = {}  # leader reaped, group not yet gone
+        self._lingering: dict[int, _Running] = {}  # leader reaped, what it left not yet gone
+        self._look_due_s = 0.0
+        self._pause_s = _FIRST_LOOK_S  # between looks at those that linger
         self._draining: dict[int, _Running] = {}  # leader reaped, what it wrote not yet passed on
         self._masking: dict[int, _Running] = {}  # by the pid of the process that masks
         self.rung = False
@@ -105,6 +133,7 @@ class LocalExecutor:
             self._caps_due_s = running.started_s + CAP_CHECK_S
         self._names_due_s = min(self._names_due_s, running.started_s + NAME_AFTER_S)
         self._running[running.process.pid] = running
+        running.leave = launch.leave
         return running.process.pid
 
     def identity(self, handle: int) -> str | None:
@@ -121,9 +150,12 @@ class LocalExecutor:
             now_s = time.monotonic()
             self._check_caps(now_s)
             self._name_logs(now_s)
-            exits = [ended_now for process in ended if (ended_now := self._leader_ended(process))]
+            if ended or now_s >= self._look_due_s:
+                self._look_due_s = now_s + _LOOK_EVERY_S
+                self._descendants.look()
+            exits = [ended_now for process in ended if (ended_now := self._leader_ended(process, now_s))]
             if self._lingering:
-                exits += self._groups_gone()
+                exits += self._gone(now_s)
             if self._draining:
                 exits += self._drained(now_s)
             if exits or self.rung or now_s >= deadline_s:
@@ -134,25 +166,26 @@ class LocalExecutor:
         self._exits.watch(descriptor)
 
     def end(self, handle: int, *, force: bool) -> None:
-        """Send TERM, or KILL with *force*, to the whole process group; no error when it is gone."""
+        """Send TERM, or KILL with *force*, to the process and all that descends from it; no error when it is gone."""
         running = self._running.get(handle) or self._lingering.get(handle)
         if running is None:
             return
         running.ending = True
         running.forced = running.forced or force
-        signal_group(handle, SIGKILL if force else SIGTERM)
-        signal_group(handle, SIGCONT)  # a stopped process would never see TERM
+        running.term_at_s = running.kill_at_s = _NEVER  # whoever asked sees to it
+        self._descendants.signal(handle, SIGKILL if force else SIGTERM, reaped=handle in self._lingering)
 
     def close(self) -> None:
         """Kill every process that is left, reap it, and give all descriptors back."""
         left = list(self._running.values())
         for pid in [*self._running, *self._lingering]:
-            signal_group(pid, SIGKILL)
+            self._descendants.signal(pid, SIGKILL, reaped=pid in self._lingering)
         for running in left:
             with suppress(subprocess.TimeoutExpired):
                 running.process.wait(timeout=_CLOSE_PATIENCE_S)
                 if running.masking is not None:
                     running.masking.wait(timeout=_CLOSE_PATIENCE_S)
+        self._end_the_rest([*self._running, *self._lingering])
         for running in [*left, *self._lingering.values(), *self._draining.values()]:
             self._name(running)
             running.stdout.close()
@@ -160,10 +193,22 @@ class LocalExecutor:
         for held in (self._running, self._lingering, self._draining, self._masking):
             held.clear()
         self._logs.close()
+        self._descendants.close()
         self._exits.close()
         os.close(self._null)
         if self._place is not None:
             os.close(self._place)
+
+    def _end_the_rest(self, leaders: Sequence[int]) -> None:
+        """Kill what is left of attempts whose leaders are gone, for as long as there is any, within bounds."""
+        deadline_s = time.monotonic() + _CLOSE_PATIENCE_S
+        while leaders and time.monotonic() < deadline_s:
+            self._descendants.look()
+            leaders = [leader for leader in leaders if self._descendants.left_by(leader)]
+            for leader in leaders:
+                self._descendants.signal(leader, SIGKILL, reaped=True)
+            if leaders:
+                time.sleep(_FIRST_LOOK_S)
 
     def _spawn_masked(self, launch: Launch, *, stdin: int, stdout: CappedLog, stderr: CappedLog) -> _Running:
         streams = mask_streams(launch, stdout=stdout.writer, stderr=stderr.writer)
@@ -177,11 +222,14 @@ class LocalExecutor:
         return running
 
     def _start(self, launch: Launch, stdin: int, stdout: int, stderr: int) -> Process:
-        process = spawn(
-            launch, stdin=stdin, stdout=stdout, stderr=stderr, place=self._place, own_session=self._own_session
-        )
+        stamp = stamp_of(launch.marks, home=self._home)
+        with self._stamping(stamp):
+            process = spawn(
+                launch, stdin=stdin, stdout=stdout, stderr=stderr, place=self._place, own_session=self._own_session
+            )
         lower(process.pid, by=self._nice)
         self._take_in(process, launch)
+        self._descendants.begin(process.pid, stamp=stamp, marks=launch.marks)
         return process
 
     def _open_logs(self, launch: Launch) -> tuple[CappedLog, CappedLog]:
@@ -208,7 +256,7 @@ class LocalExecutor:
 
     def _patience(self, now_s: float, deadline_s: float) -> float:
         if self._lingering:
-            deadline_s = min(deadline_s, now_s + _GROUP_CHECK_S)
+            deadline_s = min(deadline_s, now_s + self._pause_s)
         elif self._running:
             deadline_s = min(deadline_s, self._caps_due_s, self._names_due_s)
         for running in self._draining.values():
@@ -240,17 +288,21 @@ class LocalExecutor:
                 break
             self._name(running)
 
-    def _leader_ended(self, process: Process) -> Exit | None:
+    def _leader_ended(self, process: Process, now_s: float) -> Exit | None:
         running = self._running.pop(process.pid, None)
         if running is None:
             self._masking_ended(process)
             return None
-        if running.ending:
-            # Its number stays taken as long as its group has members, so the group can still be signalled.
-            self._lingering[process.pid] = running
-            self._name(running)
-            return None
-        return self._over(running)
+        may_stay = running.leave and process.returncode == 0
+        if not running.ending and (may_stay or not self._descendants.left_by(process.pid)):
+            return self._over(running)
+        if not running.ending:
+            running.term_at_s = now_s + LAST_WORDS_S
+            running.kill_at_s = running.term_at_s + self._grace_s
+        self._lingering[process.pid] = running
+        self._pause_s = _FIRST_LOOK_S
+        self._name(running)
+        return None
 
     def _masking_ended(self, process: Process) -> None:
         running = self._masking.pop(process.pid, None)
@@ -260,23 +312,33 @@ class LocalExecutor:
         if process.returncode != 0:
             running.fault = _MASKING_DIED
             if running.process.pid in self._running:
-                signal_group(running.process.pid, SIGKILL)
+                self._descendants.signal(running.process.pid, SIGKILL, reaped=False)
 
-    def _groups_gone(self) -> list[Exit]:
+    def _gone(self, now_s: float) -> list[Exit]:
+        """Return the ends of those of which nothing is left, and press the others."""
         exits = []
+        self._descendants.look()
         for pid, running in list(self._lingering.items()):
-            if running.forced:
-                signal_group(pid, SIGKILL)
-            elif group_is_alive(pid):
+            if self._descendants.left_by(pid):
+                self._press(pid, running, now_s)
                 continue
             del self._lingering[pid]
             over = self._over(running)
             if over is not None:
                 exits.append(over)
+        self._pause_s = min(2 * self._pause_s, self._descendants.look_every_s)
         return exits
 
+    def _press(self, pid: int, running: _Running, now_s: float) -> None:
+        """End what outlives its leader: again and again with KILL, since it may have started others meanwhile."""
+        if running.forced or now_s >= running.kill_at_s:
+            self._descendants.signal(pid, SIGKILL, reaped=True)
+        elif running.ending or now_s >= running.term_at_s:
+            self._descendants.signal(pid, SIGTERM, reaped=True)
+
     def _over(self, running: _Running) -> Exit | None:
-        """Return the end of an attempt of which nothing runs any more, or wait for what it wrote to be passed on."""
+        """Return the end of an attempt of which nothing is to end any more, or wait for what it wrote to be passed on."""
+        running.left = self._descendants.forget(running.process.pid)
         if running.masking is None:
             return self._exit_of(running)
         running.drained_by_s = time.monotonic() + DRAIN_PATIENCE_S
@@ -301,6 +363,7 @@ class LocalExecutor:
             stdout_bytes=stdout_bytes,
             stderr_bytes=stderr_bytes,
             fault=running.fault,
+            left=running.left,
         )
 
 

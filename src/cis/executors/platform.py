@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -43,7 +44,7 @@ def process_started(pid: int, *, portable: bool = False) -> str | None:
     The text only means something when compared with another one of this function, on this machine.
     """
     if HAS_PROC and not portable:
-        fields = _stat(pid)
+        fields = stat_fields(pid)
         return f"{_boot_id()}:{fields[_STARTED]}" if fields else None
     return _ps("lstart=", pid) or None
 
@@ -65,7 +66,7 @@ def group_is_alive(group: int) -> bool:
         return True  # somebody is there, under another user
     if not HAS_PROC:
         return True
-    stats = (_stat(pid) for pid in all_pids())
+    stats = (stat_fields(pid) for pid in all_pids())
     return any(fields[_GROUP] == str(group) and fields[_STATE] not in _DEAD for fields in stats if fields)
 
 
@@ -97,7 +98,7 @@ def environment_of(pid: int) -> frozenset[bytes] | None:
 
 def _has_no_environment(pid: int) -> bool:
     """Whether an environment that reads as empty is so for good: a zombie, the kernel's own, or really empty."""
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     if fields is None or fields[_STATE] in _DEAD or fields[_SIZE] == "0":
         return True
     place = fields[_ENV_BEGIN : _ENV_END + 1]
@@ -105,19 +106,25 @@ def _has_no_environment(pid: int) -> bool:
         return False
     # An environment that exec is about to fill has its begin for its end, too; but not for long.
     time.sleep(_EXEC_MOMENT_S)
-    later = _stat(pid)
+    later = stat_fields(pid)
     return later is None or later[_ENV_BEGIN : _ENV_END + 1] == place
 
 
-def kill_if_still(pid: int, entries: frozenset[bytes]) -> None:
-    """Kill *pid* if its environment still holds all *entries*, so that a number reused meanwhile hits nobody."""
+def is_dead(pid: int) -> bool:
+    """Whether a process has ended, reaped or not."""
+    fields = stat_fields(pid)
+    return fields is None or fields[_STATE] in _DEAD
+
+
+def kill_if_still(pid: int, is_meant: Callable[[int], bool]) -> None:
+    """Kill *pid* if it still *is_meant*, so that a number reused meanwhile hits nobody."""
     with suppress(ProcessLookupError, PermissionError):
         if not HAS_PIDFD:
             os.kill(pid, signal.SIGKILL)
             return
         descriptor = os.pidfd_open(pid)
         try:
-            if entries <= (environment_of(pid) or frozenset()):
+            if is_meant(pid):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         finally:
             os.close(descriptor)
@@ -162,7 +169,7 @@ def _has_ended(pid: int, started: str, descriptor: int | None, *, patience_s: fl
 
 
 def _is_still(pid: int, started: str, *, portable: bool) -> bool:
-    fields = None if portable else _stat(pid)
+    fields = None if portable else stat_fields(pid)
     state = fields[_STATE] if fields else _ps("stat=", pid)
     # One that nobody has reaped yet does nothing any more.
     return process_started(pid, portable=portable) == started and not state.startswith(_DEAD)
@@ -172,7 +179,7 @@ def ancestry() -> frozenset[int]:
     """Return this process and all processes above it, as far as can be told."""
     pids = {os.getpid(), os.getppid()}
     pid = os.getppid()
-    while fields := _stat(pid):
+    while fields := stat_fields(pid):
         pid = int(fields[_PARENT])
         if pid in pids:
             break
@@ -214,7 +221,8 @@ def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def _stat(pid: int) -> list[str] | None:
+def stat_fields(pid: int) -> list[str] | None:
+    """Return the fields of ``/proc/PID/stat`` after the name, see proc(5); None when there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:

@@ -51,6 +51,7 @@ class TaskSpec:
     ``command`` is a line for ``/bin/sh -c``, or a tuple that is run without a shell.
     Exactly one of ``command`` and ``skill`` is set. ``max_losses`` bounds how often in a row its worker may die while it runs
     alone; 0 is no bound. ``secrets`` are names only: variables, and which secret each gets.
+    With ``leave``, what it started in the background may outlive it.
     """
 
     id: str
@@ -67,6 +68,7 @@ class TaskSpec:
     retry_backoff: Backoff = Backoff.CONSTANT
     on_lost: OnLost = OnLost.RETRY
     max_losses: int = DEFAULT_MAX_LOSSES
+    leave: bool = False
 
     def to_dict(self) -> dict[str, Json]:
         """Return the document form of the task, without what is at its default."""
@@ -84,10 +86,16 @@ class TaskSpec:
             plain["cwd"] = self.cwd
         if self.timeout_s is not None:
             plain["timeout"] = self.timeout_s
-        counts = (("max_retries", self.max_retries, 0), ("max_losses", self.max_losses, DEFAULT_MAX_LOSSES))
-        plain |= {name: count for name, count, usual in counts if count != usual}
-        if self.retry_delay_s != 5.0:
-            plain["retry_delay"] = self.retry_delay_s
+        plain |= {
+            name: value
+            for name, value, default in (
+                ("max_retries", self.max_retries, 0),
+                ("max_losses", self.max_losses, DEFAULT_MAX_LOSSES),
+                ("retry_delay", self.retry_delay_s, 5.0),
+                ("leave", self.leave, False),
+            )
+            if value != default
+        }
         if self.retry_backoff is not Backoff.CONSTANT:
             plain["retry_backoff"] = str(self.retry_backoff)
         if self.on_lost is not OnLost.RETRY:
@@ -113,6 +121,7 @@ class TaskSpec:
             retry_backoff=Backoff(plain.get("retry_backoff", "constant")),
             on_lost=OnLost(plain.get("on_lost", "retry")),
             max_losses=plain.get("max_losses", DEFAULT_MAX_LOSSES),
+            leave=plain.get("leave", False),
         )
 
 

@@ -21,6 +21,7 @@ from cis.model.fields import (
     Directory,
     Duration,
     Env,
+    Flag,
     Id,
     Ids,
     Labels,
@@ -78,6 +79,9 @@ class TaskDocument(Tries):
     env: Env | None = Field(default=None, description="Variables, over those of the DAG.")
     secrets: Secrets | None = None
     cwd: Directory | None = Field(default=None, description="Where it runs.")
+    leave: Flag | None = Field(
+        default=None, description="true: what it started in the background may outlive it. Default: false."
+    )
 
 
 class _Head(_Model):
@@ -256,4 +260,5 @@ def _task(task: TaskDocument, tries: Tries) -> TaskSpec:
         retry_backoff=first(task.retry_backoff, tries.retry_backoff, Backoff.CONSTANT),
         on_lost=first(task.on_lost, tries.on_lost, OnLost.RETRY),
         max_losses=first(task.max_losses, tries.max_losses, DEFAULT_MAX_LOSSES),
+        leave=bool(task.leave),
     )

@@ -118,6 +118,12 @@ def _parallel(value: Any) -> int:
     return _count(value, lowest=1, highest=MAX_TASKS)
 
 
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, not {kind_of(value)}")
+    return value
+
+
 def _command(value: Any) -> str | tuple[str, ...]:
     if isinstance(value, list):
         if not value:
@@ -303,6 +309,7 @@ Retries = Annotated[
 Losses = Annotated[
     int, PlainValidator(_losses), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_LOSSES})
 ]
+Flag = Annotated[bool, PlainValidator(_flag), WithJsonSchema({"type": "boolean"})]
 Parallel = Annotated[
     int, PlainValidator(_parallel), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_TASKS})
 ]

@@ -53,6 +53,7 @@ def _wrong_field(task: TaskSpec) -> str | None:
         ("retry_delay", _is_duration(task.retry_delay_s)),
         ("max_retries", _is_count(task.max_retries, lowest=0)),
         ("max_losses", _is_count(task.max_losses, lowest=0)),
+        ("leave", isinstance(task.leave, bool)),
     )
     return next((name for name, holds in checks if not holds), None)
 

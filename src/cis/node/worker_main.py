@@ -80,7 +80,14 @@ def run_worker(
         workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
         skills, secrets = InstalledSkills(), TomlSecrets(home.toml, os.environ)
         logfiles = LogFiles(home.logs)
-        executor = LocalExecutor(max_log_bytes=settings.max_log_bytes, nursery=str(logfiles.live), nice=settings.nice)
+        executor = LocalExecutor(
+            max_log_bytes=settings.max_log_bytes,
+            nursery=str(logfiles.live),
+            nice=settings.nice,
+            alone=True,
+            grace_s=settings.grace_s,
+            home=home.root,
+        )
 
         def wake(other: str) -> None:
             reporter.say(Reporter.ENQUEUED)

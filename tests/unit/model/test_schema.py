@@ -30,6 +30,7 @@ tries: dict[str, st.SearchStrategy[Any]] = {
     "retry_backoff": st.sampled_from(["constant", "exponential", "linear", 1]),
     "max_losses": st.sampled_from([0, 1000, 1001, -1, 1.5, True]),
     "on_lost": st.sampled_from(["retry", "fail", "ignore"]),
+    "leave": st.sampled_from([True, False, "yes", 1]),
 }
 tasks = st.fixed_dictionaries(
     {},

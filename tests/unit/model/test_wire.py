@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cis.errors import DocumentError
+from cis.model.dag import DagSpec
 from cis.model.document import dag_from_plain
 from cis.model.durations import MAX_DURATION_S
 from cis.model.wire import document_of, wire_fields
@@ -19,6 +21,20 @@ def test_a_duration_is_the_very_same_at_the_other_end(seconds: float) -> None:
 @given(st.floats(min_value=0, max_value=MAX_DURATION_S, exclude_min=True))
 def test_every_duration_is_the_very_same_at_the_other_end(seconds: float) -> None:
     check(seconds)
+
+
+def test_whether_a_task_may_leave_something_behind_is_known_at_the_other_end_and_from_the_store() -> None:
+    """A node that does not know the word refuses the document, as it does every unknown one."""
+    tasks = [{"id": "a", "command": "d &", "leave": True}, {"id": "b", "command": "true", "leave": False}]
+    spec = dag_from_plain({"dag_id": "d", "tasks": tasks})
+    fields = wire_fields(spec.to_dict())
+    assert fields is not None
+
+    assert [task.leave for task in dag_from_plain({**document_of(fields), "dag_id": "d"}).tasks] == [True, False]
+    assert DagSpec.from_dict(spec.to_dict()) == spec
+    assert "leave" not in spec.to_dict()["tasks"][1]
+    with pytest.raises(DocumentError, match="must be true or false, not a string"):
+        dag_from_plain({"dag_id": "d", "tasks": [{"id": "a", "command": "d &", "leave": "yes"}]})
 
 
 def check(seconds: float) -> None:

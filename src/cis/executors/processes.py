@@ -1,0 +1,86 @@
+"""The processes of this machine as a table: who is whose child, in which group, started when; and a signal to one of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from cis.executors.platform import HAS_PIDFD, HAS_PROC, all_pids, stat_fields
+
+_STATE, _PARENT, _GROUP, _STARTED = 0, 1, 2, 19  # fields of /proc/PID/stat after the name, see proc(5)
+_DEAD = ("Z", "X")
+_COLUMNS = "pid=,ppid=,pgid=,stat=,lstart="
+
+
+class Seen(NamedTuple):
+    """A process as it was when somebody looked. ``dead``: it has ended, and its parent has not noticed yet."""
+
+    pid: int
+    parent: int
+    group: int
+    started: str
+    dead: bool
+
+
+def see(pid: int) -> Seen | None:
+    """Return a process as ``/proc`` shows it; None when there is none."""
+    fields = stat_fields(pid)
+    if fields is None:
+        return None
+    return Seen(pid, int(fields[_PARENT]), int(fields[_GROUP]), fields[_STARTED], fields[_STATE] in _DEAD)
+
+
+def processes(*, portable: bool = False) -> list[Seen]:
+    """Return every process that can be seen."""
+    if HAS_PROC and not portable:
+        return [seen for seen in map(see, all_pids()) if seen is not None]
+    env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+    answer = subprocess.run(["ps", "-A", "-o", _COLUMNS], capture_output=True, env=env, check=False)
+    found = []
+    for line in answer.stdout.decode("ascii", "replace").splitlines():
+        pid, parent, group, state, *started = line.split()
+        found.append(Seen(int(pid), int(parent), int(group), " ".join(started), state.startswith(_DEAD)))
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process, whichever of its threads started them; none when it is gone."""
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with suppress(OSError):
+                found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_bytes().split())
+    return found
+
+
+def signal_if_still(seen: Seen, number: int, *, portable: bool = False) -> bool:
+    """Send a signal to that very process, and have it go on if it was stopped; False when it belongs to another user.
+
+    Where there are no pidfds, a number that was used anew since the look could be hit.
+    """
+    try:
+        if portable or not HAS_PIDFD:
+            os.kill(seen.pid, number)
+            os.kill(seen.pid, signal.SIGCONT)
+            return True
+        descriptor = os.pidfd_open(seen.pid)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    try:
+        fields = stat_fields(seen.pid)
+        if fields is not None and fields[_STARTED] == seen.started:
+            signal.pidfd_send_signal(descriptor, number)
+            signal.pidfd_send_signal(descriptor, signal.SIGCONT)  # a stopped process would never see TERM
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
