@@ -68,6 +68,17 @@ class Context:
             store.close()
 
     @contextmanager
+    def store_as_it_is(self) -> Iterator[SqliteStore]:
+        """Open the store without changing anything, an older schema neither. Raises NotFoundError when there is none."""
+        from cis.store.sqlite.store import open_sqlite  # noqa: PLC0415 - not every command reads it
+
+        store = open_sqlite(self.home.db, as_it_is=True)
+        try:
+            yield store
+        finally:
+            store.close()
+
+    @contextmanager
     def acting_store(self) -> Iterator[SqliteStore]:
         """Open the store to change something, or to have something done, which a home does only where it lives.
 

@@ -45,8 +45,10 @@ def add(group: argparse.ArgumentParser, _name: str) -> None:
 def _check(options: argparse.Namespace) -> int:
     context = from_environment()
     try:
-        with context.store() as store:
+        with context.store_as_it_is() as store:
             faults = store.integrity_check()
+    except NotFoundError:
+        faults = []  # there is none yet
     except StoreDamagedError as error:  # too much for it even to be opened
         faults = [str(error)]
     if options.json:
@@ -63,7 +65,7 @@ def _backup(options: argparse.Namespace) -> None:
         raise ConflictError(f"{target} exists already; choose another name")
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{target.absolute().parent} is no folder")
-    with context.store() as store:
+    with context.store_as_it_is() as store:
         store.backup_to(target)
     _answer({"path": str(target), "bytes": target.stat().st_size}, f"{target}: written", options)
 

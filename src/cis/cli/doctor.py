@@ -15,11 +15,21 @@ from urllib.parse import urlsplit
 from cis.cli.context import Context, from_environment
 from cis.cli.output import counted, print_json
 from cis.engine.views import peer_view
-from cis.errors import CisError, ConfigError, StoreDamagedError, StoreError, StoreFullError, StoreReadOnlyError
+from cis.errors import (
+    CisError,
+    ConfigError,
+    NotFoundError,
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+    StoreNewerError,
+    StoreReadOnlyError,
+)
 from cis.node.clock import now_us
 from cis.node.presence import announced, node_is_running
 from cis.node.residence import place_fault
 from cis.node.secrets import holds_values
+from cis.store.sqlite.migrate import NEWEST
 from cis.worker.lock import holder, worker_lock_path
 
 LOW_SPACE_BYTES = 500 * 2**20
@@ -79,9 +89,9 @@ def _look(context: Context) -> Iterator[Finding]:
 
 def _look_at_peers(context: Context) -> Iterator[Finding]:
     try:
-        with context.store() as store:
+        with context.store_as_it_is() as store:
             peers = [peer_view(peer, outbox=0, now_us=now_us()) for peer in store.peers()]
-    except StoreError:
+    except (StoreError, NotFoundError):
         return  # said already
     for peer in peers:
         mend = "'cis node list' shows more; see docs/howto/two-machines.md"
@@ -110,12 +120,20 @@ def _look_at_store(context: Context) -> Finding:
     import apsw  # noqa: PLC0415 - imported with the store anyway
 
     what = f"database {context.home.db}, SQLite {apsw.sqlite_lib_version()}"
+    older = False
     try:
-        with context.store() as store:
+        with context.store_as_it_is() as store:
+            older = not store.is_newest
             faults = store.integrity_check()
             if not faults:
                 with store.transaction():
                     store.write_nothing()
+    except NotFoundError:
+        return Finding(f"{what}: there is none yet")
+    except StoreNewerError as error:
+        return Finding(
+            what, str(error), "use the newest cis-dag that is installed here; this one is older than the database"
+        )
     except StoreDamagedError as error:
         return Finding(what, str(error), _RESTORE)
     except StoreFullError as error:
@@ -128,13 +146,15 @@ def _look_at_store(context: Context) -> Finding:
         return Finding(
             what, str(error), f"look at the disk of {context.home.root} ('dmesg'), and at who holds the file"
         )
+    if older:
+        what += ", of an earlier version; it is brought up to date when it is next used"
     return Finding(what, faults[0], _RESTORE) if faults else Finding(what)
 
 
 def _look_at_home(context: Context) -> Iterator[Finding]:
     """Yield whether the home is where it lives, and what it took on under other ids than its own."""
     try:
-        with context.store() as store:
+        with context.store_as_it_is() as store:
             fault, node_id = place_fault(store, context.home), context.settings.node_id
             others = store.runs_of_other_ids(node_id)
     except CisError:
@@ -166,9 +186,9 @@ def _look_at_workers(context: Context) -> Iterator[Finding]:
     if node_is_running(context.home):
         return
     try:
-        with context.store() as store:
+        with context.store_as_it_is() as store:
             workers, waiting = store.workers(live_only=True), sum(store.unfinished_counts().values())
-    except StoreError:
+    except (StoreError, NotFoundError):
         return  # said already
     for worker in workers:
         pid = holder(worker_lock_path(context.home.run, worker.worker_id))
@@ -197,6 +217,9 @@ def _look_at_node(context: Context) -> Finding:
     told = announced(context.home)
     if told is None:
         return Finding("node", "holds its lock but has not said where it listens", "look at its log, or restart it")
+    if told.schema < NEWEST:
+        fault = "is of an earlier version, and ends when what it runs has ended once this one has used the database"
+        return Finding(f"node {told.node_id}, process {told.pid}", fault, "stop it, and start this version")
     address = urlsplit(told.url)
     try:
         socket.create_connection((address.hostname, address.port), timeout=3).close()

@@ -112,6 +112,9 @@ def _start(options: argparse.Namespace) -> int:
     identity.ensure_token(context.home)
     with _listen(settings.host, settings.port) as listener, Node(context.home, settings) as node:
         _serve(context, node, listener)
+    if node.ends_because is not None:
+        say(f"cis: the node has ended: {node.ends_because}")
+        return 1
     return 0
 
 
@@ -191,8 +194,10 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
     # uvicorn stops on INT and TERM, and then raises the signal again under the handler that it found. That one lets the
     # node wind down; a second signal ends it at once, and the workers, who miss their parent, after it.
     found = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    server = Server(config)
+    node.on_leave = lambda: setattr(server, "should_exit", True)
     try:
-        Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
     finally:
         for number, handler in found.items():
             signal.signal(number, handler)

@@ -36,6 +36,7 @@
     │   ├── StoreBusyError            locked by others for too long
     │   ├── StoreFullError            no room on its disk
     │   ├── StoreReadOnlyError        its disk or its rights refuse to be written
+    │   ├── StoreNewerError           its schema is of a newer program
     │   ├── StoreDamagedError         the file is not what SQLite wrote
     │   ├── StoreRefusedError         a row that it never takes
     │   ├── FencedError               a newer epoch holds this worker's id
@@ -99,6 +100,7 @@ from cis.errors.work import (
     StoreDamagedError,
     StoreError,
     StoreFullError,
+    StoreNewerError,
     StoreReadOnlyError,
     StoreRefusedError,
 )
@@ -142,6 +144,7 @@ __all__ = [
     "StoreDamagedError",
     "StoreError",
     "StoreFullError",
+    "StoreNewerError",
     "StoreReadOnlyError",
     "StoreRefusedError",
     "UnknownNodeError",

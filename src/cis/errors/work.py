@@ -46,6 +46,18 @@ class StoreReadOnlyError(StoreError):
         super().__init__(f"{path} cannot be written; {mend}")
 
 
+class StoreNewerError(StoreError):
+    """The database has a newer schema than this program knows: install the newer one, and start it in place of this."""
+
+    code = "store.newer"
+
+    def __init__(self, path: str, *, schema: int, known: int) -> None:
+        self.path = path
+        self.schema = schema
+        self.known = known
+        super().__init__(f"{path} has schema {schema}, this program knows {known}; install a newer cis-dag")
+
+
 class StoreDamagedError(StoreError):
     """The file is no database, or was damaged by a disk or by somebody: ``cis db restore`` puts a backup in its place."""
 

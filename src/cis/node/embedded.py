@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from cis.engine.control import cancel
 from cis.engine.existing import existing_run
-from cis.errors import IllegalStateError
+from cis.errors import IllegalStateError, StoreNewerError
 from cis.node.clock import now_us
 from cis.node.home import Home
 from cis.node.settings import Settings
@@ -25,6 +25,7 @@ def run_embedded(home: Home, settings: Settings, *, run_id: str, on_change: Call
 
     Raises:
         NotFoundError: no such run.
+        StoreNewerError: a newer program has changed the schema; what ran has ended, and that one does the rest.
     """
     store = open_sqlite(home.db)
     bell = FifoBell(bell_path(home.run, f"embedded-{os.getpid()}"))
@@ -32,8 +33,12 @@ def run_embedded(home: Home, settings: Settings, *, run_id: str, on_change: Call
     try:
         try:
             while not existing_run(store, run_id).status.final:
+                store.check_schema()
                 supervisor.turn(at_most_s=0.5)
             supervisor.dismiss()
+        except StoreNewerError:
+            supervisor.dismiss()
+            raise
         except KeyboardInterrupt:
             with suppress(IllegalStateError), store.transaction():  # it may have ended by itself just now
                 run = cancel(store, run_id, now_us=now_us())

@@ -6,10 +6,10 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from cis.engine.logfiles import LogFiles
-from cis.errors import StoreError
+from cis.errors import StoreError, StoreNewerError
 from cis.node.clock import now_awake_or_asleep
 from cis.node.cluster import Cluster
 from cis.node.desk import NodeDesk
@@ -28,11 +28,15 @@ from cis.node.site import make_site
 from cis.node.workers import make_supervisor
 from cis.node.writer import Writer
 from cis.skills.registry import InstalledSkills
+from cis.store.sqlite.migrate import NEWEST
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.worker.bell import FifoBell, bell_path, ring
 from cis.worker.lock import acquire
+from cis.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
+
+LEAVE_AGAIN_S = 0.2
 
 
 class Node:
@@ -73,6 +77,8 @@ class Node:
             clock=now_awake_or_asleep,
         )
         self._stop = threading.Event()
+        self.ends_because: str | None = None
+        self.on_leave: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._mind_workers, name="supervisor")
         self._thread.start()
 
@@ -83,7 +89,7 @@ class Node:
     def announce(self, url: str) -> None:
         """Write down where this node listens, for the commands of this home."""
         path = announcement_path(self.home)
-        text = json.dumps({"node_id": self.settings.node_id, "url": url, "pid": os.getpid()})
+        text = json.dumps({"node_id": self.settings.node_id, "url": url, "pid": os.getpid(), "schema": NEWEST})
         replace_file(path, text.encode())
 
     def wake(self, worker_ids: Iterable[str]) -> None:
@@ -118,13 +124,25 @@ class Node:
         self.hub.poke()
         self.cluster.wake()
 
+    def _leave(self, supervisor: Supervisor, why: str) -> None:
+        """End by itself: nothing more is accepted, what runs goes on to its end, and then whoever serves is told."""
+        log.error("this node accepts nothing more; it ends when what it runs has ended", extra={"reason": why})
+        self.ends_because = why
+        self._maintenance.stop()
+        supervisor.dismiss(unless=self._stop.is_set)
+        while not self._stop.wait(LEAVE_AGAIN_S):
+            self.on_leave()  # again and again: it may not be served yet
+
     def _mind_workers(self) -> None:
         store = self.open_store()
         store.wait_at_most(max(1.0, self.settings.lease_s / 3))  # one that holds the lock may be what is to be ended
         supervisor = make_supervisor(self.home, self.settings, store=store, bell=self._bell, told=self._told)
         while not self._stop.is_set():
             try:
+                store.check_schema()
                 supervisor.turn()
+            except StoreNewerError as error:
+                self._leave(supervisor, str(error))
             except StoreError as error:
                 log.error("the supervisor cannot use the store; trying again", extra={"error": str(error)})
                 self._stop.wait(1.0)

@@ -17,6 +17,7 @@ class Announcement:
     node_id: str
     url: str
     pid: int
+    schema: int = 0  # 0: of a version that did not say
 
 
 def node_lock_path(home: Home) -> Path:
@@ -40,6 +41,6 @@ def announced(home: Home) -> Announcement | None:
         return None
     try:
         told = json.loads(announcement_path(home).read_text(encoding="utf-8"))
-        return Announcement(node_id=told["node_id"], url=told["url"], pid=told["pid"])
+        return Announcement(node_id=told["node_id"], url=told["url"], pid=told["pid"], schema=told.get("schema", 0))
     except (OSError, ValueError, KeyError, TypeError):
         return None

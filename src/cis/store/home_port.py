@@ -22,6 +22,10 @@ class HomeStore(Protocol):
         """Return what was kept; None before the first command that acts."""
         ...
 
+    def check_schema(self) -> None:
+        """Raise StoreNewerError if a newer program has changed the schema since the store was opened."""
+        ...
+
     def put_home(self, home: HomeRecord) -> None:
         """Keep it, in place of what was kept before."""
         ...

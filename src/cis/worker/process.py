@@ -6,6 +6,8 @@ Signals: TERM drains (what runs may end within the grace period, then it is ende
 a second TERM kills at once, USR1 retires the worker if it is idle at that very moment, or if all of its runs only wait, which it
 then parks (``cis.engine.parking``): the supervisor may have decided on what it read a moment ago. USR2 lets it go as soon as none of its tasks runs; what waits is handed back. When the parent is gone, a worker ends as after a grace period.
 
+One that finds that a newer program has changed the schema starts nothing more, lets what runs end without a limit, hands back and ends.
+
 A worker that cannot use the store for a whole lease time ends its tasks, within the grace period, and itself. It says
 so in its log only, since its row cannot be written: whoever finds its lock free buries it, and ``on_lost`` decides about
 what it could not store.
@@ -23,13 +25,15 @@ from typing import Protocol
 
 from cis.engine.instant import Instant
 from cis.engine.loop import WorkerLoop
-from cis.errors import FencedError, LeaseLostError, StoreError
+from cis.errors import FencedError, LeaseLostError, StoreError, StoreNewerError
 from cis.store.port import Store
 from cis.store.records import WorkerRecord, WorkerState
 from cis.worker.bell import FifoBell
 from cis.worker.burial import worker_event
 
 log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 1.0
 
 
 class ParentWatch(Protocol):
@@ -82,6 +86,8 @@ class WorkerProcess:
         self._terms = 0
         self._retire_asked = False
         self._dismissed = False
+        self._superseded = False
+        self._look_s = 0.0
 
     def run(self) -> int:
         """Serve until the end and return the exit status: 0 after an orderly one, 4 after losing the id, 1 the lease."""
@@ -115,7 +121,7 @@ class WorkerProcess:
             now_s = clock().mono_s
             if self._retire_asked and self._loop.resting:
                 self._put_away()
-            if self._dismissed and self._loop.resting:
+            if (self._dismissed and self._loop.resting) or self._is_superseded(now_s):
                 return
             if not self._loop.idle:
                 idle_since_s = None
@@ -135,6 +141,20 @@ class WorkerProcess:
         except StoreError as error:
             log.error("runs that wait could not be parked", extra={"error": str(error)})
 
+    def _is_superseded(self, now_s: float) -> bool:
+        """Whether a newer program has changed the schema: looked at once a second."""
+        if now_s < self._look_s:
+            return False
+        self._look_s = now_s + LOOK_EVERY_S
+        try:
+            self._tenure.store.check_schema()
+        except StoreNewerError as error:
+            log.error("nothing more is started; what runs goes on to its end", extra={"error": str(error)})
+            self._superseded = True
+        except StoreError:
+            return False  # the loop says so, and knows what to do
+        return self._superseded
+
     def _wind_down(self) -> None:
         clock = self._tenure.clock
         self._tenure.reporter.say(Reporter.LEAVING)  # from here on its death is nobody's fault
@@ -142,6 +162,9 @@ class WorkerProcess:
         stop_at_s = clock().mono_s + (0.0 if self._tenure.parent.gone() else self._tenure.grace_s)
         stopping = False
         while not self._loop.stopped:
+            if self._superseded:  # it was not told to stop, so its tasks have all the time that they take
+                stop_at_s = float("inf") if not self._terms else clock().mono_s + self._tenure.grace_s
+                self._superseded = not self._terms
             if self._terms > 1:
                 self._loop.kill()
                 if self._loop.failing and not self._loop.running:

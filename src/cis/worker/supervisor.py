@@ -152,13 +152,13 @@ class Supervisor:
             self._next_demand_s = now_s + TICK_S
             self._meet_demand(now_s)
 
-    def dismiss(self) -> None:
-        """Let every worker go once none of its tasks runs, however long that takes; return when all are gone.
+    def dismiss(self, *, unless: Callable[[], bool] = lambda: False) -> None:
+        """Let every worker go once none of its tasks runs, however long that takes; return when all are gone, or *unless*.
 
         A worker may have taken up the run of somebody else by now; the tasks of that one go on to their ends, and
         what then only waits is handed back.
         """
-        while self._children:
+        while self._children and not unless():
             for child in self._children.values():
                 if child.ready:
                     child.process.send_signal(self._parts.dismiss_signal)

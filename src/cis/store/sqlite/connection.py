@@ -20,7 +20,7 @@ from cis.errors import (
     StoreReadOnlyError,
     StoreRefusedError,
 )
-from cis.store.sqlite.migrate import migrate
+from cis.store.sqlite.migrate import check_known, migrate
 
 BUSY_TIMEOUT_MS = 30_000
 LOCK_PAUSE_S = 0.0005  # a transaction with its flush takes about as long
@@ -42,8 +42,8 @@ def check_version(version: str) -> None:
         raise StoreError(f"SQLite {version} can lose committed writes in WAL mode; install apsw 3.51.3 or newer")
 
 
-def open_connection(path: Path) -> apsw.Connection:
-    """Open, and where needed make and migrate, the database at *path*, mode 0600.
+def open_connection(path: Path, *, as_it_is: bool = False) -> apsw.Connection:
+    """Open, and where needed make and migrate, the database at *path*, mode 0600; *as_it_is*, change nothing.
 
     Raises:
         StoreError: it cannot be opened, is no database, or is newer than this program.
@@ -56,16 +56,16 @@ def open_connection(path: Path) -> apsw.Connection:
                 sync_folder(folder)
         connection = apsw.Connection(str(path), statementcachesize=200)
         try:
-            _prepare(connection, path)
+            _prepare(connection, path, as_it_is=as_it_is)
         except BaseException:
             connection.close()
             raise
         return connection
 
 
-def _prepare(connection: apsw.Connection, path: Path) -> None:
+def _prepare(connection: apsw.Connection, path: Path, *, as_it_is: bool) -> None:
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-    mode = _enter_wal(connection)
+    mode = "wal" if as_it_is else _enter_wal(connection)
     if mode != "wal":
         raise StoreError(f"{path} lies where SQLite's WAL mode does not work ({mode}); move CIS_HOME to a local disk")
     connection.execute(
@@ -74,7 +74,10 @@ def _prepare(connection: apsw.Connection, path: Path) -> None:
         # In pages, 2 MiB, half of SQLite's own: to flush what is written over takes two thirds of what makes the log longer.
         " PRAGMA wal_autocheckpoint = 500"
     ).fetchall()  # to its end: SQLite is not asked for the next statement before the rows of the last were read
-    migrate(connection, path)
+    if as_it_is:
+        check_known(connection, path)
+    else:
+        migrate(connection, path)
 
 
 def _enter_wal(connection: apsw.Connection) -> str:
@@ -154,9 +157,9 @@ class Database:
     the write-ahead log could not be reset for as long.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, as_it_is: bool = False) -> None:
         self.path = path
-        self.connection = open_connection(path)
+        self.connection = open_connection(path, as_it_is=as_it_is)
         self.connection.set_busy_handler(self._wait_for_lock)
         self._cursor = self.connection.cursor()
         self._patience_s = BUSY_TIMEOUT_MS / 1000

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import apsw
 
-from cis.errors import StoreError
+from cis.errors import StoreNewerError
 
 FOLDER = Path(__file__).parents[1] / "migrations" / "sqlite"
 
@@ -23,14 +23,11 @@ def migrate(connection: apsw.Connection, path: Path) -> None:
     """Run the migrations that the database lacks; two processes may do so at once.
 
     Raises:
-        StoreError: the database was written by a newer program.
+        StoreNewerError: the database was written by a newer program.
     """
-    version = _version(connection)
-    if version == NEWEST:
+    if _version(connection) == NEWEST:
         return
-    version = max(version, _steps_made(connection))
-    if version > NEWEST:
-        raise StoreError(f"{path} has schema {version}, this program knows {NEWEST}; install a newer cis-dag")
+    check_known(connection, path)
     for number, file in migrations():
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -44,6 +41,13 @@ def migrate(connection: apsw.Connection, path: Path) -> None:
             raise
     if _version(connection) < NEWEST:
         _set_right(connection)
+
+
+def check_known(connection: apsw.Connection, path: Path) -> None:
+    """Raise StoreNewerError if the database was written by a newer program."""
+    version = max(_version(connection), _steps_made(connection))
+    if version > NEWEST:
+        raise StoreNewerError(str(path), schema=version, known=NEWEST)
 
 
 def _version(connection: apsw.Connection) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import apsw
 
-from cis.errors import StoreDamagedError, StoreError
+from cis.errors import NotFoundError, StoreDamagedError, StoreError, StoreNewerError
 from cis.store.refusals import RefusalShares
 from cis.store.sqlite.connection import Database, sync_folder, translated
 from cis.store.sqlite.definitions import DefinitionRows
@@ -48,8 +48,8 @@ class SqliteStore(
 ):
     """All parts of the store over one connection; an object is for one thread."""
 
-    def __init__(self, path: Path) -> None:
-        self._db = Database(path)
+    def __init__(self, path: Path, *, as_it_is: bool = False) -> None:
+        self._db = Database(path, as_it_is=as_it_is)
         self._refusals = RefusalShares()
         self.path = path
 
@@ -67,7 +67,23 @@ class SqliteStore(
 
     def write_nothing(self) -> None:
         """Write what changes nothing, but takes the same way to the disk as anything else."""
-        self._db.write(f"PRAGMA user_version = {NEWEST}")
+        # What was read in this very transaction: no other number than the one that is there.
+        self._db.write(f"PRAGMA user_version = {self._schema()}")
+
+    def check_schema(self) -> None:
+        """Raise StoreNewerError if a newer program has changed the schema since it was opened."""
+        schema = self._schema()
+        if schema > NEWEST:
+            raise StoreNewerError(str(self.path), schema=schema, known=NEWEST)
+
+    @property
+    def is_newest(self) -> bool:
+        """Whether the schema is the one that this program knows; one that was opened as it is may be older."""
+        return self._schema() == NEWEST
+
+    def _schema(self) -> int:
+        row = self._db.row("PRAGMA user_version")
+        return int(row[0]) if row else 0
 
     def first_damage(self) -> str | None:
         """Return the first thing that is wrong with the file; None when it is sound or the search took too long."""
@@ -123,10 +139,16 @@ class SqliteStore(
         self._db.close()
 
 
-def open_sqlite(path: Path) -> SqliteStore:
+def open_sqlite(path: Path, *, as_it_is: bool = False) -> SqliteStore:
     """Open the store at *path*; it is made, and brought to the newest schema, where needed.
 
+    With *as_it_is* nothing is changed: of an older schema only ``integrity_check``, ``backup_to`` and ``write_nothing`` are
+    sure to work.
+
     Raises:
-        StoreError: it cannot be opened, is damaged, or was written by a newer program.
+        StoreError: it cannot be opened, is damaged, or was written by a newer program (``StoreNewerError``).
+        NotFoundError: *as_it_is*, and there is none.
     """
-    return SqliteStore(path)
+    if as_it_is and not path.exists():
+        raise NotFoundError("database", str(path))
+    return SqliteStore(path, as_it_is=as_it_is)
