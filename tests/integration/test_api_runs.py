@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from cis.model.states import AttemptState, RunState
+from cis.api import run_answers
+from cis.engine.views import read_run
+from cis.model.states import AttemptState, RunState, TaskState
+from cis.store.records import RunRecord
 from tests.integration.serving import NodeUnderTest, assert_problem
 
 UNKNOWN = "/api/v1/runs/no-such-run"
@@ -131,6 +135,45 @@ def test_pause_resume_and_cancel_answer_with_the_run_as_it_is_then(node: NodeUnd
     assert [task["status"] for task in cancelled["tasks"]] == ["cancelled"]
     assert node.pokes == ["worker-global"] * 3
     assert [entry.action for entry in node.store.audit(limit=9)] == ["run.cancel", "run.resume", "run.pause"]
+
+
+def finished_with(node: NodeUnderTest, run: RunRecord, outputs: Mapping[str, str]) -> None:
+    """End each task of a run, with these outputs."""
+    with node.store.transaction():
+        tasks = [(old, old._replace(status=TaskState.RUNNING)) for old in node.store.tasks(run.run_id)]
+        node.store.change_tasks(tasks)
+        tasks = [
+            (old, old._replace(status=TaskState.COMPLETED, outputs=outputs)) for old in node.store.tasks(run.run_id)
+        ]
+        node.store.change_tasks(tasks)
+
+
+@pytest.mark.parametrize("over", [True, False])
+@pytest.mark.parametrize(("count", "value"), [(3 * run_answers.FEW_TASKS, "x"), (30, "x" * 50_000), (2, "ü" * 2**19)])
+def test_a_large_run_is_answered_part_by_part_as_it_would_be_whole(
+    node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch, count: int, value: str, *, over: bool
+) -> None:
+    run = node.submitted(*({"id": f"t{number}"} for number in range(count)))
+    if over:
+        finished_with(node, run, {"value": value})
+        node.changed(node.changed(run, RunState.RUNNING), RunState.COMPLETED)
+    whole = read_run(node.store, run.run_id)
+    sent: list[int] = []
+    part = run_answers._part
+
+    def watched(*args: Any, **named: Any) -> Any:
+        found = part(*args, **named)
+        sent.append(len(found[1]) if found else 0)
+        return found
+
+    monkeypatch.setattr(run_answers, "_part", watched)
+    shown = node.get(f"/api/v1/runs/{run.run_id}")
+
+    assert shown == whole
+    assert list(shown) == list(whole)
+    if over or count > run_answers.FEW_TASKS:
+        assert len(sent) > 2
+        assert max(sent) < run_answers.BYTES_AT_ONCE + 2 * len(value.encode()) + 500 * run_answers.TASKS_AT_ONCE
 
 
 def test_control_that_is_asked_for_again_and_changes_nothing_is_written_down_once(node: NodeUnderTest) -> None:

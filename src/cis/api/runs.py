@@ -14,10 +14,11 @@ from cis.api.ports import NodeServices
 from cis.api.problems import QueryError
 from cis.api.query import Query, limit_of, run_filter_of
 from cis.api.requests import append_audit, rights_of, scopes_of
+from cis.api.run_answers import run_answer
 from cis.api.schemas import PageModel, RunItemModel, RunModel, RunStatus, SubmissionModel
 from cis.engine import control
 from cis.engine.existing import existing_run
-from cis.engine.views import read_run, run_list_item, submission_view
+from cis.engine.views import run_list_item, submission_view
 from cis.errors import Fault, UsageError
 from cis.model.ids import ID_PATTERN
 from cis.store.port import Store
@@ -61,8 +62,7 @@ def run_routes(services: NodeServices) -> APIRouter:
 
     @router.get("/{run_id}", responses=answers(RunModel, errors=(404,)), summary="One run and its tasks")
     async def run(run_id: str, request: Request) -> Response:
-        scopes = scopes_of(request)
-        return json_answer(await services.read(lambda store: read_run(store, run_id, scopes=scopes)))
+        return await run_answer(services, request, run_id)
 
     @router.post("/{run_id}/cancel", responses=_RUN, summary="End a run")
     async def cancel(run_id: str, request: Request) -> Response:
@@ -116,7 +116,7 @@ def run_routes(services: NodeServices) -> APIRouter:
 
         changed = await services.write(job)
         services.poke(changed.worker_id)
-        return json_answer(await services.read(lambda store: read_run(store, run_id, scopes=scopes)))
+        return await run_answer(services, request, run_id)
 
     return router
 

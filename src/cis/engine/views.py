@@ -66,6 +66,10 @@ def run_view(
     reasons: Mapping[str, Waiting],
 ) -> dict[str, Json]:
     """Return a run and its tasks; *waiting* is why the run waits, *reasons* why its tasks do, by their ids."""
+    return {**_run_head(run, waiting), "tasks": task_views(tasks, reasons)}
+
+
+def _run_head(run: RunRecord, waiting: Waiting | None) -> dict[str, Json]:
     return {
         "run_id": run.run_id,
         "dag_id": run.dag_id,
@@ -88,8 +92,12 @@ def run_view(
         "parent_run_id": run.parent_run_id,
         "parent_task_id": run.parent_task_id,
         "waiting": waiting.to_dict() if waiting else None,
-        "tasks": [_task_view(task, reasons.get(task.task_id)) for task in tasks],
     }
+
+
+def task_views(tasks: Sequence[TaskRecord], reasons: Mapping[str, Waiting]) -> list[Json]:
+    """Return tasks as their run shows them; *reasons* is why some wait, and of those that are over by now it says nothing."""
+    return [_task_view(task, None if task.status.final else reasons.get(task.task_id)) for task in tasks]
 
 
 def dag_view(definition: DefinitionRecord) -> dict[str, Json]:
@@ -203,6 +211,22 @@ def read_run(store: Store, run_id: str, *, scopes: Patterns | None = None) -> di
     return _read_view(store, existing_run(store, run_id, scopes=scopes))
 
 
+def read_run_head(
+    store: Store, run_id: str, *, scopes: Patterns | None = None
+) -> tuple[dict[str, Json], Mapping[str, Waiting]]:
+    """Return the view of a stored run without its tasks, and why these wait, by their ids: outputs are not read.
+
+    Raises:
+        NotFoundError: no such run, or none that may be seen.
+    """
+    run = existing_run(store, run_id, scopes=scopes)
+    if run.status.final:
+        return _run_head(run, None), {}
+    tasks = store.tasks(run_id, outputs=False)
+    waiting, reasons = _waiting(store, run, tasks)
+    return _run_head(run, waiting), reasons
+
+
 def read_status(
     store: Store, dag_id: str, *, run_id: str | None = None, scopes: Patterns | None = None
 ) -> dict[str, Json]:
@@ -223,11 +247,16 @@ def _read_view(store: Store, run: RunRecord) -> dict[str, Json]:
     tasks = store.tasks(run.run_id)
     if run.status.final:
         return run_view(run, tasks, waiting=None, reasons={})
+    waiting, reasons = _waiting(store, run, tasks)
+    return run_view(run, tasks, waiting=waiting, reasons=reasons)
+
+
+def _waiting(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> tuple[Waiting | None, Mapping[str, Waiting]]:
     from cis.engine.waiting import run_waiting, tasks_waiting  # noqa: PLC0415 - nothing waits in most runs
 
     around = _surroundings(store, run, tasks)
     reasons = tasks_waiting(run, tasks, around)
-    return run_view(run, tasks, waiting=run_waiting(run, tasks, around, reasons=reasons), reasons=reasons)
+    return run_waiting(run, tasks, around, reasons=reasons), reasons
 
 
 def _surroundings(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> Surroundings:

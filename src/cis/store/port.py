@@ -127,8 +127,12 @@ class RunStore(Protocol):
         """
         ...
 
-    def tasks(self, run_id: str) -> Sequence[TaskRecord]:
-        """Return a run's tasks in the order of the document."""
+    def tasks(self, run_id: str, *, outputs: bool = True) -> Sequence[TaskRecord]:
+        """Return a run's tasks in the order of the document; without *outputs* these are left out."""
+        ...
+
+    def tasks_after(self, run_id: str, task_no: int, *, limit: int, max_bytes: int) -> Sequence[TaskRecord]:
+        """Return the tasks that follow one by number: at most *limit*, and none after *max_bytes* of outputs and errors."""
         ...
 
     def task(self, run_id: str, task_id: str) -> TaskRecord | None: ...

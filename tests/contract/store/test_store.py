@@ -228,6 +228,13 @@ def test_tasks_change_step_by_step_in_one_call_and_only_at_their_version(store: 
     assert store.task("r1", "zz") is None
     assert list(store.outputs("r1")) == [{"v": "ü\n"}]
     assert store.outputs_size("r1") >= len("vü\n".encode())
+    assert [task.outputs for task in store.tasks("r1", outputs=False)] == [{}, {}]
+    assert list(store.tasks("r1", outputs=False)) == [done._replace(outputs={}), TaskRecord("r1", 1, "t1")]
+    assert list(store.tasks_after("r1", -1, limit=9, max_bytes=99)) == list(store.tasks("r1"))
+    assert [task.task_no for task in store.tasks_after("r1", -1, limit=9, max_bytes=1)] == [0]
+    assert [task.task_no for task in store.tasks_after("r1", -1, limit=1, max_bytes=99)] == [0]
+    assert [task.task_no for task in store.tasks_after("r1", 0, limit=9, max_bytes=1)] == [1]
+    assert list(store.tasks_after("r1", 1, limit=9, max_bytes=1)) == []
     assert (list(store.outputs("zz")), store.outputs_size("zz")) == ([], 0)
 
 

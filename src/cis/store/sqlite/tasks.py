@@ -13,6 +13,13 @@ from cis.store.sqlite.rows import ATTEMPT, TASK, attempt_of, outputs_of, read, r
 
 INSERT_TASK = f"INSERT INTO run_tasks ({TASK}) VALUES ({', '.join('?' * 15)})"  # noqa: S608 - constants
 _TASKS = f"SELECT {TASK} FROM run_tasks WHERE run_id = ? ORDER BY task_no"  # noqa: S608 - constants
+_BARE_TASKS = _TASKS.replace(" outputs,", " NULL,")
+_TASKS_AFTER = (
+    f"SELECT {TASK} FROM run_tasks WHERE run_id = ?1 AND task_no > ?2 AND task_no <= (SELECT max(task_no) FROM"  # noqa: S608
+    " (SELECT task_no, sum(size) OVER (ORDER BY task_no ROWS UNBOUNDED PRECEDING) - size AS before FROM"
+    " (SELECT task_no, coalesce(octet_length(outputs), 0) + coalesce(octet_length(error), 0) AS size"
+    " FROM run_tasks WHERE run_id = ?1 AND task_no > ?2 ORDER BY task_no LIMIT ?3)) WHERE before < ?4) ORDER BY task_no"
+)
 _TASK = f"SELECT {TASK} FROM run_tasks WHERE run_id = ? AND task_id = ?"  # noqa: S608 - constants
 _OUTPUTS = "SELECT run_id, outputs FROM run_tasks WHERE run_id = ? AND outputs IS NOT NULL ORDER BY task_no"
 _OUTPUTS_SIZE = "SELECT sum(octet_length(outputs)) FROM run_tasks WHERE run_id = ?"
@@ -46,9 +53,14 @@ class TaskRows:
 
     _db: Database
 
-    def tasks(self, run_id: str) -> Sequence[TaskRecord]:
-        """Return a run's tasks in the order of the document."""
-        rows = self._db.all_rows(f"a task of run {run_id}", _TASKS, (run_id,))
+    def tasks(self, run_id: str, *, outputs: bool = True) -> Sequence[TaskRecord]:
+        """Return a run's tasks in the order of the document; without *outputs* these are left out."""
+        rows = self._db.all_rows(f"a task of run {run_id}", _TASKS if outputs else _BARE_TASKS, (run_id,))
+        return [read("task of run", task_of, row) for row in rows]
+
+    def tasks_after(self, run_id: str, task_no: int, *, limit: int, max_bytes: int) -> Sequence[TaskRecord]:
+        """Return the tasks that follow one by number: at most *limit*, and none after *max_bytes* of outputs and errors."""
+        rows = self._db.all_rows(f"a task of run {run_id}", _TASKS_AFTER, (run_id, task_no, limit, max_bytes))
         return [read("task of run", task_of, row) for row in rows]
 
     def task(self, run_id: str, task_id: str) -> TaskRecord | None:
