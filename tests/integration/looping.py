@@ -105,7 +105,7 @@ def working(
     *lease_s* is its own lease; without *clock* its two clocks go as the node's does.
     """
     store = MoodyStore(node.store.path)
-    executor, bell = LocalExecutor(max_log_bytes=2**20, nursery=node.logfiles.live), FifoBell(folder / "bell")
+    executor, bell = LocalExecutor(max_log_bytes=2**20), FifoBell(folder / "bell")
     row = WorkerRecord(
         worker_id=GLOBAL.worker_id,
         node_id="node-1",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -195,29 +194,6 @@ def test_a_follower_sees_new_attempts_after_the_event_log_was_pruned_under_it(no
         node.store.prune_events(keep=1)
 
     assert next(pieces) == LogPiece("a", 1, LogStream.OUTPUT, "seen\n")
-
-
-def test_a_file_that_is_cut_to_its_cap_under_a_follower_is_followed_on_and_the_loss_is_told(
-    node: NodeUnderTest,
-) -> None:
-    run = node.changed(node.submitted({"id": "a"}), RunState.RUNNING)
-    attempt = node.started(run, "a")
-    node.wrote(attempt, out=b"0123456789\n")
-    pieces = follow(node.store, node.logfiles, run.run_id)
-    found = [next(pieces)]
-    path = node.logfiles.paths(run.run_id, 0, 1).stdout
-    with Path(path).open("r+b") as file:
-        file.truncate(5)
-    assert next(pieces) is None
-    node.wrote(attempt, out=b"[cut here]\n")
-    node.ended(run, attempt)
-    node.changed(run, RunState.COMPLETED)
-
-    found += list(pieces)
-
-    texts = [(piece.stream, piece.text) for piece in found if piece is not None]
-    assert texts[:2] == [(LogStream.OUTPUT, "0123456789\n"), (LogStream.OUTPUT, "[cut here]\n")]
-    assert texts[2][0] is LogStream.NOTE
 
 
 def test_a_run_that_is_over_ends_a_follower_even_if_an_attempt_never_ended(node: NodeUnderTest) -> None:

@@ -73,7 +73,7 @@ def masking_processes() -> list[int]:
     found = []
     for pid in marked():
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-            if b"masking_filter" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"log_keeper" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(pid)
     return found
 
@@ -111,7 +111,7 @@ def test_all_that_was_written_is_there_when_the_attempt_is_over(executor: LocalE
     assert ended.stdout_bytes == len(text)
 
 
-def test_a_task_without_secrets_writes_by_itself(executor: LocalExecutor, tmp_path: Path) -> None:
+def test_a_task_without_secrets_needs_no_such_process(executor: LocalExecutor, tmp_path: Path) -> None:
     handle = executor.start(launch(tmp_path, "sleep 60")._replace(mask=()))
 
     assert not masking_processes()
@@ -160,22 +160,52 @@ def test_a_task_whose_masking_process_is_killed_fails_and_nothing_gets_past(
     assert SECRET not in (tmp_path / "task.out").read_text()
 
 
-def test_what_stays_in_the_background_does_not_keep_an_attempt_from_its_end_and_is_masked(
-    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_may_stay_in_the_background_does_not_keep_an_attempt_from_its_end_is_masked_and_held_to_the_cap(
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(local, "DRAIN_PATIENCE_S", 0.3)
-    line = (
-        'echo "now $S"; (i=0; while [ ! -e go ] && [ $i -lt 400 ]; do sleep 0.05; i=$((i+1)); done; echo "later $S") &'
-    )
+    executor = LocalExecutor(max_log_bytes=1000)
+    wait = "i=0; while [ ! -e go ] && [ $i -lt 400 ]; do sleep 0.05; i=$((i+1)); done"
+    line = f'echo "now $S"; ({wait}; echo "later $S"; head -c 100000 /dev/zero; touch written) &'
     began_s = time.monotonic()
 
-    ended = end_of(executor, executor.start(launch(tmp_path, line)))
+    ended = end_of(executor, executor.start(launch(tmp_path, line)._replace(leave=True)))
 
-    assert time.monotonic() - began_s < 5
-    assert (ended.exit_code, ended.fault) == (0, None)
+    assert time.monotonic() - began_s < local.DRAIN_PATIENCE_S
+    assert (ended.exit_code, ended.fault, ended.stdout_tail) == (0, None, "now ***\n")
     (tmp_path / "go").touch()
-    wait_for(lambda: (tmp_path / "task.out").read_text() == "now ***\nlater ***\n", what="the later text")
-    assert executor.wait(0.05) == []
+    wait_for((tmp_path / "written").exists, what="the later text")
+    wait_for(lambda: not executor.wait(0.05) and not marked(), what="the end of what keeps the log")
+    assert (tmp_path / "task.out").read_bytes() == (b"now ***\nlater ***\n" + bytes(1000))[:1000]
+    executor.close()
+
+
+@pytest.mark.parametrize("secret", [False, True])
+def test_a_log_with_a_keeper_is_kept_on_when_its_executor_is_gone(tmp_path: Path, *, secret: bool) -> None:
+    """For what a task means to leave behind: it can go on writing, and finds its log masked and within its bound."""
+    executor = LocalExecutor(max_log_bytes=1000)
+    wait = "i=0; while [ ! -e go ] && [ $i -lt 400 ]; do sleep 0.05; i=$((i+1)); done"
+    wanted = launch(tmp_path, f"echo now; ({wait}; echo later; head -c 100000 /dev/zero) &")
+    ended = end_of(
+        executor, executor.start(wanted._replace(mask=wanted.mask if secret else (), leave=True, keep_log=True))
+    )
+    executor.close()
+    (tmp_path / "go").touch()
+
+    assert (ended.stdout_tail, ended.stdout_bytes) == ("now\n", 4)
+    wait_for(lambda: not marked(), what="the end of what keeps the log")
+    assert (tmp_path / "task.out").read_bytes() == (b"now\nlater\n" + bytes(1000))[:1000]
+
+
+def test_a_kept_log_is_counted_to_the_byte_and_its_tail_is_that_of_its_file(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    wanted = launch(tmp_path, "printf 'é%.0s' $(seq 100000); echo only >&2")._replace(mask=(), keep_log=True)
+
+    ended = end_of(executor, executor.start(wanted))
+
+    assert (ended.stdout_bytes, ended.stderr_bytes, ended.stderr_tail) == (200_000, 5, "only\n")
+    assert ended.stdout_tail.endswith("é" * 4000)
+    assert ended.stdout_tail.startswith("[cis: ")
 
 
 def test_a_task_that_closes_its_streams_goes_on(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -204,8 +234,11 @@ def test_a_start_that_fails_leaves_no_process_and_no_descriptor(executor: LocalE
     with pytest.raises(LaunchError, match="was not found"):
         executor.start(launch(tmp_path, "")._replace(argv=("no-such-program",)))
 
-    wait_for(lambda: executor.wait(0.05) == [] and not marked(), what="the masking process to be gone")
-    assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208
+    wait_for(lambda: not executor.wait(0.05) and not marked(), what="the masking process to be gone")
+    wait_for(
+        lambda: not executor.wait(0.05) and len(os.listdir("/dev/fd")) == before,  # noqa: PTH208
+        what="its descriptors to be given back",
+    )
 
 
 def test_a_masking_process_that_cannot_start_is_the_reason_that_the_task_does_not(
@@ -213,7 +246,7 @@ def test_a_masking_process_that_cannot_start_is_the_reason_that_the_task_does_no
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
 
-    with pytest.raises(LaunchError, match="masks the task's secrets cannot be started"):
+    with pytest.raises(LaunchError, match="masks the task's secrets and keeps its logs cannot be started"):
         executor.start(launch(tmp_path, "echo $S"))
     assert not any(path.read_text() for path in tmp_path.glob("task.*"))
 

@@ -6,18 +6,14 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-import pytest
-
-from cis.executors import local
 from cis.model.states import RunState
 from tests.integration.deciding import Decider, decider
 from tests.integration.looping import working
 
 
-def test_a_run_that_says_nothing_has_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "NAME_AFTER_S", 3600.0)
+def test_a_run_that_says_nothing_has_no_folder_however_long_it_lives(tmp_path: Path) -> None:
     with decider(tmp_path) as node, working(node, tmp_path) as worker:
-        silent = node.submitted({"id": "a", "command": "true"}, target_node="node-1")
+        silent = node.submitted({"id": "a", "command": "sleep 0.2"}, target_node="node-1")
         said = node.submitted({"id": "a", "command": "echo said"}, target_node="node-1")
         for run in (silent, said):
             worker.until(partial(_is_over, node, run.run_id), "the end of the run")
@@ -28,7 +24,7 @@ def test_a_run_that_says_nothing_has_no_folder(tmp_path: Path, monkeypatch: pyte
 
 def test_when_all_logs_are_removed_under_a_run_its_next_task_has_its_files_again(tmp_path: Path) -> None:
     with decider(tmp_path) as node, working(node, tmp_path) as worker:
-        hold = {"id": "a", "command": f"until test -e {tmp_path}/go; do sleep 0.02; done"}
+        hold = {"id": "a", "command": f"echo up; until test -e {tmp_path}/go; do sleep 0.02; done"}
         give = {"id": "b", "command": 'echo x=1 >> "$CIS_OUTPUT"', "depends_on": ["a"]}
         run = node.submitted(hold, give, target_node="node-1")
         worker.until(lambda: node.logfiles.folder(run.run_id).exists(), "the first task's logs")

@@ -89,6 +89,7 @@ class AttemptMaker:
             mask=needles(secrets.values()) if secrets else (),
             marks=marks,
             leave=task.leave,
+            keep_log=task.leave,
         )
 
     def child(self, plan: RunPlan, number: int) -> ChildDag:

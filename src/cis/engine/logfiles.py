@@ -3,9 +3,9 @@
     logs/<run_id>/<task_no>.<attempt>.out, .err         what it wrote, once it has written something
     logs/.live/<run_id>.<task_no>.<attempt>.outputs     its named outputs, until its end
 
-Numbers, not task ids, so that two ids that differ only in case stay apart on every file system. Most short runs leave no
-file, so a run's folder is made with the first that stays; what attempts have only while they live is in one folder for
-all, whose name is no id of a run: their outputs, and logs as long as these have no name.
+Numbers, not task ids, so that two ids that differ only in case stay apart on every file system. Many runs say
+nothing, so a run's folder is made with the first file in it; the outputs, which attempts have only while they live, are in one
+folder for all, whose name is no id of a run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class LogFiles:
 
     @property
     def live(self) -> Path:
-        """The folder of outputs that are not read yet, and of logs without names."""
+        """The folder of outputs that are not read yet."""
         return self.root / LIVE
 
     def folder(self, run_id: str) -> Path:

@@ -164,9 +164,6 @@ class _OpenAttempt:
         self.drained = True
         ended = self.ended
         for stream, text in self._streams.items():
-            if text.shrunk:
-                note = f"{stream}: more was written than the log file may hold; the file has what was kept\n"
-                pieces.append(LogPiece(self._task_id, self._attempt, LogStream.NOTE, note))
             if text.removed:
                 note = f"{stream}: the log was removed while it was read, so this is not all of it\n"
                 pieces.append(LogPiece(self._task_id, self._attempt, LogStream.NOTE, note))
@@ -184,7 +181,7 @@ class _OpenAttempt:
 
 
 class _GrowingText:
-    """A file that is read as it grows. It may shrink as well: the worker cuts one that is over its cap."""
+    """A file that is read as it grows."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -192,7 +189,6 @@ class _GrowingText:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self.found = False
-        self.shrunk = False
         self.removed = False
         self.finished = False
 
@@ -213,10 +209,7 @@ class _GrowingText:
         try:
             with self._path.open("rb", buffering=0) as file:
                 size = file.seek(0, 2)
-                self.found |= size > 0  # an empty one may be passed on when its attempt has ended
-                if size < self._offset:
-                    self._offset = size
-                    self.shrunk = True
+                self.found |= size > 0
                 file.seek(self._offset)
                 data = file.read(at_most)
         except OSError:

@@ -109,11 +109,12 @@ class SecretBook(Protocol):
 class Launch(NamedTuple):
     """All that an executor needs to start one attempt.
 
-    ``stdout`` and ``stderr`` are the files that the process writes to by itself; the executor makes
-    them, mode 0600. ``outputs`` is where it may leave its named outputs. ``cwd`` exists or the start fails. Where there
+    ``stdout`` and ``stderr`` are the files for what the process writes; the executor makes them, mode 0600, with the
+    first byte. ``outputs`` is where it may leave its named outputs. ``cwd`` exists or the start fails. Where there
     is a ``mask`` (``cis.model.secret_forms``), nothing that it names may get into the files. ``marks`` tell the processes of
     the attempt from all others, and are in ``env``, too. With ``leave``, what the process has started may outlive it when it
-    ends by itself with status 0; otherwise all of it is ended before the attempt counts as ended.
+    ends by itself with status 0; otherwise all of it is ended before the attempt counts as ended. With ``keep_log``, what
+    outlives the attempt, or the worker, can go on writing to the files.
     """
 
     argv: Sequence[str]
@@ -126,6 +127,7 @@ class Launch(NamedTuple):
     mask: Sequence[bytes] = ()
     marks: Mapping[str, str] = NO_ENV
     leave: bool = False
+    keep_log: bool = False
 
 
 class Exit(NamedTuple):

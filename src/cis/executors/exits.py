@@ -2,6 +2,7 @@
 
 Only children that were added here are ever reaped here, one by one: the process may have other children, whose
 ends belong to others (``cis.executors.descendants`` reaps those that nobody waits for).
+Whoever waits for ends waits for pipes as well: each that is *listened* to is told of once, until it is listened to again.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import socket
 import time
 from contextlib import suppress
 from subprocess import TimeoutExpired
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 REAPED_BY_OTHERS = 255
 _ASK_AGAIN_S = 0.25
 
 _WAIT_STEP_S = 0.005
+_ONCE = "once"
 
 
 class Process(Protocol):
@@ -50,20 +52,36 @@ class Child:
         return int(self.returncode)
 
 
+class Noticed(NamedTuple):
+    """What a wait brought: processes that have ended, reaped; whether a watched descriptor is readable; pipes that are."""
+
+    ended: list[Process]
+    rung: bool
+    readable: list[int]
+
+
 class ExitWatch(Protocol):
-    """Waits for added processes to end, and for watched descriptors to become readable."""
+    """Waits for added processes to end, and for descriptors to become readable."""
 
     def add(self, process: Process) -> None: ...
 
-    def watch(self, descriptor: int) -> None: ...
+    def watch(self, descriptor: int) -> None:
+        """Return from ``wait`` whenever *descriptor* is readable."""
+        ...
 
     def has(self, pid: int) -> bool:
         """Whether the end of this process is still to be noticed here."""
         ...
 
-    def wait(self, timeout_s: float) -> tuple[list[Process], bool]:
-        """Return which processes have ended, reaped, and whether a watched descriptor is readable."""
+    def listen(self, descriptor: int) -> None:
+        """Return from ``wait`` once when *descriptor* is readable or at its end. Raises OSError: no more can be had."""
         ...
+
+    def unlisten(self, descriptor: int) -> None:
+        """Forget a descriptor that was listened to, before it is closed."""
+        ...
+
+    def wait(self, timeout_s: float) -> Noticed: ...
 
     def close(self) -> None: ...
 
@@ -76,6 +94,7 @@ class PidfdExits:
         self._processes: dict[int, Process] = {}
         self._pids: set[int] = set()
         self._ended: list[int] = []  # to be closed while nobody waits for it
+        self._pipes: set[int] = set()
 
     def add(self, process: Process) -> None:
         """Take in a child. Raises OSError when there are too many open files."""
@@ -92,28 +111,45 @@ class PidfdExits:
         """Return from ``wait`` when *descriptor* is readable."""
         self._epoll.register(descriptor, select.EPOLLIN)
 
-    def wait(self, timeout_s: float) -> tuple[list[Process], bool]:
-        """Return which processes have ended, reaped, and whether a watched descriptor is readable."""
+    def listen(self, descriptor: int) -> None:
+        """Return from ``wait`` once when *descriptor* is readable or at its end. Raises OSError: no more can be had."""
+        if descriptor in self._pipes:
+            self._epoll.modify(descriptor, select.EPOLLIN | select.EPOLLONESHOT)
+            return
+        self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLONESHOT)
+        self._pipes.add(descriptor)
+
+    def unlisten(self, descriptor: int) -> None:
+        """Forget a descriptor that was listened to; the system does so by itself when it is closed."""
+        self._pipes.discard(descriptor)
+
+    def wait(self, timeout_s: float) -> Noticed:
+        """Return what has happened, at once when something has."""
         self._forget_ended()
         ended = []
         rung = False
+        readable = []
         for descriptor, _ in self._epoll.poll(timeout_s):
             process = self._processes.get(descriptor)
             if process is None:
-                rung = True
+                if descriptor in self._pipes:
+                    readable.append(descriptor)
+                else:
+                    rung = True
             elif reap(process):
                 self._pids.discard(process.pid)
                 self._ended.append(descriptor)
                 ended.append(process)
         if len(ended) > 1:  # many would keep as many from being started
             self._forget_ended()
-        return ended, rung
+        return Noticed(ended, rung, readable)
 
     def close(self) -> None:
         """Forget every process and give all descriptors back."""
         for descriptor in self._processes:
             os.close(descriptor)
         self._processes.clear()
+        self._pipes.clear()
         self._epoll.close()
 
     def _forget_ended(self) -> None:
@@ -158,18 +194,32 @@ class SignalExits:
         """Return from ``wait`` when *descriptor* is readable."""
         self._selector.register(descriptor, selectors.EVENT_READ)
 
-    def wait(self, timeout_s: float) -> tuple[list[Process], bool]:
-        """Return which processes have ended, reaped, and whether a watched descriptor is readable."""
+    def listen(self, descriptor: int) -> None:
+        """Return from ``wait`` once when *descriptor* is readable or at its end. Raises OSError: no more can be had."""
+        with suppress(KeyError):  # it is listened to
+            self._selector.register(descriptor, selectors.EVENT_READ, _ONCE)
+
+    def unlisten(self, descriptor: int) -> None:
+        """Forget a descriptor that was listened to, before it is closed."""
+        with suppress(KeyError):  # it was told of
+            self._selector.unregister(descriptor)
+
+    def wait(self, timeout_s: float) -> Noticed:
+        """Return what has happened, at once when something has."""
         ended = self._ask()
         patience_s = min(timeout_s, _ASK_AGAIN_S) if self._processes else timeout_s
         rung = False
+        readable = []
         for key, _ in self._selector.select(0.0 if ended else max(0.0, patience_s)):
             if key.fileobj is self._awake:
                 with suppress(BlockingIOError):
                     self._awake.recv(4096)
+            elif key.data is _ONCE:
+                self._selector.unregister(key.fd)
+                readable.append(key.fd)
             else:
                 rung = True
-        return ended or self._ask(), rung
+        return Noticed(ended or self._ask(), rung, readable)
 
     def close(self) -> None:
         """Forget every process and put the handling of signals back."""

@@ -1,14 +1,15 @@
 """Tasks as processes of this machine: started, measured, ended and reaped by one single-threaded object.
 
-Each process leads a process group of its own, comes after this one (``cis.executors.priority``) and writes to its
-two log files by itself. An attempt is over when everything is gone that descends from its process (``cis.executors.descendants``).
+Each process leads a process group of its own, comes after this one (``cis.executors.priority``) and writes into two pipes,
+which are read here (``cis.executors.streams``). An attempt is over when everything is gone that descends from its process
+(``cis.executors.descendants``); nobody reads what is written from then on.
 When that one ended by itself, what it left in the background has a second to come to its own end (``tee`` with the last lines, say),
 then TERM, and KILL after the grace period; with ``Launch.leave`` and status 0 it stays. What is *ended* (time limit, cancel) gets
 TERM at once, all of it, and KILL with ``force``.
 
-One that was given secrets writes into the pipes of a process that masks them (``cis.executors.masked``), and is over
-when that has passed on everything, or two seconds later: what is in the background may hold the pipes, and is masked
-for as long as it does. When the masking process dies, its task is killed: nothing gets past it.
+One that was given secrets, or that may leave something behind, writes into the pipes of a process that keeps its logs
+(``cis.executors.keeper``). It is over when that has told what it wrote, or two seconds later; what is left behind is masked and
+kept to the cap for as long as it writes. When that process dies, its task is killed: nothing gets past it.
 """
 
 from __future__ import annotations
@@ -23,36 +24,31 @@ from signal import SIGKILL, SIGTERM
 
 from cis.engine.ports import Exit, Launch, StrPath
 from cis.errors import LaunchError
-from cis.executors.attemptlogs import NAME_AFTER_S, AttemptLogs
 from cis.executors.descendants import Adopted, Descendants, adopt_descendants
 from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, expect_children
 from cis.executors.groups import Groups
+from cis.executors.keeper import KeptStreams
 from cis.executors.launching import explain, place_to_spawn_from, spawn
-from cis.executors.logcap import CappedLog
-from cis.executors.masked import mask_streams
 from cis.executors.platform import HAS_PIDFD, process_started, signal_group
 from cis.executors.priority import has_terminal, lower
 from cis.executors.stamps import Stamping, stamp_of
+from cis.executors.streams import Listener, PlainStreams, Written
 
-CAP_CHECK_S = 1.0
 LAST_WORDS_S = 1.0
 _LOOK_EVERY_S = 1.0
 _FIRST_LOOK_S = 0.001
 _CLOSE_PATIENCE_S = 2.0
 _NEVER = float("inf")
 DRAIN_PATIENCE_S = 2.0
-_MASKING_DIED = "the process that masks its secrets was ended, so the task was ended, too"
+_KEEPER_DIED = "the process that masks its secrets and keeps its logs was ended, so the task was ended, too"
 
 
 @dataclass(slots=True)
 class _Running:
     process: Process
-    stdout: CappedLog
-    stderr: CappedLog
-    started_s: float
+    streams: PlainStreams | KeptStreams
     ending: bool = False
     forced: bool = False
-    masking: Process | None = None
     fault: str | None = None
     drained_by_s: float = 0.0
     leave: bool = False
@@ -64,9 +60,8 @@ class _Running:
 class LocalExecutor:
     """An ``Executor`` (``cis.engine.ports``) for this machine; handles are pids.
 
-    ``max_log_bytes`` caps each log file; ``nursery`` is where those without names are made (``CappedLog``); tasks are nicer
-    than this process by ``nice``; ``portable`` keeps off what only Linux has. In portable mode, and only there, the object
-    catches SIGCHLD while it lives. ``alone`` says that this process starts nothing but its tasks: then every other child is
+    ``max_log_bytes`` caps each log file; tasks are nicer than this process by ``nice``; ``portable`` keeps off what only Linux
+    has. In portable mode, and only there, the object catches SIGCHLD while it lives. ``alone`` says that this process starts nothing but its tasks: then every other child is
     one that a task left, and is reaped and ended here. ``grace_s`` is how long that has between TERM and KILL.
     ``home`` tells its processes from those of a copy of the home (``cis.executors.stamps``).
     """
@@ -75,7 +70,6 @@ class LocalExecutor:
         self,
         *,
         max_log_bytes: int,
-        nursery: StrPath | None = None,
         nice: int = 0,
         portable: bool = False,
         alone: bool = False,
@@ -84,8 +78,9 @@ class LocalExecutor:
     ) -> None:
         expect_children()
         self._portable = portable or not HAS_PIDFD
-        self._logs = AttemptLogs(cap=max_log_bytes, named=self._portable, nursery=nursery)
+        self._cap = max_log_bytes
         self._exits: ExitWatch = SignalExits() if self._portable else PidfdExits()
+        self._listener = Listener(self._exits)
         adopts = alone and not self._portable and adopt_descendants()
         self._descendants: Descendants = Adopted(self._exits.has) if adopts else Groups(portable=self._portable)
         self._stamping = Stamping()
@@ -95,11 +90,9 @@ class LocalExecutor:
         self._lingering: dict[int, _Running] = {}  # leader reaped, what it left not yet gone
         self._look_due_s = 0.0
         self._pause_s = _FIRST_LOOK_S  # between looks at those that linger
-        self._draining: dict[int, _Running] = {}  # leader reaped, what it wrote not yet passed on
-        self._masking: dict[int, _Running] = {}  # by the pid of the process that masks
+        self._draining: dict[int, _Running] = {}  # leader reaped, what it wrote not yet told
+        self._keepers: dict[int, _Running] = {}  # by the pid of the process that keeps the logs
         self.rung = False
-        self._caps_due_s = 0.0
-        self._names_due_s = _NEVER
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._place = None if portable else place_to_spawn_from()
         self._own_session = has_terminal()
@@ -113,28 +106,23 @@ class LocalExecutor:
         """
         stdin = self._null if not launch.stdin else _unnamed_file(launch)
         try:
-            stdout, stderr = self._open_logs(launch)
+            streams = self._open_streams(launch)
             try:
-                if launch.mask:
-                    running = self._spawn_masked(launch, stdin=stdin, stdout=stdout, stderr=stderr)
-                else:
-                    process = self._start(launch, stdin, stdout.writer, stderr.writer)
-                    running = _Running(process, stdout, stderr, time.monotonic())
-                stdout.hand_over()
-                stderr.hand_over()
+                process = self._start(launch, stdin, *streams.writers)
             except LaunchError:
-                stdout.close()
-                stderr.close()
+                streams.close()
                 raise
         finally:
             if stdin != self._null:
                 os.close(stdin)
-        if not self._running:
-            self._caps_due_s = running.started_s + CAP_CHECK_S
-        self._names_due_s = min(self._names_due_s, running.started_s + NAME_AFTER_S)
-        self._running[running.process.pid] = running
-        running.leave = launch.leave
-        return running.process.pid
+        streams.hand_over()
+        running = _Running(process, streams, leave=launch.leave)
+        if isinstance(streams, KeptStreams):
+            self._keepers[streams.process.pid] = running
+        else:
+            self._listener.add(streams, time.monotonic())
+        self._running[process.pid] = running
+        return process.pid
 
     def identity(self, handle: int) -> str | None:
         """Return the start time of the process, which tells it from a later one with its pid."""
@@ -142,14 +130,13 @@ class LocalExecutor:
 
     def wait(self, timeout_s: float) -> Sequence[Exit]:
         """Return what has ended as soon as something has, a watched descriptor is readable or the time is over."""
-        self._logs.tidy()
         deadline_s = time.monotonic() + timeout_s
         while True:
             now_s = time.monotonic()
-            ended, self.rung = self._exits.wait(self._patience(now_s, deadline_s))
+            ended, self.rung, readable = self._exits.wait(self._patience(now_s, deadline_s))
             now_s = time.monotonic()
-            self._check_caps(now_s)
-            self._name_logs(now_s)
+            self._listener.take(readable, now_s)
+            self._listener.look(now_s)
             if ended or now_s >= self._look_due_s:
                 self._look_due_s = now_s + _LOOK_EVERY_S
                 self._descendants.look()
@@ -183,16 +170,15 @@ class LocalExecutor:
         for running in left:
             with suppress(subprocess.TimeoutExpired):
                 running.process.wait(timeout=_CLOSE_PATIENCE_S)
-                if running.masking is not None:
-                    running.masking.wait(timeout=_CLOSE_PATIENCE_S)
         self._end_the_rest([*self._running, *self._lingering])
         for running in [*left, *self._lingering.values(), *self._draining.values()]:
-            self._name(running)
-            running.stdout.close()
-            running.stderr.close()
-        for held in (self._running, self._lingering, self._draining, self._masking):
+            if isinstance(running.streams, KeptStreams):
+                running.streams.close()
+                with suppress(subprocess.TimeoutExpired):
+                    running.streams.process.wait(timeout=_CLOSE_PATIENCE_S)
+            self._finish(running)
+        for held in (self._running, self._lingering, self._draining, self._keepers):
             held.clear()
-        self._logs.close()
         self._descendants.close()
         self._exits.close()
         os.close(self._null)
@@ -210,16 +196,19 @@ class LocalExecutor:
             if leaders:
                 time.sleep(_FIRST_LOOK_S)
 
-    def _spawn_masked(self, launch: Launch, *, stdin: int, stdout: CappedLog, stderr: CappedLog) -> _Running:
-        streams = mask_streams(launch, stdout=stdout.writer, stderr=stderr.writer)
+    def _open_streams(self, launch: Launch) -> PlainStreams | KeptStreams:
+        if launch.mask or launch.keep_log:
+            streams = KeptStreams(launch, cap=self._cap)
+            try:
+                self._take_in(streams.process, launch)
+            except LaunchError:
+                streams.close()
+                raise
+            return streams
         try:
-            self._take_in(streams.process, launch)
-            process = self._start(launch, stdin, streams.stdout, streams.stderr)
-        finally:
-            streams.close()
-        running = _Running(process, stdout, stderr, time.monotonic(), masking=streams.process)
-        self._masking[streams.process.pid] = running
-        return running
+            return PlainStreams(launch.stdout, launch.stderr, cap=self._cap)
+        except OSError as error:
+            raise LaunchError(explain(error, launch)) from error
 
     def _start(self, launch: Launch, stdin: int, stdout: int, stderr: int) -> Process:
         stamp = stamp_of(launch.marks, home=self._home)
@@ -232,20 +221,6 @@ class LocalExecutor:
         self._descendants.begin(process.pid, stamp=stamp, marks=launch.marks)
         return process
 
-    def _open_logs(self, launch: Launch) -> tuple[CappedLog, CappedLog]:
-        stdout = self._open_log(launch.stdout)
-        try:
-            return stdout, self._open_log(launch.stderr)
-        except LaunchError:
-            stdout.close()
-            raise
-
-    def _open_log(self, path: StrPath) -> CappedLog:
-        try:
-            return self._logs.open(path)
-        except OSError as error:
-            raise LaunchError(f"log file {path} cannot be made: {error.strerror}") from error
-
     def _take_in(self, process: Process, launch: Launch) -> None:
         try:
             self._exits.add(process)
@@ -257,41 +232,14 @@ class LocalExecutor:
     def _patience(self, now_s: float, deadline_s: float) -> float:
         if self._lingering:
             deadline_s = min(deadline_s, now_s + self._pause_s)
-        elif self._running:
-            deadline_s = min(deadline_s, self._caps_due_s, self._names_due_s)
         for running in self._draining.values():
             deadline_s = min(deadline_s, running.drained_by_s)
-        return max(0.0, deadline_s - now_s)
-
-    def _check_caps(self, now_s: float) -> None:
-        if now_s < self._caps_due_s:
-            return
-        self._caps_due_s = now_s + CAP_CHECK_S
-        for running in [*self._running.values(), *self._lingering.values(), *self._draining.values()]:
-            running.stdout.keep_to_cap()
-            running.stderr.keep_to_cap()
-
-    def _name(self, running: _Running) -> None:
-        self._logs.name(running.stdout)
-        self._logs.name(running.stderr)
-
-    def _name_logs(self, now_s: float) -> None:
-        """Give names to the logs of whatever has lived for a moment, so that they can be read while it lives."""
-        if now_s < self._names_due_s:
-            return
-        self._names_due_s = _NEVER
-        for running in self._running.values():
-            if running.stdout.named and running.stderr.named:
-                continue
-            if running.started_s + NAME_AFTER_S > now_s:  # as all that were started later
-                self._names_due_s = running.started_s + NAME_AFTER_S
-                break
-            self._name(running)
+        return max(0.0, min(deadline_s, self._listener.due_s) - now_s)
 
     def _leader_ended(self, process: Process, now_s: float) -> Exit | None:
         running = self._running.pop(process.pid, None)
         if running is None:
-            self._masking_ended(process)
+            self._keeper_ended(process)
             return None
         may_stay = running.leave and process.returncode == 0
         if not running.ending and (may_stay or not self._descendants.left_by(process.pid)):
@@ -301,16 +249,12 @@ class LocalExecutor:
             running.kill_at_s = running.term_at_s + self._grace_s
         self._lingering[process.pid] = running
         self._pause_s = _FIRST_LOOK_S
-        self._name(running)
         return None
 
-    def _masking_ended(self, process: Process) -> None:
-        running = self._masking.pop(process.pid, None)
-        if running is None:
-            return
-        running.masking = None
-        if process.returncode != 0:
-            running.fault = _MASKING_DIED
+    def _keeper_ended(self, process: Process) -> None:
+        running = self._keepers.pop(process.pid, None)
+        if running is not None and process.returncode != 0:
+            running.fault = _KEEPER_DIED
             if running.process.pid in self._running:
                 self._descendants.signal(running.process.pid, SIGKILL, reaped=False)
 
@@ -337,31 +281,49 @@ class LocalExecutor:
             self._descendants.signal(pid, SIGTERM, reaped=True)
 
     def _over(self, running: _Running) -> Exit | None:
-        """Return the end of an attempt of which nothing is to end any more, or wait for what it wrote to be passed on."""
+        """Return the end of an attempt of which nothing is to end any more, or wait to be told what it wrote."""
         running.left = self._descendants.forget(running.process.pid)
-        if running.masking is None:
+        streams = running.streams
+        if not isinstance(streams, KeptStreams):
             return self._exit_of(running)
+        streams.ask()
         running.drained_by_s = time.monotonic() + DRAIN_PATIENCE_S
-        self._name(running)
         self._draining[running.process.pid] = running
         return None
 
     def _drained(self, now_s: float) -> list[Exit]:
-        over = [one for one in self._draining.values() if one.masking is None or one.drained_by_s <= now_s]
-        for running in over:
-            del self._draining[running.process.pid]
-        return [self._exit_of(running) for running in over]
+        exits = []
+        for pid, running in list(self._draining.items()):
+            streams = running.streams
+            if isinstance(streams, KeptStreams):
+                streams.listen()
+                if not streams.answered and running.drained_by_s > now_s:
+                    with suppress(OSError):  # more than can be waited for: it is asked again when the time is over
+                        self._exits.listen(streams.answer)
+                    continue
+                if streams.failed:
+                    running.fault = _KEEPER_DIED
+            del self._draining[pid]
+            exits.append(self._exit_of(running))
+        return exits
+
+    def _finish(self, running: _Running) -> Written:
+        streams = running.streams
+        if isinstance(streams, KeptStreams):
+            self._exits.unlisten(streams.answer)
+        else:
+            self._listener.forget(streams)
+        return streams.finish()
 
     def _exit_of(self, running: _Running) -> Exit:
-        stdout_tail, stdout_bytes = self._logs.finish(running.stdout)
-        stderr_tail, stderr_bytes = self._logs.finish(running.stderr)
+        written = self._finish(running)
         return Exit(
             handle=running.process.pid,
             exit_code=running.process.returncode,
-            stdout_tail=stdout_tail,
-            stderr_tail=stderr_tail,
-            stdout_bytes=stdout_bytes,
-            stderr_bytes=stderr_bytes,
+            stdout_tail=written.stdout_tail,
+            stderr_tail=written.stderr_tail,
+            stdout_bytes=written.stdout_bytes,
+            stderr_bytes=written.stderr_bytes,
             fault=running.fault,
             left=running.left,
         )

@@ -1,153 +1,148 @@
-"""A log file that a process writes to by itself, held open here so that it can be measured, cut and read.
+"""The log file of one stream: made when there is something to keep, holds its first bytes, counts all that came.
 
-The process appends (``O_APPEND``), so a file that is cut to its cap while the process writes goes on from the
-cap: the first bytes stay, what came after them is dropped and counted. A write between measuring and cutting is
-dropped uncounted, which is why the count of a file that was cut under a live process is a lower bound.
-
-Where the system can make files without names (Linux: ``O_TMPFILE``), a log gets its name only when there is something to
-be read by it; until then nobody but its process can have it open.
+Used by a process that has to start fast as well (``cis.executors.log_keeper``), so nothing heavy is imported here.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
-import signal
-import stat
-from collections.abc import Callable
-from contextlib import suppress
-from typing import TypeVar
 
-from cis.engine.ports import StrPath
-from cis.store.records import TAIL_BYTES
-
-T = TypeVar("T")
-_OWN = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
-_FOR_PROCESS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 NOTHING = -1
-HAS_UNNAMED = hasattr(os, "O_TMPFILE") and hasattr(fcntl, "F_SETLEASE") and os.path.isdir("/proc/self/fd")
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CONTINUATION = bytes(range(0x80, 0xC0))
+
+StrPath = str | os.PathLike[str]
 
 
 class CappedLog:
-    """One stream of one process: a file of mode 0600 that keeps at most ``cap`` bytes, and says what it dropped.
+    """A file of mode 0600 that keeps at most ``cap`` bytes of what is appended, and what CIS-DAG says about the rest.
 
-    ``writer`` is for the process, and is closed here with ``hand_over`` once the process has it: it is a description of
-    its own, so that the system can tell whether anybody still has the file. ``named`` tells whether the file is at its path.
-    ``nursery`` is a folder for files without names, of the same file system; else they are made where their names are to be.
-    The folder of ``path`` is made, mode 0700, when the file gets its name.
+    Whoever appends is never told of a full disk: what cannot be stored is ``lost``, ``trouble`` says why, and a line in
+    the file says where. The end of the text, up to ``tail_bytes``, is kept in memory. The folder is made, mode 0700, with the file.
     """
 
-    __slots__ = ("_cap", "_cut_live", "_descriptor", "_dropped", "named", "path", "writer")
+    __slots__ = (
+        "_cap",
+        "_descriptor",
+        "_dropped",
+        "_last",
+        "_noted",
+        "_size",
+        "_tail_bytes",
+        "lost",
+        "path",
+        "trouble",
+        "written",
+    )
 
-    def __init__(self, path: StrPath, *, cap: int, named: bool = False, nursery: StrPath | None = None) -> None:
+    def __init__(self, path: StrPath, *, cap: int, tail_bytes: int) -> None:
         self.path = path
         self._cap = cap
+        self._tail_bytes = tail_bytes
+        self._descriptor = NOTHING
+        self._size = 0  # of the file
+        self._last = b""
         self._dropped = 0
-        self._cut_live = False
-        self.writer = NOTHING
-        self._descriptor, self.named = _made(path, named=named, nursery=nursery)
-        try:
-            self.lend()
-        except OSError:
-            os.close(self._descriptor)
-            raise
+        self._noted = 0  # of what is lost, the bytes that the file tells of
+        self.written = 0
+        self.lost = 0
+        self.trouble: OSError | None = None
 
-    def lend(self) -> None:
-        """Have a ``writer`` for the next process. Raises OSError."""
-        if self.writer != NOTHING:
-            return
-        if self.named:
-            self.writer = os.open(self.path, _FOR_PROCESS | os.O_NOFOLLOW)
-        else:
-            self.writer = os.open(f"/proc/self/fd/{self._descriptor}", _FOR_PROCESS)
+    def make_sure(self) -> None:
+        """Have the file open. Raises OSError, of which ``SHORTAGES`` pass."""
+        if self._descriptor == NOTHING:
+            self._descriptor = _made(self.path)
 
-    def hand_over(self) -> None:
-        """Close what the process now has."""
-        os.close(self.writer)
-        self.writer = NOTHING
-
-    def give_name(self) -> None:
-        """Put the file at its path, in place of what may be there. Raises OSError, and leaves it as it is."""
-        if self.named:
-            return
-        try:
-            _in_its_folder(self.path, self._link)
-        except FileExistsError:
-            os.unlink(self.path)
-            self._link()
-        self.named = True
-
-    def _link(self) -> None:
-        # Python follows the link in /proc, and does not try to link that, only where it is told of a folder as well.
-        os.link(f"/proc/self/fd/{self._descriptor}", self.path, src_dir_fd=self._descriptor)
-
-    def is_free(self) -> bool:
-        """Whether a silent log without a name is as good as a new one: empty, this user's alone, in nobody else's hands."""
-        try:  # a lease to write is refused while the file is open anywhere else
-            fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-            fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        except OSError:
-            return False
-        status = os.fstat(self._descriptor)  # only now: who had it may have written before letting go
-        return not status.st_size and status.st_mode == stat.S_IFREG | 0o600 and status.st_uid == os.geteuid()
-
-    def keep_to_cap(self) -> None:
-        """Drop what a live process wrote beyond the cap."""
-        size = os.fstat(self._descriptor).st_size
-        if size > self._cap:
-            os.ftruncate(self._descriptor, self._cap)
-            self._dropped += size - self._cap
-            self._cut_live = True
+    def append(self, data: bytes | memoryview) -> None:
+        """Keep what the cap leaves room for, and count the rest."""
+        self.written += len(data)
+        room = max(0, self._cap - self._size)
+        if len(data) > room:
+            self._dropped += len(data) - room
+            data = data[:room]
+        if data:
+            end = bytes(data[-self._tail_bytes :])
+            self._last = end if len(end) == self._tail_bytes else (self._last + end)[-self._tail_bytes :]
+            self._store(data)
 
     def finish(self) -> tuple[str, int]:
-        """Return the tail of the text of a process that has ended, and the bytes it wrote."""
-        size = os.lseek(self._descriptor, 0, os.SEEK_END)  # a third of what all of its status costs
-        written = size + self._dropped
-        if written > self._cap:
-            size = self._cut(size)
-        return (self._tail(size) if size else ""), written
+        """Return the tail of the text and the bytes that came, and close the file."""
+        told = self.sum_up()
+        self.close()
+        return told
+
+    def sum_up(self) -> tuple[str, int]:
+        """Say in the file what was dropped so far, once; return the tail of the text and the bytes that came."""
+        if self._dropped:
+            note = f"\n[cis: cut at {self._cap} bytes (max_log); {self._dropped} more bytes were dropped]\n".encode()
+            self._last = (self._last + note)[-self._tail_bytes :]
+            self._write_note(note)
+        elif self.lost > self._noted:
+            self._write_note(self._gap())
+        return tail_text(self._last, size=max(self._size, len(self._last))), self.written
 
     def close(self) -> None:
-        """Close the file and leave it as it is; without a name, it is gone."""
-        os.close(self._descriptor)
-        if self.writer != NOTHING:
-            self.hand_over()
+        """Close the file and leave it as it is."""
+        if self._descriptor != NOTHING:
+            os.close(self._descriptor)
+            self._descriptor = NOTHING
 
-    def _cut(self, size: int) -> int:
-        if size > self._cap:
-            os.ftruncate(self._descriptor, self._cap)
-            self._dropped += size - self._cap
-        at_least = "at least " if self._cut_live else ""
-        note = f"\n[cis: cut at {self._cap} bytes (max_log); {at_least}{self._dropped} more bytes were dropped]\n"
-        with suppress(OSError):  # a full disk: the row still has both numbers
-            os.write(self._descriptor, note.encode())
-        return os.fstat(self._descriptor).st_size
+    def _store(self, data: bytes | memoryview) -> None:
+        left = memoryview(data)
+        try:
+            self.make_sure()
+            if self.lost > self._noted:
+                self._size += os.write(self._descriptor, self._gap())
+                self._noted = self.lost
+            while left:
+                count = os.write(self._descriptor, left)
+                self._size += count
+                left = left[count:]
+        except OSError as error:
+            self.lost += len(left)
+            self.trouble = error
 
-    def _tail(self, size: int) -> str:
-        start = max(0, size - TAIL_BYTES)
-        data = os.pread(self._descriptor, TAIL_BYTES, start)
-        if not start:
-            return data.decode("utf-8", "replace")
-        whole = data[:3].lstrip(bytes(range(0x80, 0xC0))) + data[3:]  # not from the middle of a character
-        left_out = size - len(whole)
-        return f"[cis: {left_out} earlier bytes are in the log file]\n" + whole.decode("utf-8", "replace")
+    def _gap(self) -> bytes:
+        why = self.trouble.strerror if self.trouble is not None else ""
+        return f"\n[cis: {self.lost - self._noted} bytes are missing here: {why}]\n".encode()
 
-
-def _made(path: StrPath, *, named: bool, nursery: StrPath | None) -> tuple[int, bool]:
-    """Return a new file, or the one at *path*, and whether it has its name already, as it is to have if *named*."""
-    if HAS_UNNAMED and not named:
-        with suppress(OSError):  # a file system that knows no such files, or a nursery that is gone
-            descriptor = os.open(nursery or os.path.dirname(path) or ".", os.O_TMPFILE | _OWN, 0o600)
-            # What scans files may open this one while ``is_free`` has its lease; the usual signal of that would end us.
-            fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
-            return descriptor, False
-    return _in_its_folder(path, lambda: os.open(path, _OWN | os.O_CREAT | os.O_NOFOLLOW, 0o600)), True
+    def _write_note(self, note: bytes) -> None:
+        if self._descriptor == NOTHING:
+            return
+        try:
+            self._size += os.write(self._descriptor, note)
+            self._noted = self.lost
+        except OSError:  # a full disk: the row still has both numbers
+            return
 
 
-def _in_its_folder(path: StrPath, make: Callable[[], T]) -> T:
-    """Do what makes the file at *path*, and make its folder, mode 0700, if that is what is missing."""
+def tail_text(data: bytes, *, size: int) -> str:
+    """Return *data*, the end of a text of *size* bytes, as text that says how much is before it."""
+    if size <= len(data):
+        return data.decode("utf-8", "replace")
+    whole = data[:3].lstrip(_CONTINUATION) + data[3:]  # not from the middle of a character
+    return f"[cis: {size - len(whole)} earlier bytes are in the log file]\n" + whole.decode("utf-8", "replace")
+
+
+def tail_of_file(path: StrPath, *, tail_bytes: int) -> tuple[str, int]:
+    """Return the tail of a log file that somebody else writes, and its size; nothing if it cannot be read."""
     try:
-        return make()
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - tail_bytes))
+            return tail_text(file.read(tail_bytes), size=size), size
+    except OSError:
+        return "", 0
+
+
+def _made(path: StrPath) -> int:
+    """Return a new file at *path*, in place of what may lie there, and make its folder if that is what is missing."""
+    try:
+        return os.open(path, _FLAGS, 0o600)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path) or ".", 0o700, exist_ok=True)
-        return make()
+    except FileExistsError:
+        os.unlink(path)
+    return os.open(path, _FLAGS, 0o600)

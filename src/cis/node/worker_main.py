@@ -82,7 +82,6 @@ def run_worker(
         logfiles = LogFiles(home.logs)
         executor = LocalExecutor(
             max_log_bytes=settings.max_log_bytes,
-            nursery=str(logfiles.live),
             nice=settings.nice,
             alone=True,
             grace_s=settings.grace_s,

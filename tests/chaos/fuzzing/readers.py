@@ -282,7 +282,7 @@ def _worker(store: Store, folder: Path) -> Iterator[WorkerLoop]:
     with store.transaction():
         epoch = store.take_worker(worker_row()).epoch
     logfiles = LogFiles(folder / "logs")
-    executor, bell = LocalExecutor(max_log_bytes=2**20, nursery=logfiles.live), FifoBell(folder / "worker.fifo")
+    executor, bell = LocalExecutor(max_log_bytes=2**20), FifoBell(folder / "worker.fifo")
     parts = LoopParts(
         store=store,
         executor=executor,
