@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,6 +29,13 @@ HOLD = (
     " from cis.worker.lock import acquire;"
     " lock = acquire(Path(sys.argv[1]), what='w', started=process_started(os.getpid()));"
     " print(flush=True); sys.stdin.read()"
+)
+HOLD_AND_WAIT = HOLD.replace(
+    "sys.stdin.read()",
+    "from cis.store.sqlite.store import open_sqlite; from cis.worker.lock import SignOfLife;"
+    " store = open_sqlite(Path(sys.argv[1]).parent / 'cis.db');"
+    " store.wait_at_most(60.0, meanwhile=SignOfLife(lock)); sys.stdin.readline();"
+    " store.transaction().__enter__(); sys.stdin.read()",
 )
 HOLD_ALL = HOLD.replace(
     "sys.stdin.read()",
@@ -159,6 +166,49 @@ def test_a_worker_that_holds_its_lock_but_renews_no_lease_is_fenced_killed_and_b
     assert scene.killed == [holding.pid]
 
 
+def test_a_worker_that_waits_for_the_write_lock_gives_signs_of_life_and_is_left_alone(
+    scene: Scene, tmp_path: Path
+) -> None:
+    path = worker_lock_path(tmp_path, WORKER)
+
+    def touched_ns() -> int:
+        found = holder_of(path)
+        assert found is not None
+        return found.touched_ns
+
+    scene.store.wait_at_most(0.05)
+    others = open_sqlite(tmp_path / "cis.db")
+    with hanging(tmp_path, HOLD_AND_WAIT) as process, ExitStack() as stack:
+        scene.serves(process.pid)
+        stack.enter_context(others.transaction())
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        for _ in range(12):
+            before_ns = touched_ns()
+            wait_for(lambda before_ns=before_ns: touched_ns() != before_ns, what="a sign of life")  # type: ignore[misc]
+            scene.look()
+
+        assert scene.killed == []
+    others.close()
+
+
+def test_a_worker_that_gives_a_sign_of_life_while_its_rescuer_waits_for_the_write_lock_is_not_fenced(
+    tmp_path: Path, holding: subprocess.Popen[bytes]
+) -> None:
+    store = LateBeat(tmp_path / "cis.db")
+    scene = Scene(store, tmp_path)
+    scene.serves(holding.pid)
+    scene.look(3)
+    path = worker_lock_path(tmp_path, WORKER)
+    store.begins = lambda: os.utime(path)
+    scene.look()
+
+    assert scene.killed == []
+    assert scene.row.epoch == 1
+    store.close()
+
+
 @pytest.mark.parametrize("wall_s", [0.0, 86400.0, -86400.0])
 def test_a_worker_that_beats_is_left_alone_whatever_the_wall_clock_does(
     scene: Scene, holding: subprocess.Popen[bytes], wall_s: float
@@ -279,6 +329,12 @@ class LateBeat(SqliteStore):
     """A store in which the worker renews its lease between a rescuer's look at it and what follows."""
 
     beats: Callable[[], None] | None = None
+    begins: Callable[[], None] | None = None
+
+    def transaction(self) -> AbstractContextManager[None]:
+        if self.begins is not None:
+            self.begins()
+        return super().transaction()
 
     def queue_demand(self, node_id: str) -> Sequence[QueueDemand]:
         if self.beats is not None:

@@ -32,7 +32,7 @@ from cis.store.records import WorkerRecord, WorkerState
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.worker import bell as bells
 from cis.worker.burial import end_orphans
-from cis.worker.lock import acquire, worker_lock_path
+from cis.worker.lock import SignOfLife, acquire, worker_lock_path
 from cis.worker.process import Reporter, Tenure, WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ def run_worker(
     lock = acquire(worker_lock_path(home.run, worker_id), what=worker_id, started=started)
     store = open_sqlite(home.db)
     # A worker that waits for the lock can neither see its lease run out nor end its tasks, so it looks up in between.
-    store.wait_at_most(max(1.0, settings.lease_s / 3))
+    alive = SignOfLife(lock)
+    store.wait_at_most(max(1.0, settings.lease_s / 3), meanwhile=alive)
     try:
         take_up(store, home, settings)
         bell = bells.FifoBell(bells.bell_path(home.run, worker_id))
@@ -112,6 +113,7 @@ def run_worker(
             clock=now,
             jitter=random.random,
             parse=_parse,
+            alive=alive,
         )
         limits = LoopLimits(slots=settings.slots, grace_s=settings.grace_s, lease_s=settings.lease_s)
         loop = WorkerLoop(parts, limits, Incarnation(settings.node_id, worker_id, worker.epoch))

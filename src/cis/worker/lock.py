@@ -3,6 +3,8 @@
 ``flock`` is held by the process that acquired it and is gone with that process, however it ends, so a lock
 file without a lock means nothing. The file's text is the holder's pid and, behind a blank, what tells that process from
 a later one with its number: what was written by the last holder must not be taken for the next one's.
+
+The file's time of change is the last sign of life of its holder (``SignOfLife``).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 from cis.errors import AlreadyRunningError, ConfigError, Fault
 
 PATIENCE_S = 0.2
+TOUCH_EVERY_S = 0.2
 
 
 class FileLock:
@@ -26,6 +29,11 @@ class FileLock:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
+    def touch(self) -> None:
+        """Set the file's time of change to now."""
+        with suppress(OSError):  # a disk that is read-only by now
+            os.utime(self._descriptor)
+
     def release(self) -> None:
         """Let go; the file stays, so that nobody can lock a file that was just removed."""
         os.close(self._descriptor)
@@ -33,10 +41,32 @@ class FileLock:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lock: the pid, 0 when it has not written it down yet, and when that process started, if it said so."""
+    """Who holds a lock: the pid, 0 when it has not written it down yet, and when that process started, if it said so.
+
+    ``touched_ns`` is the file's time of change: another one each time that the holder gives a sign of life.
+    """
 
     pid: int
     started: str | None = None
+    touched_ns: int = 0
+
+
+class SignOfLife:
+    """Touches a lock again and again, as often as it is called but no more than every ``TOUCH_EVERY_S``.
+
+    It takes no lock and writes nothing to the database, so whoever waits for others there can give it still.
+    """
+
+    def __init__(self, lock: FileLock) -> None:
+        self._lock = lock
+        self._due_s = 0.0
+
+    def __call__(self) -> None:
+        """Give a sign of life."""
+        now_s = time.monotonic()
+        if now_s >= self._due_s:
+            self._due_s = now_s + TOUCH_EVERY_S
+            self._lock.touch()
 
 
 def worker_lock_path(run_dir: Path, worker_id: str) -> Path:
@@ -104,4 +134,5 @@ def _open(path: Path, flags: int) -> int:
 
 def _read(descriptor: int) -> Holder:
     pid, _, started = os.read(descriptor, 128).decode("ascii", "replace").strip().partition(" ")
-    return Holder(int(pid) if pid.isdecimal() else 0, started or None)
+    touched_ns = os.fstat(descriptor).st_mtime_ns
+    return Holder(int(pid) if pid.isdecimal() else 0, started or None, touched_ns)

@@ -2,7 +2,9 @@
 
 A free lock says for certain that a worker is dead: it is buried (``cis.worker.burial``). One that holds its lock may
 still be of no use: stopped by a signal, stuck in a call that does not return, hung before its first heartbeat. It
-shows by giving no sign of life for a lease time, or, as long as it has never given one, for ``START_DEADLINE_S``.
+shows by giving no sign of life for a lease time, or, as long as it has no row, for ``START_DEADLINE_S``. A sign is a
+heartbeat, or a touch of its lock file. Heartbeats wait for the write lock of the database, as all writes do: a worker
+whose only fault is that others keep that lock touches its file meanwhile (``SignOfLife``), and is left alone.
 
 That time is measured in looks. Each look adds what has passed since the one before, but never more than the time between
 two; a machine that slept, a supervisor that was itself stopped, or a wall clock that was set therefore condemns nobody: a
@@ -119,7 +121,8 @@ class Rescuer:
             return _Silence(())
         pid = child.pid if child is not None else holder.pid if holder is not None else 0
         serving = row if row is not None and row.pid == pid else None
-        sign = (pid,) if serving is None else (pid, serving.epoch, serving.heartbeat_at_us)
+        touched_ns = 0 if holder is None else holder.touched_ns
+        sign = (pid, touched_ns) if serving is None else (pid, touched_ns, serving.epoch, serving.heartbeat_at_us)
         silence = self._silences.get(worker_id)
         if silence is None or silence.sign != sign:
             return _Silence(sign)
@@ -129,7 +132,7 @@ class Rescuer:
             return silence
         if serving is not None:
             try:
-                serving = self._fence(serving)
+                serving = self._fence(serving, touched_ns=touched_ns)
             except StoreError as error:
                 log.error("a hung worker cannot be fenced", extra={"worker_id": worker_id, "error": str(error)})
                 if not self._locked or silence.seconds < 2 * patience_s:
@@ -175,8 +178,8 @@ class Rescuer:
         elif serving is not None and self._holder(worker_id) is None:
             self.bury(serving)
 
-    def _fence(self, row: WorkerRecord) -> WorkerRecord | None:
-        """Give the id of a hung worker the next epoch, if its row is still as it was read.
+    def _fence(self, row: WorkerRecord, *, touched_ns: int) -> WorkerRecord | None:
+        """Give the id of a hung worker the next epoch, if it has given no sign of life since it was looked at.
 
         Raises:
             StoreError: it cannot be written; ``_locked`` says whether that is for somebody's lock.
@@ -186,6 +189,9 @@ class Rescuer:
         try:
             with self._parts.store.transaction():
                 if self._parts.store.worker(row.node_id, row.worker_id) != row:
+                    return None
+                holder = self._holder(row.worker_id)  # whoever waited for this very lock has touched its own meanwhile
+                if holder is not None and holder.touched_ns != touched_ns:
                     return None
                 return self._parts.store.take_worker(row)
         except StoreBusyError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -164,10 +164,12 @@ class Database:
         self._cursor = self.connection.cursor()
         self._patience_s = BUSY_TIMEOUT_MS / 1000
         self._gives_up_s = 0.0
+        self._meanwhile: Callable[[], None] | None = None
 
-    def wait_at_most(self, seconds: float) -> None:
-        """Wait no longer than that for others to let go of the write lock."""
+    def wait_at_most(self, seconds: float, *, meanwhile: Callable[[], None] | None = None) -> None:
+        """Wait no longer than that for others to let go of the write lock, and call *meanwhile* again and again."""
         self._patience_s = seconds
+        self._meanwhile = meanwhile
 
     def _wait_for_lock(self, tries: int) -> bool:
         """Wait a moment before SQLite tries again; return False to give up.
@@ -181,6 +183,8 @@ class Database:
             self._gives_up_s = now_s + self._patience_s
         if now_s >= self._gives_up_s:
             return False
+        if self._meanwhile is not None:
+            self._meanwhile()
         time.sleep(min(LOCK_PAUSE_S * (1 + tries), LONGEST_PAUSE_S))
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -61,9 +62,12 @@ class SqliteStore(
         """Inside a transaction: keep or undo one part of it alone."""
         return self._db.savepoint()
 
-    def wait_at_most(self, seconds: float) -> None:
-        """Wait no longer than that for others to let go of the write lock; StoreBusyError comes then."""
-        self._db.wait_at_most(seconds)
+    def wait_at_most(self, seconds: float, *, meanwhile: Callable[[], None] | None = None) -> None:
+        """Wait no longer than that for others to let go of the write lock; StoreBusyError comes then.
+
+        While it waits it calls *meanwhile* about a thousand times a second.
+        """
+        self._db.wait_at_most(seconds, meanwhile=meanwhile)
 
     def write_nothing(self) -> None:
         """Write what changes nothing, but takes the same way to the disk as anything else."""
