@@ -19,7 +19,7 @@ from cis.model.dag import DagSpec
 from cis.model.message import Message, MessageKind, Reply
 from cis.skills.registry import InstalledSkills
 from cis.store.cluster import OfferRecord, OutboxItem, PeerRecord, RemoteRun
-from cis.store.records import RunRecord
+from cis.store.records import RunChange, RunRecord
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 
 START_US = 1_700_000_000_000_000
@@ -119,6 +119,11 @@ class Decider:
     def posted(self, run_id: str, kind: MessageKind) -> list[OutboxItem]:
         """Return what of a kind is to be sent about a run."""
         return [item for item in self.store.outbox_of_run(run_id) if item.kind == kind]
+
+    def change_run(self, run_id: str, **changes: Any) -> None:
+        """Change the row of a run."""
+        with self.store.transaction():
+            self.store.change_run(self.run(run_id), RunChange(**changes))
 
     def change(self, run_id: str, **changes: Any) -> None:
         """Change the other node's part in a run."""

@@ -22,6 +22,7 @@ from cis.engine.leases import Leases
 from cis.engine.live import LiveAttempts
 from cis.engine.outgoing import message_of, progress_of
 from cis.engine.parts import Held
+from cis.engine.reading import RunReading
 from cis.engine.submit import MAX_DEPTH, ParentRun, SubmitRequest, submit
 from cis.errors import MalformedMessageError, PoisonRecordError
 from cis.executors.local import LocalExecutor
@@ -648,7 +649,8 @@ def test_a_run_whose_lease_is_over_is_suspended_when_a_worker_claims_it(node: De
     now = Instant(node.now_us, 0.0)
     with node.store.transaction():
         (item,) = node.store.claim("node-1", run.worker_id, epoch=1, limit=1)
-        hold(node.store, held, item, ours=frozenset(), now=now)
+        reading = RunReading(node.store, item.run_id, worker_id=run.worker_id, now=now)
+        hold(node.store, held, reading, ours=frozenset(), now=now)
     executor.close()
     kept = node.store.queue_item(RUN_ID)
 
@@ -677,7 +679,8 @@ def test_a_task_that_ran_at_the_old_holder_was_lost_and_what_is_over_stays_over(
     with node.store.transaction():
         run = submit(node.store, SubmitRequest(spec=spec, kept=kept), site=node.site).run
         (item,) = node.store.claim("node-1", run.worker_id, epoch=1, limit=1)
-        hold(node.store, held, item, ours=frozenset(), now=Instant(node.now_us, 0.0))
+        reading = RunReading(node.store, item.run_id, worker_id=run.worker_id, now=Instant(node.now_us, 0.0))
+        hold(node.store, held, reading, ours=frozenset(), now=Instant(node.now_us, 0.0))
     executor.close()
     first, second, _ = node.store.tasks(run.run_id)
 

@@ -4,22 +4,27 @@ Whoever takes a worker's id gets the next epoch, and with it every run that an o
 back into the queue when a dead worker was buried. A task whose
 start is on disk without an end is *lost* (unless its process is one of ours): its attempt is kept, marked so,
 and the task's ``on_lost`` decides what follows. The orphaned process was ended before (``OrphanKiller``).
+
+What the id holds may be large, so it is taken over in several transactions (``cis.engine.takeover``): the epoch first, then
+run after run. Until its run is one of those that are held, nothing is decided about an attempt.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from cis.engine.instant import Instant
 from cis.engine.notices import run_event, task_events
 from cis.engine.parts import ChildWait, Held
 from cis.engine.plan import RunPlan
+from cis.engine.reading import RunReading
 from cis.engine.site import Incarnation
 from cis.errors import PoisonRecordError, StoreRefusedError
 from cis.model.states import AttemptState, RunState
-from cis.store.port import Store, read_spec
-from cis.store.records import AttemptRecord, EventRecord, QueueItem, RunRecord
+from cis.store.port import Store
+from cis.store.records import AttemptRecord, EventRecord, QueuedRun, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +32,15 @@ AttemptKey = tuple[str, int, int]
 LOST = "the worker died while it ran"
 
 
-def adopt(store: Store, me: Incarnation, held: Held, *, ours: AbstractSet[AttemptKey], now: Instant) -> None:
-    """Take over every run that the worker id holds; *ours* are attempts whose ends are still to come.
+def take_over(store: Store, me: Incarnation) -> list[QueuedRun]:
+    """Make every run that the worker id holds one of this epoch, and return them; none is read.
 
     Raises:
         FencedError: *me* is not the current epoch.
     """
     store.check_epoch(me.node_id, me.worker_id, me.epoch)
     store.reclaim(me.node_id, me.worker_id, epoch=me.epoch)
-    for item in store.claimed(me.node_id, me.worker_id):
-        hold(store, held, item, ours=ours, now=now)
+    return list(store.claimed_runs(me.node_id, me.worker_id))
 
 
 def unended(store: Store, attempt: AttemptRecord) -> bool:
@@ -45,36 +49,46 @@ def unended(store: Store, attempt: AttemptRecord) -> bool:
     return any(one.status is AttemptState.RUNNING for one in found)
 
 
-def hold(store: Store, held: Held, item: QueueItem, *, ours: AbstractSet[AttemptKey], now: Instant) -> None:
-    """Make a claimed run one of *held*.
+def hold(store: Store, held: Held, reading: RunReading, *, ours: AbstractSet[AttemptKey], now: Instant) -> None:
+    """Make a claimed run one of *held*, of which *reading* may have been read before; *ours* as its ends are to come.
 
     One that cannot be read is failed and taken off the queue instead; one whose lease is over is suspended.
     """
+    run_id = reading.run_id
     try:
-        run = store.run(item.run_id)
-        if run is None or run.status.final:
-            store.dequeue(item.run_id)
+        reading.finish()
+        run = _as_it_is_now(store, reading)
+        plan = reading.plan
+        if run is None or run.status.final or plan is None:
+            store.dequeue(run_id)
             return
         if held.leases.over(store, run, now=now):
-            store.suspend(item.run_id)
+            store.suspend(run_id)
             return
-        plan = _plan(store, item, run, now=now)
-        if plan.running or plan.children:
+        plan.run = run
+        if reading.attempts:
             with store.savepoint():
-                _take_up(store, held, plan, ours=ours, now=now)
+                _take_up(store, held, plan, reading.attempts, ours=ours, now=now)
     except (PoisonRecordError, StoreRefusedError) as error:
-        log.error("a run was set aside", extra={"run_id": item.run_id, "error": str(error)})
-        set_aside(store, item, why=str(error), now_us=now.wall_us)
+        log.error("a run was set aside", extra={"run_id": run_id, "error": str(error)})
+        set_aside(store, run_id, worker_id=reading.worker_id, why=str(error), now_us=now.wall_us)
         return
-    held.plans[item.run_id] = plan
+    held.plans[run_id] = plan
 
 
-def _take_up(store: Store, held: Held, plan: RunPlan, *, ours: AbstractSet[AttemptKey], now: Instant) -> None:
+def _take_up(
+    store: Store,
+    held: Held,
+    plan: RunPlan,
+    attempts: Mapping[int, AttemptRecord | None],
+    *,
+    ours: AbstractSet[AttemptKey],
+    now: Instant,
+) -> None:
     """Go on to wait for child runs, and lose the attempts whose end nobody will tell."""
     run_id = plan.run.run_id
     waits: dict[tuple[str, int], ChildWait] = {}
-    for number in sorted(plan.running | plan.children.keys()):
-        attempt = _attempt(store, plan, number)
+    for number, attempt in attempts.items():
         if number in plan.children and attempt is not None:
             waits[run_id, number] = ChildWait(attempt, child_due_s(plan, attempt, now=now))
         elif attempt is None or _key(attempt) not in ours:
@@ -85,16 +99,12 @@ def _take_up(store: Store, held: Held, plan: RunPlan, *, ours: AbstractSet[Attem
     held.children |= waits
 
 
-def _plan(store: Store, item: QueueItem, run: RunRecord, *, now: Instant) -> RunPlan:
-    spec, tasks = read_spec(item.dag_json), store.tasks(item.run_id)
-    if [task.task_id for task in tasks] != [task.id for task in spec.tasks]:
-        raise PoisonRecordError(f"run {item.run_id}", "its tasks are not those of its document")
-    if store.has_stray_attempts(item.run_id):
-        raise PoisonRecordError(f"run {item.run_id}", "it has attempts that none of its tasks made")
-    plan = RunPlan(run, spec, tasks, now=now, losses=store.losses(item.run_id))
-    if plan.cyclic:
-        raise PoisonRecordError(f"run {item.run_id}", "its tasks wait for each other")
-    return plan
+def _as_it_is_now(store: Store, reading: RunReading) -> RunRecord | None:
+    """Return the run, whose row others may have changed since it was read; its tasks and attempts are as they were."""
+    run = reading.run
+    if run is None or store.run_version(run.run_id) == run.version:
+        return run
+    return store.run(run.run_id)
 
 
 def child_due_s(plan: RunPlan, attempt: AttemptRecord, *, now: Instant) -> float:
@@ -112,34 +122,26 @@ def _lose(store: Store, plan: RunPlan, attempt: AttemptRecord | None, *, number:
     plan.end(number, AttemptState.LOST, now=now, jitter=0.0, error=LOST)
 
 
-def _attempt(store: Store, plan: RunPlan, number: int) -> AttemptRecord | None:
-    task = plan.tasks[number]
-    found = store.attempts(plan.run.run_id, task_id=task.task_id, attempt=task.attempts)
-    return found[0] if found else None
-
-
 def _key(attempt: AttemptRecord) -> AttemptKey:
     return (attempt.run_id, attempt.task_no, attempt.attempt)
 
 
-def set_aside(store: Store, item: QueueItem, *, why: str, now_us: int) -> None:
+def set_aside(store: Store, run_id: str, *, worker_id: str, why: str, now_us: int) -> None:
     """Fail a run and take it off the queue; one whose rows refuse even that is kept where no worker takes it."""
     try:
         with store.savepoint():
-            if not store.set_aside(item.run_id, error=why, now_us=now_us):
+            if not store.set_aside(run_id, error=why, now_us=now_us):
                 return
     except StoreRefusedError as error:
-        log.error("a run cannot be failed: it stays in the queue", extra={"run_id": item.run_id, "error": str(error)})
-        store.suspend(item.run_id)
+        log.error("a run cannot be failed: it stays in the queue", extra={"run_id": run_id, "error": str(error)})
+        store.suspend(run_id)
         return
     try:
-        run = store.run(item.run_id)
+        run = store.run(run_id)
     except PoisonRecordError:
         run = None
     if run is None:
-        event = EventRecord(
-            kind="run", at_us=now_us, status=RunState.FAILED, run_id=item.run_id, worker_id=item.worker_id
-        )
+        event = EventRecord(kind="run", at_us=now_us, status=RunState.FAILED, run_id=run_id, worker_id=worker_id)
     else:
         event = run_event(run, at_us=now_us)
     store.append_events([event])

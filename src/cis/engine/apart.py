@@ -111,7 +111,5 @@ class TurnsApart:
         store = self._parts.store
         with store.transaction():
             store.check_epoch(self._me.node_id, self._me.worker_id, self._me.epoch)
-            item = store.queue_item(run_id)
-            if item is not None:
-                set_aside(store, item, why=why, now_us=now.wall_us)
+            set_aside(store, run_id, worker_id=self._me.worker_id, why=why, now_us=now.wall_us)
         del self._refused[run_id]

@@ -47,15 +47,13 @@ def start_child(parts: LoopParts, plan: RunPlan, child: ChildDag, *, task_id: st
         return submit(parts.store, request, site=parts.site).run
 
 
-def ended_child(store: Store, wait: ChildWait, plan: RunPlan, *, now_us: int) -> End | None:
-    """Return the end of a DAG as a task, once its run is over; its exit status is 0 or 1."""
+def ended_child(store: Store, wait: ChildWait, plan: RunPlan, *, now_us: int) -> End:
+    """Return the end of a DAG as a task, whose run is over or gone; its exit status is 0 or 1."""
     attempt = wait.attempt
     child_run_id = plan.children[attempt.task_no]
     outputs = {}
     try:
         run = store.run(child_run_id)
-        if run is not None and not run.status.final:
-            return None
         status, error = _verdict(run, child_run_id)
         if status is AttemptState.COMPLETED:
             outputs = {"run_id": child_run_id}

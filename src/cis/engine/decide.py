@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 
-from cis.engine.adoption import child_due_s, hold
+from cis.engine.adoption import child_due_s
 from cis.engine.children import ended_child, refusal, start_child
+from cis.engine.claiming import take_queued
 from cis.engine.control import cancel, cancel_children
 from cis.engine.instant import Instant
-from cis.engine.live import End, Ending
+from cis.engine.live import End, Ending, failed
 from cis.engine.notices import run_event, task_events
 from cis.engine.outputs import no_room, size_of
 from cis.engine.parts import ChildWait, Held, LoopLimits, LoopParts
-from cis.engine.plan import RunPlan
+from cis.engine.plan import CHANGES_AT_ONCE, RunPlan
 from cis.engine.site import Incarnation
 from cis.errors import CisError, PoisonRecordError
-from cis.model.dag import Priority
 from cis.model.states import AttemptState, RunState
 from cis.store.records import AttemptRecord, RunChange, RunRecord, WorkerState
 
 log = logging.getLogger(__name__)
 
-MAX_ACTIVE_RUNS = 64
+CHILDREN_AT_ONCE = 50  # child runs that are begun, or whose ends are taken, in one turn
 POLL_S = 1.0
 CONTROL_PAUSE_S = 0.0003  # for each run that is held
 LONGEST_CONTROL_PAUSE_S = 0.02
@@ -70,9 +69,10 @@ def decide(
         else:
             held.poll_due_s = held.control_due_s
         if claim and not held.stopping:
-            turn.look_at_new(turn.claim(ending={end.attempt.run_id for end in ends}))
+            turn.look_at_new(take_queued(parts, limits, me, held, ends=ends, now=now))
         turn.look_at_children()
     turn.record_ends(ends)
+    turn.work_off()
     starts: list[Start] = []
     if not held.stopping:
         turn.release_retries()
@@ -94,7 +94,12 @@ def claim_only(
     """
     parts.store.check_epoch(me.node_id, me.worker_id, me.epoch)
     if not held.stopping:
-        _Turn(parts, limits, me, held, now=now).claim(ending={end.attempt.run_id for end in ends})
+        take_queued(parts, limits, me, held, ends=ends, now=now)
+
+
+def beat(parts: LoopParts, limits: LoopLimits, me: Incarnation, held: Held, *, now: Instant) -> None:
+    """Renew the lease, in the middle of something that takes long. Raises FencedError as ``decide`` does."""
+    _Turn(parts, limits, me, held, now=now).beat()
 
 
 class _Turn:
@@ -116,31 +121,6 @@ class _Turn:
             else:
                 self._refresh(plan)
 
-    def claim(self, *, ending: AbstractSet[str]) -> list[str]:
-        """Take queued runs while there is room; beyond that only more urgent ones than any that is held. Return their ids.
-
-        A run that was suspended may be granted anew before its old tasks are gone, or their ends (*ending*) are told of:
-        it waits for the next turn.
-        """
-        active = [plan.run.priority for plan in self._held.plans.values() if plan.active]
-        full = len(active) >= MAX_ACTIVE_RUNS
-        items = self._store.claim(
-            self._me.node_id,
-            self._me.worker_id,
-            epoch=self._me.epoch,
-            limit=MAX_ACTIVE_RUNS if full else MAX_ACTIVE_RUNS - len(active),
-            above=max(active, default=Priority.LOW) if full else None,
-        )
-        taken = []
-        for item in items:
-            if item.run_id in ending or any(live.attempt.run_id == item.run_id for live in self._held.live):
-                self._store.release(item.run_id)
-                continue
-            hold(self._store, self._held, item, ours=frozenset(), now=self._now)
-            if item.run_id in self._held.plans:
-                taken.append(item.run_id)
-        return taken
-
     def look_at_new(self, run_ids: Sequence[str]) -> None:
         """Act on what control wrote into runs that were just taken."""
         for run_id in run_ids:
@@ -148,15 +128,25 @@ class _Turn:
 
     def look_at_children(self) -> None:
         """End each DAG as a task whose child run is over, and cancel the child of one whose time is."""
-        for (run_id, number), wait in list(self._held.children.items()):
-            plan = self._held.plans[run_id]
-            end = ended_child(self._store, wait, plan, now_us=self._now.wall_us)
-            if end is not None:
-                del self._held.children[run_id, number]
+        held = self._held
+        if not held.children:
+            return
+        ids = [held.plans[run_id].children[number] for run_id, number in held.children]
+        unfinished = self._store.unfinished_of(ids)
+        left = CHILDREN_AT_ONCE
+        for (run_id, number), wait in list(held.children.items()):
+            plan = held.plans[run_id]
+            if plan.children[number] not in unfinished:
+                if not left:
+                    held.poll_due_s = self._now.mono_s
+                    continue
+                left -= 1
+                end = ended_child(self._store, wait, plan, now_us=self._now.wall_us)
+                del held.children[run_id, number]
                 self.record_ends([end])
             elif wait.due_s <= self._now.mono_s and not wait.timed_out:
                 wait.timed_out = True
-                self._held.rings.add(cancel(self._store, plan.children[number], now_us=self._now.wall_us).worker_id)
+                held.rings.add(cancel(self._store, plan.children[number], now_us=self._now.wall_us).worker_id)
 
     def record_ends(self, ends: Sequence[End]) -> None:
         """Store how attempts ended, and let the plans decide what follows.
@@ -185,6 +175,13 @@ class _Turn:
             stored.append(attempt)
         self._store.finish_attempts(stored)
 
+    def work_off(self) -> None:
+        """Do some of what was decided for thousands of tasks at once; the rest in the next turns."""
+        left = CHANGES_AT_ONCE
+        for plan in self._held.plans.values():
+            if plan.backlog and left > 0:
+                left -= plan.work_off(self._now, at_most=left)
+
     def release_retries(self) -> None:
         """Make ready what has waited for its retry."""
         for plan in self._held.plans.values():
@@ -192,8 +189,13 @@ class _Turn:
 
     def start_children(self) -> None:
         """Record the child run of every DAG as a task that is ready; it takes no slot."""
+        left = CHILDREN_AT_ONCE
         for plan in self._held.plans.values():
             while plan.wants_child and not self._held_back(plan):
+                if not left:
+                    self._held.poll_due_s = self._now.mono_s
+                    return
+                left -= 1
                 self._start_child(plan)
 
     def choose_starts(self) -> list[Start]:
@@ -390,10 +392,3 @@ class _Turn:
             epoch=self._me.epoch,
             started_at_us=begun.wall_us,
         )
-
-
-def failed(attempt: AttemptRecord, error: str, *, at_us: int) -> End:
-    """Return the end of an attempt that never became a process, and why."""
-    finished_at_us = max(at_us, attempt.started_at_us)
-    ended = attempt._replace(status=AttemptState.FAILED, error=error, finished_at_us=finished_at_us)
-    return End(attempt=ended, outputs={})

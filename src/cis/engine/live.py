@@ -184,3 +184,10 @@ def _verdict(live: Live, ended: Exit) -> tuple[AttemptState, str | None]:
     if exit_code < 0:
         return AttemptState.FAILED, f"ended by signal {-exit_code}"
     return AttemptState.FAILED, f"exit status {exit_code}"
+
+
+def failed(attempt: AttemptRecord, error: str, *, at_us: int) -> End:
+    """Return the end of an attempt that never became a process, and why."""
+    finished_at_us = max(at_us, attempt.started_at_us)
+    ended = attempt._replace(status=AttemptState.FAILED, error=error, finished_at_us=finished_at_us)
+    return End(attempt=ended, outputs={})

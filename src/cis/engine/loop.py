@@ -27,19 +27,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 
-from cis.engine.adoption import adopt, unended
 from cis.engine.apart import REFUSALS, TurnsApart
-from cis.engine.decide import POLL_S, Start, decide, failed
+from cis.engine.decide import POLL_S, Start, decide
 from cis.engine.instant import Instant
 from cis.engine.launches import Launches
 from cis.engine.leases import Leases, margin_s
-from cis.engine.live import End, Ending, Live, LiveAttempts, judge
+from cis.engine.live import End, Ending, Live, LiveAttempts, failed, judge
 from cis.engine.parking import park
 from cis.engine.parts import Held, LoopLimits, LoopParts
 from cis.engine.ports import Exit
+from cis.engine.reading import RunReading
 from cis.engine.site import Incarnation
-from cis.errors import ConflictError, FencedError, LaunchError, LeaseLostError, StoreError
+from cis.engine.takeover import adopt
+from cis.errors import ConflictError, FencedError, LaunchError, LeaseLostError, StoreBusyError, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ TELL_EVERY_S = 0.05
 WAITED_S = 0.0005  # for the write lock, which others had: the first wait for it (``LOCK_PAUSE_S``)
 PARK_AT_ONCE = 200
 ATTEND_EVERY = 10  # starts, in a turn of many
+READ_FOR_S = 0.02  # of a large run, between two turns
 
 
 class WorkerLoop:
@@ -66,6 +69,7 @@ class WorkerLoop:
         self._apart = False
         self._ends: list[End] = []
         self._adopted = False
+        self._begun = False
         self._renewed_s = parts.clock().mono_s  # whoever makes a loop has just taken the id
         self._hold_until_s = 0.0
         self._told_s = 0.0
@@ -132,8 +136,7 @@ class WorkerLoop:
         store, me = self._parts.store, self._me
         with store.transaction():
             store.check_epoch(me.node_id, me.worker_id, me.epoch)
-            for item in store.claimed(me.node_id, me.worker_id):
-                store.release(item.run_id)
+            store.release_claimed(me.node_id, me.worker_id)
         self._held.plans.clear()
         self._parts.tell()
 
@@ -145,12 +148,22 @@ class WorkerLoop:
             LeaseLostError: transactions have failed for a whole lease time.
         """
         now = self.attend(at_most_s=self._patience(at_most_s))
-        if now.mono_s < self._hold_until_s or not (self._ends or self._due_s() <= now.mono_s):
+        if now.mono_s < self._hold_until_s:
             return
         try:
+            self._read_on(now)
+            if not (self._ends or self._due_s() <= now.mono_s):
+                return
             starts = self._commit_apart(now) if self._apart else self._commit(now)
         except FencedError:
             raise
+        except StoreBusyError as error:
+            if self._begun or not self._adopted:
+                self._forget(error, now)
+            else:
+                log.warning("a transaction failed: others have the database", extra={"error": str(error)})
+                self._stop_without_lease(error)
+            return
         except (StoreError, ConflictError) as error:
             self._forget(error, now)
             self._apart = isinstance(error, REFUSALS)
@@ -168,6 +181,7 @@ class WorkerLoop:
         exits = self._parts.executor.wait(at_most_s)
         rung = self._parts.executor.rung and self._parts.bell.drain()
         now = self._parts.clock()
+        self._parts.alive()
         self._tell(now)
         self._take_exits(exits, now)
         self._stop_the_late(now)
@@ -184,12 +198,27 @@ class WorkerLoop:
             gone = self._held.leases.late(now, within_s=0.0)
             self._held.live.kill_where(lambda live: live.attempt.run_id in gone)
 
+    def _read_on(self, now: Instant) -> None:
+        """Read some more of the large run that is taken next; what runs is attended to in between."""
+        until_s = now.mono_s + READ_FOR_S
+        while (reading := self._unread) is not None and self._parts.clock().mono_s < until_s:
+            reading.advance()
+            if reading.done:
+                self._held.poll_due_s = now.mono_s
+
+    @property
+    def _unread(self) -> RunReading | None:
+        reading = self._held.reading
+        return None if reading is None or reading.done or self._held.stopping else reading
+
     def _commit(self, now: Instant) -> list[Start]:
         if not self._adopted:
             self._adopt(now)
-        pids = self._held.live.take_pids(older_than_s=now.mono_s - PID_AFTER_S)
         asked_s = self._parts.clock().mono_s
+        self._begun = False
         with self._parts.store.transaction():
+            self._begun = True
+            pids = self._held.live.take_pids(older_than_s=now.mono_s - PID_AFTER_S)
             if self._parts.clock().mono_s >= asked_s + WAITED_S:
                 now = self.attend(at_most_s=0.0)
             poll = self._held.poll_due_s <= now.mono_s
@@ -202,6 +231,7 @@ class WorkerLoop:
         """Do the turn run by run, after the store has refused a row of one that is yet to be found; nothing is left to spawn."""
         if not self._adopted:
             self._adopt(now)
+        self._begun = True
         ends, self._ends = self._ends, []
         try:
             left = self._turns_apart.turn(self._held, ends, now=now, spawn=self._spawn)
@@ -223,6 +253,8 @@ class WorkerLoop:
             due_s = max(self._hold_until_s, min(self._due_s(), self._held.live.next_due_s()))
         if self._untold:
             due_s = min(due_s, self._told_s + TELL_EVERY_S)
+        if self._unread is not None:
+            due_s = self._hold_until_s
         return min(at_most_s, max(0.0, due_s - now_s))
 
     def _due_s(self) -> float:
@@ -233,7 +265,7 @@ class WorkerLoop:
         due_s = min(held.poll_due_s, held.beat_due_s, held.live.oldest_without_pid_s() + PID_AFTER_S)
         if not held.stopping:
             for plan in held.plans.values():
-                due_s = min(due_s, plan.next_retry_s)
+                due_s = min(due_s, plan.due_s)
         return due_s
 
     def _take_exits(self, exits: Iterable[Exit], now: Instant) -> None:
@@ -242,14 +274,9 @@ class WorkerLoop:
             self._ends.append(judge(live, ended, now_us=now.wall_us))
 
     def _adopt(self, now: Instant) -> None:
-        attempts = [end.attempt for end in self._ends] + [live.attempt for live in self._held.live]
-        ours = {(attempt.run_id, attempt.task_no, attempt.attempt) for attempt in attempts}
-        with self._parts.store.transaction():
-            adopt(self._parts.store, self._me, self._held, ours=ours, now=now)
-            self._ends = [end for end in self._ends if unended(self._parts.store, end.attempt)]
-            # What was set aside is killed before that is stored: from then on no row tells of its processes.
-            self._held.live.kill_where(lambda live: live.attempt.run_id not in self._held.plans)
-            self._held.live.tick(now.mono_s)
+        attend = partial(self.attend, at_most_s=0.0)
+        adopt(self._parts, self._limits, self._me, self._held, ends=self._ends, attend=attend, now=now)
+        self._renewed_s = max(self._renewed_s, self._held.beat_s)
         self._held.poll_due_s = self._held.control_due_s = now.mono_s
         self._adopted = True
 
@@ -261,11 +288,16 @@ class WorkerLoop:
         self._held.ended.clear()
         if self._held.alone is not None and not self._held.live.has(self._held.alone[0]):
             self._held.alone = None  # it was chosen in vain
+        self._held.reading = None
         for live in self._held.live:
             live.pid_stored = False
         self._adopted = False
         self._held.beat_due_s = 0.0  # the one that was meant to be stored was not
         self._hold_until_s = now.mono_s + RETRY_STORE_S
+        self._stop_without_lease(error)
+
+    def _stop_without_lease(self, error: Exception) -> None:
+        """Raise LeaseLostError when the last renewal was a lease time ago."""
         if self._parts.clock().mono_s - self._renewed_s >= self._limits.lease_s:
             why = f"{self._me.worker_id} could not renew its lease for {self._limits.lease_s:g} s: {error}"
             raise LeaseLostError(why) from error
@@ -310,7 +342,7 @@ class WorkerLoop:
         return True
 
     def _ring(self) -> None:
-        for worker_id in self._held.rings:
+        for worker_id in sorted(self._held.rings):
             self._parts.ring(worker_id)
         self._held.rings.clear()
 

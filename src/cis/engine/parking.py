@@ -58,7 +58,7 @@ def _due_us(plan: RunPlan, waits: list[ChildWait], *, now: Instant) -> int | Non
 
 def _due_times(plan: RunPlan, waits: list[ChildWait]) -> Iterator[float]:
     if not plan.paused:
-        yield plan.next_retry_s
+        yield plan.due_s
     for wait in waits:
         if not wait.timed_out:
             yield wait.due_s

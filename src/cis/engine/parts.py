@@ -11,6 +11,7 @@ from cis.engine.leases import Leases
 from cis.engine.live import LiveAttempts
 from cis.engine.plan import RunPlan
 from cis.engine.ports import Bell, Executor
+from cis.engine.reading import RunReading
 from cis.engine.site import Site
 from cis.model.dag import DagSpec, Json
 from cis.store.port import Store
@@ -22,7 +23,7 @@ class LoopParts:
     """The ports of a loop.
 
     ``ring`` wakes another worker by its id; ``tell`` says that something was stored; ``jitter`` is in [0, 1);
-    ``parse`` reads the document of a DAG as a task.
+    ``parse`` reads the document of a DAG as a task; ``alive`` is called whenever the loop does anything at all.
     """
 
     store: Store
@@ -35,6 +36,7 @@ class LoopParts:
     clock: Callable[[], Instant]
     jitter: Callable[[], float]
     parse: Callable[[Mapping[str, Json]], DagSpec]
+    alive: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,7 @@ class Held:
     cancelled: set[str] = field(default_factory=set)  # runs whose processes are to be ended once that is stored
     ended: set[str] = field(default_factory=set)  # runs to be let go of once that is stored
     alone: tuple[AttemptRecord, float] | None = None  # what runs apart from all others, and until when (monotonic)
+    reading: RunReading | None = None  # the large run that is taken next, while it is read
     runs_done: int = 0
     stopping: bool = False
     beat_s: float = 0.0

@@ -3,13 +3,17 @@
 A plan mirrors the run's task rows. Every decision moves tasks along arrows that ``cis.model.states`` allows
 and notes the pair (as it was, as it becomes); the loop writes those pairs in one transaction. When that
 fails the loop throws the plan away and builds it anew from the rows, so a plan never has to be undone.
+
+What one decision does to thousands of tasks (all that depends on one that failed, all of a run that is cancelled) is
+decided in pieces, or one transaction would write 100,000 rows. What is left over is the plan's *backlog*. It is in no
+row: a plan that is built from the rows in the middle of it finds it again.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 
 from cis.engine.instant import Instant
 from cis.engine.outputs import size_of
@@ -24,19 +28,16 @@ _GIVEN_UP = (
     " ended the worker, most often too little memory, then rerun it, or set max_losses higher (0: no bound)"
 )
 
+CHANGES_AT_ONCE = 2000
+
 
 class RunPlan:
     """The tasks of one run: which may start, which wait, and whether the run is over."""
 
     def __init__(
-        self,
-        run: RunRecord,
-        spec: DagSpec,
-        tasks: Sequence[TaskRecord],
-        *,
-        now: Instant,
-        losses: Iterable[TaskLoss] = (),
+        self, run: RunRecord, spec: DagSpec, tasks: Sequence[TaskRecord], *, losses: Iterable[TaskLoss] = ()
     ) -> None:
+        """Make a plan that has nothing to do yet: ``place_in_pieces`` comes next."""
         self.run = run
         self.spec = spec
         self.tasks = list(tasks)
@@ -55,8 +56,17 @@ class RunPlan:
         self._missing = [0] * len(tasks)
         self._unfinished = 0
         self._numbers: dict[str, int] | None = None
+        self._skips: list[
+            tuple[int, str]
+        ] = []  # tasks to be skipped with all that depends on them, and which other failed
+        self._cancelled_up_to: int | None = None  # the next task to be cancelled; None when none is
+
+    def place_in_pieces(self, now: Instant, *, size: int) -> Generator[None, None, None]:
+        """Find out of every task what is to be done about it, and pause after each *size* of them."""
         for number, task in enumerate(self.tasks):
             self._place(number, task, now)
+            if number % size == size - 1:
+                yield
 
     def _place(self, number: int, task: TaskRecord, now: Instant) -> None:
         parents = self._graph.parents[number]
@@ -66,6 +76,8 @@ class RunPlan:
             self.output_bytes += size_of(task.outputs) if task.outputs else 0
             return
         self._unfinished += 1
+        if missing and task.status is TaskState.PENDING:
+            self._skip_if_blocked(number, parents)
         if task.status is TaskState.RUNNING:
             if task.child_run_id is not None:
                 self.children[number] = task.child_run_id
@@ -110,7 +122,7 @@ class RunPlan:
     @property
     def active(self) -> bool:
         """Whether the run has work for this worker now, rather than only waiting."""
-        return bool(self.running) or (bool(self._ready or self._ready_alone) and not self.paused)
+        return bool(self.running) or self.backlog or (bool(self._ready or self._ready_alone) and not self.paused)
 
     @property
     def waits(self) -> bool:
@@ -118,8 +130,23 @@ class RunPlan:
         return not self.active and not self.wants_child and self.verdict() is None
 
     @property
-    def next_retry_s(self) -> float:
-        """The monotonic time of the next retry; infinity when none waits."""
+    def slots_wanted(self) -> int:
+        """How many slots its tasks use, or would use if they were free."""
+        if self.paused:
+            return len(self.running)
+        most = len(self.running) + len(self._ready) + len(self._ready_alone)
+        return most if self.spec.max_parallel is None else min(most, self.spec.max_parallel)
+
+    @property
+    def backlog(self) -> bool:
+        """Whether something that was decided is not worked off yet."""
+        return bool(self._skips) or self._cancelled_up_to is not None
+
+    @property
+    def due_s(self) -> float:
+        """The monotonic time of the next retry, or the past while there is a backlog; infinity when nothing waits."""
+        if self.backlog:
+            return 0.0
         return self._retries[0][0] if self._retries else math.inf
 
     def task_spec(self, number: int) -> TaskSpec:
@@ -209,9 +236,27 @@ class RunPlan:
         self._ready_alone.clear()
         self._ready_dags.clear()
         self._retries.clear()
-        for number, task in enumerate(self.tasks):
-            if task.status is TaskState.PENDING:
-                self._finish(number, TaskState.CANCELLED, now=now)
+        self._skips.clear()
+        self._cancelled_up_to = 0
+        self.work_off(now)
+
+    def work_off(self, now: Instant, *, at_most: int = CHANGES_AT_ONCE) -> int:
+        """Do up to *at_most* changes of what was decided for many tasks at once; return how many were done."""
+        before = len(self.changes)
+        end = before + at_most
+        while self._skips and len(self.changes) < end:
+            number, cause = self._skips.pop()
+            if self.tasks[number].status is TaskState.PENDING:
+                self._finish(number, TaskState.SKIPPED, now=now, blocked_by=cause)
+                self._skips.extend((child, cause) for child in self._graph.children[number])
+        if self._cancelled_up_to is not None:
+            number = self._cancelled_up_to
+            while number < len(self.tasks) and len(self.changes) < end:
+                if self.tasks[number].status is TaskState.PENDING:
+                    self._finish(number, TaskState.CANCELLED, now=now)
+                number += 1
+            self._cancelled_up_to = number if number < len(self.tasks) else None
+        return len(self.changes) - before
 
     def verdict(self) -> RunState | None:
         """Return the final state of the run, or None while something is left to do."""
@@ -248,6 +293,8 @@ class RunPlan:
         return error
 
     def _make_ready(self, number: int) -> None:
+        if self.cancelling:
+            return  # it will be cancelled when its turn comes
         if self.spec.tasks[number].skill == "dag":
             heapq.heappush(self._ready_dags, number)
         else:
@@ -330,10 +377,16 @@ class RunPlan:
                 self._make_ready(child)
 
     def _skip_descendants(self, number: int, now: Instant) -> None:
+        waits = self.backlog
         cause = self.tasks[number].task_id
-        stack = list(self._graph.children[number])
-        while stack:
-            child = stack.pop()
-            if self.tasks[child].status is TaskState.PENDING:
-                self._finish(child, TaskState.SKIPPED, now=now, blocked_by=cause)
-                stack.extend(self._graph.children[child])
+        self._skips.extend((child, cause) for child in self._graph.children[number])
+        if not waits:
+            self.work_off(now)
+
+    def _skip_if_blocked(self, number: int, parents: Sequence[int]) -> None:
+        """Go on skipping where whoever held the run before did not come to an end."""
+        for parent in parents:
+            task = self.tasks[parent]
+            if task.status in (TaskState.FAILED, TaskState.SKIPPED):
+                self._skips.append((number, task.blocked_by or task.task_id))
+                return

@@ -169,17 +169,19 @@ class DagSpec:
         return plain
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Json]) -> DagSpec:
-        """Return the DAG of *plain*, which ``to_dict`` made.
+    def from_dict(cls, plain: Mapping[str, Json], *, tasks: tuple[TaskSpec, ...] | None = None) -> DagSpec:
+        """Return the DAG of *plain*, which ``to_dict`` made; *tasks* are its tasks, where somebody has read them already.
 
         Raises:
             PoisonRecordError: *plain* has another shape.
         """
         try:
+            if tasks is None:
+                tasks = tuple(TaskSpec.from_dict(task) for task in plain["tasks"])
             scope = plain.get("scope")
             return cls(
                 dag_id=plain["dag_id"],
-                tasks=tuple(TaskSpec.from_dict(task) for task in plain["tasks"]),
+                tasks=tasks,
                 scope=parse_scope(scope) if scope is not None else None,
                 target_node=plain.get("target_node"),
                 priority=Priority[plain.get("priority", "normal").upper()],

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -25,6 +26,7 @@ from cis.model.stored import check_stored
 from cis.model.tree import clipped
 from cis.store.cluster_port import OutboxStore, PeerStore, RemoteStore, RoomStore
 from cis.store.home_port import HomeStore
+from cis.store.queue_port import QueueStore, WorkerStore
 from cis.store.records import (
     EVERY_ENTRY,
     AttemptRecord,
@@ -34,16 +36,12 @@ from cis.store.records import (
     EventRecord,
     EventTally,
     Page,
-    QueueDemand,
-    QueueItem,
     RunChange,
     RunFilter,
     RunRecord,
     TaskLoss,
     TaskRecord,
     TokenRecord,
-    WorkerRecord,
-    WorkerState,
 )
 from cis.store.retention_port import RetentionStore
 
@@ -110,6 +108,10 @@ class RunStore(Protocol):
         """Return how many runs are in each state that is not final; reads an index of those alone."""
         ...
 
+    def unfinished_of(self, run_ids: Sequence[str]) -> AbstractSet[str]:
+        """Return those of the runs that are there and not over; their other columns are not read."""
+        ...
+
     def unfinished_run_elsewhere(self, worker_id: str, target_node: str) -> RunRecord | None:
         """Return a run, not final, that asks for the worker on another target node by name."""
         ...
@@ -133,6 +135,10 @@ class RunStore(Protocol):
 
     def tasks_after(self, run_id: str, task_no: int, *, limit: int, max_bytes: int) -> Sequence[TaskRecord]:
         """Return the tasks that follow one by number: at most *limit*, and none after *max_bytes* of outputs and errors."""
+        ...
+
+    def has_running_tasks(self, run_id: str) -> bool:
+        """Whether a task of a run has started and not ended."""
         ...
 
     def task(self, run_id: str, task_id: str) -> TaskRecord | None: ...
@@ -189,107 +195,6 @@ class LossStore(Protocol):
         ...
 
     def forget_losses(self, run_id: str, task_nos: Iterable[int]) -> None: ...
-
-
-class QueueStore(Protocol):
-    """The queue between node and worker."""
-
-    def enqueue(self, node_id: str, item: QueueItem) -> None: ...
-
-    def queue_demand(self, node_id: str) -> Sequence[QueueDemand]:
-        """Return the worker ids with queued (not claimed) runs; the most urgent first, then the oldest."""
-        ...
-
-    def queued_count(self, node_id: str) -> int:
-        """Return how many rows wait unclaimed."""
-        ...
-
-    def queue_is_full(self, node_id: str, *, at: int) -> bool:
-        """Whether *at* rows or more wait unclaimed, for backpressure: cheap, however many there are below that."""
-        ...
-
-    def queue_item(self, run_id: str) -> QueueItem | None: ...
-
-    def claim(
-        self, node_id: str, worker_id: str, *, epoch: int, limit: int, above: int | None = None
-    ) -> Sequence[QueueItem]:
-        """Take up to *limit* queued runs, higher priority first, then oldest.
-
-        With *above*, only runs of a higher priority than that number. A row that cannot be read comes with an
-        empty document: whoever takes it finds no DAG in it, and sets the run aside.
-        """
-        ...
-
-    def claimed(self, node_id: str, worker_id: str) -> Sequence[QueueItem]:
-        """Return the runs that some epoch of this worker holds; what cannot be read as ``claim`` does."""
-        ...
-
-    def reclaim(self, node_id: str, worker_id: str, *, epoch: int) -> None:
-        """Move every claimed row of this worker to *epoch*."""
-        ...
-
-    def release(self, run_id: str) -> None:
-        """Put a claimed run back to queued; its place in the order is kept."""
-        ...
-
-    def park(self, run_id: str, *, due_at_us: int | None) -> None:
-        """Let go of a claimed run that only waits, until *due_at_us* (None: until somebody wakes it).
-
-        It is in no ``claim`` and no ``queue_demand`` until it is queued again: by ``wake``, by ``wake_due``, or when a child
-        run of it becomes final (``change_run``, ``set_aside``).
-        """
-        ...
-
-    def wake(self, run_id: str) -> None:
-        """Put a parked run back to queued, at its old place; any other stays as it is."""
-        ...
-
-    def any_due(self, node_id: str, *, now_us: int) -> bool:
-        """Whether a parked run is due; reads an index of those alone."""
-        ...
-
-    def wake_due(self, node_id: str, *, now_us: int, limit: int) -> None:
-        """Put up to *limit* parked runs that are due back to queued, the earliest first."""
-        ...
-
-    def dequeue(self, run_id: str) -> None:
-        """Delete the row of a run that is final."""
-        ...
-
-
-class WorkerStore(Protocol):
-    """Workers, their leases and epochs."""
-
-    def take_worker(self, worker: WorkerRecord) -> WorkerRecord:
-        """Register a process as its id's worker under the next epoch (the one given is ignored); return the row."""
-        ...
-
-    def check_epoch(self, node_id: str, worker_id: str, epoch: int) -> None:
-        """Raise FencedError unless *epoch* is the id's current one and it was not declared dead."""
-        ...
-
-    def beat(
-        self,
-        node_id: str,
-        worker_id: str,
-        *,
-        epoch: int,
-        status: WorkerState,
-        now_us: int,
-        lease_until_us: int,
-        runs_done: int,
-        current_run: str | None,
-    ) -> None:
-        """Record a heartbeat and renew the lease. Raises FencedError as ``check_epoch`` does."""
-        ...
-
-    def set_worker_status(self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int) -> bool:
-        """Change the status if *epoch* still holds and was not declared dead; return whether it did."""
-        ...
-
-    def worker(self, node_id: str, worker_id: str) -> WorkerRecord | None: ...
-
-    def workers(self, *, node_id: str | None = None, live_only: bool = False) -> Sequence[WorkerRecord]: ...
 
 
 class LogStore(Protocol):

@@ -205,6 +205,16 @@ class QueueItem(NamedTuple):
     epoch: int = 0
 
 
+class QueuedRun(NamedTuple):
+    """A run in the queue without its document: how many tasks it has, and how many bytes that document."""
+
+    run_id: str
+    priority: int
+    tasks: int
+    document_bytes: int
+    epoch: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueDemand:
     """What one worker id has waiting: how much, how urgent at most, and since when."""

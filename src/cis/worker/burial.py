@@ -47,11 +47,10 @@ def bury(store: Store, worker: WorkerRecord, *, kill: OrphanKiller, now_us: int,
             worker.node_id, worker.worker_id, epoch=worker.epoch, status=WorkerState.DEAD, now_us=now_us
         ):
             return False
-        held = [item.run_id for item in store.claimed(worker.node_id, worker.worker_id)]
         if unasked:
+            held = [claimed.run_id for claimed in store.claimed_runs(worker.node_id, worker.worker_id)]
             blame(store, worker, held, now_us=now_us)
-        for run_id in held:
-            store.release(run_id)
+        store.release_claimed(worker.node_id, worker.worker_id)
         store.append_events([worker_event(worker.worker_id, WorkerState.DEAD, at_us=now_us)])
     return True
 

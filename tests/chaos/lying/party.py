@@ -282,8 +282,7 @@ class Party:
         self._leases = self._fresh_leases()
         self.executing.clear()
         with self.store.transaction():
-            for item in self.store.claimed(self.name, "worker-global"):
-                self.store.release(item.run_id)
+            self.store.release_claimed(self.name, "worker-global")
 
     def reboot(self) -> None:
         """Start the machine anew: its uptime begins from nothing."""

@@ -208,7 +208,7 @@ class OfficeRules(RuleBasedStateMachine):
 
     @invariant()
     def the_queue_is_as_the_model_has_it(self) -> None:
-        held = {one.run_id: one.epoch for one in self.store.claimed("n", WORKER)}
+        held = {one.run_id: one.epoch for one in self.store.claimed_runs("n", WORKER)}
         assert held == {run_id: epoch for run_id, (_, epoch) in self.queue.items() if epoch > 0}
         waiting = [priority for priority, epoch in self.queue.values() if epoch == QUEUED]
         assert self.store.queued_count("n") == len(waiting)

@@ -348,7 +348,7 @@ def test_a_suspended_run_is_taken_by_no_worker_until_it_is_released(store: Store
         store.suspend("r2")
         taken = store.claim("n", WORKER, epoch=2, limit=9)
         store.reclaim("n", WORKER, epoch=3)
-        held = store.claimed("n", WORKER)
+        held = store.claimed_runs("n", WORKER)
     suspended = store.queue_item("r1")
 
     assert [one.run_id for one in taken] == ["r3"]

@@ -134,7 +134,7 @@ def test_runs_tasks_attempts_and_the_queue_of_the_first_schema_are_read_by_this_
     )
     before.close()
     store = open_sqlite(tmp_path / "cis.db")
-    run, claimed = store.run("r1"), store.claimed("n", "worker-global")
+    run, claimed = store.run("r1"), store.claimed_runs("n", "worker-global")
     tasks, attempts = store.tasks("r1"), store.attempts("r1")
     store.close()
 

@@ -12,6 +12,7 @@ from cis.engine.instant import Instant
 from cis.engine.leases import Leases
 from cis.engine.live import LiveAttempts
 from cis.engine.parts import Held
+from cis.engine.reading import RunReading
 from cis.errors import PoisonRecordError
 from cis.executors.local import LocalExecutor
 from cis.model.dag import Priority
@@ -109,7 +110,7 @@ def test_a_queued_run_that_cannot_be_read_is_claimed_once_with_no_dag_in_it(stor
 
     assert sorted(one.run_id for one in claimed) == ["r1", "r2", "r3"]
     assert again == []
-    assert sorted(one.run_id for one in store.claimed("n", WORKER)) == ["r1", "r2", "r3"]
+    assert sorted(one.run_id for one in store.claimed_runs("n", WORKER)) == ["r1", "r2", "r3"]
     poison = next(one for one in claimed if one.run_id == "r2")
     with pytest.raises(PoisonRecordError):
         read_spec(poison.dag_json)
@@ -171,7 +172,8 @@ def test_a_worker_sets_a_run_aside_that_it_cannot_read_and_goes_on_with_the_rest
     held = Held(LiveAttempts(executor, grace_s=1), Leases("node-1", margin_s=1.0))
     with store.transaction():
         for one in store.claim("n", WORKER, epoch=1, limit=10):
-            hold(store, held, one, ours=frozenset(), now=NOW)
+            reading = RunReading(store, one.run_id, worker_id=WORKER, now=NOW, item=one)
+            hold(store, held, reading, ours=frozenset(), now=NOW)
     executor.close()
 
     row = store._db.row("SELECT status, finished_at_us, error FROM dag_runs WHERE run_id = 'r2'")
@@ -191,7 +193,8 @@ def test_a_run_with_an_attempt_that_no_task_made_is_set_aside_before_its_number_
     held = Held(LiveAttempts(executor, grace_s=1), Leases("node-1", margin_s=1.0))
     with store.transaction():
         for one in store.claim("n", WORKER, epoch=1, limit=10):
-            hold(store, held, one, ours=frozenset(), now=NOW)
+            reading = RunReading(store, one.run_id, worker_id=WORKER, now=NOW, item=one)
+            hold(store, held, reading, ours=frozenset(), now=NOW)
     executor.close()
 
     assert sorted(held.plans) == ["r1", "r3"]

@@ -286,7 +286,7 @@ def test_the_queue_is_read_by_priority_and_then_by_age_across_restarts(open_stor
     assert [one.run_id for one in rest] == ["r3", "r1"]
     assert list(none) == []
     assert {one.status for one in (*urgent, *rest)} == {QueueState.CLAIMED}
-    assert {one.epoch for one in open_store().claimed("n", WORKER)} == {3}
+    assert {one.epoch for one in open_store().claimed_runs("n", WORKER)} == {3}
 
 
 def test_a_released_run_keeps_its_place_and_a_dequeued_one_is_gone(store: Store) -> None:
@@ -297,7 +297,7 @@ def test_a_released_run_keeps_its_place_and_a_dequeued_one_is_gone(store: Store)
     with store.transaction():
         store.claim("n", WORKER, epoch=1, limit=1)
         store.reclaim("n", WORKER, epoch=2)
-        assert [one.epoch for one in store.claimed("n", WORKER)] == [2]
+        assert [one.epoch for one in store.claimed_runs("n", WORKER)] == [2]
         store.release("r1")
         demand = store.queue_demand("n")
         again = store.claim("n", WORKER, epoch=2, limit=1)

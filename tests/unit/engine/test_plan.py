@@ -40,7 +40,14 @@ def plan_of(*tasks: TaskSpec, **changes: Any) -> RunPlan:
         **changes,
     )
     rows = [TaskRecord(run_id="r", task_no=number, task_id=task.id) for number, task in enumerate(tasks)]
-    return RunPlan(run, spec, rows, now=NOW)
+    return placed(RunPlan(run, spec, rows))
+
+
+def placed(plan: RunPlan, *, now: Instant = NOW) -> RunPlan:
+    """Return a plan that has looked at all of its tasks."""
+    for _ in plan.place_in_pieces(now, size=2):
+        pass
+    return plan
 
 
 def task(task_id: str, *after: str, **fields: Any) -> TaskSpec:
@@ -81,7 +88,7 @@ def test_a_failure_waits_for_its_retry_without_a_slot_and_starts_when_it_is_due(
     plan.start_next(NOW)
     plan.end(0, AttemptState.FAILED, now=NOW, jitter=0.0)
 
-    assert (states(plan), plan.running, plan.next_retry_s) == (["pending"], set(), 102.0)
+    assert (states(plan), plan.running, plan.due_s) == (["pending"], set(), 102.0)
     plan.release_retries(Instant(NOW.wall_us, 101.9))
     assert not plan.wants_slot
     plan.release_retries(Instant(NOW.wall_us, 102.0))
@@ -171,7 +178,7 @@ def test_any_order_of_ends_finishes_every_task_exactly_once_and_a_plan_can_be_re
             number = data.draw(st.sampled_from(sorted(plan.running)))
             ending = data.draw(st.sampled_from([AttemptState.COMPLETED, AttemptState.FAILED]))
             plan.end(number, ending, now=NOW, jitter=0.0)
-        rebuilt = RunPlan(plan.run, plan.spec, plan.tasks, now=NOW)
+        rebuilt = placed(RunPlan(plan.run, plan.spec, plan.tasks))
         rebuilt.release_retries(NOW)
         plan.release_retries(NOW)
         assert (rebuilt.wants_slot, rebuilt.running, rebuilt.verdict()) == (
@@ -194,9 +201,9 @@ def test_a_wall_clock_that_was_set_back_does_not_prolong_the_wait_for_a_retry() 
     plan.end(0, AttemptState.FAILED, now=NOW, jitter=0.0)
 
     later = Instant(NOW.wall_us - 86_400_000_000, NOW.mono_s + 1.0)
-    again = RunPlan(plan.run, plan.spec, plan.tasks, now=later)
+    again = placed(RunPlan(plan.run, plan.spec, plan.tasks), now=later)
 
-    assert again.next_retry_s == later.mono_s + 2.0
+    assert again.due_s == later.mono_s + 2.0
 
 
 def lost(plan: RunPlan, number: int) -> None:
@@ -207,7 +214,7 @@ def lost(plan: RunPlan, number: int) -> None:
 def suspects(*tasks: TaskSpec, losses: int) -> RunPlan:
     """Return the plan of a run whose first task has lost its worker as often."""
     plan = plan_of(*tasks)
-    return RunPlan(plan.run, plan.spec, plan.tasks, now=NOW, losses=[TaskLoss("r", 0, losses, 60_000_000)])
+    return placed(RunPlan(plan.run, plan.spec, plan.tasks, losses=[TaskLoss("r", 0, losses, 60_000_000)]))
 
 
 def test_a_task_whose_worker_died_too_often_is_failed_and_says_why_and_the_way_out() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from cis.errors import PoisonRecordError
 from cis.model.dag import Priority
 from cis.model.scope import parse_worker_id
-from cis.store.records import QueueDemand, QueueItem, QueueState
+from cis.store.records import QueueDemand, QueuedRun, QueueItem, QueueState
 from cis.store.sqlite.connection import Database, Row
 from cis.store.sqlite.rows import MAX_NUMBER, QUEUE, queue_item_of, read, read_all
 
@@ -32,12 +32,15 @@ _NEXT = (
     "SELECT queue_id, run_id FROM worker_queue WHERE node_id = ? AND worker_id = ? AND status = 'queued'"
     " AND priority > ? ORDER BY priority DESC, queue_id LIMIT ?"
 )
-_CLAIM = "UPDATE worker_queue SET status = 'claimed', epoch = ? WHERE queue_id = ?"
-_CLAIMED = (
-    "SELECT run_id FROM worker_queue WHERE node_id = ? AND worker_id = ? AND status = 'claimed'"
-    " ORDER BY priority DESC, queue_id"
+# Sizes only, which SQLite knows without reading what is large. What a row says of itself may be odd: it is looked at when it is read.
+_SIZES = (
+    "SELECT q.run_id, q.priority, coalesce(r.task_count, 0), octet_length(q.dag_json), q.epoch FROM worker_queue q"
+    " LEFT JOIN dag_runs r ON r.run_id = q.run_id WHERE q.node_id = ? AND q.worker_id = ? AND q.status = ?"
+    " AND q.priority > ? ORDER BY q.priority DESC, q.queue_id LIMIT ?"
 )
+_CLAIM = "UPDATE worker_queue SET status = 'claimed', epoch = ? WHERE queue_id = ?"
 _RECLAIM = "UPDATE worker_queue SET epoch = ? WHERE node_id = ? AND worker_id = ? AND status = 'claimed'"
+_RELEASE_ALL = "UPDATE worker_queue SET status = 'queued' WHERE node_id = ? AND worker_id = ? AND status = 'claimed'"
 _PARK = "UPDATE worker_queue SET status = 'parked', due_at_us = ? WHERE run_id = ? AND status = 'claimed'"
 WAKE = "UPDATE worker_queue SET status = 'queued', due_at_us = NULL WHERE run_id = ? AND status = 'parked'"
 _DUE = "node_id = ? AND status = 'parked' AND due_at_us IS NOT NULL AND due_at_us <= ?"
@@ -97,9 +100,14 @@ class QueueRows:
             self._db.write(_CLAIM, (epoch, queue_id))
         return [self._held(run_id, worker_id, epoch) for _, run_id in chosen]
 
-    def claimed(self, node_id: str, worker_id: str) -> Sequence[QueueItem]:
-        """Return the runs that some epoch of this worker holds."""
-        return [self._held(run_id, worker_id, 0) for (run_id,) in self._db.rows(_CLAIMED, (node_id, worker_id))]
+    def queued_runs(self, node_id: str, worker_id: str, *, limit: int, above: int | None = None) -> Sequence[QueuedRun]:
+        """Return what ``claim`` would take, without taking or reading it."""
+        lowest = -1 if above is None else above
+        return list(map(QueuedRun._make, self._db.rows(_SIZES, (node_id, worker_id, "queued", lowest, limit))))
+
+    def claimed_runs(self, node_id: str, worker_id: str) -> Sequence[QueuedRun]:
+        """Return the runs that some epoch of this worker holds, without reading them; the most urgent first."""
+        return list(map(QueuedRun._make, self._db.rows(_SIZES, (node_id, worker_id, "claimed", -MAX_NUMBER, -1))))
 
     def _held(self, run_id: str, worker_id: str, epoch: int) -> QueueItem:
         try:
@@ -134,6 +142,10 @@ class QueueRows:
     def wake_due(self, node_id: str, *, now_us: int, limit: int) -> None:
         """Put parked runs that are due back to queued, the earliest first."""
         self._db.write(_WAKE_DUE, (node_id, now_us, limit))
+
+    def release_claimed(self, node_id: str, worker_id: str) -> None:
+        """Put every claimed run of this worker back to queued, each at its old place."""
+        self._db.write(_RELEASE_ALL, (node_id, worker_id))
 
     def dequeue(self, run_id: str) -> None:
         """Delete the row of a run that is final."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from cis.errors import PoisonRecordError, StaleVersionError, UsageError
 from cis.model.scope_patterns import written
@@ -28,6 +29,10 @@ _ELSEWHERE = " UNION ALL ".join(
     for side in "<>"
 )
 _UNFINISHED = "SELECT status, count(*) FROM dag_runs WHERE status IN ('pending', 'running', 'paused') GROUP BY status"
+_UNFINISHED_OF = (
+    "SELECT run_id FROM dag_runs WHERE run_id IN (SELECT value FROM json_each(?))"
+    " AND status IN ('pending', 'running', 'paused')"
+)
 _CHANGE = (
     "UPDATE dag_runs SET version = version + 1, status = coalesce(?, status),"
     " started_at_us = coalesce(?, started_at_us), finished_at_us = coalesce(?, finished_at_us),"
@@ -132,6 +137,10 @@ class RunRows:
     def unfinished_counts(self) -> Mapping[RunState, int]:
         """Return how many runs are in each state that is not final."""
         return {RunState(status): count for status, count in self._db.rows(_UNFINISHED)}
+
+    def unfinished_of(self, run_ids: Sequence[str]) -> AbstractSet[str]:
+        """Return those of the runs that are there and not over."""
+        return {run_id for (run_id,) in self._db.rows(_UNFINISHED_OF, (json.dumps(list(run_ids)),))}
 
     def unfinished_run_elsewhere(self, worker_id: str, target_node: str) -> RunRecord | None:
         """Return an unfinished run that asks for the worker on another node by name."""

@@ -21,6 +21,7 @@ _TASKS_AFTER = (
     " FROM run_tasks WHERE run_id = ?1 AND task_no > ?2 ORDER BY task_no LIMIT ?3)) WHERE before < ?4) ORDER BY task_no"
 )
 _TASK = f"SELECT {TASK} FROM run_tasks WHERE run_id = ? AND task_id = ?"  # noqa: S608 - constants
+_ANY_RUNNING = "SELECT 1 FROM run_tasks WHERE run_id = ? AND status = 'running' LIMIT 1"
 _OUTPUTS = "SELECT run_id, outputs FROM run_tasks WHERE run_id = ? AND outputs IS NOT NULL ORDER BY task_no"
 _OUTPUTS_SIZE = "SELECT sum(octet_length(outputs)) FROM run_tasks WHERE run_id = ?"
 _CHANGE = (
@@ -67,6 +68,10 @@ class TaskRows:
         """Return one task of a run."""
         row = self._db.row(_TASK, (run_id, task_id))
         return None if row is None else read("task", task_of, row)
+
+    def has_running_tasks(self, run_id: str) -> bool:
+        """Whether a task of a run has started and not ended."""
+        return self._db.row(_ANY_RUNNING, (run_id,)) is not None
 
     def outputs(self, run_id: str) -> Sequence[Mapping[str, str]]:
         """Return the outputs of a run's tasks, of those that have some, in the order of the document."""

@@ -1,0 +1,117 @@
+"""The part of the store's port between node and worker: the queue, and who serves it; the rules are those of ``cis.store.port``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from cis.store.records import QueueDemand, QueuedRun, QueueItem, WorkerRecord, WorkerState
+
+
+class QueueStore(Protocol):
+    """The queue between node and worker."""
+
+    def enqueue(self, node_id: str, item: QueueItem) -> None: ...
+
+    def queue_demand(self, node_id: str) -> Sequence[QueueDemand]:
+        """Return the worker ids with queued (not claimed) runs; the most urgent first, then the oldest."""
+        ...
+
+    def queued_count(self, node_id: str) -> int:
+        """Return how many rows wait unclaimed."""
+        ...
+
+    def queue_is_full(self, node_id: str, *, at: int) -> bool:
+        """Whether *at* rows or more wait unclaimed, for backpressure: cheap, however many there are below that."""
+        ...
+
+    def queue_item(self, run_id: str) -> QueueItem | None: ...
+
+    def claim(
+        self, node_id: str, worker_id: str, *, epoch: int, limit: int, above: int | None = None
+    ) -> Sequence[QueueItem]:
+        """Take up to *limit* queued runs, higher priority first, then oldest.
+
+        With *above*, only runs of a higher priority than that number. A row that cannot be read comes with an
+        empty document: whoever takes it finds no DAG in it, and sets the run aside.
+        """
+        ...
+
+    def queued_runs(self, node_id: str, worker_id: str, *, limit: int, above: int | None = None) -> Sequence[QueuedRun]:
+        """Return the runs that ``claim`` would take, in its order; nothing is taken, and no document is read."""
+        ...
+
+    def claimed_runs(self, node_id: str, worker_id: str) -> Sequence[QueuedRun]:
+        """Return the runs that some epoch of this worker holds, in the order of ``claim``; no document is read."""
+        ...
+
+    def reclaim(self, node_id: str, worker_id: str, *, epoch: int) -> None:
+        """Move every claimed row of this worker to *epoch*."""
+        ...
+
+    def release(self, run_id: str) -> None:
+        """Put a claimed run back to queued; its place in the order is kept."""
+        ...
+
+    def park(self, run_id: str, *, due_at_us: int | None) -> None:
+        """Let go of a claimed run that only waits, until *due_at_us* (None: until somebody wakes it).
+
+        It is in no ``claim`` and no ``queue_demand`` until it is queued again: by ``wake``, by ``wake_due``, or when a child
+        run of it becomes final (``change_run``, ``set_aside``).
+        """
+        ...
+
+    def wake(self, run_id: str) -> None:
+        """Put a parked run back to queued, at its old place; any other stays as it is."""
+        ...
+
+    def any_due(self, node_id: str, *, now_us: int) -> bool:
+        """Whether a parked run is due; reads an index of those alone."""
+        ...
+
+    def wake_due(self, node_id: str, *, now_us: int, limit: int) -> None:
+        """Put up to *limit* parked runs that are due back to queued, the earliest first."""
+        ...
+
+    def release_claimed(self, node_id: str, worker_id: str) -> None:
+        """Put every run that some epoch of this worker holds back to queued, at its old place."""
+        ...
+
+    def dequeue(self, run_id: str) -> None:
+        """Delete the row of a run that is final."""
+        ...
+
+
+class WorkerStore(Protocol):
+    """Workers, their leases and epochs."""
+
+    def take_worker(self, worker: WorkerRecord) -> WorkerRecord:
+        """Register a process as its id's worker under the next epoch (the one given is ignored); return the row."""
+        ...
+
+    def check_epoch(self, node_id: str, worker_id: str, epoch: int) -> None:
+        """Raise FencedError unless *epoch* is the id's current one and it was not declared dead."""
+        ...
+
+    def beat(
+        self,
+        node_id: str,
+        worker_id: str,
+        *,
+        epoch: int,
+        status: WorkerState,
+        now_us: int,
+        lease_until_us: int,
+        runs_done: int,
+        current_run: str | None,
+    ) -> None:
+        """Record a heartbeat and renew the lease. Raises FencedError as ``check_epoch`` does."""
+        ...
+
+    def set_worker_status(self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int) -> bool:
+        """Change the status if *epoch* still holds and was not declared dead; return whether it did."""
+        ...
+
+    def worker(self, node_id: str, worker_id: str) -> WorkerRecord | None: ...
+
+    def workers(self, *, node_id: str | None = None, live_only: bool = False) -> Sequence[WorkerRecord]: ...
