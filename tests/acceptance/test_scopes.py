@@ -211,3 +211,49 @@ def test_a_peer_runs_dags_in_the_scopes_that_it_is_trusted_with_and_no_others(tm
     assert "may not run DAGs of scope project:b, only of project:a" in by_token["tasks"][0]["error"]
     assert again["scopes"] == ["project:*"]  # what is not said again stays
     assert narrowed["status"] == "cancelled"
+
+
+def test_a_dag_that_contains_itself_ends_at_once_and_keeps_nobody_out(sandbox: Sandbox, tmp_path: Path) -> None:
+    settings(sandbox, "[queue]\nmax_queued = 100\n")
+    bomb = {
+        "dag_id": "bomb",
+        "tasks": [{"id": f"t{n}", "skill": "dag", "params": {"dag_id": "bomb"}} for n in range(20)],
+    }
+    sandbox.json("dag", "save", write_dag(tmp_path, bomb))
+    other = {"dag_id": "o", "scope": "project:o", "tasks": [{"id": "a", "command": "true"}]}
+    with sandbox.node() as node:
+        exploded = node.finished(node.execute(bomb).body["run_id"])
+        fine = node.finished(node.execute(other).body["run_id"])
+
+    assert exploded["status"] == "failed"
+    assert {task["error"].partition(";")[0] for task in exploded["tasks"]} == {
+        "DAG document: 1 fault\n  params.dag_id: DAG 'bomb' would start itself: bomb -> bomb"
+    }
+    assert fine["status"] == "completed"
+    assert sandbox.rows("SELECT count(*) FROM dag_runs") == [(2,)]
+
+
+def test_a_scope_at_its_share_is_told_to_wait_and_others_have_room(sandbox: Sandbox, tmp_path: Path) -> None:
+    settings(sandbox, '[queue]\nmax_queued = 8\n[worker]\nmax_workers = 1\n[scope."project:small"]\nmax_queued = 1\n')
+
+    def waiting(scope: str) -> dict[str, Any]:
+        return {"dag_id": "w", "scope": scope, "tasks": [{"id": "t", "command": "true"}]}
+
+    with sandbox.node() as node:
+        busy = node.execute({"dag_id": "busy", "tasks": [{"id": "t", "command": "sleep 100"}]}).body["run_id"]
+        wait_for(lambda: node.run(busy)["status"] == "running", what="the one worker to be taken")
+        floods = [node.execute(waiting("project:flood")) for _ in range(5)]
+        small = [node.execute(waiting("project:small")).status for _ in range(2)]
+        shell = sandbox.cis("dag", "run", write_dag(tmp_path, waiting("project:flood")))
+        others = [node.execute(waiting(f"user:u{number}")) for number in range(4)]
+        node.call("POST", f"/api/v1/runs/{busy}/cancel")
+
+    assert [answer.status for answer in floods] == [202, 202, 202, 202, 429]
+    headers = {name.lower(): value for name, value in floods[-1].headers.items()}
+    assert int(headers["retry-after"]) > 0
+    assert floods[-1].body["code"] == "overloaded.share"
+    assert "scope project:flood has 4 runs that wait already" in floods[-1].body["detail"]
+    assert small == [202, 429]
+    assert shell.returncode == 5
+    assert "its share of the queue" in shell.stderr
+    assert [answer.status for answer in others] == [202, 202, 202, 503]

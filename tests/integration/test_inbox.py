@@ -10,7 +10,8 @@ import pytest
 
 from cis.engine import control, inbox
 from cis.engine.dispatch import also_by_room, expire, mark_sending, on_its_way
-from cis.engine.submit import MAX_DEPTH, Origin, SubmitRequest, submit
+from cis.engine.site import MAX_DEPTH
+from cis.engine.submit import Origin, SubmitRequest, submit
 from cis.errors import DocumentError, OverloadedError
 from cis.model.message import MessageKind, Result
 from cis.model.states import RunState
@@ -134,7 +135,7 @@ def test_when_the_outbox_is_full_no_run_for_another_node_is_accepted_but_one_for
     site = replace(node.site, max_queued=2)
     with node.store.transaction():
         for number in range(2):
-            submit(node.store, SubmitRequest(spec=spec_of(dag_id=f"d{number}", target_node="node-2")), site=site)
+            submit(node.store, SubmitRequest(spec=spec_of(dag_id=f"proj-{number}-d", target_node="node-2")), site=site)
     with pytest.raises(OverloadedError) as caught, node.store.transaction():
         submit(node.store, SubmitRequest(spec=spec_of(target_node="node-2")), site=site)
     with node.store.transaction():

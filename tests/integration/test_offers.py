@@ -23,7 +23,8 @@ from cis.engine.live import LiveAttempts
 from cis.engine.outgoing import message_of, progress_of
 from cis.engine.parts import Held
 from cis.engine.reading import RunReading
-from cis.engine.submit import MAX_DEPTH, ParentRun, SubmitRequest, submit
+from cis.engine.site import MAX_DEPTH
+from cis.engine.submit import ParentRun, SubmitRequest, submit
 from cis.errors import MalformedMessageError, PoisonRecordError
 from cis.executors.local import LocalExecutor
 from cis.model.document import dag_from_plain
@@ -573,7 +574,7 @@ def test_a_grant_of_a_run_that_is_over_here_has_it_told_again(node: Decider) -> 
 
 
 def _child(node: Decider, run: RunRecord) -> RunRecord:
-    parent = ParentRun(run_id=run.run_id, task_id="t0", depth=0)
+    parent = ParentRun(run_id=run.run_id, task_id="t0", depth=0, tree=run.run_id)
     return submit(node.store, SubmitRequest(spec=spec_of(dag_id="child"), parent=parent), site=node.site).run
 
 
@@ -875,7 +876,7 @@ def test_how_deep_a_dag_is_nested_travels_with_it(node: Decider, tmp_path: Path)
         spec = spec_of(nested("true"), target_node="node-2")
         with origin.store.transaction():
             parent = submit(origin.store, SubmitRequest(spec=spec_of()), site=origin.site).run
-            above = ParentRun(run_id=parent.run_id, task_id="t0", depth=MAX_DEPTH - 1)
+            above = ParentRun(run_id=parent.run_id, task_id="t0", depth=MAX_DEPTH - 1, tree=parent.run_id)
             run = submit(origin.store, SubmitRequest(spec=spec, parent=above), site=origin.site).run
         (item,) = origin.posted(run.run_id, EXECUTE)
         message = replace(message_of(origin.store, item, sender="node-2", lease_s=60.0), target="node-1")

@@ -143,7 +143,7 @@ INDEXES = {
         lambda store: store.definition_by_id(1),
         lambda store: store.queue_demand("n"),
         lambda store: store.queued_count("n"),
-        lambda store: store.queue_is_full("n", at=1),
+        lambda store: store.waiting_count("n", below=False, holder="worker-global"),
         lambda store: store.queue_item("r001"),
         lambda store: store.queued_runs("n", WORKER, limit=10),
         lambda store: store.claimed_runs("n", WORKER),

@@ -21,6 +21,7 @@ READ = "read"
 EXECUTE = "execute"
 CONTROL = "control"
 ADMIN = "admin"
+OWNER_NAME = "owner"
 
 MAX_BODY_BYTES = 16 * 2**20
 
@@ -43,7 +44,7 @@ class Rights:
     @property
     def asker(self) -> Asker:
         """Who hands a DAG in."""
-        return Asker(name=f"token {self.actor!r}", scopes=self.scopes)
+        return Asker(name=f"token {self.actor!r}", scopes=self.scopes, shares=self.actor != OWNER_NAME)
 
 
 class NodeServices(Protocol):

@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
-from cis.api.ports import ADMIN, Rights
+from cis.api.ports import ADMIN, OWNER_NAME, Rights
 from cis.store.port import Store
 from cis.store.records import TokenRecord
 
 REMEMBER_S = 5.0
 MAX_REMEMBERED = 256
-OWNER = Rights("owner", frozenset({ADMIN}))
+OWNER = Rights(OWNER_NAME, frozenset({ADMIN}))
 
 
 class OwnToken:

@@ -11,10 +11,14 @@ from cis.model.scope_patterns import Patterns, allows, listed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
-    """Somebody who hands a DAG in, as messages name them; ``scopes`` are those that they may use (None: all)."""
+    """Somebody who hands a DAG in, as messages name them; ``scopes`` are those that they may use (None: all).
+
+    With ``shares`` no more than a share of the queue is for them.
+    """
 
     name: str = "the owner"
     scopes: Patterns | None = None
+    shares: bool = False
 
     def check(self, scope: Scope) -> None:
         """Raise ScopeForbiddenError unless DAGs of *scope* may be run for this asker."""

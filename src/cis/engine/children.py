@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cis.engine.ancestry import asker_of_child, lineage
+from cis.engine.ancestry import asker_of_child, check_recursion, lineage
 from cis.engine.leases import under_lease
 from cis.engine.live import End
 from cis.engine.outputs import MAX_RUN_OUTPUT_BYTES
@@ -31,18 +31,23 @@ def start_child(parts: LoopParts, plan: RunPlan, child: ChildDag, *, task_id: st
     """Record the run of a DAG as a task, and return it; tasks without a ``cwd`` run in *directory*.
 
     Raises:
-        CisError: the DAG is refused, as ``submit`` refuses it, or no stored one has that id. Nothing is recorded.
+        OverloadedError: there is no place for it now.
+        CisError: the DAG is refused, as ``submit`` refuses it, stands above itself, or no stored one has that id. Nothing
+            is recorded.
     """
-    parent = ParentRun(run_id=plan.run.run_id, task_id=task_id, depth=plan.run.depth)
+    run = plan.run
+    parent = ParentRun(run_id=run.run_id, task_id=task_id, depth=run.depth, tree=run.tree or run.run_id)
     with parts.store.savepoint():
-        spec = _spec(parts, child)
+        spec, line = _spec(parts, child), lineage(parts.store, run)
+        if child.document is None:
+            check_recursion(line, spec.dag_id, site=parts.site)
         if spec.target_node in (None, parts.site.node_id):
             spec = anchored(spec, base=directory)
-        elif under_lease(parts.store, plan.run):
+        elif under_lease(parts.store, run):
             # When the lease is over another node runs this task again, while nobody could stop the one far away.
             fault = "names another node, but this run was offered in the room and may move; give it a target_node"
             raise DocumentError([Fault(place="target_node", message=fault)])
-        asker = asker_of_child(parts.store, plan.run, lineage(parts.store, plan.run)[-1])
+        asker = asker_of_child(parts.store, run, line[-1])
         request = SubmitRequest(spec=spec, parent=parent, asker=asker)
         return submit(parts.store, request, site=parts.site).run
 

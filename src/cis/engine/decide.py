@@ -20,9 +20,10 @@ from cis.engine.live import End, Ending, failed
 from cis.engine.notices import run_event, task_events
 from cis.engine.outputs import no_room, size_of
 from cis.engine.parts import ChildWait, Held, LoopLimits, LoopParts
+from cis.engine.places import AGAIN_S, no_place
 from cis.engine.plan import CHANGES_AT_ONCE, RunPlan
 from cis.engine.site import Incarnation
-from cis.errors import CisError, PoisonRecordError
+from cis.errors import CisError, OverloadedError, PoisonRecordError
 from cis.model.states import AttemptState, RunState
 from cis.store.records import AttemptRecord, RunChange, RunRecord, WorkerState
 
@@ -191,7 +192,7 @@ class _Turn:
         """Record the child run of every DAG as a task that is ready; it takes no slot."""
         left = CHILDREN_AT_ONCE
         for plan in self._held.plans.values():
-            while plan.wants_child and not self._held_back(plan):
+            while plan.wants_child and plan.children_due_s <= self._now.mono_s and not self._held_back(plan):
                 if not left:
                     self._held.poll_due_s = self._now.mono_s
                     return
@@ -360,6 +361,9 @@ class _Turn:
                 task_id=task.id,
                 directory=Path(self._parts.maker.directory(plan, task)),
             )
+        except OverloadedError as error:
+            plan.hold_child(number, no_place(error), until_s=self._now.mono_s + AGAIN_S)
+            return
         except CisError as error:
             reason = refusal(error)
             plan.start_child(number, None, begun)

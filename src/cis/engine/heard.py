@@ -56,9 +56,14 @@ def take_on(store: Store, heard: Heard, wanted: Wanted, *, site: Site) -> RunRec
     if EXECUTE not in heard.peer.may:
         raise MessageRefusedError("auth.forbidden", f"node {message.sender!r} may not {EXECUTE} here")
     origin = Origin(
-        node_id=message.sender, run_id=message.run_id, created_at_us=message.created_at_us, depth=wanted.depth
+        node_id=message.sender,
+        run_id=message.run_id,
+        created_at_us=message.created_at_us,
+        depth=wanted.depth,
+        tree=None if wanted.root is None else f"{message.sender}:{wanted.root}",
+        above=wanted.above,
     )
-    asker = Asker(name=f"node {message.sender!r}", scopes=in_common(heard.peer.scopes, wanted.scopes))
+    asker = Asker(name=f"node {message.sender!r}", scopes=in_common(heard.peer.scopes, wanted.scopes), shares=True)
     request = SubmitRequest(spec=wanted.spec, kept=wanted.kept, origin=origin, asker=asker)
     run = submit(store, request, site=site).run
     store.put_remote(

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from cis.engine.outgoing import DAG_REF
 from cis.errors import MalformedMessageError
 from cis.model.dag import DagSpec, Json
+from cis.model.ids import id_fault
 from cis.model.inference import infer_scope
 from cis.model.message import Message
 from cis.model.scope import Scope, ScopeType
 from cis.model.scope_patterns import Patterns, pattern_fault
 from cis.model.states import TaskState
 from cis.model.tree import is_text
-from cis.model.wire import SCOPES, document_of
+from cis.model.wire import ABOVE, ROOT, SCOPES, document_of
 from cis.store.records import TaskRecord
 
 ParseDag = Callable[[Mapping[str, Json]], DagSpec]
@@ -24,19 +25,23 @@ _MAX_EXIT = 2**31
 _MAX_TEXT = 2**16
 MAX_DEPTH_TOLD = 1000
 MAX_SCOPES = 1000
+MAX_ABOVE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """The DAG of an execute message, what of it was done before, by task id, and how deep it is nested.
 
-    ``scopes`` are those that its origin allows it and all that it starts to run in (None: all).
+    ``scopes`` are those that its origin allows it and all that it starts to run in (None: all). Of one that is a task
+    of another, ``root`` is the run at the top, ``above`` are the DAGs over it.
     """
 
     spec: DagSpec
     kept: Mapping[str, TaskRecord] = field(default_factory=dict)
     depth: int = 0
     scopes: Patterns | None = None
+    root: str | None = None
+    above: tuple[str, ...] = ()
 
 
 def wanted_of(message: Message, *, blob: str | None, parse: ParseDag) -> Wanted:
@@ -61,12 +66,31 @@ def wanted_of(message: Message, *, blob: str | None, parse: ParseDag) -> Wanted:
     depth = message.fields.get("depth", 0)
     if not isinstance(depth, int) or isinstance(depth, bool) or not 0 <= depth <= MAX_DEPTH_TOLD:
         raise MalformedMessageError("depth is no number that it can be")
-    return Wanted(spec=spec, kept=_kept(progress, spec), depth=depth, scopes=_scopes(message.fields.get(SCOPES)))
+    return Wanted(
+        spec=spec,
+        kept=_kept(progress, spec),
+        depth=depth,
+        scopes=_scopes(message.fields.get(SCOPES)),
+        root=_root(message.fields.get(ROOT)),
+        above=_above(message.fields.get(ABOVE, [])),
+    )
 
 
 def scope_of(message: Message) -> Scope:
     """Return the scope that an execute message says its DAG has. Raises MalformedMessageError."""
     return _scope(message.fields.get("scope"))
+
+
+def _root(plain: Json) -> str | None:
+    if plain is not None and (not isinstance(plain, str) or id_fault(plain)):
+        raise MalformedMessageError(f"{ROOT} must be the id of a run")
+    return plain
+
+
+def _above(plain: Json) -> tuple[str, ...]:
+    if not isinstance(plain, list) or not all(isinstance(name, str) and not id_fault(name) for name in plain):
+        raise MalformedMessageError(f"{ABOVE} must be a list of ids of DAGs")
+    return tuple(plain[-MAX_ABOVE:])
 
 
 def _scopes(plain: Json) -> Patterns | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from cis.engine.ancestry import names_above
 from cis.engine.lease_messages import OfferTerms, Standing
 from cis.errors import NotFoundError, PoisonRecordError
 from cis.model.dag import DagSpec, Json
 from cis.model.message import INLINE_BYTES, Message, MessageKind
 from cis.model.states import TaskState
-from cis.model.wire import SCOPES, wire_fields
+from cis.model.wire import ABOVE, ROOT, SCOPES, wire_fields
 from cis.store.cluster import OutboxItem
 from cis.store.port import Store, read_spec
 from cis.store.records import RunRecord, TaskRecord
@@ -35,7 +36,7 @@ def message_of(store: Store, item: OutboxItem, *, sender: str, lease_s: float) -
         if run is None:
             raise NotFoundError("run", item.run_id)
         remote = store.remote_run(item.run_id)
-        fields = {**_head(run), "epoch": remote.epoch if remote else 0}
+        fields = {**_head(run), **_place_of(store, run), "epoch": remote.epoch if remote else 0}
         document = store.document(run.definition_id)
         spec = read_spec(document)  # what is no DAG any more is not sent
         if not item.node_id:
@@ -121,6 +122,13 @@ def progress_of(tasks: Sequence[TaskRecord]) -> list[Json]:
         for task in tasks
         if task.status is not TaskState.PENDING or task.version > 1
     ]
+
+
+def _place_of(store: Store, run: RunRecord) -> dict[str, Json]:
+    """Return where in a tree of runs a run stands, if it is a task of another."""
+    if run.tree is None:
+        return {}
+    return {ROOT: run.tree.rpartition(":")[2], ABOVE: list(names_above(store, run))}
 
 
 def _head(run: RunRecord) -> dict[str, Json]:

@@ -17,6 +17,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 
 from cis.engine.instant import Instant
 from cis.engine.outputs import size_of
+from cis.engine.places import is_no_place
 from cis.model.dag import DagSpec, OnLost, TaskSpec
 from cis.model.graph import Graph
 from cis.model.retry import retry_delay_s
@@ -44,6 +45,7 @@ class RunPlan:
         self.running: set[int] = set()
         self.children: dict[int, str] = {}
         self.cancelling = False
+        self.children_due_s = 0.0  # no DAG as a task is started before that (monotonic)
         self.output_bytes = 0
         self.changes: list[tuple[TaskRecord, TaskRecord]] = []
         self._graph = Graph.of(spec.tasks)
@@ -191,6 +193,15 @@ class RunPlan:
         """Take the next DAG as a task that is ready; ``start_child`` or ``end`` comes next."""
         return heapq.heappop(self._ready_dags)
 
+    def hold_child(self, number: int, why: str, *, until_s: float) -> None:
+        """Put a DAG as a task back that finds no place, and start no other of this run for a while."""
+        heapq.heappush(self._ready_dags, number)
+        self.children_due_s = until_s
+        old = self.tasks[number]
+        if old.error != why:
+            self.tasks[number] = old._replace(version=old.version + 1, error=why)
+            self.changes.append((old, self.tasks[number]))
+
     def start_child(self, number: int, child_run_id: str | None, now: Instant) -> None:
         """Move a DAG as a task to running; it waits for its child run and holds no slot."""
         if child_run_id is not None:
@@ -309,6 +320,7 @@ class RunPlan:
             started_at_us=now.wall_us if old.started_at_us is None else old.started_at_us,
             retry_at_us=None,
             child_run_id=child_run_id,
+            error=None if is_no_place(old.error) else old.error,
         )
         self._move(number, old, new)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 DELIVER_WITHIN_S = 7 * 86400.0
 LEASE_S = 60.0
+MAX_DEPTH = 8  # DAGs within DAGs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +24,9 @@ class Site:
     ``has_room`` says that messages can go by a room; ``offers``, that a DAG which names no node is offered there.
     ``deliver_within_s`` is how long one may take to reach its node when its document does not say; ``lease_s``, how long
     a node that was granted one may be silent (``cis.engine.offers``); ``boot_id`` names this life of the machine, and
-    ``uptime_us`` is how long it lasts: a clock that nobody sets, and that goes on while the machine sleeps. ``scopes`` are
-    the tables of what holds for some scopes; ``secrets`` knows which of them each scope may have.
+    ``uptime_us`` is how long it lasts: a clock that nobody sets, and that goes on while the machine sleeps.
+    ``max_descendants`` bounds the runs below one, ``max_recursion`` how often a DAG may stand below itself by its name.
+    ``scopes`` are the tables of what holds for some scopes; ``secrets`` knows which of them each scope may have.
     """
 
     node_id: str
@@ -33,6 +35,8 @@ class Site:
     new_id: Callable[[], str]
     uptime_us: Callable[[], int]
     max_queued: int = 100_000
+    max_descendants: int = 10_000
+    max_recursion: int = 0
     has_room: bool = False
     offers: bool = False
     deliver_within_s: float = DELIVER_WITHIN_S

@@ -16,13 +16,14 @@ from cis.engine.asker import OWNER, Asker
 from cis.engine.dispatch import choose, hand_over
 from cis.engine.notices import run_event
 from cis.engine.ports import SkillBook
-from cis.engine.site import Site
+from cis.engine.site import MAX_DEPTH, Site
 from cis.errors import (
     DocumentError,
     Fault,
     IdempotencyConflictError,
     NotFoundError,
     OverloadedError,
+    ShareExceededError,
     WorkerConflictError,
 )
 from cis.model.dag import DagSpec
@@ -32,16 +33,18 @@ from cis.model.states import RunState
 from cis.store.port import Store
 from cis.store.records import DefinitionRecord, QueueItem, QueueState, RunRecord, TaskRecord
 
-MAX_DEPTH = 8
+RETRY_AFTER_S = 5
+OUTBOX = ""  # the place of what waits for other nodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParentRun:
-    """The task that a run is the work of, when a DAG is a task."""
+    """The task that a run is the work of, when a DAG is a task, and the tree of runs that it belongs to."""
 
     run_id: str
     task_id: str
     depth: int
+    tree: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,8 @@ class Origin:
     run_id: str
     created_at_us: int
     depth: int = 0
+    tree: str | None = None
+    above: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +93,7 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
         WorkerConflictError: the scope's worker still has work on another target node.
         IdempotencyConflictError: the key belongs to another document.
         OverloadedError: the queue, or the outbox, is full.
+        ShareExceededError: the share that its scope, or whoever asks, has of it is full.
     """
     spec = request.spec
     document = canonical_json(spec)
@@ -109,9 +115,13 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
     depth = (origin.depth if origin else 0) if request.parent is None else request.parent.depth + 1
     if depth > MAX_DEPTH:
         raise DocumentError([Fault(place="tasks", message=f"DAGs are nested more than {MAX_DEPTH} deep")])
-    # A DAG as a task was accepted with its parent; refusing it now would fail what was promised.
-    if request.parent is None:
-        _check_room(store, site, here=destination.here)
+    check_place(store, request, scope, site=site, here=destination.here)
+    tree = _tree(request)
+    if tree is not None and store.grow_tree(tree) > site.max_descendants:
+        fault = (
+            f"there are {site.max_descendants:,} runs below one already ([queue] max_descendants); start fewer from one"
+        )
+        raise DocumentError([Fault(place="tasks", message=fault)])
 
     now_us = site.clock_us()
     definition_id = record_definition(store, spec, document=document, scope=scope, now_us=now_us)
@@ -136,17 +146,22 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
         parent_task_id=request.parent.task_id if request.parent else None,
         depth=depth,
         scopes=request.asker.scopes,
+        tree=tree,
+        above=origin.above if origin else (),
     )
     store.insert_run(run, _first_tasks(run.run_id, spec, request.kept or {}))
     if destination.here:
-        enqueue(store, run, document=document, node_id=site.node_id, now_us=now_us)
+        asker = request.asker.name if request.asker.shares else None
+        enqueue(store, run, document=document, node_id=site.node_id, now_us=now_us, asker=asker)
     else:
         hand_over(store, run, destination, spec=spec, site=site)
     store.append_events([run_event(run, at_us=now_us)])
     return Submission(run=run, created=True)
 
 
-def enqueue(store: Store, run: RunRecord, *, document: str, node_id: str, now_us: int) -> None:
+def enqueue(
+    store: Store, run: RunRecord, *, document: str, node_id: str, now_us: int, asker: str | None = None
+) -> None:
     """Put a run into the queue of its worker on this node."""
     store.enqueue(
         node_id,
@@ -157,6 +172,8 @@ def enqueue(store: Store, run: RunRecord, *, document: str, node_id: str, now_us
             status=QueueState.QUEUED,
             priority=run.priority,
             created_at_us=now_us,
+            below=run.parent_run_id is not None,
+            asker=asker,
         ),
     )
 
@@ -259,12 +276,34 @@ def _same_document(store: Store, run: RunRecord, digest: str, key: str) -> RunRe
     return run
 
 
-def _check_room(store: Store, site: Site, *, here: bool) -> None:
-    """Raise OverloadedError when as many runs as may wait for their workers here, or messages for their nodes, do."""
-    most = site.max_queued
-    if store.queue_is_full(site.node_id, at=most) if here else store.outbox_load(at_most=most) >= most:
+def check_place(store: Store, request: SubmitRequest, scope: Scope, *, site: Site, here: bool) -> None:
+    """Raise OverloadedError, or ShareExceededError, unless one run more may wait: for its worker here, or for its node.
+
+    Nobody may fill the queue alone: a scope has a share of it, and so have a token, a node and a person. Runs that are
+    tasks of others are counted apart from those that were handed in. So what waits at the door never keeps out what a
+    run that was let in depends on, and each child finds a place sooner or later.
+    """
+    below, place, asker = request.parent is not None, site.node_id if here else OUTBOX, request.asker
+    most, half = site.max_queued, max(1, site.max_queued // 2)
+    full = store.waiting_count(place, below=below) >= most if here else store.outbox_load(at_most=most) >= most
+    if full:
         what = "runs wait" if here else "messages to other nodes wait"
-        raise OverloadedError(f"{most} {what} already", retry_after_s=5)
+        raise OverloadedError(f"{most} {what} already", retry_after_s=RETRY_AFTER_S)
+    share = site.rules_of(scope).max_queued or half
+    if store.waiting_count(place, below=below and here, holder=scope.worker_id) >= share:
+        what = f"scope {scope} has {share} runs that wait already, its share of the queue"
+        raise ShareExceededError(
+            f'{what} (max_queued in [scope."{scope}"] gives it another)', retry_after_s=RETRY_AFTER_S
+        )
+    if asker.shares and here and store.waiting_count(place, below=below, holder=asker.name) >= half:
+        what = f"{half} runs of {asker.name} wait already, which is half of the queue"
+        raise ShareExceededError(what, retry_after_s=RETRY_AFTER_S)
+
+
+def _tree(request: SubmitRequest) -> str | None:
+    if request.parent is not None:
+        return request.parent.tree
+    return request.origin.tree if request.origin is not None else None
 
 
 def _check_worker(store: Store, spec: DagSpec, scope: Scope) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from cis.engine.places import is_no_place
 from cis.engine.timestamps import rfc3339
 from cis.model.dag import Json
 from cis.model.states import RunState, TaskState
@@ -157,7 +158,7 @@ def _task_waiting(task: TaskRecord, done: set[str], *, common: Waiting | None, a
         return common
     if task.retry_at_us is not None:
         return Waiting(reason=WaitReason.RETRY, until_us=task.retry_at_us)
-    return Waiting(reason=WaitReason.SLOT)
+    return Waiting(reason=WaitReason.SLOT, words=(task.error or "") if is_no_place(task.error) else "")
 
 
 def _named(reason: WaitReason, names: Sequence[str]) -> Waiting:

@@ -14,6 +14,8 @@ from cis.model.message import is_inline
 
 WIRE_FIELDS = ("description", "env", "max_parallel", "labels", "expires", "tasks")
 SCOPES = "scopes"  # those that the run, and what it starts, may run in, when that is not all
+ROOT = "root"  # of a run that is a task of another: the run at the top of its tree
+ABOVE = "above"  # and the DAGs over it
 _TASK_DURATIONS = ("timeout", "retry_delay")
 
 

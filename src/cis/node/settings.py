@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cis.engine.site import DELIVER_WITHIN_S, LEASE_S
+from cis.engine.site import DELIVER_WITHIN_S, LEASE_S, MAX_DEPTH
 from cis.errors import ConfigError, Fault, NodeIdKeptError
 from cis.model.durations import exact_duration, parse_duration
 from cis.model.ids import MAX_ID_LENGTH, id_fault
@@ -55,6 +55,8 @@ class Settings:
     nice: int = 7
     pass_env: tuple[str, ...] = ()
     max_queued: int = 100_000
+    max_descendants: int = 10_000
+    max_recursion: int = 0
     max_age_s: float | None = None
     max_runs: int | None = 10_000
     max_log_age_s: float | None = 90 * 86400.0
@@ -137,6 +139,10 @@ def _room(value: Any) -> str:
 
 def _count(value: Any) -> int:
     return _whole(value, lowest=1, highest=1_000_000)
+
+
+def _recursion(value: Any) -> int:
+    return _whole(value, lowest=0, highest=MAX_DEPTH)
 
 
 def _nice(value: Any) -> int:
@@ -239,6 +245,8 @@ OPTIONS = (
     Option("worker", "nice", "nice", _nice),
     Option("worker", "pass_env", "pass_env", _texts),
     Option("queue", "max_queued", "max_queued", _count),
+    Option("queue", "max_descendants", "max_descendants", _count),
+    Option("queue", "max_recursion", "max_recursion", _recursion),
     Option("retention", "max_age", "max_age_s", _age, unbounded=True),
     Option("retention", "max_runs", "max_runs", _runs, unbounded=True),
     Option("retention", "max_log_age", "max_log_age_s", _age, unbounded=True),

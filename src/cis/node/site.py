@@ -23,6 +23,8 @@ def make_site(
         new_id=new_id,
         uptime_us=uptime_us,
         max_queued=settings.max_queued,
+        max_descendants=settings.max_descendants,
+        max_recursion=settings.max_recursion,
         has_room=settings.has_room,
         offers=settings.has_room and node_runs,
         deliver_within_s=settings.deliver_within_s,

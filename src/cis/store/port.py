@@ -86,6 +86,13 @@ class RunStore(Protocol):
 
     def insert_run(self, run: RunRecord, tasks: Iterable[TaskRecord]) -> None: ...
 
+    def grow_tree(self, tree: str) -> int:
+        """Count one more run of a tree, and return how many there are below its root now.
+
+        The counter's row is held until the transaction ends: of two that grow one tree, the second sees the first's.
+        """
+        ...
+
     def run(self, run_id: str) -> RunRecord | None: ...
 
     def run_version(self, run_id: str) -> int | None:

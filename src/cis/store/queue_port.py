@@ -21,8 +21,14 @@ class QueueStore(Protocol):
         """Return how many rows wait unclaimed."""
         ...
 
-    def queue_is_full(self, node_id: str, *, at: int) -> bool:
-        """Whether *at* rows or more wait unclaimed, for backpressure: cheap, however many there are below that."""
+    def waiting_count(self, node_id: str, *, below: bool, holder: str = "") -> int:
+        """Return how many rows wait unclaimed, of runs that are tasks of others (*below*) or of those that are not.
+
+        *holder* is a worker id, or an asker; empty: all of them. With an empty *node_id*, DAGs in the outbox are meant.
+
+        What this says holds until the transaction ends: check, then insert. An adapter without one write lock locks the
+        counter, so that two submissions cannot both take the last place. Cheap, however many wait.
+        """
         ...
 
     def queue_item(self, run_id: str) -> QueueItem | None: ...

@@ -87,7 +87,8 @@ class DefinitionRecord(NamedTuple):
 class RunRecord(NamedTuple):
     """One run of a DAG. ``node_id`` accepted it; ``owner_node`` executes it.
 
-    ``scopes`` are those that it and all that it starts may run in, as whoever handed it in may (None: all).
+    ``scopes`` are those that it and all that it starts may run in, as whoever handed it in may (None: all). ``tree`` is
+    set for a run that is below another (``RunStore.grow_tree``); ``above`` are the DAGs over it on the node that sent it.
     """
 
     run_id: str
@@ -115,6 +116,8 @@ class RunRecord(NamedTuple):
     parent_task_id: str | None = None
     depth: int = 0
     scopes: Patterns | None = None
+    tree: str | None = None
+    above: tuple[str, ...] = ()
 
 
 class RunChange(NamedTuple):
@@ -194,7 +197,11 @@ class TaskLoss(NamedTuple):
 
 
 class QueueItem(NamedTuple):
-    """A run that waits for its worker, or that its worker holds (``claimed``, under ``epoch``)."""
+    """A run that waits for its worker, or that its worker holds (``claimed``, under ``epoch``).
+
+    For the counters alone, and not read back: ``below`` says that it is a task of another run, ``asker`` of whom it takes
+    a share.
+    """
 
     run_id: str
     worker_id: str
@@ -203,6 +210,8 @@ class QueueItem(NamedTuple):
     priority: Priority
     created_at_us: int
     epoch: int = 0
+    below: bool = False
+    asker: str | None = None
 
 
 class QueuedRun(NamedTuple):

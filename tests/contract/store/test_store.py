@@ -26,6 +26,7 @@ from cis.store.records import (
     TokenRecord,
     WorkerState,
 )
+from cis.store.retention_port import Pruned
 from tests.contract.store.rows import DOCUMENT, WORKER, attempt, definition, item, put_run, worker
 
 
@@ -310,18 +311,59 @@ def test_a_released_run_keeps_its_place_and_a_dequeued_one_is_gone(store: Store)
     assert store.queue_demand("m") == []
 
 
-def test_a_queue_is_full_when_as_many_runs_wait_unclaimed(store: Store) -> None:
-    empty = store.queue_is_full("n", at=1)
-    for run_id in ("r1", "r2", "r3", "r4"):
+def test_what_waits_is_counted_for_all_for_each_worker_and_for_each_asker_as_it_comes_and_goes(store: Store) -> None:
+    def counts() -> list[int]:
+        held = [("", False), (WORKER, False), ("token ci", False), ("", True), (WORKER, True)]
+        return [store.waiting_count("n", below=below, holder=holder) for holder, below in held]
+
+    seen = [counts()]
+    for run_id, asker, below in (
+        ("r1", "token ci", False),
+        ("r2", None, False),
+        ("r3", "token ci", False),
+        ("r4", None, True),
+    ):
         put_run(store, run_id)
         with store.transaction():
-            store.enqueue("n", item(run_id))
+            store.enqueue("n", item(run_id, asker=asker, below=below))
+    seen.append(counts())
     with store.transaction():
-        store.claim("n", WORKER, epoch=1, limit=1)
+        store.claim("n", WORKER, epoch=1, limit=2)
+    seen.append(counts())
+    with store.transaction():
+        store.suspend("r2")
+        store.release("r1")
+    seen.append(counts())
+    with store.transaction():
+        store.dequeue("r1")
+        store.dequeue("r2")
+        store.set_aside("r4", error="x", now_us=1)
+    seen.append(counts())
 
-    assert not empty
-    assert [store.queue_is_full("n", at=at) for at in (2, 3, 4, 5)] == [True, True, False, False]
-    assert not store.queue_is_full("m", at=1)
+    assert seen == [[0, 0, 0, 0, 0], [3, 3, 2, 1, 1], [1, 1, 1, 1, 1], [2, 2, 2, 1, 1], [1, 1, 1, 0, 0]]
+    assert store.queued_count("n") == 1
+    assert store.waiting_count("m", below=False) == 0
+
+
+def test_a_tree_of_runs_is_counted_in_one_row_and_forgotten_with_the_last_run_of_it(store: Store) -> None:
+    put_run(store, "root", finished_at_us=1, status=RunState.COMPLETED)
+    with store.transaction():
+        first = [store.grow_tree("root"), store.grow_tree("root"), store.grow_tree("node-2:far")]
+    put_run(store, "child", parent_run_id="root", tree="root", finished_at_us=1, status=RunState.COMPLETED)
+    put_run(store, "of-a-peer", tree="node-2:far", above=("a", "b"), finished_at_us=1, status=RunState.COMPLETED)
+    found = store.run("of-a-peer")
+    with store.transaction():
+        assert store.prune_run("child", at_most=9) is Pruned.GONE
+        kept = store.grow_tree("root")
+        assert store.prune_run("root", at_most=9) is Pruned.GONE
+        assert store.prune_run("of-a-peer", at_most=9) is Pruned.GONE
+        anew = [store.grow_tree("root"), store.grow_tree("node-2:far")]
+
+    assert first == [1, 2, 1]
+    assert found is not None
+    assert (found.tree, found.above) == ("node-2:far", ("a", "b"))
+    assert kept == 3
+    assert anew == [1, 1]
 
 
 def test_each_process_that_takes_a_worker_id_gets_the_next_epoch_and_the_old_one_is_fenced(store: Store) -> None:

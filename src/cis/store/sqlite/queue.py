@@ -15,8 +15,8 @@ from cis.store.sqlite.connection import Database, Row
 from cis.store.sqlite.rows import MAX_NUMBER, QUEUE, queue_item_of, read, read_all
 
 _ENQUEUE = (
-    "INSERT INTO worker_queue (node_id, worker_id, run_id, dag_json, status, priority, epoch, created_at_us)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO worker_queue (node_id, worker_id, run_id, dag_json, status, priority, epoch, created_at_us, below, asker)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 # One odd number must not hide what else the worker has to do, so both are kept in bounds.
 _DEMAND = (
@@ -24,9 +24,8 @@ _DEMAND = (
     f" max(0, min({MAX_NUMBER}, min(created_at_us))) FROM worker_queue"
     " WHERE node_id = ? AND status = 'queued' GROUP BY worker_id ORDER BY 3 DESC, 4"
 )
-_COUNT = "SELECT count(*) FROM worker_queue WHERE node_id = ? AND status = 'queued'"
-# Numbers only grow, so this is as much as there can be; counting walks all that wait.
-_SPAN = "SELECT (SELECT max(queue_id) FROM worker_queue) - (SELECT min(queue_id) FROM worker_queue) + 1"
+_COUNT = "SELECT coalesce(sum(waiting), 0) FROM queue_counts WHERE node_id = ? AND below IN (0, 1) AND holder = ''"
+_WAITING = "SELECT waiting FROM queue_counts WHERE node_id = ? AND below = ? AND holder = ?"
 _ITEM = f"SELECT {QUEUE} FROM worker_queue WHERE run_id = ?"  # noqa: S608 - constants
 _NEXT = (
     "SELECT queue_id, run_id FROM worker_queue WHERE node_id = ? AND worker_id = ? AND status = 'queued'"
@@ -69,6 +68,8 @@ class QueueRows:
                 int(item.priority),
                 item.epoch,
                 item.created_at_us,
+                int(item.below),
+                item.asker,
             ),
         )
 
@@ -81,10 +82,10 @@ class QueueRows:
         row = self._db.row(_COUNT, (node_id,))
         return int(row[0]) if row else 0
 
-    def queue_is_full(self, node_id: str, *, at: int) -> bool:
-        """Whether *at* rows or more wait unclaimed."""
-        row = self._db.row(_SPAN)
-        return row is not None and (row[0] or 0) >= at and self.queued_count(node_id) >= at
+    def waiting_count(self, node_id: str, *, below: bool, holder: str = "") -> int:
+        """Return how many rows wait unclaimed, by the counter that triggers keep (migration 13)."""
+        row = self._db.row(_WAITING, (node_id, int(below), holder))
+        return int(row[0]) if row else 0
 
     def queue_item(self, run_id: str) -> QueueItem | None:
         """Return a run's place in the queue."""

@@ -17,7 +17,7 @@ from cis.store.sqlite.rows import MAX_NUMBER, RUN, Row, read, read_all, run_of
 from cis.store.sqlite.run_lists import newest_run_ids
 from cis.store.sqlite.tasks import INSERT_TASK, task_values
 
-_INSERT = f"INSERT INTO dag_runs ({RUN}) VALUES ({', '.join('?' * 26)})"  # noqa: S608 - constants
+_INSERT = f"INSERT INTO dag_runs ({RUN}) VALUES ({', '.join('?' * 28)})"  # noqa: S608 - constants
 _ONE = f"SELECT {RUN} FROM dag_runs WHERE run_id = ?"  # noqa: S608 - constants
 _SOME = f"SELECT {RUN} FROM dag_runs WHERE run_id IN (SELECT value FROM json_each(?)) ORDER BY run_id DESC"  # noqa: S608
 _BY_KEY = f"SELECT {RUN} FROM dag_runs WHERE idempotency_key = ?"  # noqa: S608 - constants
@@ -39,6 +39,7 @@ _CHANGE = (
     " cancel_requested = coalesce(?, cancel_requested), error = coalesce(?, error),"
     " owner_node = coalesce(?, owner_node), delivery = coalesce(?, delivery) WHERE run_id = ? AND version = ?"
 )
+_GROW = "INSERT INTO run_trees VALUES (?, 1) ON CONFLICT (tree) DO UPDATE SET runs = runs + 1 RETURNING runs"
 _LOSE = (
     "UPDATE task_executions SET status = 'lost', finished_at_us = ?, error = ? WHERE run_id = ? AND status = 'running'"
 )
@@ -94,9 +95,16 @@ class RunRows:
                 run.parent_task_id,
                 run.depth,
                 written(run.scopes),
+                run.tree,
+                ",".join(run.above) or None,
             ),
         )
         self._db.write_many(INSERT_TASK, map(task_values, tasks))
+
+    def grow_tree(self, tree: str) -> int:
+        """Count one more run of a tree; return how many there are below its root now."""
+        row = self._db.row(_GROW, (tree,))
+        return int(row[0]) if row else 0
 
     def run(self, run_id: str) -> RunRecord | None:
         """Return a run, or None."""

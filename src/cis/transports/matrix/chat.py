@@ -159,7 +159,7 @@ class Chat:
                 raise UsageError(f"{dag_id} is not stored here; 'cis dag save' stores a DAG, to be run by name")
             spec = stored_spec(store, definition.definition_id)
             spec = spec if target is None else replace(spec, target_node=target)
-            asker = Asker(name=event.sender, scopes=scopes)
+            asker = Asker(name=event.sender, scopes=scopes, shares=True)
             request = SubmitRequest(spec=spec, idempotency_key=key, asker=asker)
             submission = submit(store, request, site=self._desk.site)
             run = submission.run
