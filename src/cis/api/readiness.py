@@ -83,7 +83,7 @@ class Readiness:
 
 def _look(store: Store, node_id: str, folder: Path) -> int:
     """Read what the machinery reads all the time, and return how many bytes are free for this user."""
-    store.check_schema()
+    store.check_current()
     store.last_event_seq()
     store.queue_demand(node_id)
     room = os.statvfs(folder)

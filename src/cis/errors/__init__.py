@@ -14,6 +14,7 @@
     │   ├── IllegalStateError         an arrow that the state machine lacks
     │   ├── StaleVersionError         somebody else moved first
     │   ├── AlreadyRunningError       a lock is held by another process
+    │   ├── LockGoneError             a lock whose file was removed or replaced
     │   ├── NodeIdKeptError           a flag against the id that the home has kept
     │   └── HomeElsewhereError        a home that woke up on another machine or path
     ├── NodeError
@@ -37,6 +38,7 @@
     │   ├── StoreFullError            no room on its disk
     │   ├── StoreReadOnlyError        its disk or its rights refuse to be written
     │   ├── StoreNewerError           its schema is of a newer program
+    │   ├── StoreGoneError            the file was removed or replaced under us
     │   ├── StoreDamagedError         the file is not what SQLite wrote
     │   ├── StoreRefusedError         a row that it never takes
     │   ├── FencedError               a newer epoch holds this worker's id
@@ -68,6 +70,7 @@ from cis.errors.conflicts import (
     HomeElsewhereError,
     IdempotencyConflictError,
     IllegalStateError,
+    LockGoneError,
     NodeIdKeptError,
     StaleVersionError,
     WorkerConflictError,
@@ -100,6 +103,7 @@ from cis.errors.work import (
     StoreDamagedError,
     StoreError,
     StoreFullError,
+    StoreGoneError,
     StoreNewerError,
     StoreReadOnlyError,
     StoreRefusedError,
@@ -120,6 +124,7 @@ __all__ = [
     "IllegalStateError",
     "LaunchError",
     "LeaseLostError",
+    "LockGoneError",
     "MalformedDocumentError",
     "MalformedMessageError",
     "MessageRefusedError",
@@ -144,6 +149,7 @@ __all__ = [
     "StoreDamagedError",
     "StoreError",
     "StoreFullError",
+    "StoreGoneError",
     "StoreNewerError",
     "StoreReadOnlyError",
     "StoreRefusedError",

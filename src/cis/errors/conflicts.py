@@ -89,6 +89,18 @@ class AlreadyRunningError(ConflictError):
         super().__init__(f"{what} already runs: its lock is held by {holder}")
 
 
+class LockGoneError(ConflictError):
+    """The lock file of this process was removed or replaced: it ends, since another one could run beside it."""
+
+    code = "lock.gone"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"{path} was removed or replaced while it was held; start again, and leave 'run' alone meanwhile"
+        )
+
+
 class NodeIdKeptError(ConflictError):
     """A flag or a variable names another node than the one whose home this is: leave it out, or edit ``cis.toml``."""
 

@@ -58,6 +58,18 @@ class StoreNewerError(StoreError):
         super().__init__(f"{path} has schema {schema}, this program knows {known}; install a newer cis-dag")
 
 
+class StoreGoneError(StoreError):
+    """The database was removed or replaced while this process had it open: it ends, and what it ran is ended."""
+
+    code = "store.gone"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"{path} was removed or replaced while it was in use; start again over the one that is there now"
+        )
+
+
 class StoreDamagedError(StoreError):
     """The file is no database, or was damaged by a disk or by somebody: ``cis db restore`` puts a backup in its place."""
 

@@ -33,7 +33,7 @@ def run_embedded(home: Home, settings: Settings, *, run_id: str, on_change: Call
     try:
         try:
             while not existing_run(store, run_id).status.final:
-                store.check_schema()
+                store.check_current()
                 supervisor.turn(at_most_s=0.5)
             supervisor.dismiss()
         except StoreNewerError:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cis.errors import ConfigError, Fault
+from cis.node.safety import owner_faults, path_fault, way_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,14 @@ class Home:
         """Make the home and its folders, mode 0700; harmless when repeated.
 
         Raises:
-            ConfigError: one of them cannot be made, is a symbolic link, or may be written by others: who can put files
-                there can have this user run, read and overwrite what they like.
+            ConfigError: one of them cannot be made, is a symbolic link, belongs to another user, or may be written by
+                others, as may be what leads there: who can put files there can have this user run, read and overwrite
+                what they like. Or its path is one that the database cannot have.
         """
-        faults = []
+        wrong = path_fault(self.root)
+        faults = [wrong] if wrong is not None else list(way_faults(self.root))
+        if faults:
+            raise ConfigError(faults)
         for folder in (self.root, self.logs, self.run, self.work):
             try:
                 _make_private(folder)
@@ -76,6 +81,9 @@ class Home:
                     f"others may write there; look at what is in it, then: chmod go-rwx {shlex.quote(str(folder))}"
                 )
                 faults.append(Fault(place=str(folder), message=message))
+        faults += owner_faults(
+            (self.root, self.logs, self.run, self.work, self.db, self.toml, self.token_file, self.key_file)
+        )
         if faults:
             raise ConfigError(faults)
 

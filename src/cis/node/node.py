@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from cis.engine.logfiles import LogFiles
-from cis.errors import StoreError, StoreNewerError
+from cis.errors import LockGoneError, StoreError, StoreGoneError, StoreNewerError
 from cis.node.clock import now_awake_or_asleep
 from cis.node.cluster import Cluster
 from cis.node.desk import NodeDesk
@@ -110,7 +110,8 @@ class Node:
         self.writer.close()
         self.readers.close()
         self._bell.close()
-        announcement_path(self.home).unlink(missing_ok=True)
+        if self._lock.held:  # else it is another node's by now
+            announcement_path(self.home).unlink(missing_ok=True)
         self._lock.release()
 
     def __enter__(self) -> Node:
@@ -130,6 +131,15 @@ class Node:
         self.ends_because = why
         self._maintenance.stop()
         supervisor.dismiss(unless=self._stop.is_set)
+        self._await_stop()
+
+    def _leave_home(self, why: str) -> None:
+        """End by itself and at once: the home is another one, or none, so nothing that is done here can be stored."""
+        log.error("the home of this node is gone; it ends, and what it runs is ended", extra={"reason": why})
+        self.ends_because = why
+        self._await_stop()
+
+    def _await_stop(self) -> None:
         while not self._stop.wait(LEAVE_AGAIN_S):
             self.on_leave()  # again and again: it may not be served yet
 
@@ -139,10 +149,13 @@ class Node:
         supervisor = make_supervisor(self.home, self.settings, store=store, bell=self._bell, told=self._told)
         while not self._stop.is_set():
             try:
-                store.check_schema()
+                store.check_current()
+                self._lock.check()
                 supervisor.turn()
             except StoreNewerError as error:
                 self._leave(supervisor, str(error))
+            except (StoreGoneError, LockGoneError) as error:
+                self._leave_home(str(error))
             except StoreError as error:
                 log.error("the supervisor cannot use the store; trying again", extra={"error": str(error)})
                 self._stop.wait(1.0)

@@ -144,7 +144,7 @@ class _DatabaseFailedError(Exception):
 def _do(store: Store, group: Sequence[Job]) -> None:
     try:
         with store.transaction():
-            store.check_schema()  # what a newer program does not expect is not written beside it
+            store.check_current()  # what a newer program does not expect is not written beside it
             for job in group:
                 _attempt(store, job)
     except _DatabaseFailedError as failed:

@@ -22,8 +22,13 @@ class HomeStore(Protocol):
         """Return what was kept; None before the first command that acts."""
         ...
 
-    def check_schema(self) -> None:
-        """Raise StoreNewerError if a newer program has changed the schema since the store was opened."""
+    def check_current(self) -> None:
+        """Raise unless what is written here is still read by others.
+
+        Raises:
+            StoreNewerError: a newer program has changed the schema since the store was opened.
+            StoreGoneError: another database, or none, is in its place.
+        """
         ...
 
     def put_home(self, home: HomeRecord) -> None:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cis.errors import AlreadyRunningError, ConfigError, Fault
+from cis.errors import AlreadyRunningError, ConfigError, Fault, LockGoneError
 
 PATIENCE_S = 0.2
 TOUCH_EVERY_S = 0.2
@@ -26,8 +26,22 @@ TOUCH_EVERY_S = 0.2
 class FileLock:
     """A lock that this process holds until ``release`` or its end."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, path: Path) -> None:
         self._descriptor = descriptor
+        self._path = path
+
+    @property
+    def held(self) -> bool:
+        """Whether the file is still in its place: who locks another one there is not kept out by this lock."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except OSError:
+            return False
+
+    def check(self) -> None:
+        """Raise LockGoneError unless the file is still in its place."""
+        if not self.held:
+            raise LockGoneError(str(self._path))
 
     def touch(self) -> None:
         """Set the file's time of change to now."""
@@ -98,7 +112,7 @@ def acquire(path: Path, *, what: str, started: str | None = None) -> FileLock:
     os.ftruncate(descriptor, 0)
     with suppress(OSError):  # a full disk: the lock is held all the same, and who asks reads "?"
         os.write(descriptor, f"{os.getpid()} {started or ''}".strip().encode() + b"\n")
-    return FileLock(descriptor)
+    return FileLock(descriptor, path)
 
 
 def holder(path: Path) -> str | None:

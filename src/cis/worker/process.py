@@ -25,7 +25,7 @@ from typing import Protocol
 
 from cis.engine.instant import Instant
 from cis.engine.loop import WorkerLoop
-from cis.errors import FencedError, LeaseLostError, StoreError, StoreNewerError
+from cis.errors import FencedError, LeaseLostError, StoreError, StoreGoneError, StoreNewerError
 from cis.store.port import Store
 from cis.store.records import WorkerRecord, WorkerState
 from cis.worker.bell import FifoBell
@@ -147,10 +147,12 @@ class WorkerProcess:
             return False
         self._look_s = now_s + LOOK_EVERY_S
         try:
-            self._tenure.store.check_schema()
+            self._tenure.store.check_current()
         except StoreNewerError as error:
             log.error("nothing more is started; what runs goes on to its end", extra={"error": str(error)})
             self._superseded = True
+        except StoreGoneError as error:  # whoever has the home now knows nothing of these tasks
+            raise LeaseLostError(str(error)) from error
         except StoreError:
             return False  # the loop says so, and knows what to do
         return self._superseded

@@ -132,6 +132,15 @@ def _read_only(path: Path | str) -> StoreReadOnlyError:
     return StoreReadOnlyError(str(path), mend="give this user the right to write it and its folder")
 
 
+def file_of(path: Path) -> tuple[int, int] | None:
+    """Return what tells the file at *path* from every other, as long as somebody has it open; None when there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - for each group of writes, and a ``Path`` costs as much again
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def sync_folder(folder: Path) -> None:
     """Have the names in a folder on disk: a new file survives a power cut only with its name."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)

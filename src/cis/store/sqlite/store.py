@@ -11,9 +11,9 @@ from pathlib import Path
 
 import apsw
 
-from cis.errors import NotFoundError, StoreDamagedError, StoreError, StoreNewerError
+from cis.errors import NotFoundError, StoreDamagedError, StoreError, StoreGoneError, StoreNewerError
 from cis.store.refusals import RefusalShares
-from cis.store.sqlite.connection import Database, sync_folder, translated
+from cis.store.sqlite.connection import Database, file_of, sync_folder, translated
 from cis.store.sqlite.definitions import DefinitionRows
 from cis.store.sqlite.home import HomeRows
 from cis.store.sqlite.logs import LogRows
@@ -52,6 +52,7 @@ class SqliteStore(
     def __init__(self, path: Path, *, as_it_is: bool = False) -> None:
         self._db = Database(path, as_it_is=as_it_is)
         self._refusals = RefusalShares()
+        self._file = file_of(path)
         self.path = path
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -74,8 +75,10 @@ class SqliteStore(
         # What was read in this very transaction: no other number than the one that is there.
         self._db.write(f"PRAGMA user_version = {self._schema()}")
 
-    def check_schema(self) -> None:
-        """Raise StoreNewerError if a newer program has changed the schema since it was opened."""
+    def check_current(self) -> None:
+        """Raise StoreNewerError if the schema was changed by a newer program, StoreGoneError if the file is another."""
+        if file_of(self.path) != self._file:
+            raise StoreGoneError(str(self.path))
         schema = self._schema()
         if schema > NEWEST:
             raise StoreNewerError(str(self.path), schema=schema, known=NEWEST)
