@@ -215,27 +215,32 @@ def test_one_token_has_a_share_and_what_it_holds_keeps_nobody_else_out(node: Nod
 
 def test_a_stream_more_than_the_share_of_one_is_refused_while_a_request_is_answered() -> None:
     limits = RequestLimits(RequestBounds(requests_of_one=3, streams_of_one=1))
-    with limits.admitted("one") as first, limits.admitted("one") as second, limits.admitted("two") as other:
-        first.stream()
-        with pytest.raises(ShareExceededError, match="1 streams are open already for 'one'"):
-            second.stream()
-        other.stream()
-    with limits.admitted("one") as again:
-        again.stream()
+
+    async def scene() -> None:
+        async with limits.admitted("one") as first, limits.admitted("one") as second, limits.admitted("two") as other:
+            first.stream()
+            with pytest.raises(ShareExceededError, match="1 streams are open already for 'one'"):
+                second.stream()
+            other.stream()
+        async with limits.admitted("one") as again:
+            again.stream()
+
+    asyncio.run(scene())
 
 
 def test_large_bodies_of_one_wait_for_its_own_share_and_leave_places_for_others() -> None:
     limits = RequestLimits(RequestBounds(large=2, large_of_one=1, large_wait_s=0.05))
 
     async def scene() -> None:
-        with limits.admitted("one") as first, limits.admitted("one") as second, limits.admitted("two") as other:
+        async with limits.admitted("one") as first, limits.admitted("one") as second, limits.admitted("two") as other:
             await first.large()
             with pytest.raises(ShareExceededError):
                 await second.large()
             await other.large()
-            with limits.admitted("three") as third, pytest.raises(OverloadedError, match="2 large"):
-                await third.large()
-        with limits.admitted("one") as again:
+            async with limits.admitted("three") as third:
+                with pytest.raises(OverloadedError, match="2 large"):
+                    await third.large()
+        async with limits.admitted("one") as again:
             await again.large()
 
     asyncio.run(scene())

@@ -15,6 +15,7 @@ from cis.api.body import read_body
 from cis.api.describe import answers
 from cis.api.messages import answer_message, is_message
 from cis.api.ports import NodeServices
+from cis.api.request_limits import admission_of
 from cis.api.requests import append_audit, rights_of
 from cis.api.schemas import SubmissionModel
 from cis.engine.dispatch import mark_sending
@@ -80,21 +81,8 @@ def execute_routes(services: NodeServices) -> APIRouter:
             return await answer_message(services, request)  # another node hands it over
         key = idempotency_key(request)
         data = await read_body(request, limit=services.max_body_bytes)
-        form = document_format(request.headers.get("content-type", ""))
-        if form is Format.JSON and len(data) <= SMALL_BYTES:
-            spec = parse_dag(data, format=form)  # sooner done than handed to a thread
-        else:
-            spec = await asyncio.to_thread(parse_dag, data, format=form)
-        wanted = SubmitRequest(spec=spec, idempotency_key=key, asker=rights_of(request).asker)
-
-        def job(store: Store) -> Submission:
-            submission = submit(store, wanted, site=services.site)
-            if submission.created:
-                append_audit(store, services, request, action="dag.execute", subject=submission.run.run_id)
-                mark_sending(store, submission.run, now_us=services.site.clock_us())
-            return submission
-
-        submission = await services.write(job)
+        async with admission_of(request).document(len(data)):
+            submission = await _accept(services, request, data, key=key)
         run = submission.run
         if submission.created:
             services.poke(run.worker_id)
@@ -102,6 +90,25 @@ def execute_routes(services: NodeServices) -> APIRouter:
         return json_answer(submission_view(run), status=202 if submission.created else 200)
 
     return router
+
+
+async def _accept(services: NodeServices, request: Request, data: bytes, *, key: str | None) -> Submission:
+    """Read a document, and store its run; nothing of it is held once this returns."""
+    form = document_format(request.headers.get("content-type", ""))
+    if form is Format.JSON and len(data) <= SMALL_BYTES:
+        spec = parse_dag(data, format=form)  # sooner done than handed to a thread
+    else:
+        spec = await asyncio.to_thread(parse_dag, data, format=form)
+    wanted = SubmitRequest(spec=spec, idempotency_key=key, asker=rights_of(request).asker)
+
+    def job(store: Store) -> Submission:
+        submission = submit(store, wanted, site=services.site)
+        if submission.created:
+            append_audit(store, services, request, action="dag.execute", subject=submission.run.run_id)
+            mark_sending(store, submission.run, now_us=services.site.clock_us())
+        return submission
+
+    return await services.write(job)
 
 
 def idempotency_key(request: Request) -> str | None:

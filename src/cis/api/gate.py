@@ -85,7 +85,7 @@ class Gate:
             await self._pass(scope, receive, answer)
             return
         try:
-            with self._limits.admitted(rights.actor) as admission:
+            async with self._limits.admitted(rights.actor) as admission:
                 if may_be_large(scope):
                     await admission.large()
                 state["admission"] = admission

@@ -45,6 +45,8 @@ async def answer_message(services: NodeServices, request: Request) -> Response:
     reader, source = FrameReader(request.stream()), source_of(request)
     async with limits.stranger():
         message, peer = await services.answering.open(reader, source=source)
-    with limits.admitted(f"node:{peer.node_id}") as admission:
-        body = await services.answering.answer(message, peer, reader, source=source, make_room=admission.make_room)
+    async with limits.admitted(f"node:{peer.node_id}") as admission:
+        body = await services.answering.answer(
+            message, peer, reader, source=source, make_room=admission.make_document_room
+        )
     return Response(body, status_code=202, media_type=MEDIA_TYPE)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
+from cis.api.document_room import DocumentRooms
 from cis.errors import OverloadedError, ShareExceededError
 
 MAX_REQUESTS = 1024
@@ -65,6 +66,7 @@ class RequestLimits:
         self._requests = _Places("requests are being answered", most=bounds.requests, of_one=bounds.requests_of_one)
         self._streams = _Places("streams are open", most=bounds.streams, of_one=bounds.streams_of_one)
         self._large = _WaitingPlaces(most=bounds.large, of_one=bounds.large_of_one, wait_s=bounds.large_wait_s)
+        self._documents = DocumentRooms()
         self._strangers: dict[asyncio.Timeout, None] = {}
 
     @contextlib.asynccontextmanager
@@ -92,26 +94,39 @@ class RequestLimits:
             what = f"more than {self.bounds.strangers} requests of senders that are not known yet came at once"
             raise OverloadedError(what, retry_after_s=RETRY_AFTER_S) from None
 
-    @contextlib.contextmanager
-    def admitted(self, actor: str) -> Iterator[Admission]:
+    @contextlib.asynccontextmanager
+    async def admitted(self, actor: str) -> AsyncIterator[Admission]:
         """Hold a place of *actor*, with all that its request takes besides.
 
         Raises:
             OverloadedError, ShareExceededError: there is none.
         """
-        with contextlib.ExitStack() as held:
+        async with contextlib.AsyncExitStack() as held:
             held.enter_context(self._requests.one(actor))
-            yield Admission(actor, held, streams=self._streams, large=self._large)
+            yield Admission(actor, held, streams=self._streams, large=self._large, documents=self._documents)
 
 
 class Admission:
     """A request that is being answered, of a token or peer that is known; its places are given back when it is over."""
 
-    def __init__(self, actor: str, held: contextlib.ExitStack, *, streams: _Places, large: _WaitingPlaces) -> None:
+    def __init__(
+        self,
+        actor: str,
+        held: contextlib.AsyncExitStack,
+        *,
+        streams: _Places,
+        large: _WaitingPlaces,
+        documents: DocumentRooms,
+    ) -> None:
+        self._documents = documents
         self._actor = actor
         self._held = held
         self._streams = streams
         self._large = large
+
+    def document(self, size: int) -> contextlib.AbstractAsyncContextManager[None]:
+        """Hold room for a document of *size* bytes, while it is read and stored. Raises OverloadedError."""
+        return self._documents.room_for(size)
 
     def stream(self) -> None:
         """Take a place for an answer that goes on for a while. Raises OverloadedError or ShareExceededError."""
@@ -126,6 +141,11 @@ class Admission:
         """Wait for a place for *size* bytes, if they are many. Raises OverloadedError or ShareExceededError."""
         if size > LARGE_BYTES:
             await self.large()
+
+    async def make_document_room(self, size: int) -> None:
+        """Wait for a place for a document of *size* bytes that is still to come, and is then read into memory."""
+        await self.make_room(size)
+        await self._held.enter_async_context(self.document(size))
 
 
 def admission_of(request: Request) -> Admission:
