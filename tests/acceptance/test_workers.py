@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cis.executors.platform import HAS_PROC, process_started
+from cis.executors.processes import processes
 from tests.acceptance.harness import Sandbox, alive, write_dag
 from tests.waiting import wait_for
 
@@ -176,6 +178,37 @@ def test_a_worker_that_is_asked_to_retire_does_so_only_when_it_is_idle(sandbox: 
 
     assert during == pid
     assert sandbox.rows("SELECT DISTINCT epoch FROM task_executions") == [(1,)]
+
+
+def zombies_of(pid: int) -> list[int]:
+    """Return the children of a process that have ended and that it has not reaped."""
+    found = [seen for seen in processes() if seen.parent == pid and seen.dead]
+    return [seen.pid for seen in found]
+
+
+@pytest.mark.skipif(not HAS_PROC, reason="elsewhere init inherits what is left")
+def test_what_a_node_and_a_worker_inherit_is_reaped(sandbox: Sandbox, tmp_path: Path) -> None:
+    """As it is for PID 1 of a container: nobody else would."""
+    leave = (
+        f"for i in 1 2 3 4 5; do (setsid sh -c 'echo $$ >> {tmp_path}/pids; until [ -e {tmp_path}/go ]; do sleep 0.1; done'"
+        f" </dev/null >/dev/null 2>&1 &) ; done; until [ $(wc -l < {tmp_path}/pids) = 5 ]; do sleep 0.05; done"
+    )
+    left = {"dag_id": "left", "tasks": [{"id": "t", "command": leave, "leave": True}]}
+    short = {"dag_id": "short", "tasks": [{"id": "t", "command": "for i in 1 2 3 4 5; do (setsid true &) ; done"}]}
+    with sandbox.node() as node:
+        node.finished(node.execute(left).body["run_id"])
+        node.finished(node.execute(short).body["run_id"])
+        worker = sandbox.rows("SELECT pid FROM workers")[0][0]
+        wait_for(lambda: not zombies_of(worker), what="the end of the worker's zombies")
+        pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+        assert all(map(alive, pids))
+        os.kill(worker, signal.SIGKILL)
+        wait_for(
+            lambda: {seen.parent for seen in processes() if seen.pid in pids} == {node.process.pid}, what="the heir"
+        )
+        (tmp_path / "go").touch()
+        wait_for(lambda: not any(map(process_started, pids)), what="the end of what was left, and of its traces")
+        assert zombies_of(node.process.pid) == []
 
 
 def test_a_run_whose_worker_died_can_be_cancelled_while_it_waits_for_the_next_one(

@@ -54,6 +54,7 @@ class Scene:
                 max_workers=2,
                 lease_s=15.0,
                 told=lambda: None,
+                reap=lambda _: None,
             )
         )
 

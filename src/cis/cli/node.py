@@ -103,7 +103,10 @@ def _room(context: Context, store: Store) -> dict[str, str | None] | None:
 
 def _start(options: argparse.Namespace) -> int:
     from cis.cli.logs import log_to_stderr  # noqa: PLC0415 - not every command writes a log
+    from cis.executors.descendants import adopt_descendants  # noqa: PLC0415
     from cis.node.node import Node  # noqa: PLC0415
+
+    adopt_descendants()  # what tasks were allowed to leave comes here when their worker ends, and is reaped
 
     flags = {"host": options.host, "port": options.port, "node_id": options.node_id}
     context = from_environment(flags=flags)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from cis.engine.logfiles import WORKERS
+from cis.executors.inherited import Inherited
 from cis.executors.orphans import kill_orphan
 from cis.executors.platform import kill_process
 from cis.model.scope import Scope
@@ -42,6 +43,7 @@ def make_supervisor(
             max_workers=settings.max_workers,
             lease_s=settings.lease_s,
             told=told,
+            reap=Inherited().reap,
         )
     )
 

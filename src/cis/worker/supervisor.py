@@ -18,7 +18,7 @@ import logging
 import math
 import os
 import selectors
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +90,10 @@ class _Pause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorParts:
-    """What a supervisor is made of. ``told`` is called whenever a worker stored something."""
+    """What a supervisor is made of.
+
+    ``told`` is called whenever a worker stored something; ``reap`` takes the status of ended children that are none of its workers.
+    """
 
     store: Store
     node_id: str
@@ -105,6 +108,7 @@ class SupervisorParts:
     max_workers: int
     lease_s: float
     told: Callable[[], None]
+    reap: Callable[[Container[int]], None]
 
 
 class Supervisor:
@@ -130,6 +134,7 @@ class Supervisor:
         self._short_of_room = 0
         self._next_look_s = 0.0
         self._next_demand_s = 0.0
+        self._next_reap_s = 0.0
         self._closing = False
         self._wall_ahead_s = -math.inf
 
@@ -144,6 +149,9 @@ class Supervisor:
         due_s = min(self._next_demand_s, self._next_look_s)
         look = self._listen(min(at_most_s, max(0.0, due_s - now_s)))
         now_s = self._parts.clock().mono_s
+        if now_s >= self._next_reap_s:
+            self._next_reap_s = now_s + TICK_S
+            self._parts.reap({child.process.pid for child in self._children.values()})
         if now_s >= self._next_look_s:
             self._next_look_s = now_s + self._rescuer.look_every_s
             self._rescuer.look_around({child.worker_id: child.process for child in self._children.values()})

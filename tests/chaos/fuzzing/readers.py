@@ -243,6 +243,7 @@ def meet_demand(store: Store, folder: Path) -> set[str]:
             max_workers=8,
             lease_s=60.0,
             told=lambda: None,
+            reap=lambda _: None,
         )
     )
     try:
