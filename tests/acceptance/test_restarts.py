@@ -189,6 +189,53 @@ def test_a_node_that_is_told_to_stop_lets_tasks_end_within_the_grace_period_and_
     assert_tried_twice(sandbox, tmp_path)
 
 
+def trapping(folder: Path, status: int) -> dict[str, object]:
+    """Return a DAG whose task says its pid, and ends with *status* when it gets TERM; its second attempt completes."""
+    command = (
+        f"trap 'exit {status}' TERM; echo $$ >> {folder}/pids; test $CIS_ATTEMPT = 2 || while :; do sleep 0.05; done"
+    )
+    return {"dag_id": "waits", "tasks": [{"id": "t", "command": command, "max_retries": 0}]}
+
+
+def test_a_task_that_makes_a_success_of_term_did_not_do_its_work(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Not when its run is cancelled, and not when its worker has to stop: then it is tried again."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with sandbox.node() as node:
+        cancelled = node.execute(trapping(tmp_path / "a", 0)).body["run_id"]
+        first_pid(tmp_path / "a")
+        node.call("POST", f"/api/v1/runs/{cancelled}/cancel")
+        assert [task["status"] for task in node.finished(cancelled)["tasks"]] == ["cancelled"]
+        stopped = node.execute(trapping(tmp_path / "b", 0)).body["run_id"]
+        first_pid(tmp_path / "b")
+    with sandbox.node() as node:
+        assert node.finished(stopped)["status"] == "completed"
+
+    attempts = sandbox.rows("SELECT attempt, status FROM task_executions WHERE run_id = ? ORDER BY 1", (stopped,))
+    assert attempts == [(1, "lost"), (2, "completed")]
+    assert sandbox.rows("SELECT status FROM task_executions WHERE run_id = ?", (cancelled,)) == [("cancelled",)]
+
+
+@pytest.mark.parametrize(("first", "status"), [("task", None), ("task", 143), ("worker", 0), ("node", 3)])
+def test_a_term_that_everybody_gets_fails_nothing_for_good(
+    sandbox: Sandbox, tmp_path: Path, first: str, status: int | None
+) -> None:
+    """As from a service manager that stops each process by itself; whatever status the task makes of it."""
+    document = waiting(tmp_path) if status is None else trapping(tmp_path, status)
+    with sandbox.node() as node:
+        run_id = node.execute(document).body["run_id"]
+        pids = {"task": first_pid(tmp_path), "worker": worker_pid(sandbox), "node": node.process.pid}
+        for name in sorted(pids, key=lambda name: name != first):
+            with suppress(ProcessLookupError):
+                os.kill(pids[name], signal.SIGTERM)
+        assert node.process.wait(30) == 0
+    with sandbox.node() as node:
+        run = node.finished(run_id)
+
+    assert run["status"] == "completed", run
+    assert_tried_twice(sandbox, tmp_path)
+
+
 def test_a_node_that_is_told_to_stop_twice_ends_at_once_and_its_workers_after_it(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:

@@ -74,6 +74,10 @@ class LiveAttempts:
         """Take in a process that was just started."""
         self._by_handle[handle] = live
 
+    def get(self, handle: int) -> Live:
+        """Return an attempt by its handle."""
+        return self._by_handle[handle]
+
     def pop(self, handle: int) -> Live:
         """Give up a process that has ended."""
         return self._by_handle.pop(handle)
@@ -172,15 +176,16 @@ def judge(live: Live, ended: Exit, *, now_us: int) -> End:
 def _verdict(live: Live, ended: Exit) -> tuple[AttemptState, str | None]:
     if live.ending is Ending.TIMEOUT:
         return AttemptState.FAILED, f"timed out after {live.timeout_s:g} s"
-    exit_code = ended.exit_code
-    if ended.fault is not None and live.ending is None:
-        return AttemptState.FAILED, ended.fault
-    if exit_code == 0:
-        return AttemptState.COMPLETED, None
+    # What was ended did not do its work, whatever status it makes of a TERM.
     if live.ending is Ending.CANCEL:
         return AttemptState.CANCELLED, "cancelled"
     if live.ending is Ending.STOP:
         return AttemptState.LOST, "the worker was stopped"
+    exit_code = ended.exit_code
+    if ended.fault is not None:
+        return AttemptState.FAILED, ended.fault
+    if exit_code == 0:
+        return AttemptState.COMPLETED, None
     if exit_code < 0:
         return AttemptState.FAILED, f"ended by signal {-exit_code}"
     return AttemptState.FAILED, f"exit status {exit_code}"

@@ -31,6 +31,7 @@ from functools import partial
 
 from cis.engine.apart import REFUSALS, TurnsApart
 from cis.engine.decide import POLL_S, Start, decide
+from cis.engine.doubts import TOLD_AGAIN_WITHIN_S, Doubts
 from cis.engine.instant import Instant
 from cis.engine.launches import Launches
 from cis.engine.leases import Leases, margin_s
@@ -65,6 +66,7 @@ class WorkerLoop:
         leases = Leases(me.node_id, margin_s=margin, uptime_us=site.uptime_us, boot_id=site.boot_id)
         self._held = Held(LiveAttempts(parts.executor, grace_s=limits.grace_s), leases)
         self._launches = Launches(parts.maker)
+        self._doubts = Doubts()
         self._turns_apart = TurnsApart(parts, limits, me)
         self._apart = False
         self._ends: list[End] = []
@@ -103,13 +105,21 @@ class WorkerLoop:
         """Whether, after ``drain`` or ``stop``, no process is left and every end is recorded."""
         return self._held.stopping and not len(self._held.live) and not self._ends
 
-    def drain(self) -> None:
-        """Start nothing more, and let what runs go on."""
+    def drain(self, *, doubting: bool = False) -> None:
+        """Start nothing more, and let what runs go on; *doubting* whether it ends by itself (``cis.engine.doubts``)."""
         self._held.stopping = True
+        if doubting:
+            self._doubts.doubt_all(until_s=self._parts.clock().mono_s + TOLD_AGAIN_WITHIN_S)
 
-    def stop(self) -> None:
-        """Start nothing more and end what runs: TERM now, KILL after the grace period."""
+    def stop(self, *, all_were_told: bool = False) -> None:
+        """Start nothing more and end what runs: TERM now, KILL after the grace period.
+
+        With *all_were_told*, the tasks had TERM from somebody else, so an end that was still in doubt came of it.
+        """
         self._held.stopping = True
+        if not all_were_told:
+            for ended, at_us in self._doubts.settled(float("inf"), stopping=True):
+                self._judge(ended, at_us=at_us)
         self._held.live.end_where(lambda _: True, Ending.STOP, now_s=self._parts.clock().mono_s)
 
     def kill(self) -> None:
@@ -250,7 +260,7 @@ class WorkerLoop:
         if self._ends:
             due_s = self._hold_until_s
         else:
-            due_s = max(self._hold_until_s, min(self._due_s(), self._held.live.next_due_s()))
+            due_s = max(self._hold_until_s, min(self._due_s(), self._held.live.next_due_s(), self._doubts.next_due_s()))
         if self._untold:
             due_s = min(due_s, self._told_s + TELL_EVERY_S)
         if self._unread is not None:
@@ -270,8 +280,13 @@ class WorkerLoop:
 
     def _take_exits(self, exits: Iterable[Exit], now: Instant) -> None:
         for ended in exits:
-            live = self._held.live.pop(ended.handle)
-            self._ends.append(judge(live, ended, now_us=now.wall_us))
+            if not self._doubts.hold(self._held.live.get(ended.handle), ended, now):
+                self._judge(ended, at_us=now.wall_us)
+        for ended, at_us in self._doubts.settled(now.mono_s, stopping=self._held.stopping):
+            self._judge(ended, at_us=at_us)
+
+    def _judge(self, ended: Exit, *, at_us: int) -> None:
+        self._ends.append(judge(self._held.live.pop(ended.handle), ended, now_us=at_us))
 
     def _adopt(self, now: Instant) -> None:
         attend = partial(self.attend, at_most_s=0.0)

@@ -126,6 +126,7 @@ def run_worker(
             clock=now,
             idle_timeout_s=idle_timeout_s,
             grace_s=settings.grace_s,
+            supervised=report_fd is not None,
         )
         status = WorkerProcess(loop, tenure).run()
         executor.close()

@@ -3,7 +3,8 @@
     lock -> end orphans -> next epoch -> ready -> turns -> drain -> hand back -> stopped
 
 Signals: TERM drains (what runs may end within the grace period, then it is ended and its task handed back),
-a second TERM kills at once, USR1 retires the worker if it is idle at that very moment, or if all of its runs only wait, which it
+a second TERM kills at once; but where there is a supervisor, which tells each worker once, one more within two grace periods says that everybody
+was told, the tasks as well, by whoever stops the node (``cis.engine.doubts``): what runs is then ended. USR1 retires the worker if it is idle at that very moment, or if all of its runs only wait, which it
 then parks (``cis.engine.parking``): the supervisor may have decided on what it read a moment ago. USR2 lets it go as soon as none of its tasks runs; what waits is handed back. When the parent is gone, a worker ends as after a grace period.
 
 One that finds that a newer program has changed the schema starts nothing more, lets what runs end without a limit, hands back and ends.
@@ -75,6 +76,7 @@ class Tenure:
     clock: Callable[[], Instant]
     idle_timeout_s: float | None
     grace_s: float
+    supervised: bool = False
 
 
 class WorkerProcess:
@@ -84,6 +86,8 @@ class WorkerProcess:
         self._loop = loop
         self._tenure = tenure
         self._terms = 0
+        self._told_all = False
+        self._told_s = 0.0
         self._retire_asked = False
         self._dismissed = False
         self._superseded = False
@@ -160,7 +164,7 @@ class WorkerProcess:
     def _wind_down(self) -> None:
         clock = self._tenure.clock
         self._tenure.reporter.say(Reporter.LEAVING)  # from here on its death is nobody's fault
-        self._loop.drain()
+        self._loop.drain(doubting=self._tenure.supervised)
         stop_at_s = clock().mono_s + (0.0 if self._tenure.parent.gone() else self._tenure.grace_s)
         stopping = False
         while not self._loop.stopped:
@@ -171,8 +175,8 @@ class WorkerProcess:
                 self._loop.kill()
                 if self._loop.failing and not self._loop.running:
                     break  # now means now: what cannot be stored is lost
-            elif not stopping and (clock().mono_s >= stop_at_s or self._tenure.parent.gone()):
-                self._loop.stop()
+            elif not stopping and (self._told_all or clock().mono_s >= stop_at_s or self._tenure.parent.gone()):
+                self._loop.stop(all_were_told=self._told_all)
                 stopping = True
             self._loop.turn(at_most_s=0.2)
         self._say_goodbye()
@@ -200,7 +204,13 @@ class WorkerProcess:
             log.error("the end of this worker could not be stored", extra={"error": str(error)})
 
     def _on_term(self, _signal: int, _frame: object) -> None:
-        self._terms += 1
+        now_s = self._tenure.clock().mono_s
+        supervised, window_s = self._tenure.supervised, 2 * self._tenure.grace_s
+        if supervised and self._terms == 1 and not self._told_all and now_s < self._told_s + window_s:
+            self._told_all = True
+        else:
+            self._terms += 1
+            self._told_s = now_s
         self._tenure.bell.ring()
 
     def _on_retire(self, _signal: int, _frame: object) -> None:
