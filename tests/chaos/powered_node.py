@@ -81,6 +81,9 @@ class EndingTasks:
         self._running[handle] = Exit(handle=handle, exit_code=int(fails), stdout_tail="said\n", stdout_bytes=5)
         return handle
 
+    def shortage(self) -> str | None:
+        return None
+
     def identity(self, handle: int) -> str:
         return f"started-{handle}"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cis.engine import loop
+from cis.engine import loop, spawning
 from cis.engine.attempts import AttemptMaker
 from cis.executors.local import LocalExecutor
 from cis.model.states import RunState
@@ -46,7 +46,7 @@ def test_a_chain_starts_first_and_has_its_next_launch_made_while_a_task_runs(
 
 def test_between_many_starts_what_has_ended_is_attended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    monkeypatch.setattr(loop, "ATTEND_EVERY", 2)
+    monkeypatch.setattr(spawning, "ATTEND_EVERY", 2)
     watch(monkeypatch, seen, loop.WorkerLoop, "attend", "attended")
     watch(monkeypatch, seen, LocalExecutor, "start", "started")
     with decider(tmp_path) as node, working(node, tmp_path) as worker:

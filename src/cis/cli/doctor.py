@@ -76,6 +76,7 @@ def _look(context: Context) -> Iterator[Finding]:
     yield _look_at_store(context)
     yield from _look_at_home(context)
     yield from _look_at_leftovers(context)
+    yield from _look_at_shortages(context)
     yield from _look_at_workers(context)
     yield _look_at_space(context)
     yield _look_at_node(context)
@@ -179,6 +180,18 @@ def _look_at_leftovers(context: Context) -> Iterator[Finding]:
     half = context.home.db.with_name("cis.db.restoring")
     if half.exists():
         yield Finding(str(half), "is what an interrupted 'cis db restore' left", f"restore again, or: rm {half}*")
+
+
+def _look_at_shortages(context: Context) -> Iterator[Finding]:
+    """Yield what workers have found too little of on this machine, where runs wait for it."""
+    try:
+        with context.store() as store:
+            short = [worker for worker in store.workers() if worker.short_of is not None]
+    except StoreError:
+        return  # said already
+    for worker in short:
+        what, _, mend = (worker.short_of or "").partition("; ")
+        yield Finding(f"{worker.worker_id} waits for the machine", what, mend)
 
 
 def _look_at_workers(context: Context) -> Iterator[Finding]:

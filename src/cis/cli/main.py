@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cis import __version__
 from cis.cli.parser import Parser
-from cis.errors import CisError
+from cis.errors import CisError, ShortageError
 
 GROUPS = {
     "init": "make the home: settings, key, token",
@@ -70,8 +70,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush to
         status = 128 + signal.SIGPIPE
     except OSError as error:
-        print(f"cis: {error.filename or 'the system says'}: {error.strerror or error}", file=sys.stderr)
-        status = CisError.exit_status
+        from cis.engine.shortage import shortage_of  # noqa: PLC0415 - for those to whom it happens
+
+        short_of = shortage_of(error)
+        if short_of is not None:
+            print(f"cis: {ShortageError(short_of)}", file=sys.stderr)
+            status = ShortageError.exit_status
+        else:
+            print(f"cis: {error.filename or 'the system says'}: {error.strerror or error}", file=sys.stderr)
+            status = CisError.exit_status
     gc.freeze()
     return status
 

@@ -144,8 +144,11 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _serve(context: Context, node: Node, listener: socket.socket) -> None:
     """Answer requests until INT or TERM."""
+    import asyncio  # noqa: PLC0415 - uvicorn imports it
+
     import uvicorn  # noqa: PLC0415 - 100 ms
 
+    from cis.api.accepting import say_in_few_words  # noqa: PLC0415
     from cis.api.app import create_app  # noqa: PLC0415
     from cis.api.connection import PatientConnection  # noqa: PLC0415
     from cis.api.served import ServedNode, ServedParts  # noqa: PLC0415
@@ -170,6 +173,7 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
         """Says where it listens once it does, and lets streams go before it waits for connections to end."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            asyncio.get_running_loop().set_exception_handler(say_in_few_words)
             await super().startup(sockets)
             node.announce(url)
             say(f"node {node.settings.node_id} listens on {url}")

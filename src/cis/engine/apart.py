@@ -82,6 +82,7 @@ class TurnsApart:
             rings=set(),
             cancelled=set(),
             ended=set(),
+            unstarted=[attempt for attempt in held.unstarted if attempt.run_id == run_id],
         )
         with self._parts.store.transaction():
             starts = decide(self._parts, self._limits, self._me, one, ends=ends, poll=True, claim=False, now=now)
@@ -93,7 +94,8 @@ class TurnsApart:
         held.rings |= one.rings
         held.cancelled |= one.cancelled
         held.ended |= one.ended
-        held.alone = one.alone
+        held.alone, held.short = one.alone, one.short
+        held.unstarted = [attempt for attempt in held.unstarted if attempt.run_id != run_id]
         held.beat_s, held.beat_due_s = one.beat_s, one.beat_due_s
         return starts
 

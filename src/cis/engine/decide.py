@@ -15,6 +15,7 @@ from cis.engine.adoption import child_due_s
 from cis.engine.children import ended_child, refusal, start_child
 from cis.engine.claiming import take_queued
 from cis.engine.control import cancel, cancel_children
+from cis.engine.heartbeat import beat
 from cis.engine.instant import Instant
 from cis.engine.live import End, Ending, failed
 from cis.engine.notices import run_event, task_events
@@ -22,10 +23,11 @@ from cis.engine.outputs import no_room, size_of
 from cis.engine.parts import ChildWait, Held, LoopLimits, LoopParts
 from cis.engine.places import AGAIN_S, no_place
 from cis.engine.plan import CHANGES_AT_ONCE, RunPlan
+from cis.engine.room import room_for
 from cis.engine.site import Incarnation
 from cis.errors import CisError, OverloadedError, PoisonRecordError
 from cis.model.states import AttemptState, RunState
-from cis.store.records import AttemptRecord, RunChange, RunRecord, WorkerState
+from cis.store.records import AttemptRecord, RunChange, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,8 @@ def decide(
         turn.look_at_children()
     turn.record_ends(ends)
     turn.work_off()
+    if held.unstarted:
+        turn.put_back()
     starts: list[Start] = []
     if not held.stopping:
         turn.release_retries()
@@ -81,7 +85,7 @@ def decide(
         starts = turn.choose_starts()
     turn.write_tasks()
     turn.end_runs()
-    turn.beat()
+    beat(parts.store, limits, me, held, now=now)
     return starts
 
 
@@ -96,11 +100,6 @@ def claim_only(
     parts.store.check_epoch(me.node_id, me.worker_id, me.epoch)
     if not held.stopping:
         take_queued(parts, limits, me, held, ends=ends, now=now)
-
-
-def beat(parts: LoopParts, limits: LoopLimits, me: Incarnation, held: Held, *, now: Instant) -> None:
-    """Renew the lease, in the middle of something that takes long. Raises FencedError as ``decide`` does."""
-    _Turn(parts, limits, me, held, now=now).beat()
 
 
 class _Turn:
@@ -183,6 +182,15 @@ class _Turn:
             if plan.backlog and left > 0:
                 left -= plan.work_off(self._now, at_most=left)
 
+    def put_back(self) -> None:
+        """Have what could not be started for a shortage of the machine wait again."""
+        ours = [attempt for attempt in self._held.unstarted if attempt.run_id in self._held.plans]
+        for attempt in ours:
+            self._held.plans[attempt.run_id].put_back(attempt.task_no, self._now)
+            if self._held.alone is not None and self._held.alone[0][:4] == attempt[:4]:
+                self._held.alone = None
+        self._store.drop_attempts(ours)
+
     def release_retries(self) -> None:
         """Make ready what has waited for its retry."""
         for plan in self._held.plans.values():
@@ -201,8 +209,9 @@ class _Turn:
 
     def choose_starts(self) -> list[Start]:
         """Give the free slots to ready tasks: higher priority first, then the older run."""
-        free = self._limits.slots - len(self._held.live)
         waiting = [plan for plan in self._held.plans.values() if plan.wants_slot]
+        room = room_for(self._held, slots=self._limits.slots, wanted=bool(waiting), now_s=self._now.mono_s)
+        free = room - len(self._held.live)
         if free <= 0 or not waiting or self._one_runs_alone():
             return []
         begun = self._begun()
@@ -250,7 +259,7 @@ class _Turn:
                 changes = plan.take_changes()
                 self._store.change_tasks(changes)
                 self._store.append_events(task_events(plan.run, changes, at_us=self._now.wall_us))
-                acquitted = plan.take_acquitted()
+                acquitted = plan.losses.take_acquitted()
                 if acquitted:
                     self._store.forget_losses(plan.run.run_id, acquitted)
 
@@ -282,32 +291,6 @@ class _Turn:
             return
         if parent is not None:
             self._held.rings.add(parent.worker_id)
-
-    def beat(self) -> None:
-        """Renew the lease when it is time, and at once when what the worker does has changed."""
-        held = [plan for plan in self._held.plans.values() if not plan.run.status.final]
-        current = max(held, key=lambda plan: (plan.active, plan.run.priority), default=None)
-        if current is None:
-            state = WorkerState.IDLE
-        else:
-            state = WorkerState.BUSY if current.active or len(self._held.live) else WorkerState.WAITING
-        current_run = current.run.run_id if current else None
-        told = (state, current_run, self._held.runs_done)
-        if told == self._held.told and self._now.mono_s < self._held.beat_due_s:
-            return
-        self._store.beat(
-            self._me.node_id,
-            self._me.worker_id,
-            epoch=self._me.epoch,
-            status=state,
-            now_us=self._now.wall_us,
-            lease_until_us=self._now.wall_us + round(self._limits.lease_s * 1e6),
-            runs_done=self._held.runs_done,
-            current_run=current_run,
-        )
-        self._held.told = told
-        self._held.beat_s = self._now.mono_s
-        self._held.beat_due_s = self._now.mono_s + self._limits.lease_s / 3
 
     def _refresh(self, plan: RunPlan) -> None:
         """Read the run again if somebody changed it, and begin to cancel it if that is what they asked for."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from cis.engine.outputs import forget_outputs, take_outputs
 from cis.engine.ports import Executor, Exit
+from cis.engine.shortage import shortage_of
 from cis.errors import LaunchError
 from cis.model.states import AttemptState
 from cis.store.records import AttemptRecord
@@ -148,7 +149,11 @@ class LiveAttempts:
 
 
 def judge(live: Live, ended: Exit, *, now_us: int) -> End:
-    """Return what an exit means: completed, failed, cancelled or lost, and with which outputs, whose file goes."""
+    """Return what an exit means: completed, failed, cancelled or lost, and with which outputs, whose file goes.
+
+    Raises:
+        LaunchError: there is no descriptor to read the outputs with: judge again later.
+    """
     attempt = live.attempt
     status, error = _verdict(live, ended)
     outputs: dict[str, str] = {}
@@ -156,6 +161,8 @@ def judge(live: Live, ended: Exit, *, now_us: int) -> End:
         try:
             outputs = dict(take_outputs(live.outputs, mask=live.mask))
         except LaunchError as refused:
+            if shortage_of(refused) is not None:
+                raise
             status, error = AttemptState.FAILED, str(refused)
     else:
         forget_outputs(live.outputs)

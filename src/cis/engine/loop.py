@@ -33,14 +33,16 @@ from cis.engine.apart import REFUSALS, TurnsApart
 from cis.engine.decide import POLL_S, Start, decide
 from cis.engine.doubts import TOLD_AGAIN_WITHIN_S, Doubts
 from cis.engine.instant import Instant
-from cis.engine.launches import Launches
 from cis.engine.leases import Leases, margin_s
-from cis.engine.live import End, Ending, Live, LiveAttempts, failed, judge
+from cis.engine.live import End, Ending, LiveAttempts, judge
 from cis.engine.parking import park
 from cis.engine.parts import Held, LoopLimits, LoopParts
 from cis.engine.ports import Exit
 from cis.engine.reading import RunReading
+from cis.engine.room import fall_short, probe
+from cis.engine.shortage import shortage_of
 from cis.engine.site import Incarnation
+from cis.engine.spawning import Spawning
 from cis.engine.takeover import adopt
 from cis.errors import ConflictError, FencedError, LaunchError, LeaseLostError, StoreBusyError, StoreError
 
@@ -48,10 +50,10 @@ log = logging.getLogger(__name__)
 
 PID_AFTER_S = 0.05
 RETRY_STORE_S = 1.0
+READ_AGAIN_S = 0.1
 TELL_EVERY_S = 0.05
 WAITED_S = 0.0005  # for the write lock, which others had: the first wait for it (``LOCK_PAUSE_S``)
 PARK_AT_ONCE = 200
-ATTEND_EVERY = 10  # starts, in a turn of many
 READ_FOR_S = 0.02  # of a large run, between two turns
 
 
@@ -65,8 +67,8 @@ class WorkerLoop:
         site, margin = parts.site, margin_s(limits.grace_s)
         leases = Leases(me.node_id, margin_s=margin, uptime_us=site.uptime_us, boot_id=site.boot_id)
         self._held = Held(LiveAttempts(parts.executor, grace_s=limits.grace_s), leases)
-        self._launches = Launches(parts.maker)
         self._doubts = Doubts()
+        self._spawning = Spawning(parts, self._held)
         self._turns_apart = TurnsApart(parts, limits, me)
         self._apart = False
         self._ends: list[End] = []
@@ -82,13 +84,13 @@ class WorkerLoop:
     @property
     def idle(self) -> bool:
         """Whether nothing is held, running or unrecorded; what waits in the queue is not counted."""
-        return self._adopted and not self._held.plans and not len(self._held.live) and not self._ends
+        return self._adopted and not self._held.plans and not len(self._held.live) and not self._unstored
 
     @property
     def resting(self) -> bool:
         """Whether no task runs and none could start: whatever is held only waits."""
         plans = self._held.plans.values()
-        return self._adopted and not len(self._held.live) and not self._ends and not any(p.active for p in plans)
+        return self._adopted and not len(self._held.live) and not self._unstored and not any(p.active for p in plans)
 
     @property
     def running(self) -> bool:
@@ -103,7 +105,12 @@ class WorkerLoop:
     @property
     def stopped(self) -> bool:
         """Whether, after ``drain`` or ``stop``, no process is left and every end is recorded."""
-        return self._held.stopping and not len(self._held.live) and not self._ends
+        return self._held.stopping and not len(self._held.live) and not self._unstored
+
+    @property
+    def _unstored(self) -> bool:
+        """Whether the next transaction has something to store that has happened already."""
+        return bool(self._ends or self._held.unstarted)
 
     def drain(self, *, doubting: bool = False) -> None:
         """Start nothing more, and let what runs go on; *doubting* whether it ends by itself (``cis.engine.doubts``)."""
@@ -160,9 +167,10 @@ class WorkerLoop:
         now = self.attend(at_most_s=self._patience(at_most_s))
         if now.mono_s < self._hold_until_s:
             return
+        probe(self._held, self._parts.executor, now_s=now.mono_s)
         try:
             self._read_on(now)
-            if not (self._ends or self._due_s() <= now.mono_s):
+            if not (self._unstored or self._due_s() <= now.mono_s):
                 return
             starts = self._commit_apart(now) if self._apart else self._commit(now)
         except FencedError:
@@ -235,6 +243,7 @@ class WorkerLoop:
             starts = decide(self._parts, self._limits, self._me, self._held, ends=self._ends, poll=poll, now=now)
             self._parts.store.set_pids(pids)
         self._ends = []
+        self._held.unstarted.clear()
         return starts
 
     def _commit_apart(self, now: Instant) -> list[Start]:
@@ -257,10 +266,12 @@ class WorkerLoop:
 
     def _patience(self, at_most_s: float) -> float:
         now_s = self._parts.clock().mono_s
-        if self._ends:
+        if self._unstored:
             due_s = self._hold_until_s
         else:
             due_s = max(self._hold_until_s, min(self._due_s(), self._held.live.next_due_s(), self._doubts.next_due_s()))
+        if self._held.unjudged:
+            due_s = min(due_s, now_s + READ_AGAIN_S)
         if self._untold:
             due_s = min(due_s, self._told_s + TELL_EVERY_S)
         if self._unread is not None:
@@ -276,9 +287,14 @@ class WorkerLoop:
         if not held.stopping:
             for plan in held.plans.values():
                 due_s = min(due_s, plan.due_s)
+            if held.short is not None and any(plan.wants_slot for plan in held.plans.values()):
+                due_s = min(due_s, held.short.due_s)
         return due_s
 
     def _take_exits(self, exits: Iterable[Exit], now: Instant) -> None:
+        unjudged, self._held.unjudged = self._held.unjudged, []
+        for ended, at_us in unjudged:
+            self._judge(ended, at_us=at_us)
         for ended in exits:
             if not self._doubts.hold(self._held.live.get(ended.handle), ended, now):
                 self._judge(ended, at_us=now.wall_us)
@@ -286,7 +302,15 @@ class WorkerLoop:
             self._judge(ended, at_us=at_us)
 
     def _judge(self, ended: Exit, *, at_us: int) -> None:
-        self._ends.append(judge(self._held.live.pop(ended.handle), ended, now_us=at_us))
+        """Say what an exit means, later if its outputs cannot be read for want of a descriptor."""
+        try:
+            end = judge(self._held.live.get(ended.handle), ended, now_us=at_us)
+        except LaunchError as error:
+            self._held.unjudged.append((ended, at_us))
+            fall_short(self._held, shortage_of(error) or str(error), now_s=self._parts.clock().mono_s)
+            return
+        self._held.live.pop(ended.handle)
+        self._ends.append(end)
 
     def _adopt(self, now: Instant) -> None:
         attend = partial(self.attend, at_most_s=0.0)
@@ -307,6 +331,7 @@ class WorkerLoop:
         for live in self._held.live:
             live.pid_stored = False
         self._adopted = False
+        self._held.told_short = True
         self._held.beat_due_s = 0.0  # the one that was meant to be stored was not
         self._hold_until_s = now.mono_s + RETRY_STORE_S
         self._stop_without_lease(error)
@@ -362,34 +387,5 @@ class WorkerLoop:
         self._held.rings.clear()
 
     def _spawn(self, starts: Sequence[Start]) -> None:
-        if not starts:
-            return
-        try:
-            self._parts.maker.logfiles.prepare_live()
-        except OSError as error:
-            why = f"the folder for the files of tasks cannot be made: {error}"
-            self._ends += [failed(start.attempt, why, at_us=self._parts.clock().wall_us) for start in starts]
-            return
-        for number, start in enumerate(starts):
-            if number and number % ATTEND_EVERY == 0:
-                self.attend(at_most_s=0.0)  # to what has ended, while others run; later they wait for its commit
-            self._start(start)
-        if len(starts) == len(self._held.live) == 1:
-            self._launches.foresee(starts[0].plan, starts[0].attempt)
-
-    def _start(self, start: Start) -> None:
-        attempt = start.attempt
-        try:
-            launch = self._launches.make(start.plan, attempt)
-            handle = self._parts.executor.start(launch)
-        except LaunchError as error:
-            self._ends.append(failed(attempt, str(error), at_us=self._parts.clock().wall_us))
-            return
-        live = Live(
-            attempt=attempt,
-            started_s=self._parts.clock().mono_s,
-            timeout_s=start.plan.task_spec(attempt.task_no).timeout_s,
-            outputs=launch.outputs,
-            mask=launch.mask,
-        )
-        self._held.live.add(handle, live)
+        if starts:
+            self._ends += self._spawning.spawn(starts, attend=lambda: self.attend(at_most_s=0.0))

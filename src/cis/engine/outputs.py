@@ -11,6 +11,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from cis.engine.shortage import shortage_of
 from cis.errors import LaunchError
 from cis.model.masking import masked
 
@@ -33,7 +34,8 @@ def take_outputs(path: str, *, mask: Sequence[bytes] = ()) -> Mapping[str, str]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        forget_outputs(path)
+        if shortage_of(error) is None:
+            forget_outputs(path)
         raise LaunchError(f"CIS_OUTPUT cannot be read: {error.strerror}") from error
     if len(data) > MAX_OUTPUT_BYTES:
         raise LaunchError("CIS_OUTPUT holds more than 1 MiB; write a file and output its path")

@@ -10,8 +10,9 @@ from cis.engine.instant import Instant
 from cis.engine.leases import Leases
 from cis.engine.live import LiveAttempts
 from cis.engine.plan import RunPlan
-from cis.engine.ports import Bell, Executor
+from cis.engine.ports import Bell, Executor, Exit
 from cis.engine.reading import RunReading
+from cis.engine.shortage import Shortage
 from cis.engine.site import Site
 from cis.model.dag import DagSpec, Json
 from cis.store.port import Store
@@ -70,6 +71,11 @@ class Held:
     ended: set[str] = field(default_factory=set)  # runs to be let go of once that is stored
     alone: tuple[AttemptRecord, float] | None = None  # what runs apart from all others, and until when (monotonic)
     reading: RunReading | None = None  # the large run that is taken next, while it is read
+    short: Shortage | None = None
+    unstarted: list[AttemptRecord] = field(default_factory=list)  # for a shortage; to be put back
+    unjudged: list[tuple[Exit, int]] = field(
+        default_factory=list
+    )  # and when: their outputs cannot be read for a shortage
     runs_done: int = 0
     stopping: bool = False
     beat_s: float = 0.0
@@ -77,6 +83,13 @@ class Held:
     poll_due_s: float = 0.0
     control_due_s: float = 0.0
     told: tuple[object, ...] = ()
+    told_short: bool = False  # the row of the worker may say what is short
+    say_short_s: float = 0.0
+
+    @property
+    def short_of(self) -> str | None:
+        """What the machine has too little of for a task to start."""
+        return None if self.short is None else self.short.words
 
     def let_go(self, run_id: str) -> None:
         """Forget a run that is over, or that was parked."""

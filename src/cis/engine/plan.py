@@ -16,6 +16,7 @@ import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 
 from cis.engine.instant import Instant
+from cis.engine.losses import Losses
 from cis.engine.outputs import size_of
 from cis.engine.places import is_no_place
 from cis.model.dag import DagSpec, OnLost, TaskSpec
@@ -23,11 +24,6 @@ from cis.model.graph import Graph
 from cis.model.retry import retry_delay_s
 from cis.model.states import AttemptState, RunState, TaskState, check_task_arrow
 from cis.store.records import RunRecord, TaskLoss, TaskRecord
-
-_GIVEN_UP = (
-    "its worker died {count} times in a row while this task ran alone, so it is not tried again (max_losses); look for what"
-    " ended the worker, most often too little memory, then rerun it, or set max_losses higher (0: no bound)"
-)
 
 CHANGES_AT_ONCE = 2000
 
@@ -49,8 +45,7 @@ class RunPlan:
         self.output_bytes = 0
         self.changes: list[tuple[TaskRecord, TaskRecord]] = []
         self._graph = Graph.of(spec.tasks)
-        self._losses = {loss.task_no: loss for loss in losses}
-        self._acquitted: list[int] = []
+        self.losses = Losses(losses)
         self._ready: list[int] = []
         self._ready_alone: list[int] = []
         self._ready_dags: list[int] = []
@@ -187,7 +182,23 @@ class RunPlan:
         number = heapq.heappop(self._ready_alone)
         self.running.add(number)
         self._start(number, now, child_run_id=None)
-        return number, self._losses[number].alone_us / 1e6
+        return number, self.losses.alone_s(number)
+
+    def put_back(self, number: int, now: Instant) -> None:
+        """Have a task wait again whose attempt never became a process: it counts as not tried."""
+        self.running.discard(number)
+        if self.cancelling:
+            self._finish(number, TaskState.CANCELLED, now=now)
+            return
+        old = self.tasks[number]
+        new = old._replace(
+            status=TaskState.PENDING,
+            version=old.version + 1,
+            attempts=old.attempts - 1,
+            started_at_us=None if old.attempts == 1 else old.started_at_us,
+        )
+        self._move(number, old, new)
+        self._make_ready(number)
 
     def next_child(self) -> int:
         """Take the next DAG as a task that is ready; ``start_child`` or ``end`` comes next."""
@@ -223,15 +234,15 @@ class RunPlan:
         self.running.discard(number)
         self.children.pop(number, None)
         spec = self.spec.tasks[number]
-        if self._losses:
-            error = self._judge_losses(number, status, error)
+        given_up = self.losses.take_end(number, status, limit=spec.max_losses) if self.losses else None
+        error = given_up or error
         if status is AttemptState.COMPLETED:
             self.output_bytes += size_of(outputs) if outputs else 0
             self._finish(number, TaskState.COMPLETED, now=now, exit_code=exit_code, outputs=outputs or {})
             self._unlock_children(number)
         elif status is AttemptState.CANCELLED or self.run.cancel_requested:
             self._finish(number, TaskState.CANCELLED, now=now, exit_code=exit_code, error=error)
-        elif status is AttemptState.LOST and spec.on_lost is OnLost.RETRY and not self._given_up(number):
+        elif status is AttemptState.LOST and spec.on_lost is OnLost.RETRY and given_up is None:
             self._wait(number, None, exit_code=exit_code, error=error)
             self._make_ready(number)
         elif status is AttemptState.FAILED and self.tasks[number].failures < spec.max_retries:
@@ -283,33 +294,13 @@ class RunPlan:
         changes, self.changes = self.changes, []
         return changes
 
-    def take_acquitted(self) -> list[int]:
-        """Return the tasks whose losses are to be forgotten, since an attempt of theirs ended by itself."""
-        acquitted, self._acquitted = self._acquitted, []
-        return acquitted
-
-    def _given_up(self, number: int) -> bool:
-        """Whether the worker died too often in a row while a task ran alone."""
-        limit = self.spec.tasks[number].max_losses
-        loss = self._losses.get(number)
-        return bool(limit) and loss is not None and loss.losses >= limit
-
-    def _judge_losses(self, number: int, status: AttemptState, error: str | None) -> str | None:
-        """Forget the losses of an attempt that ended by itself; return what is to be said of one that is given up."""
-        if status is not AttemptState.LOST:
-            if self._losses.pop(number, None) is not None:
-                self._acquitted.append(number)
-        elif self._given_up(number):
-            return _GIVEN_UP.format(count=self._losses[number].losses)
-        return error
-
     def _make_ready(self, number: int) -> None:
         if self.cancelling:
             return  # it will be cancelled when its turn comes
         if self.spec.tasks[number].skill == "dag":
             heapq.heappush(self._ready_dags, number)
         else:
-            heapq.heappush(self._ready_alone if number in self._losses else self._ready, number)
+            heapq.heappush(self._ready_alone if number in self.losses else self._ready, number)
 
     def _start(self, number: int, now: Instant, *, child_run_id: str | None) -> None:
         old = self.tasks[number]

@@ -163,6 +163,10 @@ class Executor(Protocol):
         """
         ...
 
+    def shortage(self) -> str | None:
+        """Return what there is too little of to start a process, with the mend; None: one could be started."""
+        ...
+
     def identity(self, handle: int) -> str | None:
         """Return what tells this process from a later one with the same pid: its start time."""
         ...

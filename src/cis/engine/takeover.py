@@ -14,7 +14,7 @@ from functools import partial
 
 from cis.engine.adoption import take_over, unended
 from cis.engine.claiming import hold_some, may_wait
-from cis.engine.decide import beat
+from cis.engine.heartbeat import beat
 from cis.engine.instant import Instant
 from cis.engine.live import End, Live
 from cis.engine.parts import Held, LoopLimits, LoopParts
@@ -39,7 +39,7 @@ def adopt(
         FencedError: *me* is not the current epoch.
     """
     store = parts.store
-    attempts = [end.attempt for end in ends] + [live.attempt for live in held.live]
+    attempts = [*(end.attempt for end in ends), *(live.attempt for live in held.live), *held.unstarted]
     ours = {(attempt.run_id, attempt.task_no, attempt.attempt) for attempt in attempts}
     left: deque[QueuedRun] | None = None
     while left is None or left:
@@ -56,11 +56,12 @@ def adopt(
             hold_some(store, held, left, reading, worker_id=me.worker_id, ours=ours, now=now)
             pending = {queued.run_id for queued in left}
             ends[:] = [end for end in ends if end.attempt.run_id in pending or unended(store, end.attempt)]
+            held.unstarted = [one for one in held.unstarted if one.run_id in pending or unended(store, one)]
             # What was set aside is killed before that is stored: from then on no row tells of its processes.
             held.live.kill_where(partial(_is_of_none, held.plans.keys() | pending))
             held.live.tick(now.mono_s)
             if left:
-                beat(parts, limits, me, held, now=parts.clock())
+                beat(store, limits, me, held, now=parts.clock())
 
 
 def _read(

@@ -30,6 +30,7 @@ class WaitReason(StrEnum):
     WORKER = "worker"
     CHILD_RUN = "child_run"
     DELIVERY = "delivery"
+    MACHINE = "machine"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +121,7 @@ def _foremost(reasons: Sequence[Waiting]) -> Waiting | None:
     children = [each for each in reasons if each.reason is WaitReason.CHILD_RUN]
     retries = [each for each in reasons if each.reason is WaitReason.RETRY]
     for each in reasons:
-        if each.reason is WaitReason.SLOT:
+        if each.reason in (WaitReason.SLOT, WaitReason.MACHINE):
             return each
     if children:
         return _named(WaitReason.CHILD_RUN, [run_id for each in children for run_id in each.on])
@@ -139,10 +140,12 @@ def _holds_all(run: RunRecord, around: Surroundings) -> Waiting | None:
     if around.queue is QueueState.PARKED:
         return None  # its worker is started when it is due
     worker = around.worker
+    if worker is not None and worker.short_of is not None and not worker.status.live:
+        return _short(worker.short_of)
     if worker is None or not worker.status.live or worker.status is WorkerState.STARTING:
         return _named(WaitReason.WORKER, [run.worker_id])
     if around.queue is QueueState.QUEUED:
-        return Waiting(reason=WaitReason.SLOT)
+        return _slot(worker)
     return None
 
 
@@ -158,7 +161,18 @@ def _task_waiting(task: TaskRecord, done: set[str], *, common: Waiting | None, a
         return common
     if task.retry_at_us is not None:
         return Waiting(reason=WaitReason.RETRY, until_us=task.retry_at_us)
-    return Waiting(reason=WaitReason.SLOT, words=(task.error or "") if is_no_place(task.error) else "")
+    if is_no_place(task.error):
+        return Waiting(reason=WaitReason.SLOT, words=task.error or "")
+    return _slot(around.worker)
+
+
+def _slot(worker: WorkerRecord | None) -> Waiting:
+    """Return that a slot is waited for, or what the machine has too little of to fill one."""
+    return Waiting(reason=WaitReason.SLOT) if worker is None or worker.short_of is None else _short(worker.short_of)
+
+
+def _short(short_of: str) -> Waiting:
+    return Waiting(reason=WaitReason.MACHINE, words=f"waits for the machine: {short_of}")
 
 
 def _named(reason: WaitReason, names: Sequence[str]) -> Waiting:

@@ -45,6 +45,7 @@
     │   ├── LeaseLostError            a worker could not renew its lease
     │   └── PoisonRecordError         a row that cannot be read
     ├── LaunchError                   a task whose process could not be started
+    ├── ShortageError                 no process, descriptor or memory left on this machine
     └── OrphanError                   a process of a dead worker that KILL does not end
 
 ``code`` is stable; ``http_status`` and ``exit_status`` are what the API and the shell answer.
@@ -99,6 +100,7 @@ from cis.errors.work import (
     LeaseLostError,
     OrphanError,
     PoisonRecordError,
+    ShortageError,
     StoreBusyError,
     StoreDamagedError,
     StoreError,
@@ -143,6 +145,7 @@ __all__ = [
     "RoomUnreachableError",
     "ScopeForbiddenError",
     "ShareExceededError",
+    "ShortageError",
     "SlowRequestError",
     "StaleVersionError",
     "StoreBusyError",

@@ -126,6 +126,18 @@ class LaunchError(CisError):
     http_status = 422
 
 
+class ShortageError(CisError):
+    """The machine has no process, descriptor or memory left for this: what runs goes on; make room, and try again."""
+
+    code = "machine.shortage"
+    http_status = 503
+    exit_status = 5
+
+    def __init__(self, short_of: str) -> None:
+        self.short_of = short_of
+        super().__init__(f"the machine is short of something: {short_of}")
+
+
 class OrphanError(CisError):
     """What a dead worker's task left behind survives KILL: its task must not start again beside it.
 

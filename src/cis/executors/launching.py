@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cis.engine.ports import Launch
+from cis.engine.shortage import SHORTAGES
 from cis.errors import LaunchError
 from cis.executors.exits import Child, Process
 
@@ -112,10 +113,7 @@ def explain(error: Exception, launch: Launch) -> str:
 
 _MENDS = {
     errno.E2BIG: "the arguments and the environment are too long together; pass large data in a file",
-    errno.EMFILE: "too many open files; use fewer slots, or raise the limit (ulimit -n)",
-    errno.ENFILE: "too many open files on this machine; use fewer slots",
-    errno.EAGAIN: "too many processes; use fewer slots, or raise the limit (ulimit -u)",
-    errno.ENOMEM: "not enough memory for another process; use fewer slots",
+    **SHORTAGES,
 }
 
 

@@ -24,6 +24,7 @@ from signal import SIGKILL, SIGTERM
 
 from cis.engine.ports import Exit, Launch, StrPath
 from cis.errors import LaunchError
+from cis.executors import probing
 from cis.executors.descendants import Adopted, Descendants, adopt_descendants
 from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, expect_children
 from cis.executors.groups import Groups
@@ -123,6 +124,10 @@ class LocalExecutor:
             self._listener.add(streams, time.monotonic())
         self._running[process.pid] = running
         return process.pid
+
+    def shortage(self) -> str | None:
+        """Return what the machine is short of, with the mend; None: a process could be started."""
+        return probing.shortage()
 
     def identity(self, handle: int) -> str | None:
         """Return the start time of the process, which tells it from a later one with its pid."""

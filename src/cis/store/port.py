@@ -26,6 +26,7 @@ from cis.model.stored import check_stored
 from cis.model.tree import clipped
 from cis.store.cluster_port import OutboxStore, PeerStore, RemoteStore, RoomStore
 from cis.store.home_port import HomeStore
+from cis.store.losses_port import LossStore
 from cis.store.queue_port import QueueStore, WorkerStore
 from cis.store.records import (
     EVERY_ENTRY,
@@ -39,7 +40,6 @@ from cis.store.records import (
     RunChange,
     RunFilter,
     RunRecord,
-    TaskLoss,
     TaskRecord,
     TokenRecord,
 )
@@ -167,6 +167,10 @@ class RunStore(Protocol):
 
     def start_attempts(self, attempts: Iterable[AttemptRecord]) -> None: ...
 
+    def drop_attempts(self, attempts: Iterable[AttemptRecord]) -> None:
+        """Delete running attempts that never became a process, as if they had not been tried."""
+        ...
+
     def set_pids(self, attempts: Iterable[AttemptRecord]) -> None:
         """Store ``pid`` and ``pid_started`` of running attempts."""
         ...
@@ -188,20 +192,6 @@ class RunStore(Protocol):
     def running_attempts(self, worker_id: str) -> Sequence[AttemptRecord]:
         """Return the attempts of one worker id that have no end, in runs that are not over."""
         ...
-
-
-class LossStore(Protocol):
-    """Tasks whose worker died while they ran."""
-
-    def add_losses(self, losses: Iterable[TaskLoss]) -> None:
-        """Count losses to those that are stored of the same tasks; ``alone_us`` takes the place of the old one."""
-        ...
-
-    def losses(self, run_id: str) -> Sequence[TaskLoss]:
-        """Return the losses of a run's tasks; a task that has none is not in it."""
-        ...
-
-    def forget_losses(self, run_id: str, task_nos: Iterable[int]) -> None: ...
 
 
 class LogStore(Protocol):

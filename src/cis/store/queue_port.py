@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from cis.model.scope import Scope
 from cis.store.records import QueueDemand, QueuedRun, QueueItem, WorkerRecord, WorkerState
 
 
@@ -112,6 +113,14 @@ class WorkerStore(Protocol):
         current_run: str | None,
     ) -> None:
         """Record a heartbeat and renew the lease. Raises FencedError as ``check_epoch`` does."""
+        ...
+
+    def set_short_of(self, node_id: str, worker_id: str, *, epoch: int, short_of: str | None) -> None:
+        """Note what the machine has too little of for a task to start; another epoch changes nothing."""
+        ...
+
+    def cannot_start(self, node_id: str, worker_id: str, scope: Scope, *, short_of: str | None, now_us: int) -> None:
+        """Note what the machine has too little of to start a worker; the row of one that lives stays as it is."""
         ...
 
     def set_worker_status(self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int) -> bool:

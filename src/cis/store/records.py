@@ -237,7 +237,10 @@ class QueueDemand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRecord:
-    """One worker id on one node. ``epoch`` grows by one with each process that takes the id."""
+    """One worker id on one node. ``epoch`` grows by one with each process that takes the id.
+
+    ``short_of`` says what the machine has too little of for the worker, or one of its tasks, to start.
+    """
 
     worker_id: str
     node_id: str
@@ -252,6 +255,7 @@ class WorkerRecord:
     lease_until_us: int
     runs_done: int = 0
     current_run: str | None = None
+    short_of: str | None = None
 
 
 class EventRecord(NamedTuple):

@@ -26,8 +26,9 @@ from typing import Protocol
 
 from cis.engine.instant import Instant
 from cis.engine.ports import OrphanKiller
-from cis.errors import ConfigError, StoreError
-from cis.model.scope import Scope
+from cis.engine.shortage import LONGEST_PAUSE_S, shortage_of
+from cis.errors import ConfigError, ShortageError, StoreError
+from cis.model.scope import Scope, parse_worker_id
 from cis.store.port import Store
 from cis.store.records import QueueDemand, WorkerState
 from cis.worker.bell import FifoBell, ring
@@ -38,6 +39,9 @@ from cis.worker.rescuer import ProcessKiller, Rescuer, RescuerParts
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
+SHORT_AT_START = (
+    "a worker found too few open files, processes or memory at its start; raise the limits (ulimit -n, ulimit -u)"
+)
 MAX_PAUSE_S = 30.0
 STEADY_S = 10.0  # a worker that lived as long did not fail at its start
 MAX_WAITING = 16
@@ -136,6 +140,7 @@ class Supervisor:
         self._next_demand_s = 0.0
         self._next_reap_s = 0.0
         self._closing = False
+        self._short: dict[str, str] = {}  # what workers could not be started for
         self._wall_ahead_s = -math.inf
 
     @property
@@ -168,7 +173,7 @@ class Supervisor:
         """
         while self._children and not unless():
             for child in self._children.values():
-                if child.ready:
+                if child.ready and not child.leaving:  # a signal that comes while it ends would be its end
                     child.process.send_signal(self._parts.dismiss_signal)
             self._listen(0.1)
 
@@ -204,6 +209,7 @@ class Supervisor:
                 continue
             if Reporter.READY in said:
                 child.ready = True
+                self._short.pop(child.worker_id, None)  # its row was made anew
                 look = True
             child.leaving |= Reporter.LEAVING in said
             if Reporter.STORED in said:
@@ -267,20 +273,44 @@ class Supervisor:
         return [child for child in self._children.values() if pids.get(child.worker_id) == child.process.pid]
 
     def _start(self, demand: QueueDemand, now_s: float) -> None:
-        ours, theirs = os.pipe()
-        os.set_blocking(ours, False)
         try:
-            process = self._parts.spawn(demand.worker_id, demand.scope, theirs)
+            process, ours = self._spawn(demand)
         except OSError as error:
-            os.close(ours)
-            self._pause(demand.worker_id, now_s)
-            log.error("a worker could not be started", extra={"worker_id": demand.worker_id, "error": str(error)})
+            short_of = shortage_of(error)
+            if short_of is None or demand.worker_id not in self._short:
+                log.error("a worker could not be started", extra={"worker_id": demand.worker_id, "error": str(error)})
+            self._could_not_start(demand.worker_id, short_of, now_s)
             return
-        finally:
-            os.close(theirs)
         child = Child(worker_id=demand.worker_id, process=process, pipe=ours, used_s=now_s, started_s=now_s)
         self._children[demand.worker_id] = child
         self._selector.register(ours, selectors.EVENT_READ, child)
+
+    def _spawn(self, demand: QueueDemand) -> tuple[WorkerProcessHandle, int]:
+        """Start a worker; return it, and our end of its pipe. Raises OSError."""
+        ours, theirs = os.pipe()
+        try:
+            os.set_blocking(ours, False)
+            return self._parts.spawn(demand.worker_id, demand.scope, theirs), ours
+        except OSError:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+
+    def _could_not_start(self, worker_id: str, short_of: str | None, now_s: float) -> None:
+        """Try again after a pause; what the machine is short of is told of in the worker's row."""
+        self._pause(worker_id, now_s, at_most_s=MAX_PAUSE_S if short_of is None else LONGEST_PAUSE_S)
+        if short_of is None or self._short.get(worker_id) == short_of:
+            return
+        self._short[worker_id] = short_of
+        store, now_us = self._parts.store, self._parts.clock().wall_us
+        try:
+            with store.transaction():
+                store.cannot_start(
+                    self._parts.node_id, worker_id, parse_worker_id(worker_id), short_of=short_of, now_us=now_us
+                )
+        except StoreError as error:
+            log.error("a shortage could not be noted", extra={"worker_id": worker_id, "error": str(error)})
 
     def _evict(self, waiting: list[Child], now_s: float) -> None:
         """Ask those that were used longest ago to retire, as many as others want to start: idle ones, or ones that only wait."""
@@ -301,13 +331,14 @@ class Supervisor:
         del self._children[child.worker_id]
         status = child.process.wait(timeout=REAP_S)
         unasked = not self._rescuer.has_ended(child.process.pid) and not child.leaving and not self._closing
-        if status != 0:
+        short_of = SHORT_AT_START if status == ShortageError.exit_status and not child.ready else None
+        if status != 0 and not (short_of and child.worker_id in self._short):
             log.warning("a worker ended", extra={"worker_id": child.worker_id, "status": status})
         now_s = self._parts.clock().mono_s
         if now_s - child.started_s >= STEADY_S:
             self._pauses.pop(child.worker_id, None)
         if status != 0 or not child.ready:
-            self._pause(child.worker_id, now_s)
+            self._could_not_start(child.worker_id, short_of, now_s)
         try:
             worker = self._parts.store.worker(self._parts.node_id, child.worker_id)
             if worker is not None and worker.pid == child.process.pid and worker.status.live:
@@ -316,7 +347,7 @@ class Supervisor:
             # There are others to be minded; this one's row still says live, so the next look around finds it.
             log.error("a worker could not be buried", extra={"worker_id": child.worker_id, "error": str(error)})
 
-    def _pause(self, worker_id: str, now_s: float) -> None:
+    def _pause(self, worker_id: str, now_s: float, *, at_most_s: float = MAX_PAUSE_S) -> None:
         pause = self._pauses.setdefault(worker_id, _Pause())
         pause.failures += 1
-        pause.until_s = now_s + min(MAX_PAUSE_S, 0.2 * 2.0**pause.failures)
+        pause.until_s = now_s + min(at_most_s, 0.2 * 2.0**pause.failures)

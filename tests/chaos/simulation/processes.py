@@ -174,6 +174,9 @@ class SimulatedExecutor:
         self._mine[process.pid] = process
         return process.pid
 
+    def shortage(self) -> str | None:
+        return None
+
     def identity(self, handle: int) -> str | None:
         return str(self._mine[handle].began_s)
 

@@ -246,7 +246,7 @@ def test_an_attempt_that_ends_by_itself_has_its_losses_forgotten(status: Attempt
     plan.end(0, status, now=NOW, jitter=0.0)
     plan.release_retries(NOW)
 
-    assert plan.take_acquitted() == [0]
+    assert plan.losses.take_acquitted() == [0]
     assert not plan.wants_alone
 
 

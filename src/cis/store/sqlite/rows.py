@@ -55,7 +55,7 @@ ATTEMPT = (
 QUEUE = "run_id, worker_id, dag_json, status, priority, created_at_us, epoch"
 WORKER = (
     "worker_id, node_id, scope_type, scope_id, status, pid, pid_started, epoch, slots, started_at_us,"
-    " heartbeat_at_us, lease_until_us, runs_done, current_run"
+    " heartbeat_at_us, lease_until_us, runs_done, current_run, short_of"
 )
 EVENT = "seq, at_us, kind, status, run_id, dag_id, task_id, worker_id, data"
 
@@ -196,6 +196,7 @@ def worker_of(row: Row) -> WorkerRecord:
         lease_until_us=row[11],
         runs_done=row[12],
         current_run=row[13],
+        short_of=row[14],
     )
 
 

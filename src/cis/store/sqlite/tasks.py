@@ -34,6 +34,7 @@ _PID = (
     "UPDATE task_executions SET pid = ?, pid_started = ?"
     " WHERE run_id = ? AND task_no = ? AND attempt = ? AND status = 'running'"
 )
+_DROP = "DELETE FROM task_executions WHERE run_id = ? AND task_no = ? AND attempt = ? AND status = 'running'"
 _FINISH = (
     "UPDATE task_executions SET status = ?, finished_at_us = ?, exit_code = ?, pid = coalesce(?, pid), error = ?,"
     " stdout_tail = ?, stderr_tail = ?, stdout_bytes = ?, stderr_bytes = ?"
@@ -98,6 +99,10 @@ class TaskRows:
     def start_attempts(self, attempts: Iterable[AttemptRecord]) -> None:
         """Store attempts that are about to start."""
         self._db.write_many(_START, map(attempt_values, attempts))
+
+    def drop_attempts(self, attempts: Iterable[AttemptRecord]) -> None:
+        """Delete running attempts that never became a process."""
+        self._db.write_many(_DROP, [(one.run_id, one.task_no, one.attempt) for one in attempts])
 
     def set_pids(self, attempts: Iterable[AttemptRecord]) -> None:
         """Store the process of running attempts."""

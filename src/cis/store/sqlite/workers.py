@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cis.errors import FencedError, StoreError
+from cis.model.scope import Scope
 from cis.store.records import WorkerRecord, WorkerState
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import MAX_NUMBER, WORKER, read, read_all, worker_of
 
 # An epoch that cannot be read gives way to one that no counting has reached: the time.
 _TAKE = (
-    f"INSERT INTO workers ({WORKER}) VALUES ({', '.join('?' * 14)})"  # noqa: S608 - constants
+    f"INSERT INTO workers ({WORKER}) VALUES ({', '.join('?' * 15)})"  # noqa: S608 - constants
     " ON CONFLICT (node_id, worker_id) DO UPDATE SET scope_type = excluded.scope_type,"
     " scope_id = excluded.scope_id, status = excluded.status, pid = excluded.pid,"
     " pid_started = excluded.pid_started,"
     f" epoch = CASE WHEN workers.epoch BETWEEN 0 AND {MAX_NUMBER} - 1 THEN workers.epoch + 1"
     " ELSE excluded.started_at_us END, slots = excluded.slots,"
     " started_at_us = excluded.started_at_us, heartbeat_at_us = excluded.heartbeat_at_us,"
-    " lease_until_us = excluded.lease_until_us, runs_done = 0, current_run = NULL"
+    " lease_until_us = excluded.lease_until_us, runs_done = 0, current_run = NULL, short_of = NULL"
+)
+_SHORT_OF = "UPDATE workers SET short_of = ? WHERE node_id = ? AND worker_id = ? AND epoch = ? AND status != 'dead'"
+_CANNOT_START = (
+    f"INSERT INTO workers ({WORKER}) VALUES ({', '.join('?' * 15)})"  # noqa: S608 - constants
+    " ON CONFLICT (node_id, worker_id) DO UPDATE SET short_of = excluded.short_of WHERE status IN ('stopped', 'dead')"
 )
 _ONE = f"SELECT {WORKER} FROM workers WHERE node_id = ? AND worker_id = ?"  # noqa: S608 - constants
 _EPOCH = "SELECT 1 FROM workers WHERE node_id = ? AND worker_id = ? AND epoch = ? AND status != 'dead'"
@@ -27,7 +33,7 @@ _BEAT = (
     " WHERE node_id = ? AND worker_id = ? AND epoch = ? AND status != 'dead'"
 )
 _STATUS = (
-    "UPDATE workers SET status = ?, heartbeat_at_us = ?, current_run = NULL"
+    "UPDATE workers SET status = ?, heartbeat_at_us = ?, current_run = NULL, short_of = NULL"
     " WHERE node_id = ? AND worker_id = ? AND epoch = ? AND status != 'dead'"
 )
 
@@ -55,6 +61,7 @@ class WorkerRows:
                 worker.heartbeat_at_us,
                 worker.lease_until_us,
                 0,
+                None,
                 None,
             ),
         )
@@ -88,6 +95,30 @@ class WorkerRows:
     def set_worker_status(self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int) -> bool:
         """Change the status if *epoch* still holds and was not declared dead; return whether it did."""
         return self._db.write(_STATUS, (str(status), now_us, node_id, worker_id, epoch)) == 1
+
+    def set_short_of(self, node_id: str, worker_id: str, *, epoch: int, short_of: str | None) -> None:
+        """Note what the machine has too little of for a task to start."""
+        self._db.write(_SHORT_OF, (short_of, node_id, worker_id, epoch))
+
+    def cannot_start(self, node_id: str, worker_id: str, scope: Scope, *, short_of: str | None, now_us: int) -> None:
+        """Note what a worker that does not live cannot start for; None: it is not known any more."""
+        values = (
+            worker_id,
+            node_id,
+            str(scope.type),
+            scope.id,
+            "stopped",
+            0,
+            None,
+            0,
+            0,
+            now_us,
+            now_us,
+            now_us,
+            0,
+            None,
+        )
+        self._db.write(_CANNOT_START, (*values, short_of))
 
     def worker(self, node_id: str, worker_id: str) -> WorkerRecord | None:
         """Return one worker of a node."""

@@ -1,0 +1,71 @@
+"""Starting the processes of attempts whose starts are on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cis.engine.decide import Start
+from cis.engine.launches import Launches
+from cis.engine.live import End, Live, failed
+from cis.engine.parts import Held, LoopParts
+from cis.engine.room import fall_short
+from cis.engine.shortage import shortage_of
+from cis.errors import LaunchError
+
+ATTEND_EVERY = 10  # starts, in a turn of many
+
+
+class Spawning:
+    """Starts what a turn has chosen; what the machine has no room for is kept in ``Held.unstarted``, to be put back."""
+
+    def __init__(self, parts: LoopParts, held: Held) -> None:
+        self._parts = parts
+        self._held = held
+        self._launches = Launches(parts.maker)
+
+    def spawn(self, starts: Sequence[Start], *, attend: Callable[[], object]) -> list[End]:
+        """Start the processes, and return the ends of attempts that cannot become one; *attend* is called between many."""
+        try:
+            self._parts.maker.logfiles.prepare_live()
+        except OSError as error:
+            if self._is_shortage(error, starts):
+                return []
+            why = f"the folder for the files of tasks cannot be made: {error}"
+            return [failed(start.attempt, why, at_us=self._parts.clock().wall_us) for start in starts]
+        ends: list[End] = []
+        for number, start in enumerate(starts):
+            if number and number % ATTEND_EVERY == 0:
+                attend()  # to what has ended, while others run; later they wait for its commit
+            try:
+                self._start(start)
+            except LaunchError as error:
+                if self._is_shortage(error, starts[number:]):
+                    return ends
+                ends.append(failed(start.attempt, str(error), at_us=self._parts.clock().wall_us))
+        if len(starts) == len(self._held.live) == 1:
+            self._launches.foresee(starts[0].plan, starts[0].attempt)
+        return ends
+
+    def _start(self, start: Start) -> None:
+        attempt = start.attempt
+        launch = self._launches.make(start.plan, attempt)
+        handle = self._parts.executor.start(launch)
+        live = Live(
+            attempt=attempt,
+            started_s=self._parts.clock().mono_s,
+            timeout_s=start.plan.task_spec(attempt.task_no).timeout_s,
+            outputs=launch.outputs,
+            mask=launch.mask,
+        )
+        self._held.live.add(handle, live)
+        if self._held.short is not None:
+            self._held.short.started(running=len(self._held.live), now_s=live.started_s)
+
+    def _is_shortage(self, error: Exception, left: Sequence[Start]) -> bool:
+        """Whether the machine is short of something; then those that are *left* are to be put back."""
+        short_of = shortage_of(error)
+        if short_of is None:
+            return False
+        fall_short(self._held, short_of, now_s=self._parts.clock().mono_s)
+        self._held.unstarted += [start.attempt for start in left]
+        return True
