@@ -257,3 +257,25 @@ def test_a_scope_at_its_share_is_told_to_wait_and_others_have_room(sandbox: Sand
     assert shell.returncode == 5
     assert "its share of the queue" in shell.stderr
     assert [answer.status for answer in others] == [202, 202, 202, 503]
+
+
+def test_a_scope_has_as_many_runs_at_once_as_its_table_says_whoever_ends_them(sandbox: Sandbox) -> None:
+    settings(sandbox, '[scope."project:*"]\nmax_runs = 1\n')
+    document = {"dag_id": "d", "scope": "project:p", "tasks": [{"id": "t", "command": "sleep 0.2"}]}
+    with sandbox.node() as node:
+        first = node.execute({**document, "tasks": [{"id": "t", "command": "sleep 60"}]}).body["run_id"]
+        wait_for(lambda: node.run(first)["status"] == "running", what="the first to start")
+        others = [node.execute(document).body["run_id"] for _ in range(3)]
+        elsewhere = node.finished(node.execute({**document, "scope": "user:u"}).body["run_id"])
+        waiting = node.run(others[0])
+        node.call("POST", f"/api/v1/runs/{first}/cancel")
+        ends = [node.finished(run_id)["status"] for run_id in others]
+
+    times = sandbox.rows(
+        "SELECT started_at_us, finished_at_us FROM dag_runs WHERE scope_id = 'p' ORDER BY started_at_us"
+    )
+    assert elsewhere["status"] == "completed"
+    assert waiting["status"] == "pending"
+    assert "max_runs" in waiting["waiting"]["message"]
+    assert ends == ["completed"] * 3
+    assert all(start >= end for (_, end), (start, _) in pairwise(times))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from cis.engine.admission import let_in
 from cis.engine.adoption import child_due_s
 from cis.engine.children import ended_child, refusal, start_child
 from cis.engine.claiming import take_queued
@@ -277,6 +278,8 @@ class _Turn:
             finished_at_us = self._parts.clock().wall_us
             plan.run = self._store.change_run(plan.run, RunChange(status=verdict, finished_at_us=finished_at_us))
             self._store.dequeue(plan.run.run_id)
+            if self._parts.site.rules_of(plan.run.scope).max_runs is not None:
+                let_in(self._store, self._me.worker_id, site=self._parts.site)
             self._held.ended.add(plan.run.run_id)
             self._store.append_events([run_event(plan.run, at_us=finished_at_us)])
             self._ring_parent(plan.run)

@@ -130,7 +130,7 @@ def grant_to(store: Store, remote: RemoteRun, node_id: str, *, nonce: str, site:
     if not mine:
         return outcome(Result.ACCEPTED)
     document = submitting.canonical_json(stored_spec(store, run.definition_id))
-    submitting.enqueue(store, run, document=document, node_id=site.node_id, now_us=now_us)
+    submitting.enqueue(store, run, document=document, site=site, now_us=now_us)
     return outcome(Result.ACCEPTED, rings=(run.worker_id,))
 
 

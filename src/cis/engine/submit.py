@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cis.engine.admission import state_of_new
 from cis.engine.asker import OWNER, Asker
 from cis.engine.dispatch import choose, hand_over
 from cis.engine.notices import run_event
@@ -31,7 +32,7 @@ from cis.model.inference import infer_scope
 from cis.model.scope import Scope
 from cis.model.states import RunState
 from cis.store.port import Store
-from cis.store.records import DefinitionRecord, QueueItem, QueueState, RunRecord, TaskRecord
+from cis.store.records import DefinitionRecord, QueueItem, RunRecord, TaskRecord
 
 RETRY_AFTER_S = 5
 OUTBOX = ""  # the place of what waits for other nodes
@@ -152,27 +153,26 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
     store.insert_run(run, _first_tasks(run.run_id, spec, request.kept or {}))
     if destination.here:
         asker = request.asker.name if request.asker.shares else None
-        enqueue(store, run, document=document, node_id=site.node_id, now_us=now_us, asker=asker)
+        enqueue(store, run, document=document, site=site, now_us=now_us, asker=asker)
     else:
         hand_over(store, run, destination, spec=spec, site=site)
     store.append_events([run_event(run, at_us=now_us)])
     return Submission(run=run, created=True)
 
 
-def enqueue(
-    store: Store, run: RunRecord, *, document: str, node_id: str, now_us: int, asker: str | None = None
-) -> None:
+def enqueue(store: Store, run: RunRecord, *, document: str, site: Site, now_us: int, asker: str | None = None) -> None:
     """Put a run into the queue of its worker on this node."""
+    below = run.parent_run_id is not None
     store.enqueue(
-        node_id,
+        site.node_id,
         QueueItem(
             run_id=run.run_id,
             worker_id=run.worker_id,
             dag_json=document,
-            status=QueueState.QUEUED,
+            status=state_of_new(store, run.scope, site=site, below=below),
             priority=run.priority,
             created_at_us=now_us,
-            below=run.parent_run_id is not None,
+            below=below,
             asker=asker,
         ),
     )

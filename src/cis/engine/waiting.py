@@ -128,17 +128,25 @@ def _foremost(reasons: Sequence[Waiting]) -> Waiting | None:
     return min(retries, key=lambda each: each.until_us or 0, default=None)
 
 
+_OF_QUEUE: Mapping[QueueState | None, Waiting | None] = {
+    QueueState.SUSPENDED: Waiting(
+        reason=WaitReason.DELIVERY, words="is suspended: the lease under which this node holds it is over"
+    ),
+    QueueState.WAITING: Waiting(
+        reason=WaitReason.SLOT, words="waits until fewer runs of its scope are at work (max_runs)"
+    ),
+    QueueState.PARKED: None,  # its worker is started when it is due
+}
+
+
 def _holds_all(run: RunRecord, around: Surroundings) -> Waiting | None:
     """Return what keeps every task of the run from starting, if anything does."""
     if run.status is RunState.PAUSED:
         return Waiting(reason=WaitReason.PAUSED)
     if around.elsewhere is not None:
         return Waiting(reason=WaitReason.DELIVERY, words=around.elsewhere)
-    if around.queue is QueueState.SUSPENDED:
-        words = "is suspended: the lease under which this node holds it is over"
-        return Waiting(reason=WaitReason.DELIVERY, words=words)
-    if around.queue is QueueState.PARKED:
-        return None  # its worker is started when it is due
+    if around.queue in _OF_QUEUE:
+        return _OF_QUEUE[around.queue]
     worker = around.worker
     if worker is not None and worker.short_of is not None and not worker.status.live:
         return _short(worker.short_of)

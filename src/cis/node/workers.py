@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
+from cis.engine.admission import let_in
 from cis.engine.logfiles import WORKERS
 from cis.executors.inherited import Inherited
 from cis.executors.orphans import kill_orphan
@@ -17,6 +18,8 @@ from cis.model.scope import Scope
 from cis.node.clock import now
 from cis.node.home import Home
 from cis.node.settings import Settings
+from cis.node.site import make_site
+from cis.skills.registry import InstalledSkills
 from cis.store.port import Store
 from cis.worker.bell import FifoBell
 from cis.worker.supervisor import SpawnWorker, Supervisor, SupervisorParts, WorkerProcessHandle
@@ -28,6 +31,7 @@ def make_supervisor(
     home: Home, settings: Settings, *, store: Store, bell: FifoBell, told: Callable[[], None]
 ) -> Supervisor:
     """Return the supervisor of this home's workers."""
+    site = make_site(settings, skills=InstalledSkills())
     return Supervisor(
         SupervisorParts(
             store=store,
@@ -44,6 +48,7 @@ def make_supervisor(
             lease_s=settings.lease_s,
             told=told,
             reap=Inherited().reap,
+            let_in=lambda store, worker_id: let_in(store, worker_id, site=site),
         )
     )
 

@@ -32,6 +32,23 @@ class QueueStore(Protocol):
         """
         ...
 
+    def admitted_count(self, node_id: str, worker_id: str, *, at_most: int) -> int:
+        """Return how many runs of a worker are in the queue and not ``waiting``, but for those that are tasks of others.
+
+        It counts up to *at_most*.
+
+        It holds until the transaction ends, as ``waiting_count`` does.
+        """
+        ...
+
+    def workers_waited_for(self, node_id: str) -> Sequence[str]:
+        """Return the worker ids with ``waiting`` runs."""
+        ...
+
+    def admit(self, node_id: str, worker_id: str, *, limit: int) -> None:
+        """Make up to *limit* waiting runs queued, in the order of ``claim``."""
+        ...
+
     def queue_item(self, run_id: str) -> QueueItem | None: ...
 
     def claim(

@@ -34,6 +34,7 @@ class QueueState(StrEnum):
     QUEUED = "queued"
     CLAIMED = "claimed"
     PARKED = "parked"
+    WAITING = "waiting"  # for one of the places that its scope has (``cis.engine.admission``)
     SUSPENDED = "suspended"  # granted by a node whose lease is over: no worker takes it until that node says so
 
 

@@ -96,7 +96,9 @@ class _Pause:
 class SupervisorParts:
     """What a supervisor is made of.
 
-    ``told`` is called whenever a worker stored something; ``reap`` takes the status of ended children that are none of its workers.
+    ``told`` is called whenever a worker stored something; ``reap`` takes the status of ended children that are none of its workers;
+    ``let_in`` is called, inside a transaction, for a worker id whose runs wait for one of the places of their scope
+    (``cis.engine.admission``).
     """
 
     store: Store
@@ -113,6 +115,7 @@ class SupervisorParts:
     lease_s: float
     told: Callable[[], None]
     reap: Callable[[Container[int]], None]
+    let_in: Callable[[Store, str], None] = lambda _store, _worker_id: None
 
 
 class Supervisor:
@@ -222,6 +225,7 @@ class Supervisor:
 
     def _meet_demand(self, now_s: float) -> None:
         self._wake_due()
+        self._let_in()
         self._short_of_room = 0
         waiting = self._in_state(WorkerState.WAITING)
         for demand in self._parts.store.queue_demand(self._parts.node_id):
@@ -254,6 +258,16 @@ class Supervisor:
                 store.wake_due(self._parts.node_id, now_us=now_us, limit=WAKE_AT_ONCE)
         except StoreError as error:
             log.error("runs that are due could not be woken", extra={"error": str(error)})
+
+    def _let_in(self) -> None:
+        """Queue what waits for a place among the runs of its scope, where there is one: who ended the last may not have looked."""
+        store = self._parts.store
+        for worker_id in store.workers_waited_for(self._parts.node_id):
+            try:
+                with store.transaction():
+                    self._parts.let_in(store, worker_id)
+            except (StoreError, ValueError) as error:
+                log.error("runs of a scope could not be let in", extra={"worker": worker_id, "error": str(error)})
 
     def _lives_elsewhere(self, worker_id: str) -> bool:
         try:

@@ -1,6 +1,6 @@
 """The queue between node and worker in SQLite: the table ``worker_queue``.
 
-Every question names the state it asks for, so a suspended row is in no answer but ``queue_item``'s.
+Every question names the state it asks for, so a suspended or waiting row is in few answers but ``queue_item``'s.
 """
 
 from __future__ import annotations
@@ -26,6 +26,22 @@ _DEMAND = (
 )
 _COUNT = "SELECT coalesce(sum(waiting), 0) FROM queue_counts WHERE node_id = ? AND below IN (0, 1) AND holder = ''"
 _WAITING = "SELECT waiting FROM queue_counts WHERE node_id = ? AND below = ? AND holder = ?"
+_ADMITTED = (
+    "SELECT count(*) FROM (SELECT 1 FROM worker_queue WHERE node_id = ? AND worker_id = ? AND below = 0"
+    " AND status IN ('queued', 'claimed', 'parked', 'suspended') LIMIT ?)"
+)
+# From one worker to the next by the index, past the runs between them.
+_WAITED_FOR = (
+    "WITH RECURSIVE found (worker_id) AS ("
+    "SELECT min(worker_id) FROM worker_queue WHERE node_id = ?1 AND status = 'waiting' UNION ALL"
+    " SELECT (SELECT min(q.worker_id) FROM worker_queue q WHERE q.node_id = ?1 AND q.status = 'waiting'"
+    " AND q.worker_id > found.worker_id) FROM found WHERE found.worker_id IS NOT NULL)"
+    " SELECT worker_id FROM found WHERE worker_id IS NOT NULL"
+)
+_ADMIT = (
+    "UPDATE worker_queue SET status = 'queued' WHERE queue_id IN (SELECT queue_id FROM worker_queue"
+    " WHERE node_id = ? AND worker_id = ? AND status = 'waiting' ORDER BY priority DESC, queue_id LIMIT ?)"
+)
 _ITEM = f"SELECT {QUEUE} FROM worker_queue WHERE run_id = ?"  # noqa: S608 - constants
 _NEXT = (
     "SELECT queue_id, run_id FROM worker_queue WHERE node_id = ? AND worker_id = ? AND status = 'queued'"
@@ -86,6 +102,19 @@ class QueueRows:
         """Return how many rows wait unclaimed, by the counter that triggers keep (migration 13)."""
         row = self._db.row(_WAITING, (node_id, int(below), holder))
         return int(row[0]) if row else 0
+
+    def admitted_count(self, node_id: str, worker_id: str, *, at_most: int) -> int:
+        """Return how many runs of a worker, no tasks of others, are in the queue and not waiting."""
+        row = self._db.row(_ADMITTED, (node_id, worker_id, at_most))
+        return int(row[0]) if row else 0
+
+    def workers_waited_for(self, node_id: str) -> Sequence[str]:
+        """Return the worker ids with waiting runs."""
+        return [worker_id for (worker_id,) in self._db.rows(_WAITED_FOR, (node_id,))]
+
+    def admit(self, node_id: str, worker_id: str, *, limit: int) -> None:
+        """Make up to *limit* waiting runs queued, in the order of ``claim``."""
+        self._db.write(_ADMIT, (node_id, worker_id, limit))
 
     def queue_item(self, run_id: str) -> QueueItem | None:
         """Return a run's place in the queue."""

@@ -49,7 +49,7 @@ _WITHDRAW = (
 _PRUNE_WITHDRAWALS = "DELETE FROM withdrawals WHERE expires_at_us < ?"
 _WITHDRAWALS = "SELECT count(*) FROM (SELECT 1 FROM withdrawals WHERE sender = ? LIMIT ?)"
 _WITHDRAWN = "SELECT 1 FROM withdrawals WHERE run_id = ? AND sender = ?"
-_LOAD = "SELECT count(*) FROM (SELECT 1 FROM worker_queue WHERE node_id = ? AND status IN ('queued', 'claimed', 'parked') LIMIT ?)"
+_LOAD = "SELECT count(*) FROM (SELECT 1 FROM worker_queue WHERE node_id = ? AND status IN ('queued', 'claimed', 'parked', 'waiting') LIMIT ?)"
 
 
 class RemoteRows:
