@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pwd
 import shlex
 import signal
 import subprocess
@@ -232,3 +234,22 @@ def test_a_run_whose_worker_died_can_be_cancelled_while_it_waits_for_the_next_on
     assert sandbox.rows("SELECT status FROM task_executions") == [("lost",)]
     assert sandbox.rows("SELECT status FROM run_tasks") == [("cancelled",)]
     assert sandbox.rows("SELECT count(*) FROM worker_queue") == [(0,)]
+
+
+def test_a_worker_directory_that_a_task_removed_is_there_again_at_the_next_start(sandbox: Sandbox) -> None:
+    task = {"id": "a", "command": 'pwd; rm -rf "$PWD"'}
+    after = {"id": "b", "command": "pwd", "depends_on": ["a"]}
+    with sandbox.node() as node:
+        runs = [node.finished(node.execute({"dag_id": "w", "tasks": [task, after]}).body["run_id"]) for _ in range(2)]
+
+    assert [run["status"] for run in runs] == ["completed", "completed"]
+
+
+def test_a_task_has_the_home_of_its_user_where_the_node_was_started_without_one(sandbox: Sandbox) -> None:
+    """As cron and service managers do."""
+    bare = Sandbox(sandbox.home, {name: value for name, value in sandbox.env.items() if name != "HOME"})
+    document = json.dumps({"dag_id": "d", "tasks": [{"id": "t", "command": 'echo "at $HOME of $CIS_HOME"'}]})
+    bare.json("dag", "run", "-", stdin=document)
+    (entry,) = bare.json("dag", "logs", "d")
+
+    assert entry["output"].strip() == f"at {pwd.getpwuid(os.getuid()).pw_dir} of {sandbox.home}"

@@ -22,6 +22,7 @@ def _actor() -> str:
     """Return the user of the operating system, by name where it has one; never what an environment variable claims."""
     uid = os.getuid()
     try:
-        return f"user:{pwd.getpwuid(uid).pw_name}"
+        name = pwd.getpwuid(uid).pw_name
+        return f"user:{os.fsencode(name).decode(errors='backslashreplace')}"
     except KeyError:
         return f"user:{uid}"

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from cis.errors import UsageError
 from cis.node.home import Home, find_home
 
 if TYPE_CHECKING:
@@ -90,6 +92,17 @@ class Context:
         with self.store() as store:
             take_up(store, self.home, self.settings)
             yield store
+
+
+def check_utf8(path: Path) -> Path:
+    """Return *path* if its name is UTF-8: nothing else can be stored. Raises UsageError."""
+    name = os.fsencode(path)
+    try:
+        name.decode()
+    except UnicodeDecodeError as error:
+        shown = name.decode(errors="backslashreplace")
+        raise UsageError(f"the name of {shown} is not UTF-8; rename it, or use another") from error
+    return path
 
 
 def say(text: str) -> None:

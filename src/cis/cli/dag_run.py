@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cis.cli.acting import append_audit
-from cis.cli.context import Context, from_environment, say
+from cis.cli.context import Context, check_utf8, from_environment, say
 from cis.cli.output import print_json
 from cis.cli.progress import Progress
 from cis.engine import control
@@ -58,8 +58,12 @@ def rerun(options: argparse.Namespace) -> int:
 
 
 def base_directory(name: str) -> Path:
-    """Return where the tasks of a document run that name no ``cwd``: its folder, or the current one for ``-``."""
-    return Path.cwd() if name == "-" else Path(name).resolve().parent
+    """Return where the tasks of a document run that name no ``cwd``: its folder, or the current one for ``-``.
+
+    Raises:
+        UsageError: its name is not UTF-8, so it cannot be stored.
+    """
+    return check_utf8(Path.cwd() if name == "-" else Path(name).resolve().parent)
 
 
 def read_dag(name: str) -> DagSpec:
@@ -172,6 +176,7 @@ def _overridden(spec: DagSpec, options: argparse.Namespace) -> DagSpec:
     given = {name: value for name, value in changes.items() if value is not None}
     if not given:
         return spec
+    " ".join(given.values()).encode()  # what is not UTF-8 is told here as what it is (cis.cli.main)
     task = {"id": "t", "command": "true"}
     small = dag_from_plain({"dag_id": spec.dag_id, "tasks": [task], **given}, source="command line")
     return replace(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cis.cli.acting import append_audit
-from cis.cli.context import Context, from_environment
+from cis.cli.context import Context, check_utf8, from_environment
 from cis.cli.later import later
 from cis.cli.output import print_json
 from cis.errors import ConflictError, NotFoundError, StoreDamagedError, StoreError, UsageError
@@ -60,7 +60,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _backup(options: argparse.Namespace) -> None:
     context = from_environment()
-    target = Path(options.file)
+    target = check_utf8(Path(options.file))
     if target.exists():
         raise ConflictError(f"{target} exists already; choose another name")
     if not target.absolute().parent.is_dir():
@@ -72,7 +72,7 @@ def _backup(options: argparse.Namespace) -> None:
 
 def _restore(options: argparse.Namespace) -> None:
     context = from_environment()
-    source = Path(options.file)
+    source = check_utf8(Path(options.file))
     if not source.is_file():
         raise NotFoundError("backup", options.file)
     _refuse_while_in_use(context)

@@ -10,12 +10,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 from cis import __version__
 from cis.cli.parser import Parser
-from cis.errors import CisError, ShortageError
+from cis.errors import CisError, ShortageError, UsageError
 
 GROUPS = {
     "init": "make the home: settings, key, token",
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - it stays open
+    with suppress(AttributeError):  # somebody else's stream, in a test
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _run(arguments)
@@ -66,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = error.exit_status
     except KeyboardInterrupt as error:
         status = 128 + (error.args[0] if error.args else signal.SIGINT)
+    except UnicodeEncodeError as error:  # bytes that came in as an argument, a name of a file or a variable
+        print(f"cis: {_around(error)} is not UTF-8; write it so, or rename it", file=sys.stderr)
+        status = UsageError.exit_status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush to
         status = 128 + signal.SIGPIPE
@@ -81,6 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = CisError.exit_status
     gc.freeze()
     return status
+
+
+def _around(error: UnicodeEncodeError) -> str:
+    """Return what cannot be written as UTF-8 with a little around it, in one line, its odd bytes as numbers."""
+    near = " ".join(error.object[max(0, error.start - 40) : error.end + 40].split())
+    shown = (f"\\x{ord(one) - 0xDC00:02x}" if "\udc80" <= one <= "\udcff" else one for one in near)
+    return "".join(shown).encode(errors="backslashreplace").decode()
 
 
 def _run(arguments: list[str]) -> int:

@@ -7,7 +7,10 @@ DAG's own, the task's, its secrets, and last the ``CIS_…`` that say which atte
 from __future__ import annotations
 
 import json
+import os
+import pwd
 from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,9 +29,16 @@ PASSED_ON = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR")
 
 
 def base_environment(environ: Mapping[str, str], *, pass_env: Sequence[str]) -> dict[str, str]:
-    """Return what tasks see of the node's environment: the fixed few, ``LC_*``, and what settings name."""
+    """Return what tasks see of the node's environment: the fixed few, ``LC_*``, and what settings name.
+
+    ``HOME`` is the user's also where the node was started without one, as service managers and cron do.
+    """
     names = {*PASSED_ON, *pass_env}
-    return {name: value for name, value in environ.items() if name in names or name.startswith("LC_")}
+    passed = {name: value for name, value in environ.items() if name in names or name.startswith("LC_")}
+    if not passed.get("HOME"):
+        with suppress(KeyError):  # a user without an entry, as containers have
+            passed["HOME"] = pwd.getpwuid(os.getuid()).pw_dir
+    return passed
 
 
 def attempt_marks(run_id: str, task_id: str, attempt: int) -> dict[str, str]:
@@ -91,6 +101,15 @@ class AttemptMaker:
             leave=task.leave,
             keep_log=task.leave,
         )
+
+    def make_workdir(self, launch: Launch) -> None:
+        """Make the worker's own directory again if *launch* is to run there and a task has removed it. Raises LaunchError."""
+        if launch.cwd is not self.workdir or os.path.isdir(self.workdir):  # noqa: PTH112 - at each start
+            return
+        try:
+            self.workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise LaunchError(f"directory {self.workdir} cannot be made: {error.strerror}") from error
 
     def child(self, plan: RunPlan, number: int) -> ChildDag:
         """Return the DAG that a task is, its parameters filled in. Raises LaunchError."""

@@ -49,6 +49,7 @@ class Spawning:
     def _start(self, start: Start) -> None:
         attempt = start.attempt
         launch = self._launches.make(start.plan, attempt)
+        self._parts.maker.make_workdir(launch)
         handle = self._parts.executor.start(launch)
         live = Live(
             attempt=attempt,

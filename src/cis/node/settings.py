@@ -95,6 +95,16 @@ def _text(value: Any) -> str:
     return value
 
 
+def _utf8(raw: Any) -> Any:
+    """Return *raw*, unless it is text from a variable or an argument whose bytes are not UTF-8. Raises ValueError."""
+    if isinstance(raw, str) and not raw.isascii():
+        try:
+            raw.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{os.fsencode(raw).decode(errors='backslashreplace')} is not UTF-8") from error
+    return raw
+
+
 def _id(value: Any) -> str:
     text = _text(value)
     fault = id_fault(text)
@@ -292,7 +302,7 @@ def load_settings(home: Home, *, environ: Mapping[str, str], flags: Mapping[str,
         else:
             continue
         try:
-            values[option.field] = option.read(raw)
+            values[option.field] = option.read(_utf8(raw))
         except ValueError as error:
             faults.append(Fault(place=place, message=str(error)))
     values["allow"] = _allowed(home, tables.get("matrix"), faults)
