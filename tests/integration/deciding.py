@@ -71,6 +71,7 @@ class Decider:
         report: Any = None,
         in_room: bool = True,
         expires_in_s: float = 3600.0,
+        made_s_ago: float = 0.0,
         **fields: Any,
     ) -> Reply:
         """Act on a message, as if its signature had been checked, and return the answer."""
@@ -83,7 +84,7 @@ class Decider:
             sender=sender,
             target=target,
             run_id=run_id,
-            created_at_us=self.now_us,
+            created_at_us=self.now_us - round(made_s_ago * SECOND_US),
             expires_at_us=self.now_us + round(expires_in_s * SECOND_US),
             fields=fields,
         )

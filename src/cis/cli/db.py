@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cis.cli.acting import append_audit
-from cis.cli.context import Context, check_utf8, from_environment
+from cis.cli.context import Context, check_utf8, from_environment, say
 from cis.cli.later import later
-from cis.cli.output import print_json
+from cis.cli.output import counted, local_time, print_json
+from cis.engine.restored import Restored, mark_restored
+from cis.engine.timestamps import rfc3339
 from cis.errors import ConflictError, NotFoundError, StoreDamagedError, StoreError, UsageError
+from cis.node.clock import now_us
 from cis.node.presence import node_is_running
 from cis.store.sqlite.connection import sync_folder
 from cis.store.sqlite.store import open_sqlite
@@ -85,6 +88,8 @@ def _restore(options: argparse.Namespace) -> None:
             if faults:
                 raise StoreError(f"{source} is damaged: {faults[0]}; nothing was changed")
             with backup.transaction():
+                node_id, lease_s = context.settings.node_id, context.settings.room_lease_s
+                found = mark_restored(backup, node_id=node_id, lease_s=lease_s, now_us=now_us())
                 append_audit(backup, "db.restore", str(source.absolute()))
         finally:
             backup.close()
@@ -99,8 +104,32 @@ def _restore(options: argparse.Namespace) -> None:
     finally:
         _forget(fresh)
     said = f"{kept} is the old one" if kept else "there was none before"
-    view = {"path": str(context.home.db), "kept": str(kept) if kept else None}
+    view = {
+        "path": str(context.home.db),
+        "kept": str(kept) if kept else None,
+        "known_until": rfc3339(found.known_until_us),
+        "held_runs": found.held,
+        "asked_runs": found.asked,
+        "let_go_runs": found.let_go,
+        "offered_runs": found.offers,
+    }
     _answer(view, f"{context.home.db}: restored; {said}", options)
+    for line in _open_questions(found):
+        say(line)
+
+
+def _open_questions(found: Restored) -> Iterator[str]:
+    """Yield what this home does not know any more, and what becomes of that."""
+    yield f"it knows nothing of what happened after {local_time(rfc3339(found.known_until_us))}"
+    if found.held:
+        yield f"{counted(found.held, 'run')} of this node may be over: each waits for 'cis dag resume' or 'cis dag cancel'"
+    if found.asked:
+        yield f"{counted(found.asked, 'run')} of other nodes may be over: the node starts by asking those"
+    if found.let_go:
+        yield f"{counted(found.let_go, 'run')} that the room granted to this node are let go"
+    if found.offers:
+        yield f"{counted(found.offers, 'run')} that this node offered wait for a lease: the room says who has them"
+    yield "tokens, trusted nodes and saved DAGs are those of then: see 'cis token list', 'cis node list', 'cis dag definitions'"
 
 
 def _keep(context: Context) -> Path | None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from cis.cli.context import Context, from_environment
 from cis.cli.output import counted, print_json
+from cis.engine.timestamps import rfc3339
 from cis.engine.views import peer_view
 from cis.errors import (
     CisError,
@@ -77,6 +78,7 @@ def _look(context: Context) -> Iterator[Finding]:
     yield from _look_at_home(context)
     yield from _look_at_leftovers(context)
     yield from _look_at_shortages(context)
+    yield from _look_at_restore(context)
     yield from _look_at_workers(context)
     yield _look_at_space(context)
     yield _look_at_node(context)
@@ -192,6 +194,23 @@ def _look_at_shortages(context: Context) -> Iterator[Finding]:
     for worker in short:
         what, _, mend = (worker.short_of or "").partition("; ")
         yield Finding(f"{worker.worker_id} waits for the machine", what, mend)
+
+
+def _look_at_restore(context: Context) -> Iterator[Finding]:
+    """Yield from when this home's knowledge is, if it was restored, and what was not found out yet."""
+    try:
+        with context.store() as store:
+            record, left = store.restore(), store.restored_runs()
+    except StoreError:
+        return  # said already
+    if record is not None:
+        what = f"restored from a backup of {rfc3339(record.known_until_us)}, at {rfc3339(record.restored_at_us)}"
+        fault = f"{counted(left, 'run')} may be over, and could not be asked about yet" if left else ""
+        yield Finding(
+            what,
+            fault,
+            "'cis dag list' shows them; 'cis dag resume' runs one, 'cis dag cancel' ends it" if left else "",
+        )
 
 
 def _look_at_workers(context: Context) -> Iterator[Finding]:

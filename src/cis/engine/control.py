@@ -114,6 +114,10 @@ def resume(store: Store, run_id: str, *, now_us: int) -> RunRecord:
         NotFoundError, IllegalStateError: as for ``cancel``.
     """
     run = existing_run(store, run_id)
+    if store.settle_restored_run(run_id):  # whoever asks for it knows, or does not mind, what became of it
+        for child in store.child_runs(run_id):
+            if child.status is RunState.PAUSED and store.is_restored_run(child.run_id):
+                resume(store, child.run_id, now_us=now_us)
     if run.status in (RunState.PENDING, RunState.RUNNING) and not _has_it(store, run_id):
         return run
     target = RunState.PENDING if run.started_at_us is None else RunState.RUNNING

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
+from cis.engine.asks import remember_ask
 from cis.engine.control import cancel
 from cis.engine.heard import Heard, Outcome, outcome, take_on
 from cis.engine.incoming import scope_of
@@ -95,7 +96,7 @@ def make_claim(store: Store, offer: OfferRecord, *, free: int, site: Site) -> Me
     fresh = store.offer(offer.run_id)
     if fresh is None or fresh.state is OfferState.CLOSED or fresh.epoch != offer.epoch:
         return None
-    ask = _remember(store, offer.run_id, keep=1, site=site)
+    ask = remember_ask(store, offer.run_id, keep=1, site=site)
     store.set_offer_state(offer.run_id, OfferState.CLAIMED, claim_at_us=ask.asked_at_us)
     claim = Claim(node_id=site.node_id, epoch=offer.epoch, free=max(0, free), nonce=ask.nonce)
     return Message(
@@ -115,19 +116,7 @@ def ask_to_renew(store: Store, run_id: str, *, site: Site) -> str:
 
     Several may be on their way at once: an answer counts from when its own question was asked.
     """
-    return _remember(store, run_id, keep=ASKS_KEPT, site=site).nonce
-
-
-def _remember(store: Store, run_id: str, *, keep: int, site: Site) -> LeaseAsk:
-    ask = LeaseAsk(
-        run_id=run_id,
-        nonce=site.new_id(),
-        asked_at_us=site.clock_us(),
-        asked_uptime_us=site.uptime_us(),
-        boot_id=site.boot_id,
-    )
-    store.put_ask(ask, keep=keep)
-    return ask
+    return remember_ask(store, run_id, keep=ASKS_KEPT, site=site).nonce
 
 
 def hear_grant(store: Store, heard: Heard, *, site: Site) -> Outcome:

@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from cis.engine import control, grants, offers
+from cis.engine import control, grants, offers, restored
 from cis.engine.dispatch import delivered, undeliverable
 from cis.engine.heard import CONTROL, EXECUTE, READ, Heard, Outcome, outcome, take_on
 from cis.engine.incoming import Wanted
@@ -135,6 +135,9 @@ def _held_run(store: Store, heard: Heard) -> RemoteRun:
     """Return the other node's part in the run that a status message is about, which has to be its sender's."""
     message = heard.message
     remote = store.remote_run(message.run_id)
+    known = restored.adopted(store, heard, remote) if remote is not None else None
+    if known is not None:
+        return known
     held = remote is not None and remote.role is RemoteRole.SENT and remote.peer == message.sender
     if remote is None or not held or message.fields.get("epoch") != remote.epoch:
         raise MessageRefusedError("auth.forbidden", f"node {message.sender!r} does not hold run {message.run_id!r}")
@@ -172,6 +175,9 @@ def _execute(store: Store, heard: Heard, *, site: Site) -> Outcome:
         return _known(store, known, heard.wanted, sender=message.sender)
     if store.withdrawn(message.run_id, sender=message.sender):
         raise MessageRefusedError("run.withdrawn", "it was cancelled before it came, or is forgotten")
+    question = restored.ask_for(store, heard, site=site)
+    if question is not None:
+        return question
     run = take_on(store, heard, heard.wanted, site=site)
     return outcome(Result.ACCEPTED, rings=(run.worker_id,), status=str(run.status))
 
@@ -216,7 +222,15 @@ def _control(store: Store, heard: Heard, *, site: Site) -> Outcome:
 def _status(store: Store, heard: Heard, *, site: Site, logfiles: LogFiles) -> Outcome:
     message, remote = heard.message, _held_run(store, heard)
     now_us = site.clock_us()
+    answer = restored.hear_question(store, heard, remote, site=site)
+    if answer is not None:
+        return answer
     refusal = message.fields.get("refused")
+    is_restored = remote.epoch > 0 and store.is_restored_run(message.run_id)
+    if is_restored and refusal is not None:
+        return outcome(Result.DUPLICATE)  # of long ago perhaps: it is offered again in any case
+    if is_restored:
+        store.put_remote(remote)
     if refusal is not None and remote.epoch:
         offers.take_back(store, remote, site=site, why=refusal_text(message.sender, refusal))
         return outcome(Result.ACCEPTED)

@@ -48,6 +48,7 @@ from cis.engine.dispatch import EVERYONE, post_grant
 from cis.engine.heard import EXECUTE, Heard, Outcome, outcome
 from cis.engine.lease_messages import Claim, Grant, Standing
 from cis.engine.notices import run_event
+from cis.engine.restored import LEAP
 from cis.engine.site import Site
 from cis.errors import NotAllowedError
 from cis.model.message import MessageKind, Result
@@ -153,7 +154,7 @@ def hear_from_holder(store: Store, remote: RemoteRun, told: Standing, *, site: S
             store.put_remote(replace(remote, lease_until_us=now_us + remote.lease_us))
         return
     run = store.run(remote.run_id)
-    if run is None or run.status.final:
+    if run is None or run.status.final or store.is_restored_run(remote.run_id):
         return
     if run.cancel_requested:
         _end_cancelled(store, run, remote, now_us=now_us)
@@ -210,9 +211,11 @@ def take_back(store: Store, seen: RemoteRun, *, site: Site, why: str = "its leas
     if run.cancel_requested:
         _end_cancelled(store, run, remote, now_us=site.clock_us())
         return True
-    store.put_remote(replace(remote, role=RemoteRole.OFFERED, peer=EVERYONE, lease_until_us=None))
+    # After a restore this node does not know which epochs it has given out since the backup.
+    epoch = remote.epoch + (LEAP if store.settle_restored_run(run.run_id) else 0)
+    store.put_remote(replace(remote, role=RemoteRole.OFFERED, peer=EVERYONE, epoch=epoch, lease_until_us=None))
     store.change_run(run, RunChange(owner_node=site.node_id))
-    _offer_again(store, run, epoch=remote.epoch, site=site)
+    _offer_again(store, run, epoch=epoch, site=site)
     return True
 
 

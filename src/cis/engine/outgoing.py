@@ -36,7 +36,7 @@ def message_of(store: Store, item: OutboxItem, *, sender: str, lease_s: float) -
         if run is None:
             raise NotFoundError("run", item.run_id)
         remote = store.remote_run(item.run_id)
-        fields = {**_head(run), **_place_of(store, run), "epoch": remote.epoch if remote else 0}
+        fields = {**_head(run), **_place_of(store, run), **item.fields, "epoch": remote.epoch if remote else 0}
         document = store.document(run.definition_id)
         spec = read_spec(document)  # what is no DAG any more is not sent
         if not item.node_id:

@@ -261,11 +261,15 @@ def _waiting(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> tuple
 
 def _surroundings(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> Surroundings:
     from cis.engine.dispatch import on_its_way  # noqa: PLC0415 - 6 ms, and most runs are over
+    from cis.engine.restored import why_held  # noqa: PLC0415
     from cis.engine.waiting import Surroundings  # noqa: PLC0415
 
     item = store.queue_item(run.run_id)
+    held = why_held(store, run)
+    elsewhere = None if run.delivery is Delivery.LOCAL else on_its_way(store, run.run_id)
     return Surroundings(
-        elsewhere=None if run.delivery is Delivery.LOCAL else on_its_way(store, run.run_id),
+        elsewhere=held if elsewhere is not None and held else elsewhere,
+        held=held,
         queue=item.status if item is not None else None,
         worker=store.worker(run.owner_node, run.worker_id),
         depends_on=_depends_on(store, run) if any(task.status is TaskState.PENDING for task in tasks) else {},

@@ -80,12 +80,14 @@ class Surroundings:
 
     ``queue`` is None when the run is in no queue; ``depends_on`` maps task ids to the ids before them. ``elsewhere`` is
     set for a run that another node is to execute: what it waits for on its way there, or nothing once that node has it.
+    ``held`` says why a run does not go on that may be over, after a restore.
     """
 
     queue: QueueState | None
     worker: WorkerRecord | None
     depends_on: Mapping[str, Sequence[str]]
     elsewhere: str | None = None
+    held: str | None = None
 
 
 def tasks_waiting(run: RunRecord, tasks: Sequence[TaskRecord], around: Surroundings) -> dict[str, Waiting]:
@@ -142,7 +144,7 @@ _OF_QUEUE: Mapping[QueueState | None, Waiting | None] = {
 def _holds_all(run: RunRecord, around: Surroundings) -> Waiting | None:
     """Return what keeps every task of the run from starting, if anything does."""
     if run.status is RunState.PAUSED:
-        return Waiting(reason=WaitReason.PAUSED)
+        return Waiting(reason=WaitReason.PAUSED, words=around.held or "")
     if around.elsewhere is not None:
         return Waiting(reason=WaitReason.DELIVERY, words=around.elsewhere)
     if around.queue in _OF_QUEUE:

@@ -43,6 +43,7 @@ from cis.store.records import (
     TaskRecord,
     TokenRecord,
 )
+from cis.store.restore_port import RestoreStore
 from cis.store.retention_port import RetentionStore
 
 
@@ -243,6 +244,7 @@ class Store(
     RoomStore,
     RetentionStore,
     HomeStore,
+    RestoreStore,
     Protocol,
 ):
     """Everything that is kept, behind one transaction."""

@@ -13,10 +13,11 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from cis.engine import dispatch
+from cis.engine import dispatch, restored
 from cis.engine.inbox import refusal_text
 from cis.engine.outgoing import message_of
-from cis.errors import CisError, NotFoundError, PoisonRecordError
+from cis.errors import CisError, MalformedMessageError, NotFoundError, PoisonRecordError
+from cis.model.dag import Json
 from cis.model.message import MessageKind, Result
 from cis.store.cluster import OutboxItem, PeerRecord, Route
 from cis.store.port import Store
@@ -222,6 +223,8 @@ class Courier:
     async def _settle(self, item: OutboxItem, peer: PeerRecord, answer: Answered) -> None:
         now_us, reply = self._desk.site.clock_us(), answer.reply
         if reply.result is Result.LATER:
+            if reply.code == restored.UNCONFIRMED and item.kind == MessageKind.EXECUTE:
+                await self._confirm(item, reply.fields.get(restored.CONFIRM))
             await self._put_off(item, fault=reply.detail, uncertain=False)
             return
         if reply.result is Result.REFUSED and item.kind == MessageKind.EXECUTE:
@@ -242,6 +245,18 @@ class Courier:
             log.warning("a message was refused", extra={"node": peer.node_id, "reason": reply.detail})
         await self._desk.write(job)
         self._desk.wake()
+
+    async def _confirm(self, item: OutboxItem, nonce: Json) -> None:
+        """Send a run once more to a peer that was restored from a backup and asks for it."""
+        site = self._desk.site
+        message_id = site.new_id()
+        try:
+            await self._desk.write(
+                lambda store: restored.confirm(store, item.run_id, nonce, message_id=message_id, site=site)
+            )
+        except MalformedMessageError as error:
+            log.warning("a question cannot be answered", extra={"run_id": item.run_id, "error": str(error)})
+        self._woken.set()
 
     async def _give_up(self, item: OutboxItem, error: str) -> None:
         now_us = self._desk.site.clock_us()

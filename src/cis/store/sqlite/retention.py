@@ -48,7 +48,15 @@ _LAST_OF_MANY = "SELECT task_no FROM task_executions WHERE run_id = ? ORDER BY t
 _DROP_SOME = "DELETE FROM task_executions WHERE run_id = ? AND task_no <= ?"
 _DROP_ALL = tuple(
     f"DELETE FROM {table} WHERE run_id = ?"  # noqa: S608 - constants
-    for table in ("task_executions", "task_losses", "run_tasks", "remote_runs", "chat_threads", "dag_runs")
+    for table in (
+        "task_executions",
+        "task_losses",
+        "run_tasks",
+        "remote_runs",
+        "restored_runs",
+        "chat_threads",
+        "dag_runs",
+    )
 )
 _ENDS = (
     f"SELECT r.run_id, CASE WHEN {_LIVE} THEN NULL ELSE r.finished_at_us END"  # noqa: S608 - constants

@@ -23,6 +23,7 @@ from cis.store.sqlite.outbox import OutboxRows
 from cis.store.sqlite.peers import PeerRows
 from cis.store.sqlite.queue import QueueRows
 from cis.store.sqlite.remote import RemoteRows
+from cis.store.sqlite.restores import RestoreRows
 from cis.store.sqlite.retention import RetentionRows
 from cis.store.sqlite.room import RoomRows
 from cis.store.sqlite.runs import RunRows
@@ -44,6 +45,7 @@ class SqliteStore(
     OutboxRows,
     RemoteRows,
     RoomRows,
+    RestoreRows,
     RetentionRows,
     HomeRows,
 ):

@@ -20,6 +20,7 @@ from cis.engine import grants
 from cis.engine.dispatch import EVERYONE
 from cis.engine.heard import Heard, Outcome
 from cis.engine.inbox import check_allowed, receive, refuse
+from cis.engine.restored import is_past
 from cis.errors import (
     CisError,
     MalformedMessageError,
@@ -119,7 +120,10 @@ class Journal:
 
     async def _act(self, event: RoomEvent) -> bool:
         if event.type == CHAT_TYPE:
-            await self._chat(event)
+            if await self._desk.read(lambda store: is_past(store, event.sent_at_us)):
+                log.warning("what was typed before the restore is passed over", extra={"event": event.event_id})
+            else:
+                await self._chat(event)
             await self._settle(event, JournalState.DONE)
             return True
         source = f"room:{event.sender}"
