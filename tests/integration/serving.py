@@ -213,6 +213,7 @@ def node_under_test(
     store = open_sqlite(database)
     writer = Writer(lambda: open_sqlite(database))
     readers = Readers(lambda: open_sqlite(database))
+    stager = Readers(lambda: open_sqlite(database), threads=1)
     hub = EventHub(lambda: open_sqlite(database))
     pokes: list[str] = []
     logfiles = LogFiles(folder / "logs")
@@ -230,6 +231,7 @@ def node_under_test(
             site=site,
             writer=writer,
             readers=readers,
+            stager=stager,
             hub=hub,
             logfiles=logfiles,
             cluster=cluster,
@@ -245,6 +247,7 @@ def node_under_test(
     finally:
         cluster.stop()
         hub.close()
+        stager.close()
         readers.close()
         writer.close()
         store.close()

@@ -18,6 +18,7 @@ from cis.api.ports import NodeServices
 from cis.api.request_limits import admission_of
 from cis.api.requests import append_audit, rights_of
 from cis.api.schemas import SubmissionModel
+from cis.api.submitting import submitted
 from cis.engine.dispatch import mark_sending
 from cis.engine.submit import Submission, SubmitRequest, submit
 from cis.engine.views import submission_view
@@ -101,14 +102,14 @@ async def _accept(services: NodeServices, request: Request, data: bytes, *, key:
         spec = await asyncio.to_thread(parse_dag, data, format=form)
     wanted = SubmitRequest(spec=spec, idempotency_key=key, asker=rights_of(request).asker)
 
-    def job(store: Store) -> Submission:
+    def job(store: Store, wanted: SubmitRequest) -> Submission:
         submission = submit(store, wanted, site=services.site)
         if submission.created:
             append_audit(store, services, request, action="dag.execute", subject=submission.run.run_id)
             mark_sending(store, submission.run, now_us=services.site.clock_us())
         return submission
 
-    return await services.write(job)
+    return await submitted(services, wanted, job, document_bytes=len(data))
 
 
 def idempotency_key(request: Request) -> str | None:

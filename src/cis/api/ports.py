@@ -123,6 +123,14 @@ class NodeServices(Protocol):
         """
         ...
 
+    async def stage(self, function: Callable[[Store], T]) -> T:
+        """Call *function* with a store, in the one thread that stores what is large before it is accepted.
+
+        Raises:
+            OverloadedError: too many wait already.
+        """
+        ...
+
     def poke(self, worker_id: str) -> None:
         """Have a worker, or whoever starts one, look at what was stored."""
         ...

@@ -16,8 +16,10 @@ from cis.api.query import Query, limit_of, run_filter_of
 from cis.api.requests import append_audit, rights_of, scopes_of
 from cis.api.run_answers import run_answer
 from cis.api.schemas import PageModel, RunItemModel, RunModel, RunStatus, SubmissionModel
+from cis.api.submitting import submitted
 from cis.engine import control
 from cis.engine.existing import existing_run
+from cis.engine.submit import Submission, SubmitRequest, submit
 from cis.engine.views import run_list_item, submission_view
 from cis.errors import Fault, UsageError
 from cis.model.ids import ID_PATTERN
@@ -93,13 +95,17 @@ def run_routes(services: NodeServices) -> APIRouter:
         options = await read_options(request, known={"from_failed": bool})
         from_failed = bool(options.get("from_failed", from_failed))
 
-        def job(store: Store) -> RunRecord:
-            asker = rights_of(request).asker
-            new = control.rerun(store, run_id, from_failed=from_failed, site=services.site, asker=asker)
-            append_audit(store, services, request, action="run.rerun", subject=new.run_id)
-            return new
+        asker = rights_of(request).asker
 
-        new = await services.write(job)
+        def job(store: Store, wanted: SubmitRequest) -> Submission:
+            submission = submit(store, wanted, site=services.site)
+            append_audit(store, services, request, action="run.rerun", subject=submission.run.run_id)
+            return submission
+
+        wanted = await services.read(
+            lambda store: control.rerun_of(store, run_id, from_failed=from_failed, asker=asker)
+        )
+        new = (await submitted(services, wanted, job)).run
         services.poke(new.worker_id)
         return json_answer(submission_view(new), status=202)
 

@@ -33,6 +33,7 @@ class ServedParts:
     site: Site
     writer: Writer
     readers: Readers
+    stager: Readers
     hub: EventHub
     logfiles: LogFiles
     cluster: Cluster
@@ -128,6 +129,10 @@ class ServedNode:
     async def write(self, job: Callable[[Store], T]) -> T:
         """Call *job* inside a transaction; it is committed when this returns."""
         return await self._writes.write(job)
+
+    async def stage(self, function: Callable[[Store], T]) -> T:
+        """Call *function* with a store, in the one thread that stores what is large before it is accepted."""
+        return await asyncio.wrap_future(self._parts.stager.submit(function))
 
     def poke(self, worker_id: str) -> None:
         """Wake a worker, or whoever starts one, and whoever listens to events: once for all pokes of a turn of the loop."""

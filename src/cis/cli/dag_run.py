@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from cis.cli.output import print_json
 from cis.cli.progress import Progress
 from cis.engine import control
 from cis.engine.existing import existing_run, run_of
+from cis.engine.staging import stage, unstage
 from cis.engine.submit import SubmitRequest, submit
 from cis.engine.views import submission_view
 from cis.engine.workdir import anchored
@@ -24,6 +25,7 @@ from cis.errors import UsageError
 from cis.model.dag import DagSpec
 from cis.model.states import RunState
 from cis.node.presence import node_is_running
+from cis.store.port import Store
 from cis.store.records import Delivery, RunRecord
 from cis.worker.bell import ring
 
@@ -38,23 +40,33 @@ def run(options: argparse.Namespace) -> int:
     offered = spec.target_node is None and context.site.offers
     if spec.target_node in (None, context.settings.node_id) and not offered:
         spec = anchored(spec, base=base_directory(options.file))
-    with context.acting_store() as store, store.transaction():
-        request = SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
-        submission = submit(store, request, site=context.site)
-        if submission.created:
-            append_audit(store, "dag.execute", submission.run.run_id)
-    return _see_through(context, submission.run, options)
+    request = SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
+    return _see_through(context, _submit(context, lambda _: request, action="dag.execute"), options)
 
 
 def rerun(options: argparse.Namespace) -> int:
     """Start a new run of what ran before."""
     context = from_environment()
-    with context.acting_store() as store:
+
+    def request(store: Store) -> SubmitRequest:
         old = run_of(store, options.dag_id, run_id=options.run)
-        with store.transaction():
-            new = control.rerun(store, old.run_id, from_failed=options.from_failed, site=context.site)
-            append_audit(store, "run.rerun", new.run_id)
-    return _see_through(context, new, options)
+        return control.rerun_of(store, old.run_id, from_failed=options.from_failed)
+
+    return _see_through(context, _submit(context, request, action="run.rerun"), options)
+
+
+def _submit(context: Context, request_of: Callable[[Store], SubmitRequest], *, action: str) -> RunRecord:
+    """Hand a DAG in; what takes long for a large one is done before its transaction."""
+    with context.acting_store() as store:
+        request = stage(store, request_of(store), site=context.site)
+        try:
+            with store.transaction():
+                submission = submit(store, request, site=context.site)
+                if submission.created:
+                    append_audit(store, action, submission.run.run_id)
+        finally:
+            unstage(store, request)
+    return submission.run
 
 
 def base_directory(name: str) -> Path:

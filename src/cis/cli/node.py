@@ -160,6 +160,7 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
         site=node.site,
         writer=node.writer,
         readers=node.readers,
+        stager=node.stager,
         hub=node.hub,
         logfiles=node.logfiles,
         cluster=node.cluster,

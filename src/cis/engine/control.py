@@ -13,12 +13,11 @@ from cis.engine.asker import OWNER, Asker
 from cis.engine.dispatch import close_offer, post_control
 from cis.engine.existing import existing_run
 from cis.engine.notices import run_event
-from cis.engine.site import Site
-from cis.engine.submit import SubmitRequest, submit
+from cis.engine.submit import SubmitRequest
 from cis.errors import IllegalStateError
 from cis.model.message import MessageKind
 from cis.model.scope_patterns import in_common
-from cis.model.states import AttemptState, RunState, TaskState
+from cis.model.states import RunState, TaskState
 from cis.store.cluster import RemoteRole, RemoteRun
 from cis.store.port import Store, stored_spec
 from cis.store.records import QueueState, RunChange, RunRecord
@@ -70,17 +69,8 @@ def _recalled(store: Store, remote: RemoteRun, *, now_us: int) -> bool:
 
 def end_cancelled(store: Store, run: RunRecord, *, now_us: int) -> RunRecord:
     """Make a run that has no process left, and each of its unfinished tasks, cancelled; and so its child runs."""
-    unfinished = [task for task in store.tasks(run.run_id) if not task.status.final]
-    store.change_tasks(
-        (task, task._replace(status=TaskState.CANCELLED, finished_at_us=now_us, retry_at_us=None))
-        for task in unfinished
-    )
-    # A worker that died left these; their processes were ended before the run went back into the queue.
-    store.finish_attempts(
-        attempt._replace(status=AttemptState.LOST, finished_at_us=max(now_us, attempt.started_at_us))
-        for attempt in store.attempts(run.run_id)
-        if attempt.status is AttemptState.RUNNING
-    )
+    # A worker that died left attempts; their processes were ended before the run went back into the queue.
+    store.cancel_unfinished(run.run_id, now_us=now_us)
     ended = store.change_run(run, RunChange(status=RunState.CANCELLED, finished_at_us=now_us, cancel_requested=True))
     store.dequeue(run.run_id)
     store.append_events([run_event(ended, at_us=now_us)])
@@ -124,10 +114,10 @@ def resume(store: Store, run_id: str, *, now_us: int) -> RunRecord:
     return _change(store, run, target, now_us=now_us, action="resume")
 
 
-def rerun(store: Store, run_id: str, *, from_failed: bool, site: Site, asker: Asker = OWNER) -> RunRecord:
-    """Start a new run of the same document; with *from_failed*, completed tasks are taken over as they are.
+def rerun_of(store: Store, run_id: str, *, from_failed: bool, asker: Asker = OWNER) -> SubmitRequest:
+    """Return what is to be submitted to run the same document again; with *from_failed*, completed tasks are taken over.
 
-    It may run in the scopes that the old one and *asker* may both use: whoever repeats a run lends it no rights.
+    A run that is over does not change any more, so this can be asked outside of the transaction that submits. The new run run in the scopes that the old one and *asker* may both use: whoever repeats a run lends it no rights.
 
     Raises:
         NotFoundError: no such run, or none that *asker* may see.
@@ -148,8 +138,7 @@ def rerun(store: Store, run_id: str, *, from_failed: bool, site: Site, asker: As
         if len(kept) == old.task_count:
             raise IllegalStateError(f"run {run_id}", old.status, "rerun from failed tasks: every task completed")
     asker = replace(asker, scopes=in_common(old.scopes, asker.scopes))
-    request = SubmitRequest(spec=stored_spec(store, old.definition_id), rerun_of=run_id, kept=kept, asker=asker)
-    return submit(store, request, site=site).run
+    return SubmitRequest(spec=stored_spec(store, old.definition_id), rerun_of=run_id, kept=kept, asker=asker)
 
 
 def _change(store: Store, run: RunRecord, status: RunState, *, now_us: int, action: str) -> RunRecord:

@@ -27,7 +27,7 @@ from cis.engine.site import Site
 from cis.errors import NodeUnreachableError, UnknownNodeError
 from cis.model.dag import DagSpec, Json, Priority
 from cis.model.message import MessageKind
-from cis.model.states import RunState, TaskState
+from cis.model.states import RunState
 from cis.store.cluster import OfferState, OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
 from cis.store.port import Store
 from cis.store.records import Delivery, RunChange, RunRecord
@@ -182,11 +182,7 @@ def undeliverable(store: Store, run_id: str, *, error: str, now_us: int) -> RunR
     run = store.run(run_id)
     if run is None or run.status.final:
         return run
-    unfinished = [task for task in store.tasks(run_id) if not task.status.final]
-    store.change_tasks(
-        (task, task._replace(status=TaskState.CANCELLED, finished_at_us=now_us, retry_at_us=None))
-        for task in unfinished
-    )
+    store.cancel_unfinished(run_id, now_us=now_us)
     status = RunState.CANCELLED if run.cancel_requested else RunState.FAILED
     run = store.change_run(run, RunChange(status=status, finished_at_us=now_us, error=error))
     remote = store.remote_run(run_id)

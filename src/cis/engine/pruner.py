@@ -22,6 +22,8 @@ from itertools import islice
 
 from cis.engine.logfiles import LogFiles
 from cis.engine.logfolders import log_folders, outputs_left, remove_logs, remove_outputs
+from cis.engine.staging import FORGET_S
+from cis.model.ids import id_at
 from cis.store.port import Store
 from cis.store.retention_port import EndedRun, Pruned
 
@@ -132,7 +134,7 @@ class Pruner:
             yield from self._delete(doomed)
 
     def leftovers(self, cutoff: Cutoff) -> Iterator[None]:
-        """Delete unused documents, old logs, and files whose run is gone, in steps as ``runs`` does."""
+        """Delete unused documents, tasks that nobody has taken up, old logs, and files whose run is gone, in steps as ``runs`` does."""
         while unused := self._store.unused_definitions(limit=RUNS_AT_ONCE):
             with self._store.transaction():
                 gone = self._store.drop_definitions(unused)
@@ -140,6 +142,13 @@ class Pruner:
             yield
             if not gone:
                 break  # all of them have come into use meanwhile; others wait for the next round
+        before = id_at(cutoff.now_us - round(FORGET_S * 1e6))
+        for run_id in self._store.staged_runs(after="", before=before, limit=RUNS_AT_ONCE):
+            left = _OWN_RUN_ID.fullmatch(run_id) is not None
+            while left:
+                with self._store.transaction():
+                    left = self._store.drop_staged(run_id, at_most=ATTEMPTS_AT_ONCE)
+                yield
         for name in expired_folders(self._store, self._logfiles, self._keep, cutoff):
             if name is not None:
                 yield from self._remove(name)

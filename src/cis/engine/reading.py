@@ -13,11 +13,11 @@ from collections.abc import Generator, Mapping, Sequence
 
 from cis.engine.instant import Instant
 from cis.engine.plan import RunPlan
-from cis.errors import PoisonRecordError
+from cis.errors import NotFoundError, PoisonRecordError
 from cis.model.stored import read_in_pieces
 from cis.model.tree import clipped
 from cis.store.port import Store
-from cis.store.records import AttemptRecord, QueuedRun, QueueItem, RunRecord, TaskRecord
+from cis.store.records import AS_DEFINED, AttemptRecord, QueuedRun, QueueItem, RunRecord, TaskRecord
 
 ROWS_IN_A_PIECE = 500
 BYTES_IN_A_PIECE = 2**20
@@ -81,7 +81,8 @@ class RunReading:
         if run is None or run.status.final:
             return
         item = self._item or store.queue_item(run_id)
-        plain = json.loads("" if item is None else item.dag_json)
+        text = "" if item is None else item.dag_json
+        plain = json.loads(self._defined(run) if text == AS_DEFINED else text)
         if not isinstance(plain, Mapping):
             raise PoisonRecordError("a stored DAG", "it is no JSON object")
         yield
@@ -109,3 +110,9 @@ class RunReading:
 
     def _tasks_after(self, number: int) -> Sequence[TaskRecord]:
         return self._store.tasks_after(self.run_id, number, limit=ROWS_IN_A_PIECE, max_bytes=BYTES_IN_A_PIECE)
+
+    def _defined(self, run: RunRecord) -> str:
+        try:
+            return self._store.document(run.definition_id)
+        except NotFoundError as error:
+            raise PoisonRecordError(f"run {run.run_id}", "its document is gone") from error

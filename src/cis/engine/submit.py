@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cis.engine.admission import state_of_new
@@ -29,13 +29,15 @@ from cis.errors import (
 )
 from cis.model.dag import DagSpec
 from cis.model.inference import infer_scope
-from cis.model.scope import Scope
+from cis.model.scope import Scope, ScopeSource
 from cis.model.states import RunState
 from cis.store.port import Store
-from cis.store.records import DefinitionRecord, QueueItem, RunRecord, TaskRecord
+from cis.store.records import AS_DEFINED, DefinitionRecord, QueueItem, RunRecord, TaskRecord
 
 RETRY_AFTER_S = 5
 OUTBOX = ""  # the place of what waits for other nodes
+MAX_QUEUED_DOCUMENT = 128 * 2**10  # characters; a longer one is stored once, as the definition of its run
+_PASTED = 'a shell interprets this, so outputs of tasks may not be pasted in; put them into env and write "$NAME"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +63,22 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What can be found out about a DAG without the store: of a large one, before anybody has to wait for it.
+
+    ``skill_faults`` are the faults of its tasks' skills, and of each whether it is that this node has no such skill.
+    """
+
+    document: str
+    sha256: str
+    scope: Scope
+    source: ScopeSource
+    skill_faults: tuple[tuple[Fault, bool], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitRequest:
-    """A DAG that somebody wants run."""
+    """A DAG that somebody wants run. *staged* is the id under which its tasks were stored before (``cis.engine.staging``)."""
 
     spec: DagSpec
     idempotency_key: str | None = None
@@ -71,6 +87,8 @@ class SubmitRequest:
     kept: Mapping[str, TaskRecord] | None = None  # tasks whose results are taken over, by id
     origin: Origin | None = None
     asker: Asker = OWNER
+    prepared: Prepared | None = None
+    staged: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,20 +115,19 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
         ShareExceededError: the share that its scope, or whoever asks, has of it is full.
     """
     spec = request.spec
-    document = canonical_json(spec)
-    digest = hashlib.sha256(document.encode()).hexdigest()
-    scope, source = infer_scope(spec)
+    prepared = request.prepared or prepare(spec, skills=site.skills)
+    scope = prepared.scope
     request.asker.check(scope)
     if request.idempotency_key is not None:
         first = store.run_by_key(request.idempotency_key)
         if first is not None:
-            return Submission(run=_same_document(store, first, digest, request.idempotency_key), created=False)
+            return Submission(run=_same_document(store, first, prepared.sha256, request.idempotency_key), created=False)
 
     origin = request.origin
     nested = request.parent is not None or origin is not None
     _check_worker(store, spec, scope)
     destination = choose(store, spec, site=site, nested=nested)
-    check_skills(spec, site.skills, all_known=destination.here)
+    refuse_faults(prepared.skill_faults, all_known=destination.here)
     if destination.here:
         check_secrets(spec, scope, site)
     depth = (origin.depth if origin else 0) if request.parent is None else request.parent.depth + 1
@@ -125,14 +142,14 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
         raise DocumentError([Fault(place="tasks", message=fault)])
 
     now_us = site.clock_us()
-    definition_id = record_definition(store, spec, document=document, scope=scope, now_us=now_us)
+    definition_id = record_definition(store, spec, prepared=prepared, now_us=now_us)
     run = RunRecord(
-        run_id=origin.run_id if origin else site.new_id(),
+        run_id=origin.run_id if origin else request.staged or site.new_id(),
         dag_id=spec.dag_id,
         definition_id=definition_id,
         status=RunState.PENDING,
         scope=scope,
-        scope_source=source,
+        scope_source=prepared.source,
         worker_id=scope.worker_id,
         node_id=origin.node_id if origin else site.node_id,
         owner_node=destination.peer.node_id if destination.peer else site.node_id,
@@ -150,10 +167,15 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
         tree=tree,
         above=origin.above if origin else (),
     )
-    store.insert_run(run, _first_tasks(run.run_id, spec, request.kept or {}))
+    if request.staged is None:
+        store.insert_run(run, first_tasks(run.run_id, spec, request.kept or {}))
+    elif store.staged_count(run.run_id) == len(spec.tasks):
+        store.insert_run(run, ())
+    else:
+        raise OverloadedError("it took so long that what was stored for it is gone", retry_after_s=1)
     if destination.here:
         asker = request.asker.name if request.asker.shares else None
-        enqueue(store, run, document=document, site=site, now_us=now_us, asker=asker)
+        enqueue(store, run, document=prepared.document, site=site, now_us=now_us, asker=asker)
     else:
         hand_over(store, run, destination, spec=spec, site=site)
     store.append_events([run_event(run, at_us=now_us)])
@@ -168,7 +190,7 @@ def enqueue(store: Store, run: RunRecord, *, document: str, site: Site, now_us: 
         QueueItem(
             run_id=run.run_id,
             worker_id=run.worker_id,
-            dag_json=document,
+            dag_json=document if len(document) <= MAX_QUEUED_DOCUMENT else AS_DEFINED,
             status=state_of_new(store, run.scope, site=site, below=below),
             priority=run.priority,
             created_at_us=now_us,
@@ -178,20 +200,33 @@ def enqueue(store: Store, run: RunRecord, *, document: str, site: Site, now_us: 
     )
 
 
-def record_definition(store: Store, spec: DagSpec, *, document: str, scope: Scope, now_us: int) -> int:
+def prepare(spec: DagSpec, *, skills: SkillBook) -> Prepared:
+    """Find out about a DAG what needs no store. Raises AmbiguousScopeError when tasks name different projects or users."""
+    document = canonical_json(spec)
+    scope, source = infer_scope(spec)
+    return Prepared(
+        document=document,
+        sha256=hashlib.sha256(document.encode()).hexdigest(),
+        scope=scope,
+        source=source,
+        skill_faults=tuple(_skill_faults(spec, skills)),
+    )
+
+
+def record_definition(store: Store, spec: DagSpec, *, prepared: Prepared, now_us: int) -> int:
     """Store the document, unless this version is there already; return its id."""
     definition = DefinitionRecord(
         definition_id=0,
         dag_id=spec.dag_id,
-        sha256=hashlib.sha256(document.encode()).hexdigest(),
-        scope=scope,
+        sha256=prepared.sha256,
+        scope=prepared.scope,
         target_node=spec.target_node,
         priority=spec.priority,
         description=spec.description,
         task_count=len(spec.tasks),
         created_at_us=now_us,
     )
-    return store.put_definition(definition, document)
+    return store.put_definition(definition, prepared.document)
 
 
 def save(store: Store, spec: DagSpec, *, site: Site) -> DefinitionRecord:
@@ -200,12 +235,12 @@ def save(store: Store, spec: DagSpec, *, site: Site) -> DefinitionRecord:
     Raises:
         DocumentError, AmbiguousScopeError: as ``submit`` does.
     """
-    scope, _ = infer_scope(spec)
-    check_skills(spec, site.skills)
+    prepared = prepare(spec, skills=site.skills)
+    refuse_faults(prepared.skill_faults)
     if spec.target_node == site.node_id or (spec.target_node is None and not site.offers):
-        check_secrets(spec, scope, site)
+        check_secrets(spec, prepared.scope, site)
     now_us = site.clock_us()
-    definition_id = record_definition(store, spec, document=canonical_json(spec), scope=scope, now_us=now_us)
+    definition_id = record_definition(store, spec, prepared=prepared, now_us=now_us)
     store.save_definition(definition_id, now_us=now_us)
     saved = store.definition_by_id(definition_id)
     if saved is None:
@@ -213,12 +248,22 @@ def save(store: Store, spec: DagSpec, *, site: Site) -> DefinitionRecord:
     return saved
 
 
-def check_skills(spec: DagSpec, skills: SkillBook, *, all_known: bool = True) -> None:
-    """Raise DocumentError with every unknown skill and every faulty parameter of the DAG.
+def check_skills(spec: DagSpec, skills: SkillBook) -> None:
+    """Raise DocumentError with every unknown skill and every faulty parameter of the DAG."""
+    refuse_faults(_skill_faults(spec, skills))
+
+
+def refuse_faults(skill_faults: Iterable[tuple[Fault, bool]], *, all_known: bool = True) -> None:
+    """Raise DocumentError with the faults of the DAG's skills, if there are any.
 
     Where another node executes it, it may have skills that are not known here (*all_known* False).
     """
-    faults: list[Fault] = []
+    faults = [fault for fault, is_unknown in skill_faults if all_known or not is_unknown]
+    if faults:
+        raise DocumentError(faults)
+
+
+def _skill_faults(spec: DagSpec, skills: SkillBook) -> Iterator[tuple[Fault, bool]]:
     for number, task in enumerate(spec.tasks):
         if task.skill is None:
             continue
@@ -226,24 +271,13 @@ def check_skills(spec: DagSpec, skills: SkillBook, *, all_known: bool = True) ->
         try:
             skill = skills.get(task.skill)
         except NotFoundError as error:
-            if all_known:
-                faults.append(Fault(place=f"{place}.skill", message=str(error)))
+            yield Fault(place=f"{place}.skill", message=str(error)), True
             continue
-        faults.extend(
-            Fault(place=f"{place}.params.{name}" if name else f"{place}.params", message=message)
-            for name, message in skill.check(task.params)
-        )
-        faults.extend(
-            Fault(
-                place=f"{place}.params.{name}",
-                message="a shell interprets this, so outputs of tasks may not be pasted in; "
-                'put them into env and write "$NAME"',
-            )
-            for name in sorted(skill.literal_params & task.params.keys())
-            if "${tasks." in json.dumps(task.params[name])
-        )
-    if faults:
-        raise DocumentError(faults)
+        for name, message in skill.check(task.params):
+            yield Fault(place=f"{place}.params.{name}" if name else f"{place}.params", message=message), False
+        for name in sorted(skill.literal_params & task.params.keys()):
+            if "${tasks." in json.dumps(task.params[name]):
+                yield Fault(place=f"{place}.params.{name}", message=_PASTED), False
 
 
 def check_secrets(spec: DagSpec, scope: Scope, site: Site) -> None:
@@ -315,9 +349,14 @@ def _check_worker(store: Store, spec: DagSpec, scope: Scope) -> None:
         raise WorkerConflictError(scope.worker_id, wanted=wanted, busy=other.target_node, run_id=other.run_id)
 
 
-def _first_tasks(run_id: str, spec: DagSpec, kept: Mapping[str, TaskRecord]) -> list[TaskRecord]:
+def first_tasks(
+    run_id: str, spec: DagSpec, kept: Mapping[str, TaskRecord], *, first: int = 0, limit: int | None = None
+) -> list[TaskRecord]:
+    """Return the tasks of a run as it begins, from number *first* on; those of *kept* are as they were."""
     tasks = []
-    for number, task in enumerate(spec.tasks):
+    last = len(spec.tasks) if limit is None else min(first + limit, len(spec.tasks))
+    for number in range(first, last):
+        task = spec.tasks[number]
         old = kept.get(task.id)
         if old is None:
             tasks.append(TaskRecord(run_id=run_id, task_no=number, task_id=task.id))

@@ -10,6 +10,12 @@ NAME_PATTERN = r"[A-Za-z_][A-Za-z0-9_]{0,127}"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
+def id_at(us: int) -> str:
+    """Return a text that sorts between the run ids that were made before a moment and those made after (RFC 9562, version 7)."""
+    text = f"{max(us, 0) // 1000:012x}"
+    return f"{text[:8]}-{text[8:12]}"
+
+
 def id_fault(text: str) -> str | None:
     """Return why *text* is no identifier, or None when it is one.
 

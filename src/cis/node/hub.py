@@ -29,6 +29,7 @@ POLL_S = 1.0
 PAUSE_S = 0.02  # between two looks, so that a storm of pokes becomes a few big ones
 KEEP_EVENTS = 50_000
 PRUNE_EVERY = 5_000
+PRUNE_AT_ONCE = 5_000
 IN_MEMORY = 5_000
 _AT_ONCE = 1_000
 _FINAL = frozenset(str(state) for state in RunState if state.final)
@@ -153,8 +154,10 @@ class EventHub:
     def _prune(self, store: Store) -> None:
         if self._since_prune < PRUNE_EVERY:
             return
-        with store.transaction():
-            store.prune_events(keep=self._keep)
+        gone = PRUNE_AT_ONCE
+        while gone >= PRUNE_AT_ONCE:
+            with store.transaction():
+                gone = store.prune_events(keep=self._keep, at_most=PRUNE_AT_ONCE)
         self._since_prune = 0
 
     def _wake(self) -> None:

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 LEAVE_AGAIN_S = 0.2
 
+MAX_STAGED = 64  # large DAGs that wait to be stored, one after the other
+
 
 class Node:
     """A running node: its workers are minded by a thread, its submissions written by another."""
@@ -58,6 +60,7 @@ class Node:
         self.site = make_site(settings, skills=self.skills, secrets=TomlSecrets(home.toml, os.environ))
         self.writer = Writer(self.open_store)
         self.readers = Readers(self.open_store)
+        self.stager = Readers(self.open_store, threads=1, max_waiting=MAX_STAGED)
         self.hub = EventHub(self.open_store)
         self._bell = FifoBell(bell_path(home.run, "node"))
         desk = NodeDesk(
@@ -108,6 +111,7 @@ class Node:
         self.cluster.stop()
         self.hub.close()
         self.writer.close()
+        self.stager.close()
         self.readers.close()
         self._bell.close()
         if self._lock.held:  # else it is another node's by now

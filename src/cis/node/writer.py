@@ -4,6 +4,7 @@ A commit costs a flush to disk, whatever it carries, so a hundred submissions th
 a savepoint of its own: one that is refused undoes itself alone. Nobody is answered before the commit, so an answer
 means that it is on disk.
 
+A transaction takes no further job on once it has taken ``GROUP_S``; the others go into the next.
 After a group of several it leaves the database to others for a moment: without that, workers find the write lock taken
 whenever they look while submissions come in one after another, and what was accepted waits. The next group is the larger.
 
@@ -31,6 +32,7 @@ T = TypeVar("T")
 
 MAX_WAITING = 1024
 MAX_GROUP = 128
+GROUP_S = 0.05  # after so long a transaction takes no further job on: whoever holds the write lock holds up all others
 GAP_S = 0.002  # longer than any pause after which a worker looks again (cis.store.sqlite.connection)
 
 
@@ -123,9 +125,11 @@ class Writer:
             return
         opened.set_result(None)
         while group := self._next_group():
-            _do(store, [job for job in group if job.outcome.set_running_or_notify_cancel()])
-            if len(group) > 1:
-                time.sleep(GAP_S)
+            left: Sequence[Job] = [job for job in group if job.outcome.set_running_or_notify_cancel()]
+            while left:
+                left = _do(store, left)
+                if len(group) > 1:
+                    time.sleep(GAP_S)
             del group  # what was answered may go while the next is waited for
         store.close()
 
@@ -141,28 +145,37 @@ class _DatabaseFailedError(Exception):
     """A job met a failing database: whether its transaction still stands is unknown, so it is given up."""
 
 
-def _do(store: Store, group: Sequence[Job]) -> None:
+def _do(store: Store, group: Sequence[Job]) -> Sequence[Job]:
+    """Do jobs in one transaction, for as long as it may take; return those that are left for the next."""
+    done = 0
     try:
         with store.transaction():
             store.check_current()  # what a newer program does not expect is not written beside it
+            until_s = time.monotonic() + GROUP_S
             for job in group:
                 _attempt(store, job)
+                done += 1
+                if time.monotonic() >= until_s:
+                    break
     except _DatabaseFailedError as failed:
         if len(group) == 1:
             group[0].outcome.set_exception(failed.__cause__)
-            return
+            return ()
         log.warning("the database failed in a group of writes; doing them one by one", extra={"jobs": len(group)})
         for job in group:
             _do(store, [job])
+        return ()
     except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for the answer
-        for job in group:
+        tried = group[:done] or group
+        for job in tried:
             job.outcome.set_exception(error)
-    else:
-        for job in group:
-            if job.error is not None:
-                job.outcome.set_exception(job.error)
-            else:
-                job.outcome.set_result(job.result)
+        return group[len(tried) :]
+    for job in group[:done]:
+        if job.error is not None:
+            job.outcome.set_exception(job.error)
+        else:
+            job.outcome.set_result(job.result)
+    return group[done:]
 
 
 def _attempt(store: Store, job: Job) -> None:

@@ -45,6 +45,7 @@ from cis.store.records import (
 )
 from cis.store.restore_port import RestoreStore
 from cis.store.retention_port import RetentionStore
+from cis.store.staging_port import StagingStore
 
 
 class DefinitionStore(Protocol):
@@ -85,7 +86,9 @@ class DefinitionStore(Protocol):
 class RunStore(Protocol):
     """Runs, their tasks and their attempts."""
 
-    def insert_run(self, run: RunRecord, tasks: Iterable[TaskRecord]) -> None: ...
+    def insert_run(self, run: RunRecord, tasks: Iterable[TaskRecord]) -> None:
+        """Store a new run with its tasks, or with those that were staged for it."""
+        ...
 
     def grow_tree(self, tree: str) -> int:
         """Count one more run of a tree, and return how many there are below its root now.
@@ -159,6 +162,13 @@ class RunStore(Protocol):
         """Return how many bytes the outputs of a run's tasks take as they are stored; never fewer than they have."""
         ...
 
+    def cancel_unfinished(self, run_id: str, *, now_us: int) -> None:
+        """Make every task of a run that is not over cancelled, and every attempt of it that has no end lost.
+
+        However many they are, none of them is read: the store does it in one statement.
+        """
+        ...
+
     def change_tasks(self, old_and_new: Iterable[tuple[TaskRecord, TaskRecord]]) -> None:
         """Replace tasks as they were read by what they become; versions grow by one in the store.
 
@@ -208,8 +218,8 @@ class LogStore(Protocol):
         """Return how many events there are after one, and what they say, without reading each of them."""
         ...
 
-    def prune_events(self, *, keep: int) -> int:
-        """Delete all but the newest *keep* events, at least one; return how many went."""
+    def prune_events(self, *, keep: int, at_most: int) -> int:
+        """Delete the oldest events, but for the newest *keep*, at least one; return how many went."""
         ...
 
     def put_token(self, token: TokenRecord) -> None: ...
@@ -243,6 +253,7 @@ class Store(
     RemoteStore,
     RoomStore,
     RetentionStore,
+    StagingStore,
     HomeStore,
     RestoreStore,
     Protocol,

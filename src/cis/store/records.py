@@ -197,6 +197,9 @@ class TaskLoss(NamedTuple):
     alone_us: int
 
 
+AS_DEFINED = "="  # in place of a document in the queue: it is large, and that of the run's definition
+
+
 class QueueItem(NamedTuple):
     """A run that waits for its worker, or that its worker holds (``claimed``, under ``epoch``).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from cis.engine.control import cancel, pause, rerun, resume
+from cis.engine.control import cancel, pause, rerun_of, resume
 from cis.engine.submit import SubmitRequest, submit
 from cis.errors import ConflictError, OrphanError, StoreError
 from cis.model.dag import DagSpec
@@ -126,7 +126,9 @@ class Script:
                     case "resume":
                         run = resume(self.store, run_id, now_us=now_us)
                     case _:
-                        run = rerun(self.store, run_id, from_failed=from_failed, site=self._machine.site)
+                        run = submit(
+                            self.store, rerun_of(self.store, run_id, from_failed=from_failed), site=self._machine.site
+                        ).run
         except (StoreError, ConflictError) as error:
             self._stage.log(f"client: {action} {run_id}: {type(error).__name__}")
             return

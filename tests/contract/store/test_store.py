@@ -413,12 +413,12 @@ def test_events_are_read_in_order_from_any_point_and_the_log_is_bounded(store: S
     assert store.last_event_seq() == seqs[-1]
     assert store.tally_events_after(seqs[-1]) == EventTally(events=0, last_seq=seqs[-1], runs={})
     with store.transaction():
-        assert store.prune_events(keep=2) == 3
+        assert store.prune_events(keep=2, at_most=1000) == 3
         store.append_events([EventRecord(kind="run", at_us=9, status="x")])
 
     assert [event.seq for event in store.events_after(0, limit=10)] == [*seqs[-2:], seqs[-1] + 1]
     with store.transaction():
-        store.prune_events(keep=0)
+        store.prune_events(keep=0, at_most=1000)
         store.append_events([EventRecord(kind="run", at_us=9, status="x")])
     assert store.last_event_seq() == seqs[-1] + 2
 

@@ -261,6 +261,17 @@ class Database:
         """Take the write lock, and commit when the block ends; roll back when it raises."""
         return _Transaction(self)
 
+    @contextmanager
+    def without_foreign_keys(self) -> Iterator[None]:
+        """Let rows refer to what is not there, in transactions that begin and end within."""
+        with translated(self.path):
+            self._cursor.execute("PRAGMA foreign_keys = OFF")
+        try:
+            yield
+        finally:
+            with translated(self.path):
+                self._cursor.execute("PRAGMA foreign_keys = ON")
+
     def begin(self) -> None:
         """Take the write lock. Raises StoreBusyError when others keep it."""
         try:

@@ -18,6 +18,9 @@ _APPEND = (
 _COLUMNS_OF_TOKENS = "name, sha256, may, created_at_us, scopes"
 _AFTER = f"SELECT {EVENT} FROM events WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - constants
 _TALLY = "SELECT status, count(*), sum(kind = 'run'), max(seq) FROM events WHERE seq > ? GROUP BY status"
+_PRUNE = (
+    "DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?1 AND seq < (SELECT min(seq) FROM events) + ?2"
+)
 _AUDIT = (
     "SELECT seq, at_us, actor, action, subject, source FROM audit"
     " WHERE seq < coalesce(?1, 9223372036854775807) AND at_us >= coalesce(?2, at_us) AND actor = coalesce(?3, actor)"
@@ -53,10 +56,10 @@ class LogRows:
             runs={status: runs for status, _, runs, _ in rows if runs},
         )
 
-    def prune_events(self, *, keep: int) -> int:
-        """Delete all but the newest *keep* events, at least one; return how many went."""
+    def prune_events(self, *, keep: int, at_most: int) -> int:
+        """Delete the oldest events, but for the newest *keep*, at least one; return how many went."""
         # The next number is that of the newest and one.
-        return self._db.write("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (max(keep, 1),))
+        return self._db.write(_PRUNE, (max(keep, 1), at_most))
 
     def put_token(self, token: TokenRecord) -> None:
         """Store a token, in place of one of the same name."""

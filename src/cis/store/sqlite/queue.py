@@ -47,9 +47,11 @@ _NEXT = (
     "SELECT queue_id, run_id FROM worker_queue WHERE node_id = ? AND worker_id = ? AND status = 'queued'"
     " AND priority > ? ORDER BY priority DESC, queue_id LIMIT ?"
 )
-# Sizes only, which SQLite knows without reading what is large. What a row says of itself may be odd: it is looked at when it is read.
+# Sizes only, which SQLite knows without reading what is large; AS_DEFINED stands for what is. What a row says of itself may be odd: it
+# is looked at when it is read.
 _SIZES = (
-    "SELECT q.run_id, q.priority, coalesce(r.task_count, 0), octet_length(q.dag_json), q.epoch FROM worker_queue q"
+    "SELECT q.run_id, q.priority, coalesce(r.task_count, 0), CASE octet_length(q.dag_json) WHEN 1"
+    " THEN 16777216 ELSE octet_length(q.dag_json) END, q.epoch FROM worker_queue q"
     " LEFT JOIN dag_runs r ON r.run_id = q.run_id WHERE q.node_id = ? AND q.worker_id = ? AND q.status = ?"
     " AND q.priority > ? ORDER BY q.priority DESC, q.queue_id LIMIT ?"
 )

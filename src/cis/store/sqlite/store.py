@@ -12,6 +12,7 @@ from pathlib import Path
 import apsw
 
 from cis.errors import NotFoundError, StoreDamagedError, StoreError, StoreGoneError, StoreNewerError
+from cis.model.ids import id_at
 from cis.store.refusals import RefusalShares
 from cis.store.sqlite.connection import Database, file_of, sync_folder, translated
 from cis.store.sqlite.definitions import DefinitionRows
@@ -27,10 +28,16 @@ from cis.store.sqlite.restores import RestoreRows
 from cis.store.sqlite.retention import RetentionRows
 from cis.store.sqlite.room import RoomRows
 from cis.store.sqlite.runs import RunRows
+from cis.store.sqlite.staged import StagedRows
 from cis.store.sqlite.tasks import TaskRows
 from cis.store.sqlite.workers import WorkerRows
 
 SEARCH_LIMIT_S = 5.0
+STAGED_S = 86_400.0
+_STAGED_LATELY = (
+    "SELECT count(*) FROM run_tasks t WHERE run_id > ? AND run_id < ?"
+    " AND NOT EXISTS (SELECT 1 FROM dag_runs r WHERE r.run_id = t.run_id)"
+)
 
 
 class SqliteStore(
@@ -48,6 +55,7 @@ class SqliteStore(
     RestoreRows,
     RetentionRows,
     HomeRows,
+    StagedRows,
 ):
     """All parts of the store over one connection; an object is for one thread."""
 
@@ -119,9 +127,16 @@ class SqliteStore(
             return [str(error)]
         if found != ["ok"]:
             return found  # the rows of a damaged file lead nowhere
-        lost = Counter((str(table), str(parent)) for table, _, parent, _ in self._db.rows("PRAGMA foreign_key_check"))
+        recent = (id_at(round((time.time() - STAGED_S) * 1e6)), id_at(round((time.time() + STAGED_S) * 1e6)))
+        with self._db.snapshot():
+            staged = self._db.rows(_STAGED_LATELY, recent)[0][0]
+            orphans = self._db.rows("PRAGMA foreign_key_check")
+        lost = Counter((str(table), str(parent)) for table, _, parent, _ in orphans)
+        lost["run_tasks", "dag_runs"] -= staged  # these wait for their run, which may be about to come
         return [
-            f"{table}: {count} rows refer to a row of {parent} that is gone" for (table, parent), count in lost.items()
+            f"{table}: {count} rows refer to a row of {parent} that is gone"
+            for (table, parent), count in lost.items()
+            if count > 0
         ]
 
     def backup_to(self, path: Path) -> None:

@@ -29,6 +29,14 @@ _CHANGE = (
     " started_at_us = ?, finished_at_us = ?, outputs = ?, error = ?, blocked_by = ?, retry_at_us = ?,"
     " child_run_id = ? WHERE run_id = ? AND task_no = ? AND version = ?"
 )
+_CANCEL = (
+    "UPDATE run_tasks SET version = version + 1, status = 'cancelled', finished_at_us = ?, retry_at_us = NULL"
+    " WHERE run_id = ? AND status NOT IN ('completed', 'failed', 'skipped', 'cancelled')"
+)
+_LOSE = (
+    "UPDATE task_executions SET status = 'lost', finished_at_us = max(?, started_at_us)"
+    " WHERE run_id = ? AND status = 'running'"
+)
 _START = f"INSERT INTO task_executions ({ATTEMPT}) VALUES ({', '.join('?' * 17)})"  # noqa: S608 - constants
 _PID = (
     "UPDATE task_executions SET pid = ?, pid_started = ?"
@@ -83,6 +91,11 @@ class TaskRows:
         """Return how many bytes the outputs of a run's tasks take in the database; never fewer than they have."""
         row = self._db.row(_OUTPUTS_SIZE, (run_id,))
         return int(row[0] or 0) if row else 0
+
+    def cancel_unfinished(self, run_id: str, *, now_us: int) -> None:
+        """Make every task of a run that is not over cancelled, and every attempt of it that has no end lost."""
+        self._db.write(_CANCEL, (now_us, run_id))
+        self._db.write(_LOSE, (now_us, run_id))
 
     def change_tasks(self, old_and_new: Iterable[tuple[TaskRecord, TaskRecord]]) -> None:
         """Replace tasks as they were read by what they become."""
