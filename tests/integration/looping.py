@@ -13,6 +13,7 @@ from cis.engine.instant import Instant
 from cis.engine.loop import RETRY_STORE_S, WorkerLoop
 from cis.engine.parts import LoopLimits, LoopParts
 from cis.engine.site import Incarnation
+from cis.engine.task_places import NoBound, Places
 from cis.errors import StoreError
 from cis.executors.local import LocalExecutor
 from cis.model.document import dag_from_plain
@@ -98,7 +99,12 @@ class Worker:
 
 @contextmanager
 def working(
-    node: Decider, folder: Path, *, lease_s: float = 300.0, clock: Callable[[], Instant] | None = None
+    node: Decider,
+    folder: Path,
+    *,
+    lease_s: float = 300.0,
+    clock: Callable[[], Instant] | None = None,
+    places: Places | None = None,
 ) -> Iterator[Worker]:
     """Let a worker serve node-1; it needs 10 s to end tasks, so 13 s before a grant's lease is over it begins to.
 
@@ -139,6 +145,7 @@ def working(
         clock=clock or (lambda: Instant(node.now_us, 1000.0 + (node.now_us - START_US) / SECOND_US)),
         jitter=lambda: 0.0,
         parse=dag_from_plain,
+        places=places or NoBound(),
     )
     loop = WorkerLoop(
         parts, LoopLimits(slots=4, grace_s=10.0, lease_s=lease_s), Incarnation("node-1", GLOBAL.worker_id, epoch)

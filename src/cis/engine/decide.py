@@ -213,6 +213,7 @@ class _Turn:
         waiting = [plan for plan in self._held.plans.values() if plan.wants_slot]
         room = room_for(self._held, slots=self._limits.slots, wanted=bool(waiting), now_s=self._now.mono_s)
         free = room - len(self._held.live)
+        self._held.place.begin()
         if free <= 0 or not waiting or self._one_runs_alone():
             return []
         begun = self._begun()
@@ -227,12 +228,17 @@ class _Turn:
                 break
             if self._held_back(plan):
                 continue
+            if not self._has_place(len(starts) + 1):
+                break
             self._mark_running(plan, begun)
-            while len(starts) < free and plan.wants_slot:
+            while len(starts) < free and plan.wants_slot and self._has_place(len(starts) + 1):
                 number = plan.start_next(begun)
                 starts.append(Start(plan, self._attempt(plan, number, begun)))
         self._store.start_attempts([start.attempt for start in starts])
         return starts
+
+    def _has_place(self, starts: int) -> bool:
+        return self._held.place.allows(len(self._held.live) + starts, now_s=self._now.mono_s)
 
     def _one_runs_alone(self) -> bool:
         """Whether an attempt runs beside which nothing may start: it may be what took the last worker down."""
@@ -243,7 +249,7 @@ class _Turn:
         for plan in waiting:
             if not plan.wants_alone or self._held_back(plan):
                 continue
-            if len(self._held.live):
+            if len(self._held.live) or not self._has_place(1):
                 return []
             self._mark_running(plan, begun)
             number, alone_s = plan.start_alone(begun)

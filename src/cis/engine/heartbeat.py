@@ -22,7 +22,8 @@ def beat(store: Store, limits: LoopLimits, me: Incarnation, held: Held, *, now: 
     else:
         state = WorkerState.BUSY if current.active or len(held.live) else WorkerState.WAITING
     current_run = current.run.run_id if current else None
-    told = (state, current_run, held.runs_done, held.short_of)
+    short_of = held.short_of(now.mono_s)
+    told = (state, current_run, held.runs_done, short_of)
     if told == held.told and now.mono_s < held.beat_due_s:
         return
     store.beat(
@@ -35,9 +36,9 @@ def beat(store: Store, limits: LoopLimits, me: Incarnation, held: Held, *, now: 
         runs_done=held.runs_done,
         current_run=current_run,
     )
-    if held.short_of is not None or held.told_short:
-        store.set_short_of(me.node_id, me.worker_id, epoch=me.epoch, short_of=held.short_of)
-        held.told_short = held.short_of is not None
+    if short_of is not None or held.told_short:
+        store.set_short_of(me.node_id, me.worker_id, epoch=me.epoch, short_of=short_of)
+        held.told_short = short_of is not None
     held.told = told
     held.beat_s = now.mono_s
     held.beat_due_s = now.mono_s + limits.lease_s / 3

@@ -44,6 +44,7 @@ from cis.engine.shortage import shortage_of
 from cis.engine.site import Incarnation
 from cis.engine.spawning import Spawning
 from cis.engine.takeover import adopt
+from cis.engine.task_places import PlaceUse
 from cis.errors import ConflictError, FencedError, LaunchError, LeaseLostError, StoreBusyError, StoreError
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,8 @@ class WorkerLoop:
         self._me = me
         site, margin = parts.site, margin_s(limits.grace_s)
         leases = Leases(me.node_id, margin_s=margin, uptime_us=site.uptime_us, boot_id=site.boot_id)
-        self._held = Held(LiveAttempts(parts.executor, grace_s=limits.grace_s), leases)
+        live = LiveAttempts(parts.executor, grace_s=limits.grace_s)
+        self._held = Held(live, leases, place=PlaceUse(parts.places))
         self._doubts = Doubts()
         self._spawning = Spawning(parts, self._held)
         self._turns_apart = TurnsApart(parts, limits, me)
@@ -168,9 +170,10 @@ class WorkerLoop:
         if now.mono_s < self._hold_until_s:
             return
         probe(self._held, self._parts.executor, now_s=now.mono_s)
+        placed = not self._held.stopping and self._held.place.ask_again(len(self._held.live), now_s=now.mono_s)
         try:
             self._read_on(now)
-            if not (self._unstored or self._due_s() <= now.mono_s):
+            if not (self._unstored or placed or self._due_s() <= now.mono_s):
                 return
             starts = self._commit_apart(now) if self._apart else self._commit(now)
         except FencedError:
@@ -193,6 +196,7 @@ class WorkerLoop:
         self._untold = True
         self._tell(now, at_once=self._drop_ended())
         self._ring()
+        self._held.place.keep(len(self._held.live))
 
     def attend(self, *, at_most_s: float) -> Instant:
         """Wait for ends and rings, see to time limits, and return the moment; nothing is stored."""
@@ -269,7 +273,7 @@ class WorkerLoop:
         if self._unstored:
             due_s = self._hold_until_s
         else:
-            due_s = max(self._hold_until_s, min(self._due_s(), self._held.live.next_due_s(), self._doubts.next_due_s()))
+            due_s = max(self._hold_until_s, min(self._due_s(), self._held.next_due_s(), self._doubts.next_due_s()))
         if self._held.unjudged:
             due_s = min(due_s, now_s + READ_AGAIN_S)
         if self._untold:
@@ -332,6 +336,7 @@ class WorkerLoop:
             live.pid_stored = False
         self._adopted = False
         self._held.told_short = True
+        self._held.place.keep(len(self._held.live))
         self._held.beat_due_s = 0.0  # the one that was meant to be stored was not
         self._hold_until_s = now.mono_s + RETRY_STORE_S
         self._stop_without_lease(error)

@@ -14,6 +14,7 @@ from cis.engine.ports import Bell, Executor, Exit
 from cis.engine.reading import RunReading
 from cis.engine.shortage import Shortage
 from cis.engine.site import Site
+from cis.engine.task_places import NoBound, Places, PlaceUse
 from cis.model.dag import DagSpec, Json
 from cis.store.port import Store
 from cis.store.records import AttemptRecord
@@ -38,6 +39,7 @@ class LoopParts:
     jitter: Callable[[], float]
     parse: Callable[[Mapping[str, Json]], DagSpec]
     alive: Callable[[], None] = lambda: None
+    places: Places = field(default_factory=NoBound)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,7 @@ class Held:
     ended: set[str] = field(default_factory=set)  # runs to be let go of once that is stored
     alone: tuple[AttemptRecord, float] | None = None  # what runs apart from all others, and until when (monotonic)
     reading: RunReading | None = None  # the large run that is taken next, while it is read
+    place: PlaceUse = field(default_factory=lambda: PlaceUse(NoBound()))
     short: Shortage | None = None
     unstarted: list[AttemptRecord] = field(default_factory=list)  # for a shortage; to be put back
     unjudged: list[tuple[Exit, int]] = field(
@@ -86,10 +89,14 @@ class Held:
     told_short: bool = False  # the row of the worker may say what is short
     say_short_s: float = 0.0
 
-    @property
-    def short_of(self) -> str | None:
-        """What the machine has too little of for a task to start."""
-        return None if self.short is None else self.short.words
+    def next_due_s(self) -> float:
+        """Return when something is to be done about a process, or a place is asked for again."""
+        live_s = self.live.next_due_s()
+        return live_s if self.stopping else min(live_s, self.place.due_s)
+
+    def short_of(self, now_s: float) -> str | None:
+        """Return what the machine has too little of for a task to start."""
+        return self.place.words(now_s) if self.short is None else self.short.words
 
     def let_go(self, run_id: str) -> None:
         """Forget a run that is over, or that was parked."""

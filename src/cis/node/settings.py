@@ -46,6 +46,7 @@ class Settings:
     port: int = 6767
     labels: tuple[str, ...] = ()
     accept_broadcast: bool = True
+    max_tasks: int | None = None
     max_workers: int = 8
     slots: int = 2
     idle_timeout_s: float = 300.0
@@ -75,6 +76,14 @@ class Settings:
     def rules_of(self, scope: Scope) -> ScopeRules:
         """Return what the tables ``[scope."…"]`` say of a scope."""
         return rules_of(self.scopes, scope)
+
+    @property
+    def tasks_at_once(self) -> int:
+        """How many tasks may run at once on this machine: 4 times its cores, and one more than any scope may, if not said."""
+        if self.max_tasks is not None:
+            return self.max_tasks
+        slots = [self.slots, *(table.rules.slots or 0 for table in self.scopes)]
+        return max(4 * (os.cpu_count() or 1), 1 + max(slots))
 
     @property
     def has_room(self) -> bool:
@@ -244,6 +253,7 @@ OPTIONS = (
     Option("node", "port", "port", _port),
     Option("node", "labels", "labels", _texts),
     Option("node", "accept_broadcast", "accept_broadcast", _truth),
+    Option("node", "max_tasks", "max_tasks", _count),
     Option("node", "url", "url", address),
     Option("node", "deliver_within", "deliver_within_s", _positive_duration),
     Option("worker", "max_workers", "max_workers", _count),

@@ -34,6 +34,7 @@ from cis.worker import bell as bells
 from cis.worker.burial import end_orphans
 from cis.worker.lock import SignOfLife, acquire, worker_lock_path
 from cis.worker.process import Reporter, Tenure, WorkerProcess
+from cis.worker.task_places import FILE, MachinePlaces
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def run_worker(
     if worker_id != scope.worker_id:
         raise UsageError(f"the worker of scope {scope} is {scope.worker_id}, not {worker_id}")
     parent = ParentWatch(parent_pid)
-    rules = settings.rules_of(scope)
+    rules, tasks_at_once = settings.rules_of(scope), settings.tasks_at_once
     if rules.slots is not None:
         settings = replace(settings, slots=rules.slots)
     take_short_turns()
@@ -89,6 +90,8 @@ def run_worker(
             home=home.root,
         )
 
+        places = MachinePlaces(home.run / FILE, most=tasks_at_once)
+
         def wake(other: str) -> None:
             reporter.say(Reporter.ENQUEUED)
             bells.ring(home.run, other)
@@ -114,6 +117,7 @@ def run_worker(
             jitter=random.random,
             parse=_parse,
             alive=alive,
+            places=places,
         )
         limits = LoopLimits(slots=settings.slots, grace_s=settings.grace_s, lease_s=settings.lease_s)
         loop = WorkerLoop(parts, limits, Incarnation(settings.node_id, worker_id, worker.epoch))
@@ -130,6 +134,7 @@ def run_worker(
         )
         status = WorkerProcess(loop, tenure).run()
         executor.close()
+        places.close()
         return status
     finally:
         store.close()

@@ -1,0 +1,92 @@
+"""The machine's places for tasks, as locked bytes of one file: what the kernel frees when a process dies is never held by the dead.
+
+Byte 0, 1, … up to one less than ``most`` may be had by any worker; a place is a byte that this process has locked. One more byte is
+kept for scopes that run nothing, so that a new one starts at once. While that one is *borrowed*, a worker that runs something takes no
+other: a place that becomes free goes to a scope that has none, or to the borrower, who then gives the kept one back.
+
+A lock is taken and given up by one system call each, without anybody waiting. ``fcntl`` locks belong to the process: tasks do not
+inherit them, and none is lost as long as this file is opened once.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+FILE = "places.lock"
+_KEPT = 2**30  # the byte that is kept for scopes that run nothing
+_TRIES = 64  # for the exchange of a borrowed place, each time
+_TAKEN = (errno.EAGAIN, errno.EACCES)
+
+
+class MachinePlaces:
+    """``Places`` (``cis.engine.task_places``) of one process; *most* is how many there are for all of this home."""
+
+    def __init__(self, path: Path, *, most: int) -> None:
+        self.most = most
+        self.borrowed = False
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._mine: list[int] = []
+        self._next = 0
+
+    @property
+    def held(self) -> int:
+        """How many places this worker has."""
+        return len(self._mine) + self.borrowed
+
+    def take(self) -> bool:
+        """Take one more place: any if nothing runs here, else only while the kept one is free."""
+        self.give_back_borrowed()
+        if self.held and not self._kept_is_free():
+            return False
+        if self._take_any(self.most - 1):
+            return True
+        if self.held:
+            return False
+        self.borrowed = self._lock(_KEPT)
+        return self.borrowed
+
+    def keep(self, number: int) -> None:
+        """Give back all but *number*, the borrowed one first."""
+        if self.borrowed and self.held > number:
+            self._unlock(_KEPT)
+            self.borrowed = False
+        while len(self._mine) + self.borrowed > number:
+            self._next = self._mine.pop()
+            self._unlock(self._next)
+
+    def give_back_borrowed(self) -> None:
+        """Exchange the borrowed place for another, if one is free."""
+        if self.borrowed and self._take_any(min(self.most - 1, _TRIES)):
+            self._unlock(_KEPT)
+            self.borrowed = False
+
+    def close(self) -> None:
+        """Give back all of them."""
+        os.close(self._descriptor)
+
+    def _take_any(self, tries: int) -> bool:
+        for _ in range(tries):
+            place, self._next = self._next, (self._next + 1) % max(1, self.most - 1)
+            if place not in self._mine and self._lock(place):
+                self._mine.append(place)
+                return True
+        return False
+
+    def _kept_is_free(self) -> bool:
+        if self.borrowed or not self._lock(_KEPT):
+            return False
+        self._unlock(_KEPT)
+        return True
+
+    def _lock(self, place: int) -> bool:
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        except OSError as error:
+            return error.errno not in _TAKEN  # a file system without locks bounds nothing
+        return True
+
+    def _unlock(self, place: int) -> None:
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, place)
