@@ -27,7 +27,7 @@ from cis.worker.bell import ring
 
 def trust(options: argparse.Namespace) -> None:
     """Trust a node: what it signs with this key is acted upon, as far as it may."""
-    from cis.node.settings import address, matrix_user  # noqa: PLC0415 - only here
+    from cis.node.setting_values import address, matrix_user  # noqa: PLC0415 - only here
     from cis.transports.keys import check_public_key, key_id  # noqa: PLC0415 - 30 ms
 
     context = from_environment()

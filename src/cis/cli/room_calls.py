@@ -18,7 +18,7 @@ from cis.node import tomlfile
 from cis.node.clock import now_us
 from cis.node.files import replace_file
 from cis.node.matrix import read_access_token, token_path
-from cis.node.settings import matrix_user
+from cis.node.setting_values import matrix_user
 from cis.store.cluster import Route
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.client import login as matrix_login

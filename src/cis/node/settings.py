@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cis.engine.site import DELIVER_WITHIN_S, LEASE_S, MAX_DEPTH
+from cis.engine.site import DELIVER_WITHIN_S, LEASE_S
 from cis.errors import ConfigError, Fault, NodeIdKeptError
-from cis.model.durations import exact_duration, parse_duration
-from cis.model.ids import MAX_ID_LENGTH, id_fault
+from cis.model.ids import MAX_ID_LENGTH
 from cis.model.scope import Scope
 from cis.model.scope_patterns import Patterns
 from cis.model.scope_rules import ScopeRules, ScopeTable, rules_of
@@ -19,13 +18,27 @@ from cis.model.suggest import did_you_mean
 from cis.node import scope_tables
 from cis.node.home import Home
 from cis.node.secrets import SECTION, table_faults
-from cis.transports.address import read_address
-
-_SIZE = re.compile(r"\s*([0-9]+)\s*(B|KiB|MiB|GiB|KB|MB|GB)?\s*", re.IGNORECASE)
-_MATRIX_USER = re.compile(r"@[^:\s]{1,200}:[^\s/]{1,200}")
-_MATRIX_ROOM = re.compile(r"![^\s]{1,254}")
-UNBOUNDED = "all"
-_SIZES = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+from cis.node.setting_values import (
+    address,
+    age,
+    count,
+    duration,
+    identifier,
+    lease,
+    matrix_user,
+    nice,
+    nonempty,
+    port,
+    positive_duration,
+    recursion,
+    room,
+    runs,
+    size,
+    texts,
+    truth,
+    utf8,
+    written,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,137 +111,6 @@ class Settings:
         }
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("must be a string, and not empty")
-    return value
-
-
-def _utf8(raw: Any) -> Any:
-    """Return *raw*, unless it is text from a variable or an argument whose bytes are not UTF-8. Raises ValueError."""
-    if isinstance(raw, str) and not raw.isascii():
-        try:
-            raw.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{os.fsencode(raw).decode(errors='backslashreplace')} is not UTF-8") from error
-    return raw
-
-
-def _id(value: Any) -> str:
-    text = _text(value)
-    fault = id_fault(text)
-    if fault:
-        raise ValueError(fault)
-    return text
-
-
-def _whole(value: Any, *, lowest: int, highest: int) -> int:
-    try:
-        number = int(value) if isinstance(value, str) else value
-    except ValueError:
-        number = None
-    if isinstance(number, bool) or not isinstance(number, int) or not lowest <= number <= highest:
-        raise ValueError(f"must be a whole number from {lowest} to {highest}, not {value!r}")
-    return number
-
-
-def _port(value: Any) -> int:
-    return _whole(value, lowest=0, highest=65535)
-
-
-def address(value: Any) -> str:
-    """Return an address, without a slash at its end. Raises ValueError, which says how one is written."""
-    return read_address(_text(value))
-
-
-def matrix_user(value: Any) -> str:
-    """Return a Matrix user id. Raises ValueError, which says how one is written."""
-    text = _text(value)
-    if not _MATRIX_USER.fullmatch(text):
-        raise ValueError(f"{text!r} is no Matrix user; write @name:example.org")
-    return text
-
-
-def _room(value: Any) -> str:
-    text = _text(value)
-    if not _MATRIX_ROOM.fullmatch(text):
-        raise ValueError(f"{text!r} is no room id; it begins with '!'. 'cis room setup' makes a room")
-    return text
-
-
-def _count(value: Any) -> int:
-    return _whole(value, lowest=1, highest=1_000_000)
-
-
-def _recursion(value: Any) -> int:
-    return _whole(value, lowest=0, highest=MAX_DEPTH)
-
-
-def _nice(value: Any) -> int:
-    return _whole(value, lowest=0, highest=19)
-
-
-def _duration(value: Any) -> float:
-    return parse_duration(value)
-
-
-def _positive_duration(value: Any) -> float:
-    seconds = parse_duration(value)
-    if seconds < 1:
-        raise ValueError(f"must be at least 1 s, not {value!r}")
-    return seconds
-
-
-def _age(value: Any) -> float | None:
-    return None if value == UNBOUNDED else _positive_duration(value)
-
-
-def _runs(value: Any) -> int | None:
-    return None if value == UNBOUNDED else _count(value)
-
-
-def _lease(value: Any) -> float:
-    seconds = parse_duration(value)
-    if not 10 <= seconds <= 86400:
-        raise ValueError(f"must be from 10s to 1d, not {value!r}")
-    return seconds
-
-
-def _size(value: Any) -> int:
-    match = _SIZE.fullmatch(str(value)) if not isinstance(value, bool) else None
-    if match is None or not int(match[1]):
-        raise ValueError(f"{value!r} is no size; write 500KiB, 100MiB or 1GiB")
-    return int(match[1]) * _SIZES[(match[2] or "B").lower()]
-
-
-def _truth(value: Any) -> bool:
-    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if isinstance(value, bool):
-        return value
-    if str(value).lower() not in known:
-        raise ValueError(f"must be true or false, not {value!r}")
-    return known[str(value).lower()]
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    items = [item for item in value.split(",") if item] if isinstance(value, str) else value
-    if not isinstance(items, list | tuple) or not all(isinstance(item, str) and item for item in items):
-        raise ValueError("must be a list of strings")
-    if any("," in item for item in items):
-        raise ValueError("must be a list of strings without commas, which part them in a variable")
-    return tuple(items)
-
-
-def _written(value: Any) -> str:
-    if value is None:
-        return UNBOUNDED
-    if isinstance(value, tuple):
-        return ",".join(value)
-    if isinstance(value, float):
-        return exact_duration(value).rstrip("0").rstrip(".")  # never 1e-05, which nobody writes and nothing here reads
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 @dataclass(frozen=True, slots=True)
 class Option:
     """One setting: its place in ``cis.toml``, its variable, and how its value is read."""
@@ -237,7 +119,7 @@ class Option:
     key: str
     field: str
     read: Callable[[Any], Any]
-    write: Callable[[Any], str] = _written
+    write: Callable[[Any], str] = written
     unbounded: bool = False  # None is a value of its own, and is written so
 
     @property
@@ -248,35 +130,35 @@ class Option:
 
 
 OPTIONS = (
-    Option("node", "id", "node_id", _id),
-    Option("node", "host", "host", _text),
-    Option("node", "port", "port", _port),
-    Option("node", "labels", "labels", _texts),
-    Option("node", "accept_broadcast", "accept_broadcast", _truth),
-    Option("node", "max_tasks", "max_tasks", _count),
+    Option("node", "id", "node_id", identifier),
+    Option("node", "host", "host", nonempty),
+    Option("node", "port", "port", port),
+    Option("node", "labels", "labels", texts),
+    Option("node", "accept_broadcast", "accept_broadcast", truth),
+    Option("node", "max_tasks", "max_tasks", count),
     Option("node", "url", "url", address),
-    Option("node", "deliver_within", "deliver_within_s", _positive_duration),
-    Option("worker", "max_workers", "max_workers", _count),
-    Option("worker", "slots", "slots", _count),
-    Option("worker", "idle_timeout", "idle_timeout_s", _duration),
-    Option("worker", "grace", "grace_s", _duration),
-    Option("worker", "lease", "lease_s", _positive_duration),
-    Option("worker", "max_log", "max_log_bytes", _size),
-    Option("worker", "nice", "nice", _nice),
-    Option("worker", "pass_env", "pass_env", _texts),
-    Option("queue", "max_queued", "max_queued", _count),
-    Option("queue", "max_descendants", "max_descendants", _count),
-    Option("queue", "max_recursion", "max_recursion", _recursion),
-    Option("retention", "max_age", "max_age_s", _age, unbounded=True),
-    Option("retention", "max_runs", "max_runs", _runs, unbounded=True),
-    Option("retention", "max_log_age", "max_log_age_s", _age, unbounded=True),
-    Option("retention", "prune_every", "prune_every_s", _positive_duration),
+    Option("node", "deliver_within", "deliver_within_s", positive_duration),
+    Option("worker", "max_workers", "max_workers", count),
+    Option("worker", "slots", "slots", count),
+    Option("worker", "idle_timeout", "idle_timeout_s", duration),
+    Option("worker", "grace", "grace_s", duration),
+    Option("worker", "lease", "lease_s", positive_duration),
+    Option("worker", "max_log", "max_log_bytes", size),
+    Option("worker", "nice", "nice", nice),
+    Option("worker", "pass_env", "pass_env", texts),
+    Option("queue", "max_queued", "max_queued", count),
+    Option("queue", "max_descendants", "max_descendants", count),
+    Option("queue", "max_recursion", "max_recursion", recursion),
+    Option("retention", "max_age", "max_age_s", age, unbounded=True),
+    Option("retention", "max_runs", "max_runs", runs, unbounded=True),
+    Option("retention", "max_log_age", "max_log_age_s", age, unbounded=True),
+    Option("retention", "prune_every", "prune_every_s", positive_duration),
     Option("matrix", "homeserver", "homeserver", address),
     Option("matrix", "user_id", "matrix_user", matrix_user),
-    Option("matrix", "access_token_file", "access_token_file", _text),
-    Option("matrix", "room_id", "room_id", _room),
-    Option("matrix", "lease", "room_lease_s", _lease),
-    Option("matrix", "fall_back_after", "fall_back_after_s", _positive_duration),
+    Option("matrix", "access_token_file", "access_token_file", nonempty),
+    Option("matrix", "room_id", "room_id", room),
+    Option("matrix", "lease", "room_lease_s", lease),
+    Option("matrix", "fall_back_after", "fall_back_after_s", positive_duration),
 )
 _ALLOW_KEYS = ("user_id", "may", "scopes")
 _RIGHTS = ("read", "execute", "control")
@@ -312,7 +194,7 @@ def load_settings(home: Home, *, environ: Mapping[str, str], flags: Mapping[str,
         else:
             continue
         try:
-            values[option.field] = option.read(_utf8(raw))
+            values[option.field] = option.read(utf8(raw))
         except ValueError as error:
             faults.append(Fault(place=place, message=str(error)))
     values["allow"] = _allowed(home, tables.get("matrix"), faults)
