@@ -86,6 +86,30 @@ def test_a_worker_that_has_just_looked_at_control_looks_again_by_itself(node: De
         worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
 
 
+@pytest.mark.parametrize("jump_us", [-DAY_US, DAY_US])
+def test_what_a_task_took_is_told_by_a_clock_that_nobody_sets(node: Decider, tmp_path: Path, jump_us: int) -> None:
+    clocks = Clocks()
+    run = node.submitted({"command": f"until test -e {tmp_path}/go; do sleep 0.02; done"}, target_node="node-1")
+    with working(node, tmp_path, clock=clocks) as worker:
+        worker.until(lambda: worker.pids, "the task")
+        began_us = node.now_us
+        node.later(7)
+        clocks.later(7)
+        clocks.wall_us += jump_us
+        (tmp_path / "go").touch()
+        worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
+    (attempt,) = node.store.attempts(run.run_id)
+    (task,) = node.store.tasks(run.run_id)
+    ended = node.run(run.run_id)
+    took_us = [(one.finished_at_us or 0) - (one.started_at_us or 0) for one in (attempt, task, ended)]
+
+    assert took_us[0] == took_us[1] == node.now_us - began_us
+    assert took_us[2] >= took_us[0]
+    assert (
+        jump_us > 0 or took_us[2] == took_us[0]
+    )  # that of a run is what retention goes by, so it is never of the past
+
+
 @contextmanager
 def cancelled_at_work(node: Decider, folder: Path, clocks: Clocks) -> Iterator[tuple[Worker, str]]:
     """Give a test a worker whose task runs, and the run, whose cancellation it has not seen yet."""

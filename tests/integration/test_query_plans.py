@@ -95,14 +95,16 @@ def test_a_list_of_runs_passes_over_no_run_that_it_does_not_show(
     assert listed == "SCAN json_each VIRTUAL TABLE INDEX 1:"
     assert found
     if index is None:
-        # Every run is wanted, newest first: the table itself is in that order, and the limit ends the walk.
-        assert found == ["SEARCH dag_runs USING PRIMARY KEY (run_id<?)" if paged else "SCAN dag_runs"]
+        # Every run is wanted, newest first: an index has that order, and the limit ends the walk.
+        how = "SEARCH" if paged else "SCAN"
+        beyond = " ((accepted,run_id)<(?,?))" if paged else ""
+        assert found == [f"{how} dag_runs USING COVERING INDEX dag_runs_by_acceptance{beyond}"]
         return
     assert {plan.partition(" (")[0] for plan in found} <= {
         f"SEARCH dag_runs USING COVERING INDEX {index}",
         f"SCAN dag_runs USING COVERING INDEX {index}",  # the first of all: the limit ends the walk at once
     }
-    assert any(plan.endswith(f"({BOUND[index]}{' AND run_id<?' if paged else ''})") for plan in found)
+    assert any(plan.endswith(f"({BOUND[index]}{' AND (accepted,run_id)<(?,?)' if paged else ''})") for plan in found)
 
 
 BOUND = {

@@ -69,7 +69,8 @@ def took(started: str | None, finished: str | None) -> str:
     """Return the time between two RFC 3339 times; ``-`` while one is missing."""
     if not started or not finished:
         return "-"
-    return format_duration((datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds())
+    seconds = (datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds()
+    return format_duration(max(0.0, seconds))  # a clock may have been set back in between
 
 
 def scope_text(scope: dict[str, str | None]) -> str:

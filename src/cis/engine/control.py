@@ -71,7 +71,9 @@ def end_cancelled(store: Store, run: RunRecord, *, now_us: int) -> RunRecord:
     """Make a run that has no process left, and each of its unfinished tasks, cancelled; and so its child runs."""
     # A worker that died left attempts; their processes were ended before the run went back into the queue.
     store.cancel_unfinished(run.run_id, now_us=now_us)
-    ended = store.change_run(run, RunChange(status=RunState.CANCELLED, finished_at_us=now_us, cancel_requested=True))
+    finished_at_us = max(now_us, run.started_at_us or 0)
+    change = RunChange(status=RunState.CANCELLED, finished_at_us=finished_at_us, cancel_requested=True)
+    ended = store.change_run(run, change)
     store.dequeue(run.run_id)
     store.append_events([run_event(ended, at_us=now_us)])
     cancel_children(store, run.run_id, now_us=now_us)

@@ -281,7 +281,7 @@ class _Turn:
                 continue
             if verdict is RunState.COMPLETED:
                 self._mark_running(plan, self._now)  # even if there was nothing to start
-            finished_at_us = self._parts.clock().wall_us
+            finished_at_us = max(self._parts.clock().wall_us, plan.ended_at_us, plan.run.started_at_us or 0)
             plan.run = self._store.change_run(plan.run, RunChange(status=verdict, finished_at_us=finished_at_us))
             self._store.dequeue(plan.run.run_id)
             if self._parts.site.rules_of(plan.run.scope).max_runs is not None:

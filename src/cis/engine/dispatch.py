@@ -184,7 +184,9 @@ def undeliverable(store: Store, run_id: str, *, error: str, now_us: int) -> RunR
         return run
     store.cancel_unfinished(run_id, now_us=now_us)
     status = RunState.CANCELLED if run.cancel_requested else RunState.FAILED
-    run = store.change_run(run, RunChange(status=status, finished_at_us=now_us, error=error))
+    run = store.change_run(
+        run, RunChange(status=status, finished_at_us=max(now_us, run.started_at_us or 0), error=error)
+    )
     remote = store.remote_run(run_id)
     if remote is not None:
         close_offer(store, run, remote, now_us=now_us)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from cis.engine.instant import end_us
 from cis.engine.outputs import forget_outputs, take_outputs
 from cis.engine.ports import Executor, Exit
 from cis.engine.shortage import shortage_of
@@ -31,16 +32,21 @@ class Ending(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Live:
-    """A started attempt. Times are monotonic seconds; ``outputs`` is its ``CIS_OUTPUT``, ``mask`` what may not be shown of it."""
+    """A started attempt. Times are monotonic seconds; ``outputs`` is its ``CIS_OUTPUT``, ``mask`` what may not be shown of it.
+
+    ``started_up_us`` and ``ended_up_us`` are how long the machine had been up, awake or asleep.
+    """
 
     attempt: AttemptRecord
     started_s: float
+    started_up_us: int
     timeout_s: float | None
     outputs: str
     mask: Sequence[bytes] = ()
     ending: Ending | None = None
     kill_at_s: float = _NEVER
     pid_stored: bool = False
+    ended_up_us: int = 0
 
     @property
     def due_s(self) -> float:
@@ -170,7 +176,7 @@ def judge(live: Live, ended: Exit, *, now_us: int) -> End:
         status=status,
         exit_code=ended.exit_code,
         pid=ended.handle,
-        finished_at_us=max(now_us, attempt.started_at_us),
+        finished_at_us=end_us(attempt.started_at_us, now_us=now_us, took_us=live.ended_up_us - live.started_up_us),
         error=error,
         stdout_tail=ended.stdout_tail,
         stderr_tail=ended.stderr_tail,

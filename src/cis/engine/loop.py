@@ -296,6 +296,10 @@ class WorkerLoop:
         return due_s
 
     def _take_exits(self, exits: Iterable[Exit], now: Instant) -> None:
+        if exits:
+            up_us = self._parts.site.uptime_us()
+            for ended in exits:
+                self._held.live.get(ended.handle).ended_up_us = up_us
         unjudged, self._held.unjudged = self._held.unjudged, []
         for ended, at_us in unjudged:
             self._judge(ended, at_us=at_us)

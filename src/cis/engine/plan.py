@@ -43,6 +43,7 @@ class RunPlan:
         self.cancelling = False
         self.children_due_s = 0.0  # no DAG as a task is started before that (monotonic)
         self.output_bytes = 0
+        self.ended_at_us = 0  # when the last end was that this process saw
         self.changes: list[tuple[TaskRecord, TaskRecord]] = []
         self._graph = Graph.of(spec.tasks)
         self.losses = Losses(losses)
@@ -230,7 +231,8 @@ class RunPlan:
         error: str | None = None,
         outputs: Mapping[str, str] | None = None,
     ) -> None:
-        """Take the end of a task's attempt, and decide what follows: done, tried again, given up."""
+        """Take the end of a task's attempt at *now*, and decide what follows: done, tried again, given up."""
+        self.ended_at_us = max(self.ended_at_us, now.wall_us)
         self.running.discard(number)
         self.children.pop(number, None)
         spec = self.spec.tasks[number]
@@ -359,7 +361,7 @@ class RunPlan:
             version=old.version + 1,
             failures=old.failures + (status is TaskState.FAILED),
             exit_code=exit_code,
-            finished_at_us=now.wall_us,
+            finished_at_us=max(now.wall_us, old.started_at_us or 0),
             error=error,
             outputs=outputs or {},
             blocked_by=blocked_by,

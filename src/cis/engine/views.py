@@ -134,7 +134,7 @@ def worker_view(worker: WorkerRecord) -> dict[str, Json]:
 
 def peer_view(peer: PeerRecord, *, outbox: int, now_us: int) -> dict[str, Json]:
     """Return a trusted node. ``reachable`` is null while it was neither heard nor tried."""
-    heard_s = None if peer.contact_at_us is None else (now_us - peer.contact_at_us) / 1e6
+    heard_s = None if peer.contact_at_us is None else max(0, now_us - peer.contact_at_us) / 1e6
     reachable = None if heard_s is None and peer.fault is None else peer.fault is None and (heard_s or 0) < CONTACT_S
     clock_s = None if peer.clock_ahead_us is None else round(peer.clock_ahead_us / 1e6, 3)
     warning = peer.fault

@@ -115,6 +115,30 @@ def test_a_run_is_read_back_as_it_was_stored(store: Store) -> None:
     assert store.run_version("nope") is None
 
 
+def test_runs_are_in_the_order_in_which_they_were_accepted_whatever_their_ids_say(store: Store) -> None:
+    """An id tells the time of a clock that may have been ahead, or another node's."""
+    for run_id in ("r5", "r9", "r1", "r7"):
+        put_run(store, run_id)
+        with store.transaction():
+            store.append_events([EventRecord(at_us=1, kind="run", status="pending", run_id=run_id)])
+    latest = store.latest_run("d")
+    assert latest is not None
+    assert latest.run_id == "r7"
+    for where in (RunFilter(), RunFilter(dag_id="d"), RunFilter(status=RunState.PENDING), RunFilter(node="n")):
+        first = store.runs(where, limit=2)
+        rest = store.runs(where, limit=2, cursor=first.next_cursor)
+        assert [one.run_id for one in (*first.items, *rest.items)] == ["r7", "r1", "r9", "r5"]
+
+
+def test_attempts_at_a_task_are_in_their_order_when_the_clock_was_set_back_between_them(store: Store) -> None:
+    put_run(store, "r1")
+    with store.transaction():
+        store.start_attempts([attempt("r1", number, task_no=0, started_at_us=1000 - number) for number in (1, 2)])
+        store.start_attempts([attempt("r1", 1, task_no=1, started_at_us=2000)])
+
+    assert [(one.task_no, one.attempt) for one in store.attempts("r1")] == [(0, 1), (0, 2), (1, 1)]
+
+
 def test_runs_are_paged_newest_first_and_each_is_seen_once_while_others_arrive(store: Store) -> None:
     for number in range(7):
         put_run(store, f"r{number}")

@@ -72,6 +72,7 @@ def test_json_is_one_document_with_letters_as_they_are(capsys: pytest.CaptureFix
 
 def test_times_and_counts_are_for_people() -> None:
     assert output.took("2026-01-01T00:00:00.000000Z", "2026-01-01T00:00:01.500000Z") == "1.5s"
+    assert output.took("2026-01-02T00:00:00.000000Z", "2026-01-01T00:00:00.000000Z") == "0ms"  # the clock was set back
     assert output.took("2026-01-01T00:00:00.000000Z", None) == output.local_time(None) == "-"
     assert [output.counted(number, "task") for number in (0, 1, 2, 12_345)] == [
         "0 tasks",

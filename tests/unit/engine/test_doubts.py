@@ -25,7 +25,7 @@ def a_live_one() -> Live:
         epoch=1,
         started_at_us=0,
     )
-    return Live(attempt=attempt, started_s=99.0, timeout_s=None, outputs="")
+    return Live(attempt=attempt, started_s=99.0, started_up_us=0, timeout_s=None, outputs="")
 
 
 @pytest.mark.parametrize("code", [-15, -2, -1, 143, 130, 129])

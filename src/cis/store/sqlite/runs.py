@@ -14,14 +14,17 @@ from cis.store.records import Page, RunChange, RunFilter, RunRecord, TaskRecord
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.queue import WAKE
 from cis.store.sqlite.rows import MAX_NUMBER, RUN, Row, read, read_all, run_of
-from cis.store.sqlite.run_lists import newest_run_ids
+from cis.store.sqlite.run_lists import Place, newest_runs
 from cis.store.sqlite.tasks import INSERT_TASK, task_values
 
-_INSERT = f"INSERT INTO dag_runs ({RUN}) VALUES ({', '.join('?' * 28)})"  # noqa: S608 - constants
+_INSERT = (
+    f"INSERT INTO dag_runs ({RUN}, accepted) VALUES ({', '.join('?' * 28)},"  # noqa: S608 - constants
+    " (SELECT coalesce(max(seq), 0) + 1 FROM events))"
+)
 _ONE = f"SELECT {RUN} FROM dag_runs WHERE run_id = ?"  # noqa: S608 - constants
-_SOME = f"SELECT {RUN} FROM dag_runs WHERE run_id IN (SELECT value FROM json_each(?)) ORDER BY run_id DESC"  # noqa: S608
+_SOME = f"SELECT {RUN} FROM dag_runs WHERE run_id IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
 _BY_KEY = f"SELECT {RUN} FROM dag_runs WHERE idempotency_key = ?"  # noqa: S608 - constants
-_LATEST = f"SELECT {RUN} FROM dag_runs WHERE dag_id = ? ORDER BY run_id DESC LIMIT 1"  # noqa: S608 - constants
+_LATEST = f"SELECT {RUN} FROM dag_runs WHERE dag_id = ? ORDER BY accepted DESC, run_id DESC LIMIT 1"  # noqa: S608 - constants
 _CHILDREN = f"SELECT {RUN} FROM dag_runs WHERE parent_run_id = ? ORDER BY run_id"  # noqa: S608 - constants
 _ELSEWHERE = " UNION ALL ".join(
     f"SELECT {RUN} FROM dag_runs WHERE worker_id = ?1 AND status IN ('pending', 'running', 'paused')"  # noqa: S608
@@ -122,23 +125,25 @@ class RunRows:
         return None if row is None else read("run", run_of, row)
 
     def latest_run(self, dag_id: str) -> RunRecord | None:
-        """Return the newest run of a DAG."""
+        """Return the run of a DAG that was accepted last, whatever the clock said then."""
         row = self._db.row(_LATEST, (dag_id,))
         return None if row is None else read("run", run_of, row)
 
     def runs(self, where: RunFilter, *, limit: int, cursor: str | None = None) -> Page[RunRecord]:
-        """Return runs, newest first."""
+        """Return runs, those first that were accepted last."""
         before = None if cursor is None else _read_cursor(cursor)
         with self._db.snapshot():
-            ids = newest_run_ids(self._db, where, limit=limit + 1, before=before)
-            rows = self._rows_of(ids[:limit])
-        next_cursor = _cursor(ids[limit - 1]) if len(ids) > limit else None
+            places = newest_runs(self._db, where, limit=limit + 1, before=before)
+            rows = self._rows_of([run_id for _, run_id in places[:limit]])
+        next_cursor = _cursor(places[limit - 1]) if len(places) > limit else None
         return Page(tuple(read_all("run", run_of, rows)), next_cursor)
 
     def _rows_of(self, run_ids: Sequence[str]) -> list[Row]:
-        """Return the rows of these runs, newest first, but for one whose text is none."""
+        """Return the rows of these runs, in their order, but for one whose text is none."""
+        order = {run_id: number for number, run_id in enumerate(run_ids)}
         try:
-            return self._db.all_rows("a run", _SOME, (json.dumps(run_ids),))
+            rows = self._db.all_rows("a run", _SOME, (json.dumps(run_ids),))
+            return sorted(rows, key=lambda row: order[row[0]])
         except PoisonRecordError:
             return [row for run_id in run_ids for row in self._db.rows(_ONE, (run_id,))]
 
@@ -194,12 +199,15 @@ class RunRows:
         return self._db.write(_END, (str(status), now_us, error, run_id)) == 1
 
 
-def _cursor(run_id: str) -> str:
-    return base64.urlsafe_b64encode(run_id.encode()).decode().rstrip("=")
+def _cursor(place: Place) -> str:
+    accepted, run_id = place
+    return base64.urlsafe_b64encode(f"{accepted} {run_id}".encode()).decode().rstrip("=")
 
 
-def _read_cursor(cursor: str) -> str:
+def _read_cursor(cursor: str) -> Place:
     try:
-        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+        accepted, _, run_id = text.rpartition(" ")
+        return min(int(accepted), MAX_NUMBER), run_id
     except ValueError as error:  # also what binascii and UTF-8 say
         raise UsageError(f"cursor {cursor[:80]!r} is none that a page of runs gave") from error

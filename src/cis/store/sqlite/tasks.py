@@ -22,6 +22,7 @@ _TASKS_AFTER = (
 )
 _TASK = f"SELECT {TASK} FROM run_tasks WHERE run_id = ? AND task_id = ?"  # noqa: S608 - constants
 _ANY_RUNNING = "SELECT 1 FROM run_tasks WHERE run_id = ? AND status = 'running' LIMIT 1"
+_BY_START = " ORDER BY max(started_at_us) OVER (PARTITION BY task_no ORDER BY attempt), task_no, attempt"
 _OUTPUTS = "SELECT run_id, outputs FROM run_tasks WHERE run_id = ? AND outputs IS NOT NULL ORDER BY task_no"
 _OUTPUTS_SIZE = "SELECT sum(octet_length(outputs)) FROM run_tasks WHERE run_id = ?"
 _CHANGE = (
@@ -30,7 +31,8 @@ _CHANGE = (
     " child_run_id = ? WHERE run_id = ? AND task_no = ? AND version = ?"
 )
 _CANCEL = (
-    "UPDATE run_tasks SET version = version + 1, status = 'cancelled', finished_at_us = ?, retry_at_us = NULL"
+    "UPDATE run_tasks SET version = version + 1, status = 'cancelled',"
+    " finished_at_us = max(?, coalesce(started_at_us, 0)), retry_at_us = NULL"
     " WHERE run_id = ? AND status NOT IN ('completed', 'failed', 'skipped', 'cancelled')"
 )
 _LOSE = (
@@ -135,7 +137,7 @@ class TaskRows:
     def attempts(
         self, run_id: str, *, task_id: str | None = None, attempt: int | None = None
     ) -> Sequence[AttemptRecord]:
-        """Return a run's attempts by start time, then task number, then attempt."""
+        """Return a run's attempts by start time, then task number; those of a task in their order, whatever the clock said."""
         sql = f"SELECT {ATTEMPT} FROM task_executions WHERE run_id = ?"  # noqa: S608 - values are bound
         values: list[str | int] = [run_id]
         if task_id is not None:
@@ -145,7 +147,7 @@ class TaskRows:
         if attempt is not None:
             sql += " AND attempt = ?"
             values.append(attempt)
-        rows = self._db.rows(sql + " ORDER BY started_at_us, task_no, attempt", values)
+        rows = self._db.rows(sql + _BY_START, values)
         return read_all("attempt", attempt_of, rows)
 
     def has_stray_attempts(self, run_id: str) -> bool:

@@ -88,7 +88,9 @@ def nodes(store: Store, node_id: str, *, now_us: int) -> str:
     lines = [f"{node_id} (this one)"]
     for peer in store.peers()[:MAX_ROWS]:
         seen = (
-            "never heard" if peer.contact_at_us is None else f"heard {(now_us - peer.contact_at_us) // 1_000_000} s ago"
+            "never heard"
+            if peer.contact_at_us is None
+            else f"heard {max(0, now_us - peer.contact_at_us) // 1_000_000} s ago"
         )
         clock = abs(peer.clock_ahead_us or 0) // 1_000_000
         late = f", its clock is off by {clock} s" if clock > CLOCK_WARNING_S else ""

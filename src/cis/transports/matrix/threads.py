@@ -116,7 +116,7 @@ class Threads:
             return notice_id(run.run_id, event.seq), f"{run.dag_id} started on {run.owner_node}"
         self._failures.pop(run.run_id, None)
         started, finished = run.started_at_us, run.finished_at_us
-        took = f" after {format_duration((finished - started) / 1e6)}" if started and finished else ""
+        took = f" after {format_duration(max(0, finished - started) / 1e6)}" if started and finished else ""
         why = f": {run.error}" if run.error else ""
         return notice_id(run.run_id, event.seq), f"{run.dag_id} {run.status}{took}{why}"
 
