@@ -174,6 +174,7 @@ def test_what_stands_above_and_the_tree_travel_with_a_dag_to_another_node(tmp_pa
             run = take_on(
                 node.store, Heard(message=message, peer=peer, source="test", wanted=here), here, site=node.site
             )
+        assert node.store.waiting_count("node-1", below=True) == 1
         with working(node, tmp_path / "executor") as worker:
             (error,) = over(worker, run)
 

@@ -184,7 +184,7 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
 
 def enqueue(store: Store, run: RunRecord, *, document: str, site: Site, now_us: int, asker: str | None = None) -> None:
     """Put a run into the queue of its worker on this node."""
-    below = run.parent_run_id is not None
+    below = run.tree is not None
     store.enqueue(
         site.node_id,
         QueueItem(
@@ -317,7 +317,7 @@ def check_place(store: Store, request: SubmitRequest, scope: Scope, *, site: Sit
     tasks of others are counted apart from those that were handed in. So what waits at the door never keeps out what a
     run that was let in depends on, and each child finds a place sooner or later.
     """
-    below, place, asker = request.parent is not None, site.node_id if here else OUTBOX, request.asker
+    below, place, asker = _tree(request) is not None, site.node_id if here else OUTBOX, request.asker
     most, half = site.max_queued, max(1, site.max_queued // 2)
     full = store.waiting_count(place, below=below) >= most if here else store.outbox_load(at_most=most) >= most
     if full:

@@ -203,7 +203,7 @@ AS_DEFINED = "="  # in place of a document in the queue: it is large, and that o
 class QueueItem(NamedTuple):
     """A run that waits for its worker, or that its worker holds (``claimed``, under ``epoch``).
 
-    For the counters alone, and not read back: ``below`` says that it is a task of another run, ``asker`` of whom it takes
+    For the counters alone, and not read back: ``below`` says that it is a task of another run, here or elsewhere, ``asker`` of whom it takes
     a share.
     """
 
