@@ -15,7 +15,6 @@ the other node may run a newer program.
 from __future__ import annotations
 
 import base64
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,9 +23,18 @@ from typing import TypeVar
 
 from cis.engine.existing import existing_run
 from cis.engine.logfiles import LogFiles
+from cis.engine.mirrored_logs import Piece, Stream, write_logs
 from cis.engine.notices import run_event, task_events
 from cis.engine.report import MAX_ERROR, MAX_ROW, MAX_STREAM_BYTES, named_tasks
-from cis.errors import MalformedMessageError, StoreError
+from cis.engine.told import (
+    LEFT_OUT,
+    bytes_of,
+    most_attempts,
+    room_for,
+    shortened,
+    with_outputs_that_fit,
+)
+from cis.errors import MalformedMessageError
 from cis.model.dag import Json
 from cis.model.ids import MAX_ID_LENGTH
 from cis.model.scope import parse_worker_id
@@ -40,7 +48,6 @@ MAX_ITEMS = 100_000
 MAX_NUMBER = 2**53 - 1
 MAX_ATTEMPTS = 1_000_000
 _EXIT_CODES = (-(2**31), 2**32)
-_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 S = TypeVar("S", bound=StrEnum)
 
@@ -75,15 +82,19 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
         if told.run.status.final and remote.open:
             store.put_remote(replace(remote, open=False))
         return Applied(run=run, changed=False, parent_run_id=None)
-    _write_logs(logfiles, run.run_id, told.pieces)
+    told = _within_bounds(store, run, told, peer=remote.peer, room=room_for(run.task_count, remote.told_bytes))
+    written = write_logs(logfiles, run.run_id, told.pieces)
     tasks = [] if run.status.final else store.mirror_tasks(told.tasks)
     attempts = store.mirror_attempts(told.attempts)
+    heard = replace(remote, told_bytes=remote.told_bytes + written + bytes_of(tasks, attempts))
     incomplete = _lacks_ends(store, run, told.run)
     steps: list[RunRecord] = []
     if told.run.version > remote.heard_version and not incomplete:
         steps = _move(store, run, told.run, now_us=now_us)
         over = told.run.status.final
-        store.put_remote(replace(remote, heard_version=told.run.version, open=remote.open and not over))
+        heard = replace(heard, heard_version=told.run.version, open=remote.open and not over)
+    if heard != remote:
+        store.put_remote(heard)
     latest = steps[-1] if steps else run
     before = [run_event(step, at_us=now_us) for step in steps if not step.status.final]
     after = [run_event(step, at_us=now_us) for step in steps if step.status.final]
@@ -94,6 +105,21 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
         parent_run_id=run.parent_run_id if after else None,
         incomplete=incomplete,
     )
+
+
+def _within_bounds(store: Store, run: RunRecord, told: _Told, *, peer: str, room: int) -> _Told:
+    """Return what of a report is kept: at most what its run has room for. Raises MalformedMessageError."""
+    both: list[AttemptRecord | Piece] = [*told.attempts, *told.pieces]
+    numbers = {one.task_no for one in both}
+    most = most_attempts(store, run.run_id, told.tasks, numbers) if numbers else {}
+    for one in both:
+        if one.attempt > most.get(one.task_no, 0):
+            raise MalformedMessageError(f"report tells of attempt {one.attempt} of a task that had fewer")
+    tasks = with_outputs_that_fit(store, run.run_id, told.tasks)
+    if room > 0:
+        return replace(told, tasks=tasks)
+    ended = replace(told.run, error=told.run.error or LEFT_OUT.format(peer)) if told.run.status.final else told.run
+    return replace(told, run=ended, tasks=shortened(tasks), attempts=(), pieces=())
 
 
 def _is_of_heard_end(told: _ToldRun, heard_version: int) -> bool:
@@ -135,36 +161,6 @@ def _way(status: RunState, told: _ToldRun) -> Sequence[RunState]:
     return (told.status,)
 
 
-def _write_logs(logfiles: LogFiles, run_id: str, pieces: Sequence[_Piece]) -> None:
-    if pieces:
-        logfiles.prepare(run_id)
-    for piece in pieces:
-        files = logfiles.paths(run_id, piece.task_no, piece.attempt)
-        path = {_Stream.OUT: files.stdout, _Stream.ERR: files.stderr}[piece.stream]
-        try:
-            _write(path, piece)
-        except OSError as error:
-            raise StoreError(f"a log of run {run_id} cannot be written to {path}: {error.strerror}") from error
-
-
-def _write(path: str, piece: _Piece) -> None:
-    descriptor = os.open(path, _FILE_FLAGS, 0o600)
-    try:
-        left, offset = memoryview(piece.data), piece.offset
-        while left:
-            count = os.pwrite(descriptor, left, offset)
-            left, offset = left[count:], offset + count
-        if piece.last:
-            os.ftruncate(descriptor, offset)
-    finally:
-        os.close(descriptor)
-
-
-class _Stream(StrEnum):
-    OUT = "out"
-    ERR = "err"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ToldRun:
     version: int
@@ -177,21 +173,11 @@ class _ToldRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Piece:
-    task_no: int
-    attempt: int
-    stream: _Stream
-    offset: int
-    data: bytes
-    last: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Told:
     run: _ToldRun
     tasks: Sequence[TaskRecord]
     attempts: Sequence[AttemptRecord]
-    pieces: Sequence[_Piece]
+    pieces: Sequence[Piece]
 
 
 def _read(store: Store, run: RunRecord, content: Json, *, peer: str) -> _Told:
@@ -267,17 +253,17 @@ def _read_attempt(fields: _Fields, run_id: str, *, worker_id: str) -> AttemptRec
     )
 
 
-def _read_pieces(items: Sequence[_Fields], *, task_count: int) -> list[_Piece]:
+def _read_pieces(items: Sequence[_Fields], *, task_count: int) -> list[Piece]:
     room = MAX_LOG_BYTES
     pieces = []
     for fields in items:
         offset = fields.number("offset", highest=MAX_STREAM_BYTES)
         data = fields.packed("data", at_most=min(room, MAX_STREAM_BYTES - offset))
         room -= len(data)
-        piece = _Piece(
+        piece = Piece(
             task_no=fields.number("no", highest=task_count - 1),
             attempt=fields.number("attempt", lowest=1, highest=MAX_ATTEMPTS),
-            stream=fields.state("stream", _Stream),
+            stream=fields.state("stream", Stream),
             offset=offset,
             data=data,
             last=fields.flag("last", absent=False),

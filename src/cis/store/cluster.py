@@ -83,7 +83,8 @@ class RemoteRun:
     that it had to suspend. ``control_seq`` is
     the last control that was asked for (sent) or acted upon (received). ``heard_version`` is the version of the
     executor's row that was applied here last. ``open``: something is still to be heard (sent), decided
-    (offered) or told (received). ``event_id`` is the execute event in the room.
+    (offered) or told (received). ``event_id`` is the execute event in the room. ``told_bytes`` is what was written here
+    of the logs and attempts that the executor told of.
     """
 
     run_id: str
@@ -99,6 +100,7 @@ class RemoteRun:
     suspended_us: int | None = None
     boot_id: str = ""
     lease_uptime_us: int | None = None
+    told_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

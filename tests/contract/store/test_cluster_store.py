@@ -204,6 +204,7 @@ def test_the_other_nodes_part_in_a_run_is_kept_and_replaced(store: Store) -> Non
         lease_us=7,
         suspended_us=8,
         boot_id="b",
+        told_bytes=5,
     )
     with store.transaction():
         store.put_remote(first)
