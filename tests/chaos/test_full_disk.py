@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -136,6 +139,74 @@ def small_home(tmp_path: Path) -> Iterator[Sandbox]:
         yield sandbox
 
 
+@pytest.mark.parametrize("leave", [0, 20_000, 200_000])
+def test_a_node_that_is_started_on_a_full_disk_says_so_and_begins_when_there_is_room(
+    small_home: Sandbox, tmp_path: Path, leave: int
+) -> None:
+    """What it had accepted before goes on then, under the id that it had."""
+    small_home.json("init")
+    token = (small_home.home / "token").read_text().strip()
+    held = f"until test -e {tmp_path}/go; do sleep 0.05; done"
+    with small_home.node() as node:
+        run_id = node.execute({"dag_id": "held", "tasks": [{"id": "t", "command": held}]}).body["run_id"]
+        node.call("POST", f"/api/v1/runs/{run_id}/pause")
+    (tmp_path / "go").touch()
+    fill(small_home.home, leave=leave)
+    with on_port(small_home) as node:
+        wait_for(lambda: answered(node) is not None, timeout_s=30, what="the node to answer")
+        ready = node.call("GET", "/ready", token=None)
+        refused = node.execute(dag(1, description=LARGE))
+        make_room(small_home.home)
+        wait_for(lambda: node.call("GET", "/ready", token=None).status == 200, timeout_s=30, what="/ready to be fine")
+        after = node.finished(node.execute(dag(2)).body["run_id"])
+        node.call("POST", f"/api/v1/runs/{run_id}/resume")
+        before = node.finished(run_id)
+        wait_for((small_home.home / "run" / "node.json").exists, what="the commands to be told where it is")
+
+    assert ready.status == 503
+    assert "full" in ready.body["detail"]
+    assert (refused.status, refused.body["code"]) == (503, "store.full")
+    assert refused.headers["retry-after"]
+    assert before["status"] == after["status"] == "completed"
+    assert before["owner_node"] == after["owner_node"]
+    assert (small_home.home / "token").read_text().strip() == token
+
+
+def test_a_node_that_waits_for_room_stops_when_it_is_told_to(small_home: Sandbox) -> None:
+    small_home.json("init")
+    fill(small_home.home)
+    with on_port(small_home) as node:
+        wait_for(lambda: answered(node) is not None, timeout_s=30, what="the node to answer")
+    make_room(small_home.home)
+
+
+@contextmanager
+def on_port(sandbox: Sandbox) -> Iterator[NodeProcess]:
+    """Start a node on a port that is known before: it cannot write down where it listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with (sandbox.home.parent / "node.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cis", "node", "start", "--port", str(port)],
+            env=dict(sandbox.env), stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        yield NodeProcess(f"http://127.0.0.1:{port}", (sandbox.home / "token").read_text().strip(), process)
+    finally:
+        process.terminate()
+        status = process.wait(45)
+    assert status == 0, sandbox.node_log()[-2000:]
+
+
+def answered(node: NodeProcess) -> int | None:
+    """Return what a node says of its health, if it answers at all."""
+    assert node.process.poll() is None
+    try:
+        return node.call("GET", "/health", token=None).status
+    except OSError:
+        return None
+
+
 WRITES = (("dag", "run"), ("dag", "save"))
 
 
@@ -152,7 +223,9 @@ def test_every_command_says_what_is_wrong_with_the_disk_and_works_when_it_is_not
         remount(small_home.home, "ro")
     try:
         said = [small_home.cis(*command, document) for command in WRITES]
-        said += [small_home.cis("node", "start", "--port", "0"), small_home.cis("token", "create", "x")]
+        said.append(small_home.cis("token", "create", "x"))
+        if trouble != "full":  # else it comes up, and waits for room
+            said.append(small_home.cis("node", "start", "--port", "0"))
         rotated = small_home.cis("token", "rotate")
         checked = small_home.json("doctor", expect=1)
     finally:
@@ -168,7 +241,7 @@ def test_every_command_says_what_is_wrong_with_the_disk_and_works_when_it_is_not
         assert any(word in done.stderr.lower() for word in words)
         assert "Traceback" not in done.stderr
     assert rotated.returncode == 1
-    assert "token" in rotated.stderr
+    assert any(word in rotated.stderr.lower() for word in words)
     assert not list(small_home.home.glob(".token*"))
     assert any(words[0] in finding["fault"] and "restore" not in finding["mend"] for finding in faults)
     assert small_home.json("dag", "run", document)["status"] == "completed"

@@ -10,7 +10,7 @@ from cis.cli.context import Context, from_environment, say
 from cis.cli.later import later
 from cis.cli.output import local_time, print_json
 from cis.engine.timestamps import rfc3339
-from cis.errors import AlreadyRunningError, UsageError
+from cis.errors import StoreFullError
 from cis.node import identity
 from cis.node.presence import announced
 
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from cis.node.node import Node
+    from cis.node.settings import Settings
     from cis.store.port import Store
-
-MAX_BACKLOG = 1024
 
 
 def add(group: argparse.ArgumentParser, _name: str) -> None:
@@ -103,8 +102,8 @@ def _room(context: Context, store: Store) -> dict[str, str | None] | None:
 
 def _start(options: argparse.Namespace) -> int:
     from cis.cli.logs import log_to_stderr  # noqa: PLC0415 - not every command writes a log
+    from cis.cli.serving import listen  # noqa: PLC0415
     from cis.executors.descendants import adopt_descendants  # noqa: PLC0415
-    from cis.node.node import Node  # noqa: PLC0415
 
     adopt_descendants()  # what tasks were allowed to leave comes here when their worker ends, and is reaped
 
@@ -112,34 +111,32 @@ def _start(options: argparse.Namespace) -> int:
     context = from_environment(flags=flags)
     settings = context.settings
     log_to_stderr()
-    identity.ensure_token(context.home)
-    with _listen(settings.host, settings.port) as listener, Node(context.home, settings) as node:
-        _serve(context, node, listener)
+    with listen(settings.host, settings.port) as listener:
+        node = _opened(context, settings, listener)
+        if node is None:
+            return 0
+        with node:
+            _serve(context, node, listener)
     if node.ends_because is not None:
         say(f"cis: the node has ended: {node.ends_because}")
         return 1
     return 0
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises AlreadyRunningError when the port is taken, UsageError for a bad host."""
-    import socket  # noqa: PLC0415 - only here
+def _opened(context: Context, settings: Settings, listener: socket.socket) -> Node | None:
+    """Return the node, once the disk has room for what it opens; None when it was told to stop before."""
+    from cis.cli.full_disk import is_full, wait_for_room  # noqa: PLC0415 - not every command serves
+    from cis.node.node import Node  # noqa: PLC0415
 
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"--host {host!r} cannot be resolved: {reason}") from error
-    # The protocol is named, or asyncio would not turn Nagle's algorithm off for its connections.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(MAX_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise AlreadyRunningError(f"{host}:{port}", holder=f"another process ({error.strerror})") from error
-    return listener
+    while True:
+        try:
+            identity.ensure_token(context.home)
+            return Node(context.home, settings)
+        except (StoreFullError, OSError) as error:
+            if not is_full(error):
+                raise
+            if not wait_for_room(context.home, listener, str(error)):
+                return None
 
 
 def _serve(context: Context, node: Node, listener: socket.socket) -> None:
@@ -150,8 +147,8 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
 
     from cis.api.accepting import say_in_few_words  # noqa: PLC0415
     from cis.api.app import create_app  # noqa: PLC0415
-    from cis.api.connection import PatientConnection  # noqa: PLC0415
     from cis.api.served import ServedNode, ServedParts  # noqa: PLC0415
+    from cis.cli.serving import run_server, server_config  # noqa: PLC0415
 
     host, port = listener.getsockname()[:2]
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
@@ -189,23 +186,6 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
                 signal.raise_signal(sig)
             super().handle_exit(sig, frame)
 
-    config = uvicorn.Config(
-        create_app(ServedNode(parts)),
-        http=PatientConnection,
-        ws="none",
-        access_log=False,
-        log_config=None,
-        lifespan="off",
-        timeout_graceful_shutdown=5,
-        server_header=False,
-    )
-    # uvicorn stops on INT and TERM, and then raises the signal again under the handler that it found. That one lets the
-    # node wind down; a second signal ends it at once, and the workers, who miss their parent, after it.
-    found = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
-    server = Server(config)
+    server = Server(server_config(create_app(ServedNode(parts))))
     node.on_leave = lambda: setattr(server, "should_exit", True)
-    try:
-        server.run(sockets=[listener])
-    finally:
-        for number, handler in found.items():
-            signal.signal(number, handler)
+    run_server(server, listener)

@@ -49,8 +49,12 @@ class Node:
         self.home = home
         self.settings = settings
         self._lock = acquire(node_lock_path(home), what=f"node {settings.node_id}")
-        store = open_sqlite(home.db)  # migrates, or refuses, before anything else starts
-        take_up(store, home, settings)
+        try:
+            store = open_sqlite(home.db)  # migrates, or refuses, before anything else starts
+            take_up(store, home, settings)
+        except BaseException:
+            self._lock.release()  # whoever waits for room on the disk comes again
+            raise
         for node_id, runs in store.runs_of_other_ids(settings.node_id).items():
             log.warning("runs wait that this home took on under another id", extra={"node_id": node_id, "runs": runs})
         store.close()
@@ -80,6 +84,7 @@ class Node:
             clock=now_awake_or_asleep,
         )
         self._stop = threading.Event()
+        self._unannounced: str | None = None
         self.ends_because: str | None = None
         self.on_leave: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._mind_workers, name="supervisor")
@@ -91,9 +96,20 @@ class Node:
 
     def announce(self, url: str) -> None:
         """Write down where this node listens, for the commands of this home."""
-        path = announcement_path(self.home)
         text = json.dumps({"node_id": self.settings.node_id, "url": url, "pid": os.getpid(), "schema": NEWEST})
-        replace_file(path, text.encode())
+        self._unannounced = text
+        self._announce()
+
+    def _announce(self) -> None:
+        """Write it down if that was not done yet; a disk that is full for now keeps no node from running."""
+        if self._unannounced is None:
+            return
+        try:
+            replace_file(announcement_path(self.home), self._unannounced.encode())
+        except OSError as error:
+            log.error("the commands of this home cannot be told where the node listens", extra={"error": str(error)})
+        else:
+            self._unannounced = None
 
     def wake(self, worker_ids: Iterable[str]) -> None:
         """Have everybody look at what was stored: the supervisor too, unless workers are named and all of them hear it."""
@@ -156,6 +172,7 @@ class Node:
                 store.check_current()
                 self._lock.check()
                 supervisor.turn()
+                self._announce()
             except StoreNewerError as error:
                 self._leave(supervisor, str(error))
             except (StoreGoneError, LockGoneError) as error:

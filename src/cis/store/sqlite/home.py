@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import apsw
 
 from cis.store.home_port import HomeRecord
-from cis.store.sqlite.connection import Database
+from cis.store.sqlite.connection import Database, store_error, translated
 
 _GET = "SELECT node_id, machine, path FROM home WHERE number = 1"
 _PUT = (
@@ -59,14 +60,31 @@ class HomeRows:
 
 
 def kept_node_id(path: Path) -> str | None:
-    """Return the node's id as the database at *path* has it, changing nothing; None where it cannot tell.
+    """Return the node's id as the database at *path* has it, changing nothing; None where there is none, or it is damaged.
 
     An older database has kept none; then it is that of its rows.
+
+    Raises:
+        StoreError: it cannot be read now.
     """
-    try:
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    except apsw.Error:  # none is there yet, or it cannot be read: whoever uses it says so
+    if not path.exists():
         return None
+    try:
+        return _kept(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    except (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError):
+        return None  # whoever uses it says so
+    except apsw.Error as error:
+        if path.with_name(f"{path.name}-wal").exists():
+            raise store_error(error, path) from error
+    # Without a log beside it the file is all that there is, and can be read where SQLite has no room for its own, on a full
+    # disk.
+    with translated(path):
+        uri = f"file:{quote(str(path))}?immutable=1"
+        return _kept(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+
+
+def _kept(name: str, *, flags: int) -> str | None:
+    connection = apsw.Connection(name, flags=flags)
     try:
         connection.set_busy_timeout(_BUSY_MS)
         for question in (_GET, *_FORMER):
@@ -81,6 +99,6 @@ def kept_node_id(path: Path) -> str | None:
 def _first(connection: apsw.Connection, question: str) -> tuple[object, ...] | None:
     try:
         row: tuple[object, ...] | None = connection.execute(question).fetchone()
-    except (apsw.Error, UnicodeDecodeError):  # no such table in a database of an earlier schema, or damage
+    except apsw.SQLError:  # no such table in a database of an earlier schema
         return None
     return row
