@@ -149,7 +149,7 @@ INDEXES = {
         lambda store: store.queue_item("r001"),
         lambda store: store.queued_runs("n", WORKER, limit=10),
         lambda store: store.cancel_unfinished("r001", now_us=5),
-        lambda store: store.staged_count("r001"),
+        lambda store: store.is_staged("r001", tasks=5),
         lambda store: store.staged_runs(after="", before="s", limit=10),
         lambda store: store.drop_staged("r001", at_most=5),
         lambda store: store.claimed_runs("n", WORKER),

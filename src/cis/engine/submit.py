@@ -169,7 +169,7 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
     )
     if request.staged is None:
         store.insert_run(run, first_tasks(run.run_id, spec, request.kept or {}))
-    elif store.staged_count(run.run_id) == len(spec.tasks):
+    elif store.is_staged(run.run_id, tasks=len(spec.tasks)):
         store.insert_run(run, ())
     else:
         raise OverloadedError("it took so long that what was stored for it is gone", retry_after_s=1)

@@ -20,8 +20,8 @@ class StagingStore(Protocol):
         """Inside ``staging``: store tasks of one run that is not there yet. Raises StoreRefusedError when it is."""
         ...
 
-    def staged_count(self, run_id: str) -> int:
-        """Return how many tasks are stored under the id of a run."""
+    def is_staged(self, run_id: str, *, tasks: int) -> bool:
+        """Whether so many tasks are stored under the id of a run. They come and go in order, so the first and the last tell."""
         ...
 
     def staged_runs(self, *, after: str, before: str, limit: int) -> Sequence[str]:

@@ -18,6 +18,7 @@ _STAGED = (
     " WHERE ids.run_id IS NOT NULL) SELECT run_id FROM ids WHERE run_id IS NOT NULL"
     " AND NOT EXISTS (SELECT 1 FROM dag_runs r WHERE r.run_id = ids.run_id) LIMIT ?3"
 )
+_ENDS = "SELECT count(*) FROM run_tasks WHERE run_id = ?1 AND task_no IN (0, ?2)"
 _DROP_STAGED = (
     "DELETE FROM run_tasks WHERE run_id = ?1 AND NOT EXISTS (SELECT 1 FROM dag_runs WHERE run_id = ?1)"
     " AND task_no IN (SELECT task_no FROM run_tasks WHERE run_id = ?1 ORDER BY task_no LIMIT ?2)"
@@ -42,10 +43,10 @@ class StagedRows:
             raise StoreRefusedError(str(self._db.path), f"run {run_id} is there already")
         self._db.write_many(INSERT_TASK, map(task_values, tasks))
 
-    def staged_count(self, run_id: str) -> int:
-        """Return how many tasks are stored under the id of a run."""
-        row = self._db.row("SELECT count(*) FROM run_tasks WHERE run_id = ?", (run_id,))
-        return int(row[0]) if row else 0
+    def is_staged(self, run_id: str, *, tasks: int) -> bool:
+        """Whether the first and the last task of so many are stored, and so all of them."""
+        ends = self._db.row(_ENDS, (run_id, tasks - 1))
+        return ends is not None and ends[0] == min(tasks, 2)
 
     def staged_runs(self, *, after: str, before: str, limit: int) -> Sequence[str]:
         """Return ids under which tasks are stored, but no run, between two ids."""
