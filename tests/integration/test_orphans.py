@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -310,3 +311,17 @@ def test_a_process_is_killed_even_when_it_is_stopped_but_never_another_of_its_nu
     assert kill_process(process.pid, identity, portable=portable)
     assert process.wait(10) == -signal.SIGKILL
     assert kill_process(process.pid, identity, portable=portable)
+
+
+@needs_proc
+def test_a_process_of_which_nothing_can_be_told_for_want_of_a_descriptor_is_not_taken_for_a_stranger(
+    marks: dict[str, str], started: list[subprocess.Popen[bytes]]
+) -> None:
+    orphan = spawn("exec sleep 600", marks, started)
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            environment_of(orphan.pid)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from cis.store.records import QueueDemand, WorkerRecord, WorkerState
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.worker.lock import holder_of, worker_lock_path
 from cis.worker.rescuer import START_DEADLINE_S, Rescuer, RescuerParts
+from tests.contract.store.rows import attempt, put_run
 from tests.integration.deciding import START_US
 from tests.waiting import wait_for
 
@@ -54,6 +56,7 @@ class Scene:
     wall_us: int = START_US
     killed: list[int] = field(default_factory=list)
     refuses: bool = False
+    short: bool = False
     rescuer: Rescuer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,7 +64,7 @@ class Scene:
             store=self.store,
             node_id=NODE,
             run_dir=self.run_dir,
-            kill_orphan=lambda **_: None,
+            kill_orphan=self._kill_orphan,
             kill_process=self._kill,
             clock=lambda: Instant(self.wall_us, self.mono_s),
             lease_s=LEASE_S,
@@ -113,6 +116,10 @@ class Scene:
             self.mono_s += every_s
             self.wall_us += round(every_s * 1e6)
             self.rescuer.look_around({} if own is None else {WORKER: own})
+
+    def _kill_orphan(self, **_: object) -> None:
+        if self.short:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     def _kill(self, pid: int, started: str) -> bool:
         assert process_started(pid) == started
@@ -353,3 +360,18 @@ def test_a_worker_that_beats_at_the_last_moment_is_not_fenced(tmp_path: Path, ho
     assert scene.killed == []
     assert scene.row.epoch == 1
     store.close()
+
+
+def test_a_worker_whose_orphans_cannot_be_looked_for_is_buried_when_there_are_descriptors_again(scene: Scene) -> None:
+    epoch = scene.serves(os.getpid()).epoch  # whose lock is free
+    put_run(scene.store, "r", worker_id=WORKER)
+    with scene.store.transaction():
+        scene.store.start_attempts([attempt("r", worker_id=WORKER, epoch=epoch)])
+    scene.short = True
+    scene.look(2)
+    early = scene.row.status
+    scene.short = False
+    scene.look()
+
+    assert early is WorkerState.BUSY
+    assert scene.row.status is WorkerState.DEAD

@@ -17,6 +17,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from cis.engine.shortage import shortage_of
+
 
 def _has_pidfd() -> bool:
     if not hasattr(os, "pidfd_open"):
@@ -86,10 +88,15 @@ def environment_of(pid: int) -> frozenset[bytes] | None:
     """Return the ``NAME=value`` entries that a process was started with; empty when they cannot be read.
 
     None: the process is in the middle of ``exec``, where it has no environment for a moment; ask again.
+
+    Raises:
+        OSError: there is no descriptor or memory to read it with, so nothing can be told.
     """
     try:
         data = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
+    except OSError as error:
+        if shortage_of(error) is not None:
+            raise
         return frozenset()
     if data or _has_no_environment(pid):
         return frozenset(data.split(b"\0")) if data else frozenset()

@@ -157,7 +157,7 @@ class Rescuer:
         try:
             bury(parts.store, worker, kill=parts.kill_orphan, now_us=parts.clock().wall_us, unasked=unasked)
             self._unasked.pop(worker.worker_id, None)
-        except OrphanError as error:
+        except (OrphanError, OSError) as error:  # some survive, or nothing can be told for want of a descriptor
             # Its row still says live, so the next look around tries again; its runs wait until then.
             log.error("what a dead worker left cannot be ended", extra={"error": str(error)})
         except StoreError as error:
