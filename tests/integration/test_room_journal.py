@@ -25,7 +25,7 @@ from cis.engine.site import Site
 from cis.engine.submit import Origin, SubmitRequest, submit
 from cis.errors import RoomError, RoomRefusedError, RoomUnreachableError
 from cis.model.dag import Priority
-from cis.model.message import Message, MessageKind, Result
+from cis.model.message import BlobRef, Message, MessageKind, Result
 from cis.model.states import RunState, TaskState
 from cis.node.desk import NodeDesk
 from cis.node.keyfile import KeyFile
@@ -239,6 +239,58 @@ def reading(folder: Path, fault: RoomError, *, may: tuple[str, ...] = ("execute"
 
         journal = Journal(place.desk, reception, media, room_id=ROOM, me="@node-1:x", chat=no_chat)  # type: ignore[arg-type]  # all that it uses
         yield Reader(place.store, journal, media, place.key, place.desk)
+
+
+def late(kind: MessageKind, *, number: int, expires_in_s: float) -> Message:
+    """Return what node-2 says, whose clock is an hour late."""
+    fields: dict[str, Any] = {
+        "dag_id": "d",
+        "scope": {"type": "global", "id": None},
+        "epoch": 0,
+        "tasks": [{"id": "a", "command": "true"}],
+    }
+    return Message(
+        kind=kind,
+        message_id=f"late-{number}",
+        sender="node-2",
+        target="node-1",
+        run_id="" if kind is MessageKind.PING else "run-late",
+        created_at_us=NOW_US - HOUR_US,
+        expires_at_us=NOW_US - HOUR_US + round(expires_in_s * SECOND_US),
+        fields={} if kind is MessageKind.PING else fields,
+    )
+
+
+@pytest.mark.parametrize("way", ["room", "push"])
+def test_a_clock_of_which_nothing_was_known_is_known_once_its_node_has_pinged(tmp_path: Path, way: str) -> None:
+    """The run expires in ten seconds, which were over an hour ago by the clock of whoever gets it."""
+    with reading(tmp_path, RoomUnreachableError("gone")) as node:
+        messages = [
+            late(MessageKind.PING, number=1, expires_in_s=300),
+            late(MessageKind.EXECUTE, number=2, expires_in_s=10),
+        ]
+        if way == "room":
+            for message in messages:
+                node.count += 1
+                node.journalled(message)
+            node.works()
+        else:
+            asyncio.run(pushed(node, messages))
+
+        assert node.store.run("run-late") is not None
+
+
+async def pushed(node: Reader, messages: list[Message]) -> None:
+    """Take in what was pushed, one after the other."""
+    reception = Reception(node.desk, heard=lambda _: None, taken=lambda _: None)
+
+    async def nothing(_: BlobRef) -> bytes:
+        raise AssertionError("nothing travels beside it")
+
+    for message in messages:
+        peer = node.store.peer("node-2")
+        assert peer is not None
+        await reception.take(message, peer, source="test", fetch=nothing)
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])

@@ -23,6 +23,7 @@ from cis.store.cluster import OutboxItem, PeerRecord, Route
 from cis.store.port import Store
 from cis.store.records import AuditRecord
 from cis.transports.backoff import pause_s
+from cis.transports.pinger import make_ping
 from cis.transports.ports import Desk
 from cis.transports.push import Answered, NotDelivered, PushClient
 from cis.transports.wakeup import Wakeup
@@ -44,6 +45,8 @@ class _Line:
     resume_at_s: float = 0.0
     redirected: str | None = None  # the address that did so last
     busy: asyncio.Task[None] | None = None
+    meeting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    met: bool = False  # it was told what time this node has
     in_flight: set[str] = field(default_factory=set)
 
 
@@ -208,7 +211,9 @@ class Courier:
             except (NotFoundError, PoisonRecordError) as error:
                 await self._give_up(item, str(error))
                 return Result.REFUSED
-            answer = await self._client.send(message, peer, signer=desk.signer, now_us=desk.site.clock_us())
+            answer: Answered | NotDelivered | None = await self._meet(peer, line)
+            if answer is None:
+                answer = await self._client.send(message, peer, signer=desk.signer, now_us=desk.site.clock_us())
             if isinstance(answer, NotDelivered):
                 await self._failed(item, peer, line, answer)
                 return None
@@ -219,6 +224,24 @@ class Courier:
             return answer.reply.result
         finally:
             line.in_flight.discard(item.message_id)
+
+    async def _meet(self, peer: PeerRecord, line: _Line) -> NotDelivered | None:
+        """Ping a peer before the first message to it, so that it knows this node's clock when it judges what expires.
+
+        Return why it cannot be reached; None when it was pinged, now or before.
+        """
+        async with line.meeting:
+            if line.met:
+                return None
+            site = self._desk.site
+            ping = make_ping(site, target=peer.node_id)
+            answer = await self._client.send(ping, peer, signer=self._desk.signer, now_us=site.clock_us())
+            if isinstance(answer, NotDelivered) and answer.unreachable:
+                return replace(answer, uncertain=False)
+            line.met = True
+            if isinstance(answer, Answered):
+                await self._note_contact(answer, peer)
+            return None
 
     async def _settle(self, item: OutboxItem, peer: PeerRecord, answer: Answered) -> None:
         now_us, reply = self._desk.site.clock_us(), answer.reply

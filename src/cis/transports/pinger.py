@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from cis.engine.site import Site
 from cis.errors import CisError
 from cis.model.message import Message, MessageKind
 from cis.store.cluster import PeerRecord
@@ -17,7 +18,20 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 30.0
 LOOK_EVERY_S = 0.5
-_PING_FOR_US = 60_000_000
+_PING_FOR_US = 300_000_000
+
+
+def make_ping(site: Site, *, target: str | None) -> Message:
+    """Return a ping, which says what time this node has now; *target* None: to everyone in the room."""
+    now_us = site.clock_us()
+    return Message(
+        kind=MessageKind.PING,
+        message_id=site.new_id(),
+        sender=site.node_id,
+        target=target,
+        created_at_us=now_us,
+        expires_at_us=now_us + _PING_FOR_US,
+    )
 
 
 class Pinger:
@@ -54,16 +68,9 @@ class Pinger:
                 await asyncio.sleep(LOOK_EVERY_S)  # much is stored, and peers seldom change
 
     async def _ping(self, peer: PeerRecord) -> None:
-        desk, now_us = self._desk, self._desk.site.clock_us()
-        ping = Message(
-            kind=MessageKind.PING,
-            message_id=desk.site.new_id(),
-            sender=desk.site.node_id,
-            target=peer.node_id,
-            created_at_us=now_us,
-            expires_at_us=now_us + _PING_FOR_US,
-        )
-        answer = await self._client.send(ping, peer, signer=desk.signer, now_us=now_us)
+        desk = self._desk
+        ping = make_ping(desk.site, target=peer.node_id)
+        answer = await self._client.send(ping, peer, signer=desk.signer, now_us=desk.site.clock_us())
         at_us = desk.site.clock_us()
         if isinstance(answer, Answered):
             ahead_us = answer.clock_ahead_us

@@ -90,6 +90,8 @@ class Reception:
         Raises:
             StoreError, OverloadedError: not now; the message is to come again.
         """
+        if message.kind is MessageKind.PING and peer.clock_ahead_us is None:
+            await self.note_clock(peer, clock_ahead_us=message.created_at_us - self._desk.site.clock_us())
         heard = Heard(message=message, peer=peer, source=source)
         try:
             heard = await self.complete(heard, fetch)
@@ -189,6 +191,16 @@ class Reception:
         fresh = await self._desk.write(job)
         log.warning("a node has a new key, which its old one signed", extra={"node": peer.node_id})
         return fresh
+
+    async def note_clock(self, peer: PeerRecord, *, clock_ahead_us: int) -> None:
+        """Note what time a node has that told it just now. Nothing of its is judged by a clock of which nothing is known."""
+        if peer.clock_ahead_us is not None or peer.node_id == self._desk.site.node_id:
+            self.note_contact(peer, clock_ahead_us=clock_ahead_us)
+            return
+        now_us = self._desk.site.clock_us()
+        await self._desk.write(
+            lambda store: store.note_contact(peer.node_id, now_us=now_us, clock_ahead_us=clock_ahead_us)
+        )
 
     def note_contact(self, peer: PeerRecord, *, clock_ahead_us: int | None = None) -> None:
         """Remember, every few seconds at most, that a peer spoke, and what its clock said if that is known."""

@@ -143,14 +143,14 @@ class Journal:
         except CisError:
             await self._settle(event, JournalState.REFUSED)
             return True
-        self._look_at_clock(message, peer, event)
+        await self._look_at_clock(message, peer, event)
         if message.target not in (None, self._desk.site.node_id):
             await self._settle(event, JournalState.DONE)
             return True
         heard = Heard(message=message, peer=peer, source=source, event_id=event.event_id)
         return await self._receive(event, heard)
 
-    def _look_at_clock(self, message: Message, peer: PeerRecord, event: RoomEvent) -> None:
+    async def _look_at_clock(self, message: Message, peer: PeerRecord, event: RoomEvent) -> None:
         """Note how far a node's clock is ahead, by a message that was made as it was sent.
 
         A homeserver that holds such messages back can make a clock look late, by a day at most: it could have what
@@ -158,7 +158,7 @@ class Journal:
         """
         ahead_us = message.created_at_us - event.sent_at_us
         if message.kind in _SENT_WHEN_MADE and abs(ahead_us) <= MAX_AHEAD_US:
-            self._reception.note_contact(peer, clock_ahead_us=ahead_us)
+            await self._reception.note_clock(peer, clock_ahead_us=ahead_us)
 
     async def _receive(self, event: RoomEvent, heard: Heard) -> bool:
         try:

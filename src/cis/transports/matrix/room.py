@@ -25,6 +25,7 @@ from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.journal import CHAT_TYPE, KEEP_EVENTS, MESSAGE_TYPES, Journal, journalled
 from cis.transports.matrix.sender import RoomSender
 from cis.transports.matrix.sync import Batch, RoomReader
+from cis.transports.pinger import make_ping
 from cis.transports.ports import Desk
 from cis.transports.reception import Reception
 
@@ -36,7 +37,6 @@ LEASES_EVERY_S = 1.0
 MAX_ASLEEP_S = 1.0
 PRUNE_EVERY = 1000
 GREET_EVERY_S = 6 * 3600.0
-_PING_FOR_US = 300_000_000
 ENCRYPTED = (
     "the room is encrypted, which cannot be undone: take room_id out of cis.toml, then 'cis room setup' makes a new one"
 )
@@ -218,15 +218,7 @@ class Room:
         """Say that this node is here, and what time it has: now, and every few hours."""
         site = self._desk.site
         while True:
-            now_us = site.clock_us()
-            ping = Message(
-                kind=MessageKind.PING,
-                message_id=site.new_id(),
-                sender=site.node_id,
-                created_at_us=now_us,
-                expires_at_us=now_us + _PING_FOR_US,
-            )
-            sent = await self._sender.send_once(ping)
+            sent = await self._sender.send_once(make_ping(site, target=None))
             await asyncio.sleep(GREET_EVERY_S if sent else AGAIN_S)
 
     async def _leases(self) -> None:

@@ -29,6 +29,7 @@ from cis.transports.backoff import pause_s
 from cis.transports.envelope import seal
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.threads import NOTICE
+from cis.transports.pinger import make_ping
 from cis.transports.ports import Desk
 from cis.transports.wakeup import Wakeup
 
@@ -58,6 +59,7 @@ class RoomSender:
         self._woken = Wakeup()
         self._failures = 0
         self._hold_until_s = 0.0
+        self._met: set[str] = set()
 
     def wake(self) -> None:
         """Look at the outbox now."""
@@ -130,6 +132,7 @@ class RoomSender:
                 message = await desk.read(
                     lambda store: message_of(store, item, sender=desk.site.node_id, lease_s=desk.site.lease_s)
                 )
+                await self._meet(item)
                 kind = item.kind.rpartition(".")[2]
                 event_id = await self._send(message, txn_id=f"{kind}-{item.message_id}")
         except (NotFoundError, PoisonRecordError) as error:
@@ -145,6 +148,13 @@ class RoomSender:
         if item.kind == MessageKind.EXECUTE and not item.node_id:
             self._offered()
         return True
+
+    async def _meet(self, item: OutboxItem) -> None:
+        """Say what time this node has before the first run for a node, which may have been away when it was said last."""
+        if item.kind == MessageKind.EXECUTE and item.node_id and item.node_id not in self._met:
+            ping = make_ping(self._desk.site, target=item.node_id)
+            await self._send(ping, txn_id=f"ping-{ping.message_id}")
+            self._met.add(item.node_id)
 
     async def _send(self, message: Message, *, txn_id: str, relation: Json = None) -> str:
         mxc = None
