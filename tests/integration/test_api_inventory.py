@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from cis.api import schemas
+from cis.engine.submit import MAX_DESCRIPTION
 from cis.model.states import RunState
 from cis.store.cluster import PeerRecord
 from tests.integration.serving import NodeUnderTest
@@ -89,6 +90,14 @@ def test_metrics_count_runs_workers_the_queue_and_requests(node: NodeUnderTest) 
     assert samples['cis_http_requests_total{method="GET",route="other",status="404"}'] == "1"
     names = set(re.findall(r"^# TYPE (\S+) (?:gauge|counter)$", answer.text, re.MULTILINE))
     assert {sample.partition("{")[0] for sample in samples} <= names
+
+
+def test_a_list_shows_the_beginning_of_a_long_description_and_the_document_has_all_of_it(node: NodeUnderTest) -> None:
+    node.submitted(dag_id="wordy", description="x" * 100_000)
+
+    (listed,) = node.get("/api/v1/dags")["items"]
+    assert listed["description"] == "x" * MAX_DESCRIPTION
+    assert node.get("/api/v1/dags/wordy")["document"]["description"] == "x" * 100_000
 
 
 def test_the_description_names_every_route_its_answers_and_the_token(node: NodeUnderTest) -> None:

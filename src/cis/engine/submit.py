@@ -37,6 +37,7 @@ from cis.store.records import AS_DEFINED, DefinitionRecord, QueueItem, RunRecord
 RETRY_AFTER_S = 5
 OUTBOX = ""  # the place of what waits for other nodes
 MAX_QUEUED_DOCUMENT = 128 * 2**10  # characters; a longer one is stored once, as the definition of its run
+MAX_DESCRIPTION = 4000  # of a DAG in a list, where a thousand of them are shown at once; its document has all of it
 _PASTED = 'a shell interprets this, so outputs of tasks may not be pasted in; put them into env and write "$NAME"'
 
 
@@ -222,7 +223,7 @@ def record_definition(store: Store, spec: DagSpec, *, prepared: Prepared, now_us
         scope=prepared.scope,
         target_node=spec.target_node,
         priority=spec.priority,
-        description=spec.description,
+        description=spec.description[:MAX_DESCRIPTION],
         task_count=len(spec.tasks),
         created_at_us=now_us,
     )

@@ -35,6 +35,7 @@ MOST_ROOM_QUIET_S = 6 * 3600.0
 AT_ONCE = 8
 LOOK_EVERY_S = 1.0
 MAX_REMEMBERED = 256
+MAX_REMEMBERED_ROWS = 500_000  # of tasks and attempts, in all of them together
 _ASK_FOR_US = 60_000_000
 
 
@@ -55,12 +56,19 @@ class Teller:
         report = await self._desk.read(
             lambda store: build_report(store, self._desk.logfiles, ask.run_id, tasks=None, cursor=cursor)
         )
-        self._told[ask.run_id] = (token, report.cursor)
-        self._told.move_to_end(ask.run_id)
-        while len(self._told) > MAX_REMEMBERED:
-            self._told.popitem(last=False)
+        self.remember(ask.run_id, token, report.cursor)
         inline, blob = report_parts(report.content)
         return {"known": True, "epoch": remote.epoch, "token": token, "more": report.more, **inline}, blob
+
+    def remember(self, run_id: str, token: str, cursor: Cursor) -> None:
+        """Keep how far a run was told, and forget what was told longest ago when it is too much."""
+        self._told[run_id] = (token, cursor)
+        self._told.move_to_end(run_id)
+        while len(self._told) > MAX_REMEMBERED or (len(self._told) > 1 and self._rows() > MAX_REMEMBERED_ROWS):
+            self._told.popitem(last=False)
+
+    def _rows(self) -> int:
+        return sum(len(cursor.versions) + len(cursor.ended) for _, cursor in self._told.values())
 
 
 class Asker:

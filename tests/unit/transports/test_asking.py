@@ -1,0 +1,41 @@
+"""What is remembered of answers to other nodes is bounded, by runs and by how much these hold."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from cis.engine.report import Cursor
+from cis.transports import asking
+from cis.transports.asking import MAX_REMEMBERED, Teller
+from cis.transports.ports import Desk
+
+
+@pytest.fixture
+def teller() -> Teller:
+    """What remembers answers asks nobody for that."""
+    return Teller(cast("Desk", None))
+
+
+def test_the_answers_that_were_given_longest_ago_are_forgotten(teller: Teller) -> None:
+    for number in range(MAX_REMEMBERED + 5):
+        teller.remember(f"r{number}", "t", Cursor())
+        teller.remember("r0", "t", Cursor())  # which is asked for all the time
+
+    assert len(teller._told) == MAX_REMEMBERED
+    assert "r0" in teller._told
+    assert "r1" not in teller._told
+
+
+def test_large_runs_count_for_as_much_as_they_hold_and_the_newest_is_kept(
+    teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "MAX_REMEMBERED_ROWS", 100)
+    large = Cursor(versions=dict.fromkeys(range(40), 1), ended=frozenset((number, 1) for number in range(20)))
+    for name in ("a", "b", "c"):
+        teller.remember(name, "t", large)
+    assert list(teller._told) == ["c"]
+
+    teller.remember("d", "t", Cursor(versions=dict.fromkeys(range(1000), 1)))
+    assert list(teller._told) == ["d"]
