@@ -11,7 +11,7 @@ from cis.cli.acting import append_audit
 from cis.cli.context import Context, from_environment, say
 from cis.cli.output import local_time, print_json, print_table
 from cis.engine.control import cancel
-from cis.engine.dispatch import undeliverable
+from cis.engine.dispatch import CONTROL_FOR_S, post_control, undeliverable
 from cis.engine.heard import EXECUTE, RIGHTS
 from cis.engine.views import own_node_view, peer_view
 from cis.errors import NotFoundError, UsageError
@@ -91,14 +91,19 @@ def untrust(options: argparse.Namespace) -> None:
     context = from_environment()
     ended = []
     with context.acting_store() as store, store.transaction():
-        if not store.delete_peer(options.node_id):
+        peer = store.peer(options.node_id)
+        if peer is None:
             raise NotFoundError("node", options.node_id, hint="'cis node list' shows those that are trusted")
         stopped = _stop_what_it_sent(store, options.node_id, but=())
         for remote in store.open_remotes(RemoteRole.SENT):
             if remote.peer == options.node_id:
                 error = f"node {options.node_id} has it, and is not trusted any more"
                 run = undeliverable(store, remote.run_id, error=error, now_us=now_us())
-                ended += [run.run_id] if run is not None else []
+                if run is not None:
+                    post_control(store, run, "cancel", now_us=now_us())  # or it would go on with it, for nobody
+                    ended.append(run.run_id)
+        store.put_farewell(peer, until_us=now_us() + round(CONTROL_FOR_S * 1e6))
+        store.delete_peer(options.node_id)
         append_audit(store, "node.untrust", options.node_id)
     for name in {"node", *(run.worker_id for run in stopped)}:
         ring(context.home.run, name)
@@ -110,7 +115,7 @@ def untrust(options: argparse.Namespace) -> None:
         if stopped:
             say(f"{len(stopped)} runs that it sent here are cancelled")
         if ended:
-            say(f"{len(ended)} runs that it has were given up, and are failed here")
+            say(f"{len(ended)} runs that it has were given up, and are failed here; it is told to stop them")
 
 
 def _stop_what_it_sent(store: Store, node_id: str, *, but: Patterns | None) -> list[RunRecord]:

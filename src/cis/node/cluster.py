@@ -159,6 +159,7 @@ class Cluster:
             def job(store: Store, now_us: int = now_us) -> None:
                 store.prune_withdrawals(expired_before_us=now_us - REMEMBER_US)
                 store.prune_offers(expired_before_us=now_us)
+                store.prune_farewells(before_us=now_us)
                 store.prune_asks(asked_before_us=now_us - ASKED_FOR_US)
 
             await self._desk.write(job)

@@ -36,6 +36,16 @@ class PeerStore(Protocol):
 
     def peer(self, node_id: str) -> PeerRecord | None: ...
 
+    def put_farewell(self, peer: PeerRecord, *, until_us: int) -> None:
+        """Keep where a node is that is trusted no more, so that it can be told what became of its runs."""
+        ...
+
+    def peer_or_farewell(self, node_id: str) -> PeerRecord | None:
+        """Return a peer, or one that was; that one may nothing here, and is only told something."""
+        ...
+
+    def prune_farewells(self, *, before_us: int) -> int: ...
+
     def peer_of_user(self, matrix_user: str) -> PeerRecord | None: ...
 
     def peers(self) -> Sequence[PeerRecord]:

@@ -349,4 +349,4 @@ def _batch(store: Store, node_id: str, line: _Line, *, now_us: int) -> _Batch:
         else:
             held.append((item, before))
     late = [item for item in due if item.expires_at_us <= now_us]
-    return _Batch(peer=store.peer(node_id), late=late, fresh=fresh, held=held)
+    return _Batch(peer=store.peer_or_farewell(node_id), late=late, fresh=fresh, held=held)

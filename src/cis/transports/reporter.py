@@ -208,7 +208,7 @@ class Reporter:
         item = store.queue_item(remote.run_id) if remote.epoch else None
         suspended = item is not None and item.status is QueueState.SUSPENDED
         report = build_report(store, self._desk.logfiles, remote.run_id, tasks=tasks, cursor=telling.cursor)
-        return report, suspended, store.peer(remote.peer)
+        return report, suspended, store.peer_or_farewell(remote.peer)
 
     async def _send(
         self, report: Report, telling: _Telling, peer: PeerRecord | None, *, suspended: bool

@@ -30,6 +30,9 @@ _CONTACT = (
     "UPDATE peers SET contact_at_us = ?, clock_ahead_us = coalesce(?, clock_ahead_us), fault = NULL WHERE node_id = ?"
 )
 
+_FAREWELL = "INSERT OR REPLACE INTO farewells (node_id, public_key, url, matrix_user, until_us) VALUES (?, ?, ?, ?, ?)"
+_GONE = "SELECT public_key, url, matrix_user FROM farewells WHERE node_id = ?"
+
 
 class PeerRows:
     """The peers' part of the store."""
@@ -71,6 +74,24 @@ class PeerRows:
         """Return a peer, or None."""
         row = self._db.row(_ONE, (node_id,))
         return None if row is None else read("peer", peer_of, row)
+
+    def put_farewell(self, peer: PeerRecord, *, until_us: int) -> None:
+        """Keep where a node is that is trusted no more."""
+        self._db.write(_FAREWELL, (peer.node_id, peer.public_key, peer.url, peer.matrix_user, until_us))
+
+    def peer_or_farewell(self, node_id: str) -> PeerRecord | None:
+        """Return a peer, or one that was."""
+        peer = self.peer(node_id)
+        row = self._db.row(_GONE, (node_id,)) if peer is None else None
+        if row is None:
+            return peer
+        from cis.store.cluster import PeerRecord  # noqa: PLC0415 - few nodes are gone
+
+        return PeerRecord(node_id=node_id, public_key=row[0], may=(), trusted_at_us=0, url=row[1], matrix_user=row[2])
+
+    def prune_farewells(self, *, before_us: int) -> int:
+        """Forget those whose time is over; return how many went."""
+        return self._db.write("DELETE FROM farewells WHERE until_us < ?", (before_us,))
 
     def peer_of_user(self, matrix_user: str) -> PeerRecord | None:
         """Return the peer that speaks as this Matrix user."""
