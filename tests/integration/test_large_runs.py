@@ -187,6 +187,19 @@ def test_what_an_earlier_process_held_goes_back_into_the_queue_when_there_is_no_
         assert [worker.queued(run.run_id) for run in runs] == [QueueState.CLAIMED] * 4 + [QueueState.QUEUED] * 4
 
 
+def test_large_children_of_one_run_are_begun_one_after_the_other(
+    node: Decider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = {"dag_id": "child", "tasks": [{"id": f"c{number}", "command": "sleep 60"} for number in range(1500)]}
+    tasks = [{"skill": "dag", "command": None, "params": {"document": child}} for _ in range(6)]
+    run = node.submitted(*tasks, scope="global", target_node="node-1")
+    with working(node, tmp_path) as worker:
+        ledger = Ledger(worker, monkeypatch)
+        worker.until(lambda: len(node.store.child_runs(run.run_id)) == 6, "all children")
+
+    assert max(ledger.written) < 3 * 1500
+
+
 def test_children_of_one_run_are_begun_a_few_at_a_time(
     node: Decider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -199,14 +199,14 @@ class _Turn:
 
     def start_children(self) -> None:
         """Record the child run of every DAG as a task that is ready; it takes no slot."""
-        left = CHILDREN_AT_ONCE
+        left, tasks_left = CHILDREN_AT_ONCE, CHANGES_AT_ONCE
         for plan in self._held.plans.values():
             while plan.wants_child and plan.children_due_s <= self._now.mono_s and not self._held_back(plan):
-                if not left:
+                if not left or tasks_left <= 0:
                     self._held.poll_due_s = self._now.mono_s
                     return
                 left -= 1
-                self._start_child(plan)
+                tasks_left -= self._start_child(plan)
 
     def choose_starts(self) -> list[Start]:
         """Give the free slots to ready tasks: higher priority first, then the older run."""
@@ -340,7 +340,8 @@ class _Turn:
         # Ends of this turn carry its time; what they made ready starts later, by the stored clock too.
         return Instant(max(self._parts.clock().wall_us, self._now.wall_us + 1), self._now.mono_s)
 
-    def _start_child(self, plan: RunPlan) -> None:
+    def _start_child(self, plan: RunPlan) -> int:
+        """Record the child run of the next DAG as a task; return how many tasks it has."""
         number = plan.next_child()
         task = plan.task_spec(number)
         begun = self._begun()
@@ -355,20 +356,21 @@ class _Turn:
             )
         except OverloadedError as error:
             plan.hold_child(number, no_place(error), until_s=self._now.mono_s + AGAIN_S)
-            return
+            return 0
         except CisError as error:
             reason = refusal(error)
             plan.start_child(number, None, begun)
             attempt = self._attempt(plan, number, begun)
             self._store.start_attempts([attempt])
             self.record_ends([failed(attempt, reason, at_us=begun.wall_us)])
-            return
+            return 0
         plan.start_child(number, run.run_id, begun)
         attempt = self._attempt(plan, number, begun)
         self._store.start_attempts([attempt])
         due_s = child_due_s(plan, attempt, now=self._now)
         self._held.children[plan.run.run_id, number] = ChildWait(attempt, due_s)
         self._held.rings.add(run.worker_id)
+        return run.task_count
 
     def _mark_running(self, plan: RunPlan, begun: Instant) -> None:
         if plan.run.status is RunState.PENDING:
