@@ -3,7 +3,8 @@
 What is looked for (``cis.model.secret_forms``) is compared without *gaps*: blanks, line ends, quotes, backslashes and
 plus signs count for nothing in either, so a value that is wrapped, indented, quoted or escaped is still found. A second
 look takes ``%41`` for the byte that it stands for. Both looks only take bytes away or put one in place of three, so
-whatever stands around a value cannot hide it.
+whatever stands around a value cannot hide it. A third reads back what tools such as ``xxd`` print (``cis.model.dumps``), and
+masks the lines to their ends, where the same bytes stand as characters.
 
 A piece may end within a secret. What could be the beginning of one is therefore held back until it is known what
 follows; ``idle`` lets go of it for readers who wait, if it is a single character, and remembers that it did.
@@ -15,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
+
+from cis.model.dumps import dumped
 
 MASK = b"***"
 GAPS = b" \t\r\n\v\f\\'\"+"
@@ -49,10 +52,11 @@ class Masker:
         text = self._held + data
         spans: list[_Span] = []
         hold, weak = len(text), True
-        for view in _views(text):
+        for view in _views(text, last=False):
             spans += view.spans(self._needles)
             begin, at_most_one = view.open_end(self._needles)
             hold, weak = min(hold, begin), weak and at_most_one
+        weak = weak and all(end <= hold for _, end in spans)
         shown, cut = self._shown(text, spans, hold)
         self._held, self._done, self._weak = text[hold:], cut - hold, weak
         if len(self._held) > self._most_held:  # gaps without end, after what may be a beginning
@@ -71,7 +75,7 @@ class Masker:
     def close(self) -> bytes:
         """Return the rest: nothing more will come."""
         text = self._held
-        spans = [span for view in _views(text) for span in view.spans(self._needles)]
+        spans = [span for view in _views(text, last=True) for span in view.spans(self._needles)]
         shown, _ = self._shown(text, spans, len(text))
         self._held, self._done = b"", 0
         return shown
@@ -170,11 +174,46 @@ class _Decoded:
         return list(compress(places, self._whole.translate(_KEPT)))
 
 
-def _views(text: bytes) -> Iterator[_Plain | _Decoded]:
+class _Dumped:
+    """What the dump lines of a text tell, without its gaps.
+
+    In the line in which a needle ends the same bytes may stand as characters, so it is masked to its end, once that is there.
+    """
+
+    def __init__(self, text: bytes, *, last: bool) -> None:
+        told, self._unfinished, self._certain = dumped(text, last=last)
+        whole = bytes([value for value, _, _, _ in told])
+        self.compared = without_gaps(whole)
+        self._told = list(compress(told, whole.translate(_KEPT)))
+        self._pending = len(text)
+        self.says_nothing = not told and self._unfinished == len(text)
+
+    def spans(self, needles: Sequence[bytes]) -> list[_Span]:
+        spans = []
+        for begin, end in _found(self.compared, needles):
+            _, at, first_line, _ = self._told[begin]
+            _, _, last_line, line_end = self._told[end - 1]
+            if last_line == self._unfinished:
+                self._pending = min(self._pending, first_line)
+            else:
+                spans.append((at, line_end))
+        return spans
+
+    def open_end(self, needles: Sequence[bytes]) -> tuple[int, bool]:
+        """Return where the line begins in which what is open begins: a needle, or a line that is not whole yet."""
+        left = _longest_beginning(self.compared, needles)
+        begin = min(self._pending, self._unfinished)
+        return min(self._told[-left][2], begin) if left else begin, left <= 1 and not self._certain
+
+
+def _views(text: bytes, *, last: bool) -> Iterator[_Plain | _Decoded | _Dumped]:
     plain = _Plain(text)
     yield plain
     if b"%" in text:
         yield _Decoded(plain, text)
+    dump = _Dumped(text, last=last)
+    if not dump.says_nothing:
+        yield dump
 
 
 def _decoded(part: bytes) -> bytes:

@@ -1,8 +1,9 @@
 """The forms in which the value of a secret may turn up in a text, as ``cis.model.masking`` looks for them.
 
-The value itself, each of its lines, base64 (both alphabets, at each of the three places that its bytes may have within
-a longer text), hexadecimal, and as JSON, Python and HTML escape it. What only puts quotes, backslashes, blanks, line
-ends or percent signs between is no form of its own: the comparison passes over those.
+The value itself, each of its lines, and the value in UTF-16; base64 (both alphabets, at each of the three places that its bytes may
+have within a longer text) and hexadecimal of all these and of the value as JSON and URLs have it; as JSON, Python, C, HTML and XML
+escape it. What only puts quotes, backslashes, blanks, line ends or percent signs between is no form of its own: the comparison
+passes over those, and reads dumps.
 """
 
 from __future__ import annotations
@@ -49,12 +50,38 @@ def _forms(value: str) -> Iterator[bytes]:
     yield data
     for line in value.splitlines():
         yield line.encode()
-    yield from _base64_forms(data)
-    yield data.hex().encode()
-    yield data.hex().upper().encode()
+    for text in _encoded(value):
+        yield from _base64_forms(text)
+        yield text.hex().encode()
+        yield text.hex().upper().encode()
+    yield from _wide(value)
     yield from _escaped(value)
+    yield from _byte_by_byte(data)
     for safe in _SAFE:
         yield from _percent_encoded(data, safe=safe)
+
+
+def _encoded(value: str) -> Iterator[bytes]:
+    """Yield the value as texts have it that are often encoded as a whole: itself, in JSON, in a URL, in UTF-16."""
+    data = value.encode()
+    inside = (json.dumps(value)[1:-1].encode(), json.dumps(value, ensure_ascii=False)[1:-1].encode())
+    in_urls = (text for safe in (b"", b"/") for text in _percent_encoded(data, safe=safe))
+    in_forms = (text.replace(b" ", b"+") for text in _percent_encoded(data, safe=b""))
+    yield from dict.fromkeys((data, *inside, *in_urls, *in_forms, *_wide(value)))
+
+
+def _wide(value: str) -> Iterator[bytes]:
+    yield value.encode("utf-16-le")
+    yield value.encode("utf-16-be")
+
+
+def _byte_by_byte(data: bytes) -> Iterator[bytes]:
+    """Yield the bytes as numbers, each with what stands before or after it besides gaps."""
+    for digits in ("%02x", "%02X"):
+        for between in (":", "x", ",0x"):  # of a fingerprint, of strings in C, of a list in C
+            yield between.join(digits % byte for byte in data).encode()
+    yield b"".join(b"%03o" % byte for byte in data)
+    yield b",".join(b"%d" % byte for byte in data)
 
 
 def _percent_encoded(data: bytes, *, safe: bytes) -> Iterator[bytes]:
@@ -70,8 +97,11 @@ def _escaped(value: str) -> Iterator[bytes]:
         yield _replaced(text, _HTML_IN_JSON).encode()
     yield "".join(f"\\u{ord(char):04X}" if 0x7F < ord(char) < 0x10000 else char for char in value).encode()
     yield from (ascii(value).encode(), repr(value).encode())
-    yield _replaced(value, _HTML).encode()
-    yield _replaced(value, _HTML_BY_NUMBER).encode()
+    for pairs in (_HTML, _HTML_BY_NUMBER):
+        yield _replaced(value, pairs).encode()
+        yield _replaced(value, pairs).encode("ascii", "xmlcharrefreplace")
+    for number in ("%d", "x%x", "x%X", "X%x", "X%X"):
+        yield "".join(f"&#{number % ord(char)};" for char in value).encode()
 
 
 def _base64_forms(data: bytes) -> Iterator[bytes]:

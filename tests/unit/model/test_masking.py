@@ -6,6 +6,8 @@ import base64
 import html
 import json
 import shlex
+import shutil
+import subprocess
 import urllib.parse
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -136,6 +138,97 @@ def test_where_a_text_is_cut_changes_nothing_of_what_is_left(text: str, cuts: li
     assert shown.replace(b"***", b"").replace(b"a", b"") == whole.replace(b"***", b"").replace(b"a", b"")
 
 
+DUMPS = [
+    "xxd",
+    "xxd -u -g1",
+    "xxd -c 8",
+    "hexdump",
+    "hexdump -C",
+    "od",
+    "od -b",
+    "od -c",
+    "od -x",
+    "od -t x1",
+    "od -t x1z",
+    "od -A x -t x1z",
+]
+
+
+@pytest.mark.parametrize("tool", DUMPS)
+@pytest.mark.parametrize("before", [b"", b"a", b"DB_PASSWORD=", b"x" * 100])
+def test_no_dump_of_a_secret_comes_through_at_whatever_place_and_however_it_is_cut(tool: str, before: bytes) -> None:
+    """With offsets and, beside the bytes, the characters; the rest of the dump is there."""
+    if shutil.which(tool.partition(" ")[0]) is None:
+        pytest.skip(f"{tool} is not installed")
+    secret = 'Zq7#kP"9w$mX/é+Lr2@vB-and-more-than-a-line'
+    made = subprocess.run(
+        tool.split(), input=before + secret.encode() + b"\n" + b"y" * 40, capture_output=True, check=True
+    )
+    whole = fed(made.stdout, [secret], [])
+    letters = "".join(whole.decode(errors="replace").split())
+
+    assert b"***" in whole
+    assert whole.endswith(made.stdout[-20:])
+    for at in range(len(secret) - 5):
+        piece = secret[at : at + 5].encode()
+        assert piece.decode() not in letters
+        assert piece.hex() not in letters.lower()
+    for every in (1, 2, 7, 50):
+        assert fed(made.stdout, [secret], range(0, len(made.stdout), every)) == whole
+
+
+@given(
+    text=st.lists(
+        st.sampled_from([b"0000000", b"00000010:", b" ", b"  ", b"73", b"6b 2d", b"\n", b"|s", b"zz"]), max_size=30
+    )
+)
+def test_what_looks_like_a_dump_comes_through_byte_for_byte(text: list[bytes]) -> None:
+    data = b"".join(text)
+
+    assert fed(data, ["correct-horse"], range(0, len(data), 3)) == data
+
+
+SECRET = 'p"ss\\w&rd <é> 100%+😀'
+UTF_16 = ("utf-16-le", "utf-16-be")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(json.dumps({"password": SECRET}, ensure_ascii=ascii_only).encode() for ascii_only in (True, False)),
+        *(urllib.parse.quote(SECRET, safe=safe).encode() for safe in ("", "/")),
+        urllib.parse.urlencode({"password": SECRET}).encode(),
+        *(SECRET.encode(form) for form in UTF_16),
+    ],
+    ids=["json", "json with letters", "url", "path", "form", *UTF_16],
+)
+@pytest.mark.parametrize("encode", [bytes, base64.b64encode, base64.urlsafe_b64encode, bytes.hex])
+def test_a_secret_is_found_in_what_was_encoded_as_a_whole(text: bytes, encode: Callable[[bytes], bytes | str]) -> None:
+    encoded = encode(b"user=" + text + b";end")
+    data = encoded.encode() if isinstance(encoded, str) else encoded
+
+    assert b"***" in fed(data, [SECRET], range(0, len(data), 5))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "".join(f"&#{ord(char)};" for char in SECRET),
+        "".join(f"&#x{ord(char):X};" for char in SECRET),
+        html.escape(SECRET).encode("ascii", "xmlcharrefreplace").decode(),
+        ":".join(f"{byte:02X}" for byte in SECRET.encode()),
+        "".join(f"\\x{byte:02x}" for byte in SECRET.encode()),
+        "".join(f"\\{byte:03o}" for byte in SECRET.encode()),
+        str(list(SECRET.encode())),
+    ],
+)
+def test_a_secret_is_found_when_its_characters_or_bytes_are_numbers(written: str) -> None:
+    shown = fed(f"before {written} after".encode(), [SECRET], range(0, 500, 3))
+
+    assert b"***" in shown
+    assert len(shown) <= len("before *** after") + 8
+
+
 def test_each_line_of_a_secret_is_one() -> None:
     assert fed(b"found second-line here", ["first-line\nsecond-line\n"], []) == b"found *** here"
 
@@ -145,7 +238,7 @@ def test_what_may_be_the_beginning_of_a_secret_waits_for_what_follows() -> None:
 
     assert masker.feed(b"it is hunt") == b"it is "
     assert masker.idle() == b""
-    assert masker.feed(b"ing") == b"hunting"
+    assert masker.feed(b"ing!") == b"hunting!"
 
 
 def test_a_single_character_is_let_go_of_when_nothing_comes_and_the_rest_is_masked_all_the_same() -> None:
