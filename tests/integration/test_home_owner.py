@@ -28,6 +28,7 @@ def test_a_home_of_another_user_is_refused_to_root_too_with_the_mend(tmp_path: P
     home.mkdir(mode=0o755)
     os.chown(home, NOBODY, NOBODY)
     why = refused(home)
+    assert list(home.iterdir()) == []
     os.chown(home, 0, 0)
     Home(home).ensure()
 

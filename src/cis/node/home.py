@@ -62,7 +62,7 @@ class Home:
                 what they like. Or its path is one that the database cannot have.
         """
         wrong = path_fault(self.root)
-        faults = [wrong] if wrong is not None else list(way_faults(self.root))
+        faults = [wrong] if wrong is not None else [*way_faults(self.root), *owner_faults(self._kept())]
         if faults:
             raise ConfigError(faults)
         for folder in (self.root, self.logs, self.run, self.work):
@@ -81,11 +81,11 @@ class Home:
                     f"others may write there; look at what is in it, then: chmod go-rwx {shlex.quote(str(folder))}"
                 )
                 faults.append(Fault(place=str(folder), message=message))
-        faults += owner_faults(
-            (self.root, self.logs, self.run, self.work, self.db, self.toml, self.token_file, self.key_file)
-        )
         if faults:
             raise ConfigError(faults)
+
+    def _kept(self) -> tuple[Path, ...]:
+        return self.root, self.logs, self.run, self.work, self.db, self.toml, self.token_file, self.key_file
 
 
 def _make_private(folder: Path) -> None:
