@@ -187,9 +187,9 @@ def _look_at_leftovers(context: Context) -> Iterator[Finding]:
 def _look_at_shortages(context: Context) -> Iterator[Finding]:
     """Yield what workers have found too little of on this machine, where runs wait for it."""
     try:
-        with context.store() as store:
+        with context.store_as_it_is() as store:
             short = [worker for worker in store.workers() if worker.short_of is not None]
-    except StoreError:
+    except (StoreError, NotFoundError):
         return  # said already
     for worker in short:
         what, _, mend = (worker.short_of or "").partition("; ")
@@ -199,9 +199,9 @@ def _look_at_shortages(context: Context) -> Iterator[Finding]:
 def _look_at_restore(context: Context) -> Iterator[Finding]:
     """Yield from when this home's knowledge is, if it was restored, and what was not found out yet."""
     try:
-        with context.store() as store:
+        with context.store_as_it_is() as store:
             record, left = store.restore(), store.restored_runs()
-    except StoreError:
+    except (StoreError, NotFoundError):
         return  # said already
     if record is not None:
         what = f"restored from a backup of {rfc3339(record.known_until_us)}, at {rfc3339(record.restored_at_us)}"
