@@ -101,6 +101,20 @@ def test_what_left_the_group_is_told_to_end_with_its_task(executor: LocalExecuto
     assert not is_alive(escaped)
 
 
+def test_what_left_the_group_is_found_beside_a_thousand_others(executor: LocalExecutor, tmp_path: Path) -> None:
+    many = "i=0; while [ $i -lt 1000 ]; do sleep 60 & i=$((i+1)); done"
+    crowd = executor.start(launch(tmp_path, many, name="crowd", leave=True))
+    end_of(executor, crowd, within_s=60.0)
+    try:
+        handle = executor.start(launch(tmp_path, escaping(tmp_path, "setsid that forks", wait="exit 0")))
+        escaped = pid_of(tmp_path)
+        end_of(executor, handle)
+
+        assert not is_alive(escaped)
+    finally:
+        os.killpg(crowd, signal.SIGKILL)
+
+
 @ways
 def test_what_left_the_group_is_killed_with_its_task(executor: LocalExecutor, tmp_path: Path, way: str) -> None:
     handle = executor.start(launch(tmp_path, "trap '' TERM; " + escaping(tmp_path, way, wait="sleep 60")))

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _SET_CHILD_SUBREAPER = 36  # prctl(2)
 _LIST_BYTES = 1 << 20
+_WHOLE_BYTES = 4096 - 16  # the kernel gives whole numbers, up to a page at a time: a shorter answer is all there is
 _LOOKS = 10
 
 
@@ -163,7 +164,11 @@ class Adopted:
         adopt_descendants(on=False)
 
     def _children(self) -> list[int]:
-        return [int(pid) for pid in os.pread(self._list, _LIST_BYTES, 0).split()]
+        found = data = os.pread(self._list, _LIST_BYTES, 0)
+        while len(data) > _WHOLE_BYTES:
+            data = os.pread(self._list, _LIST_BYTES, len(found))
+            found += data
+        return [int(pid) for pid in found.split()]
 
     def _sort(self, alive: Iterable[int]) -> None:
         claims = {pid: line for line in self._lines.values() for pid in line.claimed}
