@@ -140,6 +140,18 @@ def test_an_unknown_skill_and_its_parameters_are_refused_with_their_place(node: 
     assert [error["place"] for error in problem["errors"]] == ["tasks[0].skill"]
 
 
+@pytest.mark.parametrize("reference", ["${tasks.a.outputs.x}", "${secrets.X}"])
+def test_a_dag_as_a_task_is_written_out_and_no_reference(node: NodeUnderTest, reference: str) -> None:
+    tasks: list[dict[str, Any]] = [
+        {"id": "a", "command": "true"},
+        {"id": "b", "depends_on": ["a"], "skill": "dag", "params": {"document": reference}},
+    ]
+
+    problem = assert_problem(node.execute({"dag_id": "x", "tasks": tasks}), 422, "document.invalid")
+
+    assert {error["place"] for error in problem["errors"]} == {"tasks[1].params.document"}
+
+
 def test_two_tasks_of_two_projects_are_a_conflict(node: NodeUnderTest) -> None:
     tasks = [{"id": name, "command": "true", "env": {"PROJECT_ID": f"proj-{name}"}} for name in "ab"]
 

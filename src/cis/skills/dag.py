@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from cis.engine.ports import ChildDag
 from cis.errors import DocumentError
 from cis.model.dag import Json
-from cis.skills.params import Faults, broken_rules, is_text, refuse, unknown_params
+from cis.skills.params import Faults, broken_rules, is_open, is_text, refuse, unknown_params
 
 _RULES = {
     "document": (lambda value: isinstance(value, Mapping), "is a DAG document: a mapping with dag_id and tasks"),
@@ -45,6 +45,8 @@ class DagSkill:
 
 def _faults(params: Mapping[str, Json]) -> list[tuple[str, str]]:
     faults = [*unknown_params(params, known=tuple(_RULES)), *broken_rules(params, _RULES)]
+    if is_open(params.get("document")):
+        faults.append(("document", "is written out here, as a mapping with dag_id and tasks; it cannot be a reference"))
     given = [name for name in _RULES if name in params]
     if len(given) != 1:
         faults.append(("", f"give exactly one of document and dag_id, not {'both' if given else 'neither'}"))

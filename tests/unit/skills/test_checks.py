@@ -53,6 +53,8 @@ def test_good_parameters_have_no_faults(skill: str, params: dict[str, Any]) -> N
         ("shell", {"command": []}, ("command", "is empty; its first element is the program")),
         ("shell", {"command": ["a", 1]}, ("command", "a list of strings")),
         ("shell", {"command": {"a": 1}}, ("command", "a list of strings")),
+        ("dag", {"document": REFERENCE}, ("document", "cannot be a reference")),
+        ("dag", {"document": "${secrets.DOCUMENT}"}, ("document", "cannot be a reference")),
         ("shell", {"comand": "true"}, ("comand", "is no parameter; did you mean 'command'?")),
         ("http", {}, ("url", "is missing")),
         ("http", {"url": "ftp://host/x"}, ("url", "http://host/path")),
