@@ -180,6 +180,7 @@ def test_what_is_not_there_is_not_found(sandbox: Sandbox, arguments: tuple[str, 
         ("worker", "run", "--id", "worker-global", "--scope", "team:x"),
         ("worker", "run", "--id", "worker-global", "--scope", "project:x"),
         ("token", "create", "x", "--may", "everything"),
+        ("token", "create", "owner"),
     ],
 )
 def test_bad_usage_exits_with_2_and_says_how_to_go_on(sandbox: Sandbox, arguments: tuple[str, ...]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cis.api.ports import OWNER_NAME
+from cis.api.tokens import OwnToken, TokenCheck
 from cis.store.records import TokenRecord
 from tests.integration.serving import TOKEN, NodeUnderTest, assert_problem
 
@@ -204,3 +208,17 @@ def test_a_node_whose_writer_has_ended_is_not_ready_and_refuses_dags(node: NodeU
     assert_problem(node.call("GET", "/ready"), 503, "not_ready")
     assert_problem(node.call("POST", "/api/v1/dag/execute", json=DAG), 503, "overloaded")
     assert node.call("GET", "/health").status_code == 200
+
+
+def test_a_token_that_was_named_owner_once_is_not_taken_for_the_node_s_own(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"once").hexdigest()
+    record = TokenRecord(name=OWNER_NAME, sha256=digest, may=("execute",), created_at_us=0)
+
+    async def read(_: object) -> TokenRecord | None:
+        return record
+
+    rights = asyncio.run(TokenCheck(OwnToken(tmp_path / "token"), read=read, clock_s=lambda: 0.0).rights("once"))
+
+    assert rights is not None
+    assert rights.actor != OWNER_NAME
+    assert rights.asker.shares

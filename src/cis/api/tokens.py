@@ -77,7 +77,9 @@ class TokenCheck:
         self._known.pop(name, None)
         if record is None or not hmac.compare_digest(record.sha256, name):
             return None
-        rights = Rights(record.name, frozenset(record.may), record.scopes)
+        # One of that name was made before it was kept for the node's own token; it gets none of what that is spared.
+        actor = f"{OWNER_NAME} (a token)" if record.name == OWNER_NAME else record.name
+        rights = Rights(actor, frozenset(record.may), record.scopes)
         self._known[name] = (self._clock_s() + REMEMBER_S, rights)
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)

@@ -16,6 +16,7 @@ from cis.node.clock import now_us
 from cis.store.records import TokenRecord
 
 RIGHTS = ("read", "execute", "control", "admin")
+_OWNER = "owner"  # who the node's own token is, in the audit log too
 
 
 def add(group: argparse.ArgumentParser, _name: str) -> None:
@@ -47,7 +48,7 @@ def _rotate(options: argparse.Namespace) -> None:
     with context.acting_store() as store:
         token = identity.rotate_token(context.home)
         with store.transaction():
-            append_audit(store, "token.rotate", "owner")
+            append_audit(store, "token.rotate", _OWNER)
     _print_token(token, options)
 
 
@@ -76,6 +77,8 @@ def _create(options: argparse.Namespace) -> None:
     fault = id_fault(options.name)
     if fault:
         raise UsageError(f"NAME {fault}")
+    if options.name == _OWNER:
+        raise UsageError(f"NAME {_OWNER!r} is kept for the node's own token; choose another name")
     may = tuple(dict.fromkeys(right for right in options.may.split(",") if right))
     if not may or any(right not in RIGHTS for right in may):
         raise UsageError(f"--may {options.may!r}: write some of {', '.join(RIGHTS)}, with commas between")
