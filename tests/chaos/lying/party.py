@@ -73,6 +73,7 @@ class Party:
         self.now_s = 0.0
         self.clocks = Clocks(wall_ahead_s=rng.uniform(-1e5, 1e5), booted_s=-rng.uniform(1.0, 1e6))
         self.executing: dict[str, Execution] = {}
+        self._latest_s = self.clocks.wall_ahead_s
         self.store = open_sqlite(new_database(folder))
         self.store._db.connection.pragma("synchronous", "OFF")
         self._logfiles = LogFiles(folder / "logs")
@@ -293,4 +294,9 @@ class Party:
 
     def set_clock(self) -> None:
         """Set the wall clock to something else."""
+        self._latest_s = max(self._latest_s, self.clocks.wall_ahead_s)
         self.clocks.wall_ahead_s += self.rng.choice((-1.0, 1.0)) * self.rng.choice((1.0, 30.0, 3600.0, 1e5))
+
+    def set_clock_right(self) -> None:
+        """Set the wall clock to where it was at most: what is sent again at a stored time would else wait for that."""
+        self.clocks.wall_ahead_s = max(self._latest_s, self.clocks.wall_ahead_s)

@@ -94,6 +94,8 @@ class LyingRoom:
             self._step()
         self._honest = True
         self.parties["arbiter"].claims = True
+        for party in self.parties.values():
+            party.set_clock_right()
         self._log("the homeserver is honest from here on")
         while self._now_s < LIES_S + HONEST_S:
             if self._over():
