@@ -182,6 +182,26 @@ def test_a_worker_that_is_asked_to_retire_does_so_only_when_it_is_idle(sandbox: 
     assert sandbox.rows("SELECT DISTINCT epoch FROM task_executions") == [(1,)]
 
 
+def test_what_a_task_left_running_is_shown_for_as_long_as_it_runs(sandbox: Sandbox, tmp_path: Path) -> None:
+    command = f"setsid sleep 600 </dev/null >/dev/null 2>&1 & echo $! > {tmp_path}/pid"
+    dag = write_dag(tmp_path, {"dag_id": "leaves", "tasks": [{"id": "serve", "command": command, "leave": True}]})
+    assert sandbox.cis("dag", "run", dag).returncode == 0
+    pid = int((tmp_path / "pid").read_text())
+    try:
+        text = sandbox.cis("dag", "status", "leaves").stdout
+        (run,) = sandbox.json("dag", "status", "leaves")["runs"]
+        with sandbox.node() as node:
+            answered = node.run(run["run_id"])
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not alive(pid), what="the end of what was left")
+
+    assert text.endswith(f"\nleft running: serve (pid {pid})\n")
+    assert run["left"] == answered["left"] == [{"task": "serve", "pid": pid}]
+    assert sandbox.json("dag", "status", "leaves")["runs"][0]["left"] == []
+    assert "left running" not in sandbox.cis("dag", "status", "leaves").stdout
+
+
 def zombies_of(pid: int) -> list[int]:
     """Return the children of a process that have ended and that it has not reaped."""
     found = [seen for seen in processes() if seen.parent == pid and seen.dead]

@@ -224,7 +224,7 @@ def test_what_an_attempt_was_allowed_to_leave_stays_with_what_it_starts_later(
     try:
         end_of(executor, executor.start(launch(tmp_path, "true", name="next")))
 
-        assert ended.left == (left,)
+        assert ended.left == [(left, process_started(left))]
         assert is_alive(left)
         assert is_alive(later)
     finally:

@@ -468,7 +468,7 @@ def test_what_a_task_with_leave_puts_into_the_background_outlives_its_success_al
     with suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
     assert is_there is stays
-    assert set(ended.left) <= {child}  # without the list of children nobody looks
+    assert {pid for pid, _ in ended.left} <= {child}  # without the list of children nobody looks
 
 
 def test_close_leaves_no_process_and_no_descriptor(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from cis.api.requests import scopes_of
 from cis.api.streams import stream
 from cis.engine.existing import existing_run
 from cis.engine.views import read_run, read_run_head, task_views
+from cis.executors.platform import still_runs
 from cis.model.dag import Json
 from cis.store.port import Store
 
@@ -41,7 +42,7 @@ async def run_answer(services: NodeServices, request: Request, run_id: str) -> R
         run = existing_run(store, run_id, scopes=scopes)
         size = store.outputs_size(run_id)
         is_small = run.task_count <= FEW_TASKS and size <= FEW_BYTES
-        return read_run(store, run_id, scopes=scopes) if is_small else None, size
+        return read_run(store, run_id, scopes=scopes, still=still_runs) if is_small else None, size
 
     whole, size = await services.read(small)
     if whole is not None:
@@ -49,7 +50,7 @@ async def run_answer(services: NodeServices, request: Request, run_id: str) -> R
     admission = admission_of(request)
     admission.stream()
     await admission.make_room(size)  # a part holds one task at least, and that may be most of it
-    head, reasons = await services.read(lambda store: read_run_head(store, run_id, scopes=scopes))
+    head, reasons = await services.read(lambda store: read_run_head(store, run_id, scopes=scopes, still=still_runs))
     return stream(_parts(services, run_id, head, reasons), media_type="application/json")
 
 

@@ -82,6 +82,13 @@ class TaskModel(BaseModel):
     child_run_id: str | None
 
 
+class LeftModel(BaseModel):
+    """A process that a task with `leave` left running here, and that still runs."""
+
+    task: str
+    pid: int
+
+
 class RunModel(BaseModel):
     """A run with its tasks. `version` grows by one with each change of the run itself."""
 
@@ -106,6 +113,7 @@ class RunModel(BaseModel):
     parent_run_id: str | None
     parent_task_id: str | None
     waiting: WaitingModel | None
+    left: list[LeftModel]
     tasks: list[TaskModel]
 
 

@@ -11,6 +11,7 @@ from cis.cli.output import print_json
 from cis.engine import control
 from cis.engine.existing import run_of
 from cis.engine.views import read_run
+from cis.executors.platform import still_runs
 from cis.node.clock import now_us
 from cis.node.presence import node_is_running
 from cis.store.records import RunRecord
@@ -65,7 +66,7 @@ def _is_minded(context: Context, run: RunRecord) -> bool:
 
 def _answer(context: Context, run_id: str, options: argparse.Namespace) -> None:
     with context.store() as store:
-        view = read_run(store, run_id)
+        view = read_run(store, run_id, still=still_runs)
     if options.json:
         print_json(view)
     else:

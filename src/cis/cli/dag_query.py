@@ -37,12 +37,13 @@ def list_runs(options: argparse.Namespace) -> None:
 def status(options: argparse.Namespace) -> None:
     """Print a DAG, its latest runs, and the tasks of the newest."""
     from cis.cli.status_page import print_status, watch  # noqa: PLC0415 - a list shows no page
+    from cis.executors.platform import still_runs  # noqa: PLC0415
 
     with from_environment().store() as store:
         if options.watch:
             found = watch(store, options.dag_id, run_id=options.run, quiet=options.json)
         else:
-            found = read_status(store, options.dag_id, run_id=options.run)
+            found = read_status(store, options.dag_id, run_id=options.run, still=still_runs)
     if options.json:
         print_json(found)
     else:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cis.cli.output import counted, local_time, on_terminal, print_table, scope_text, state, took
 from cis.engine.views import read_status
+from cis.executors.platform import still_runs
 from cis.model.states import RunState
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def watch(store: Store, dag_id: str, *, run_id: str | None, quiet: bool) -> Mapp
     redraw = on_terminal()
     while True:
         started_s = time.monotonic()
-        found = read_status(store, dag_id, run_id=run_id)
+        found = read_status(store, dag_id, run_id=run_id, still=still_runs)
         over = not found["runs"] or RunState(found["runs"][0]["status"]).final
         if redraw and not quiet:
             sys.stdout.write("\x1b[H\x1b[2J")
@@ -57,6 +58,9 @@ def print_status(found: Mapping[str, Any]) -> None:
     if found["runs"]:
         print()
         _print_tasks(found["runs"][0]["tasks"])
+        left = [f"{one['task']} (pid {one['pid']})" for one in found["runs"][0]["left"]]
+        if left:
+            print(f"\nleft running: {', '.join(left)}")
 
 
 def _print_tasks(tasks: list[Mapping[str, Any]]) -> None:

@@ -161,7 +161,9 @@ class _Turn:
         for plan, end in ((self._held.plans.get(end.attempt.run_id), end) for end in ends):
             if plan is None:
                 continue
-            attempt, outputs = end
+            attempt, outputs, left = end
+            if left:
+                self._store.add_left(left)
             if outputs and (why := no_room(size_of(outputs), plan.output_bytes)):
                 attempt, outputs = attempt._replace(status=AttemptState.FAILED, error=why), {}
             plan.end(

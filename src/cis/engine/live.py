@@ -17,7 +17,7 @@ from cis.engine.ports import Executor, Exit
 from cis.engine.shortage import shortage_of
 from cis.errors import LaunchError
 from cis.model.states import AttemptState
-from cis.store.records import AttemptRecord
+from cis.store.records import AttemptRecord, LeftProcess
 
 _NEVER = float("inf")
 
@@ -57,10 +57,11 @@ class Live:
 
 
 class End(NamedTuple):
-    """The end of an attempt: the row as it will be stored, and the outputs that it gave."""
+    """The end of an attempt: the row as it will be stored, the outputs that it gave, and what it was allowed to leave running."""
 
     attempt: AttemptRecord
     outputs: dict[str, str]
+    left: Sequence[LeftProcess] = ()
 
 
 class LiveAttempts:
@@ -183,7 +184,8 @@ def judge(live: Live, ended: Exit, *, now_us: int) -> End:
         stdout_bytes=ended.stdout_bytes,
         stderr_bytes=ended.stderr_bytes,
     )
-    return End(attempt=done, outputs=outputs)
+    left = [LeftProcess(done.run_id, done.task_no, done.task_id, pid, started) for pid, started in ended.left]
+    return End(attempt=done, outputs=outputs, left=left)
 
 
 def _verdict(live: Live, ended: Exit) -> tuple[AttemptState, str | None]:

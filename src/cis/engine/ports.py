@@ -134,7 +134,7 @@ class Exit(NamedTuple):
     """How a process ended. ``exit_code`` is negative, -N, when signal N ended it (as ``subprocess`` has it).
 
     ``stdout_bytes`` counts what was written, also what a cap cut away; the tails are decoded with replacement.
-    ``fault`` says why the attempt failed whatever its exit code is. ``left`` are the pids of what may outlive it.
+    ``fault`` says why the attempt failed whatever its exit code is. ``left`` is what may outlive it, by pid and start.
     """
 
     handle: int
@@ -144,7 +144,7 @@ class Exit(NamedTuple):
     stdout_bytes: int = 0
     stderr_bytes: int = 0
     fault: str | None = None
-    left: Sequence[int] = ()
+    left: Sequence[tuple[int, str]] = ()
 
 
 class Executor(Protocol):

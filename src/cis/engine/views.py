@@ -5,7 +5,7 @@ Keys are snake_case, times RFC 3339 in UTC, and a scope is ``{"type": …, "id":
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cis.engine.existing import existing_definition, existing_run, run_of
@@ -14,7 +14,16 @@ from cis.errors import PoisonRecordError
 from cis.model.dag import Json
 from cis.model.scope_patterns import Patterns
 from cis.model.states import TaskState
-from cis.store.records import DefinitionRecord, Delivery, EventRecord, RunFilter, RunRecord, TaskRecord, WorkerRecord
+from cis.store.records import (
+    DefinitionRecord,
+    Delivery,
+    EventRecord,
+    LeftProcess,
+    RunFilter,
+    RunRecord,
+    TaskRecord,
+    WorkerRecord,
+)
 
 if TYPE_CHECKING:
     from cis.engine.ports import SkillInfo  # 3 ms, and only skills are of it
@@ -25,6 +34,13 @@ if TYPE_CHECKING:
 LATEST_RUNS = 5
 CONTACT_S = 90.0  # a peer is pinged every 30 s
 CLOCK_WARNING_S = 60.0
+
+StillRuns = Callable[[int, str], bool]
+"""Whether the process of that number, which started then, still runs."""
+
+
+def _whatever(_pid: int, _started: str) -> bool:
+    return True
 
 
 def submission_view(run: RunRecord) -> dict[str, Json]:
@@ -64,12 +80,13 @@ def run_view(
     *,
     waiting: Waiting | None,
     reasons: Mapping[str, Waiting],
+    left: Sequence[LeftProcess] = (),
 ) -> dict[str, Json]:
     """Return a run and its tasks; *waiting* is why the run waits, *reasons* why its tasks do, by their ids."""
-    return {**_run_head(run, waiting), "tasks": task_views(tasks, reasons)}
+    return {**_run_head(run, waiting, left), "tasks": task_views(tasks, reasons)}
 
 
-def _run_head(run: RunRecord, waiting: Waiting | None) -> dict[str, Json]:
+def _run_head(run: RunRecord, waiting: Waiting | None, left: Sequence[LeftProcess]) -> dict[str, Json]:
     return {
         "run_id": run.run_id,
         "dag_id": run.dag_id,
@@ -92,6 +109,7 @@ def _run_head(run: RunRecord, waiting: Waiting | None) -> dict[str, Json]:
         "parent_run_id": run.parent_run_id,
         "parent_task_id": run.parent_task_id,
         "waiting": waiting.to_dict() if waiting else None,
+        "left": [{"task": one.task_id, "pid": one.pid} for one in left],
     }
 
 
@@ -200,19 +218,21 @@ def event_view(event: EventRecord) -> dict[str, Json]:
     }
 
 
-def read_run(store: Store, run_id: str, *, scopes: Patterns | None = None) -> dict[str, Json]:
-    """Return the view of a stored run, with what waits in it and why.
+def read_run(
+    store: Store, run_id: str, *, scopes: Patterns | None = None, still: StillRuns = _whatever
+) -> dict[str, Json]:
+    """Return the view of a stored run, with what waits in it and why, and what it left running, if it *still* does.
 
     The run is read before its tasks, so the tasks of a run that is shown as over are over, too.
 
     Raises:
         NotFoundError: no such run, or none that may be seen.
     """
-    return _read_view(store, existing_run(store, run_id, scopes=scopes))
+    return _read_view(store, existing_run(store, run_id, scopes=scopes), still)
 
 
 def read_run_head(
-    store: Store, run_id: str, *, scopes: Patterns | None = None
+    store: Store, run_id: str, *, scopes: Patterns | None = None, still: StillRuns = _whatever
 ) -> tuple[dict[str, Json], Mapping[str, Waiting]]:
     """Return the view of a stored run without its tasks, and why these wait, by their ids: outputs are not read.
 
@@ -221,14 +241,19 @@ def read_run_head(
     """
     run = existing_run(store, run_id, scopes=scopes)
     if run.status.final:
-        return _run_head(run, None), {}
+        return _run_head(run, None, _left(store, run, still)), {}
     tasks = store.tasks(run_id, outputs=False)
     waiting, reasons = _waiting(store, run, tasks)
-    return _run_head(run, waiting), reasons
+    return _run_head(run, waiting, _left(store, run, still)), reasons
 
 
 def read_status(
-    store: Store, dag_id: str, *, run_id: str | None = None, scopes: Patterns | None = None
+    store: Store,
+    dag_id: str,
+    *,
+    run_id: str | None = None,
+    scopes: Patterns | None = None,
+    still: StillRuns = _whatever,
 ) -> dict[str, Json]:
     """Return ``{"dag": …, "runs": [...]}``: a DAG and its latest runs, newest first, or the one run that is named.
 
@@ -240,15 +265,19 @@ def read_status(
         runs = store.runs(RunFilter(dag_id=dag_id, scopes=scopes), limit=LATEST_RUNS).items
     else:
         runs = (run_of(store, dag_id, run_id=run_id, scopes=scopes),)
-    return {"dag": dag_view(definition), "runs": [_read_view(store, run) for run in runs]}
+    return {"dag": dag_view(definition), "runs": [_read_view(store, run, still) for run in runs]}
 
 
-def _read_view(store: Store, run: RunRecord) -> dict[str, Json]:
-    tasks = store.tasks(run.run_id)
+def _read_view(store: Store, run: RunRecord, still: StillRuns) -> dict[str, Json]:
+    tasks, left = store.tasks(run.run_id), _left(store, run, still)
     if run.status.final:
-        return run_view(run, tasks, waiting=None, reasons={})
+        return run_view(run, tasks, waiting=None, reasons={}, left=left)
     waiting, reasons = _waiting(store, run, tasks)
-    return run_view(run, tasks, waiting=waiting, reasons=reasons)
+    return run_view(run, tasks, waiting=waiting, reasons=reasons, left=left)
+
+
+def _left(store: Store, run: RunRecord, still: StillRuns) -> list[LeftProcess]:
+    return [one for one in store.left_processes(run.run_id) if still(one.pid, one.pid_started)]
 
 
 def _waiting(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> tuple[Waiting | None, Mapping[str, Waiting]]:

@@ -53,7 +53,7 @@ class _Running:
     fault: str | None = None
     drained_by_s: float = 0.0
     leave: bool = False
-    left: Sequence[int] = ()
+    left: Sequence[tuple[int, str]] = ()
     term_at_s: float = _NEVER
     kill_at_s: float = _NEVER
 
@@ -287,7 +287,8 @@ class LocalExecutor:
 
     def _over(self, running: _Running) -> Exit | None:
         """Return the end of an attempt of which nothing is to end any more, or wait to be told what it wrote."""
-        running.left = self._descendants.forget(running.process.pid)
+        left = self._descendants.forget(running.process.pid)
+        running.left = [(pid, started) for pid in left if (started := process_started(pid, portable=self._portable))]
         streams = running.streams
         if not isinstance(streams, KeptStreams):
             return self._exit_of(running)

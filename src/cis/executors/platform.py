@@ -51,6 +51,11 @@ def process_started(pid: int, *, portable: bool = False) -> str | None:
     return _ps("lstart=", pid) or None
 
 
+def still_runs(pid: int, started: str) -> bool:
+    """Whether the process of that number is the one that started then (``process_started``)."""
+    return process_started(pid) == started
+
+
 def _ps(what: str, pid: int) -> str:
     # A fixed language and time zone: the same start must always give the same text.
     env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}

@@ -26,6 +26,7 @@ from cis.model.stored import check_stored
 from cis.model.tree import clipped
 from cis.store.cluster_port import OutboxStore, PeerStore, RemoteStore, RoomStore
 from cis.store.home_port import HomeStore
+from cis.store.left_port import LeftStore
 from cis.store.losses_port import LossStore
 from cis.store.queue_port import QueueStore, WorkerStore
 from cis.store.records import (
@@ -245,6 +246,7 @@ class Store(
     DefinitionStore,
     RunStore,
     LossStore,
+    LeftStore,
     QueueStore,
     WorkerStore,
     LogStore,

@@ -188,6 +188,16 @@ class AttemptRecord(NamedTuple):
 TAIL_BYTES = 8192
 
 
+class LeftProcess(NamedTuple):
+    """A process that a task with ``leave`` left running; ``pid_started`` tells it from a later one of its number."""
+
+    run_id: str
+    task_no: int
+    task_id: str
+    pid: int
+    pid_started: str
+
+
 class TaskLoss(NamedTuple):
     """How often in a row a task's worker died while it ran alone, and for how long its next attempt runs apart from others."""
 

@@ -51,6 +51,7 @@ _DROP_ALL = tuple(
     for table in (
         "task_executions",
         "task_losses",
+        "left_processes",
         "run_tasks",
         "remote_runs",
         "restored_runs",

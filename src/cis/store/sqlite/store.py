@@ -17,6 +17,7 @@ from cis.store.refusals import RefusalShares
 from cis.store.sqlite.connection import Database, file_of, sync_folder, translated
 from cis.store.sqlite.definitions import DefinitionRows
 from cis.store.sqlite.home import HomeRows
+from cis.store.sqlite.left import LeftRows
 from cis.store.sqlite.logs import LogRows
 from cis.store.sqlite.losses import LossRows
 from cis.store.sqlite.migrate import NEWEST
@@ -45,6 +46,7 @@ class SqliteStore(
     RunRows,
     TaskRows,
     LossRows,
+    LeftRows,
     QueueRows,
     WorkerRows,
     LogRows,
