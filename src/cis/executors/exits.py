@@ -120,8 +120,14 @@ class PidfdExits:
         self._pipes.add(descriptor)
 
     def unlisten(self, descriptor: int) -> None:
-        """Forget a descriptor that was listened to; the system does so by itself when it is closed."""
-        self._pipes.discard(descriptor)
+        """Forget a descriptor that was listened to, before it is closed.
+
+        Closed alone, it could be told of once more, under a number that is another's by then: what was just started has
+        all that is open here until its ``exec`` is done.
+        """
+        if descriptor in self._pipes:
+            self._pipes.discard(descriptor)
+            self._epoll.unregister(descriptor)
 
     def wait(self, timeout_s: float) -> Noticed:
         """Return what has happened, at once when something has."""
@@ -137,6 +143,7 @@ class PidfdExits:
                 else:
                     rung = True
             elif reap(process):
+                del self._processes[descriptor]
                 self._pids.discard(process.pid)
                 self._ended.append(descriptor)
                 ended.append(process)
@@ -146,9 +153,10 @@ class PidfdExits:
 
     def close(self) -> None:
         """Forget every process and give all descriptors back."""
-        for descriptor in self._processes:
+        for descriptor in (*self._processes, *self._ended):
             os.close(descriptor)
         self._processes.clear()
+        self._ended.clear()
         self._pipes.clear()
         self._epoll.close()
 
@@ -156,7 +164,6 @@ class PidfdExits:
         for descriptor in self._ended:
             self._epoll.unregister(descriptor)
             os.close(descriptor)
-            del self._processes[descriptor]
         self._ended.clear()
 
 
