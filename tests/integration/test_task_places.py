@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine.task_places import ASK_AGAIN_S, SAY_AFTER_S, PlaceUse
+from cis.engine.task_places import ASK_AGAIN_S, SAY_AFTER_S, SLICE_S, PlaceUse
 from cis.model.states import TaskState
 from cis.worker.task_places import MachinePlaces
 from tests.integration.deciding import decider
@@ -133,6 +133,49 @@ def test_a_place_that_lacks_is_asked_for_again_and_said_after_a_while(tmp_path: 
         assert words[0] is None
         assert "max_tasks" in str(words[1])
         assert not any(later)  # of two places one is kept for scopes that run nothing
+
+
+def test_a_place_is_passed_on_after_a_while_to_a_scope_that_has_none(tmp_path: Path) -> None:
+    use = PlaceUse(MachinePlaces(tmp_path / "places", most=1))
+    with other(tmp_path / "places", most=1) as new:
+        first = use.allows(1, now_s=0.0)
+        waits = new.ask("take")
+        use.begin(0, now_s=0.5 * SLICE_S)
+        soon = use.allows(1, now_s=0.5 * SLICE_S)
+        use.begin(0, now_s=SLICE_S)
+        later = use.allows(1, now_s=SLICE_S)
+
+        assert (first, waits, soon, later) == (True, "False", True, False)
+        assert new.ask("take") == "True"
+
+
+def test_tasks_that_follow_one_upon_the_other_do_not_keep_a_place_from_a_scope_that_has_none(tmp_path: Path) -> None:
+    places = MachinePlaces(tmp_path / "places", most=1)
+    with (
+        decider(tmp_path) as node,
+        working(node, tmp_path, places=places) as worker,
+        other(tmp_path / "places", most=1) as new,
+    ):
+        run = node.submitted(*[{"command": "true"}] * 40, target_node="node-1")
+        worker.until(lambda: worker.pids, "the first task")
+
+        def handed() -> bool:
+            node.later(ASK_AGAIN_S)
+            return new.ask("take") == "True"
+
+        worker.until(handed, "a place for the other scope")
+        still = [task for task in worker.store.tasks(run.run_id) if task.status is TaskState.PENDING]
+        said = new.ask("keep 0")
+
+        def done() -> bool:
+            node.later(ASK_AGAIN_S)
+            return all(task.status is TaskState.COMPLETED for task in worker.store.tasks(run.run_id))
+
+        worker.until(done, "all of them")
+
+        assert still
+        assert said == "0"
+    places.close()
 
 
 def test_a_worker_starts_no_more_tasks_than_there_are_places_and_goes_on_as_they_end(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ class _Turn:
         waiting = [plan for plan in self._held.plans.values() if plan.wants_slot]
         room = room_for(self._held, slots=self._limits.slots, wanted=bool(waiting), now_s=self._now.mono_s)
         free = room - len(self._held.live)
-        self._held.place.begin()
+        self._held.place.begin(len(self._held.live), now_s=self._now.mono_s)
         if free <= 0 or not waiting or self._one_runs_alone():
             return []
         begun = self._begun()

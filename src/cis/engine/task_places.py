@@ -1,7 +1,8 @@
 """A worker's use of the machine's places for tasks, which the workers of all scopes share (``[node] max_tasks``).
 
 Each attempt has a place from before its start is stored until it has ended. A worker whose task ends and whose next one starts in
-the same turn keeps the place, and does nothing about it. While all places are taken it asks for one again every
+the same turn keeps the place, and does nothing about it; but when ``SLICE_S`` have passed and a scope that has no place at all waits
+for one, it passes the place on, and asks for one again later. While all places are taken it asks for one again every
 ``ASK_AGAIN_S``; nobody tells it that one is free.
 """
 
@@ -12,6 +13,7 @@ from typing import Protocol
 
 ASK_AGAIN_S = 0.05
 SAY_AFTER_S = 1.0
+SLICE_S = 0.5
 
 
 class Places(Protocol):
@@ -32,8 +34,21 @@ class Places(Protocol):
         """Whether one of them is that which is kept for scopes that run nothing."""
         ...
 
+    @property
+    def waits(self) -> bool:
+        """Whether this worker has none, and others are told that it waits for one."""
+        ...
+
     def take(self) -> bool:
-        """Take one more place, and return whether there was one."""
+        """Take one more place, and return whether there was one; who has none and gets none *waits* from then on."""
+        ...
+
+    def wait_no_more(self) -> None:
+        """Let others know that none is wanted any more."""
+        ...
+
+    def others_wait(self) -> bool:
+        """Whether another worker waits that has none. Not to be asked by one that waits itself."""
         ...
 
     def keep(self, number: int) -> None:
@@ -51,6 +66,14 @@ class NoBound:
     most = 0
     held = 0
     borrowed = False
+    waits = False
+
+    def wait_no_more(self) -> None:
+        """Nobody waits."""
+
+    def others_wait(self) -> bool:
+        """Nobody does."""
+        return False
 
     def take(self) -> bool:
         """There is always one more."""
@@ -68,17 +91,19 @@ class NoBound:
 class PlaceUse:
     """Takes a place for each attempt, and remembers since when there has been none."""
 
-    __slots__ = ("_before_s", "_places", "blocked_s", "due_s")
+    __slots__ = ("_before_s", "_pass_on_s", "_passed_on", "_places", "blocked_s", "due_s")
 
     def __init__(self, places: Places) -> None:
         self._places = places
         self.blocked_s: float | None = None
         self._before_s: float | None = None
         self.due_s = math.inf
+        self._pass_on_s = -math.inf  # until then no place is passed on
+        self._passed_on = False
 
     def allows(self, running: int, *, now_s: float) -> bool:
         """Whether there is a place for each of *running* attempts; one that lacks is taken if it can be."""
-        if self._places.held >= running or self._places.take():
+        if self._places.held >= running or (not self._passed_on and self._take(now_s)):
             return True
         if self.blocked_s is None:
             self.blocked_s = now_s if self._before_s is None else self._before_s
@@ -97,15 +122,24 @@ class PlaceUse:
             if self._places.borrowed:
                 self._places.give_back_borrowed()
             if self.blocked_s is not None and self._places.held <= running:
-                self._places.take()
+                self._take(now_s)
         return self.blocked_s is not None and self._places.held > running
 
-    def begin(self) -> None:
-        """Find out anew whether one lacks; since when is remembered."""
+    def begin(self, running: int, *, now_s: float) -> None:
+        """Find out anew whether one lacks; since when is remembered. What has become free may be due to others."""
         self._before_s, self.blocked_s = self.blocked_s, None
+        self._passed_on = False
+        if self._places.held <= running or now_s < self._pass_on_s:
+            return
+        self._passed_on = self._places.others_wait()
+        self._pass_on_s = now_s + (SLICE_S if self._passed_on else ASK_AGAIN_S)
+        if self._passed_on:
+            self._places.keep(running)
 
     def keep(self, running: int) -> None:
         """Give back what *running* attempts do not need."""
+        if self._places.waits and self.blocked_s is None:
+            self._places.wait_no_more()
         if self._places.held > running:
             self._places.keep(running)
 
@@ -114,3 +148,9 @@ class PlaceUse:
         if self.blocked_s is None or now_s < self.blocked_s + SAY_AFTER_S:
             return None
         return f"all {self._places.most} places for tasks are taken; wait, or set max_tasks higher ([node] in cis.toml)"
+
+    def _take(self, now_s: float) -> bool:
+        """Take one more; the first is kept for a while."""
+        if not self._places.held:
+            self._pass_on_s = now_s + SLICE_S
+        return self._places.take()
