@@ -79,6 +79,36 @@ def test_a_new_task_starts_beside_one_that_runs_apart_only_when_that_has_outlive
             assert beside == 1
 
 
+def test_a_long_innocent_task_holds_up_neither_other_suspects_nor_their_conviction(tmp_path: Path) -> None:
+    with decider(tmp_path) as node:
+        long = node.submitted({"command": "sleep 600"}, target_node="node-1", dag_id="long")
+        guilty = node.submitted({"command": "sleep 600"}, target_node="node-1", dag_id="guilty")
+        died(node, tmp_path, running=2)
+        with working(node, tmp_path) as worker:
+            worker.until(lambda: worker.pids, "the first of them")
+            first = next(run for run in (long, guilty) if worker.task(run.run_id).status is TaskState.RUNNING)
+            second = guilty if first is long else long
+            for _ in range(5):
+                worker.turn()
+            apart = len(worker.pids)
+            node.later(62)
+            worker.until(lambda: len(worker.pids) == 2, "the second beside the first, which has outlived its suspicion")
+            last = row(worker)
+        buried(node, last, unasked=True)
+        with working(node, tmp_path) as worker:
+            worker.until(lambda: worker.pids, "the one that had lived for the shortest time")
+            for _ in range(5):
+                worker.turn()
+            alone = [run for run in (first, second) if worker.task(run.run_id).status is TaskState.RUNNING]
+            last = row(worker)
+        buried(node, last, unasked=True)
+
+        assert apart == 1
+        assert alone == [second]
+        assert losses(node, first.run_id) == [(0, 0)]
+        assert losses(node, second.run_id) == [(0, 1)]
+
+
 def test_the_innocent_end_and_the_guilty_one_fails_after_three_losses(tmp_path: Path) -> None:
     with decider(tmp_path) as node:
         innocent = node.submitted({"command": "sleep 0.05"}, target_node="node-1", dag_id="innocent")

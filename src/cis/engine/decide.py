@@ -18,7 +18,7 @@ from cis.engine.claiming import take_queued
 from cis.engine.control import cancel, cancel_children
 from cis.engine.heartbeat import beat
 from cis.engine.instant import Instant
-from cis.engine.live import End, Ending, failed
+from cis.engine.live import End, Ending, Live, failed
 from cis.engine.notices import run_event, task_events
 from cis.engine.outputs import no_room, size_of
 from cis.engine.parts import ChildWait, Held, LoopLimits, LoopParts
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 CHILDREN_AT_ONCE = 50  # child runs that are begun, or whose ends are taken, in one turn
 POLL_S = 1.0
+NEVER = float("inf")
 CONTROL_PAUSE_S = 0.0003  # for each run that is held
 LONGEST_CONTROL_PAUSE_S = 0.02
 
@@ -221,10 +222,10 @@ class _Turn:
         begun = self._begun()
         starts: list[Start] = []
         waiting.sort(key=lambda plan: (-plan.run.priority, plan.run.run_id))
-        if any(plan.wants_alone for plan in waiting):
-            alone = self._start_alone(waiting, begun)
-            if alone is not None:
-                return alone
+        # Who lived shortest goes first: it may have taken the worker down beside one that had outlived its suspicion.
+        suspects = sorted((plan for plan in waiting if plan.alone_s < NEVER), key=lambda plan: plan.alone_s)
+        if suspects and (alone := self._start_alone(suspects, begun)) is not None:
+            return alone
         for plan in waiting:
             if len(starts) >= free:
                 break
@@ -246,12 +247,12 @@ class _Turn:
         """Whether an attempt runs beside which nothing may start: it may be what took the last worker down."""
         return self._held.alone is not None and self._now.mono_s < self._held.alone[1]
 
-    def _start_alone(self, waiting: Sequence[RunPlan], begun: Instant) -> list[Start] | None:
-        """Start the first task that is to run apart, once nothing else runs; None: control holds all of those back."""
-        for plan in waiting:
-            if not plan.wants_alone or self._held_back(plan):
+    def _start_alone(self, suspects: Sequence[RunPlan], begun: Instant) -> list[Start] | None:
+        """Start the first suspect once nothing runs but what has outlived its suspicion; None: control holds all of them back."""
+        for plan in suspects:
+            if self._held_back(plan):
                 continue
-            if len(self._held.live) or not self._has_place(1):
+            if not all(map(self._has_outlived, self._held.live)) or not self._has_place(1):
                 return []
             self._mark_running(plan, begun)
             number, alone_s = plan.start_alone(begun)
@@ -260,6 +261,10 @@ class _Turn:
             self._store.start_attempts([attempt])
             return [Start(plan, attempt)]
         return None
+
+    def _has_outlived(self, live: Live) -> bool:
+        plan = self._held.plans.get(live.attempt.run_id)
+        return plan is not None and plan.losses.outlived(live.attempt.task_no, self._now.mono_s - live.started_s)
 
     def write_tasks(self) -> None:
         """Store every change of a task, in the order in which they were decided."""

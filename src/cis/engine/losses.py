@@ -30,6 +30,10 @@ class Losses:
         """Return for how many seconds a task runs apart from others."""
         return self._by_number[number].alone_us / 1e6
 
+    def outlived(self, number: int, lived_s: float) -> bool:
+        """Whether a task that lost its worker has now run apart for its time, and the worker with it."""
+        return number in self._by_number and lived_s >= self.alone_s(number)
+
     def take_end(self, number: int, status: AttemptState, *, limit: int) -> str | None:
         """Forget the losses of an attempt that ended by itself; return why a task is given up, None when it is not."""
         if number not in self._by_number:

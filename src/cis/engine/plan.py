@@ -48,7 +48,7 @@ class RunPlan:
         self._graph = Graph.of(spec.tasks)
         self.losses = Losses(losses)
         self._ready: list[int] = []
-        self._ready_alone: list[int] = []
+        self._ready_alone: list[tuple[float, int]] = []  # the time, and the task
         self._ready_dags: list[int] = []
         self._retries: list[tuple[float, int]] = []
         self._missing = [0] * len(tasks)
@@ -108,9 +108,9 @@ class RunPlan:
         )
 
     @property
-    def wants_alone(self) -> bool:
-        """Whether a task would start that is to run apart from all others, since its worker died while it ran."""
-        return bool(self._ready_alone) and self.wants_slot
+    def alone_s(self) -> float:
+        """For how long the next task is to run apart from all others, since its worker died while it ran; infinity: none is."""
+        return self._ready_alone[0][0] if self._ready_alone and self.wants_slot else math.inf
 
     @property
     def wants_child(self) -> bool:
@@ -173,17 +173,17 @@ class RunPlan:
 
     def start_next(self, now: Instant) -> int:
         """Move the next ready task to running, and return its number."""
-        number = heapq.heappop(self._ready or self._ready_alone)
+        number = heapq.heappop(self._ready) if self._ready else heapq.heappop(self._ready_alone)[1]
         self.running.add(number)
         self._start(number, now, child_run_id=None)
         return number
 
     def start_alone(self, now: Instant) -> tuple[int, float]:
-        """Move the next task that is to run apart to running; return its number, and for how many seconds it does."""
-        number = heapq.heappop(self._ready_alone)
+        """Move the task that is to run apart for the shortest time to running; return its number, and that time in seconds."""
+        alone_s, number = heapq.heappop(self._ready_alone)
         self.running.add(number)
         self._start(number, now, child_run_id=None)
-        return number, self.losses.alone_s(number)
+        return number, alone_s
 
     def put_back(self, number: int, now: Instant) -> None:
         """Have a task wait again whose attempt never became a process: it counts as not tried."""
@@ -301,8 +301,10 @@ class RunPlan:
             return  # it will be cancelled when its turn comes
         if self.spec.tasks[number].skill == "dag":
             heapq.heappush(self._ready_dags, number)
+        elif number in self.losses:
+            heapq.heappush(self._ready_alone, (self.losses.alone_s(number), number))
         else:
-            heapq.heappush(self._ready_alone if number in self.losses else self._ready, number)
+            heapq.heappush(self._ready, number)
 
     def _start(self, number: int, now: Instant, *, child_run_id: str | None) -> None:
         old = self.tasks[number]

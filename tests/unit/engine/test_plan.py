@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -236,7 +237,7 @@ def test_a_task_below_its_bound_is_tried_again_apart_and_without_a_bound_for_eve
     lost(plan, 0)
 
     assert states(plan) == ["pending"]
-    assert plan.wants_alone
+    assert plan.alone_s < math.inf
 
 
 @pytest.mark.parametrize("status", [AttemptState.COMPLETED, AttemptState.FAILED])
@@ -247,12 +248,12 @@ def test_an_attempt_that_ends_by_itself_has_its_losses_forgotten(status: Attempt
     plan.release_retries(NOW)
 
     assert plan.losses.take_acquitted() == [0]
-    assert not plan.wants_alone
+    assert plan.alone_s == math.inf
 
 
 def test_a_task_that_is_tried_apart_is_not_among_those_that_start_beside_others() -> None:
     plan = suspects(task("a"), task("b"), losses=0)
 
     assert plan.start_alone(NOW) == (0, 60.0)
-    assert not plan.wants_alone
+    assert plan.alone_s == math.inf
     assert plan.start_next(NOW) == 1
