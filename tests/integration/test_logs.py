@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import tracemalloc
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
-from cis.engine import logs
-from cis.engine.logreader import LogPiece, LogReader, LogStream
-from cis.engine.logs import attempt_logs, follow, log_pieces
+from cis.api.logs import _attempt_list
+from cis.engine import logreader, logs, report
+from cis.engine.logreader import LOOK_BYTES, LogPiece, LogReader, LogStream
+from cis.engine.logs import AttemptParts, attempt_logs, follow, log_pieces
 from cis.errors import NotFoundError
 from cis.model.states import AttemptState, RunState
+from cis.store.records import TAIL_BYTES, RunRecord
 from tests.integration.serving import NodeUnderTest
 
 
@@ -202,3 +208,84 @@ def test_a_run_that_is_over_ends_a_follower_even_if_an_attempt_never_ended(node:
     node.changed(run, RunState.CANCELLED)
 
     assert [piece and piece.text for piece in follow(node.store, node.logfiles, run.run_id)] == ["half"]
+
+
+def with_tails(node: NodeUnderTest, count: int) -> RunRecord:
+    """Run so many tasks, the last first, whose files are gone and of whose output the database keeps a tail."""
+    run = node.changed(node.submitted(*({"id": f"t{number}"} for number in range(count))), RunState.RUNNING)
+    for number in reversed(range(count)):
+        tail = f"{number:0>{TAIL_BYTES}}"
+        node.ended(run, node.started(run, f"t{number}"), stdout_tail=tail, stdout_bytes=TAIL_BYTES)
+    return node.changed(run, RunState.COMPLETED)
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_tails_that_stand_for_files_are_told_in_looks_as_small_as_files_are(
+    node: NodeUnderTest, *, follow: bool
+) -> None:
+    run = with_tails(node, 100)
+    reader = LogReader(node.logfiles, run.run_id, task=None, attempt=None, follow=follow)
+
+    looks = []
+    while not reader.over:
+        looks.append(reader.look(node.store))
+
+    assert max(sum(len(piece.text) for piece in look) for look in looks) <= LOOK_BYTES + 2 * TAIL_BYTES
+    assert [int(piece.text[-9:]) for look in looks for piece in look] == list(reversed(range(100)))
+
+
+def test_a_list_of_attempts_that_is_read_in_parts_is_whole_and_in_order(
+    node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, at_once in (
+        (logs, "PLACES_AT_ONCE", 7),
+        (logreader, "PLACES_AT_ONCE", 7),
+        (logs, "ATTEMPTS_AT_ONCE", 3),
+    ):
+        monkeypatch.setattr(module, name, at_once)
+    run = with_tails(node, 20)
+    expected = list(reversed(range(20)))
+
+    views = list(attempt_logs(node.store, node.logfiles, run.run_id))
+    answer = node.get(f"/api/v1/runs/{run.run_id}/logs")
+    pieces = list(log_pieces(node.store, node.logfiles, run.run_id))
+    followed = list(follow(node.store, node.logfiles, run.run_id))
+
+    assert [int(view["output"][-9:]) for view in views] == expected
+    assert [int(item["output"][-9:]) for item in answer["items"]] == expected
+    assert [int(piece.text[-9:]) for piece in pieces] == expected
+    assert [piece and int(piece.text[-9:]) for piece in followed] == expected
+
+
+async def length_of_answer(node: NodeUnderTest, run: RunRecord) -> int:
+    """Return how long the answer of the API is, which a client would hold."""
+    parts = AttemptParts(run.run_id, task=None, attempt=None)
+    return sum([len(part) async for part in _attempt_list(node.services, parts)])
+
+
+@pytest.mark.parametrize("how", ["list", "answer", "pieces", "followed", "report"])
+def test_reading_all_logs_of_a_run_takes_memory_for_a_few_of_them(
+    node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(report, "PAGE_ROWS", 2**18)
+    run = with_tails(node, 400)
+    read: dict[str, Callable[[], Iterable[object]]] = {
+        "list": lambda: attempt_logs(node.store, node.logfiles, run.run_id),
+        "answer": lambda: [asyncio.run(length_of_answer(node, run))],
+        "pieces": lambda: log_pieces(node.store, node.logfiles, run.run_id),
+        "followed": lambda: follow(node.store, node.logfiles, run.run_id),
+        "report": lambda: [
+            report.build_report(node.store, node.logfiles, run.run_id, tasks=None, cursor=report.Cursor()).final
+        ],
+    }
+    for _ in read[how]():  # what is imported and compiled at the first time does not count
+        break
+
+    tracemalloc.start()
+    try:
+        deque(read[how](), maxlen=1)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most < 400 * TAIL_BYTES // 2

@@ -12,7 +12,7 @@ import pytest
 from cis.model.scope import Scope, ScopeType
 from cis.model.states import RunState
 from cis.store.cluster import JournalState, OfferState, PeerRecord, RemoteRole, Route
-from cis.store.records import EventRecord, RunChange, RunFilter, TaskRecord
+from cis.store.records import AttemptPlace, EventRecord, RunChange, RunFilter, TaskRecord
 from cis.store.retention_port import EndedRun
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from tests.contract.store.rows import DOCUMENT, WORKER, definition, item, put_run, worker
@@ -140,6 +140,10 @@ INDEXES = {
         lambda store: store.task("r001", "t0"),
         lambda store: store.attempts("r001"),
         lambda store: store.attempts("r001", task_id="t0", attempt=1),
+        lambda store: store.attempt("r001", 0, 1),
+        lambda store: store.attempts_after("r001", 0, 1, limit=5),
+        lambda store: store.attempt_places("r001", limit=5),
+        lambda store: store.attempt_places("r001", task_id="t0", attempt=1, after=AttemptPlace(1, 0, 1, True), limit=5),
         lambda store: store.running_attempts(WORKER),
         lambda store: store.definition("d"),
         lambda store: store.definition_by_id(1),

@@ -23,7 +23,7 @@ from cis.api.schemas import AttemptLogModel, LogPieceModel, PageModel
 from cis.api.streams import EVENT_STREAM, HEARTBEAT, JSON_LINES, PLAIN_TEXT, sse, stream, wanted_type
 from cis.engine.logfiles import LogFiles
 from cis.engine.logreader import LogPiece, LogReader
-from cis.engine.logs import attempt_log, check_choice, chosen_attempts
+from cis.engine.logs import AttemptParts, attempt_log, check_attempts, check_choice
 from cis.model.dag import Json
 from cis.store.port import Store
 from cis.store.records import AttemptRecord
@@ -68,11 +68,10 @@ def log_routes(services: NodeServices) -> APIRouter:
         admission_of(request).stream()  # whatever its form and however it was asked for: it takes as long as its reader
         form = wanted_type(request, (JSON_LINES, EVENT_STREAM, PLAIN_TEXT) if follow else (_JSON, PLAIN_TEXT))
         if form == _JSON:
-            chosen = await services.read(
-                lambda store: chosen_attempts(store, run_id, task=task, attempt=attempt, scopes=scopes)
-            )
-            return stream(_attempt_list(services, chosen), media_type=_JSON)
-        check = partial(check_choice, task=task) if follow else partial(chosen_attempts, task=task, attempt=attempt)
+            await services.read(lambda store: check_attempts(store, run_id, task=task, attempt=attempt, scopes=scopes))
+            parts = AttemptParts(run_id, task=task, attempt=attempt)
+            return stream(_attempt_list(services, parts), media_type=_JSON)
+        check = partial(check_choice, task=task) if follow else partial(check_attempts, task=task, attempt=attempt)
         await services.read(lambda store: check(store, run_id, scopes=scopes))
         reader = LogReader(services.logfiles, run_id, task=task, attempt=attempt, follow=follow)
         return stream(_pieces(services, reader, run_id, form=form), media_type=form)
@@ -80,16 +79,20 @@ def log_routes(services: NodeServices) -> APIRouter:
     return router
 
 
-async def _attempt_list(services: NodeServices, attempts: Sequence[AttemptRecord]) -> AsyncIterator[bytes]:
+async def _attempt_list(services: NodeServices, parts: AttemptParts) -> AsyncIterator[bytes]:
     """Write the list a part at a time: together the attempts may be more than fits into memory."""
-    pieces = _list_pieces(attempts, services.logfiles)
-    while part := await asyncio.to_thread(_next_part, pieces):
-        yield part
-
-
-def _list_pieces(attempts: Sequence[AttemptRecord], logfiles: LogFiles) -> Iterator[bytes]:
     yield b'{"items":['
     comma = b""
+    while not parts.over:
+        attempts = await services.read(parts.next)
+        pieces = _list_pieces(attempts, services.logfiles, comma=comma)
+        while part := await asyncio.to_thread(_next_part, pieces):
+            comma = b","
+            yield part
+    yield b'],"next_cursor":null}'
+
+
+def _list_pieces(attempts: Sequence[AttemptRecord], logfiles: LogFiles, *, comma: bytes) -> Iterator[bytes]:
     for attempt in attempts:
         log = attempt_log(attempt, logfiles)
         yield comma + encoded(log.facts)[:-1]
@@ -99,7 +102,6 @@ def _list_pieces(attempts: Sequence[AttemptRecord], logfiles: LogFiles) -> Itera
                 yield encoded(text)[1:-1]  # without its quotes
         yield b'"}'
         comma = b","
-    yield b'],"next_cursor":null}'
 
 
 def _next_part(pieces: Iterator[bytes]) -> bytes:
@@ -122,7 +124,7 @@ async def _pieces(services: NodeServices, reader: LogReader, run_id: str, *, for
             quiet_s = 0.0
             yield b"".join(_shown(piece, form=form, last=before) for before, piece in _with_before(last, pieces))
             last = _place(pieces[-1])
-        elif not reader.over:
+        elif reader.rests:
             quiet_s += LOOK_EVERY_S
             if quiet_s >= HEARTBEAT_S and form == EVENT_STREAM:
                 quiet_s = 0.0

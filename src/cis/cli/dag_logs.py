@@ -7,7 +7,7 @@ import sys
 import time
 
 from cis.cli.context import from_environment, say
-from cis.cli.output import print_json
+from cis.cli.output import print_json_list
 from cis.engine.existing import run_of
 from cis.engine.logfiles import LogFiles
 from cis.engine.logreader import LogPiece, LogStream
@@ -29,7 +29,7 @@ def logs(options: argparse.Namespace) -> None:
                 elif not options.json:
                     writer.write(piece)
         if options.json:
-            print_json(list(attempt_logs(store, files, run.run_id, task=task, attempt=attempt)))
+            print_json_list(attempt_logs(store, files, run.run_id, task=task, attempt=attempt))
         elif not options.follow:
             for piece in log_pieces(store, files, run.run_id, task=task, attempt=attempt):
                 writer.write(piece)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,18 @@ def print_json(value: Any) -> None:
     import json  # noqa: PLC0415 - tables need none
 
     print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_json_list(values: Iterable[Any]) -> None:
+    """Print a JSON list as ``print_json`` does, one value after another: together they may be more than fits into memory."""
+    import json  # noqa: PLC0415 - tables need none
+
+    before = "["
+    for value in values:
+        text = json.dumps(value, ensure_ascii=False, indent=2).replace("\n", "\n  ")
+        print(f"{before}\n  {text}", end="")
+        before = ","
+    print("[]" if before == "[" else "\n]")
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -8,6 +8,7 @@ pieces stays one character, and bytes that are no UTF-8 become U+FFFD.
 from __future__ import annotations
 
 import codecs
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +17,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from cis.engine.existing import existing_run
 from cis.engine.logfiles import LogFiles
-from cis.engine.logreader import CHUNK_BYTES, LogPiece, LogReader, kept_tail
+from cis.engine.logreader import CHUNK_BYTES, PLACES_AT_ONCE, LogPiece, LogReader, kept_tail
 from cis.engine.timestamps import rfc3339
 from cis.errors import NotFoundError
-from cis.store.records import AttemptRecord
+from cis.store.records import AttemptPlace, AttemptRecord
 
 if TYPE_CHECKING:
     from cis.model.dag import Json
@@ -27,22 +28,17 @@ if TYPE_CHECKING:
     from cis.store.port import Store
 
 MAX_TEXT_BYTES = 8 * 2**20
+ATTEMPTS_AT_ONCE = 64
 
 
-def chosen_attempts(
+def check_attempts(
     store: Store, run_id: str, *, task: str | None = None, attempt: int | None = None, scopes: Patterns | None = None
-) -> Sequence[AttemptRecord]:
-    """Return the attempts of a run that are asked for, by start.
-
-    Raises:
-        NotFoundError: no such run, no such task in it, or no such attempt.
-    """
+) -> None:
+    """Raise NotFoundError when there is no such run that may be seen, no such task in it, or no such attempt."""
     check_choice(store, run_id, task=task, scopes=scopes)
-    attempts = store.attempts(run_id, task_id=task, attempt=attempt)
-    if attempt is not None and not attempts:
+    if attempt is not None and not store.attempt_places(run_id, task_id=task, attempt=attempt, limit=1):
         of = f"of task {task!r}" if task is not None else f"of run {run_id}"
         raise NotFoundError("attempt", str(attempt), hint=f"{of} there are fewer")
-    return attempts
 
 
 def check_choice(store: Store, run_id: str, *, task: str | None, scopes: Patterns | None = None) -> None:
@@ -52,16 +48,72 @@ def check_choice(store: Store, run_id: str, *, task: str | None, scopes: Pattern
         raise NotFoundError("task", task, hint=f"run {run_id} has none of that id")
 
 
+def last_attempts(
+    store: Store, run_id: str, *, task: str | None, scopes: Patterns | None, at_most: int
+) -> Sequence[AttemptRecord]:
+    """Return those attempts of a run, or of one task of it, that started last, by start.
+
+    Raises:
+        NotFoundError: no such run that may be seen, or no such task in it.
+    """
+    check_choice(store, run_id, task=task, scopes=scopes)
+    last: deque[AttemptPlace] = deque(maxlen=at_most)
+    more = True
+    while more:
+        after = last[-1] if last else None
+        places = store.attempt_places(run_id, task_id=task, after=after, limit=PLACES_AT_ONCE)
+        last.extend(places)
+        more = len(places) == PLACES_AT_ONCE
+    found = (store.attempt(run_id, place.task_no, place.attempt) for place in last)
+    return [attempt for attempt in found if attempt is not None]
+
+
+class AttemptParts:
+    """The attempts of a run that are asked for, by start, in parts: all of them may be more than fits into memory."""
+
+    def __init__(self, run_id: str, *, task: str | None, attempt: int | None) -> None:
+        self._run_id = run_id
+        self._task = task
+        self._attempt = attempt
+        self._listed_to: AttemptPlace | None = None
+        self._listed_all = False
+        self._due: list[AttemptPlace] = []  # the next one is the last
+
+    @property
+    def over(self) -> bool:
+        """Whether all parts were read."""
+        return self._listed_all and not self._due
+
+    def next(self, store: Store) -> Sequence[AttemptRecord]:
+        """Return the next part, of ``ATTEMPTS_AT_ONCE`` attempts at most; it may be empty."""
+        if not self._due and not self._listed_all:
+            places = store.attempt_places(
+                self._run_id, task_id=self._task, attempt=self._attempt, after=self._listed_to, limit=PLACES_AT_ONCE
+            )
+            self._listed_all = len(places) < PLACES_AT_ONCE
+            self._listed_to = places[-1] if places else None
+            self._due = list(reversed(places))
+        part = [self._due.pop() for _ in range(min(ATTEMPTS_AT_ONCE, len(self._due)))]
+        found = (store.attempt(self._run_id, place.task_no, place.attempt) for place in part)
+        return [attempt for attempt in found if attempt is not None]
+
+
 def attempt_logs(
     store: Store, logfiles: LogFiles, run_id: str, *, task: str | None = None, attempt: int | None = None
 ) -> Iterator[dict[str, Json]]:
     """Return the log of each attempt that is asked for, by start, one at a time.
 
     Raises:
-        NotFoundError: as for ``chosen_attempts``, at once.
+        NotFoundError: as for ``check_attempts``, at once.
     """
-    attempts = chosen_attempts(store, run_id, task=task, attempt=attempt)
-    return (attempt_log_view(each, logfiles) for each in attempts)
+    check_attempts(store, run_id, task=task, attempt=attempt)
+    parts = AttemptParts(run_id, task=task, attempt=attempt)
+    return (attempt_log_view(each, logfiles) for each in _each(parts, store))
+
+
+def _each(parts: AttemptParts, store: Store) -> Iterator[AttemptRecord]:
+    while not parts.over:
+        yield from parts.next(store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +160,9 @@ def log_pieces(
     """Return all that was written so far, complete, attempt after attempt, in pieces of bounded size.
 
     Raises:
-        NotFoundError: as for ``chosen_attempts``, at once.
+        NotFoundError: as for ``check_attempts``, at once.
     """
-    chosen_attempts(store, run_id, task=task, attempt=attempt)
+    check_attempts(store, run_id, task=task, attempt=attempt)
     reader = LogReader(logfiles, run_id, task=task, attempt=attempt, follow=False)
     return (piece for piece in _looks(reader, store) if piece is not None)
 
@@ -134,7 +186,7 @@ def _looks(reader: LogReader, store: Store) -> Iterator[LogPiece | None]:
     while not reader.over:
         pieces = reader.look(store)
         yield from pieces
-        if not pieces and not reader.over:
+        if not pieces and reader.rests:
             yield None
 
 

@@ -22,8 +22,8 @@ import base64
 import json
 import os
 import zlib
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,7 @@ MAX_ERROR = 2**16  # characters
 MAX_ROW = 8 * 2**20  # characters of JSON: what CIS_OUTPUT may hold fits, even if each byte of it is escaped
 PAGE_ROWS = 4 * 2**20  # characters of JSON, reached by the last row that is told
 FEW_TASKS = 8
+ATTEMPTS_AT_ONCE = 64
 
 AttemptKey = tuple[int, int]
 Offsets = tuple[int | None, int | None]
@@ -96,16 +97,16 @@ def build_report(
         NotFoundError: no such run.
     """
     run = existing_run(store, run_id)  # first: when it is over, so is all that is read after it
-    page = _Page(logfiles, run_id, cursor, log_room=max_bytes, tasks=max_tasks, log_cap=max_log_bytes)
     names = None if tasks is None or run.status.final else {*tasks, *cursor.waiting}
     changed = [
         task
         for task in named_tasks(store, run, names)
         if cursor.versions.get(task.task_no, _FIRST_VERSION) != task.version
     ]
-    attempts = _attempts(store, run, changed)
+    rows = _AttemptRows(store, run_id, at_once=min(ATTEMPTS_AT_ONCE, sum(task.attempts for task in changed)))
+    page = _Page(rows, logfiles, run_id, cursor, log_room=max_bytes, tasks=max_tasks, log_cap=max_log_bytes)
     for task in changed:
-        page.tell(task, attempts.get(task.task_no, ()))
+        page.tell(task)
     page.tell_growth()
     final = run.status.final and not page.more
     return Report(
@@ -132,27 +133,42 @@ def named_tasks(store: Store, run: RunRecord, names: Collection[str] | None) -> 
     return tasks if names is None else [task for task in tasks if task.task_id in names]
 
 
-def _attempts(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> Mapping[int, Sequence[AttemptRecord]]:
-    begun = [task for task in tasks if task.attempts]
-    if not begun:
-        return {}
-    if len(begun) <= FEW_TASKS < run.task_count:
-        return {task.task_no: store.attempts(run.run_id, task_id=task.task_id) for task in begun}
-    by_task = defaultdict(list)
-    for attempt in store.attempts(run.run_id):
-        by_task[attempt.task_no].append(attempt)
-    return by_task
+class _AttemptRows:
+    """The attempts of a run in the order of its tasks, read a few at a time: all of them may be gigabytes."""
+
+    def __init__(self, store: Store, run_id: str, *, at_once: int) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._at_once = at_once
+        self._few: deque[AttemptRecord] = deque()
+
+    def after(self, key: AttemptKey) -> AttemptRecord | None:
+        """Return the attempt that follows one; what is asked for comes in order."""
+        while self._few and (self._few[0].task_no, self._few[0].attempt) <= key:
+            self._few.popleft()
+        if not self._few:
+            self._few.extend(self._store.attempts_after(self._run_id, *key, limit=self._at_once))
+        return self._few[0] if self._few else None
 
 
 class _Page:
     """One report while it is being filled, and the cursor after it."""
 
     def __init__(
-        self, logfiles: LogFiles, run_id: str, cursor: Cursor, *, log_room: int, tasks: int, log_cap: int
+        self,
+        rows: _AttemptRows,
+        logfiles: LogFiles,
+        run_id: str,
+        cursor: Cursor,
+        *,
+        log_room: int,
+        tasks: int,
+        log_cap: int,
     ) -> None:
         self.tasks: list[Json] = []
         self.attempts: list[Json] = []
         self.logs: list[Json] = []
+        self._rows = rows
         self._logfiles = logfiles
         self._run_id = run_id
         self._log_room = log_room
@@ -180,14 +196,29 @@ class _Page:
             waiting=frozenset(self._waiting),
         )
 
-    def tell(self, task: TaskRecord, attempts: Sequence[AttemptRecord]) -> None:
-        """Tell a task with all of its attempts; it waits for the next page when not all of them could be told."""
-        told = [self._tell_attempt(attempt) for attempt in attempts]
-        if not all(told) or self._full:
+    def tell(self, task: TaskRecord) -> None:
+        """Tell a task with all of its attempts; it waits for the next page when not all of them could be told.
+
+        Its attempts are read only when there is room for them.
+        """
+        no_room = self._full or (self._log_room <= 0 and task.attempts > 0 and task.status.final)
+        if no_room or not all(map(self._tell_attempt, self._untold(task))) or self._full:
             self._waiting.add(task.task_id)
             return
         self._add(self.tasks, _task_fields(task))
         self._versions[task.task_no] = task.version
+
+    def _untold(self, task: TaskRecord) -> Iterator[AttemptRecord]:
+        """Return the attempts at a task that were not told yet, in their order."""
+        number = 0
+        while (task.task_no, number + 1) in self._ended:
+            number += 1
+        while number < task.attempts:
+            found = self._rows.after((task.task_no, number))
+            if found is None or found.task_no != task.task_no:
+                return
+            yield found
+            number = found.attempt
 
     def tell_growth(self) -> None:
         """Tell what was written since by attempts of which nothing else is new."""

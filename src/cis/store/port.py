@@ -31,6 +31,7 @@ from cis.store.losses_port import LossStore
 from cis.store.queue_port import QueueStore, WorkerStore
 from cis.store.records import (
     EVERY_ENTRY,
+    AttemptPlace,
     AttemptRecord,
     AuditFilter,
     AuditRecord,
@@ -195,6 +196,24 @@ class RunStore(Protocol):
         self, run_id: str, *, task_id: str | None = None, attempt: int | None = None
     ) -> Sequence[AttemptRecord]:
         """Return a run's attempts by start time, then task number, then attempt."""
+        ...
+
+    def attempt(self, run_id: str, task_no: int, attempt: int) -> AttemptRecord | None: ...
+
+    def attempts_after(self, run_id: str, task_no: int, attempt: int, *, limit: int) -> Sequence[AttemptRecord]:
+        """Return the attempts of a run that follow one by their task's number, then their own: at most *limit*."""
+        ...
+
+    def attempt_places(
+        self,
+        run_id: str,
+        *,
+        task_id: str | None = None,
+        attempt: int | None = None,
+        after: AttemptPlace | None = None,
+        limit: int,
+    ) -> Sequence[AttemptPlace]:
+        """Return where a run's attempts come, in the order of ``attempts``: those that follow one, at most *limit*."""
         ...
 
     def has_stray_attempts(self, run_id: str) -> bool:

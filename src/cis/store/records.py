@@ -198,6 +198,18 @@ class LeftProcess(NamedTuple):
     pid_started: str
 
 
+class AttemptPlace(NamedTuple):
+    """Where an attempt comes among those of its run, by start; without what it wrote, so that many may be held.
+
+    ``begun_us`` is its start, or that of an earlier attempt at its task if the clock was set back in between.
+    """
+
+    begun_us: int
+    task_no: int
+    attempt: int
+    over: bool
+
+
 class TaskLoss(NamedTuple):
     """How often in a row a task's worker died while it ran alone, and for how long its next attempt runs apart from others."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cis.errors import StaleVersionError
 from cis.model.states import AttemptState, check_attempt_arrow, check_task_arrow
-from cis.store.records import AttemptRecord, TaskRecord
+from cis.store.records import AttemptPlace, AttemptRecord, TaskRecord
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import ATTEMPT, TASK, attempt_of, outputs_of, read, read_all, task_of
 
@@ -23,6 +23,18 @@ _TASKS_AFTER = (
 _TASK = f"SELECT {TASK} FROM run_tasks WHERE run_id = ? AND task_id = ?"  # noqa: S608 - constants
 _ANY_RUNNING = "SELECT 1 FROM run_tasks WHERE run_id = ? AND status = 'running' LIMIT 1"
 _BY_START = " ORDER BY max(started_at_us) OVER (PARTITION BY task_no ORDER BY attempt), task_no, attempt"
+_ATTEMPT = f"SELECT {ATTEMPT} FROM task_executions WHERE run_id = ? AND task_no = ? AND attempt = ?"  # noqa: S608
+_ATTEMPTS_AFTER = (
+    f"SELECT {ATTEMPT} FROM task_executions WHERE run_id = ? AND (task_no, attempt) > (?, ?)"  # noqa: S608 - constants
+    " ORDER BY task_no, attempt LIMIT ?"
+)
+_PLACE = (
+    "SELECT max(started_at_us) OVER (PARTITION BY task_no ORDER BY attempt) AS begun_us, task_no, attempt,"
+    " status != 'running' AS over FROM task_executions WHERE run_id = ?"
+)
+_OF_TASK = " AND task_no = (SELECT task_no FROM run_tasks WHERE run_id = ? AND task_id = ?)"
+_PLACES_AFTER = " WHERE (begun_us, task_no, attempt) > (?, ?, ?) ORDER BY begun_us, task_no, attempt LIMIT ?"
+_BEFORE_ALL = (-(2**63), 0, 0)
 _OUTPUTS = "SELECT run_id, outputs FROM run_tasks WHERE run_id = ? AND outputs IS NOT NULL ORDER BY task_no"
 _OUTPUTS_SIZE = "SELECT sum(octet_length(outputs)) FROM run_tasks WHERE run_id = ?"
 _CHANGE = (
@@ -142,13 +154,43 @@ class TaskRows:
         values: list[str | int] = [run_id]
         if task_id is not None:
             # The task's number makes this a search by the whole key.
-            sql += " AND task_no = (SELECT task_no FROM run_tasks WHERE run_id = ? AND task_id = ?)"
+            sql += _OF_TASK
             values += [run_id, task_id]
         if attempt is not None:
             sql += " AND attempt = ?"
             values.append(attempt)
         rows = self._db.rows(sql + _BY_START, values)
         return read_all("attempt", attempt_of, rows)
+
+    def attempt(self, run_id: str, task_no: int, attempt: int) -> AttemptRecord | None:
+        """Return one attempt; None also when its row cannot be read, as in ``attempts``."""
+        found = read_all("attempt", attempt_of, self._db.rows(_ATTEMPT, (run_id, task_no, attempt)))
+        return found[0] if found else None
+
+    def attempts_after(self, run_id: str, task_no: int, attempt: int, *, limit: int) -> Sequence[AttemptRecord]:
+        """Return the attempts of a run that follow one by their task's number, then their own: at most *limit*."""
+        return read_all("attempt", attempt_of, self._db.rows(_ATTEMPTS_AFTER, (run_id, task_no, attempt, limit)))
+
+    def attempt_places(
+        self,
+        run_id: str,
+        *,
+        task_id: str | None = None,
+        attempt: int | None = None,
+        after: AttemptPlace | None = None,
+        limit: int,
+    ) -> Sequence[AttemptPlace]:
+        """Return where a run's attempts come, in the order of ``attempts``: those that follow one, at most *limit*."""
+        sql, values = _PLACE, [run_id]
+        if task_id is not None:
+            sql += _OF_TASK
+            values += [run_id, task_id]
+        numbers = [] if attempt is None else [attempt]
+        if attempt is not None:
+            sql += " AND attempt = ?"
+        place = _BEFORE_ALL if after is None else after[:3]
+        rows = self._db.rows(f"SELECT * FROM ({sql}){_PLACES_AFTER}", (*values, *numbers, *place, limit))  # noqa: S608
+        return [AttemptPlace(row[0], row[1], row[2], bool(row[3])) for row in rows]
 
     def has_stray_attempts(self, run_id: str) -> bool:
         """Whether there is an attempt that none of the run's tasks has made."""

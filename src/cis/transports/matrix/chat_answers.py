@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cis.engine.existing import run_of
-from cis.engine.logs import chosen_attempts
+from cis.engine.logs import last_attempts
 from cis.engine.views import CLOCK_WARNING_S, read_status
 from cis.model.scope_patterns import Patterns, allows
 from cis.store.port import Store
@@ -68,7 +68,7 @@ def status(store: Store, dag_id: str | None, *, scopes: Patterns | None = None) 
 def log_tail(store: Store, dag_id: str, task: str | None, *, scopes: Patterns | None = None) -> str:
     """Return the last lines of the latest run of a DAG, or of one task of it."""
     run = run_of(store, dag_id, scopes=scopes)
-    attempts = chosen_attempts(store, run.run_id, task=task)[-5:]
+    attempts = last_attempts(store, run.run_id, task=task, scopes=None, at_most=5)
     lines = []
     for attempt in attempts:
         lines.append(f"{attempt.task_id}, attempt {attempt.attempt}: {attempt.status}")

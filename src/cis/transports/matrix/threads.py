@@ -133,11 +133,10 @@ def _with_threads(events: list[EventRecord], store: Store) -> list[tuple[EventRe
 
 
 def _failure(store: Store, run: RunRecord, task_id: str) -> str:
-    attempts = store.attempts(run.run_id, task_id=task_id)
     task = store.task(run.run_id, task_id)
     why = task.error if task is not None and task.error else "failed"
-    if not attempts:
+    last = None if task is None else store.attempt(run.run_id, task.task_no, task.attempts)
+    if last is None:
         return f"{task_id}: {why}"
-    last = attempts[-1]
     lines = (last.stderr_tail or last.stdout_tail).splitlines()[-MAX_LINES:]
     return "\n".join([f"{task_id}: {why}", *lines])
