@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -96,6 +97,27 @@ def test_what_left_the_group_is_told_to_end_with_its_task(executor: LocalExecuto
     escaped = pid_of(tmp_path)
 
     executor.end(handle, force=False)
+    end_of(executor, handle)
+
+    assert not is_alive(escaped)
+
+
+def test_a_stray_of_which_nothing_can_be_read_for_want_of_descriptors_takes_the_worker_not_down(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    handle = executor.start(
+        launch(tmp_path, f"bash -c 'ulimit -x 5; {escaping(tmp_path, 'setsid that forks', wait='sleep 60')}'")
+    )
+    escaped = pid_of(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        for _ in range(3):
+            executor.end(handle, force=False)
+            executor.wait(0.05)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    executor.end(handle, force=True)
     end_of(executor, handle)
 
     assert not is_alive(escaped)

@@ -197,7 +197,9 @@ class Adopted:
             leader = os.getpgid(pid)
             if leader in self._lines:
                 return self._lines[leader]
-        environment = environment_of(pid) if stamp is None else None
+        environment = None
+        with suppress(OSError):  # there is no descriptor to read it with now: at the next look, perhaps
+            environment = environment_of(pid) if stamp is None else None
         marked = (line for line in self._lines.values() if environment and line.entries and line.entries <= environment)
         return next(marked, None)
 
