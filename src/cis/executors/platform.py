@@ -53,7 +53,7 @@ def process_started(pid: int, *, portable: bool = False) -> str | None:
 
 def still_runs(pid: int, started: str) -> bool:
     """Whether the process of that number is the one that started then (``process_started``)."""
-    return process_started(pid) == started
+    return process_started(pid) == started and (not HAS_PROC or not is_dead(pid))  # a zombie does nothing any more
 
 
 def _ps(what: str, pid: int) -> str:
