@@ -102,6 +102,22 @@ def test_what_left_the_group_is_told_to_end_with_its_task(executor: LocalExecuto
     assert not is_alive(escaped)
 
 
+def test_the_number_of_an_attempt_is_given_to_no_other_process_before_its_end(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    handle = executor.start(launch(tmp_path, "trap '' TERM; " + escaping(tmp_path, "setsid that forks", wait="exit 3")))
+    escaped = pid_of(tmp_path)
+    for _ in range(5):
+        assert executor.wait(0.05) == []
+    while_it_lingers = is_alive(handle)
+    ended = end_of(executor, handle)
+
+    assert while_it_lingers
+    assert ended.exit_code == 3
+    assert not is_alive(escaped)
+    assert not is_alive(handle)
+
+
 def test_a_stray_of_which_nothing_can_be_read_for_want_of_descriptors_takes_the_worker_not_down(
     executor: LocalExecutor, tmp_path: Path
 ) -> None:

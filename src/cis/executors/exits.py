@@ -73,6 +73,10 @@ class ExitWatch(Protocol):
         """Whether the end of this process is still to be noticed here."""
         ...
 
+    def release(self, process: Process) -> None:
+        """Give the number of an ended process back to the system; nothing is known by it any more."""
+        ...
+
     def listen(self, descriptor: int) -> None:
         """Return from ``wait`` once when *descriptor* is readable or at its end. Raises OSError: no more can be had."""
         ...
@@ -87,9 +91,13 @@ class ExitWatch(Protocol):
 
 
 class PidfdExits:
-    """Linux: one pidfd for each process, all in one epoll object."""
+    """Linux: one pidfd for each process, all in one epoll object.
 
-    def __init__(self) -> None:
+    With *hold*, an ended process keeps its number until it is released: so long nothing else is started under it.
+    """
+
+    def __init__(self, *, hold: bool = False) -> None:
+        self._hold = hold
         self._epoll = select.epoll()
         self._processes: dict[int, Process] = {}
         self._pids: set[int] = set()
@@ -142,14 +150,22 @@ class PidfdExits:
                     readable.append(descriptor)
                 else:
                     rung = True
-            elif reap(process):
+            elif see_end(process) if self._hold else reap(process):
                 del self._processes[descriptor]
-                self._pids.discard(process.pid)
+                if not self._hold:
+                    self._pids.discard(process.pid)
                 self._ended.append(descriptor)
                 ended.append(process)
         if len(ended) > 1:  # many would keep as many from being started
             self._forget_ended()
         return Noticed(ended, rung, readable)
+
+    def release(self, process: Process) -> None:
+        """Give the number of an ended process back to the system; nothing is known by it any more."""
+        if process.pid in self._pids:
+            self._pids.discard(process.pid)
+            with suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
 
     def close(self) -> None:
         """Forget every process and give all descriptors back."""
@@ -196,6 +212,9 @@ class SignalExits:
     def has(self, pid: int) -> bool:
         """Whether the end of this process is still to be noticed here."""
         return pid in self._processes
+
+    def release(self, process: Process) -> None:
+        """Its number was given back when its end was noticed."""
 
     def watch(self, descriptor: int) -> None:
         """Return from ``wait`` when *descriptor* is readable."""
@@ -259,6 +278,19 @@ def reap(process: Process) -> bool:
     if pid == 0:
         return False
     process.returncode = os.waitstatus_to_exitcode(status)
+    return True
+
+
+def see_end(process: Process) -> bool:
+    """Note the exit status of a child that has ended, and leave it where it is; False while it runs."""
+    try:
+        ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        process.returncode = REAPED_BY_OTHERS
+        return True
+    if ended is None:
+        return False
+    process.returncode = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
     return True
 
 

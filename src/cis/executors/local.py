@@ -2,7 +2,8 @@
 
 Each process leads a process group of its own, comes after this one (``cis.executors.priority``) and writes into two pipes,
 which are read here (``cis.executors.streams``). An attempt is over when everything is gone that descends from its process
-(``cis.executors.descendants``); nobody reads what is written from then on.
+(``cis.executors.descendants``); nobody reads what is written from then on. Up to then, where this process is their heir, the first one keeps its
+number, by which the attempt is known.
 When that one ended by itself, what it left in the background has a second to come to its own end (``tee`` with the last lines, say),
 then TERM, and KILL after the grace period; with ``Launch.leave`` and status 0 it stays. What is *ended* (time limit, cancel) gets
 TERM at once, all of it, and KILL with ``force``.
@@ -80,15 +81,15 @@ class LocalExecutor:
         expect_children()
         self._portable = portable or not HAS_PIDFD
         self._cap = max_log_bytes
-        self._exits: ExitWatch = SignalExits() if self._portable else PidfdExits()
-        self._listener = Listener(self._exits)
         adopts = alone and not self._portable and adopt_descendants()
+        self._exits: ExitWatch = SignalExits() if self._portable else PidfdExits(hold=adopts)
+        self._listener = Listener(self._exits)
         self._descendants: Descendants = Adopted(self._exits.has) if adopts else Groups(portable=self._portable)
         self._stamping = Stamping()
         self._grace_s = grace_s
         self._home = home
         self._running: dict[int, _Running] = {}
-        self._lingering: dict[int, _Running] = {}  # leader reaped, what it left not yet gone
+        self._lingering: dict[int, _Running] = {}  # leader ended, what it left not yet gone
         self._look_due_s = 0.0
         self._pause_s = _FIRST_LOOK_S  # between looks at those that linger
         self._draining: dict[int, _Running] = {}  # leader reaped, what it wrote not yet told
@@ -244,6 +245,7 @@ class LocalExecutor:
     def _leader_ended(self, process: Process, now_s: float) -> Exit | None:
         running = self._running.pop(process.pid, None)
         if running is None:
+            self._exits.release(process)
             self._keeper_ended(process)
             return None
         may_stay = running.leave and process.returncode == 0
@@ -314,6 +316,7 @@ class LocalExecutor:
         return exits
 
     def _finish(self, running: _Running) -> Written:
+        self._exits.release(running.process)
         streams = running.streams
         if isinstance(streams, KeptStreams):
             self._exits.unlisten(streams.answer)
