@@ -30,7 +30,7 @@ from cis.executors.local import LocalExecutor
 from cis.model.document import dag_from_plain
 from cis.model.message import Message, MessageKind, Reply, Result
 from cis.model.states import AttemptState, RunState, TaskState
-from cis.store.cluster import OfferState, RemoteRole
+from cis.store.cluster import OfferState, PeerRecord, RemoteRole
 from cis.store.records import QueueState, RunRecord
 from tests.integration.deciding import BOOT, SECOND_US, Decider, decider, spec_of
 from tests.integration.looping import ended, working
@@ -526,6 +526,39 @@ def test_a_run_that_another_node_was_granted_is_let_go_and_never_claimed_again(n
     assert node.run(RUN_ID).status is RunState.CANCELLED
     assert again.result is Result.DUPLICATE
     assert node.offer(RUN_ID).state is OfferState.CLOSED
+
+
+def test_a_node_that_offers_without_end_is_refused_at_a_bound_and_no_other_is(
+    node: Decider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants, "MAX_OFFERS", 3)
+    replies = [node.hears(EXECUTE, "node-2", f"r{number}", target=None, epoch=0, **OFFER) for number in range(5)]
+    again = node.hears(EXECUTE, "node-2", "r0", target=None, epoch=1, **OFFER)
+    other = node.hears(EXECUTE, "node-3", "r9", target=None, epoch=0, **OFFER)
+    with node.store.transaction():  # as the room takes what this node says itself
+        node.store.put_peer(PeerRecord(node_id="node-1", public_key="self", may=("execute",), trusted_at_us=0))
+    own = [node.hears(EXECUTE, "node-1", f"own{number}", target=None, epoch=0, **OFFER) for number in range(4)]
+
+    assert [reply.result for reply in replies] == [Result.ACCEPTED] * 3 + [Result.REFUSED] * 2
+    assert (replies[-1].code, "node-2" in replies[-1].detail) == ("overloaded.share", True)
+    assert [reply.result for reply in (again, other, *own)] == [Result.ACCEPTED] * 6
+    assert node.store.has_offers("node-2", at_least=3)
+    assert not node.store.has_offers("node-2", at_least=4)
+
+
+def test_offers_that_are_closed_make_room_for_new_ones_of_their_node(
+    node: Decider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants, "MAX_OFFERS", 3)
+    for number in range(3):
+        node.hears(EXECUTE, "node-2", f"r{number}", target=None, epoch=0, expires_in_s=60.0 + number, **OFFER)
+    with node.store.transaction():
+        for run_id in ("r2", "r1"):
+            node.store.set_offer_state(run_id, OfferState.CLOSED)
+    replies = [node.hears(EXECUTE, "node-2", f"s{number}", target=None, epoch=0, **OFFER) for number in range(3)]
+
+    assert [reply.result for reply in replies] == [Result.ACCEPTED] * 2 + [Result.REFUSED]
+    assert [run_id for run_id in ("r0", "r1", "r2", "s0", "s1", "s2") if node.store.offer(run_id)] == ["r0", "s0", "s1"]
 
 
 def test_an_offer_that_this_node_is_unfit_for_stays_closed(node: Decider) -> None:

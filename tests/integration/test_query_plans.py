@@ -203,6 +203,8 @@ INDEXES = {
         lambda store: store.settle_room_event("$e", JournalState.DONE),
         lambda store: store.offer("r001"),
         lambda store: store.set_offer_state("r001", OfferState.CLOSED),
+        lambda store: store.has_offers("n2", at_least=5),
+        lambda store: store.forget_closed_offer("n2"),
         lambda store: store.prune_offers(expired_before_us=5),
         lambda store: store.thread("r001"),
         lambda store: store.ended_dags(after="a", limit=5),

@@ -21,7 +21,13 @@ from cis.engine.incoming import scope_of
 from cis.engine.lease_messages import NONCES, Claim, Grant, OfferTerms
 from cis.engine.leases import margin_s
 from cis.engine.site import Site
-from cis.errors import IllegalStateError, MalformedMessageError, MessageRefusedError, NotAllowedError
+from cis.errors import (
+    IllegalStateError,
+    MalformedMessageError,
+    MessageRefusedError,
+    NotAllowedError,
+    ShareExceededError,
+)
 from cis.model.dag import Priority
 from cis.model.message import Message, MessageKind, Result
 from cis.model.scope_patterns import allows
@@ -34,6 +40,7 @@ log = logging.getLogger(__name__)
 
 UNFIT = "unfit"
 CLAIM_FOR_US = 60_000_000
+MAX_OFFERS = 100_000  # of one node: as many runs as may wait there, if nothing else is set
 ASKS_KEPT = 4  # of renewals: four are asked for in the time of a lease
 NO_NONCE = "the grant does not say which claim it answers, so it may be of any age"
 
@@ -52,6 +59,8 @@ def see_offer(store: Store, heard: Heard, *, site: Site) -> Outcome:
     known = store.run(message.run_id)
     if known is not None and known.status is RunState.CANCELLED:
         return outcome(Result.DUPLICATE)  # this node had it and let it go: what is final here stays so
+    if seen is None and message.sender != site.node_id:  # its own are as many as wait in its queue
+        _make_room(store, message.sender)
     store.put_offer(
         OfferRecord(
             run_id=message.run_id,
@@ -67,6 +76,16 @@ def see_offer(store: Store, heard: Heard, *, site: Site) -> Outcome:
         )
     )
     return outcome(Result.ACCEPTED)
+
+
+def _make_room(store: Store, sender: str) -> None:
+    """Forget a closed offer of a node that has its share; refuse another one when all of them are open.
+
+    Nothing is lost with one that is closed: should it be seen and claimed again, its arbiter does not grant it.
+    """
+    if store.has_offers(sender, at_least=MAX_OFFERS) and not store.forget_closed_offer(sender):
+        detail = f"{MAX_OFFERS:,} offers of node {sender!r} are open here, so this one is left to other nodes"
+        raise MessageRefusedError(ShareExceededError.code, detail)
 
 
 def _says_nothing_new(seen: OfferRecord, terms: OfferTerms) -> bool:

@@ -187,6 +187,14 @@ class RoomStore(Protocol):
         """Return offers, the most urgent first, then the oldest."""
         ...
 
+    def has_offers(self, sender: str, *, at_least: int) -> bool:
+        """Whether so many offers of *sender* are remembered; they are counted only when there are so many at all."""
+        ...
+
+    def forget_closed_offer(self, sender: str) -> bool:
+        """Forget the closed offer of *sender* that expires first; return whether there was one."""
+        ...
+
     def prune_offers(self, *, expired_before_us: int) -> int: ...
 
     def put_ask(self, ask: LeaseAsk, *, keep: int) -> None:

@@ -16,7 +16,7 @@ def migrations() -> list[tuple[int, Path]]:
     return sorted((int(path.name.partition("_")[0]), path) for path in FOLDER.glob("[0-9]*_*.sql"))
 
 
-NEWEST = 20
+NEWEST = 21
 
 
 def migrate(connection: apsw.Connection, path: Path) -> None:

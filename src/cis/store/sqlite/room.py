@@ -52,6 +52,14 @@ _OFFERS = (
     " ORDER BY priority DESC, created_at_us, run_id LIMIT ?"
 )
 _OFFER_STATE = "UPDATE offers SET state = ?, claim_at_us = coalesce(?, claim_at_us) WHERE run_id = ?"
+_HAS_OFFERS = (
+    "SELECT CASE WHEN (SELECT max(rowid) FROM offers) - (SELECT min(rowid) FROM offers) + 1 >= ?2"
+    " THEN EXISTS (SELECT 1 FROM offers WHERE sender = ?1 LIMIT 1 OFFSET ?2 - 1) ELSE 0 END"
+)
+_FORGET_CLOSED = (
+    "DELETE FROM offers WHERE rowid = (SELECT rowid FROM offers WHERE sender = ? AND state = 'closed'"
+    " ORDER BY expires_at_us LIMIT 1)"
+)
 _PUT_ASK = f"INSERT OR REPLACE INTO lease_asks ({LEASE_ASK}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608 - constants
 _ASK = f"SELECT {LEASE_ASK} FROM lease_asks WHERE run_id = ? AND nonce = ?"  # noqa: S608 - constants
 _FORGET_ASKS = (
@@ -130,6 +138,15 @@ class RoomRows:
     def offers_in_state(self, state: OfferState, *, limit: int) -> Sequence[OfferRecord]:
         """Return offers, the most urgent first, then the oldest."""
         return read_all("offer", offer_of, self._db.rows(_OFFERS, (str(state), limit)))
+
+    def has_offers(self, sender: str, *, at_least: int) -> bool:
+        """Whether so many offers of *sender* are remembered; they are counted only when there are so many at all."""
+        row = self._db.row(_HAS_OFFERS, (sender, at_least))
+        return row is not None and bool(row[0])
+
+    def forget_closed_offer(self, sender: str) -> bool:
+        """Forget the closed offer of *sender* that expires first; return whether there was one."""
+        return self._db.write(_FORGET_CLOSED, (sender,)) > 0
 
     def prune_offers(self, *, expired_before_us: int) -> int:
         """Delete offers that expired before a time; return how many went."""
