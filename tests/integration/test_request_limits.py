@@ -145,8 +145,9 @@ def test_requests_are_bounded_and_the_probes_are_answered_all_the_same(node: Nod
             sent = [each.sent_by(client) for each in waiting]
             for each in waiting:
                 await each.begun.wait()
-            while (await client.get("/api/v1/runs")).status_code == 200:
-                pass  # until the node has seen the beginning of all three
+            async with asyncio.timeout(PATIENCE_S):
+                while (await client.get("/api/v1/runs")).status_code == 200:
+                    pass  # until the node has seen the beginning of all three
             is_told_to_come_back(await client.post("/api/v1/dag/execute", json=DAG))
             is_told_to_come_back(await client.get("/api/v1/runs"))
             health = await client.get("/health")
@@ -174,8 +175,9 @@ def test_a_large_body_waits_for_its_place_and_is_refused_after_a_while_though_it
             await first.begun.wait()
             large = {**DAG, "description": "x" * (2 * LARGE_BYTES)}
             second = await client.post("/api/v1/dag/execute", json=large)
-            while second.status_code == 202:  # the node had not seen the first yet
-                second = await client.post("/api/v1/dag/execute", json=large)
+            async with asyncio.timeout(PATIENCE_S):
+                while second.status_code == 202:  # the node had not seen the first yet
+                    second = await client.post("/api/v1/dag/execute", json=large)
             small = await client.post("/api/v1/dag/execute", json=DAG)
             first.go.set()
             ended = await sent
@@ -309,6 +311,7 @@ def test_a_client_that_reads_nothing_of_its_answer_is_let_go_and_one_that_reads_
         while limits._streams._taken == 2:
             got += len(slow.recv(2**16))
             sleep(0.005)
+        assert got < size  # so the place that is free is that of the deaf one
         while got < size:
             got += len(slow.recv(2**20) or pytest.fail("the slow one was let go as well"))
 

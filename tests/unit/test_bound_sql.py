@@ -22,7 +22,9 @@ KNOWN = {
     ("run_lists.py", "_where(conditions)"): "likewise",
     ("run_lists.py", "_where(equal)"): "likewise",
     ("run_lists.py", "_where(after)"): "likewise",
+    ("run_lists.py", "newest"): "a constant of the function",
     ("runs.py", "side"): "one of < and >",
+    ("store.py", "self._schema()"): "the number of a schema, an int",
     ("tasks.py", "sql"): "constants that a filter chooses",
 }
 
