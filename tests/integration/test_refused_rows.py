@@ -130,3 +130,4 @@ def test_a_store_that_is_down_for_a_moment_sets_nothing_aside(node: Decider, wor
     (Path(worker.loop._parts.maker.workdir) / "go").touch()
 
     assert until(worker, run.run_id) is RunState.COMPLETED
+    assert worker.attempts(run.run_id) == [(1, AttemptState.COMPLETED)]

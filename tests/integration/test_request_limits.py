@@ -311,7 +311,7 @@ def test_a_client_that_reads_nothing_of_its_answer_is_let_go_and_one_that_reads_
         while limits._streams._taken == 2:
             got += len(slow.recv(2**16))
             sleep(0.005)
-        assert got < size  # so the place that is free is that of the deaf one
+        assert got < size // 2  # so the place that is free is that of the deaf one
         while got < size:
             got += len(slow.recv(2**20) or pytest.fail("the slow one was let go as well"))
 
@@ -339,9 +339,11 @@ def test_reads_that_wait_are_bounded_and_those_that_were_taken_are_done(tmp_path
     go = threading.Event()
     readers = Readers(lambda: open_sqlite(tmp_path / "cis.db"), threads=1, max_waiting=2)
     taken = [readers.submit(lambda _: go.wait(PATIENCE_S)) for _ in range(3)]
-    with pytest.raises(OverloadedError) as caught:
-        readers.submit(lambda _: True)
-    go.set()
+    try:
+        with pytest.raises(OverloadedError) as caught:
+            readers.submit(lambda _: True)
+    finally:
+        go.set()
 
     assert caught.value.retry_after_s >= 1
     assert all(future.result(PATIENCE_S) for future in taken)
