@@ -528,7 +528,10 @@ def test_an_empty_command_is_refused(executor: LocalExecutor, tmp_path: Path) ->
 
 @pytest.mark.parametrize("spare", range(7))
 def test_too_many_open_files_is_a_refusal_wherever_it_hits(tmp_path: Path, spare: int) -> None:
-    """The limit is set for a process of its own, so that *spare* more descriptors can be opened there."""
+    """The limit is set for a process of its own, so that *spare* more descriptors can be opened there.
+
+    Four are those of its pipes; once it runs, nothing that is missing ends it again.
+    """
     code = (
         "import os, resource, sys; from pathlib import Path; from cis.engine.ports import Launch\n"
         "from cis.errors import LaunchError; from cis.executors.local import LocalExecutor\n"
@@ -550,7 +553,7 @@ def test_too_many_open_files_is_a_refusal_wherever_it_hits(tmp_path: Path, spare
 
     said, tidy = answer.stdout.splitlines()
     assert tidy == "True"
-    assert "oo many open files" in said if spare < 5 else said == "started 0"
+    assert "oo many open files" in said if spare < 4 else said == "started 0"
 
 
 def test_many_that_end_at_once_give_back_what_as_many_need_to_start(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -562,21 +565,6 @@ def test_many_that_end_at_once_give_back_what_as_many_need_to_start(executor: Lo
 
     assert {ended.handle for ended in executor.wait(0.0)} == handles
     assert len(list(Path("/dev/fd").iterdir())) == before
-
-
-def test_a_process_whose_end_could_not_be_noticed_is_not_left_running(
-    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[int] = []
-
-    def full(process: subprocess.Popen[bytes]) -> None:
-        started.append(process.pid)
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    monkeypatch.setattr(executor._exits, "add", full)
-
-    assert "too many open files" in refusal(executor, launch(tmp_path, "exec sleep 60"))
-    assert not is_alive(started[0])
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.ENFILE])

@@ -63,7 +63,9 @@ class Noticed(NamedTuple):
 class ExitWatch(Protocol):
     """Waits for added processes to end, and for descriptors to become readable."""
 
-    def add(self, process: Process) -> None: ...
+    def add(self, process: Process) -> None:
+        """Take in a child; never fails, since that one runs by now."""
+        ...
 
     def watch(self, descriptor: int) -> None:
         """Return from ``wait`` whenever *descriptor* is readable."""
@@ -103,13 +105,13 @@ class PidfdExits:
         self._pids: set[int] = set()
         self._ended: list[int] = []  # to be closed while nobody waits for it
         self._pipes: set[int] = set()
+        self._unwatched: list[Process] = []  # no descriptor could be had for them yet, so they are asked
 
     def add(self, process: Process) -> None:
-        """Take in a child. Raises OSError when there are too many open files."""
-        descriptor = os.pidfd_open(process.pid)
-        self._epoll.register(descriptor, select.EPOLLIN)
-        self._processes[descriptor] = process
+        """Take in a child; with too many open files, it is asked whether it has ended until there is a descriptor for it."""
         self._pids.add(process.pid)
+        if not self._watch_end(process):
+            self._unwatched.append(process)
 
     def has(self, pid: int) -> bool:
         """Whether the end of this process is still to be noticed here."""
@@ -143,6 +145,9 @@ class PidfdExits:
         ended = []
         rung = False
         readable = []
+        if self._unwatched:
+            ended = self._ask_unwatched()
+            timeout_s = 0.0 if ended else min(timeout_s, _ASK_AGAIN_S) if self._unwatched else timeout_s
         for descriptor, _ in self._epoll.poll(timeout_s):
             process = self._processes.get(descriptor)
             if process is None:
@@ -150,10 +155,8 @@ class PidfdExits:
                     readable.append(descriptor)
                 else:
                     rung = True
-            elif see_end(process) if self._hold else reap(process):
+            elif self._has_ended(process):
                 del self._processes[descriptor]
-                if not self._hold:
-                    self._pids.discard(process.pid)
                 self._ended.append(descriptor)
                 ended.append(process)
         if len(ended) > 1:  # many would keep as many from being started
@@ -174,7 +177,39 @@ class PidfdExits:
         self._processes.clear()
         self._ended.clear()
         self._pipes.clear()
+        self._unwatched.clear()
         self._epoll.close()
+
+    def _watch_end(self, process: Process) -> bool:
+        """Have ``wait`` return when a child has ended; False: there is no descriptor for it, or no memory."""
+        descriptor = None
+        try:
+            descriptor = os.pidfd_open(process.pid)
+            self._epoll.register(descriptor, select.EPOLLIN)
+        except OSError:
+            if descriptor is not None:
+                os.close(descriptor)
+            return False
+        self._processes[descriptor] = process
+        return True
+
+    def _ask_unwatched(self) -> list[Process]:
+        asked, self._unwatched = self._unwatched, []
+        ended = []
+        for process in asked:
+            if self._has_ended(process):
+                ended.append(process)
+            elif not self._watch_end(process):
+                self._unwatched.append(process)
+        return ended
+
+    def _has_ended(self, process: Process) -> bool:
+        if self._hold:
+            return see_end(process)
+        if not reap(process):
+            return False
+        self._pids.discard(process.pid)
+        return True
 
     def _forget_ended(self) -> None:
         for descriptor in self._ended:

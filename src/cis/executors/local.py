@@ -15,6 +15,7 @@ kept to the cap for as long as it writes. When that process dies, its task is ki
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import time
@@ -31,10 +32,12 @@ from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, exp
 from cis.executors.groups import Groups
 from cis.executors.keeper import KeptStreams
 from cis.executors.launching import explain, place_to_spawn_from, spawn
-from cis.executors.platform import HAS_PIDFD, process_started, signal_group
+from cis.executors.platform import HAS_PIDFD, process_started
 from cis.executors.priority import has_terminal, lower
 from cis.executors.stamps import Stamping, stamp_of
 from cis.executors.streams import Listener, PlainStreams, Written
+
+log = logging.getLogger(__name__)
 
 LAST_WORDS_S = 1.0
 _LOOK_EVERY_S = 1.0
@@ -205,11 +208,7 @@ class LocalExecutor:
     def _open_streams(self, launch: Launch) -> PlainStreams | KeptStreams:
         if launch.mask or launch.keep_log:
             streams = KeptStreams(launch, cap=self._cap)
-            try:
-                self._take_in(streams.process, launch)
-            except LaunchError:
-                streams.close()
-                raise
+            self._exits.add(streams.process)
             return streams
         try:
             return PlainStreams(launch.stdout, launch.stderr, cap=self._cap)
@@ -223,17 +222,9 @@ class LocalExecutor:
                 launch, stdin=stdin, stdout=stdout, stderr=stderr, place=self._place, own_session=self._own_session
             )
         lower(process.pid, by=self._nice)
-        self._take_in(process, launch)
+        self._exits.add(process)
         self._descendants.begin(process.pid, stamp=stamp, marks=launch.marks)
         return process
-
-    def _take_in(self, process: Process, launch: Launch) -> None:
-        try:
-            self._exits.add(process)
-        except OSError as error:  # no descriptor left to notice its end with
-            signal_group(process.pid, SIGKILL)
-            process.wait()
-            raise LaunchError(explain(error, launch)) from error
 
     def _patience(self, now_s: float, deadline_s: float) -> float:
         if self._lingering:
@@ -290,7 +281,7 @@ class LocalExecutor:
     def _over(self, running: _Running) -> Exit | None:
         """Return the end of an attempt of which nothing is to end any more, or wait to be told what it wrote."""
         left = self._descendants.forget(running.process.pid)
-        running.left = [(pid, started) for pid in left if (started := process_started(pid, portable=self._portable))]
+        running.left = self._named(left)
         streams = running.streams
         if not isinstance(streams, KeptStreams):
             return self._exit_of(running)
@@ -298,6 +289,14 @@ class LocalExecutor:
         running.drained_by_s = time.monotonic() + DRAIN_PATIENCE_S
         self._draining[running.process.pid] = running
         return None
+
+    def _named(self, left: Sequence[int]) -> list[tuple[int, str]]:
+        """Return what an attempt leaves with its start times, without which nobody could tell it from others later."""
+        try:
+            return [(pid, started) for pid in left if (started := process_started(pid, portable=self._portable))]
+        except OSError as error:
+            log.warning("what a task leaves running cannot be shown later", extra={"pids": left, "error": str(error)})
+            return []
 
     def _drained(self, now_s: float) -> list[Exit]:
         exits = []
