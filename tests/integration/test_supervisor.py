@@ -15,6 +15,7 @@ from cis.engine.instant import Instant
 from cis.model.scope import Scope, ScopeType
 from cis.store.records import WorkerRecord, WorkerState
 from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.worker import supervisor as supervising
 from cis.worker.bell import FifoBell, bell_path
 from cis.worker.process import Reporter
 from cis.worker.supervisor import Supervisor, SupervisorParts
@@ -129,3 +130,18 @@ def test_when_there_is_no_room_the_idle_worker_goes_that_stored_something_longes
     gone = scene.processes[goes]
     wait_for(lambda: gone.poll() is not None, what=f"the end of {goes}")
     assert scene.processes[worked_last].poll() is None
+
+
+def test_a_worker_that_closes_its_pipe_and_does_not_end_takes_the_supervisor_not_down(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervising, "REAP_S", 0.05)
+    for name in "ab":
+        scene.want(name)
+    pipe = scene.reporters["a"]._descriptor
+    assert pipe is not None
+    os.close(pipe)
+    scene.turn()
+
+    assert [child.worker_id for child in scene.supervisor.children] == [SCOPES["b"].worker_id]
+    assert scene.processes["a"].poll() is None

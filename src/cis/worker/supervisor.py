@@ -22,6 +22,7 @@ from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import Protocol
 
 from cis.engine.instant import Instant
@@ -343,8 +344,14 @@ class Supervisor:
         self._selector.unregister(child.pipe)
         os.close(child.pipe)
         del self._children[child.worker_id]
-        status = child.process.wait(timeout=REAP_S)
         unasked = not self._rescuer.has_ended(child.process.pid) and not child.leaving and not self._closing
+        try:
+            status = child.process.wait(timeout=REAP_S)
+        except TimeoutExpired:
+            # As long as it holds its lock it lives, like one that another supervisor started: the rescuer sees to it.
+            log.error("a worker has closed its pipe and does not end", extra={"worker_id": child.worker_id})
+            self._pause(child.worker_id, self._parts.clock().mono_s)
+            return
         short_of = SHORT_AT_START if status == ShortageError.exit_status and not child.ready else None
         if status != 0 and not (short_of and child.worker_id in self._short):
             log.warning("a worker ended", extra={"worker_id": child.worker_id, "status": status})
