@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -14,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from cis.engine.ports import Exit, Launch
+from cis.executors import local
 from cis.executors.descendants import Adopted, adopt_descendants
 from cis.executors.local import LAST_WORDS_S, LocalExecutor
 from cis.executors.orphans import kill_orphan
 from cis.executors.platform import HAS_PIDFD, process_started
 from cis.executors.stamps import Stamping, can_stamp, stamp_of, stamp_on
+from tests.descriptors import no_descriptors
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(not HAS_PIDFD or not can_stamp(), reason="what descends is found on Linux only")
@@ -125,18 +126,51 @@ def test_a_stray_of_which_nothing_can_be_read_for_want_of_descriptors_takes_the_
         launch(tmp_path, f"bash -c 'ulimit -x 5; {escaping(tmp_path, 'setsid that forks', wait='sleep 60')}'")
     )
     escaped = pid_of(tmp_path)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-    try:
+    with no_descriptors():
         for _ in range(3):
             executor.end(handle, force=False)
             executor.wait(0.05)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     executor.end(handle, force=True)
     end_of(executor, handle)
 
     assert not is_alive(escaped)
+
+
+def test_an_attempt_is_not_over_while_there_is_no_descriptor_to_tell_whose_a_stray_is(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "stamp_of", lambda *_, **__: None)  # where nothing can be stamped
+    other = executor.start(launch(tmp_path, "sleep 60", name="other"))
+    go = tmp_path / "go"
+    way = escaping(tmp_path, "setsid that forks", wait=f"until [ -d {go} ]; do sleep 0.01; done")
+    handle = executor.start(launch(tmp_path, way))
+    escaped = pid_of(tmp_path)
+    with no_descriptors():
+        go.mkdir()
+        early = [ended for _ in range(10) for ended in executor.wait(0.1)]
+        gone_early = not is_alive(escaped)
+    end_of(executor, handle)
+
+    assert early == []
+    assert not gone_early
+    assert not is_alive(escaped)
+    executor.end(other, force=True)
+    end_of(executor, other)
+
+
+def test_a_known_stray_is_killed_also_when_there_is_no_descriptor_to_look_at_it(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    handle = executor.start(
+        launch(tmp_path, "trap '' TERM; " + escaping(tmp_path, "setsid that forks", wait="sleep 60"))
+    )
+    escaped = pid_of(tmp_path)
+    with no_descriptors():
+        executor.end(handle, force=True)
+        (ended,) = wait_for(lambda: executor.wait(0.1), what="the end of the attempt")
+
+        assert ended.handle == handle
+        assert not is_alive(escaped)
 
 
 def test_what_left_the_group_is_found_beside_a_thousand_others(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -217,6 +251,7 @@ def test_what_sheds_every_mark_is_ended_with_the_last_attempt(executor: LocalExe
     line = f"(env -i {PY} shed.py &) ; until [ -s pid ]; do sleep 0.01; done"
     other = executor.start(launch(tmp_path, "sleep 60", name="other"))
     first = executor.start(launch(tmp_path, line))
+    wait_for((tmp_path / "pid").exists, what="a process without marks")  # before anybody looks whose it is
     end_of(executor, first)
     shed = int((tmp_path / "pid").read_text())
     assert stamp_on(shed) is None

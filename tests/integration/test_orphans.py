@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -16,15 +15,20 @@ import pytest
 
 from cis.errors import OrphanError
 from cis.executors import orphans
+from cis.executors.inherited import Inherited
 from cis.executors.orphans import kill_orphan
 from cis.executors.platform import (
     HAS_PROC,
     ParentWatch,
     environment_of,
     group_is_alive,
+    is_dead,
     kill_process,
     process_started,
+    still_runs,
 )
+from cis.executors.processes import children_of, see
+from tests.descriptors import no_descriptors
 from tests.waiting import wait_for
 
 needs_proc = pytest.mark.skipif(not HAS_PROC, reason="processes are found by their environment on Linux only")
@@ -318,10 +322,42 @@ def test_a_process_of_which_nothing_can_be_told_for_want_of_a_descriptor_is_not_
     marks: dict[str, str], started: list[subprocess.Popen[bytes]]
 ) -> None:
     orphan = spawn("exec sleep 600", marks, started)
-    _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-    try:
+    with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        environment_of(orphan.pid)
+
+
+@needs_proc
+def test_a_process_is_not_gone_for_want_of_a_descriptor_to_look_at_it(
+    marks: dict[str, str], started: list[subprocess.Popen[bytes]]
+) -> None:
+    orphan = spawn("exec sleep 600", marks, started)
+    identity = process_started(orphan.pid)
+    assert identity is not None
+    with no_descriptors():
+        for look in (process_started, is_dead, see, children_of):
+            with pytest.raises(OSError, match="Too many open files"):
+                look(orphan.pid)
         with pytest.raises(OSError, match="Too many open files"):
-            environment_of(orphan.pid)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            kill_orphan(pid=orphan.pid, pid_started=identity, marks={})
+        with pytest.raises(OSError, match="Too many open files"):
+            kill_process(orphan.pid, identity)
+
+        assert still_runs(orphan.pid, identity)
+        assert group_is_alive(orphan.pid)
+    assert orphan.poll() is None
+
+
+@needs_proc
+def test_inherited_children_are_reaped_once_there_are_descriptors_to_look_at_them() -> None:
+    child, inherited = subprocess.Popen(["true"]), Inherited()
+    wait_for(lambda: is_dead(child.pid), what="the end of the child")
+    with no_descriptors():
+        for _ in range(2):
+            inherited.reap(())
+    early = Path(f"/proc/{child.pid}").exists()
+    for _ in range(2):
+        inherited.reap(())
+
+    assert early
+    assert not Path(f"/proc/{child.pid}").exists()
+    child.wait(10)

@@ -22,6 +22,7 @@ from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.worker.lock import holder_of, worker_lock_path
 from cis.worker.rescuer import START_DEADLINE_S, Rescuer, RescuerParts
 from tests.contract.store.rows import attempt, put_run
+from tests.descriptors import no_descriptors
 from tests.integration.deciding import START_US
 from tests.waiting import wait_for
 
@@ -374,4 +375,17 @@ def test_a_worker_whose_orphans_cannot_be_looked_for_is_buried_when_there_are_de
     scene.look()
 
     assert early is WorkerState.BUSY
+    assert scene.row.status is WorkerState.DEAD
+
+
+def test_a_worker_is_neither_dead_nor_hung_for_want_of_a_descriptor_to_look_at_it(scene: Scene) -> None:
+    scene.serves(os.getpid())  # whose lock is free, which nobody can see
+    worker_lock_path(scene.run_dir, WORKER).touch()
+    with no_descriptors():
+        scene.look(20)
+    early = scene.row
+    scene.look(2)
+
+    assert early.status is WorkerState.BUSY
+    assert scene.killed == []
     assert scene.row.status is WorkerState.DEAD

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from cis.engine.live import Live, LiveAttempts
 from cis.engine.ports import Launch
 from cis.engine.shortage import LONGEST_PAUSE_S, Shortage, shortage_of
 from cis.engine.views import read_run
 from cis.errors import LaunchError
 from cis.executors import probing
+from cis.executors.local import LocalExecutor
 from cis.model.states import AttemptState, TaskState
+from tests.contract.store.rows import attempt
+from tests.descriptors import no_descriptors
 from tests.integration.deciding import decider
 from tests.integration.looping import Worker, working
 
@@ -162,3 +166,30 @@ def test_each_task_that_starts_lets_one_more_be_tried_soon_and_each_shortage_dou
     assert rooms == [3, 4]
     assert grown == [4, 5]
     assert (short.most, short.due_s) == (2, 2.0 + LONGEST_PAUSE_S)
+
+
+def test_a_pid_whose_start_cannot_be_read_is_stored_when_there_are_descriptors_again(tmp_path: Path) -> None:
+    executor = LocalExecutor(max_log_bytes=1000)
+    live = LiveAttempts(executor, grace_s=1.0)
+    handle = executor.start(
+        Launch(
+            argv=("/bin/sleep", "60"),
+            env={},
+            cwd=tmp_path,
+            stdin=b"",
+            stdout=tmp_path / "out",
+            stderr=tmp_path / "err",
+            outputs="",
+        )
+    )
+    live.add(handle, Live(attempt=attempt("r"), started_s=100.0, started_up_us=0, timeout_s=None, outputs=""))
+    with no_descriptors():
+        early = live.take_pids(older_than_s=100.0)
+    due_s = live.oldest_without_pid_s()
+    (stored,) = live.take_pids(older_than_s=due_s)
+    executor.close()
+
+    assert early == []
+    assert 100.0 < due_s < 110.0
+    assert stored.pid == handle
+    assert stored.pid_started is not None

@@ -20,6 +20,7 @@ from cis.worker.bell import FifoBell, bell_path
 from cis.worker.process import Reporter
 from cis.worker.supervisor import Supervisor, SupervisorParts
 from tests.contract.store.rows import item, put_run
+from tests.descriptors import no_descriptors
 from tests.integration.deciding import START_US
 from tests.waiting import wait_for
 
@@ -145,3 +146,15 @@ def test_a_worker_that_closes_its_pipe_and_does_not_end_takes_the_supervisor_not
 
     assert [child.worker_id for child in scene.supervisor.children] == [SCOPES["b"].worker_id]
     assert scene.processes["a"].poll() is None
+
+
+def test_a_supervisor_without_descriptors_goes_on(scene: Scene) -> None:
+    scene.want("a")
+    with no_descriptors():
+        scene.want("b")
+    early = len(list(scene.supervisor.children))
+    for _ in range(10):
+        scene.turn()
+
+    assert early == 1
+    assert len(list(scene.supervisor.children)) == 2

@@ -20,6 +20,7 @@ from cis.model.states import AttemptState
 from cis.store.records import AttemptRecord, LeftProcess
 
 _NEVER = float("inf")
+PID_AGAIN_S = 1.0
 
 
 class Ending(StrEnum):
@@ -46,6 +47,7 @@ class Live:
     ending: Ending | None = None
     kill_at_s: float = _NEVER
     pid_stored: bool = False
+    pid_asked_s: float = 0.0
     ended_up_us: int = 0
 
     @property
@@ -134,20 +136,26 @@ class LiveAttempts:
         """Return attempts that have lived for a moment, with pid and start time, once for each.
 
         Most tasks end sooner and spare the database this write; an orphan of that first moment is found by the
-        variables in its environment.
+        variables in its environment. One whose start time cannot be read for a shortage is asked for again.
         """
         found = []
         for handle, live in self._by_handle.items():
-            if not live.pid_stored and live.started_s <= older_than_s:
-                identity = self._executor.identity(handle)
+            if not live.pid_stored and live.pid_asked_s <= older_than_s and live.started_s <= older_than_s:
+                try:
+                    identity = self._executor.identity(handle)
+                except OSError as error:
+                    if shortage_of(error) is None:
+                        raise
+                    live.pid_asked_s = older_than_s + PID_AGAIN_S
+                    continue
                 live.attempt = live.attempt._replace(pid=handle, pid_started=identity)
                 live.pid_stored = True
                 found.append(live.attempt)
         return found
 
     def oldest_without_pid_s(self) -> float:
-        """Return when the oldest attempt whose pid is not stored was started; infinity when none is."""
-        return min((live.started_s for live in self if not live.pid_stored), default=_NEVER)
+        """Return when the oldest attempt whose pid is not stored was started, or asked for; infinity when none is."""
+        return min((max(live.started_s, live.pid_asked_s) for live in self if not live.pid_stored), default=_NEVER)
 
     def _begin(self, handle: int, live: Live, why: Ending, *, now_s: float) -> None:
         live.ending = why

@@ -168,7 +168,11 @@ class Executor(Protocol):
         ...
 
     def identity(self, handle: int) -> str | None:
-        """Return what tells this process from a later one with the same pid: its start time."""
+        """Return what tells this process from a later one with the same pid: its start time.
+
+        Raises:
+            OSError: the machine is short of what finding it out takes; ask again later.
+        """
         ...
 
     def wait(self, timeout_s: float) -> Sequence[Exit]:

@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cis.engine.shortage import shortage_of
 from cis.executors.platform import environment_of, signal_group
 from cis.executors.processes import Seen, children_of, see, signal_if_still
 from cis.executors.stamps import stamp_on
@@ -70,6 +71,7 @@ class _Line:
     strays: set[int] = field(default_factory=set)
     claimed: set[int] = field(default_factory=set)
     told: set[tuple[int, str]] = field(default_factory=set)
+    all_told: bool = False
 
 
 class Adopted:
@@ -88,6 +90,7 @@ class Adopted:
         self._by_stamp: dict[int, _Line] = {}
         self._let_be: dict[int, int | None] = dict.fromkeys(self._children())
         self._unclaimed: set[int] = set()
+        self._unread: set[int] = set()  # strays of which nothing can be told for want of a descriptor
         self._is_init = os.getpid() == 1  # who also gets what others left, such as a ``docker exec``
 
     def begin(self, leader: int, *, stamp: int | None, marks: Mapping[str, str]) -> None:
@@ -104,8 +107,9 @@ class Adopted:
         """Find the strays among the children of this process, and reap those that have ended."""
         children = self._children()
         if all(map(self._is_awaited, children)):
-            if self._unclaimed or self._let_be:
+            if self._unclaimed or self._unread or self._let_be:
                 self._unclaimed.clear()
+                self._unread.clear()
                 self._let_be.clear()
             for line in self._lines.values():
                 if line.strays or line.claimed:
@@ -115,36 +119,48 @@ class Adopted:
         self._sort(pid for pid in children if not self._is_awaited(pid) and not _reaped(pid))
 
     def left_by(self, leader: int) -> bool:
-        """Whether a stray is left of an attempt; the last one that runs answers for those that nothing tells of."""
+        """Whether a stray is left of an attempt, or one is there that may be its own and cannot be looked at now.
+
+        The last one that runs answers for those that nothing tells of.
+        """
         line = self._lines[leader]
         if self._unclaimed and len(self._lines) == 1 and not self._is_init:
             line.claimed |= self._unclaimed
             self._unclaimed.clear()
-        return bool(line.strays or line.claimed)
+        return bool(line.strays or line.claimed or self._unread)
 
     def signal(self, leader: int, number: int, *, reaped: bool) -> None:
         """Send TERM to all of an attempt, once to each, or KILL, also to what is forked while it is gone through.
 
         After the first TERM only what has lost its parent since is told: a program that ends in good order may start others.
+        What cannot be looked at for want of a descriptor is told the next time; what is a child of this process gets KILL all the same.
         """
         line = self._lines[leader]
         for _ in range(_LOOKS if number == signal.SIGKILL else 1):
             self.look()
             roots = [*line.strays, *line.claimed]
-            seen = _below(
+            seen, unseen = _below(
                 roots if reaped else [leader, *roots]
             )  # before any of them ends, and its children are elsewhere
-            if number != signal.SIGKILL and line.told:
+            if number != signal.SIGKILL and line.told and line.all_told:
                 seen = [one for one in seen if one.pid in roots]
             new = [one for one in seen if number == signal.SIGKILL or (one.pid, one.started) not in line.told]
             if not reaped:
                 signal_group(leader, number)
                 signal_group(leader, signal.SIGCONT)  # a stopped process would never see TERM
             for one in new:
-                self._note_stamp(line, one.pid)
-                line.told.add((one.pid, one.started))
-                if reaped or one.group != leader:
-                    self._tell(line, one, number)
+                try:
+                    self._note_stamp(line, one.pid)
+                    if reaped or one.group != leader:
+                        self._tell(line, one, number)
+                    line.told.add((one.pid, one.started))
+                except OSError:
+                    unseen.add(one.pid)
+            line.all_told = line.all_told or not unseen
+            if number == signal.SIGKILL:
+                for pid in unseen.intersection(roots):  # no other process has the number of a child before it is reaped
+                    with suppress(PermissionError):
+                        os.kill(pid, number)
             if not new:
                 return
 
@@ -172,15 +188,25 @@ class Adopted:
 
     def _sort(self, alive: Iterable[int]) -> None:
         claims = {pid: line for line in self._lines.values() for pid in line.claimed}
+        owners = {pid: line for line in self._lines.values() for pid in line.strays}
         let_be, self._let_be = self._let_be, {}
         left_stamps = set(let_be.values()) - {None}
         for line in self._lines.values():
             line.strays.clear()
             line.claimed.clear()
         self._unclaimed.clear()
+        self._unread.clear()
         for pid in alive:
-            stamp = None if pid in let_be else stamp_on(pid)
-            owner = None if pid in let_be else self._line_of(pid, stamp)
+            stamp, owner = None, owners.get(pid)
+            try:
+                stamp = None if pid in let_be else stamp_on(pid)
+                owner = (
+                    None if pid in let_be else self._line_of(pid, stamp) or owner
+                )  # one that ends shows nothing more
+            except OSError:  # there is no descriptor to read it with now: what was known of it holds
+                if owner is None and pid not in claims:
+                    self._unread.add(pid)
+                    continue
             if owner is not None:
                 owner.strays.add(pid)
             elif pid in let_be or stamp in left_stamps:
@@ -197,11 +223,9 @@ class Adopted:
             leader = os.getpgid(pid)
             if leader in self._lines:
                 return self._lines[leader]
-        environment = None
-        with suppress(OSError):  # there is no descriptor to read it with now: at the next look, perhaps
-            environment = environment_of(pid) if stamp is None else None
-        marked = (line for line in self._lines.values() if environment and line.entries and line.entries <= environment)
-        return next(marked, None)
+        marked = [line for line in self._lines.values() if line.entries]
+        environment = environment_of(pid) if marked and stamp is None else None
+        return next((line for line in marked if environment and line.entries <= environment), None)
 
     def _note_stamp(self, line: _Line, pid: int) -> None:
         """A task may itself be a worker: what its tasks wear tells of this one, too, should their parents end."""
@@ -228,7 +252,9 @@ def adopt_descendants(*, on: bool = True) -> bool:
         import ctypes  # noqa: PLC0415 - Python has no prctl, and a worker alone wants it
 
         return bool(ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, int(on), 0, 0, 0) == 0)
-    except (ImportError, OSError, AttributeError):
+    except (ImportError, OSError, AttributeError) as error:
+        if shortage_of(error) is not None:
+            raise
         return False
 
 
@@ -240,17 +266,21 @@ def _reaped(pid: int) -> bool:
         return True
 
 
-def _below(roots: Iterable[int]) -> list[Seen]:
-    """Return the processes *roots* and all below them that can still do something."""
+def _below(roots: Iterable[int]) -> tuple[list[Seen], set[int]]:
+    """Return the processes *roots* and all below them that can still do something, and those that cannot be looked at now."""
     found: dict[int, Seen] = {}
+    unseen: set[int] = set()
     todo = list(roots)
     while todo:
         pid = todo.pop()
         if pid in found:
             continue
-        seen = see(pid)
-        if seen is None:
-            continue
-        found[pid] = seen
-        todo += children_of(pid)
-    return [seen for seen in found.values() if not seen.dead]
+        try:
+            seen = see(pid)
+            if seen is None:
+                continue
+            found[pid] = seen
+            todo += children_of(pid)
+        except OSError:
+            unseen.add(pid)
+    return [seen for seen in found.values() if not seen.dead], unseen

@@ -21,6 +21,7 @@ class _Line:
     leader: int
     known: dict[int, Seen] = field(default_factory=dict)
     told: bool = False
+    all_told: bool = False
 
 
 class Groups:
@@ -40,27 +41,30 @@ class Groups:
         """Do nothing: only ``left_by`` costs anything here."""
 
     def left_by(self, leader: int) -> bool:
-        """Whether the group is not empty, or anything is left of what was seen."""
+        """Whether the group is not empty, or anything is left of what was seen, or neither can be told now."""
         line = self._lines[leader]
         if not line.known and not group_is_alive(leader):
             return False
-        self._see(line)
-        return any(not seen.dead for seen in line.known.values())
+        return not self._see(line) or any(not seen.dead for seen in line.known.values())
 
     def signal(self, leader: int, number: int, *, reaped: bool) -> None:
-        """Send TERM, once, or KILL to the group, and to what is seen beside it."""
+        """Send TERM, once, or KILL to the group, and to what is seen beside it, as soon as that can be looked for."""
         line = self._lines[leader]
-        if number != SIGKILL and line.told:
+        if number != SIGKILL and line.all_told:
             return
+        line.all_told = self._see(line)
+        if number == SIGKILL or not line.told:
+            signal_group(leader, number)
+            signal_group(leader, SIGCONT)  # a stopped process would never see TERM
         line.told = True
-        self._see(line)
-        signal_group(leader, number)
-        signal_group(leader, SIGCONT)  # a stopped process would never see TERM
         for seen in list(line.known.values()):
             if seen.dead or seen.group == leader or (reaped and seen.pid == leader):
                 continue
-            if not signal_if_still(seen, number, portable=self._portable):
-                del line.known[seen.pid]
+            try:
+                if not signal_if_still(seen, number, portable=self._portable):
+                    del line.known[seen.pid]
+            except OSError:  # there is no descriptor to make sure that it is the same
+                line.all_told = False
 
     def forget(self, leader: int) -> tuple[int, ...]:
         """Let an attempt go; return what is left of it."""
@@ -70,9 +74,15 @@ class Groups:
     def close(self) -> None:
         """Nothing is held here."""
 
-    def _see(self, line: _Line) -> None:
-        """Look at all processes: those that were seen before, whoever is in their groups, and whoever is below them."""
-        table = {seen.pid: seen for seen in processes(portable=self._portable)}
+    def _see(self, line: _Line) -> bool:
+        """Look at all processes: those that were seen before, whoever is in their groups, and whoever is below them.
+
+        False: the machine is short of what that takes, so nothing new is known.
+        """
+        try:
+            table = {seen.pid: seen for seen in processes(portable=self._portable)}
+        except OSError:
+            return False
         found = {
             pid: table[pid] for pid, seen in line.known.items() if pid in table and table[pid].started == seen.started
         }
@@ -80,6 +90,7 @@ class Groups:
             found[line.leader] = table[line.leader]
         found |= {pid: seen for pid, seen in table.items() if seen.group == line.leader}
         line.known = _with_those_below(found, table.values())
+        return True
 
 
 def _with_those_below(found: dict[int, Seen], everybody: Iterable[Seen]) -> dict[int, Seen]:

@@ -21,7 +21,10 @@ class Inherited:
 
     def reap(self, mine: Container[int]) -> None:
         """Reap the children that had ended by the last look already, but those in *mine*, for which somebody waits."""
-        ended = {pid for pid in children_of(os.getpid()) if pid not in mine and is_dead(pid)}
+        try:
+            ended = {pid for pid in children_of(os.getpid()) if pid not in mine and is_dead(pid)}
+        except OSError:  # there is no descriptor to look with: at the next look, perhaps
+            return
         for pid in ended & self._ended:
             with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)

@@ -12,6 +12,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from cis.engine.shortage import shortage_of
+
 # Docker; Podman; any with systemd in it.
 _MARKS = (".dockerenv", "run/.containerenv", "run/systemd/container")
 # systemd-nspawn, Podman and LXC; Kubernetes, whose runtimes leave no mark.
@@ -73,5 +75,7 @@ def _hidden(system_id: str) -> str:
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    except OSError as error:
+        if shortage_of(error) is not None:
+            raise
         return ""

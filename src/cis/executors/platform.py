@@ -25,8 +25,8 @@ def _has_pidfd() -> bool:
         return False
     try:
         os.close(os.pidfd_open(os.getpid()))
-    except OSError:  # an old kernel, or a container that forbids the call
-        return False
+    except OSError as error:  # an old kernel, or a container that forbids the call
+        return shortage_of(error) is not None
     return True
 
 
@@ -44,6 +44,9 @@ def process_started(pid: int, *, portable: bool = False) -> str | None:
     """Return what tells process *pid* from every other that had or will have this number; None if there is none.
 
     The text only means something when compared with another one of this function, on this machine.
+
+    Raises:
+        OSError: there is no descriptor, process or memory to find it out with, so nothing can be told.
     """
     if HAS_PROC and not portable:
         fields = stat_fields(pid)
@@ -52,8 +55,13 @@ def process_started(pid: int, *, portable: bool = False) -> str | None:
 
 
 def still_runs(pid: int, started: str) -> bool:
-    """Whether the process of that number is the one that started then (``process_started``)."""
-    return process_started(pid) == started and (not HAS_PROC or not is_dead(pid))  # a zombie does nothing any more
+    """Whether the process of that number is the one that started then (``process_started``), as far as can be told."""
+    try:
+        return process_started(pid) == started and (not HAS_PROC or not is_dead(pid))  # a zombie does nothing any more
+    except OSError as error:
+        if shortage_of(error) is None:
+            raise
+        return True
 
 
 def _ps(what: str, pid: int) -> str:
@@ -64,7 +72,10 @@ def _ps(what: str, pid: int) -> str:
 
 
 def group_is_alive(group: int) -> bool:
-    """Whether a process that can still do something is in the group; zombies that nobody reaps do not count."""
+    """Whether a process that can still do something is in the group, as far as can be told.
+
+    Zombies that nobody reaps do not count, unless there is no descriptor or memory to see that they are zombies.
+    """
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -73,8 +84,13 @@ def group_is_alive(group: int) -> bool:
         return True  # somebody is there, under another user
     if not HAS_PROC:
         return True
-    stats = (stat_fields(pid) for pid in all_pids())
-    return any(fields[_GROUP] == str(group) and fields[_STATE] not in _DEAD for fields in stats if fields)
+    try:
+        stats = (stat_fields(pid) for pid in all_pids())
+        return any(fields[_GROUP] == str(group) and fields[_STATE] not in _DEAD for fields in stats if fields)
+    except OSError as error:
+        if shortage_of(error) is None:
+            raise
+        return True
 
 
 def signal_group(group: int, signal_number: int) -> None:
@@ -123,7 +139,7 @@ def _has_no_environment(pid: int) -> bool:
 
 
 def is_dead(pid: int) -> bool:
-    """Whether a process has ended, reaped or not."""
+    """Whether a process has ended, reaped or not. Raises OSError, as ``stat_fields`` does."""
     fields = stat_fields(pid)
     return fields is None or fields[_STATE] in _DEAD
 
@@ -143,7 +159,11 @@ def kill_if_still(pid: int, is_meant: Callable[[int], bool]) -> None:
 
 
 def kill_process(pid: int, started: str, *, patience_s: float = 5.0, portable: bool = False) -> bool:
-    """Kill the process *pid* that started then (``process_started``), never a later one; return whether it is gone."""
+    """Kill the process *pid* that started then (``process_started``), never a later one; return whether it is gone.
+
+    Raises:
+        OSError: there is no descriptor or memory to look at it with, so nothing can be told.
+    """
     try:
         descriptor = os.pidfd_open(pid) if HAS_PIDFD and not portable else None
     except ProcessLookupError:
@@ -234,17 +254,25 @@ def _boot_id() -> str:
 
 
 def stat_fields(pid: int) -> list[str] | None:
-    """Return the fields of ``/proc/PID/stat`` after the name, see proc(5); None when there is no such process."""
+    """Return the fields of ``/proc/PID/stat`` after the name, see proc(5); None when there is no such process.
+
+    Raises:
+        OSError: there is no descriptor or memory to read them with, so nothing can be told.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
+    except OSError as error:
+        if shortage_of(error) is not None:
+            raise
         return None
     return text.rpartition(")")[2].split()  # the name before it may hold blanks and parentheses
 
 
 def boot_id() -> str:
-    """Return what names this life of the machine; empty where the system does not tell."""
+    """Return what names this life of the machine; empty where the system does not tell. Raises OSError for a shortage."""
     try:
         return _boot_id()
-    except OSError:
+    except OSError as error:
+        if shortage_of(error) is not None:
+            raise
         return ""

@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cache, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 
 from cis.engine.ports import StrPath
+from cis.engine.shortage import shortage_of
 
 _RLIMIT_LOCKS = 10
 _LEAST = 1 << 61  # more than anybody would set
@@ -82,7 +82,11 @@ class Stamping:
 
 
 def stamp_on(pid: int) -> int | None:
-    """Return the stamp that a process wears; None when it has none, or is not there."""
+    """Return the stamp that a process wears; None when it has none, or is not there.
+
+    Raises:
+        OSError: there is no descriptor or memory to read what another user's process shows, so nothing can be told.
+    """
     if not can_stamp():
         return None
     import resource  # noqa: PLC0415 - commands that start nothing do without
@@ -97,8 +101,13 @@ def stamp_on(pid: int) -> int | None:
 
 
 def _shown(pid: int) -> int:
-    with suppress(OSError, ValueError, IndexError):
+    try:
         for line in Path(f"/proc/{pid}/limits").read_text().splitlines():
             if line.startswith(_LINE):
                 return int(line[len(_LINE) :].split()[0])
+    except (ValueError, IndexError):
+        return 0
+    except OSError as error:
+        if shortage_of(error) is not None:
+            raise
     return 0

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cis.engine.shortage import shortage_of
 from cis.errors import AlreadyRunningError, ConfigError, Fault, LockGoneError
 
 PATIENCE_S = 0.2
@@ -35,8 +36,8 @@ class FileLock:
         """Whether the file is still in its place: who locks another one there is not kept out by this lock."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
-        except OSError:
-            return False
+        except OSError as error:
+            return shortage_of(error) is not None
 
     def check(self) -> None:
         """Raise LockGoneError unless the file is still in its place."""

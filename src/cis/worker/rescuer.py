@@ -107,7 +107,11 @@ class Rescuer:
         wanted = {demand.worker_id for demand in store.queue_demand(self._parts.node_id)}
         seen: dict[str, _Silence] = {}
         for worker_id in sorted({*own, *rows, *wanted}):
-            seen[worker_id] = self._look_at(worker_id, rows.get(worker_id), own.get(worker_id), passed_s=passed_s)
+            try:
+                seen[worker_id] = self._look_at(worker_id, rows.get(worker_id), own.get(worker_id), passed_s=passed_s)
+            except OSError as error:  # there is no descriptor to look with, so nothing can be told of it
+                log.error("a worker cannot be looked at", extra={"worker_id": worker_id, "error": str(error)})
+                seen[worker_id] = self._silences.get(worker_id, _Silence(()))
         self._silences = seen
 
     def _look_at(

@@ -275,6 +275,8 @@ class Supervisor:
             return holder(worker_lock_path(self._parts.run_dir, worker_id)) is not None
         except ConfigError:  # a link in its place: the worker says so in its log, and ends
             return False
+        except OSError:  # there is no descriptor to look with; one that is started beside another ends by itself
+            return False
 
     def _has_room(self, waiting: int) -> bool:
         """Whether one more worker may be started: those that only wait take no place, up to a bound of their own."""
