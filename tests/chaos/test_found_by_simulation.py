@@ -57,7 +57,7 @@ def test_who_buries_a_worker_late_does_not_end_the_processes_of_its_successor(wo
     world.until(lambda: len(world.machine.processes.all) == 2)
 
     assert row is not None
-    assert not bury(world.script.store, row, kill=world.machine.processes.kill_orphan, now_us=1)
+    assert not bury(world.script.store, row, kill=world.machine.processes.kill_orphans, now_us=1)
     world.play()
 
     assert statuses(world) == ["lost", "completed"]

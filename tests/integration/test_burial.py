@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cis.engine.ports import Orphan
 from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState
 from cis.store.records import QueueState, WorkerState
@@ -17,9 +18,8 @@ from tests.integration.looping import working
 def test_a_burial_that_comes_late_ends_no_task_of_the_next_worker_and_keeps_its_runs(tmp_path: Path) -> None:
     killed: list[int | None] = []
 
-    def kill(*, pid: int | None, pid_started: str | None, marks: Mapping[str, str]) -> None:
-        del pid_started, marks
-        killed.append(pid)
+    def kill(orphans: Sequence[Orphan]) -> None:
+        killed.extend(orphan.pid for orphan in orphans)
 
     with decider(tmp_path) as node:
         run = node.submitted({"command": "sleep 600"}, target_node="node-1")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine.ports import Exit, Launch
+from cis.engine.ports import Exit, Launch, Orphan
 from cis.executors import local
 from cis.executors.descendants import Adopted, adopt_descendants
 from cis.executors.local import LAST_WORDS_S, LocalExecutor
-from cis.executors.orphans import kill_orphan
+from cis.executors.orphans import kill_orphans
 from cis.executors.platform import HAS_PIDFD, process_started
 from cis.executors.stamps import Stamping, can_stamp, stamp_of, stamp_on
 from tests.descriptors import no_descriptors
@@ -338,6 +338,6 @@ def test_what_a_dead_worker_left_is_found_by_its_stamp(tmp_path: Path) -> None:
     first.wait(10)
     started = process_started(pid)
 
-    kill_orphan(pid=None, pid_started=None, marks=marks)
+    kill_orphans([Orphan(None, None, marks)])
 
     assert process_started(pid) != started or Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine.ports import Exit, Launch
+from cis.engine.ports import Exit, Launch, Orphan
 from cis.errors import LaunchError
 from cis.executors import local
 from cis.executors.local import LocalExecutor
-from cis.executors.orphans import kill_orphan
+from cis.executors.orphans import kill_orphans
 from cis.executors.platform import HAS_PIDFD, all_pids, environment_of
 from cis.model.masking import masked as whole_masked
 from cis.model.secret_forms import needles
@@ -256,7 +256,7 @@ def test_whoever_ends_what_a_dead_worker_left_finds_the_masking_process(tmp_path
     executor.start(launch(tmp_path, "exec sleep 60"))
     wait_for(lambda: len(marked()) == 2, what="both processes")
 
-    kill_orphan(pid=None, pid_started=None, marks=MARKS)
+    kill_orphans([Orphan(None, None, MARKS)])
 
     executor.close()
     assert not marked()

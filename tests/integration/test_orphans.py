@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from cis.engine.ports import Orphan
 from cis.errors import OrphanError
-from cis.executors import orphans
+from cis.executors import orphans, platform
 from cis.executors.inherited import Inherited
-from cis.executors.orphans import kill_orphan
+from cis.executors.orphans import kill_orphans
 from cis.executors.platform import (
     HAS_PROC,
     ParentWatch,
+    all_pids,
     environment_of,
     group_is_alive,
     is_dead,
@@ -79,7 +81,7 @@ def test_the_group_of_a_recorded_process_is_gone_afterwards(
 
     if portable:  # without /proc a zombie counts as there, so somebody has to reap, as init does for orphans
         threading.Thread(target=process.wait).start()
-    kill_orphan(pid=process.pid, pid_started=identity, marks={}, portable=portable)
+    kill_orphans([Orphan(process.pid, identity, {})], portable=portable)
 
     assert not is_running(process.pid)
     assert not is_running(child)
@@ -94,10 +96,10 @@ def test_a_reused_pid_is_left_alone(
     process = spawn("exec sleep 60", {}, started)
     identity = process_started(process.pid, portable=portable)
 
-    kill_orphan(pid=process.pid, pid_started=f"{identity}1", marks=marks, portable=portable)
+    kill_orphans([Orphan(process.pid, f"{identity}1", marks)], portable=portable)
 
     assert process.poll() is None
-    kill_orphan(pid=process.pid, pid_started=None, marks=marks, portable=portable)
+    kill_orphans([Orphan(process.pid, None, marks)], portable=portable)
     assert process.poll() is None
 
 
@@ -114,9 +116,32 @@ def test_a_grandchild_that_left_the_session_is_found_by_its_environment(
     process.wait(10)
     assert is_running(hidden)
 
-    kill_orphan(pid=process.pid, pid_started="gone", marks=marks)
+    kill_orphans([Orphan(process.pid, "gone", marks)])
 
     assert not is_running(hidden)
+
+
+@needs_proc
+def test_many_attempts_are_ended_with_few_looks_at_all_processes(
+    marks: dict[str, str], started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = []
+    for number in range(40):
+        own = {**marks, "CIS_TASK_ID": f"t{number}"}
+        process = spawn("exec sleep 600", own, started)
+        left.append(Orphan(process.pid, process_started(process.pid), own if number % 2 else {}))
+    looks = []
+
+    def counted() -> list[int]:
+        looks.append(1)
+        return all_pids()
+
+    for module in (orphans, platform):
+        monkeypatch.setattr(module, "all_pids", counted)
+    kill_orphans(left)
+
+    assert [process.wait(10) for process in started] == [-signal.SIGKILL] * 40
+    assert len(looks) < 40
 
 
 @needs_proc
@@ -131,11 +156,11 @@ def test_what_a_task_of_the_original_home_started_survives_the_worker_of_a_copy(
     wait_for(lambda: b"CIS_OUTPUT" in Path(f"/proc/{process.pid}/environ").read_bytes(), what="the process's exec")
     identity = process_started(process.pid)
 
-    kill_orphan(pid=process.pid, pid_started=identity, marks=marks, home=copy)
-    kill_orphan(pid=None, pid_started=None, marks=marks, home=copy)
+    kill_orphans([Orphan(process.pid, identity, marks)], home=copy)
+    kill_orphans([Orphan(None, None, marks)], home=copy)
     assert process.poll() is None
 
-    kill_orphan(pid=None, pid_started=None, marks=marks, home=tmp_path / "link")
+    kill_orphans([Orphan(None, None, marks)], home=tmp_path / "link")
     assert process.wait(10) == -signal.SIGKILL
 
 
@@ -147,7 +172,7 @@ def test_only_a_process_with_all_marks_is_meant(marks: dict[str, str], started: 
     ]
     meant = spawn("exec sleep 60", marks, started)
 
-    kill_orphan(pid=None, pid_started=None, marks=marks)
+    kill_orphans([Orphan(None, None, marks)])
 
     assert meant.wait(10) == -9
     assert [other.poll() for other in others] == [None, None]
@@ -160,7 +185,7 @@ def test_a_process_that_forks_while_it_is_hunted_is_caught(
     runaway = "import os, time\nwhile True:\n  if os.fork(): time.sleep(0.005); os._exit(0)\n  os.setsid()\n"
     spawn(f"exec {sys.executable} -c '{runaway}'", marks, started).wait(10)
 
-    kill_orphan(pid=None, pid_started=None, marks=marks)
+    kill_orphans([Orphan(None, None, marks)])
 
     assert marked(marks) == []
 
@@ -176,7 +201,7 @@ def test_a_process_that_executes_another_program_again_and_again_is_caught(
     entries = {f"{name}={value}".encode() for name, value in marks.items()}
 
     seen = [environment_of(runaways[0].pid) for _ in range(5000)]
-    kill_orphan(pid=None, pid_started=None, marks=marks)
+    kill_orphans([Orphan(None, None, marks)])
 
     assert None in seen
     assert all(entries <= environment for environment in seen if environment is not None)
@@ -196,7 +221,7 @@ def test_a_process_without_any_environment_is_no_riddle(started: list[subprocess
 def test_without_marks_nobody_is_hunted(started: list[subprocess.Popen[bytes]]) -> None:
     process = spawn("exec sleep 60", {}, started)
 
-    kill_orphan(pid=None, pid_started=None, marks={})
+    kill_orphans([Orphan(None, None, {})])
 
     assert process.poll() is None
 
@@ -205,10 +230,11 @@ def test_without_marks_nobody_is_hunted(started: list[subprocess.Popen[bytes]]) 
 def test_the_hunter_and_those_above_it_are_spared(marks: dict[str, str]) -> None:
     """A task may itself run a worker, which then carries the marks it looks for."""
     hunt = (
-        "import os, sys; from cis.executors.orphans import kill_orphan; from cis.executors.platform import process_started\n"
+        "import os, sys; from cis.engine.ports import Orphan; from cis.executors.orphans import kill_orphans\n"
+        "from cis.executors.platform import process_started\n"
         "marks = {name: os.environ[name] for name in ('CIS_RUN_ID', 'CIS_TASK_ID', 'CIS_ATTEMPT')}\n"
         "parent = os.getppid()\n"
-        "kill_orphan(pid=parent, pid_started=process_started(parent), marks=marks); print('alive')"
+        "kill_orphans([Orphan(parent, process_started(parent), marks)]); print('alive')"
     )
     env = {**os.environ, **marks, "PYTHONPATH": os.pathsep.join(sys.path), "HUNT": hunt}
     answer = subprocess.run(
@@ -232,7 +258,7 @@ def test_what_survives_kill_is_reported(
     monkeypatch.setattr(orphans, "signal_group", lambda *_: None)
 
     with pytest.raises(OrphanError, match=rf"process {process.pid}; end it by hand"):
-        kill_orphan(pid=process.pid, pid_started=process_started(process.pid), marks={}, patience_s=0.1)
+        kill_orphans([Orphan(process.pid, process_started(process.pid), {})], patience_s=0.1)
 
 
 def test_a_pid_that_nobody_has_was_never_started() -> None:
@@ -338,7 +364,7 @@ def test_a_process_is_not_gone_for_want_of_a_descriptor_to_look_at_it(
             with pytest.raises(OSError, match="Too many open files"):
                 look(orphan.pid)
         with pytest.raises(OSError, match="Too many open files"):
-            kill_orphan(pid=orphan.pid, pid_started=identity, marks={})
+            kill_orphans([Orphan(orphan.pid, identity, {})])
         with pytest.raises(OSError, match="Too many open files"):
             kill_process(orphan.pid, identity)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cis.engine.instant import Instant
+from cis.engine.ports import Orphan
 from cis.errors import FencedError
 from cis.executors.platform import process_started
 from cis.model.scope import GLOBAL
@@ -65,7 +66,7 @@ class Scene:
             store=self.store,
             node_id=NODE,
             run_dir=self.run_dir,
-            kill_orphan=self._kill_orphan,
+            kill_orphans=self._kill_orphans,
             kill_process=self._kill,
             clock=lambda: Instant(self.wall_us, self.mono_s),
             lease_s=LEASE_S,
@@ -118,7 +119,8 @@ class Scene:
             self.wall_us += round(every_s * 1e6)
             self.rescuer.look_around({} if own is None else {WORKER: own})
 
-    def _kill_orphan(self, **_: object) -> None:
+    def _kill_orphans(self, orphans: Sequence[Orphan]) -> None:
+        del orphans
         if self.short:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 

@@ -48,7 +48,7 @@ class Scene:
                 run_dir=self.run_dir,
                 bell=self.bell,
                 spawn=self._spawn,
-                kill_orphan=lambda **_: None,
+                kill_orphans=lambda _: None,
                 kill_process=lambda _pid, _started: True,
                 clock=lambda: Instant(START_US, self.mono_s),
                 retire_signal=signal.SIGTERM,

@@ -194,14 +194,27 @@ class Executor(Protocol):
     def close(self) -> None: ...
 
 
+class Orphan(NamedTuple):
+    """What an attempt of a dead worker may have left behind.
+
+    That is the process group *pid*, if it is still the process that started then, and any process whose
+    environment carries all *marks* (where the platform can tell).
+    """
+
+    pid: int | None
+    pid_started: str | None
+    marks: Mapping[str, str]
+
+
 class OrphanKiller(Protocol):
-    """Ends what a dead worker's attempt left behind."""
+    """Ends what attempts of a dead worker left behind."""
 
-    def __call__(self, *, pid: int | None, pid_started: str | None, marks: Mapping[str, str]) -> None:
-        """Kill what is left, and return when it is gone.
+    def __call__(self, orphans: Sequence[Orphan]) -> None:
+        """Kill what is left of all of them, and return when it is gone.
 
-        That is the process group *pid*, if it is still the process that started then, and any process whose
-        environment carries all *marks* (where the platform can tell).
+        Raises:
+            OrphanError: some survive.
+            OSError: the machine is short of what looking for them takes.
         """
         ...
 

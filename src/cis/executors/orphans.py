@@ -1,9 +1,9 @@
-"""Ends what an attempt left behind when its worker died, before the task may be tried again.
+"""Ends what attempts left behind when their worker died, before their tasks may be tried again.
 
 Three ways lead to an orphan. Its number: the group *pid* is killed if the process of that number is still the one that
 started then, so a reused number harms nobody. Its stamp (``cis.executors.stamps``) and its environment: every process, in
 whatever session it hides, that wears or carries the marks of the attempt (Linux only). New ones may be forked while we
-look, so we look until none is left.
+look, so we look until none is left. A look goes once through all processes, however many attempts there were.
 
 A copy of a home has the same runs and the same numbers, so whoever looks says for which home: that is part of the stamp, and what has
 its ``CIS_OUTPUT`` below another one belongs to that, and is let be.
@@ -14,18 +14,18 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from cis.engine.ports import StrPath
+from cis.engine.ports import Orphan, StrPath
 from cis.errors import OrphanError
 from cis.executors.platform import (
     all_pids,
     ancestry,
     environment_of,
-    group_is_alive,
     is_dead,
     kill_if_still,
+    living_groups,
     process_started,
     signal_group,
 )
@@ -41,32 +41,30 @@ _OUTPUT = (
 
 
 class Wanted(NamedTuple):
-    """What marks the processes of an attempt in *home*: entries of the environment, all of them, or a stamp."""
+    """What marks the processes of attempts in *home*: entries of the environment, all of those of an attempt, or a stamp."""
 
-    entries: frozenset[bytes]
-    stamp: int | None
+    entries: tuple[frozenset[bytes], ...]
+    stamps: frozenset[int]
     home: StrPath | None
 
     def has(self, pid: int) -> bool | None:
         """Whether a process is marked; None while it is in the middle of ``exec``, and nothing can be told."""
-        if self.stamp is not None and stamp_on(pid) == self.stamp and not is_dead(pid):
+        if self.stamps and stamp_on(pid) in self.stamps and not is_dead(pid):
             return True
         environment = environment_of(pid)
         if environment is None:
             return None
-        return self.entries <= environment and not _of_another(self.home, environment)
+        return any(entries <= environment for entries in self.entries) and not _of_another(self.home, environment)
 
 
-def kill_orphan(
+def kill_orphans(
+    orphans: Sequence[Orphan],
     *,
-    pid: int | None,
-    pid_started: str | None,
-    marks: Mapping[str, str],
     home: StrPath | None = None,
     portable: bool = False,
     patience_s: float = PATIENCE_S,
 ) -> None:
-    """Kill the group *pid*, if it is still that one, and every process with the *marks*; return when they are gone.
+    """Kill the group of each, if it is still that one, and every process with its marks; return when all are gone.
 
     Never this process or one above it, nor what says that it is of another *home*. ``portable`` does without ``/proc``,
     and so without the marks.
@@ -75,12 +73,12 @@ def kill_orphan(
         OrphanError: some are still there after *patience_s*.
     """
     spared = ancestry()
-    group = None if pid in {*spared, os.getpgrp()} else _group_to_kill(pid, pid_started, home=home, portable=portable)
-    entries = frozenset() if portable else frozenset(os.fsencode(f"{name}={value}") for name, value in marks.items())
-    wanted = Wanted(entries, stamp_of(marks, home=home) if entries else None, home)
+    near = {*spared, os.getpgrp()}
+    groups = [pid for one in orphans if (pid := _group_to_kill(one, home=home, portable=portable)) and pid not in near]
+    wanted = _wanted([] if portable else [one.marks for one in orphans if one.marks], home)
     began_s = time.monotonic()
     while True:
-        left, unclear = _kill_once(group, wanted, spared)
+        left, unclear = _kill_once(groups, wanted, spared)
         waited_s = time.monotonic() - began_s
         if not left and (not unclear or waited_s >= _UNCLEAR_S):
             return
@@ -89,7 +87,18 @@ def kill_orphan(
         time.sleep(_LOOK_AGAIN_S)
 
 
-def _group_to_kill(pid: int | None, pid_started: str | None, *, home: StrPath | None, portable: bool) -> int | None:
+def _wanted(marks: Iterable[Mapping[str, str]], home: StrPath | None) -> Wanted:
+    entries, stamps = [], set()
+    for some in marks:
+        entries.append(frozenset(os.fsencode(f"{name}={value}") for name, value in some.items()))
+        stamp = stamp_of(some, home=home)
+        if stamp is not None:
+            stamps.add(stamp)
+    return Wanted(tuple(entries), frozenset(stamps), home)
+
+
+def _group_to_kill(orphan: Orphan, *, home: StrPath | None, portable: bool) -> int | None:
+    pid, pid_started, _ = orphan
     if pid is None or pid_started is None or process_started(pid, portable=portable) != pid_started:
         return None
     return None if not portable and _of_another(home, environment_of(pid) or frozenset()) else pid
@@ -104,10 +113,10 @@ def _of_another(home: StrPath | None, environment: frozenset[bytes]) -> bool:
     return any(not os.path.realpath(path).startswith(inside) for path in outputs)
 
 
-def _kill_once(group: int | None, wanted: Wanted, spared: frozenset[int]) -> tuple[list[int], frozenset[int]]:
+def _kill_once(groups: Sequence[int], wanted: Wanted, spared: frozenset[int]) -> tuple[list[int], frozenset[int]]:
     """Send KILL to whatever is there; return it, and the processes of which it cannot be told yet."""
     # A group keeps its number as long as it has members, so one that was ours at first is ours to the end.
-    found = [group] if group is not None and group_is_alive(group) else []
+    found = living_groups(groups)
     for number in found:
         signal_group(number, signal.SIGKILL)
     if not wanted.entries:

@@ -12,7 +12,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -72,25 +72,33 @@ def _ps(what: str, pid: int) -> str:
 
 
 def group_is_alive(group: int) -> bool:
-    """Whether a process that can still do something is in the group, as far as can be told.
+    """Whether a process that can still do something is in the group, as far as can be told; see ``living_groups``."""
+    return bool(living_groups([group]))
+
+
+def living_groups(groups: Iterable[int]) -> list[int]:
+    """Return the groups with a process in them that can still do something, as far as can be told, with one look at all processes.
 
     Zombies that nobody reaps do not count, unless there is no descriptor or memory to see that they are zombies.
     """
+    there: dict[int, bool] = {}  # by group, whether that is enough to know
+    for group in groups:
+        with suppress(ProcessLookupError):
+            try:
+                os.killpg(group, 0)
+                there[group] = not HAS_PROC
+            except PermissionError:
+                there[group] = True  # somebody is there, under another user
+    if all(there.values()):
+        return list(there)
     try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # somebody is there, under another user
-    if not HAS_PROC:
-        return True
-    try:
-        stats = (stat_fields(pid) for pid in all_pids())
-        return any(fields[_GROUP] == str(group) and fields[_STATE] not in _DEAD for fields in stats if fields)
+        stats = [fields for pid in all_pids() if (fields := stat_fields(pid))]
     except OSError as error:
         if shortage_of(error) is None:
             raise
-        return True
+        return list(there)
+    busy = {int(fields[_GROUP]) for fields in stats if fields[_STATE] not in _DEAD}
+    return [group for group, known in there.items() if known or group in busy]
 
 
 def signal_group(group: int, signal_number: int) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from cis.engine.disown import disown
 from cis.errors import AlreadyRunningError, ConflictError, HomeElsewhereError
 from cis.executors.machine import machine_id
-from cis.executors.orphans import kill_orphan
+from cis.executors.orphans import kill_orphans
 from cis.node.clock import now_us
 from cis.node.home import Home
 from cis.node.presence import announcement_path, node_lock_path
@@ -89,7 +89,7 @@ def move(store: Store, home: Home) -> HomeRecord | None:
             f"the home at {old} is still there, so this one is a copy: 'cis init --copied'; or remove that one first"
         )
     for worker_id in {worker.worker_id for worker in store.workers()}:
-        end_orphans(store, worker_id, kill=partial(kill_orphan, home=kept.path))
+        end_orphans(store, worker_id, kill=partial(kill_orphans, home=kept.path))
     with store.transaction():
         store.put_home(here)
     return kept

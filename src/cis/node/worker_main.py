@@ -16,7 +16,7 @@ from cis.engine.parts import LoopLimits, LoopParts
 from cis.engine.site import Incarnation
 from cis.errors import UsageError
 from cis.executors.local import LocalExecutor
-from cis.executors.orphans import kill_orphan
+from cis.executors.orphans import kill_orphans
 from cis.executors.platform import ParentWatch, process_started
 from cis.executors.timeslice import take_short_turns
 from cis.model.dag import DagSpec, Json
@@ -75,7 +75,7 @@ def run_worker(
     try:
         take_up(store, home, settings)
         bell = bells.FifoBell(bells.bell_path(home.run, worker_id))
-        end_orphans(store, worker_id, kill=partial(kill_orphan, home=home.root))
+        end_orphans(store, worker_id, kill=partial(kill_orphans, home=home.root))
         worker = _take_office(store, settings, worker_id=worker_id, scope=scope)
         reporter = Reporter(report_fd)
         workdir = home.work / worker_id

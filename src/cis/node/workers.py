@@ -12,7 +12,7 @@ from functools import partial
 from cis.engine.admission import let_in
 from cis.engine.logfiles import WORKERS
 from cis.executors.inherited import Inherited
-from cis.executors.orphans import kill_orphan
+from cis.executors.orphans import kill_orphans
 from cis.executors.platform import kill_process
 from cis.model.scope import Scope
 from cis.node.clock import now
@@ -39,7 +39,7 @@ def make_supervisor(
             run_dir=home.run,
             bell=bell,
             spawn=worker_spawner(home, settings),
-            kill_orphan=partial(kill_orphan, home=home.root),
+            kill_orphans=partial(kill_orphans, home=home.root),
             kill_process=kill_process,
             clock=now,
             retire_signal=signal.SIGUSR1,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 
 from cis.engine.attempts import attempt_marks
-from cis.engine.ports import OrphanKiller
+from cis.engine.ports import Orphan, OrphanKiller
 from cis.store.port import Store
 from cis.store.records import EventRecord, WorkerRecord, WorkerState
 from cis.worker.blame import blame
@@ -28,9 +28,10 @@ def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller, up_to_epoch
     attempts = [
         attempt for attempt in store.running_attempts(worker_id) if up_to_epoch is None or attempt.epoch <= up_to_epoch
     ]
-    for attempt in attempts:
-        marks = attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt)
-        kill(pid=attempt.pid, pid_started=attempt.pid_started, marks=marks)
+    if attempts:
+        kill(
+            [Orphan(one.pid, one.pid_started, attempt_marks(one.run_id, one.task_id, one.attempt)) for one in attempts]
+        )
     return len(attempts)
 
 

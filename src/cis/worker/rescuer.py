@@ -71,7 +71,7 @@ class RescuerParts:
     store: Store
     node_id: str
     run_dir: Path
-    kill_orphan: OrphanKiller
+    kill_orphans: OrphanKiller
     kill_process: ProcessKiller
     clock: Callable[[], Instant]
     lease_s: float
@@ -159,7 +159,7 @@ class Rescuer:
             self._unasked[worker.worker_id] = worker.epoch
         unasked = self._unasked.get(worker.worker_id) == worker.epoch
         try:
-            bury(parts.store, worker, kill=parts.kill_orphan, now_us=parts.clock().wall_us, unasked=unasked)
+            bury(parts.store, worker, kill=parts.kill_orphans, now_us=parts.clock().wall_us, unasked=unasked)
             self._unasked.pop(worker.worker_id, None)
         except (OrphanError, OSError) as error:  # some survive, or nothing can be told for want of a descriptor
             # Its row still says live, so the next look around tries again; its runs wait until then.

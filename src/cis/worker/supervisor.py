@@ -107,7 +107,7 @@ class SupervisorParts:
     run_dir: Path
     bell: FifoBell
     spawn: SpawnWorker
-    kill_orphan: OrphanKiller
+    kill_orphans: OrphanKiller
     kill_process: ProcessKiller
     clock: Callable[[], Instant]
     retire_signal: int
@@ -131,7 +131,7 @@ class Supervisor:
                 store=parts.store,
                 node_id=parts.node_id,
                 run_dir=parts.run_dir,
-                kill_orphan=parts.kill_orphan,
+                kill_orphans=parts.kill_orphans,
                 kill_process=parts.kill_process,
                 clock=parts.clock,
                 lease_s=parts.lease_s,

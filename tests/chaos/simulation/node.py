@@ -57,7 +57,7 @@ class Node:
     def _bury(self, row: WorkerRecord) -> None:
         now_us = self._stage.instant().wall_us
         try:
-            bury(self.store, row, kill=self._machine.processes.kill_orphan, now_us=now_us)
+            bury(self.store, row, kill=self._machine.processes.kill_orphans, now_us=now_us)
         except OrphanError:
             self._stage.log(f"{self._name}: {row.worker_id} cannot be buried yet")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cis.engine.ports import Exit, Launch, StrPath
+from cis.engine.ports import Exit, Launch, Orphan, StrPath
 from cis.errors import OrphanError
 from tests.chaos.simulation.faults import Faults
 from tests.chaos.simulation.stage import Stage
@@ -116,8 +116,12 @@ class Processes:
                 self.signal(process, force=True, by="its parent's death")
         self.act()
 
-    def kill_orphan(self, *, pid: int | None, pid_started: str | None, marks: Mapping[str, str]) -> None:
-        """Be the OrphanKiller: end the process of that number and start, and every one with the marks."""
+    def kill_orphans(self, orphans: Sequence[Orphan]) -> None:
+        """Be the OrphanKiller: end the process of each number and start, and every one with the marks."""
+        for pid, pid_started, marks in orphans:
+            self._kill_orphan(pid, pid_started, marks)
+
+    def _kill_orphan(self, pid: int | None, pid_started: str | None, marks: Mapping[str, str]) -> None:
         wanted = tuple(marks[mark] for mark in MARKS)
         self._stage.let_others(0.2 * self._stage.rng.random())
         found = [one for one in self.live if one.marks == wanted or (one.pid, str(one.began_s)) == (pid, pid_started)]

@@ -107,7 +107,7 @@ class Worker:
 
     def _take_office(self) -> None:
         # The order of cis.node.worker_main: the lock, the orphans, the epoch.
-        end_orphans(self.store, self.worker_id, kill=self.machine.processes.kill_orphan)
+        end_orphans(self.store, self.worker_id, kill=self.machine.processes.kill_orphans)
         now_us = self.stage.instant().wall_us
         with self.store.transaction():
             row = self.store.take_worker(
