@@ -208,3 +208,39 @@ def test_a_container_that_is_made_anew_over_the_same_volume_simply_goes_on(sandb
 
     assert first.json("dag", "run", "-", stdin=document)["status"] == "completed"
     assert sandbox.rows("SELECT machine FROM home") == [("",)]
+
+
+@pytest.mark.parametrize("place", ["--node-id", "CIS_NODE_ID"])
+def test_a_copy_gets_the_id_that_is_asked_for_and_none_that_is_no_id(
+    sandbox: Sandbox, tmp_path: Path, place: str
+) -> None:
+    """What cannot be an id changes nothing: the copy is still one, and can be told again."""
+
+    def copied(node_id: str) -> subprocess.CompletedProcess[str]:
+        if place == "CIS_NODE_ID":
+            return at(sandbox, tmp_path / "copy", CIS_NODE_ID=node_id).cis("init", "--copied", "--json")
+        return at(sandbox, tmp_path / "copy").cis("init", "--copied", "--node-id", node_id, "--json")
+
+    original = sandbox.json("init")
+    shutil.copytree(sandbox.home, tmp_path / "copy", ignore=shutil.ignore_patterns("*.wake"))
+    refused = copied("../two")
+    settings = (tmp_path / "copy" / "cis.toml").read_text()
+    done = copied("two")
+
+    assert refused.returncode == 2
+    assert f"{place} '../two' contains '..'" in refused.stderr
+    assert settings == (sandbox.home / "cis.toml").read_text()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["node_id"] == "two"
+    assert json.loads(done.stdout)["public_key"] != original["public_key"]
+
+
+def test_a_moved_home_takes_no_other_id(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.json("init")
+    moved = at(sandbox, tmp_path / "moved")
+    shutil.move(sandbox.home, moved.home)
+    refused = moved.cis("init", "--moved", "--node-id", "two")
+
+    assert refused.returncode == 2
+    assert "leave --node-id out" in refused.stderr
+    assert moved.cis("token", "create", "one").returncode == 4  # it was not taken for moved

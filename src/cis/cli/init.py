@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from cis.cli.context import from_environment, say
+from cis.cli.context import Context, from_environment, say
 from cis.cli.output import print_json
-from cis.errors import ConflictError
+from cis.errors import ConflictError, UsageError
+from cis.model.ids import id_fault
 from cis.node import identity
 
 
@@ -46,6 +47,8 @@ def _make(options: argparse.Namespace) -> None:
 def _move(options: argparse.Namespace) -> None:
     from cis.node.residence import move  # noqa: PLC0415 - only here
 
+    if options.node_id is not None:
+        raise UsageError("a home that was moved keeps its node's id; leave --node-id out")
     context = from_environment()
     with context.store() as store:
         was = move(store, context.home)
@@ -57,8 +60,9 @@ def _become_copy(options: argparse.Namespace) -> None:
     from cis.node.residence import become_copy  # noqa: PLC0415 - only here
 
     context = from_environment()
+    node_id = _wanted_id(options, context)
     with context.store() as store:
-        was = become_copy(store, context.home, node_id=options.node_id)
+        was = become_copy(store, context.home, node_id=node_id)
     if was is None:
         say("this home is where it was, so it is no copy")
     else:
@@ -67,6 +71,18 @@ def _become_copy(options: argparse.Namespace) -> None:
         if from_environment().settings.matrix_user is not None:
             say("[matrix] in cis.toml is still the account of the original: 'cis room login' with another")
     _answer(options, created=False)
+
+
+def _wanted_id(options: argparse.Namespace, context: Context) -> str | None:
+    """Return the id that a copy is to get, by the flag or the variable; None for a new one. Raises UsageError."""
+    said: str | None = options.node_id
+    place = "--node-id"
+    if said is None:
+        place, said = "CIS_NODE_ID", context.environ.get("CIS_NODE_ID") or None
+    fault = None if said is None else id_fault(said)
+    if fault:
+        raise UsageError(f"{place} {fault}")
+    return said
 
 
 def _answer(options: argparse.Namespace, *, created: bool) -> None:
