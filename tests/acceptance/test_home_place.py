@@ -244,3 +244,13 @@ def test_a_moved_home_takes_no_other_id(sandbox: Sandbox, tmp_path: Path) -> Non
     assert refused.returncode == 2
     assert "leave --node-id out" in refused.stderr
     assert moved.cis("token", "create", "one").returncode == 4  # it was not taken for moved
+
+
+def test_doctor_looks_at_everything_also_under_an_id_that_is_not_the_homes(sandbox: Sandbox) -> None:
+    sandbox.json("init", "--node-id", "one")
+    said = at(sandbox, sandbox.home, CIS_NODE_ID="two").json("doctor", expect=1)
+
+    (wrong,) = [finding for finding in said["findings"] if finding["fault"]]
+    assert "this home is node 'one'" in wrong["fault"]
+    assert wrong["mend"] == "leave CIS_NODE_ID out"
+    assert any(finding["what"].startswith("database") for finding in said["findings"])

@@ -19,6 +19,7 @@ from cis.engine.views import peer_view
 from cis.errors import (
     CisError,
     ConfigError,
+    NodeIdKeptError,
     NotFoundError,
     StoreDamagedError,
     StoreError,
@@ -74,6 +75,8 @@ def _look(context: Context) -> Iterator[Finding]:
         yield Finding(f"settings of node {context.settings.node_id}")
     except ConfigError as error:
         yield Finding("settings", str(error), f"edit {context.home.toml}; 'cis config check' says the same")
+    except NodeIdKeptError as error:
+        yield Finding("settings", str(error), f"leave {error.place} out")
     yield _look_at_store(context)
     yield from _look_at_home(context)
     yield from _look_at_leftovers(context)

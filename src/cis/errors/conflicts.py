@@ -108,6 +108,7 @@ class NodeIdKeptError(ConflictError):
 
     def __init__(self, given: str, *, place: str, kept: str) -> None:
         self.given = given
+        self.place = place
         self.kept = kept
         super().__init__(
             f"{place} says {given!r}, but this home is node {kept!r} and keeps that id, since its runs have it; leave it "
