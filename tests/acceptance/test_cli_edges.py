@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import apsw
 import pytest
 
 from tests.acceptance.harness import Sandbox, write_dag
@@ -203,13 +204,26 @@ def test_a_backup_is_restored_over_a_damaged_database_and_stays_as_it_is(
         assert restored["kept"] is None
 
 
-def test_what_is_no_backup_changes_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["a letter", "nothing", "half of a database", "a database of somebody else"])
+def test_what_is_no_backup_changes_nothing(sandbox: Sandbox, tmp_path: Path, what: str) -> None:
     sandbox.json("dag", "run", dag(tmp_path, CHATTY))
-    (tmp_path / "letter.txt").write_text("Dear reader, " * 500)
-    done = sandbox.cis("db", "restore", str(tmp_path / "letter.txt"))
+    file = tmp_path / "file"
+    if what == "a letter":
+        file.write_text("Dear reader, " * 500)
+    elif what == "nothing":
+        file.touch()
+    elif what == "half of a database":
+        file.write_bytes((sandbox.home / "cis.db").read_bytes()[:20_000])
+    else:
+        connection = apsw.Connection(str(file))
+        connection.execute("CREATE TABLE letters (id); PRAGMA user_version = 3")
+        connection.close()
+    done = sandbox.cis("db", "restore", str(file))
 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+    assert f"{file} is no " in done.stderr
+    assert "nothing was changed" in done.stderr
     assert [one["dag_id"] for one in sandbox.json("dag", "list")] == ["chatty"]
     assert not list(sandbox.home.glob("cis.db.*"))
 

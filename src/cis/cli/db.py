@@ -18,7 +18,7 @@ from cis.errors import ConflictError, NotFoundError, StoreDamagedError, StoreErr
 from cis.node.clock import now_us
 from cis.node.presence import node_is_running
 from cis.store.sqlite.connection import sync_folder
-from cis.store.sqlite.store import open_sqlite
+from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.worker.lock import holder
 
 _BESIDE = ("-wal", "-shm")
@@ -82,7 +82,7 @@ def _restore(options: argparse.Namespace) -> None:
     fresh = context.home.db.with_name("cis.db.restoring")
     try:
         _copy(source, fresh)
-        backup = open_sqlite(fresh)  # a copy, so that the backup stays as it is while this one is migrated
+        backup = _open_backup(source, fresh)  # a copy, so that the backup stays as it is while this one is migrated
         try:
             faults = backup.integrity_check()
             if faults:
@@ -130,6 +130,21 @@ def _open_questions(found: Restored) -> Iterator[str]:
     if found.offers:
         yield f"{counted(found.offers, 'run')} that this node offered wait for a lease: the room says who has them"
     yield "tokens, trusted nodes and saved DAGs are those of then: see 'cis token list', 'cis node list', 'cis dag definitions'"
+
+
+def _open_backup(source: Path, fresh: Path) -> SqliteStore:
+    """Open the copy of a backup. Raises StoreError, which names the backup, where it is none."""
+    try:
+        as_it_is = open_sqlite(fresh, as_it_is=True)
+        try:
+            ours = as_it_is.has_runs
+        finally:
+            as_it_is.close()
+    except StoreDamagedError as error:
+        raise StoreError(f"{source} is no backup, or a damaged one ({error.why}); nothing was changed") from error
+    if not ours:
+        raise StoreError(f"{source} is no database of CIS-DAG; nothing was changed")
+    return open_sqlite(fresh)
 
 
 def _keep(context: Context) -> Path | None:

@@ -77,6 +77,7 @@ class StoreDamagedError(StoreError):
 
     def __init__(self, path: str, why: str) -> None:
         self.path = path
+        self.why = why
         super().__init__(f"{path} is damaged ({why}); see 'cis db check' and 'cis db restore'")
 
 

@@ -100,6 +100,11 @@ class SqliteStore(
         """Whether the schema is the one that this program knows; one that was opened as it is may be older."""
         return self._schema() == NEWEST
 
+    @property
+    def has_runs(self) -> bool:
+        """Whether there is a table of runs, as in any database of ours; one that was opened as it is may be anybody's."""
+        return self._db.row("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'dag_runs'") is not None
+
     def _schema(self) -> int:
         row = self._db.row("PRAGMA user_version")
         return int(row[0]) if row else 0
