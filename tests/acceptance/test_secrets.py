@@ -257,3 +257,18 @@ def test_doctor_finds_values_that_others_can_read_and_check_a_file_that_is_refus
     assert check.returncode != 0
     assert f"chmod 600 {sandbox.home / 'key.pem'}" in check.stderr
     assert found_in((json.dumps(doctor) + check.stdout + check.stderr).encode()) == []
+
+
+def test_config_check_names_settings_and_secrets_at_once(sandbox: Sandbox) -> None:
+    """Also where scopes are wrong, which a secret's own reader would stop at."""
+    sandbox.json("init")
+    text = '[worker]\nslots = -1\n[scope."project:*"]\nslot = 1\n[secrets]\nGONE = {file = "gone"}\nSHORT = "abc"\n'
+    with (sandbox.home / "cis.toml").open("a") as file:
+        file.write(text + 'STRANGE = {file = "gone", scopes = ["proj:x"]}\n')
+    said = sandbox.json("config", "check", expect=2)
+
+    assert sorted(fault["place"] for fault in said["faults"]) == [
+        'cis.toml: scope."project:*".slot', "cis.toml: secrets.GONE", "cis.toml: secrets.SHORT",
+        "cis.toml: secrets.STRANGE", "cis.toml: worker.slots",
+    ]  # fmt: skip
+    assert "has wrong scopes: 'proj:x' is no scope" in str(said)

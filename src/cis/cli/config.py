@@ -8,7 +8,7 @@ from typing import Any
 
 from cis.cli.context import Context, from_environment
 from cis.cli.output import print_json
-from cis.errors import ConfigError
+from cis.errors import ConfigError, Fault
 from cis.model.scope_rules import RULE_NAMES, ScopeRules
 from cis.node.secrets import TomlSecrets
 
@@ -42,11 +42,16 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _check_all(context: Context) -> None:
-    """Raise ConfigError with every fault of the settings, or of the secrets that they name."""
-    _ = context.settings
-    unreadable = list(TomlSecrets(context.home.toml, context.environ).faults())
-    if unreadable:
-        raise ConfigError(unreadable)
+    """Raise ConfigError with every fault of the settings, and of the secrets that they name."""
+    faults: list[Fault] = []
+    try:
+        _ = context.settings
+    except ConfigError as error:
+        faults += error.faults
+    said = {fault.place for fault in faults}
+    faults += (fault for fault in TomlSecrets(context.home.toml, context.environ).faults() if fault.place not in said)
+    if faults:
+        raise ConfigError(faults)
 
 
 def _show(options: argparse.Namespace) -> None:

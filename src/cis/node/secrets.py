@@ -84,12 +84,19 @@ class TomlSecrets:
         return [name for name in names if name not in table]
 
     def faults(self) -> Iterator[Fault]:
-        """Yield what is wrong with each value, but for variables: only the node's own environment counts."""
-        for name, entry in self.table().items():
+        """Yield what is wrong with each value, but for variables: only the node's own environment counts.
+
+        Of a file that cannot be read at all, settings say so.
+        """
+        try:
+            table = _entries(_read(self.toml))
+        except (OSError, ValueError, RecursionError):
+            return
+        for name, entry in table.items():
             if isinstance(entry, dict) and "env" in entry:
                 continue
             try:
-                self._value(self.table(), name)
+                self._value(table, name)
             except LaunchError as error:
                 yield Fault(place=f"{self.toml.name}: {SECTION}.{name}", message=str(error))
 
@@ -169,22 +176,33 @@ def _entry_fault(name: str, entry: object) -> str | None:
     try:
         scope_tables.patterns_of(entry.get(_SCOPES, ["*"]))
     except ValueError as error:
-        return f"has {_SCOPES}, which {error}"
+        return f"has wrong {_SCOPES}: {error}"
     return None
 
 
 def _read_tables(toml: Path) -> tuple[Mapping[str, Any], Sequence[ScopeTable]]:
     """Return the secrets and the tables of scopes. Raises ValueError: what cannot be read allows nothing."""
-    import tomllib  # noqa: PLC0415 - 4 ms, for those who have such a file
-
-    whole = tomllib.loads(toml.read_text(encoding="utf-8"))
-    table = whole.get(SECTION, {})
-    if not isinstance(table, dict):
-        raise ValueError(f"[{SECTION}] is no table")
+    whole = _read(toml)
+    table = _entries(whole)
     scopes, faults = scope_tables.scope_tables(whole.get(scope_tables.SECTION, {}), file=toml.name)
     if faults:
         raise ValueError("; ".join(map(str, faults)))
     return table, scopes
+
+
+def _read(toml: Path) -> Mapping[str, Any]:
+    """Return all of a settings file. Raises OSError or ValueError."""
+    import tomllib  # noqa: PLC0415 - 4 ms, for those who have such a file
+
+    return tomllib.loads(toml.read_text(encoding="utf-8"))
+
+
+def _entries(whole: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the table of secrets of a settings file. Raises ValueError when it is none."""
+    table = whole.get(SECTION, {})
+    if not isinstance(table, dict):
+        raise ValueError(f"[{SECTION}] is no table")
+    return table
 
 
 def _read_private(path: Path) -> str:
