@@ -9,7 +9,7 @@ from typing import Any
 
 from cis.cli.acting import append_audit
 from cis.cli.context import Context, from_environment, say
-from cis.cli.output import local_time, print_json, print_table
+from cis.cli.output import counted, local_time, print_json, print_table
 from cis.engine.control import cancel
 from cis.engine.dispatch import CONTROL_FOR_S, post_control, undeliverable
 from cis.engine.heard import EXECUTE, RIGHTS
@@ -113,9 +113,9 @@ def untrust(options: argparse.Namespace) -> None:
     else:
         print(f"{options.node_id}: not trusted any more")
         if stopped:
-            say(f"{len(stopped)} runs that it sent here are cancelled")
+            say(f"cancelled: {counted(len(stopped), 'run')} that it sent here")
         if ended:
-            say(f"{len(ended)} runs that it has were given up, and are failed here; it is told to stop them")
+            say(f"given up, and failed here: {counted(len(ended), 'run')} that it has, and is told to stop")
 
 
 def _stop_what_it_sent(store: Store, node_id: str, *, but: Patterns | None) -> list[RunRecord]:

@@ -87,6 +87,8 @@ def refusal(error: CisError) -> str:
     """
     if isinstance(error, StoreError) and not isinstance(error, PoisonRecordError):
         raise error
+    if isinstance(error, DocumentError):
+        return "; ".join(map(str, error.faults))  # one line, as any reason
     return str(error)
 
 
