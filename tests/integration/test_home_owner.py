@@ -26,16 +26,25 @@ def refused(root: Path) -> str:
 def test_a_home_of_another_user_is_refused_to_root_too_with_the_mend(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o755)
-    os.chown(home, NOBODY, NOBODY)
+    (home / "run").mkdir()
+    for path in (home, home / "run"):
+        os.chown(path, NOBODY, NOBODY)
     why = refused(home)
-    assert list(home.iterdir()) == []
-    os.chown(home, 0, 0)
+    assert [path.name for path in home.iterdir()] == ["run"]
+    for path in (home, home / "run"):
+        os.chown(path, 0, 0)
     Home(home).ensure()
 
     assert str(home) in why
-    assert "belongs to nobody, and you are root" in why
+    assert why.count("belongs to nobody, and you are root") == 1  # the mend is one, whatever is in it
     assert "sudo -u nobody" in why
     assert "chown" in why
+
+
+def test_a_file_in_place_of_a_home_is_named_with_the_mend(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+
+    assert "home: is there, and is no folder; remove it" in refused(tmp_path / "home")
 
 
 @needs_root

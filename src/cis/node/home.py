@@ -62,13 +62,16 @@ class Home:
                 what they like. Or its path is one that the database cannot have.
         """
         wrong = path_fault(self.root)
-        faults = [wrong] if wrong is not None else [*way_faults(self.root), *owner_faults(self._kept())]
+        faults = [wrong] if wrong is not None else [*way_faults(self.root), *self._owners()]
         if faults:
             raise ConfigError(faults)
         for folder in (self.root, self.logs, self.run, self.work):
             try:
                 _make_private(folder)
                 mode = folder.lstat().st_mode
+            except FileExistsError as error:
+                message = "is there, and is no folder; remove it, or choose another CIS_HOME"
+                raise ConfigError([Fault(place=str(folder), message=message)]) from error
             except OSError as error:
                 raise ConfigError([Fault(place=str(folder), message=f"cannot be made: {error.strerror}")]) from error
             if stat.S_ISLNK(mode):
@@ -83,6 +86,10 @@ class Home:
                 faults.append(Fault(place=str(folder), message=message))
         if faults:
             raise ConfigError(faults)
+
+    def _owners(self) -> list[Fault]:
+        """Return what belongs to somebody else: the home, whatever is in it, or else what in it does."""
+        return [*owner_faults([self.root])] or [*owner_faults(self._kept())]
 
     def _kept(self) -> tuple[Path, ...]:
         return self.root, self.logs, self.run, self.work, self.db, self.toml, self.token_file, self.key_file
