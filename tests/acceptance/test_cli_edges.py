@@ -204,6 +204,19 @@ def test_a_backup_is_restored_over_a_damaged_database_and_stays_as_it_is(
         assert restored["kept"] is None
 
 
+def test_a_backup_of_a_newer_version_is_refused_by_its_name(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.json("dag", "run", dag(tmp_path, CHATTY))
+    sandbox.json("db", "backup", str(tmp_path / "newer"))
+    connection = apsw.Connection(str(tmp_path / "newer"))
+    connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    done = sandbox.cis("db", "restore", str(tmp_path / "newer"))
+
+    assert done.returncode == 1
+    assert f"{tmp_path / 'newer'} has schema 999" in done.stderr
+    assert [one["dag_id"] for one in sandbox.json("dag", "list")] == ["chatty"]
+
+
 @pytest.mark.parametrize("what", ["a letter", "nothing", "half of a database", "a database of somebody else"])
 def test_what_is_no_backup_changes_nothing(sandbox: Sandbox, tmp_path: Path, what: str) -> None:
     sandbox.json("dag", "run", dag(tmp_path, CHATTY))

@@ -14,7 +14,7 @@ from cis.cli.later import later
 from cis.cli.output import counted, local_time, print_json
 from cis.engine.restored import Restored, mark_restored
 from cis.engine.timestamps import rfc3339
-from cis.errors import ConflictError, NotFoundError, StoreDamagedError, StoreError, UsageError
+from cis.errors import ConflictError, NotFoundError, StoreDamagedError, StoreError, StoreNewerError, UsageError
 from cis.node.clock import now_us
 from cis.node.presence import node_is_running
 from cis.store.sqlite.connection import sync_folder
@@ -140,6 +140,8 @@ def _open_backup(source: Path, fresh: Path) -> SqliteStore:
             ours = as_it_is.has_runs
         finally:
             as_it_is.close()
+    except StoreNewerError as error:
+        raise StoreNewerError(str(source), schema=error.schema, known=error.known) from error
     except StoreDamagedError as error:
         raise StoreError(f"{source} is no backup, or a damaged one ({error.why}); nothing was changed") from error
     if not ours:
