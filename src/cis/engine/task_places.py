@@ -147,7 +147,8 @@ class PlaceUse:
         """Return what is waited for, once it has been for a while."""
         if self.blocked_s is None or now_s < self.blocked_s + SAY_AFTER_S:
             return None
-        return f"all {self._places.most} places for tasks are taken; wait, or set max_tasks higher ([node] in cis.toml)"
+        most = self._places.most
+        return f"all {most} places for tasks are taken, or kept for idle scopes; wait, or set max_tasks higher ([node] in cis.toml)"
 
     def _take(self, now_s: float) -> bool:
         """Take one more; the first is kept for a while."""
