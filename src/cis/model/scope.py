@@ -40,11 +40,11 @@ class Scope:
     def __post_init__(self) -> None:
         if self.type is ScopeType.GLOBAL:
             if self.id:
-                raise ValueError(f"scope global has no id, not {self.id!r:.140}")
+                raise ValueError(f"scope global takes no id; leave {self.id!r:.140} out")
             return
         fault = id_fault(self.id)
         if fault:
-            raise ValueError(f"scope {self.type} needs an id: it {fault}")
+            raise ValueError(f"scope {self.type}: the id {fault}")
 
     def __str__(self) -> str:
         return f"{self.type}:{self.id}" if self.id else str(self.type)

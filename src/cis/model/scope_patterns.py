@@ -26,7 +26,7 @@ def pattern_fault(text: object) -> str | None:
         try:
             parse_scope(text)
         except ValueError as error:
-            return f"{error}, or a beginning and '*'"
+            return f"{error}; or write a beginning and '*'"
         return None
     if any(_may_begin(kind, beginning) for kind in ScopeType):
         return None

@@ -39,6 +39,21 @@ def test_what_can_match_no_scope_is_refused(text: object) -> None:
     assert pattern_fault(text) is not None
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("project:a b", "scope project: the id 'a b' is not an id; "),
+        ("user", "scope user: the id is empty; "),
+        ("global:x", "scope global takes no id; leave 'x' out; "),
+    ],
+)
+def test_why_a_scope_is_none_is_one_sentence_and_then_the_other_form(text: str, why: str) -> None:
+    said = str(pattern_fault(text))
+
+    assert said.startswith(why)
+    assert said.endswith("; or write a beginning and '*'")
+
+
 def test_no_patterns_at_all_allow_every_scope_and_an_empty_list_none() -> None:
     assert allows(None, GLOBAL)
     assert not allows((), GLOBAL)
