@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 from typing import Any
 
 import uvicorn
 
-from cis.errors import AlreadyRunningError, UsageError
+from cis.errors import ConflictError, UsageError
 
 MAX_BACKLOG = 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises AlreadyRunningError when the port is taken, UsageError for a bad host."""
+    """Return a listening socket. Raises ConflictError when the port is taken, UsageError for a host or port that cannot be had."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, ValueError) as error:
@@ -28,7 +29,13 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(MAX_BACKLOG)
     except OSError as error:
         listener.close()
-        raise AlreadyRunningError(f"{host}:{port}", holder=f"another process ({error.strerror})") from error
+        if error.errno == errno.EADDRINUSE:
+            raise ConflictError(
+                f"another process listens on {host}:{port}; end it, or take another port (--port, or port under [node])"
+            ) from error
+        raise UsageError(
+            f"cannot listen on {host}:{port}: {error.strerror}; take another address (--host, --port, or [node])"
+        ) from error
     return listener
 
 
