@@ -27,18 +27,23 @@ def hold(folder: Path) -> str:
     return f"touch {folder}/up; for i in $(seq 600); do test -e {folder}/go && exit 0; sleep 0.05; done; exit 1"
 
 
-def test_a_cancelled_run_whose_tasks_all_completed_has_nothing_to_rerun(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_cancelled_run_whose_task_makes_a_success_of_term_is_done_again_by_a_rerun(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
     stubborn = f"trap 'exit 0' TERM; touch {tmp_path}/up; for i in $(seq 600); do sleep 0.05; done"
     with sandbox.node() as node:
         run_id = node.execute({"dag_id": "trap", "tasks": [{"id": "t", "command": stubborn}]}).body["run_id"]
         wait_for((tmp_path / "up").exists, what="the task")
         sandbox.json("dag", "cancel", "trap")
         cancelled = node.finished(run_id)
-        refused = sandbox.cis("dag", "rerun", "trap", "--from-failed")
+        (tmp_path / "up").unlink()
+        again = sandbox.json("dag", "rerun", "trap", "--from-failed")["run_id"]
+        wait_for((tmp_path / "up").exists, what="the task of the rerun")
+        sandbox.json("dag", "cancel", "trap", "--run", again)
+        node.finished(again)
         after = node.finished(node.execute(QUICK).body["run_id"], timeout_s=20)
 
-    assert (cancelled["status"], cancelled["tasks"][0]["status"]) == ("cancelled", "completed")
-    assert refused.returncode == 4
+    assert (cancelled["status"], cancelled["tasks"][0]["status"]) == ("cancelled", "cancelled")
     assert after["status"] == "completed"
 
 

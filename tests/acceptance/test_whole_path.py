@@ -87,5 +87,5 @@ def test_two_projects_run_at_once_in_two_workers_and_neither_sees_the_other(sand
         assert f"proj-{other}" not in output[mine]
         assert f"ppid={workers[f'worker-project-proj-{mine}']['pid']}" in lines
         assert runs[mine]["tasks"][1]["outputs"] == {"secret": f"secret-of-{mine}"}
-        assert not any(line.startswith("CIS_HOME=") for line in lines)
+        assert f"CIS_HOME={sandbox.home}" in lines
         assert (sandbox.home / "token").read_text().strip() not in output[mine]

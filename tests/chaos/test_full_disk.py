@@ -155,7 +155,7 @@ def test_a_node_that_is_started_on_a_full_disk_says_so_and_begins_when_there_is_
     with on_port(small_home) as node:
         wait_for(lambda: answered(node) is not None, timeout_s=30, what="the node to answer")
         ready = node.call("GET", "/ready", token=None)
-        refused = node.execute(dag(1, description=LARGE))
+        refused = node.execute(dag(1, description=10 * LARGE))
         make_room(small_home.home)
         wait_for(lambda: node.call("GET", "/ready", token=None).status == 200, timeout_s=30, what="/ready to be fine")
         after = node.finished(node.execute(dag(2)).body["run_id"])
