@@ -19,7 +19,7 @@ from cis.engine.instant import Instant
 from cis.engine.live import End
 from cis.engine.parts import Held, LoopLimits, LoopParts
 from cis.engine.site import Incarnation
-from cis.errors import ConflictError, StoreRefusedError
+from cis.errors import ConflictError, StoreError, StoreRefusedError
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +84,13 @@ class TurnsApart:
             ended=set(),
             unstarted=[attempt for attempt in held.unstarted if attempt.run_id == run_id],
         )
-        with self._parts.store.transaction():
-            starts = decide(self._parts, self._limits, self._me, one, ends=ends, poll=True, claim=False, now=now)
+        others = [attempt for attempt in held.unstarted if attempt.run_id != run_id]
+        try:
+            with self._parts.store.transaction():
+                starts = decide(self._parts, self._limits, self._me, one, ends=ends, poll=True, claim=False, now=now)
+        except StoreError:
+            held.unstarted = [*others, *one.unstarted]
+            raise
         for key in [key for key in held.children if key[0] == run_id]:
             del held.children[key]
         held.children |= one.children
@@ -95,7 +100,7 @@ class TurnsApart:
         held.cancelled |= one.cancelled
         held.ended |= one.ended
         held.alone, held.short = one.alone, one.short
-        held.unstarted = [attempt for attempt in held.unstarted if attempt.run_id != run_id]
+        held.unstarted = others
         held.beat_s, held.beat_due_s = one.beat_s, one.beat_due_s
         return starts
 

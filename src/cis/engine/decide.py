@@ -88,6 +88,7 @@ def decide(
     turn.write_tasks()
     turn.end_runs()
     beat(parts.store, limits, me, held, now=now)
+    held.keep_unstarted(start.attempt for start in starts)
     return starts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cis.engine.attempts import AttemptMaker
@@ -75,7 +75,7 @@ class Held:
     reading: RunReading | None = None  # the large run that is taken next, while it is read
     place: PlaceUse = field(default_factory=lambda: PlaceUse(NoBound()))
     short: Shortage | None = None
-    unstarted: list[AttemptRecord] = field(default_factory=list)  # for a shortage; to be put back
+    unstarted: list[AttemptRecord] = field(default_factory=list)  # stored, but begun by nobody; to be put back
     unjudged: list[tuple[Exit, int]] = field(
         default_factory=list
     )  # and when: their outputs cannot be read for a shortage
@@ -97,6 +97,11 @@ class Held:
     def short_of(self, now_s: float) -> str | None:
         """Return what the machine has too little of for a task to start."""
         return self.place.words(now_s) if self.short is None else self.short.words
+
+    def keep_unstarted(self, attempts: Iterable[AttemptRecord]) -> None:
+        """Note what a turn chose, until its commit: one that is reported as failed may be there after all."""
+        chosen = [*self.unstarted, *attempts]
+        self.unstarted = list({(one.run_id, one.task_no, one.attempt): one for one in chosen}.values())
 
     def let_go(self, run_id: str) -> None:
         """Forget a run that is over, or that was parked."""

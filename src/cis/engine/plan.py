@@ -188,9 +188,6 @@ class RunPlan:
     def put_back(self, number: int, now: Instant) -> None:
         """Have a task wait again whose attempt never became a process: it counts as not tried."""
         self.running.discard(number)
-        if self.cancelling:
-            self._finish(number, TaskState.CANCELLED, now=now)
-            return
         old = self.tasks[number]
         new = old._replace(
             status=TaskState.PENDING,
@@ -199,7 +196,10 @@ class RunPlan:
             started_at_us=None if old.attempts == 1 else old.started_at_us,
         )
         self._move(number, old, new)
-        self._make_ready(number)
+        if self.cancelling:
+            self._finish(number, TaskState.CANCELLED, now=now)
+        else:
+            self._make_ready(number)
 
     def next_child(self) -> int:
         """Take the next DAG as a task that is ready; ``start_child`` or ``end`` comes next."""

@@ -31,7 +31,9 @@ CREATE TEMP TRIGGER watch_attempts AFTER UPDATE ON main.task_executions BEGIN
 END;
 CREATE TEMP TRIGGER keep_runs BEFORE DELETE ON main.dag_runs BEGIN SELECT saw_loss(OLD.run_id); END;
 CREATE TEMP TRIGGER keep_tasks BEFORE DELETE ON main.run_tasks BEGIN SELECT saw_loss(OLD.run_id); END;
-CREATE TEMP TRIGGER keep_attempts BEFORE DELETE ON main.task_executions BEGIN SELECT saw_loss(OLD.run_id); END;
+CREATE TEMP TRIGGER keep_attempts BEFORE DELETE ON main.task_executions BEGIN
+  SELECT saw_taken_back(OLD.run_id, OLD.task_id, OLD.attempt, OLD.status);
+END;
 """
 FINAL = ("completed", "failed", "cancelled", "skipped")
 
@@ -83,6 +85,7 @@ class Watch:
         connection.create_scalar_function("saw_task", _saw_task)
         connection.create_scalar_function("saw_attempt", _saw_attempt)
         connection.create_scalar_function("saw_loss", _saw_loss)
+        connection.create_scalar_function("saw_taken_back", self._saw_taken_back)
         connection.execute(TRIGGERS)
 
     def committed_by(self, who: str, *, incarnation: Callable[[], tuple[str, int] | None]) -> Any:
@@ -132,12 +135,19 @@ class Watch:
             if lost and key[0] not in self._promises.spoilt and old.attempts.get(key, row).status == "running":
                 self._lost(who, key)
 
+    def _saw_taken_back(self, *columns: Any) -> None:
+        """An attempt may be taken back that no process was ever started for: its commit was reported as failed."""
+        run_id, task_id, attempt, status = columns
+        marks = (run_id, task_id, str(attempt))
+        begun = status != "running" or any(one.marks == marks for one in self._processes.all)
+        demand(not begun, f"attempt {'.'.join(marks)} was begun, and its row was deleted")
+
     def _lost(self, who: str, key: AttemptKey) -> None:
         """A worker may lose what it started itself only if it asked it to end, in vain or not, or never began it."""
         task_id = self.specs.task(self.rows, *key[:2]).id
         marks = (key[0], task_id, str(key[2]))
         seen = [one for one in self._processes.all if one.marks == marks and one.dead_s is not None]
-        itself = any(one.ended_by == "itself" and (one.exit_code == 0 or not one.signalled) for one in seen)
+        itself = any(one.ended_by == "itself" and not one.signalled for one in seen)
         demand(not itself, f"{who} lost the end of {'.'.join(marks)}, which it had seen")
 
     def _ended(self, run_ids: set[str]) -> None:
@@ -218,7 +228,9 @@ def _saw_task(*columns: Any) -> None:
     demand(
         was == becomes or TaskState(becomes) in LEGAL_TASK[TaskState(was)], f"task {name} went from {was} to {becomes}"
     )
-    demand(attempts == (becomes == "running"), f"task {name} became {becomes} with {attempts} more attempts")
+    taken_back = (was, becomes, attempts) == ("running", "pending", -1)
+    counted = attempts == (becomes == "running") or taken_back
+    demand(counted, f"task {name} became {becomes} with {attempts} more attempts")
     demand(failures in (0, 1), f"task {name} has {failures} more failures")
 
 
