@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cis.cli.serving import listen
-from cis.errors import ConflictError, UsageError
+from cis.errors import ConflictError
 
 
 def test_a_port_that_is_taken_is_said_to_be_and_not_that_a_lock_is_held() -> None:
@@ -14,5 +14,5 @@ def test_a_port_that_is_taken_is_said_to_be_and_not_that_a_lock_is_held() -> Non
 
 
 def test_an_address_of_another_machine_is_named_with_the_mend() -> None:
-    with pytest.raises(UsageError, match=r"cannot listen on 192\.0\.2\.1:6767: .*--host"):
+    with pytest.raises(ConflictError, match=r"cannot listen on 192\.0\.2\.1:6767: .*--host"):
         listen("192.0.2.1", 6767)

@@ -15,7 +15,7 @@ MAX_BACKLOG = 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises ConflictError when the port is taken, UsageError for a host or port that cannot be had."""
+    """Return a listening socket. Raises ConflictError when it cannot be had, UsageError for a bad host."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, ValueError) as error:
@@ -33,7 +33,7 @@ def listen(host: str, port: int) -> socket.socket:
             raise ConflictError(
                 f"another process listens on {host}:{port}; end it, or take another port (--port, or port under [node])"
             ) from error
-        raise UsageError(
+        raise ConflictError(
             f"cannot listen on {host}:{port}: {error.strerror}; take another address (--host, --port, or [node])"
         ) from error
     return listener
