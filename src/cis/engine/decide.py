@@ -188,7 +188,7 @@ class _Turn:
                 left -= plan.work_off(self._now, at_most=left)
 
     def put_back(self) -> None:
-        """Have what could not be started for a shortage of the machine wait again."""
+        """Have what nobody began wait again: for a shortage, or since its commit was reported as failed."""
         ours = [attempt for attempt in self._held.unstarted if attempt.run_id in self._held.plans]
         for attempt in ours:
             self._held.plans[attempt.run_id].put_back(attempt.task_no, self._now)
