@@ -81,6 +81,9 @@ class EndingTasks:
         self._running[handle] = Exit(handle=handle, exit_code=int(fails), stdout_tail="said\n", stdout_bytes=5)
         return handle
 
+    def foresee(self, launch: Launch) -> None:
+        """Have nothing ready: nothing takes time here."""
+
     def shortage(self) -> str | None:
         return None
 

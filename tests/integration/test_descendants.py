@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cis.engine.ports import Exit, Launch, Orphan
-from cis.executors import local
+from cis.executors import foreseen
 from cis.executors.descendants import Adopted, adopt_descendants
 from cis.executors.local import LAST_WORDS_S, LocalExecutor
 from cis.executors.orphans import kill_orphans
@@ -116,6 +116,7 @@ def test_the_number_of_an_attempt_is_given_to_no_other_process_before_its_end(
     assert while_it_lingers
     assert ended.exit_code == 3
     assert not is_alive(escaped)
+    executor.wait(0.0)  # which gives the number back
     assert not is_alive(handle)
 
 
@@ -139,7 +140,7 @@ def test_a_stray_of_which_nothing_can_be_read_for_want_of_descriptors_takes_the_
 def test_an_attempt_is_not_over_while_there_is_no_descriptor_to_tell_whose_a_stray_is(
     executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "stamp_of", lambda *_, **__: None)  # where nothing can be stamped
+    monkeypatch.setattr(foreseen, "stamp_of", lambda *_, **__: None)  # where nothing can be stamped
     other = executor.start(launch(tmp_path, "sleep 60", name="other"))
     go = tmp_path / "go"
     way = escaping(tmp_path, "setsid that forks", wait=f"until [ -d {go} ]; do sleep 0.01; done")

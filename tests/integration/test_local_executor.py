@@ -471,6 +471,26 @@ def test_what_a_task_with_leave_puts_into_the_background_outlives_its_success_al
     assert {pid for pid, _ in ended.left} <= {child}  # without the list of children nobody looks
 
 
+def test_what_was_made_ahead_serves_the_start_of_that_launch_alone_and_is_given_back_in_vain(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    before = open_descriptors()
+    said, other = launch(tmp_path, "echo said", name="said"), launch(tmp_path, "echo other", name="other")
+    executor.foresee(said)
+    assert open_descriptors() == before + 4
+    handle = executor.start(said)
+    assert open_descriptors() < before + 4
+    assert end_of(executor, handle).stdout_tail == "said\n"
+    executor.foresee(said)
+    assert run(executor, other).stdout_tail == "other\n"
+    executor.foresee(other)
+    executor.foresee(said)
+    assert run(executor, said).stdout_tail == "said\n"
+    executor.wait(0.0)
+    assert open_descriptors() == before
+    assert (tmp_path / "other.out").read_text() == "other\n"
+
+
 def test_close_leaves_no_process_and_no_descriptor(tmp_path: Path) -> None:
     before = open_descriptors()
     executor = LocalExecutor(max_log_bytes=CAP)

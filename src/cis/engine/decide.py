@@ -224,7 +224,7 @@ class _Turn:
         starts: list[Start] = []
         waiting.sort(key=lambda plan: (-plan.run.priority, plan.run.run_id))
         # Who lived shortest goes first: it may have taken the worker down beside one that had outlived its suspicion.
-        suspects = sorted((plan for plan in waiting if plan.alone_s < NEVER), key=lambda plan: plan.alone_s)
+        suspects = [plan for plan in waiting if plan.alone_s < NEVER]
         if suspects and (alone := self._start_alone(suspects, begun)) is not None:
             return alone
         for plan in waiting:
@@ -250,7 +250,7 @@ class _Turn:
 
     def _start_alone(self, suspects: Sequence[RunPlan], begun: Instant) -> list[Start] | None:
         """Start the first suspect once nothing runs but what has outlived its suspicion; None: control holds all of them back."""
-        for plan in suspects:
+        for plan in sorted(suspects, key=lambda plan: plan.alone_s):
             if self._held_back(plan):
                 continue
             if not all(map(self._has_outlived, self._held.live)) or not self._has_place(1):

@@ -53,6 +53,8 @@ class Doubts:
 
     def settled(self, now_s: float, *, stopping: bool) -> Iterator[tuple[Exit, int]]:
         """Give up the ends that can be judged, each with the moment of it; one by a signal is lost while the worker stops."""
+        if not self._open:
+            return
         still = []
         for doubt in self._open:
             told = stopping and doubt.ended.exit_code in _TOLD

@@ -16,7 +16,9 @@ def beat(store: Store, limits: LoopLimits, me: Incarnation, held: Held, *, now: 
         FencedError: another epoch holds the worker's id.
     """
     plans = [plan for plan in held.plans.values() if not plan.run.status.final]
-    current = max(plans, key=lambda plan: (plan.active, plan.run.priority), default=None)
+    current = (
+        max(plans, key=lambda plan: (plan.active, plan.run.priority)) if len(plans) > 1 else next(iter(plans), None)
+    )
     if current is None:
         state = WorkerState.IDLE
     else:

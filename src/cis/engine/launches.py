@@ -6,8 +6,6 @@ for that one alone is made then, and not between its end and the next start.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from cis.engine.attempts import AttemptMaker
 from cis.engine.plan import RunPlan
 from cis.engine.ports import Launch
@@ -32,8 +30,8 @@ class Launches:
                 return launch
         return self._maker.launch(plan, attempt.task_no, attempt)
 
-    def foresee(self, plan: RunPlan, running: AttemptRecord) -> None:
-        """Make the launch of the task that the end of *running* would make ready.
+    def foresee(self, plan: RunPlan, running: AttemptRecord) -> Launch | None:
+        """Make the launch of the task that the end of *running* would make ready, if there is one, and return it.
 
         Only of a plain command without secrets, which is the same whenever it is made; and not of one that refers to outputs
         that are still to come.
@@ -41,11 +39,15 @@ class Launches:
         self._foreseen = None
         number = plan.follower(running.task_no)
         if number is None:
-            return
+            return None
         task = plan.task_spec(number)
         if task.skill is not None or task.secrets:
-            return
+            return None
         attempt = plan.tasks[number].attempts + 1
         later = running._replace(task_no=number, task_id=task.id, attempt=attempt)
-        with suppress(LaunchError):
-            self._foreseen = (later.run_id, number, attempt), self._maker.launch(plan, number, later)
+        try:
+            launch = self._maker.launch(plan, number, later)
+        except LaunchError:
+            return None
+        self._foreseen = (later.run_id, number, attempt), launch
+        return launch

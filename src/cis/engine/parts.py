@@ -100,6 +100,9 @@ class Held:
 
     def keep_unstarted(self, attempts: Iterable[AttemptRecord]) -> None:
         """Note what a turn chose, until its commit: one that is reported as failed may be there after all."""
+        if not self.unstarted:
+            self.unstarted += attempts
+            return
         chosen = [*self.unstarted, *attempts]
         self.unstarted = list({(one.run_id, one.task_no, one.attempt): one for one in chosen}.values())
 

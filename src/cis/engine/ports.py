@@ -163,6 +163,10 @@ class Executor(Protocol):
         """
         ...
 
+    def foresee(self, launch: Launch) -> None:
+        """Make ready, while there is time, what the start of *launch* wants; it may never be started."""
+        ...
+
     def shortage(self) -> str | None:
         """Return what there is too little of to start a process, with the mend; None: one could be started."""
         ...

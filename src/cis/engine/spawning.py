@@ -43,7 +43,9 @@ class Spawning:
                     return ends
                 ends.append(failed(start.attempt, str(error), at_us=self._parts.clock().wall_us))
         if len(starts) == len(self._held.live) == 1:
-            self._launches.foresee(starts[0].plan, starts[0].attempt)
+            launch = self._launches.foresee(starts[0].plan, starts[0].attempt)
+            if launch is not None:
+                self._parts.executor.foresee(launch)
         return ends
 
     def _start(self, start: Start) -> None:

@@ -170,6 +170,8 @@ class Adopted:
         for stamp in line.stamps:
             if self._by_stamp.get(stamp) is line:
                 del self._by_stamp[stamp]
+        if not (line.strays or line.claimed):
+            return ()
         left = tuple(sorted(line.strays | line.claimed))
         self._let_be.update(dict.fromkeys(left, next(iter(line.stamps), None)))
         return left

@@ -29,12 +29,13 @@ from cis.errors import LaunchError
 from cis.executors import probing
 from cis.executors.descendants import Adopted, Descendants, adopt_descendants
 from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, expect_children
+from cis.executors.foreseen import Foreseen
 from cis.executors.groups import Groups
 from cis.executors.keeper import KeptStreams
 from cis.executors.launching import explain, place_to_spawn_from, spawn
 from cis.executors.platform import HAS_PIDFD, process_started
 from cis.executors.priority import has_terminal, lower
-from cis.executors.stamps import Stamping, stamp_of
+from cis.executors.stamps import Stamping
 from cis.executors.streams import Listener, PlainStreams, Written
 
 log = logging.getLogger(__name__)
@@ -90,13 +91,14 @@ class LocalExecutor:
         self._descendants: Descendants = Adopted(self._exits.has) if adopts else Groups(portable=self._portable)
         self._stamping = Stamping()
         self._grace_s = grace_s
-        self._home = home
         self._running: dict[int, _Running] = {}
         self._lingering: dict[int, _Running] = {}  # leader ended, what it left not yet gone
         self._look_due_s = 0.0
         self._pause_s = _FIRST_LOOK_S  # between looks at those that linger
         self._draining: dict[int, _Running] = {}  # leader reaped, what it wrote not yet told
         self._keepers: dict[int, _Running] = {}  # by the pid of the process that keeps the logs
+        self._over_with: list[_Running] = []  # their numbers and pipes are given back while nobody waits for it
+        self._foreseen = Foreseen(cap=max_log_bytes, home=home)
         self.rung = False
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._place = None if portable else place_to_spawn_from()
@@ -111,9 +113,10 @@ class LocalExecutor:
         """
         stdin = self._null if not launch.stdin else _unnamed_file(launch)
         try:
-            streams = self._open_streams(launch)
+            made, stamp = self._foreseen.take(launch)
+            streams = made if made is not None else self._open_streams(launch)
             try:
-                process = self._start(launch, stdin, *streams.writers)
+                process = self._start(launch, stdin, *streams.writers, stamp=stamp)
             except LaunchError:
                 streams.close()
                 raise
@@ -129,16 +132,22 @@ class LocalExecutor:
         self._running[process.pid] = running
         return process.pid
 
+    def foresee(self, launch: Launch) -> None:
+        """Make the pipes of a launch that may be started next."""
+        self._foreseen.make(launch)
+
     def shortage(self) -> str | None:
         """Return what the machine is short of, with the mend; None: a process could be started."""
         return probing.shortage()
 
     def identity(self, handle: int) -> str | None:
         """Return the start time of the process, which tells it from a later one with its pid."""
+        self._give_back()
         return process_started(handle, portable=self._portable)
 
     def wait(self, timeout_s: float) -> Sequence[Exit]:
         """Return what has ended as soon as something has, a watched descriptor is readable or the time is over."""
+        self._give_back()
         deadline_s = time.monotonic() + timeout_s
         while True:
             now_s = time.monotonic()
@@ -154,6 +163,8 @@ class LocalExecutor:
                 exits += self._gone(now_s)
             if self._draining:
                 exits += self._drained(now_s)
+            if len(exits) > 1:  # many would keep as many from being started
+                self._give_back()
             if exits or self.rung or now_s >= deadline_s:
                 return exits
 
@@ -186,6 +197,8 @@ class LocalExecutor:
                 with suppress(subprocess.TimeoutExpired):
                     running.streams.process.wait(timeout=_CLOSE_PATIENCE_S)
             self._finish(running)
+        self._give_back()
+        self._foreseen.forget()
         for held in (self._running, self._lingering, self._draining, self._keepers):
             held.clear()
         self._descendants.close()
@@ -215,8 +228,7 @@ class LocalExecutor:
         except OSError as error:
             raise LaunchError(explain(error, launch)) from error
 
-    def _start(self, launch: Launch, stdin: int, stdout: int, stderr: int) -> Process:
-        stamp = stamp_of(launch.marks, home=self._home)
+    def _start(self, launch: Launch, stdin: int, stdout: int, stderr: int, *, stamp: int | None) -> Process:
         with self._stamping(stamp):
             process = spawn(
                 launch, stdin=stdin, stdout=stdout, stderr=stderr, place=self._place, own_session=self._own_session
@@ -315,13 +327,21 @@ class LocalExecutor:
         return exits
 
     def _finish(self, running: _Running) -> Written:
-        self._exits.release(running.process)
+        self._over_with.append(running)
         streams = running.streams
         if isinstance(streams, KeptStreams):
             self._exits.unlisten(streams.answer)
         else:
             self._listener.forget(streams)
         return streams.finish()
+
+    def _give_back(self) -> None:
+        """Give back the numbers and the pipes of what is over."""
+        for running in self._over_with:
+            self._exits.release(running.process)
+            if not isinstance(running.streams, KeptStreams):
+                running.streams.close()
+        self._over_with.clear()
 
     def _exit_of(self, running: _Running) -> Exit:
         written = self._finish(running)

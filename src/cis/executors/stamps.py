@@ -27,9 +27,9 @@ def stamp_of(marks: Mapping[str, str], *, home: StrPath | None = None) -> int | 
     """Return the stamp of what has these *marks* in *home*, the same in every process; None where nothing can be stamped."""
     if not marks or not can_stamp():
         return None
-    text = "\0".join(
-        ["" if home is None else _whole(os.fspath(home)), *("=".join(mark) for mark in sorted(marks.items()))]
-    )
+    text = "" if home is None else _whole(os.fspath(home))
+    for name, value in sorted(marks.items()):
+        text += f"\0{name}={value}"
     number = int.from_bytes(blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
     return number >> 2 | _LEAST
 

@@ -56,13 +56,14 @@ class LogPipe:
         OSError: no pipe can be had.
     """
 
-    __slots__ = ("_held", "_told", "descriptor", "grown", "log", "writer")
+    __slots__ = ("_held", "_spent", "_told", "descriptor", "grown", "log", "writer")
 
     def __init__(self, path: StrPath, *, cap: int) -> None:
         self.descriptor, self.writer = os.pipe()
         os.set_blocking(self.descriptor, False)
         self.log = CappedLog(path, cap=cap, tail_bytes=TAIL_BYTES)
         self._held = b""  # what was read before its file could be opened
+        self._spent = NOTHING  # the descriptor of a pipe of which nothing more is wanted
         self._told = False
         self.grown = False
 
@@ -101,20 +102,13 @@ class LogPipe:
         return True
 
     def finish(self) -> tuple[str, int]:
-        """Take what is left, close the pipe and the log; return the tail of the text and the bytes that came."""
-        left = [self._held]
-        size = 0
-        while self.descriptor != NOTHING and size < MOST_LEFT_BYTES:
-            try:
-                data = os.read(self.descriptor, PIPE_BYTES)
-            except BlockingIOError:
-                break
-            left.append(data)
-            size += len(data)
-            if len(data) < PIPE_BYTES:
-                break
+        """Take what is left; return the tail of the text and the bytes that came. ``close`` comes next, when there is time."""
+        left = self._left()
+        if not left and not self.log.written:
+            self._spent, self.descriptor = self.descriptor, NOTHING
+            return "", 0
         self.close_pipe()  # first, so that a descriptor for the log can be had
-        self._append(b"".join(left))
+        self._append(left)
         return self.log.finish()
 
     def hand_over(self) -> None:
@@ -125,15 +119,32 @@ class LogPipe:
 
     def close_pipe(self) -> None:
         """Read nothing more."""
-        if self.descriptor != NOTHING:
-            os.close(self.descriptor)
-            self.descriptor = NOTHING
+        for descriptor in (self.descriptor, self._spent):
+            if descriptor != NOTHING:
+                os.close(descriptor)
+        self.descriptor = self._spent = NOTHING
 
     def close(self) -> None:
         """Give all descriptors back."""
         self.hand_over()
         self.close_pipe()
         self.log.close()
+
+    def _left(self) -> bytes:
+        left = [self._held]
+        size = 0
+        while self.descriptor != NOTHING and size < MOST_LEFT_BYTES:
+            try:
+                data = os.read(self.descriptor, PIPE_BYTES)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            left.append(data)
+            size += len(data)
+            if len(data) < PIPE_BYTES:
+                break
+        return b"".join(left) if size else self._held
 
     def _make_sure(self) -> None:
         try:
@@ -179,7 +190,7 @@ class PlainStreams:
         self.stderr.hand_over()
 
     def finish(self) -> Written:
-        """Take what is left and close everything."""
+        """Take what is left; ``close`` comes next, when there is time."""
         return Written(*self.stdout.finish(), *self.stderr.finish())
 
     def close(self) -> None:
@@ -202,6 +213,8 @@ class Listener:
     @property
     def due_s(self) -> float:
         """When ``look`` has something to do."""
+        while self._later and self._later[0][2].descriptor == NOTHING:  # it is over: nobody is to wake up for it
+            heapq.heappop(self._later)
         return self._later[0][0] if self._later else NEVER
 
     def add(self, streams: PlainStreams, now_s: float) -> None:

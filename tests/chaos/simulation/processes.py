@@ -178,6 +178,9 @@ class SimulatedExecutor:
         self._mine[process.pid] = process
         return process.pid
 
+    def foresee(self, launch: Launch) -> None:
+        """Have nothing ready: nothing takes time here."""
+
     def shortage(self) -> str | None:
         return None
 
