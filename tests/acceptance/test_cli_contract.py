@@ -275,6 +275,21 @@ def test_config_check_reports_every_fault_at_once(sandbox: Sandbox) -> None:
     assert sandbox.cis("dag", "run", "-", stdin="{}").returncode == 2
 
 
+def test_config_check_in_json_is_one_document_also_where_the_home_or_the_variable_is_refused(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    sandbox.json("init", "--node-id", "one")
+    with (sandbox.home / "cis.toml").open("a") as file:
+        file.write('[secrets]\nGONE = {file = "gone"}\n')
+    (tmp_path / "file").touch()
+    other = Sandbox(sandbox.home, {**sandbox.env, "CIS_NODE_ID": "two"}).json("config", "check", expect=2)
+    file = Sandbox(sandbox.home, {**sandbox.env, "CIS_HOME": str(tmp_path / "file")}).json("config", "check", expect=2)
+
+    assert [fault["place"] for fault in other["faults"]] == ["CIS_NODE_ID", "cis.toml: secrets.GONE"]
+    assert "this home is node 'one'" in other["faults"][0]["message"]
+    assert [fault["place"] for fault in file["faults"]] == [str(tmp_path / "file")]
+
+
 def test_a_flag_wins_over_the_environment_and_that_over_the_file(sandbox: Sandbox) -> None:
     sandbox.home.mkdir(mode=0o700)
     (sandbox.home / "cis.toml").write_text('[node]\nid = "from-file"\n[worker]\nslots = 3\nmax_workers = 5\n')

@@ -272,3 +272,19 @@ def test_config_check_names_settings_and_secrets_at_once(sandbox: Sandbox) -> No
         "cis.toml: secrets.STRANGE", "cis.toml: worker.slots",
     ]  # fmt: skip
     assert "has wrong scopes: 'proj:x' is no scope" in str(said)
+
+
+def test_config_check_warns_of_a_scope_that_may_have_a_secret_that_is_none(sandbox: Sandbox) -> None:
+    """A name written wrong would allow nothing, and nobody would see why."""
+    sandbox.json("init")
+    with (sandbox.home / "cis.toml").open("a") as file:
+        file.write('[scope."project:a"]\nsecrets = ["API_KEY", "DB_PASWORD"]\n[secrets]\n')
+        file.write('API_KEY = "value-1"\nDB_PASSWORD = "value-2"\n')
+    said, done = sandbox.json("config", "check"), sandbox.cis("config", "check")
+
+    (warning,) = said["warnings"]
+    assert said["ok"]
+    assert warning.startswith('cis.toml: scope."project:a".secrets names DB_PASWORD')
+    assert "did you mean 'DB_PASSWORD'" in warning
+    assert done.returncode == 0
+    assert done.stderr == f"warning: {warning}\n"

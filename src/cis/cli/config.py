@@ -6,10 +6,11 @@ import argparse
 from dataclasses import asdict, replace
 from typing import Any
 
-from cis.cli.context import Context, from_environment
+from cis.cli.context import Context, from_environment, say
 from cis.cli.output import print_json
-from cis.errors import ConfigError, Fault
+from cis.errors import ConfigError, Fault, NodeIdKeptError
 from cis.model.scope_rules import RULE_NAMES, ScopeRules
+from cis.node.home import find_home
 from cis.node.secrets import TomlSecrets
 
 
@@ -27,31 +28,33 @@ def add(group: argparse.ArgumentParser, _name: str) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     context = from_environment()
-    try:
-        faults: list[dict[str, str]] = []
-        _check_all(context)
-    except ConfigError as error:
-        if not options.json:
-            raise
-        faults = [{"place": fault.place, "message": fault.message} for fault in error.faults]
+    toml = find_home(context.environ).toml
+    faults = _faults(context)
+    if faults and not options.json:
+        raise ConfigError(faults)
+    warnings = [] if faults else list(TomlSecrets(toml, context.environ).warnings())
     if options.json:
-        print_json({"path": str(context.home.toml), "ok": not faults, "faults": faults})
+        views = [{"place": fault.place, "message": fault.message} for fault in faults]
+        print_json({"path": str(toml), "ok": not faults, "faults": views, "warnings": warnings})
     else:
-        print(f"{context.home.toml}: fine")
+        print(f"{toml}: fine")
+    for warning in warnings:
+        say(f"warning: {warning}")
     return ConfigError.exit_status if faults else 0
 
 
-def _check_all(context: Context) -> None:
-    """Raise ConfigError with every fault of the settings, and of the secrets that they name."""
+def _faults(context: Context) -> list[Fault]:
+    """Return every fault of the home and its settings, and of the secrets that they name."""
     faults: list[Fault] = []
     try:
         _ = context.settings
     except ConfigError as error:
         faults += error.faults
+    except NodeIdKeptError as error:
+        faults.append(Fault(place=error.place, message=error.fault))
     said = {fault.place for fault in faults}
-    faults += (fault for fault in TomlSecrets(context.home.toml, context.environ).faults() if fault.place not in said)
-    if faults:
-        raise ConfigError(faults)
+    secrets = TomlSecrets(find_home(context.environ).toml, context.environ)
+    return faults + [fault for fault in secrets.faults() if fault.place not in said]
 
 
 def _show(options: argparse.Namespace) -> None:

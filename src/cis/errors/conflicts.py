@@ -110,10 +110,11 @@ class NodeIdKeptError(ConflictError):
         self.given = given
         self.place = place
         self.kept = kept
-        super().__init__(
-            f"{place} says {given!r}, but this home is node {kept!r} and keeps that id, since its runs have it; leave it "
+        self.fault = (
+            f"says {given!r}, but this home is node {kept!r} and keeps that id, since its runs have it; leave it "
             f'out, use another CIS_HOME, or, to give this node another id, write id = "{given}" under [node] in cis.toml'
         )
+        super().__init__(f"{place} {self.fault}")
 
 
 class HomeElsewhereError(ConflictError):

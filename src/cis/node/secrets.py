@@ -100,6 +100,20 @@ class TomlSecrets:
             except LaunchError as error:
                 yield Fault(place=f"{self.toml.name}: {SECTION}.{name}", message=str(error))
 
+    def warnings(self) -> Iterator[str]:
+        """Yield which names the tables of scopes allow that are no secrets of this node; nothing when it cannot be read."""
+        try:
+            table = self.table()
+        except LaunchError:
+            return
+        for one in self._scopes:
+            for name in one.rules.secrets or ():
+                if name not in table:
+                    yield (
+                        f'{self.toml.name}: {scope_tables.SECTION}."{one.pattern}".{SECTION} names {name}, but this node'
+                        f" has no secret of that name; add it to [{SECTION}]{did_you_mean(name, table)}"
+                    )
+
     def table(self) -> Mapping[str, Any]:
         """Return the table as the file has it now. Raises LaunchError when it cannot be read."""
         try:
