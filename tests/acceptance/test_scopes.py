@@ -252,7 +252,7 @@ def test_a_scope_at_its_share_is_told_to_wait_and_others_have_room(sandbox: Sand
     headers = {name.lower(): value for name, value in floods[-1].headers.items()}
     assert int(headers["retry-after"]) > 0
     assert floods[-1].body["code"] == "overloaded.share"
-    assert "scope project:flood has 4 runs that wait already" in floods[-1].body["detail"]
+    assert "scope project:flood has 4 runs waiting already" in floods[-1].body["detail"]
     assert small == [202, 429]
     assert shell.returncode == 5
     assert "its share of the queue" in shell.stderr

@@ -218,7 +218,7 @@ def test_a_scope_has_half_of_the_queue_unless_its_table_says_otherwise(tmp_path:
                 SubmitRequest(spec=spec_of(target_node="node-1", scope="project:a")),
                 site=replace(node.site, max_queued=7),
             )
-        assert "scope project:a has 3 runs that wait already" in str(refused.value)
+        assert "scope project:a has 3 runs waiting already" in str(refused.value)
         assert refused.value.retry_after_s > 0
 
 
@@ -264,7 +264,7 @@ def test_a_child_that_finds_no_place_waits_says_so_and_starts_when_there_is_one(
             assert task.attempts == 0
             view = next(one for one in read_run(worker.store, run.run_id)["tasks"] if one["id"] == "two")
             assert view["waiting"]["reason"] == "slot"
-            assert "waits for a place: scope project:a has 1 runs that wait already" in view["waiting"]["message"]
+            assert "waits for a place: scope project:a has 1 run waiting already" in view["waiting"]["message"]
             # What waits at the door keeps no child out.
             assert shares_of(node, *of("project:b", 1)) == ["ok"]
             with worker.store.transaction():

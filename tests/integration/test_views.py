@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from cis.engine import submit
 from cis.engine.existing import existing_worker, run_of
 from cis.engine.views import LATEST_RUNS, read_run, read_status
 from cis.errors import NotFoundError
 from cis.model.states import AttemptState, RunState
 from cis.store.records import WorkerState
+from cis.transports.matrix import chat_answers
+from tests.integration.deciding import decider, spec_of
+from tests.integration.looping import working
 from tests.integration.serving import NODE_ID, NodeUnderTest
 
 
@@ -84,3 +90,15 @@ def test_a_run_whose_document_cannot_be_read_is_shown_all_the_same(node: NodeUnd
         node.store._db.write("UPDATE dag_definitions SET document = '{'")
 
     assert [task["id"] for task in read_run(node.store, run.run_id)["tasks"]] == ["a", "b"]
+
+
+def test_what_the_room_is_told_counts_one_thing_as_one(tmp_path: Path) -> None:
+    with decider(tmp_path) as node, working(node, tmp_path) as worker:
+        run = node.submitted({"command": "true"}, target_node="node-1")
+        with node.store.transaction():
+            submit.save(node.store, spec_of({"command": "true"}, scope="global"), site=node.site)
+        worker.until(lambda: node.run(run.run_id).status.final, "its end")
+        worker.turn()
+
+        assert "1 run done" in chat_answers.workers(node.store, "node-1")
+        assert "1 task, scope global" in chat_answers.listing(node.store)

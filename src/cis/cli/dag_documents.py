@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cis.cli.context import Context, from_environment, say
 from cis.cli.dag_run import base_directory, read_dag, read_input
-from cis.cli.output import counted, print_json
+from cis.cli.output import print_json
 from cis.engine.submit import check_secrets, check_skills
 from cis.engine.submit import save as save_dag
 from cis.engine.views import dag_view
@@ -18,6 +18,7 @@ from cis.errors import DocumentError, Fault, MalformedDocumentError, UsageError
 from cis.model.dag import DagSpec
 from cis.model.graph import Graph
 from cis.model.inference import infer_scope, scope_reason
+from cis.model.plurals import counted
 
 MAX_LEVELS_SHOWN = 30
 MAX_NAMES_SHOWN = 8

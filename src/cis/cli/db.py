@@ -11,10 +11,11 @@ from pathlib import Path
 from cis.cli.acting import append_audit
 from cis.cli.context import Context, check_utf8, from_environment, say
 from cis.cli.later import later
-from cis.cli.output import counted, local_time, print_json
+from cis.cli.output import local_time, print_json
 from cis.engine.restored import Restored, mark_restored
 from cis.engine.timestamps import rfc3339
 from cis.errors import ConflictError, NotFoundError, StoreDamagedError, StoreError, StoreNewerError, UsageError
+from cis.model.plurals import counted
 from cis.node.clock import now_us
 from cis.node.presence import node_is_running
 from cis.store.sqlite.connection import sync_folder

@@ -7,11 +7,12 @@ import time
 from dataclasses import asdict, replace
 
 from cis.cli.context import from_environment
-from cis.cli.output import counted, print_json
+from cis.cli.output import print_json
 from cis.engine.logfiles import LogFiles
 from cis.engine.pruner import Cutoff, Pruner, Retention, Tally, expired_families, expired_folders
 from cis.errors import UsageError
 from cis.model.durations import parse_duration
+from cis.model.plurals import counted
 from cis.node.clock import now_us
 from cis.node.maintenance import retention_of
 from cis.store.port import Store

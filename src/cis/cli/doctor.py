@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from cis.cli.context import Context, from_environment
-from cis.cli.output import counted, print_json
+from cis.cli.output import print_json
 from cis.engine.timestamps import rfc3339
 from cis.engine.views import peer_view
 from cis.errors import (
@@ -27,6 +27,7 @@ from cis.errors import (
     StoreNewerError,
     StoreReadOnlyError,
 )
+from cis.model.plurals import counted
 from cis.node.clock import now_us
 from cis.node.presence import announced, node_is_running
 from cis.node.residence import place_fault

@@ -67,11 +67,6 @@ def in_colour() -> bool:
     return on_terminal() and not os.environ.get("NO_COLOR")
 
 
-def counted(number: int, noun: str) -> str:
-    """Return ``1 task``, ``2 tasks``, as *noun* is ``task``."""
-    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def local_time(text: str | None) -> str:
     """Return an RFC 3339 time as the local one, to the second; ``-`` for none."""
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S") if text else "-"

@@ -14,6 +14,7 @@ from cis.cli.context import Context, from_environment, say
 from cis.cli.output import local_time, print_json
 from cis.engine.timestamps import rfc3339
 from cis.errors import ConfigError, Fault, RoomError, UsageError
+from cis.model.plurals import counted
 from cis.node import tomlfile
 from cis.node.clock import now_us
 from cis.node.files import replace_file
@@ -73,7 +74,7 @@ def setup(options: argparse.Namespace) -> int:
     report = _in_session(context, lambda client, me: look_at_room(client, found, me=me))
     _audit(context, "room.setup", room_id)
     if not options.json:
-        print(f"{room_id}: {'made' if made else 'joined'}, {len(report.members)} members")
+        print(f"{room_id}: {'made' if made else 'joined'}, {counted(len(report.members), 'member')}")
         if made:
             say("on the other nodes: put this room_id into [matrix] of cis.toml, then 'cis room setup'")
         if context.settings.matrix_user and not nodes:
@@ -95,9 +96,10 @@ def status(options: argparse.Namespace) -> int:
         waiting = len(store.due_items(Route.ROOM, now_us=now_us(), limit=MAX_WAITING))
     synced = rfc3339(cursor.synced_at_us) if cursor is not None else None
     if not options.json:
-        print(f"{room_id} as {report.user_id}: {len(report.members)} members, last read {local_time(synced)}")
+        members = counted(len(report.members), "member")
+        print(f"{room_id} as {report.user_id}: {members}, last read {local_time(synced)}")
         if waiting:
-            print(f"{waiting} messages wait to be sent")
+            print(f"{counted(waiting, 'message')} to be sent")
     return _tell(context, report, options, extra={"last_sync": synced, "outbox": waiting})
 
 

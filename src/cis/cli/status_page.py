@@ -10,9 +10,10 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cis.cli.output import counted, local_time, on_terminal, print_table, scope_text, state, took
+from cis.cli.output import local_time, on_terminal, print_table, scope_text, state, took
 from cis.engine.views import read_status
 from cis.executors.platform import still_runs
+from cis.model.plurals import counted
 from cis.model.states import RunState
 
 if TYPE_CHECKING:

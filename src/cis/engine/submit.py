@@ -29,6 +29,7 @@ from cis.errors import (
 )
 from cis.model.dag import DagSpec
 from cis.model.inference import infer_scope
+from cis.model.plurals import counted
 from cis.model.scope import Scope, ScopeSource
 from cis.model.states import RunState
 from cis.store.port import Store
@@ -326,12 +327,12 @@ def check_place(store: Store, request: SubmitRequest, scope: Scope, *, site: Sit
         raise OverloadedError(f"{most} {what} already", retry_after_s=RETRY_AFTER_S)
     share = site.rules_of(scope).max_queued or half
     if store.waiting_count(place, below=below and here, holder=scope.worker_id) >= share:
-        what = f"scope {scope} has {share} runs that wait already, its share of the queue"
+        what = f"scope {scope} has {counted(share, 'run')} waiting already, its share of the queue"
         raise ShareExceededError(
             f'{what} (max_queued in [scope."{scope}"] gives it another)', retry_after_s=RETRY_AFTER_S
         )
     if asker.shares and here and store.waiting_count(place, below=below, holder=asker.name) >= half:
-        what = f"{half} runs of {asker.name} wait already, which is half of the queue"
+        what = f"{asker.name} has {counted(half, 'run')} waiting already, which is half of the queue"
         raise ShareExceededError(what, retry_after_s=RETRY_AFTER_S)
 
 

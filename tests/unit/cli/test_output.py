@@ -12,6 +12,7 @@ import pytest
 
 from cis.cli import output
 from cis.cli.context import say, silence_if_broken
+from cis.model.plurals import counted
 
 
 class Terminal(io.StringIO):
@@ -74,7 +75,7 @@ def test_times_and_counts_are_for_people() -> None:
     assert output.took("2026-01-01T00:00:00.000000Z", "2026-01-01T00:00:01.500000Z") == "1.5s"
     assert output.took("2026-01-02T00:00:00.000000Z", "2026-01-01T00:00:00.000000Z") == "0ms"  # the clock was set back
     assert output.took("2026-01-01T00:00:00.000000Z", None) == output.local_time(None) == "-"
-    assert [output.counted(number, "task") for number in (0, 1, 2, 12_345)] == [
+    assert [counted(number, "task") for number in (0, 1, 2, 12_345)] == [
         "0 tasks",
         "1 task",
         "2 tasks",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cis.engine.existing import run_of
 from cis.engine.logs import last_attempts
 from cis.engine.views import CLOCK_WARNING_S, read_status
+from cis.model.plurals import counted
 from cis.model.scope_patterns import Patterns, allows
 from cis.store.port import Store
 from cis.store.records import RunFilter
@@ -31,7 +32,7 @@ def listing(store: Store, *, scopes: Patterns | None = None) -> str:
         page = store.definitions(limit=PAGE, cursor=page.next_cursor, saved_only=True, scopes=scopes)
         found += page.items
     lines = [
-        f"{one.dag_id} — {one.task_count} tasks, scope {one.scope}"
+        f"{one.dag_id} — {counted(one.task_count, 'task')}, scope {one.scope}"
         + (f" — {one.description}" if one.description else "")
         for one in found[:MAX_ROWS]
     ]
@@ -80,7 +81,10 @@ def log_tail(store: Store, dag_id: str, task: str | None, *, scopes: Patterns | 
 def workers(store: Store, node_id: str, *, scopes: Patterns | None = None) -> str:
     """Return the live workers of this node that may be seen."""
     found = [one for one in store.workers(node_id=node_id, live_only=True) if allows(scopes, one.scope)][:MAX_ROWS]
-    return "\n".join(f"{one.worker_id} {one.status} — {one.runs_done} runs done" for one in found) or "no worker lives"
+    return (
+        "\n".join(f"{one.worker_id} {one.status} — {counted(one.runs_done, 'run')} done" for one in found)
+        or "no worker lives"
+    )
 
 
 def nodes(store: Store, node_id: str, *, now_us: int) -> str:
