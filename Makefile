@@ -60,9 +60,10 @@ demo: $(READY) ## start a node, run a real DAG on it, show the result, stop
 	@$(BIN)/python examples/demo.py
 
 # Without a homeserver its tests are skipped, loudly; where CI is set that is a failure.
+# The files are handed out in the order of tests/conftest.py, the long ones first.
 test: check ## check, then every test
 	@$(BIN)/python -m tests.homeserver || test -z "$${CI:-}"
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(TESTS)
 
 check: $(READY) ## format, lint, types, layers, dead code, known faults of dependencies; changes nothing
 	$(BIN)/ruff format --check .

@@ -2,8 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+TESTS = Path(__file__).parent
+LONGEST_FIRST = ("chaos", "acceptance", "contract", "integration", "unit")
 
 # A busy machine is no fault of the code: time is limited by pytest-timeout alone.
 settings.register_profile("cis", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("cis")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where workers share the files, hand out the long ones first, so that no worker ends long after the other.
+
+    In the folders of ``LONGEST_FIRST`` a file takes as long as its processes live, and one of few tests as long as any.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    tests = Counter(item.path for item in items)
+
+    def place(item: pytest.Item) -> tuple[int, int, str]:
+        folder = item.path.relative_to(TESTS).parts[0]
+        rank = LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+        return rank, -tests[item.path], str(item.path)
+
+    items.sort(key=place)
