@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cis.store.sqlite.store import open_sqlite
 from tests.integration.serving import NodeUnderTest, node_under_test
+from tests.migrated import new_database
 
 
 @pytest.fixture
@@ -21,5 +21,4 @@ def node(tmp_path: Path) -> Iterator[NodeUnderTest]:
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
     """Where the writer's store is."""
-    open_sqlite(tmp_path / "cis.db").close()
-    return tmp_path / "cis.db"
+    return new_database(tmp_path)

@@ -21,6 +21,7 @@ from cis.skills.registry import InstalledSkills
 from cis.store.cluster import OfferRecord, OutboxItem, PeerRecord, RemoteRun
 from cis.store.records import RunChange, RunRecord
 from cis.store.sqlite.store import SqliteStore, open_sqlite
+from tests.migrated import new_database
 
 START_US = 1_700_000_000_000_000
 SECOND_US = 1_000_000
@@ -141,7 +142,7 @@ def spec_of(*tasks: dict[str, Any], dag_id: str = "demo", **document: Any) -> Da
 @contextmanager
 def decider(folder: Path) -> Iterator[Decider]:
     """Give a test node-1."""
-    store = open_sqlite(folder / "cis.db")
+    store = open_sqlite(new_database(folder))
     try:
         with store.transaction():
             for number in (2, 3):

@@ -36,6 +36,7 @@ from cis.node.writer import Writer
 from cis.skills.registry import InstalledSkills
 from cis.store.records import AttemptRecord, RunChange, RunRecord, TaskRecord, WorkerRecord, WorkerState
 from cis.store.sqlite.store import SqliteStore, open_sqlite
+from tests.migrated import new_database
 from tests.waiting import wait_for
 
 TOKEN = "test-token"
@@ -200,6 +201,8 @@ def node_under_test(
 ) -> Iterator[NodeUnderTest]:
     """Serve a node out of *folder*, with the token ``TOKEN``."""
     database = folder / "cis.db"
+    if not database.exists():
+        new_database(folder)
     token_path = folder / "token"
     token_path.write_text(TOKEN + "\n")
     site = Site(

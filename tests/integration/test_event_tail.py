@@ -12,6 +12,7 @@ from cis.store.records import EventRecord
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.transports.eventtail import EventTail
 from cis.transports.ports import Desk
+from tests.migrated import new_database
 
 
 class ReadingDesk:
@@ -39,7 +40,7 @@ async def seen(tail: EventTail) -> list[str | None]:
 
 
 def test_each_event_is_given_once_and_what_was_forgotten_never(tmp_path: Path) -> None:
-    store = open_sqlite(tmp_path / "cis.db")
+    store = open_sqlite(new_database(tmp_path))
     desk = ReadingDesk(store)
     tail = EventTail(cast(Desk, desk))
 

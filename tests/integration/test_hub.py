@@ -13,13 +13,14 @@ from cis.node import hub as hub_module
 from cis.node.hub import EventHub, Subscription
 from cis.store.records import EventRecord
 from cis.store.sqlite.store import SqliteStore, open_sqlite
+from tests.migrated import new_database
 from tests.waiting import wait_for
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """Give the test a store to write to."""
-    store = open_sqlite(tmp_path / "cis.db")
+    store = open_sqlite(new_database(tmp_path))
     yield store
     store.close()
 

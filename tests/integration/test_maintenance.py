@@ -21,6 +21,7 @@ from cis.node.maintenance import Maintenance
 from cis.store.port import Store
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from tests.contract.store.rows import put_run
+from tests.migrated import new_database
 from tests.waiting import wait_for
 
 START_US = 1_700_000_000_000_000
@@ -55,7 +56,7 @@ class SetClock:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """An empty store."""
-    store = open_sqlite(tmp_path / "cis.db")
+    store = open_sqlite(new_database(tmp_path))
     yield store
     store.close()
 

@@ -24,6 +24,7 @@ from cis.store.cluster import RemoteRole, RemoteRun
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from tests.contract.store.cluster_rows import message
 from tests.contract.store.rows import DOCUMENT, attempt, definition, item, put_run
+from tests.migrated import new_database
 
 NOW_US = 10**15
 SECOND_US = 10**6
@@ -127,7 +128,7 @@ def test_what_is_live_is_never_touched_and_what_is_old_goes_whole(
     gone = should_go(world, keep)
     with tempfile.TemporaryDirectory() as folder:
         logfiles = LogFiles(Path(folder) / "logs")
-        store = open_sqlite(Path(folder) / "cis.db")
+        store = open_sqlite(new_database(Path(folder)))
         try:
             fill(store, logfiles, world)
 
@@ -151,7 +152,7 @@ def test_what_is_live_is_never_touched_and_what_is_old_goes_whole(
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """An empty store."""
-    store = open_sqlite(tmp_path / "cis.db")
+    store = open_sqlite(new_database(tmp_path))
     yield store
     store.close()
 

@@ -16,6 +16,7 @@ from cis.store.records import AttemptPlace, EventRecord, RunChange, RunFilter, T
 from cis.store.retention_port import EndedRun
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from tests.contract.store.rows import DOCUMENT, WORKER, definition, item, put_run, worker
+from tests.migrated import new_database
 
 BIG = (
     "dag_definitions",
@@ -38,7 +39,7 @@ BIG = (
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with a few runs of each kind, so that the planner knows nothing better than a real one does."""
-    store = open_sqlite(tmp_path / "cis.db")
+    store = open_sqlite(new_database(tmp_path))
     for number in range(20):
         put_run(store, f"r{number:03}", status=list(RunState)[number % 6])
     yield store

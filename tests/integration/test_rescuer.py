@@ -25,6 +25,7 @@ from cis.worker.rescuer import START_DEADLINE_S, Rescuer, RescuerParts
 from tests.contract.store.rows import attempt, put_run
 from tests.descriptors import no_descriptors
 from tests.integration.deciding import START_US
+from tests.migrated import new_database
 from tests.waiting import wait_for
 
 NODE, WORKER, LEASE_S = "node-1", GLOBAL.worker_id, 15.0
@@ -135,7 +136,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
-    store = open_sqlite(tmp_path / "cis.db")
+    store = open_sqlite(new_database(tmp_path))
     yield Scene(store, tmp_path)
     store.close()
 

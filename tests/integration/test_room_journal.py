@@ -48,6 +48,7 @@ from cis.transports.push import PushClient
 from cis.transports.reception import Reception
 from cis.transports.reporter import Reporter
 from tests.integration.deciding import spec_of
+from tests.migrated import new_database
 from tests.waiting import wait_for
 
 ROOM, USER = "!room:x", "@node-2:x"
@@ -109,7 +110,7 @@ def office(
     folder: Path, *, may: tuple[str, ...] = ("execute",), url: str | None = None, offers: bool = False
 ) -> Iterator[Office]:
     """Give a test node-1, which trusts node-2."""
-    path = folder / "cis.db"
+    path = new_database(folder)
     store, key = open_sqlite(path), Signer(new_private_key())
     peer = PeerRecord(node_id="node-2", public_key=key.public_key, may=may, trusted_at_us=1, matrix_user=USER, url=url)
     writer, readers = Writer(lambda: open_sqlite(path)), Readers(lambda: open_sqlite(path))

@@ -17,6 +17,7 @@ from cis.model.states import RunState, check_run_arrow
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from tests.contract.store.rows import put_run
 from tests.integration.racing import ROUNDS, Step, read, step, target
+from tests.migrated import new_database
 
 THREADS = 32
 PROCESSES = 8
@@ -25,7 +26,7 @@ PROCESSES = 8
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A database with the run ``r``."""
-    path = tmp_path / "cis.db"
+    path = new_database(tmp_path)
     store = open_sqlite(path)
     put_run(store, "r")
     store.close()

@@ -22,6 +22,7 @@ from cis.worker.supervisor import Supervisor, SupervisorParts
 from tests.contract.store.rows import item, put_run
 from tests.descriptors import no_descriptors
 from tests.integration.deciding import START_US
+from tests.migrated import new_database
 from tests.waiting import wait_for
 
 NODE = "n"
@@ -106,7 +107,7 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
     """No worker lives yet."""
-    store, bell = open_sqlite(tmp_path / "cis.db"), FifoBell(bell_path(tmp_path, "node"))
+    store, bell = open_sqlite(new_database(tmp_path)), FifoBell(bell_path(tmp_path, "node"))
     scene = Scene(store, bell, tmp_path)
     yield scene
     for process in scene.processes.values():

@@ -9,6 +9,7 @@ import pytest
 
 from cis.store.port import Store
 from cis.store.sqlite.store import open_sqlite
+from tests.migrated import new_database
 
 OpenStore = Callable[[], Store]
 
@@ -16,6 +17,7 @@ OpenStore = Callable[[], Store]
 @pytest.fixture(params=["sqlite"])
 def open_store(tmp_path: Path) -> Iterator[OpenStore]:
     """Open the test's database once more; all are closed in the end."""
+    new_database(tmp_path)
     opened: list[Store] = []
 
     def factory() -> Store:

@@ -12,6 +12,7 @@ from cis.store.cluster import OfferState, RemoteRole, RemoteRun, Route
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from tests.contract.store.cluster_rows import event, message, offer, peer
 from tests.contract.store.rows import put_run
+from tests.migrated import new_database
 
 BROKEN_TEXT = "CAST(x'ff61' AS TEXT)"
 DEEP = "'" + "[" * 100_000 + "'"
@@ -20,7 +21,7 @@ DEEP = "'" + "[" * 100_000 + "'"
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with two rows of each kind."""
-    store = open_sqlite(tmp_path / "cis.db")
+    store = open_sqlite(new_database(tmp_path))
     for number in (1, 2):
         put_run(store, f"r{number}")
         with store.transaction():

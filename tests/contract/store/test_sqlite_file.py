@@ -19,6 +19,7 @@ from cis.store.sqlite import migrate as migrate_module
 from cis.store.sqlite.connection import check_version
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from tests.contract.store.rows import DOCUMENT, definition, put_run
+from tests.migrated import new_database
 
 OPENER = """
 import sys
@@ -34,7 +35,7 @@ for line in sys.stdin:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with one run."""
-    store = open_sqlite(tmp_path / "cis.db")
+    store = open_sqlite(new_database(tmp_path))
     put_run(store, "r1")
     yield store
     store.close()

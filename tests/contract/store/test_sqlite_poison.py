@@ -21,6 +21,7 @@ from cis.store.port import read_spec
 from cis.store.records import AuditRecord, EventRecord, RunFilter, TokenRecord
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from tests.contract.store.rows import DOCUMENT, SCOPE, WORKER, attempt, definition, item, put_run, worker
+from tests.migrated import new_database
 
 BROKEN_TEXT = "CAST(x'ff61' AS TEXT)"
 TWO_TASKS = '{"dag_id":"d","tasks":[{"command":"true","id":"t0"},{"command":"true","id":"t1"}]}'
@@ -30,7 +31,7 @@ NOW = Instant(wall_us=1_000, mono_s=0.0)
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with three queued runs."""
-    store = open_sqlite(tmp_path / "cis.db")
+    store = open_sqlite(new_database(tmp_path))
     for run_id in ("r1", "r2", "r3"):
         put_run(store, run_id)
         with store.transaction():
