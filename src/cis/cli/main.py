@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _run(arguments)
         sys.stdout.flush()
     except CisError as error:
-        print(f"cis: {error}", file=sys.stderr)
+        print(f"cis: {_readable(str(error))}", file=sys.stderr)
         status = error.exit_status
     except KeyboardInterrupt as error:
         status = 128 + (error.args[0] if error.args else signal.SIGINT)
@@ -83,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"cis: {ShortageError(short_of)}", file=sys.stderr)
             status = ShortageError.exit_status
         else:
-            print(f"cis: {error.filename or 'the system says'}: {error.strerror or error}", file=sys.stderr)
+            where = _readable(str(error.filename or "the system says"))
+            print(f"cis: {where}: {error.strerror or error}", file=sys.stderr)
             status = CisError.exit_status
     gc.freeze()
     return status
@@ -92,8 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _around(error: UnicodeEncodeError) -> str:
     """Return what cannot be written as UTF-8 with a little around it, in one line, its odd bytes as numbers."""
     near = " ".join(error.object[max(0, error.start - 40) : error.end + 40].split())
-    shown = (f"\\x{ord(one) - 0xDC00:02x}" if "\udc80" <= one <= "\udcff" else one for one in near)
-    return "".join(shown).encode(errors="backslashreplace").decode()
+    return _readable(near)
+
+
+def _readable(text: str) -> str:
+    r"""Return *text* with the bytes in it that are not UTF-8 as numbers, ``\xe9``."""
+    shown = text.encode(errors="backslashreplace").decode()  # as in what was quoted before
+    return re.sub(r"\\udc([89a-f][0-9a-f])", r"\\x\1", shown)
 
 
 def _run(arguments: list[str]) -> int:
