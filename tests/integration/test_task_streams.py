@@ -8,6 +8,7 @@ import os
 import resource
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,23 @@ def test_a_round_reads_a_bounded_amount_in_equal_shares(tmp_path: Path, monkeypa
     assert all(len(sizes) == 1 for sizes in taken.values())
 
 
+def test_whoever_writes_on_and_on_does_not_keep_the_end_of_an_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = streams.LogPipe(tmp_path / "1.out", cap=CAP)
+    reads = iter(range(100))
+
+    def full(_: int, size: int) -> bytes:
+        next(reads)
+        return bytes(size)
+
+    monkeypatch.setattr(os, "read", full)
+    _, size = pipe.finish()
+    pipe.close()
+
+    assert size == streams.MOST_LEFT_BYTES
+
+
 def test_one_that_writes_line_by_line_does_not_wake_its_worker_for_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +253,28 @@ def test_no_line_is_lost_while_there_are_no_descriptors_left_for_its_file(
     executor.end(handle, force=True)
     assert end_of(executor, handle).stdout_tail == "1\n2\n"
     executor.close()
+
+
+def test_the_last_words_of_a_task_are_kept_when_no_descriptor_is_left_but_those_of_its_pipe(tmp_path: Path) -> None:
+    pipe = streams.LogPipe(tmp_path / "1.out", cap=CAP)
+    os.write(pipe.writer, b"said")
+    pipe.hand_over()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    others: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (pipe.descriptor + 32, hard))
+    try:
+        with suppress(OSError):
+            while True:
+                others.append(os.open(os.devnull, os.O_RDONLY))
+        told = pipe.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in others:
+            os.close(descriptor)
+        pipe.close()
+
+    assert told == ("said", 4)
+    assert (tmp_path / "1.out").read_text() == "said"
 
 
 def test_a_log_takes_the_place_of_what_lies_there_and_is_never_written_through_a_link(
