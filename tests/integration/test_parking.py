@@ -8,6 +8,7 @@ import pytest
 
 from cis.engine.control import cancel, pause, resume
 from cis.engine.views import read_run
+from cis.errors import FencedError
 from cis.model.states import RunState, TaskState
 from cis.store.records import QueueState
 from tests.integration.deciding import Decider, decider
@@ -116,3 +117,17 @@ def test_the_time_limit_of_a_child_run_brings_its_parked_parent_back(tmp_path: P
         worker.until(lambda: worker.task(run.run_id).status is TaskState.FAILED, "its end")
 
         assert "timed out after 30 s" in (worker.task(run.run_id).error or "")
+
+
+def test_a_worker_whose_id_was_taken_over_parks_nothing(tmp_path: Path) -> None:
+    with decider(tmp_path) as node, working(node, tmp_path) as worker:
+        run = node.submitted({"command": "true"}, target_node="node-1")
+        controlled(node, run.run_id, "pause")
+        worker.until(lambda: worker.queued(run.run_id) is QueueState.CLAIMED and worker.loop.resting, "the claim")
+        with node.store.transaction():
+            (row,) = node.store.workers()
+            node.store.take_worker(row)
+
+        with pytest.raises(FencedError):
+            worker.loop.put_away()
+        assert worker.queued(run.run_id) is QueueState.CLAIMED

@@ -1,4 +1,4 @@
-"""Whom the supervisor asks to go when there is no room for one more worker."""
+"""Whom the supervisor asks to go when there is no room for one more worker, and whom it brings back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cis.worker.process import Reporter
 from cis.worker.supervisor import Supervisor, SupervisorParts
 from tests.contract.store.rows import item, put_run
 from tests.descriptors import no_descriptors
-from tests.integration.deciding import START_US
+from tests.integration.deciding import SECOND_US, START_US
 from tests.migrated import new_database
 from tests.waiting import wait_for
 
@@ -37,6 +37,7 @@ class Scene:
     bell: FifoBell
     run_dir: Path
     mono_s: float = 1000.0
+    set_s: float = 0.0  # what the wall clock was set ahead
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     reporters: dict[str, Reporter] = field(default_factory=dict)
     supervisor: Supervisor = field(init=False)
@@ -51,7 +52,7 @@ class Scene:
                 spawn=self._spawn,
                 kill_orphans=lambda _: None,
                 kill_process=lambda _pid, _started: True,
-                clock=lambda: Instant(START_US, self.mono_s),
+                clock=lambda: Instant(self.wall_us, self.mono_s),
                 retire_signal=signal.SIGTERM,
                 dismiss_signal=signal.SIGTERM,
                 max_workers=2,
@@ -60,6 +61,20 @@ class Scene:
                 reap=lambda _: None,
             )
         )
+
+    @property
+    def wall_us(self) -> int:
+        """What the wall clock says."""
+        return START_US + round((self.mono_s - 1000.0 + self.set_s) * SECOND_US)
+
+    def park(self, name: str, *, for_s: float) -> None:
+        """Have a run of a scope wait that is due in a while, and has no worker."""
+        worker_id = SCOPES[name].worker_id
+        put_run(self.store, f"r-{name}")
+        with self.store.transaction():
+            self.store.enqueue(NODE, item(f"r-{name}", worker_id=worker_id))
+            self.store.claim(NODE, worker_id, epoch=1, limit=1)
+            self.store.park(f"r-{name}", due_at_us=self.wall_us + round(for_s * SECOND_US))
 
     def want(self, name: str) -> None:
         """Have a run of a scope wait, and the supervisor look, a second later."""
@@ -159,3 +174,27 @@ def test_a_supervisor_without_descriptors_goes_on(scene: Scene) -> None:
 
     assert early == 1
     assert len(list(scene.supervisor.children)) == 2
+
+
+def test_a_scope_whose_runs_were_parked_gets_a_worker_when_one_of_them_is_due_and_not_before(scene: Scene) -> None:
+    scene.park("a", for_s=3.5)
+    scene.turn()
+    scene.turn()
+    early = list(scene.processes)
+    scene.turn()
+    scene.turn()
+
+    assert early == []
+    assert list(scene.processes) == ["a"]
+
+
+def test_what_is_parked_is_looked_at_anew_when_the_clock_was_set_back(scene: Scene) -> None:
+    """Else it would wait for as long as the clock was set back, and what it waits for besides."""
+    scene.park("a", for_s=3600.0)
+    scene.turn()
+    early = list(scene.processes)
+    scene.set_s = -86_400.0
+    scene.turn()
+
+    assert early == []
+    assert list(scene.processes) == ["a"]
