@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.homeserver import Homeserver, running_homeserver
 
 TESTS = Path(__file__).parent
 LONGEST_FIRST = ("chaos", "acceptance", "contract", "integration", "unit")
@@ -32,3 +35,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return rank, -tests[item.path], str(item.path)
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="session")
+def homeserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homeserver]:
+    """Give the tests of a worker of pytest-xdist a homeserver without limits; who ends it starts it again."""
+    with running_homeserver(tmp_path_factory.mktemp("homeserver")) as homeserver:
+        yield homeserver
