@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from tests.acceptance.harness import NodeProcess, Sandbox, make_sandbox
+from tests.acceptance.harness import DEADLINE_S, NodeProcess, Sandbox, make_sandbox
 from tests.waiting import wait_for
 
 FINAL = ("completed", "failed", "cancelled")
@@ -72,7 +72,7 @@ class ClusterNode:
                 stdout=log,
                 stderr=log,
             )
-        wait_for(self._answers, timeout_s=30, what=f"{self.node_id} to answer")
+        wait_for(self._answers, timeout_s=DEADLINE_S, what=f"{self.node_id} to answer")
 
     def stop(self) -> None:
         """End it orderly."""

@@ -128,7 +128,10 @@ class Sandbox:
                 stderr=log,
             )
         try:
-            url = wait_for(lambda: self._announced(process), timeout_s=30, what="the node to announce itself") or ""
+            url = (
+                wait_for(lambda: self._announced(process), timeout_s=DEADLINE_S, what="the node to announce itself")
+                or ""
+            )
             token = (self.home / "token").read_text().strip()
             yield NodeProcess(url, token, process)
         finally:
