@@ -139,11 +139,14 @@ def small_home(tmp_path: Path) -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.mark.parametrize("leave", [0, 20_000, 200_000])
+@pytest.mark.parametrize(("leave", "closed"), [(0, True), (20_000, True), (200_000, True), (0, False)], ids=str)
 def test_a_node_that_is_started_on_a_full_disk_says_so_and_begins_when_there_is_room(
-    small_home: Sandbox, tmp_path: Path, leave: int
+    small_home: Sandbox, tmp_path: Path, *, leave: int, closed: bool
 ) -> None:
-    """What it had accepted before goes on then, under the id that it had."""
+    """What it had accepted before goes on then, under the id that it had.
+
+    Where the database was *closed* by whoever used it last, it cannot even be opened.
+    """
     small_home.json("init")
     token = (small_home.home / "token").read_text().strip()
     held = f"until test -e {tmp_path}/go; do sleep 0.05; done"
@@ -151,11 +154,15 @@ def test_a_node_that_is_started_on_a_full_disk_says_so_and_begins_when_there_is_
         run_id = node.execute({"dag_id": "held", "tasks": [{"id": "t", "command": held}]}).body["run_id"]
         node.call("POST", f"/api/v1/runs/{run_id}/pause")
     (tmp_path / "go").touch()
+    if closed:
+        small_home.json("dag", "list")
+        assert not list(small_home.home.glob("cis.db-*"))
     fill(small_home.home, leave=leave)
     with on_port(small_home) as node:
         wait_for(lambda: answered(node) is not None, timeout_s=30, what="the node to answer")
         ready = node.call("GET", "/ready", token=None)
-        refused = node.execute(dag(1, description=10 * LARGE))
+        waits = "this node waits for room" in small_home.node_log()
+        refused = node.execute(dag(1) if waits else dag(1, description=10 * LARGE))
         make_room(small_home.home)
         wait_for(lambda: node.call("GET", "/ready", token=None).status == 200, timeout_s=30, what="/ready to be fine")
         after = node.finished(node.execute(dag(2)).body["run_id"])
@@ -165,6 +172,7 @@ def test_a_node_that_is_started_on_a_full_disk_says_so_and_begins_when_there_is_
 
     assert ready.status == 503
     assert "full" in ready.body["detail"]
+    assert waits or not closed or leave
     assert (refused.status, refused.body["code"]) == (503, "store.full")
     assert refused.headers["retry-after"]
     assert before["status"] == after["status"] == "completed"

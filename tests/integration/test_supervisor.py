@@ -164,15 +164,18 @@ def test_a_worker_that_closes_its_pipe_and_does_not_end_takes_the_supervisor_not
     assert scene.processes["a"].poll() is None
 
 
-def test_a_supervisor_without_descriptors_goes_on(scene: Scene) -> None:
+def test_a_supervisor_without_descriptors_goes_on_and_says_what_is_short(scene: Scene) -> None:
     scene.want("a")
     with no_descriptors():
         scene.want("b")
     early = len(list(scene.supervisor.children))
+    (short,) = [row for row in scene.store.workers() if row.short_of is not None]
     for _ in range(10):
         scene.turn()
 
     assert early == 1
+    assert short.worker_id == SCOPES["b"].worker_id
+    assert "too many open files" in (short.short_of or "")
     assert len(list(scene.supervisor.children)) == 2
 
 
