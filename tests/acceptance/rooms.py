@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from cis.node.tomlfile import set_text
+from cis.node.identity import set_text
 from tests.acceptance.cluster import ClusterNode, at_once, make_nodes
 from tests.homeserver import Homeserver
 from tests.waiting import wait_for

@@ -21,8 +21,7 @@ from cis.node.clock import new_id, now_us
 from cis.node.keyfile import KeyFile
 from cis.store.cluster import OutboxItem, Route
 from cis.store.sqlite.store import open_sqlite
-from cis.transports.envelope import seal
-from cis.transports.framing import MEDIA_TYPE, MESSAGES_PATH, frame
+from cis.transports.envelope import MEDIA_TYPE, MESSAGES_PATH, frame, seal
 from tests.acceptance.cluster import (
     ClusterNode,
     Proxy,

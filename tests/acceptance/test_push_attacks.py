@@ -23,9 +23,8 @@ from cis.model.message import Message, MessageKind
 from cis.node.clock import new_id, now_us
 from cis.store.cluster import PeerRecord
 from cis.store.refusals import MAX_REFUSALS
-from cis.transports import answering, push
-from cis.transports.envelope import open_envelope, seal
-from cis.transports.framing import EXECUTE_PATH, MEDIA_TYPE, MESSAGES_PATH, frame
+from cis.transports import asking, push
+from cis.transports.envelope import EXECUTE_PATH, MEDIA_TYPE, MESSAGES_PATH, frame, open_envelope, seal
 from cis.transports.keys import Signer, canonical, new_private_key
 from cis.transports.push import NotDelivered, PushClient
 from tests.acceptance.cluster import ClusterNode, Listener, ended, http_answer, make_nodes, running, statuses
@@ -435,7 +434,7 @@ def test_a_body_that_never_ends_is_answered_without_waiting_for_its_end(stage: S
 def test_a_body_that_stops_in_the_middle_does_not_hold_its_connection_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answering, "CONTENT_S", 0.1)
+    monkeypatch.setattr(asking, "CONTENT_S", 0.1)
 
     async def half() -> AsyncIterator[bytes]:
         yield b'{"v":1'

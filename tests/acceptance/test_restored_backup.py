@@ -13,8 +13,7 @@ import pytest
 from cis.model.message import Message, MessageKind
 from cis.node.clock import new_id, now_us
 from cis.node.keyfile import KeyFile
-from cis.transports.envelope import seal
-from cis.transports.framing import EXECUTE_PATH, MEDIA_TYPE, frame
+from cis.transports.envelope import EXECUTE_PATH, MEDIA_TYPE, frame, seal
 from tests.acceptance.cluster import ClusterNode, befriend, make_nodes, running
 from tests.waiting import wait_for
 

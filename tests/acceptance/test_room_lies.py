@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cis.node.tomlfile import set_text
+from cis.node.identity import set_text
 from tests.acceptance.cluster import ClusterNode, at_once, make_nodes
 from tests.lying_homeserver import ROOM_ID, Event, LyingHomeserver, lying_homeserver
 from tests.waiting import wait_for

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cis.api.connection import REQUEST_WITHIN_S
-from cis.api.patience import PART_WITHIN_S
+from cis.api.body import PART_WITHIN_S
+from cis.api.request_limits import REQUEST_WITHIN_S
 from tests.acceptance.harness import NodeProcess, Sandbox
 from tests.waiting import wait_for
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import apsw
 
-from cis.engine.logfolders import log_folders
+from cis.engine.upkeep.pruner import log_folders
 from tests.acceptance.harness import Sandbox
 from tests.bench.homes import LIVE_WORKERS, value_of
 from tests.bench.memory import MEGABYTE, resident_mb

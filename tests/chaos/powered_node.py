@@ -18,20 +18,20 @@ from random import Random
 
 import apsw
 
-from cis.engine.attempts import AttemptMaker
-from cis.engine.control import cancel
-from cis.engine.instant import Instant
+from cis.engine.accept.control import cancel
+from cis.engine.accept.submit import SubmitRequest, submit
 from cis.engine.logfiles import LogFiles
-from cis.engine.loop import WorkerLoop
-from cis.engine.parts import LoopLimits, LoopParts
 from cis.engine.ports import Exit, Launch
-from cis.engine.site import Incarnation, Site
-from cis.engine.submit import SubmitRequest, submit
+from cis.engine.run.attempts import AttemptMaker
+from cis.engine.run.loop import WorkerLoop
+from cis.engine.run.parts import LoopLimits, LoopParts
+from cis.engine.this_node import Incarnation, Site
+from cis.engine.times import Instant
 from cis.errors import IllegalStateError
 from cis.model.dag import DagSpec, Json
 from cis.model.document import dag_from_plain
 from cis.model.scope import GLOBAL, Scope, ScopeType
-from cis.node.writer import Writer
+from cis.node.store_threads import Writer
 from cis.skills.registry import InstalledSkills
 from cis.store.port import Store
 from cis.store.records import RunFilter, WorkerRecord, WorkerState

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cis.model.dag import DagSpec
-from cis.worker.burial import bury
+from cis.worker.rescuer import bury
 from tests.chaos.simulation.machine import NODE
 from tests.chaos.simulation.world import World
 

@@ -23,17 +23,17 @@ from typing import Any
 
 import pytest
 
-from cis.engine.submit import SubmitRequest, submit
+from cis.engine.accept.submit import SubmitRequest, submit
 from cis.errors import StoreBusyError
 from cis.model.document import dag_from_plain
 from cis.model.scope import GLOBAL
 from cis.node.clock import now_us
 from cis.node.home import Home
 from cis.node.settings import load_settings
-from cis.node.site import make_site
+from cis.node.this_node import make_site
 from cis.skills.registry import InstalledSkills
 from cis.store.sqlite.store import SqliteStore, open_sqlite
-from cis.worker.burial import bury
+from cis.worker.rescuer import bury
 from tests.battery import figures, first_seed, size
 from tests.chaos.besieged import Besieged, besieged
 from tests.waiting import wait_for

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cis.engine.heard import Heard
-from cis.engine.inbox import receive
-from cis.engine.incoming import Wanted
+from cis.engine.accept.submit import SubmitRequest, submit
 from cis.engine.logfiles import LogFiles
-from cis.engine.site import Site
-from cis.engine.submit import SubmitRequest, submit
+from cis.engine.this_node import Site
+from cis.federation.inbox import receive
+from cis.federation.messages import Wanted
+from cis.federation.received import Heard
 from cis.model.dag import DagSpec
 from cis.model.message import Message, MessageKind, Reply
 from cis.skills.registry import InstalledSkills

@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cis.engine.attempts import AttemptMaker
-from cis.engine.instant import Instant
-from cis.engine.loop import RETRY_STORE_S, WorkerLoop
-from cis.engine.parts import LoopLimits, LoopParts
-from cis.engine.site import Incarnation
-from cis.engine.task_places import NoBound, Places
+from cis.engine.run.attempts import AttemptMaker
+from cis.engine.run.loop import RETRY_STORE_S, WorkerLoop
+from cis.engine.run.parts import LoopLimits, LoopParts
+from cis.engine.run.task_places import NoBound, Places
+from cis.engine.this_node import Incarnation
+from cis.engine.times import Instant
 from cis.errors import StoreError
 from cis.executors.local import LocalExecutor
 from cis.model.document import dag_from_plain

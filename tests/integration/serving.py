@@ -18,21 +18,19 @@ import uvicorn
 from fastapi import FastAPI
 
 from cis.api.app import create_app
-from cis.api.connection import PatientConnection
 from cis.api.ports import MAX_BODY_BYTES
+from cis.api.request_limits import PatientConnection
 from cis.api.served import ServedNode, ServedParts
+from cis.engine.accept.submit import SubmitRequest, submit
+from cis.engine.events import run_event, task_events
 from cis.engine.logfiles import LogFiles
-from cis.engine.notices import run_event, task_events
-from cis.engine.site import Site
-from cis.engine.submit import SubmitRequest, submit
+from cis.engine.this_node import Site
 from cis.model.dag import DagSpec
 from cis.model.states import AttemptState, RunState, TaskState
-from cis.node.cluster import Cluster
-from cis.node.desk import NodeDesk
+from cis.node.cluster import Cluster, NodeDesk
 from cis.node.hub import EventHub
 from cis.node.keyfile import KeyFile
-from cis.node.readers import Readers
-from cis.node.writer import Writer
+from cis.node.store_threads import Readers, Writer
 from cis.skills.registry import InstalledSkills
 from cis.store.records import AttemptRecord, RunChange, RunRecord, TaskRecord, WorkerRecord, WorkerState
 from cis.store.sqlite.store import SqliteStore, open_sqlite

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cis.api.ports import OWNER_NAME
-from cis.api.tokens import OwnToken, TokenCheck
+from cis.api.served import OwnToken, TokenCheck
 from cis.store.records import TokenRecord
 from tests.integration.serving import TOKEN, NodeUnderTest, assert_problem
 

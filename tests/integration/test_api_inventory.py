@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from cis.api import schemas
-from cis.engine.submit import MAX_DESCRIPTION
+from cis.engine.accept.submit import MAX_DESCRIPTION
 from cis.model.states import RunState
 from cis.store.cluster import PeerRecord
 from tests.integration.serving import NodeUnderTest

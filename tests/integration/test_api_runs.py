@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
-from cis.api import run_answers
-from cis.engine.views import read_run
+from cis.api import runs
+from cis.engine.observe.views import read_run
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.records import RunRecord
 from tests.integration.serving import NodeUnderTest, assert_problem
@@ -149,7 +149,7 @@ def finished_with(node: NodeUnderTest, run: RunRecord, outputs: Mapping[str, str
 
 
 @pytest.mark.parametrize("over", [True, False])
-@pytest.mark.parametrize(("count", "value"), [(3 * run_answers.FEW_TASKS, "x"), (30, "x" * 50_000), (2, "ü" * 2**19)])
+@pytest.mark.parametrize(("count", "value"), [(3 * runs.FEW_TASKS, "x"), (30, "x" * 50_000), (2, "ü" * 2**19)])
 def test_a_large_run_is_answered_part_by_part_as_it_would_be_whole(
     node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch, count: int, value: str, *, over: bool
 ) -> None:
@@ -159,21 +159,21 @@ def test_a_large_run_is_answered_part_by_part_as_it_would_be_whole(
         node.changed(node.changed(run, RunState.RUNNING), RunState.COMPLETED)
     whole = read_run(node.store, run.run_id)
     sent: list[int] = []
-    part = run_answers._part
+    part = runs._part
 
     def watched(*args: Any, **named: Any) -> Any:
         found = part(*args, **named)
         sent.append(len(found[1]) if found else 0)
         return found
 
-    monkeypatch.setattr(run_answers, "_part", watched)
+    monkeypatch.setattr(runs, "_part", watched)
     shown = node.get(f"/api/v1/runs/{run.run_id}")
 
     assert shown == whole
     assert list(shown) == list(whole)
-    if over or count > run_answers.FEW_TASKS:
+    if over or count > runs.FEW_TASKS:
         assert len(sent) > 2
-        assert max(sent) < run_answers.BYTES_AT_ONCE + 2 * len(value.encode()) + 500 * run_answers.TASKS_AT_ONCE
+        assert max(sent) < runs.BYTES_AT_ONCE + 2 * len(value.encode()) + 500 * runs.TASKS_AT_ONCE
 
 
 def test_control_that_is_asked_for_again_and_changes_nothing_is_written_down_once(node: NodeUnderTest) -> None:

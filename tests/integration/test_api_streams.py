@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cis.api.logs import PART_BYTES
+from cis.api.streams import PART_BYTES
 from cis.model.states import AttemptState, RunState
 from tests.integration.serving import TOKEN, NodeUnderTest, assert_problem, served
 from tests.waiting import wait_for

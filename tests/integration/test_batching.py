@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from cis.errors import NotFoundError, OverloadedError
-from cis.node.batching import BatchedWrites
-from cis.node.writer import Writer
+from cis.node.store_threads import BatchedWrites, Writer
 from cis.store.port import Store
 from cis.store.sqlite.store import open_sqlite
 from tests.integration.writing import CountingStore, SlowJob, audit, held, subjects

@@ -7,7 +7,7 @@ from pathlib import Path
 from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState, TaskState
 from cis.store.records import WorkerRecord
-from cis.worker.burial import bury
+from cis.worker.rescuer import bury
 from tests.integration.deciding import Decider, decider
 from tests.integration.looping import Worker, working
 

@@ -10,7 +10,7 @@ from cis.engine.ports import Orphan
 from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState
 from cis.store.records import QueueState, WorkerState
-from cis.worker.burial import bury
+from cis.worker.rescuer import bury
 from tests.integration.deciding import decider
 from tests.integration.looping import working
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from cis.engine.ports import Exit, Launch, Orphan
-from cis.executors import foreseen
-from cis.executors.descendants import Adopted, adopt_descendants
+from cis.executors import streams
+from cis.executors.linux.descendants import Adopted, adopt_descendants
+from cis.executors.linux.stamps import Stamping, can_stamp, stamp_of, stamp_on
 from cis.executors.local import LAST_WORDS_S, LocalExecutor
 from cis.executors.orphans import kill_orphans
 from cis.executors.platform import HAS_PIDFD, process_started
-from cis.executors.stamps import Stamping, can_stamp, stamp_of, stamp_on
 from tests.descriptors import no_descriptors
 from tests.waiting import wait_for
 
@@ -140,7 +140,7 @@ def test_a_stray_of_which_nothing_can_be_read_for_want_of_descriptors_takes_the_
 def test_an_attempt_is_not_over_while_there_is_no_descriptor_to_tell_whose_a_stray_is(
     executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(foreseen, "stamp_of", lambda *_, **__: None)  # where nothing can be stamped
+    monkeypatch.setattr(streams, "stamp_of", lambda *_, **__: None)  # where nothing can be stamped
     other = executor.start(launch(tmp_path, "sleep 60", name="other"))
     go = tmp_path / "go"
     way = escaping(tmp_path, "setsid that forks", wait=f"until [ -d {go} ]; do sleep 0.01; done")

@@ -9,7 +9,7 @@ import threading
 import httpx
 import pytest
 
-from cis.api.document_room import MAX_DOCUMENT_BYTES, DocumentRooms
+from cis.api.body import MAX_DOCUMENT_BYTES, DocumentRooms
 from cis.errors import OverloadedError
 from cis.model.dag import DagSpec
 from cis.model.document import parse_dag

@@ -10,8 +10,8 @@ from typing import Any, cast
 from cis.store.port import Store
 from cis.store.records import EventRecord
 from cis.store.sqlite.store import SqliteStore, open_sqlite
-from cis.transports.eventtail import EventTail
 from cis.transports.ports import Desk
+from cis.transports.wakeup import EventTail
 from tests.migrated import new_database
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from cis.errors import ConfigError
-from cis.node.home import Home
-from cis.node.safety import MAX_PATH_BYTES
+from cis.node.home import MAX_PATH_BYTES, Home
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="to give a folder to another user takes root")

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine import control, inbox
-from cis.engine.dispatch import also_by_room, expire, mark_sending, on_its_way
-from cis.engine.site import MAX_DEPTH
-from cis.engine.submit import Origin, SubmitRequest, submit
+from cis.engine.accept import control
+from cis.engine.accept.dispatch import also_by_room, expire, mark_sending, on_its_way
+from cis.engine.accept.submit import Origin, SubmitRequest, submit
+from cis.engine.this_node import MAX_DEPTH
 from cis.errors import DocumentError, OverloadedError
+from cis.federation import inbox
 from cis.model.message import MessageKind, Result
 from cis.model.states import RunState
 from cis.store.cluster import RemoteRole, Route
 from cis.store.records import Delivery
-from cis.store.retention_port import Pruned
+from cis.store.upkeep_port import Pruned
 from tests.integration.deciding import Decider, decider, spec_of
 
 EXECUTE, CONTROL, ASK = MessageKind.EXECUTE, MessageKind.CONTROL, MessageKind.ASK

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cis.engine import claiming, reading
-from cis.engine.plan import CHANGES_AT_ONCE
+from cis.engine.run import claiming, reading
+from cis.engine.run.plan import CHANGES_AT_ONCE
 from cis.model.dag import Priority
 from cis.model.states import RunState, TaskState
 from cis.store.records import QueueState, TaskRecord

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine.control import cancel
-from cis.engine.decide import LONGEST_CONTROL_PAUSE_S
-from cis.engine.instant import Instant
-from cis.engine.live import Ending
+from cis.engine.accept.control import cancel
+from cis.engine.run.decide import LONGEST_CONTROL_PAUSE_S
+from cis.engine.run.live import Ending
+from cis.engine.times import Instant
 from cis.errors import FencedError, LeaseLostError
 from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState, RunState

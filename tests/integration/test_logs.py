@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from cis.api.logs import _attempt_list
-from cis.engine import logreader, logs, report
-from cis.engine.logreader import LOOK_BYTES, LogPiece, LogReader, LogStream
-from cis.engine.logs import AttemptParts, attempt_logs, follow, log_pieces
+from cis.api.streams import _attempt_list
+from cis.engine.observe import logreader, logs
+from cis.engine.observe.logreader import LOOK_BYTES, LogPiece, LogReader, LogStream
+from cis.engine.observe.logs import AttemptParts, attempt_logs, follow, log_pieces
 from cis.errors import NotFoundError
+from cis.federation import report
 from cis.model.states import AttemptState, RunState
 from cis.store.records import TAIL_BYTES, RunRecord
 from tests.integration.serving import NodeUnderTest

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cis.errors import HomeElsewhereError
-from cis.executors.machine import machine_id
+from cis.executors.platform import machine_id
 from cis.node.residence import check_place
-from cis.store.home_port import HomeRecord
+from cis.store.upkeep_port import HomeRecord
 
 ID = "0123456789abcdef0123456789abcdef"
 

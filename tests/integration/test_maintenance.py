@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from cis.engine.ageclock import SETTLE_S
-from cis.engine.instant import Instant
 from cis.engine.logfiles import LogFiles
-from cis.engine.pruner import Retention
+from cis.engine.times import Instant
+from cis.engine.upkeep.pruner import Retention
 from cis.errors import StoreError
 from cis.model.states import RunState
-from cis.node.maintenance import Maintenance
+from cis.node.node import Maintenance
 from cis.store.port import Store
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from tests.contract.store.rows import put_run

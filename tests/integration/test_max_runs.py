@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cis.engine.admission import let_in
-from cis.engine.control import cancel
-from cis.engine.site import Site
-from cis.engine.submit import SubmitRequest, submit
-from cis.engine.views import read_run
+from cis.engine.accept.admission import let_in
+from cis.engine.accept.control import cancel
+from cis.engine.accept.submit import SubmitRequest, submit
+from cis.engine.observe.views import read_run
+from cis.engine.this_node import Site
 from cis.model.dag import Priority
 from cis.model.scope_rules import ScopeRules, ScopeTable
 from cis.model.states import RunState

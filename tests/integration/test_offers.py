@@ -10,24 +10,24 @@ from typing import Any
 
 import pytest
 
-from cis.engine import control, grants, offers
-from cis.engine.adoption import hold
-from cis.engine.dispatch import expire
-from cis.engine.heard import Heard
-from cis.engine.inbox import receive
-from cis.engine.incoming import Wanted, _kept, wanted_of
-from cis.engine.instant import Instant
-from cis.engine.lease_messages import Standing
+from cis.engine.accept import control
+from cis.engine.accept.dispatch import expire
+from cis.engine.accept.submit import ParentRun, SubmitRequest, submit
 from cis.engine.leases import Leases
-from cis.engine.live import LiveAttempts
-from cis.engine.outgoing import message_of, progress_of
-from cis.engine.parts import Held
-from cis.engine.reading import RunReading
-from cis.engine.site import MAX_DEPTH
-from cis.engine.submit import ParentRun, SubmitRequest, submit
+from cis.engine.run.adoption import hold
+from cis.engine.run.live import LiveAttempts
+from cis.engine.run.parts import Held
+from cis.engine.run.reading import RunReading
+from cis.engine.this_node import MAX_DEPTH
+from cis.engine.times import Instant
 from cis.errors import MalformedMessageError, PoisonRecordError
 from cis.executors.local import LocalExecutor
+from cis.federation import grants, offers
+from cis.federation.inbox import receive
+from cis.federation.messages import Wanted, _kept, message_of, progress_of, wanted_of
+from cis.federation.received import Heard
 from cis.model.document import dag_from_plain
+from cis.model.lease_messages import Standing
 from cis.model.message import Message, MessageKind, Reply, Result
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.cluster import OfferState, PeerRecord, RemoteRole

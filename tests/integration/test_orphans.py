@@ -16,8 +16,7 @@ import pytest
 from cis.engine.ports import Orphan
 from cis.errors import OrphanError
 from cis.executors import orphans, platform
-from cis.executors.inherited import Inherited
-from cis.executors.orphans import kill_orphans
+from cis.executors.orphans import Inherited, kill_orphans
 from cis.executors.platform import (
     HAS_PROC,
     ParentWatch,

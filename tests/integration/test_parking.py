@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine.control import cancel, pause, resume
-from cis.engine.views import read_run
+from cis.engine.accept.control import cancel, pause, resume
+from cis.engine.observe.views import read_run
 from cis.errors import FencedError
 from cis.model.states import RunState, TaskState
 from cis.store.records import QueueState

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cis.executors.priority import lower
+from cis.executors.launching import lower
 
 _TASK = """
 import json, os, sys, time

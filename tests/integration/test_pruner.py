@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cis.engine import pruner as pruner_module
 from cis.engine.logfiles import LogFiles
-from cis.engine.logreader import LogReader, LogStream
-from cis.engine.pruner import ORPHAN_S, YOUNG_S, Cutoff, Pruner, Retention
+from cis.engine.observe.logreader import LogReader, LogStream
+from cis.engine.upkeep import pruner as pruner_module
+from cis.engine.upkeep.pruner import ORPHAN_S, YOUNG_S, Cutoff, Pruner, Retention
 from cis.model.states import AttemptState, RunState
 from cis.store.cluster import RemoteRole, RemoteRun
 from cis.store.sqlite.store import SqliteStore, open_sqlite

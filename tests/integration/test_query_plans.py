@@ -13,8 +13,8 @@ from cis.model.scope import Scope, ScopeType
 from cis.model.states import RunState
 from cis.store.cluster import JournalState, OfferState, PeerRecord, RemoteRole, Route
 from cis.store.records import AttemptPlace, EventRecord, RunChange, RunFilter, TaskRecord
-from cis.store.retention_port import EndedRun
 from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.upkeep_port import EndedRun
 from tests.contract.store.rows import DOCUMENT, WORKER, definition, item, put_run, worker
 from tests.migrated import new_database
 

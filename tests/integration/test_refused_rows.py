@@ -8,7 +8,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from cis.engine.loop import RETRY_STORE_S
+from cis.engine.run.loop import RETRY_STORE_S
 from cis.model.states import AttemptState, RunState
 from cis.store.records import QueueState
 from tests.integration.deciding import Decider, decider

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine.instant import Instant
 from cis.engine.ports import Orphan
+from cis.engine.times import Instant
 from cis.errors import FencedError
 from cis.executors.platform import process_started
 from cis.model.scope import GLOBAL

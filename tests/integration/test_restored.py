@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from cis.engine import control, grants, offers, restored
-from cis.engine.outgoing import message_of
-from cis.engine.restored import Restored, mark_restored
-from cis.engine.views import read_run
+from cis.engine.accept import control
+from cis.engine.observe.views import read_run
+from cis.federation import grants, offers, restored
+from cis.federation.messages import message_of
+from cis.federation.restored import Restored, mark_restored
 from cis.model.message import MessageKind, Reply, Result
 from cis.model.states import RunState, TaskState
 from cis.store.cluster import RemoteRole, Route

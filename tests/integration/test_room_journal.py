@@ -17,32 +17,29 @@ import apsw
 import httpx
 import pytest
 
-from cis.engine import control
-from cis.engine.inbox import INCOMPLETE
+from cis.engine.accept import control
+from cis.engine.accept.submit import Origin, SubmitRequest, submit
+from cis.engine.events import task_events
 from cis.engine.logfiles import LogFiles
-from cis.engine.notices import task_events
-from cis.engine.site import Site
-from cis.engine.submit import Origin, SubmitRequest, submit
+from cis.engine.this_node import Site
 from cis.errors import RoomError, RoomRefusedError, RoomUnreachableError
+from cis.federation.inbox import INCOMPLETE
 from cis.model.dag import Priority
 from cis.model.message import BlobRef, Message, MessageKind, Result
 from cis.model.states import RunState, TaskState
-from cis.node.desk import NodeDesk
+from cis.node.cluster import NodeDesk
 from cis.node.keyfile import KeyFile
-from cis.node.readers import Readers
-from cis.node.writer import Writer
+from cis.node.store_threads import Readers, Writer
 from cis.skills.registry import InstalledSkills
 from cis.store.cluster import JournalState, OfferRecord, OfferState, PeerRecord, RemoteRole, RemoteRun, RoomEvent
 from cis.store.port import Store
 from cis.store.records import RunChange, RunRecord
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.transports.courier import Courier, _Line
-from cis.transports.envelope import seal
-from cis.transports.framing import MEDIA_TYPE, frame
+from cis.transports.envelope import MEDIA_TYPE, frame, seal
 from cis.transports.keys import Signer, new_private_key
-from cis.transports.matrix.claims import Claimer
 from cis.transports.matrix.journal import Journal
-from cis.transports.matrix.sender import RoomSender
+from cis.transports.matrix.sender import Claimer, RoomSender
 from cis.transports.ports import Desk
 from cis.transports.push import PushClient
 from cis.transports.reception import Reception

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from cis.engine import children, outputs
+from cis.engine import outputs
 from cis.engine.outputs import MAX_OUTPUT_BYTES, MAX_RUN_OUTPUT_BYTES, size_of
+from cis.engine.run import children
 from cis.model.states import RunState, TaskState
 from tests.integration.deciding import decider
 from tests.integration.looping import Worker, working

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cis.cli.serving import listen
+from cis.cli.node_start import listen
 from cis.errors import ConflictError
 
 

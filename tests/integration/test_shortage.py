@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine.live import Live, LiveAttempts
+from cis.engine.observe.views import read_run
 from cis.engine.ports import Launch
+from cis.engine.run.live import Live, LiveAttempts
 from cis.engine.shortage import LONGEST_PAUSE_S, Shortage, shortage_of
-from cis.engine.views import read_run
 from cis.errors import LaunchError
-from cis.executors import probing
+from cis.executors import launching
 from cis.executors.local import LocalExecutor
 from cis.model.states import AttemptState, TaskState
 from tests.contract.store.rows import attempt
@@ -138,13 +138,13 @@ def test_a_probe_finds_no_descriptor_and_then_finds_some() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        short_of = probing.shortage()
+        short_of = launching.shortage()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     assert short_of is not None
     assert "too many open files" in short_of
-    assert probing.shortage() is None
+    assert launching.shortage() is None
 
 
 def test_an_error_that_is_no_shortage_is_none() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine.control import rerun_of
+from cis.engine.accept.control import rerun_of
+from cis.engine.accept.staging import FORGET_S, ROWS_AT_ONCE, forget_staged, stage, unstage
+from cis.engine.accept.submit import MAX_QUEUED_DOCUMENT, Submission, SubmitRequest, submit
 from cis.engine.logfiles import LogFiles
-from cis.engine.pruner import Cutoff, Pruner, Retention
-from cis.engine.staging import FORGET_S, ROWS_AT_ONCE, forget_staged, stage, unstage
-from cis.engine.submit import MAX_QUEUED_DOCUMENT, Submission, SubmitRequest, submit
+from cis.engine.upkeep.pruner import Cutoff, Pruner, Retention
 from cis.errors import OverloadedError, StoreRefusedError
 from cis.model.states import RunState, TaskState
 from cis.node.clock import new_id, now_us

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine.instant import Instant
+from cis.engine.times import Instant
 from cis.model.scope import Scope, ScopeType
 from cis.store.records import WorkerRecord, WorkerState
 from cis.store.sqlite.store import SqliteStore, open_sqlite

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine.task_places import ASK_AGAIN_S, SAY_AFTER_S, SLICE_S, PlaceUse
+from cis.engine.run.task_places import ASK_AGAIN_S, SAY_AFTER_S, SLICE_S, PlaceUse
 from cis.model.states import TaskState
 from cis.worker.task_places import MachinePlaces
 from tests.integration.deciding import decider

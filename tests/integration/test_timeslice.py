@@ -11,7 +11,7 @@ import pytest
 
 _ASK = """
 import os, subprocess, sys
-from cis.executors.timeslice import take_short_turns
+from cis.executors.linux.timeslice import take_short_turns
 def slice_ns(pid):
     lines = [line.split() for line in open(f"/proc/{pid}/sched") if line.startswith("se.slice")]
     return int(lines[0][-1]) if lines else None

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from cis.engine.asker import OWNER, Asker
-from cis.engine.heard import Heard, take_on
-from cis.engine.incoming import wanted_of
-from cis.engine.outgoing import message_of
-from cis.engine.site import Site
-from cis.engine.submit import SubmitRequest, save, submit
-from cis.engine.views import read_run
+from cis.engine.accept.admission import OWNER, Asker
+from cis.engine.accept.submit import SubmitRequest, save, submit
+from cis.engine.observe.views import read_run
+from cis.engine.this_node import Site
 from cis.errors import OverloadedError, ShareExceededError
+from cis.federation.messages import message_of, wanted_of
+from cis.federation.received import Heard, take_on
 from cis.model.dag import DagSpec
 from cis.model.document import dag_from_plain
 from cis.model.message import MessageKind

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cis.engine import loop, spawning
-from cis.engine.attempts import AttemptMaker
+from cis.engine.run import loop, spawning
+from cis.engine.run.attempts import AttemptMaker
 from cis.executors.local import LocalExecutor
 from cis.model.states import RunState
 from tests.integration.deciding import decider

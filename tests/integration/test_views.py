@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine import submit
-from cis.engine.existing import existing_worker, run_of
-from cis.engine.views import LATEST_RUNS, read_run, read_status
+from cis.engine.accept import submit
+from cis.engine.lookup import existing_worker, run_of
+from cis.engine.observe.views import LATEST_RUNS, read_run, read_status
 from cis.errors import NotFoundError
 from cis.model.states import AttemptState, RunState
 from cis.store.records import WorkerState

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cis.errors import NotFoundError, OverloadedError, StoreError
-from cis.node import writer as writer_module
-from cis.node.writer import Writer
+from cis.node import store_threads as writer_module
+from cis.node.store_threads import Writer
 from cis.store.port import Store
 from cis.store.sqlite.connection import LONGEST_PAUSE_S
 from cis.store.sqlite.store import SqliteStore, open_sqlite

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cis.errors import StoreError
-from cis.node.writer import Writer
+from cis.node.store_threads import Writer
 from cis.store.port import Store
 from cis.store.records import AuditRecord
 from cis.store.sqlite.store import SqliteStore

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cis.api import problems  # also defines errors of its own
+from cis.api import answers  # also defines errors of its own
 from cis.cli.main import build_parser
 from cis.errors import CisError
 from cis.model.document import DagDocument, TaskDocument
@@ -75,7 +75,7 @@ def test_every_error_is_in_the_reference_with_what_it_answers(kind: type[CisErro
 
 
 def test_every_code_in_the_reference_exists() -> None:
-    known = {kind.code for kind in every_error()} | {"not_ready", *problems._CODES.values()}
+    known = {kind.code for kind in every_error()} | {"not_ready", *answers._CODES.values()}
 
     assert set(re.findall(r"^\| `([a-z_.]+)` \|", reference("errors"), re.MULTILINE)) <= known
 

@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cis.node.files import replace_file, write_once
+from cis.node.identity import replace_file, write_once
 
 WRITER = """
 import resource, sys
 from pathlib import Path
-from cis.node.files import replace_file
+from cis.node.identity import replace_file
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
 try:
     replace_file(Path(sys.argv[1]), b"x" * 44)

@@ -23,7 +23,7 @@ RARE = {
     "tomllib",
     "cis.store.cluster",
     "cis.store.port",
-    "cis.engine.dispatch",
+    "cis.engine.accept.dispatch",
     "cis.node.settings",
 }
 

@@ -10,8 +10,8 @@ import pytest
 from cis.errors import ConfigError, LaunchError
 from cis.model.scope import GLOBAL, parse_scope
 from cis.node.home import Home
-from cis.node.secrets import TomlSecrets
 from cis.node.settings import load_settings
+from cis.node.tables import TomlSecrets
 
 TABLE = """
 [secrets]

@@ -10,21 +10,19 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from cis.api.events import event_routes
-from cis.api.execute import DOCUMENT_SCHEMA, execute_routes
+from cis.api.answers import answer_with_problems
+from cis.api.body import Patience
+from cis.api.execute import DOCUMENT_SCHEMA, execute_routes, message_routes
 from cis.api.gate import OPEN_PATHS, Gate, RequestCounts
 from cis.api.inventory import inventory_routes
-from cis.api.logs import log_routes
-from cis.api.messages import message_routes
-from cis.api.patience import Patience
 from cis.api.ports import NodeServices
 from cis.api.probes import probe_routes
-from cis.api.problems import answer_with_problems
 from cis.api.request_limits import RequestBounds, RequestLimits
 from cis.api.runs import run_routes
 from cis.api.schemas import ProblemModel
-from cis.model.schema import dag_schema
-from cis.transports.framing import MESSAGES_PATH
+from cis.api.streams import event_routes, log_routes
+from cis.model.document import dag_schema
+from cis.transports.envelope import MESSAGES_PATH
 
 
 def create_app(services: NodeServices, *, bounds: RequestBounds = RequestBounds()) -> FastAPI:  # noqa: B008 - frozen

@@ -1,4 +1,9 @@
-"""``POST /api/v1/dag/execute``: the HTTP trigger of the DAG skill."""
+"""``POST /api/v1/dag/execute``: the HTTP trigger of the DAG skill.
+
+Submitting a DAG that may be large: what takes long is done first, in a thread of its own (``cis.engine.accept.staging``).
+
+Messages of other nodes: signed, so they need no token (``cis.transports.envelope``).
+"""
 
 from __future__ import annotations
 
@@ -10,22 +15,21 @@ from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from cis.api.answers import json_answer
+from cis.api.answers import answers, json_answer
 from cis.api.body import read_body
-from cis.api.describe import answers
-from cis.api.messages import answer_message, is_message
 from cis.api.ports import NodeServices
-from cis.api.request_limits import admission_of
-from cis.api.requests import append_audit, rights_of
+from cis.api.request_limits import RequestLimits, admission_of
+from cis.api.requests import append_audit, rights_of, source_of
 from cis.api.schemas import SubmissionModel
-from cis.api.submitting import submitted
-from cis.engine.dispatch import mark_sending
-from cis.engine.submit import Submission, SubmitRequest, submit
-from cis.engine.views import submission_view
+from cis.engine.accept.dispatch import mark_sending
+from cis.engine.accept.staging import is_large, stage, unstage
+from cis.engine.accept.submit import Submission, SubmitRequest, submit
+from cis.engine.observe.views import submission_view
 from cis.errors import UsageError
 from cis.model.document import parse_dag
 from cis.model.formats import Format
 from cis.store.port import Store
+from cis.transports.envelope import MEDIA_TYPE, MESSAGES_PATH, FrameReader
 
 MAX_KEY_LENGTH = 255
 SMALL_BYTES = 16 * 2**10
@@ -124,3 +128,68 @@ def document_format(content_type: str) -> Format | None:
     """Return the format that a content type names; None, for any other, leaves it to the document itself."""
     subtype = content_type.partition(";")[0].strip().lower().partition("/")[2]
     return _FORMATS.get(subtype.rpartition("+")[2])
+
+
+Job = Callable[[Store, SubmitRequest], Submission]
+
+
+async def submitted(services: NodeServices, wanted: SubmitRequest, job: Job, *, document_bytes: int = 0) -> Submission:
+    """Return what *job* makes of a request, inside a transaction."""
+    if not is_large(wanted.spec, document_bytes=document_bytes):
+        return await services.write(lambda store: job(store, wanted))
+    staged = await services.stage(lambda store: stage(store, wanted, site=services.site))
+    try:
+        submission = await services.write(lambda store: job(store, staged))
+    except BaseException:
+        _forget(services, staged)
+        raise
+    if not submission.created:
+        _forget(services, staged)
+    return submission
+
+
+def _forget(services: NodeServices, staged: SubmitRequest) -> None:
+    """Have what was stored for nothing removed; nobody waits for that, and the pruner finds what is left."""
+    task = asyncio.ensure_future(services.stage(lambda store: unstage(store, staged)))
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+_BODY = {
+    "requestBody": {
+        "description": "One signed message; see docs/explanation/cluster.md.",
+        "required": True,
+        "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+def is_message(content_type: str) -> bool:
+    """Whether a request says that it brings a message of a node."""
+    return content_type.partition(";")[0].strip().lower() == MEDIA_TYPE
+
+
+def message_routes(services: NodeServices) -> APIRouter:
+    """Return the route by which other nodes speak to this one."""
+    router = APIRouter(tags=["nodes"])
+    described = answers(None, status=202, errors=(400, 401, 403, 408))
+    described[202] = {"description": "The signed answer of this node", "content": {MEDIA_TYPE: {}}}
+
+    @router.post(MESSAGES_PATH, status_code=202, responses=described, openapi_extra=_BODY, summary="A node speaks")
+    async def message(request: Request) -> Response:
+        """Act on a message that a trusted node signed; anybody else's is refused with 401."""
+        return await answer_message(services, request)
+
+    return router
+
+
+async def answer_message(services: NodeServices, request: Request) -> Response:
+    """Return the signed answer to the message that a request brings."""
+    limits: RequestLimits = request.state.limits
+    reader, source = FrameReader(request.stream()), source_of(request)
+    async with limits.stranger():
+        message, peer = await services.answering.open(reader, source=source)
+    async with limits.admitted(f"node:{peer.node_id}") as admission:
+        body = await services.answering.answer(
+            message, peer, reader, source=source, make_room=admission.make_document_room
+        )
+    return Response(body, status_code=202, media_type=MEDIA_TYPE)

@@ -5,6 +5,11 @@ name that was bound to this address (DNS rebinding); a browser's ``Origin`` must
 token must be known and allow what the request does. A message of another node needs neither name nor token: it is let
 through to where its signature is checked, which no page in a browser can make. Whoever passes gets a place
 (``cis.api.request_limits``). Plain ASGI, because every request pays for it.
+
+Requests that the gate turned away, in the audit log: enough to see an attack, never enough to fill the disk.
+
+Strangers have one share together, and each token its own, so that a flood of one hides nothing of another. What is left
+out is not even handed to the writer.
 """
 
 from __future__ import annotations
@@ -17,13 +22,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cis.api.messages import is_message
+from cis.api.answers import ForbiddenHostError, internal_problem, problem_of
+from cis.api.execute import is_message
 from cis.api.ports import ADMIN, CONTROL, EXECUTE, READ, NodeServices, Rights
-from cis.api.problems import ForbiddenHostError, internal_problem, problem_of
-from cis.api.refusals import Refusals
 from cis.api.request_limits import RequestLimits, drain, may_be_large
 from cis.errors import CisError, NotAllowedError, NotAuthenticatedError, OverloadedError
-from cis.transports.framing import EXECUTE_PATH, MESSAGES_PATH
+from cis.store.records import AuditRecord
+from cis.store.refusals import RefusalShares
+from cis.transports.envelope import EXECUTE_PATH, MESSAGES_PATH
 
 log = logging.getLogger(__name__)
 
@@ -206,3 +212,41 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+STRANGER = "unverified:http"
+_MAX_PLACE = 200
+
+
+class Refusals:
+    """Writes down refusals, of each actor no more than its share, and how many were left out."""
+
+    def __init__(self, services: NodeServices) -> None:
+        self._services = services
+        self._shares = RefusalShares()
+
+    async def note(self, scope: Scope, error: CisError, *, now_us: int) -> None:
+        """Write down that a request was refused; a store that takes nothing changes no answer."""
+        rights: Rights | None = scope.get("state", {}).get("rights")
+        client = scope.get("client")
+        entry = self._shares.admit(
+            AuditRecord(
+                at_us=now_us,
+                actor=STRANGER if rights is None else rights.actor,
+                action="refused.http",
+                subject=f"{error.code} {_place(scope)}",
+                source=client[0] if client else "unknown",
+            )
+        )
+        if entry is None:
+            return
+        try:
+            await self._services.write(lambda store: store.append_audit(entry))
+        except CisError as failed:
+            log.warning("a refusal could not be written down", extra={"error": str(failed)})
+
+
+def _place(scope: Scope) -> str:
+    """Return method and path without the query, in letters that any terminal only shows."""
+    text = f"{scope['method']} {scope['path']}"[:_MAX_PLACE]
+    return text if text.isascii() and text.isprintable() else ascii(text)

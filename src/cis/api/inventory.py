@@ -7,19 +7,16 @@ import json
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from cis.api.answers import json_answer, list_answer
-from cis.api.describe import CURSOR, FLAG, LIMIT, answers, parameters
+from cis.api.answers import CURSOR, FLAG, LIMIT, QueryError, answers, json_answer, list_answer, parameters
 from cis.api.ports import NodeServices
-from cis.api.problems import QueryError
-from cis.api.query import Query, limit_of
 from cis.api.request_limits import admission_of
-from cis.api.requests import scopes_of
+from cis.api.requests import Query, limit_of, scopes_of
 from cis.api.schemas import DagDocumentModel, DagModel, NodeModel, PageModel, SkillModel, WorkerModel
-from cis.engine.existing import existing_definition, existing_worker
-from cis.engine.views import dag_view, own_node_view, peer_view, skill_view, worker_view
+from cis.engine.lookup import existing_definition, existing_worker
+from cis.engine.observe.views import dag_view, own_node_view, peer_view, skill_view, worker_view
 from cis.errors import Fault, UsageError
 from cis.model.dag import Json
-from cis.model.scope_patterns import Patterns, allows
+from cis.model.scope_rules import Patterns, allows
 from cis.store.port import Store
 from cis.store.records import DefinitionRecord, Page
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from cis.engine.asker import Asker
+from cis.engine.accept.admission import Asker
 from cis.engine.logfiles import LogFiles
-from cis.engine.site import Site
-from cis.model.scope_patterns import Patterns
+from cis.engine.this_node import Site
+from cis.model.scope_rules import Patterns
 from cis.node.hub import EventHub
 from cis.store.port import Store
 from cis.store.records import RunRecord
-from cis.transports.answering import Answering
+from cis.transports.asking import Answering
 
 T = TypeVar("T")
 

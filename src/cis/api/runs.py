@@ -1,30 +1,95 @@
-"""Runs: lists, single ones, and control."""
+"""A run as an answer: whole when it is small, else part by part, so that no reader makes the node hold all of it.
+
+Runs: lists, single ones, and control.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
-from cis.api.answers import json_answer, list_answer
-from cis.api.body import read_options
-from cis.api.describe import CURSOR, FLAG, LIMIT, TEXT, answers, or_nothing, parameters
+from cis.api.answers import encoded, json_answer
 from cis.api.ports import NodeServices
-from cis.api.problems import QueryError
-from cis.api.query import Query, limit_of, run_filter_of
-from cis.api.requests import append_audit, rights_of, scopes_of
-from cis.api.run_answers import run_answer
+from cis.api.request_limits import admission_of
+from cis.api.requests import scopes_of
+from cis.api.streams import stream
+from cis.engine.lookup import existing_run
+from cis.engine.observe.views import read_run, read_run_head, task_views
+from cis.executors.platform import still_runs
+from cis.model.dag import Json
+from cis.store.port import Store
+
+if TYPE_CHECKING:
+    from cis.engine.observe.waiting import Waiting
+
+from collections.abc import Callable
+
+from fastapi import APIRouter
+
+from cis.api.answers import CURSOR, FLAG, LIMIT, TEXT, QueryError, answers, list_answer, or_nothing, parameters
+from cis.api.body import read_options
+from cis.api.execute import submitted
+from cis.api.requests import Query, append_audit, limit_of, rights_of, run_filter_of
 from cis.api.schemas import PageModel, RunItemModel, RunModel, RunStatus, SubmissionModel
-from cis.api.submitting import submitted
-from cis.engine import control
-from cis.engine.existing import existing_run
-from cis.engine.submit import Submission, SubmitRequest, submit
-from cis.engine.views import run_list_item, submission_view
+from cis.engine.accept import control
+from cis.engine.accept.submit import Submission, SubmitRequest, submit
+from cis.engine.observe.views import run_list_item, submission_view
 from cis.errors import Fault, UsageError
 from cis.model.ids import ID_PATTERN
-from cis.store.port import Store
 from cis.store.records import Page, RunFilter, RunRecord
+
+FEW_TASKS = 1000
+FEW_BYTES = 2**18
+TASKS_AT_ONCE = 500
+BYTES_AT_ONCE = 2**18
+
+
+async def run_answer(services: NodeServices, request: Request, run_id: str) -> Response:
+    """Return a run and its tasks as a response.
+
+    Raises:
+        NotFoundError: no such run, or none that may be seen.
+        OverloadedError, ShareExceededError: it is large, and there is no place for that.
+    """
+    scopes = scopes_of(request)
+
+    def small(store: Store) -> tuple[dict[str, Json] | None, int]:
+        run = existing_run(store, run_id, scopes=scopes)
+        size = store.outputs_size(run_id)
+        is_small = run.task_count <= FEW_TASKS and size <= FEW_BYTES
+        return read_run(store, run_id, scopes=scopes, still=still_runs) if is_small else None, size
+
+    whole, size = await services.read(small)
+    if whole is not None:
+        return json_answer(whole)
+    admission = admission_of(request)
+    admission.stream()
+    await admission.make_room(size)  # a part holds one task at least, and that may be most of it
+    head, reasons = await services.read(lambda store: read_run_head(store, run_id, scopes=scopes, still=still_runs))
+    return stream(_parts(services, run_id, head, reasons), media_type="application/json")
+
+
+async def _parts(
+    services: NodeServices, run_id: str, head: dict[str, Json], reasons: Mapping[str, Waiting]
+) -> AsyncIterator[bytes]:
+    yield encoded({**head, "tasks": []})[:-2]
+    after, comma = -1, b""
+    while part := await services.read(partial(_part, run_id=run_id, after=after, reasons=reasons)):
+        after, text = part
+        yield comma + text
+        comma = b","
+    yield b"]}"
+
+
+def _part(store: Store, run_id: str, *, after: int, reasons: Mapping[str, Waiting]) -> tuple[int, bytes] | None:
+    """Return the tasks after one as JSON without brackets, and the number of the last of them; None when there is none."""
+    tasks = store.tasks_after(run_id, after, limit=TASKS_AT_ONCE, max_bytes=BYTES_AT_ONCE)
+    return (tasks[-1].task_no, encoded(task_views(tasks, reasons))[1:-1]) if tasks else None
+
 
 _RUN = answers(RunModel, errors=(404, 409))
 _STATUS = {"type": "string", "enum": list(RunStatus.__args__)}  # type: ignore[attr-defined]  # Literal has them

@@ -1,14 +1,41 @@
-"""Answers that go on for a while, as text, as JSON lines, or as server-sent events."""
+"""Answers that go on for a while, as text, as JSON lines, or as server-sent events.
+
+``GET /api/v1/events``: every change of state, as server-sent events.
+
+A listener that comes back with ``Last-Event-ID`` gets what it missed. Where that is no longer kept, the first event
+is a ``gap``: what the listener shows has to be read anew.
+
+``GET /api/v1/runs/{run_id}/logs``: what tasks wrote, whole or as it is being written.
+
+Without ``follow`` the answer is a list of attempts (or text, for ``Accept: text/plain``). With it, JSON lines, one
+for each piece of text; ``Accept: text/event-stream`` gives server-sent events, ``text/plain`` text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import lru_cache, partial
 
-from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from fastapi import APIRouter, Request
+from starlette.responses import Response, StreamingResponse
 
-from cis.api.answers import encoded
+from cis.api.answers import FLAG, TEXT, QueryError, answers, encoded, or_nothing, parameters
+from cis.api.ports import NodeServices
+from cis.api.request_limits import admission_of
+from cis.api.requests import Query, scopes_of
+from cis.api.schemas import AttemptLogModel, EventModel, LogPieceModel, PageModel
+from cis.engine.logfiles import LogFiles
+from cis.engine.observe.logreader import LogPiece, LogReader
+from cis.engine.observe.logs import AttemptParts, attempt_log, check_attempts, check_choice
+from cis.engine.observe.views import event_view
+from cis.errors import Fault
 from cis.model.dag import Json
+from cis.model.scope import parse_worker_id
+from cis.model.scope_rules import Patterns, allows
+from cis.store.port import Store
+from cis.store.records import AttemptRecord, EventRecord
 
 EVENT_STREAM = "text/event-stream"
 JSON_LINES = "application/x-ndjson"
@@ -34,3 +61,234 @@ def stream(parts: AsyncIterator[bytes], *, media_type: str) -> StreamingResponse
     """Return *parts* as a response that proxies pass on as it comes."""
     charset = "; charset=utf-8" if media_type.startswith("text/") else ""
     return StreamingResponse(parts, media_type=media_type + charset, headers={"X-Accel-Buffering": "no"})
+
+
+HEARTBEAT_S = 15.0
+_AT_ONCE = 500
+
+
+def event_routes(services: NodeServices) -> APIRouter:
+    """Return the route of events."""
+    router = APIRouter(tags=["events"])
+    described = answers(EventModel, errors=(422,))
+    described[200] = {
+        "description": "Server-sent events `run`, `task` and `worker`; `gap` when some were missed for good",
+        "content": {EVENT_STREAM: {"schema": EventModel.model_json_schema()}},
+    }
+
+    @router.get(
+        "/api/v1/events",
+        responses=described,
+        openapi_extra={
+            "parameters": [
+                {"name": "Last-Event-ID", "in": "header", "required": False, "schema": {"type": "integer"}},
+            ]
+        },
+        summary="Every change of state, as it happens",
+    )
+    async def events(request: Request) -> Response:
+        after = _last_event_id(request)
+        admission_of(request).stream()
+        return stream(_events(services, after, scopes_of(request)), media_type=EVENT_STREAM)
+
+    return router
+
+
+def _last_event_id(request: Request) -> int | None:
+    text = request.headers.get("last-event-id", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise QueryError([Fault(place="header.Last-Event-ID", message=f"has to be a number, not {text!r}")])
+    return int(text)
+
+
+async def _events(services: NodeServices, after: int | None, scopes: Patterns | None) -> AsyncIterator[bytes]:
+    hub = services.hub
+    with hub.subscribe() as bell:
+        seq = hub.last_seq if after is None else after
+        newest = await services.read(lambda store: store.last_event_seq())
+        if seq > newest:
+            seq = newest  # the listener knows another database, perhaps one that was restored since
+            yield _gap(seq)
+        yield b": listening\n\n"
+        sent_s = time.monotonic()
+        while not hub.closed:
+            found = await _after(services, seq)
+            if found:
+                if found[0].seq > seq + 1:
+                    yield _gap(found[0].seq - 1)
+                seen = found if scopes is None else [each for each in found if _may_see(each, scopes)]
+                if seen:
+                    yield b"".join(sse(event_view(each), event=each.kind, event_id=each.seq) for each in seen)
+                    sent_s = time.monotonic()
+                elif time.monotonic() - sent_s >= HEARTBEAT_S:  # much happens, and nothing that may be told
+                    yield HEARTBEAT
+                    sent_s = time.monotonic()
+                seq = found[-1].seq
+            elif not await bell.heard(timeout_s=HEARTBEAT_S):
+                yield HEARTBEAT
+
+
+def _may_see(event: EventRecord, scopes: Patterns) -> bool:
+    """Whether an event is of one of *scopes*: the worker that each names is that of its scope."""
+    return event.worker_id is not None and _allowed_worker(event.worker_id, scopes)
+
+
+@lru_cache(maxsize=4096)
+def _allowed_worker(worker_id: str, scopes: Patterns) -> bool:
+    try:
+        return allows(scopes, parse_worker_id(worker_id))
+    except ValueError:
+        return False
+
+
+async def _after(services: NodeServices, seq: int) -> Sequence[EventRecord]:
+    recent = services.hub.after(seq, limit=_AT_ONCE)
+    if recent is not None:
+        return recent
+    return await services.read(lambda store: store.events_after(seq, limit=_AT_ONCE))
+
+
+def _gap(seq: int) -> bytes:
+    message = "events were missed and are no longer kept: read anew what you show"
+    return sse({"seq": seq, "message": message}, event="gap", event_id=seq)
+
+
+LOOK_EVERY_S = 0.2
+PART_BYTES = 2**16
+_JSON = "application/json"
+_HIGHEST_ATTEMPT = 10**9
+
+
+def log_routes(services: NodeServices) -> APIRouter:
+    """Return the route of logs."""
+    router = APIRouter(prefix="/api/v1/runs", tags=["runs"])
+    described = answers(PageModel[AttemptLogModel], errors=(404, 422))
+    described[200]["content"] = {
+        JSON_LINES: {"schema": LogPieceModel.model_json_schema()},
+        EVENT_STREAM: {},
+        PLAIN_TEXT: {},
+    }
+
+    @router.get(
+        "/{run_id}/logs",
+        responses=described,
+        openapi_extra=parameters(
+            ("task", "only this task", TEXT),
+            (
+                "attempt",
+                "only this attempt",
+                or_nothing({"type": "integer", "minimum": 1, "maximum": _HIGHEST_ATTEMPT}),
+            ),
+            ("follow", "go on until the run is over: JSON lines, events or text, as `Accept` says", FLAG),
+        ),
+        summary="What tasks wrote",
+    )
+    async def logs(run_id: str, request: Request) -> Response:
+        query = Query(request.query_params)
+        task, attempt = query.text("task"), query.number("attempt", low=1, high=_HIGHEST_ATTEMPT)
+        follow = query.flag("follow")
+        query.check()
+        scopes = scopes_of(request)
+        admission_of(request).stream()  # whatever its form and however it was asked for: it takes as long as its reader
+        form = wanted_type(request, (JSON_LINES, EVENT_STREAM, PLAIN_TEXT) if follow else (_JSON, PLAIN_TEXT))
+        if form == _JSON:
+            await services.read(lambda store: check_attempts(store, run_id, task=task, attempt=attempt, scopes=scopes))
+            parts = AttemptParts(run_id, task=task, attempt=attempt)
+            return stream(_attempt_list(services, parts), media_type=_JSON)
+        check = partial(check_choice, task=task) if follow else partial(check_attempts, task=task, attempt=attempt)
+        await services.read(lambda store: check(store, run_id, scopes=scopes))
+        reader = LogReader(services.logfiles, run_id, task=task, attempt=attempt, follow=follow)
+        return stream(_pieces(services, reader, run_id, form=form), media_type=form)
+
+    return router
+
+
+async def _attempt_list(services: NodeServices, parts: AttemptParts) -> AsyncIterator[bytes]:
+    """Write the list a part at a time: together the attempts may be more than fits into memory."""
+    yield b'{"items":['
+    comma = b""
+    while not parts.over:
+        attempts = await services.read(parts.next)
+        pieces = _list_pieces(attempts, services.logfiles, comma=comma)
+        while part := await asyncio.to_thread(_next_part, pieces):
+            comma = b","
+            yield part
+    yield b'],"next_cursor":null}'
+
+
+def _list_pieces(attempts: Sequence[AttemptRecord], logfiles: LogFiles, *, comma: bytes) -> Iterator[bytes]:
+    for attempt in attempts:
+        log = attempt_log(attempt, logfiles)
+        yield comma + encoded(log.facts)[:-1]
+        for name, texts in ((b',"output":"', log.output), (b'","error":"', log.error)):
+            yield name
+            for text in texts:
+                yield encoded(text)[1:-1]  # without its quotes
+        yield b'"}'
+        comma = b","
+
+
+def _next_part(pieces: Iterator[bytes]) -> bytes:
+    """Return some of what is left: enough that going to a thread for it is worth the way."""
+    part, size = [], 0
+    for piece in pieces:
+        part.append(piece)
+        size += len(piece)
+        if size >= PART_BYTES:
+            break
+    return b"".join(part)
+
+
+async def _pieces(services: NodeServices, reader: LogReader, run_id: str, *, form: str) -> AsyncIterator[bytes]:
+    last: tuple[str, int, str] | None = None
+    quiet_s = 0.0
+    while not reader.over and not services.hub.closed:
+        pieces = await services.read(reader.look)
+        if pieces:
+            quiet_s = 0.0
+            yield b"".join(_shown(piece, form=form, last=before) for before, piece in _with_before(last, pieces))
+            last = _place(pieces[-1])
+        elif reader.rests:
+            quiet_s += LOOK_EVERY_S
+            if quiet_s >= HEARTBEAT_S and form == EVENT_STREAM:
+                quiet_s = 0.0
+                yield HEARTBEAT
+            await asyncio.sleep(LOOK_EVERY_S)
+    if form != PLAIN_TEXT:
+        status = await services.read(lambda store: _status(store, run_id))
+        yield _line({"task_id": None, "attempt": None, "stream": "end", "text": status}, form=form)
+
+
+def _with_before(
+    last: tuple[str, int, str] | None, pieces: Sequence[LogPiece]
+) -> list[tuple[tuple[str, int, str] | None, LogPiece]]:
+    """Pair each piece with the place of the one before it."""
+    return list(zip([last, *(_place(piece) for piece in pieces)], pieces, strict=False))
+
+
+def _place(piece: LogPiece) -> tuple[str, int, str]:
+    return piece.task_id, piece.attempt, piece.stream
+
+
+def _shown(piece: LogPiece, *, form: str, last: tuple[str, int, str] | None) -> bytes:
+    if form != PLAIN_TEXT:
+        content = {
+            "task_id": piece.task_id,
+            "attempt": piece.attempt,
+            "stream": str(piece.stream),
+            "text": piece.text,
+        }
+        return _line(content, form=form)
+    head = f"==> {piece.task_id}, attempt {piece.attempt}, {piece.stream} <==\n" if _place(piece) != last else ""
+    return (head + piece.text).encode(errors="replace")
+
+
+def _line(content: Json, *, form: str) -> bytes:
+    return sse(content, event="log") if form == EVENT_STREAM else encoded(content) + b"\n"
+
+
+def _status(store: Store, run_id: str) -> str:
+    run = store.run(run_id)
+    return "gone" if run is None else str(run.status)

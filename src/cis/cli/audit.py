@@ -6,7 +6,7 @@ import argparse
 
 from cis.cli.context import from_environment
 from cis.cli.output import local_time, print_json, print_table
-from cis.engine.timestamps import rfc3339
+from cis.engine.times import rfc3339
 from cis.errors import UsageError
 from cis.model.durations import parse_duration
 from cis.node.clock import now_us

@@ -11,7 +11,7 @@ from cis.cli.output import print_json
 from cis.errors import ConfigError, Fault, NodeIdKeptError
 from cis.model.scope_rules import RULE_NAMES, ScopeRules
 from cis.node.home import find_home
-from cis.node.secrets import TomlSecrets
+from cis.node.tables import TomlSecrets
 
 
 def add(group: argparse.ArgumentParser, _name: str) -> None:

@@ -15,7 +15,7 @@ from cis.node.home import Home, find_home
 
 if TYPE_CHECKING:
     from cis.engine.ports import SkillBook
-    from cis.engine.site import Site
+    from cis.engine.this_node import Site
     from cis.node.settings import Settings
     from cis.store.sqlite.store import SqliteStore
 
@@ -52,8 +52,8 @@ class Context:
     def site(self) -> Site:
         """Where submissions of this command happen: this node."""
         from cis.node.presence import node_is_running  # noqa: PLC0415 - only who submits needs them
-        from cis.node.secrets import TomlSecrets  # noqa: PLC0415
-        from cis.node.site import make_site  # noqa: PLC0415
+        from cis.node.tables import TomlSecrets  # noqa: PLC0415
+        from cis.node.this_node import make_site  # noqa: PLC0415
 
         secrets = TomlSecrets(self.home.toml, self.environ)
         return make_site(self.settings, skills=self.skills, secrets=secrets, node_runs=node_is_running(self.home))

@@ -1,26 +1,83 @@
-"""``cis db check``, ``backup``, ``restore``, ``migrate``, and ``prune`` (``cis.cli.db_prune``)."""
+"""``cis db prune``: forgetting what is old, for a home without a node, or at once.
+
+``cis db check``, ``backup``, ``restore``, ``migrate``, and ``prune`` (``cis.cli.db``).
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from cis.cli.acting import append_audit
 from cis.cli.context import Context, check_utf8, from_environment, say
-from cis.cli.later import later
 from cis.cli.output import local_time, print_json
-from cis.engine.restored import Restored, mark_restored
-from cis.engine.timestamps import rfc3339
+from cis.engine.logfiles import LogFiles
+from cis.engine.times import rfc3339
+from cis.engine.upkeep.pruner import Cutoff, Pruner, Retention, Tally, expired_families, expired_folders
 from cis.errors import ConflictError, NotFoundError, StoreDamagedError, StoreError, StoreNewerError, UsageError
-from cis.model.plurals import counted
+from cis.federation.restored import Restored, mark_restored
+from cis.model.durations import parse_duration
+from cis.model.ids import counted
 from cis.node.clock import now_us
+from cis.node.node import retention_of
 from cis.node.presence import node_is_running
+from cis.store.port import Store
 from cis.store.sqlite.connection import sync_folder
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.worker.lock import holder
+
+
+def prune(options: argparse.Namespace) -> None:
+    """Prune as the settings say, or say what would go."""
+    context = from_environment()
+    keep = retention_of(context.settings)
+    if options.older_than is not None:
+        keep = replace(keep, max_age_s=_age_s(options.older_than))
+    logfiles, cutoff = LogFiles(context.home.logs), Cutoff(now_us=now_us())
+    with context.store() if options.dry_run else context.acting_store() as store:
+        if options.dry_run:
+            tally = _survey(store, logfiles, keep, cutoff)
+        else:
+            pruner = Pruner(store, logfiles, keep, elapsed_s=time.monotonic)
+            for steps in (pruner.runs(cutoff), pruner.leftovers(cutoff)):
+                for _ in steps:
+                    pass
+            tally = pruner.tally
+    if options.json:
+        print_json({"dry_run": options.dry_run, **asdict(tally)})
+    else:
+        said = "would go" if options.dry_run else "gone"
+        things = (
+            counted(tally.runs, "run"),
+            counted(tally.folders, "log folder"),
+            counted(tally.documents, "document"),
+        )
+        print(f"{said}: {', '.join(things)}")
+
+
+def _age_s(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"--older-than: {error}") from error
+
+
+def _survey(store: Store, logfiles: LogFiles, keep: Retention, cutoff: Cutoff) -> Tally:
+    """Count what would go; documents that only the runs which go are of are counted once they have gone."""
+    tally = Tally(documents=len(store.unused_definitions(limit=1_000_000)))
+    folders: set[str] = set()
+    for family in expired_families(store, keep, cutoff):
+        tally.runs += len(family)
+        folders.update(run_id for run_id in family if logfiles.folder(run_id).is_dir())
+    folders.update(name for name in expired_folders(store, logfiles, keep, cutoff) if name is not None)
+    tally.folders = len(folders)
+    return tally
+
 
 _BESIDE = ("-wal", "-shm")
 
@@ -39,11 +96,13 @@ def add(group: argparse.ArgumentParser, _name: str) -> None:
         if name in ("backup", "restore"):
             command.add_argument("file", metavar="FILE")
         command.set_defaults(call=call)
-    prune = commands.add_parser("prune", help="forget old runs and logs, as [retention] says; a node does so by itself")
-    prune.add_argument("--dry-run", action="store_true", help="only say how much would go")
-    prune.add_argument("--older-than", metavar="AGE", help="runs that ended longer ago than this, as 30d")
-    prune.add_argument("--json", action="store_true", help="one JSON document")
-    prune.set_defaults(call=later("db_prune:prune"))
+    pruning = commands.add_parser(
+        "prune", help="forget old runs and logs, as [retention] says; a node does so by itself"
+    )
+    pruning.add_argument("--dry-run", action="store_true", help="only say how much would go")
+    pruning.add_argument("--older-than", metavar="AGE", help="runs that ended longer ago than this, as 30d")
+    pruning.add_argument("--json", action="store_true", help="one JSON document")
+    pruning.set_defaults(call=prune)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from cis.cli.context import Context, from_environment
 from cis.cli.output import print_json
-from cis.engine.timestamps import rfc3339
-from cis.engine.views import peer_view
+from cis.engine.observe.views import peer_view
+from cis.engine.times import rfc3339
 from cis.errors import (
     CisError,
     ConfigError,
@@ -27,11 +27,11 @@ from cis.errors import (
     StoreNewerError,
     StoreReadOnlyError,
 )
-from cis.model.plurals import counted
+from cis.model.ids import counted
 from cis.node.clock import now_us
 from cis.node.presence import announced, node_is_running
 from cis.node.residence import place_fault
-from cis.node.secrets import holds_values
+from cis.node.tables import holds_values
 from cis.store.sqlite.migrate import NEWEST
 from cis.worker.lock import holder, worker_lock_path
 

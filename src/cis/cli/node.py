@@ -7,9 +7,9 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from cis.cli.context import Context, from_environment, say
-from cis.cli.later import later
 from cis.cli.output import local_time, print_json
-from cis.engine.timestamps import rfc3339
+from cis.cli.parser import later
+from cis.engine.times import rfc3339
 from cis.errors import StoreFullError
 from cis.node import identity
 from cis.node.presence import announced
@@ -102,8 +102,8 @@ def _room(context: Context, store: Store) -> dict[str, str | None] | None:
 
 def _start(options: argparse.Namespace) -> int:
     from cis.cli.logs import log_to_stderr  # noqa: PLC0415 - not every command writes a log
-    from cis.cli.serving import listen  # noqa: PLC0415
-    from cis.executors.descendants import adopt_descendants  # noqa: PLC0415
+    from cis.cli.node_start import listen  # noqa: PLC0415
+    from cis.executors.linux.descendants import adopt_descendants  # noqa: PLC0415
 
     adopt_descendants()  # what tasks were allowed to leave comes here when their worker ends, and is reaped
 
@@ -125,7 +125,7 @@ def _start(options: argparse.Namespace) -> int:
 
 def _opened(context: Context, settings: Settings, listener: socket.socket) -> Node | None:
     """Return the node, once the disk has room for what it opens; None when it was told to stop before."""
-    from cis.cli.full_disk import is_full, wait_for_room  # noqa: PLC0415 - not every command serves
+    from cis.cli.node_start import is_full, wait_for_room  # noqa: PLC0415 - not every command serves
     from cis.node.node import Node  # noqa: PLC0415
 
     while True:
@@ -145,10 +145,10 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
 
     import uvicorn  # noqa: PLC0415 - 100 ms
 
-    from cis.api.accepting import say_in_few_words  # noqa: PLC0415
     from cis.api.app import create_app  # noqa: PLC0415
+    from cis.api.request_limits import say_in_few_words  # noqa: PLC0415
     from cis.api.served import ServedNode, ServedParts  # noqa: PLC0415
-    from cis.cli.serving import run_server, server_config  # noqa: PLC0415
+    from cis.cli.node_start import run_server, server_config  # noqa: PLC0415
 
     host, port = listener.getsockname()[:2]
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound

@@ -10,14 +10,13 @@ from typing import Any
 from cis.cli.acting import append_audit
 from cis.cli.context import Context, from_environment, say
 from cis.cli.output import local_time, print_json, print_table
-from cis.engine.control import cancel
-from cis.engine.dispatch import CONTROL_FOR_S, post_control, undeliverable
-from cis.engine.heard import EXECUTE, RIGHTS
-from cis.engine.views import own_node_view, peer_view
+from cis.engine.accept.control import cancel
+from cis.engine.accept.dispatch import CONTROL_FOR_S, post_control, undeliverable
+from cis.engine.observe.views import own_node_view, peer_view
 from cis.errors import NotFoundError, UsageError
-from cis.model.ids import id_fault
-from cis.model.plurals import counted
-from cis.model.scope_patterns import Patterns, allows, given_patterns, listed
+from cis.federation.received import EXECUTE, RIGHTS
+from cis.model.ids import counted, id_fault
+from cis.model.scope_rules import Patterns, allows, given_patterns, listed
 from cis.node.clock import now_us
 from cis.node.presence import announced
 from cis.store.cluster import PeerRecord, RemoteRole

@@ -1,14 +1,18 @@
-"""The parser of the command line: argparse, with better words for mistakes, and without what it spends time on."""
+"""The parser of the command line: argparse, with better words for mistakes, and without what it spends time on.
+
+Commands that are imported when they are called: whoever types another one waits for nothing of them.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
 from cis.errors import UsageError
-from cis.model.suggest import did_you_mean
+from cis.model.ids import did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,3 +52,14 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     except (OSError, ValueError):
         width = 80
     return argparse.HelpFormatter(prog, width=width - 2)
+
+
+def later(call: str) -> Any:
+    """Return a function that imports ``module:function`` of this package when it is called."""
+    module, _, function = call.partition(":")
+
+    def run(options: argparse.Namespace) -> int | None:
+        result: int | None = getattr(import_module(f"cis.cli.{module}"), function)(options)
+        return result
+
+    return run

@@ -6,7 +6,7 @@ import argparse
 
 from cis.cli.context import from_environment
 from cis.cli.output import print_json, print_table
-from cis.engine.views import skill_view
+from cis.engine.observe.views import skill_view
 
 
 def add(group: argparse.ArgumentParser, _name: str) -> None:

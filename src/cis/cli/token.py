@@ -7,10 +7,10 @@ import argparse
 from cis.cli.acting import append_audit
 from cis.cli.context import from_environment, say
 from cis.cli.output import local_time, print_json, print_table
-from cis.engine.timestamps import rfc3339
+from cis.engine.times import rfc3339
 from cis.errors import ConflictError, NotFoundError, UsageError
 from cis.model.ids import id_fault
-from cis.model.scope_patterns import given_patterns, listed
+from cis.model.scope_rules import given_patterns, listed
 from cis.node import identity
 from cis.node.clock import now_us
 from cis.store.records import TokenRecord

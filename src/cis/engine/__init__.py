@@ -1,1 +1,1 @@
-"""What happens to a DAG: submission, decisions, the loop of a worker, views."""
+"""What happens to a DAG on its node: accepted (``accept``), run (``run``), observed (``observe``), forgotten (``upkeep``)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from cis.engine.instant import Instant
+from cis.engine.times import Instant
 
 log = logging.getLogger(__name__)
 

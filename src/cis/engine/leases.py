@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cis.engine.instant import Instant
+from cis.engine.times import Instant
 from cis.store.cluster import RemoteRun
 from cis.store.port import Store
 from cis.store.records import RunRecord

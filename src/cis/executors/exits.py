@@ -1,7 +1,7 @@
 """How the end of a child process is noticed: by pidfd on Linux, by SIGCHLD and asking elsewhere.
 
 Only children that were added here are ever reaped here, one by one: the process may have other children, whose
-ends belong to others (``cis.executors.descendants`` reaps those that nobody waits for).
+ends belong to others (``cis.executors.linux.descendants`` reaps those that nobody waits for).
 Whoever waits for ends waits for pipes as well: each that is *listened* to is told of once, until it is listened to again.
 """
 

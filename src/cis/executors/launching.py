@@ -3,6 +3,15 @@
 ``posix_spawn`` takes two thirds of the time that ``subprocess`` does, but looks up no program in the task's own ``PATH``,
 starts it where this process is, and closes nothing. So this process goes into the task's directory and comes back, which
 nobody notices as long as it has one thread, and keeps to itself whatever it was given (``_keep_descriptors``).
+
+A worker comes before its tasks: it needs little of the processor, but at once, and each free slot waits for it.
+
+``nice`` says who comes first, but only within a session where Linux shares the processor between sessions before it does so
+within one (sched(7), autogroup): a task in a session of its own would weigh as much as its worker, however nice it is, and a
+scope with many tasks more than a person's own programs. So tasks stay in their worker's session, unless a terminal
+belongs to that, at which they would be stopped when they ask for a password.
+
+Whether the machine has what another process needs, found out by starting one that does nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cis.engine.ports import Launch
-from cis.engine.shortage import SHORTAGES
+from cis.engine.shortage import SHORTAGES, shortage_of
 from cis.errors import LaunchError
 from cis.executors.exits import Child, Process
 
@@ -145,3 +154,42 @@ def _fault_of_program(error: OSError, launch: Launch) -> str:
     if error.errno == errno.ENOEXEC:
         return f"program {name!r} has no first line that names an interpreter (#!), or is for another machine"
     return f"program {name!r} cannot be started: {error.strerror}"
+
+
+def has_terminal() -> bool:
+    """Whether a terminal belongs to the session of this process."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def lower(group: int, *, by: int) -> None:
+    """Make a process group, whose leader was not reaped yet, nicer than this process; the system stops at the most there is.
+
+    All of the group: its leader may have started others already. What forbids it harms nobody.
+    """
+    if by:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PGRP, group, os.getpriority(os.PRIO_PROCESS, 0) + by)
+
+
+_DESCRIPTORS = 4  # its two logs, its input, and what tells of its end
+
+
+def shortage() -> str | None:
+    """Return what the machine is short of, with the mend; None: a process could be started."""
+    descriptors: list[int] = []
+    try:
+        for _ in range(_DESCRIPTORS):
+            descriptors.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))  # noqa: PERF401 - each is to be closed
+        pid = os.posix_spawn("/bin/sh", ["sh", "-c", ":"], {})
+    except OSError as error:
+        return shortage_of(error)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+    return None

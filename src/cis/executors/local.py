@@ -1,8 +1,8 @@
 """Tasks as processes of this machine: started, measured, ended and reaped by one single-threaded object.
 
-Each process leads a process group of its own, comes after this one (``cis.executors.priority``) and writes into two pipes,
+Each process leads a process group of its own, comes after this one (``cis.executors.launching``) and writes into two pipes,
 which are read here (``cis.executors.streams``). An attempt is over when everything is gone that descends from its process
-(``cis.executors.descendants``); nobody reads what is written from then on. Up to then, where this process is their heir, the first one keeps its
+(``cis.executors.linux.descendants``); nobody reads what is written from then on. Up to then, where this process is their heir, the first one keeps its
 number, by which the attempt is known.
 When that one ended by itself, what it left in the background has a second to come to its own end (``tee`` with the last lines, say),
 then TERM, and KILL after the grace period; with ``Launch.leave`` and status 0 it stays. What is *ended* (time limit, cancel) gets
@@ -26,17 +26,15 @@ from signal import SIGKILL, SIGTERM
 
 from cis.engine.ports import Exit, Launch, StrPath
 from cis.errors import LaunchError
-from cis.executors import probing
-from cis.executors.descendants import Adopted, Descendants, adopt_descendants
+from cis.executors import launching
 from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, expect_children
-from cis.executors.foreseen import Foreseen
 from cis.executors.groups import Groups
 from cis.executors.keeper import KeptStreams
-from cis.executors.launching import explain, place_to_spawn_from, spawn
+from cis.executors.launching import explain, has_terminal, lower, place_to_spawn_from, spawn
+from cis.executors.linux.descendants import Adopted, Descendants, adopt_descendants
+from cis.executors.linux.stamps import Stamping
 from cis.executors.platform import HAS_PIDFD, process_started
-from cis.executors.priority import has_terminal, lower
-from cis.executors.stamps import Stamping
-from cis.executors.streams import Listener, PlainStreams, Written
+from cis.executors.streams import Foreseen, Listener, PlainStreams, Written
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +67,7 @@ class LocalExecutor:
     ``max_log_bytes`` caps each log file; tasks are nicer than this process by ``nice``; ``portable`` keeps off what only Linux
     has. In portable mode, and only there, the object catches SIGCHLD while it lives. ``alone`` says that this process starts nothing but its tasks: then every other child is
     one that a task left, and is reaped and ended here. ``grace_s`` is how long that has between TERM and KILL.
-    ``home`` tells its processes from those of a copy of the home (``cis.executors.stamps``).
+    ``home`` tells its processes from those of a copy of the home (``cis.executors.linux.stamps``).
     """
 
     def __init__(
@@ -138,7 +136,7 @@ class LocalExecutor:
 
     def shortage(self) -> str | None:
         """Return what the machine is short of, with the mend; None: a process could be started."""
-        return probing.shortage()
+        return launching.shortage()
 
     def identity(self, handle: int) -> str | None:
         """Return the start time of the process, which tells it from a later one with its pid."""

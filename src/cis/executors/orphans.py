@@ -1,12 +1,14 @@
 """Ends what attempts left behind when their worker died, before their tasks may be tried again.
 
 Three ways lead to an orphan. Its number: the group *pid* is killed if the process of that number is still the one that
-started then, so a reused number harms nobody. Its stamp (``cis.executors.stamps``) and its environment: every process, in
+started then, so a reused number harms nobody. Its stamp (``cis.executors.linux.stamps``) and its environment: every process, in
 whatever session it hides, that wears or carries the marks of the attempt (Linux only). New ones may be forked while we
 look, so we look until none is left. A look goes once through all processes, however many attempts there were.
 
 A copy of a home has the same runs and the same numbers, so whoever looks says for which home: that is part of the stamp, and what has
 its ``CIS_OUTPUT`` below another one belongs to that, and is let be.
+
+Children that a process was given by others: what tasks left, once their worker is gone, and, to PID 1 of a container, anybody's.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from cis.engine.ports import Orphan, StrPath
 from cis.errors import OrphanError
+from cis.executors.linux.stamps import stamp_of, stamp_on
 from cis.executors.platform import (
     all_pids,
     ancestry,
@@ -29,7 +33,7 @@ from cis.executors.platform import (
     process_started,
     signal_group,
 )
-from cis.executors.stamps import stamp_of, stamp_on
+from cis.executors.processes import children_of
 
 PATIENCE_S = 10.0
 _LOOK_AGAIN_S = 0.01
@@ -148,3 +152,24 @@ def _marked(wanted: Wanted, spared: frozenset[int]) -> tuple[list[int], frozense
             elif has:
                 found.append(pid)
     return found, frozenset(unclear)
+
+
+class Inherited:
+    """Reaps them when they have ended, so that no zombies pile up; nothing else is done to them.
+
+    What ended between two looks is let be until the next: whoever started it here takes its status at once.
+    """
+
+    def __init__(self) -> None:
+        self._ended: set[int] = set()
+
+    def reap(self, mine: Container[int]) -> None:
+        """Reap the children that had ended by the last look already, but those in *mine*, for which somebody waits."""
+        try:
+            ended = {pid for pid in children_of(os.getpid()) if pid not in mine and is_dead(pid)}
+        except OSError:  # there is no descriptor to look with: at the next look, perhaps
+            return
+        for pid in ended & self._ended:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        self._ended = ended

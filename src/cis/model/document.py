@@ -2,6 +2,8 @@
 
 Fields are checked one by one by pydantic (``cis.model.fields``); what holds between tasks, ids, dependencies, cycles and
 references, is checked on the plain tree (``cis.model.relations``), so that a wrong field hides no wrong edge.
+
+The JSON Schema of a DAG document (draft 2020-12), from the same fields that read it.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ from cis.model.fields import (
     kind_of,
 )
 from cis.model.formats import Format, load_document
+from cis.model.ids import did_you_mean
 from cis.model.relations import relation_faults
-from cis.model.suggest import did_you_mean
 from cis.model.tree import Path, Tree, clipped, place
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -262,3 +264,53 @@ def _task(task: TaskDocument, tries: Tries) -> TaskSpec:
         max_losses=first(task.max_losses, tries.max_losses, DEFAULT_MAX_LOSSES),
         leave=bool(task.leave),
     )
+
+
+_EXAMPLE = {
+    "dag_id": "proj-a-nightly",
+    "tasks": [
+        {"id": "compile", "command": "make all", "timeout": "10m"},
+        {"id": "report", "skill": "http", "params": {"url": "http://127.0.0.1:8000/done"}, "depends_on": ["compile"]},
+    ],
+}
+
+
+def dag_schema() -> dict[str, Any]:
+    """Return the schema; it knows the fields of a task and of a DAG, not what holds between tasks."""
+    schema = _without_null(DagDocument.model_json_schema())
+    schema["$defs"]["TaskDocument"] |= {
+        "oneOf": [
+            {
+                "title": "a command",
+                "required": ["command"],
+                "properties": {"type": {"const": "shell"}, "skill": False, "params": False},
+            },
+            {
+                "title": "a skill",
+                "required": ["skill"],
+                "properties": {"type": {"const": "skill"}, "command": False},
+            },
+        ],
+        "not": {"required": ["depends_on", "deps"]},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "CIS-DAG document",
+        "examples": [_EXAMPLE],
+    }
+
+
+def _without_null(node: Any) -> Any:
+    """Return the schema without the nulls that stand for "left out", and without their defaults."""
+    if isinstance(node, list):
+        return [_without_null(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: _without_null(item) for key, item in node.items() if not (key == "default" and item is None)}
+    options = node.get("anyOf")
+    if options and {"type": "null"} in options:
+        rest = [option for option in options if option != {"type": "null"}]
+        if len(rest) == 1:
+            return rest[0] | {key: value for key, value in node.items() if key not in ("anyOf", "title")}
+    return node

@@ -10,9 +10,8 @@ from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
 
 from cis.model.dag import Backoff, Json, OnLost, Priority
 from cis.model.durations import FORMS, MAX_DURATION_S, parse_duration
-from cis.model.ids import ID_PATTERN, MAX_ID_LENGTH, NAME_PATTERN, id_fault, name_fault
+from cis.model.ids import ID_PATTERN, MAX_ID_LENGTH, NAME_PATTERN, did_you_mean, id_fault, name_fault
 from cis.model.scope import Scope, ScopeType, parse_scope
-from cis.model.suggest import did_you_mean
 from cis.model.tree import is_text
 
 MAX_TASKS = 100_000

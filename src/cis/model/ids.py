@@ -1,8 +1,14 @@
-"""Identifiers: the one form that DAGs, tasks, scopes, nodes and runs share."""
+"""Identifiers: the one form that DAGs, tasks, scopes, nodes and runs share.
+
+The nearest known name for one that is not known.
+
+Numbers of things, in words for people.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 MAX_ID_LENGTH = 128
@@ -37,3 +43,21 @@ def name_fault(text: str) -> str | None:
     if re.fullmatch(NAME_PATTERN, text):
         return None
     return f"{text!r:.60} is no name of a secret; use letters, digits and '_', 128 at most"
+
+
+_MAX_LENGTH = 200
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?``, or nothing when no known name is near."""
+    if len(name) > _MAX_LENGTH:
+        return ""
+    import difflib  # noqa: PLC0415 - 2 ms, for mistakes alone
+
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 task``, ``2 tasks``, as *noun* is ``task``."""
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from cis.engine.instant import Instant
+from cis.engine.times import Instant
 
 
 def now_us() -> int:

@@ -1,4 +1,9 @@
-"""A node's dealings with other nodes: one thread with an event loop, in which its transports run."""
+"""A node as its transports use it: threads that read and write behind awaitables, its key, and who is to be woken.
+
+The room of this node, as its settings name it.
+
+A node's dealings with other nodes: one thread with an event loop, in which its transports run.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +11,104 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
-from cis.errors import CisError
+from cis.engine.logfiles import LogFiles
+from cis.engine.this_node import Site
+from cis.errors import CisError, ConfigError, Fault
 from cis.model.message import Result
+from cis.node.home import Home
+from cis.node.keyfile import KeyFile
+from cis.node.settings import Settings
+from cis.node.store_threads import Readers, Writer
 from cis.store.cluster import OutboxItem, PeerRecord
 from cis.store.port import Store
-from cis.transports.answering import Answering
-from cis.transports.asking import Asker
+from cis.transports.asking import Answering, Asker
 from cis.transports.courier import Courier
+from cis.transports.keys import Signer
+from cis.transports.matrix.chat import Person
 from cis.transports.matrix.room import Room, RoomSettings
-from cis.transports.pinger import Pinger
 from cis.transports.ports import Desk
-from cis.transports.push import PushClient
+from cis.transports.push import Pinger, PushClient
 from cis.transports.reception import Reception
 from cis.transports.reporter import Reporter
 from cis.transports.wakeup import Calm
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDesk:
+    """The ``Desk`` of a node; usable from the event loop of any thread. *woken* takes the worker ids."""
+
+    site: Site
+    logfiles: LogFiles
+    writer: Writer
+    readers: Readers
+    keys: KeyFile
+    woken: Callable[[Iterable[str]], None]
+
+    @property
+    def signer(self) -> Signer:
+        """The node's key, as the file has it now."""
+        return self.keys.signer()
+
+    async def read(self, function: Callable[[Store], T]) -> T:
+        """Call *function* with a store, in a thread that reads."""
+        return await asyncio.wrap_future(self.readers.submit(function))
+
+    async def write(self, job: Callable[[Store], T]) -> T:
+        """Call *job* inside a transaction; it is committed when this returns."""
+        return await asyncio.wrap_future(self.writer.submit(job))
+
+    def wake(self, worker_ids: Iterable[str] = ()) -> None:
+        """Have everybody look at what was stored."""
+        self.woken(worker_ids)
+
+
+def token_path(home: Home, settings: Settings) -> Path:
+    """Return the file of the access token; a relative one lies in the home."""
+    return home.root / Path(settings.access_token_file).expanduser()
+
+
+def read_access_token(home: Home, settings: Settings) -> str:
+    """Return the access token that the settings name. Raises ConfigError, with the mend."""
+    path = token_path(home, settings)
+    place = "cis.toml: matrix.access_token_file"
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        mend = "'cis room login' gets a token"
+        raise ConfigError([Fault(place=place, message=f"{path} cannot be read: {error}; {mend}")]) from error
+    if not token or any(character.isspace() for character in token):
+        raise ConfigError([Fault(place=place, message=f"{path} holds no token; 'cis room login' gets one")])
+    return token
+
+
+def room_settings(home: Home, settings: Settings) -> RoomSettings | None:
+    """Return the room that this node works in, or None when none is configured.
+
+    Raises:
+        ConfigError: the access token cannot be read.
+    """
+    if settings.homeserver is None or settings.matrix_user is None or settings.room_id is None:
+        return None
+    return RoomSettings(
+        homeserver=settings.homeserver,
+        access_token=read_access_token(home, settings),
+        user_id=settings.matrix_user,
+        room_id=settings.room_id,
+        labels=settings.labels,
+        capacity=settings.slots if settings.accept_broadcast else None,
+        grace_s=settings.grace_s,
+        fall_back_after_s=settings.fall_back_after_s,
+        allow={one.user_id: Person(may=one.may, scopes=one.scopes) for one in settings.allow},
+    )
+
 
 log = logging.getLogger(__name__)
 

@@ -1,15 +1,24 @@
-"""The home of a node: ``CIS_HOME``, a folder that only its user can open."""
+"""The home of a node: ``CIS_HOME``, a folder that only its user can open.
+
+Whether a home is in the hands of its user alone, as ssh asks it of its keys.
+
+Who owns a folder can change what is in it, whatever its mode says; who can write the folder above can put another one in its
+place; who owns a link can have it lead elsewhere. So every step of the way to the home belongs to this user or root, and nobody
+else may write there, but for folders with the sticky bit (``/tmp``), in which only owners replace what is theirs.
+"""
 
 from __future__ import annotations
 
+import os
+import pwd
 import shlex
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from cis.errors import ConfigError, Fault
-from cis.node.safety import owner_faults, path_fault, way_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +117,105 @@ def find_home(environ: Mapping[str, str]) -> Home:
     """Return the home that ``CIS_HOME`` names, or ``~/.cis``."""
     named = environ.get("CIS_HOME")
     return Home(Path(named).expanduser().absolute() if named else Path.home() / ".cis")
+
+
+MAX_PATH_BYTES = 482  # SQLite takes 504 for a database, and the longest name beside it is "cis.db.before-restore"
+_MOST_LINKS = 40  # as Linux has it
+_ROOT = 0
+_ALL_USERS = ["0", "0", "4294967295"]  # as user_namespaces(7) has it
+
+
+def path_fault(root: Path) -> Fault | None:
+    """Return what is wrong with the path of a home: SQLite takes no longer ones, and none that are not UTF-8."""
+    path = os.fsencode(root)
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        shown = path.decode(errors="backslashreplace")
+        return Fault(place=shown, message="its name is not UTF-8; choose another CIS_HOME, or rename the folder")
+    length = max(len(path), len(os.fsencode(os.path.realpath(root))))
+    if length > MAX_PATH_BYTES:
+        message = f"this path has {length} bytes, and {MAX_PATH_BYTES} is the most; choose a shorter CIS_HOME"
+        return Fault(place=f"{path[:60].decode(errors='replace')}…", message=message)
+    return None
+
+
+def way_faults(root: Path) -> Iterator[Fault]:
+    """Yield who else could put another folder in place of the home *root*, as far as the way to it is there."""
+    for step in _way_to(root):
+        if step == root:
+            status = step.lstat()
+            if stat.S_ISLNK(status.st_mode) and not _trusted(status.st_uid):
+                yield _owned(step, status.st_uid, link=True)
+            continue
+        status = step.lstat()
+        if not _trusted(status.st_uid):
+            yield _owned(step, status.st_uid, link=stat.S_ISLNK(status.st_mode))
+        elif stat.S_ISDIR(status.st_mode) and status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+            yield Fault(
+                place=str(step),
+                message=f"others may write there ({stat.S_IMODE(status.st_mode):o}), and so put another home in place of"
+                f" this one; chmod go-w {shlex.quote(str(step))}, or use another CIS_HOME",
+            )
+
+
+def owner_faults(paths: Iterable[Path]) -> Iterator[Fault]:
+    """Yield which of *paths*, as far as they are there, belong to another user than this one or root."""
+    for path in paths:
+        try:
+            owner = path.stat().st_uid
+        except OSError:
+            continue
+        if not _trusted(owner):
+            yield _owned(path, owner, link=False)
+
+
+def _owned(path: Path, owner: int, *, link: bool) -> Fault:
+    quoted = shlex.quote(str(path))
+    name, me = _name(owner), _name(os.geteuid())
+    message = (
+        f"{'is a link that belongs' if link else 'belongs'} to {name}, and you are {me}: whoever owns it can have you run"
+        f" what they like. Run this as {name} (sudo -u {name} cis …), or use another CIS_HOME; if it is meant to be"
+        f" yours, look at what is in it, then: chown -hR {me} {quoted}"
+    )
+    return Fault(place=str(path), message=message)
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _trusted(uid: int) -> bool:
+    return uid in (os.geteuid(), _ROOT) or uid == _root_from_outside()
+
+
+@cache
+def _root_from_outside() -> int:
+    """Return as whom root shows where this namespace has no number for it; root itself where it has one."""
+    try:
+        if Path("/proc/self/uid_map").read_text(encoding="ascii").split() == _ALL_USERS:
+            return _ROOT
+        return int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return _ROOT
+
+
+def _way_to(path: Path) -> Iterator[Path]:
+    """Yield each folder and link that leads to *path* and itself, as far as they are there."""
+    here, left, links = Path("/"), list(path.parts[1:]), 0
+    yield here
+    while left:
+        name = left.pop(0)
+        here = here.parent if name == ".." else here / name
+        try:
+            is_link = stat.S_ISLNK(here.lstat().st_mode)
+        except OSError:  # not made yet, or not to be seen: making it says so
+            return
+        yield here
+        if is_link and (links := links + 1) <= _MOST_LINKS:
+            target = here.readlink()
+            left = [*(target.parts[1:] if target.is_absolute() else target.parts), *left]
+            here = Path("/") if target.is_absolute() else here.parent

@@ -1,9 +1,104 @@
-"""What makes a home a node's: its id, its token, its key. Each is a file that only its user can read."""
+"""Small private files that are whole or not there at all, whoever else writes them at the same moment.
+
+Setting one value in ``cis.toml`` without touching what its owner wrote around it.
+
+What makes a home a node's: its id, its token, its key. Each is a file that only its user can read.
+"""
 
 from __future__ import annotations
 
-from cis.node.files import replace_file, write_once
+import json
+import os
+import re
+import tomllib
+from contextlib import suppress
+from pathlib import Path
+
+from cis.errors import ConfigError, Fault
 from cis.node.home import Home
+
+
+def write_once(path: Path, data: bytes) -> bool:
+    """Make a whole file, mode 0600, appear at *path* unless one is there; return whether this one did."""
+    if path.exists():
+        return False
+    fresh = _private(path, data)
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        return False
+    finally:
+        with suppress(FileNotFoundError):
+            fresh.unlink()
+    _sync_folder(path.parent)
+    return True
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a whole file, mode 0600, in place of the one at *path*."""
+    _private(path, data).replace(path)
+    _sync_folder(path.parent)
+
+
+def _private(path: Path, data: bytes) -> Path:
+    import secrets  # noqa: PLC0415 - 4 ms, and most commands write no such file
+
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            written = 0
+            while written < len(data):  # a disk that is nearly full takes a part
+                written += file.write(data[written:])
+            os.fsync(descriptor)
+    except OSError as error:
+        fresh.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    return fresh
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name on disk: a token that was replaced must not come back with the power."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def set_text(path: Path, *, section: str, key: str, value: str) -> None:
+    """Set ``key`` of ``[section]`` to a string, in place of its line, or as the first of its section.
+
+    Raises:
+        ConfigError: the file is no TOML, or writes the key in a way that is not to be seen line by line.
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    lines = text.splitlines()
+    line = f"{key} = {json.dumps(value, ensure_ascii=False)}"
+    start = next((number for number, one in enumerate(lines) if _heads(one, section)), None)
+    if start is None:
+        lines += ["", f"[{section}]", line] if lines else [f"[{section}]", line]
+    else:
+        end = next((n for n in range(start + 1, len(lines)) if lines[n].lstrip().startswith("[")), len(lines))
+        place = next((n for n in range(start + 1, end) if re.match(rf"\s*{re.escape(key)}\s*=", lines[n])), None)
+        if place is None:
+            lines.insert(start + 1, line)
+        else:
+            lines[place] = line
+    fresh = "\n".join(lines) + "\n"
+    try:
+        written = tomllib.loads(fresh).get(section, {}).get(key)
+    except (ValueError, AttributeError):
+        written = None
+    if written != value:
+        message = f"cannot be changed by a program; write {line} into [{section}] by hand"
+        raise ConfigError([Fault(place=f"{path}: {section}.{key}", message=message)])
+    replace_file(path, fresh.encode())
+
+
+def _heads(line: str, section: str) -> bool:
+    return re.match(rf"\s*\[\s*{re.escape(section)}\s*\]", line) is not None
+
 
 _TEMPLATE = """\
 # Settings of this node; every key is optional. 'cis config check' reports every fault at once.

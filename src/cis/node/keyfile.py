@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from cis.errors import ConfigError, Fault
-from cis.node.files import replace_file, write_once
+from cis.node.identity import replace_file, write_once
 from cis.transports.keys import MAX_SUCCESSIONS, Signer, Succession, new_private_key
 
 

@@ -9,7 +9,7 @@
 A copy has the runs, the key and the queue of the original, so two that act would do everything twice, and one would take the
 other's processes for its own. What is only read harms nobody. The record lies in the database, so it comes along with a
 copy of the folder and with a backup that is restored elsewhere. A container is told from another by its path alone
-(``cis.executors.machine``): one that is made anew over the same volume goes on.
+(``cis.executors.platform``): one that is made anew over the same volume goes on.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from cis.engine.disown import disown
 from cis.errors import AlreadyRunningError, ConflictError, HomeElsewhereError
-from cis.executors.machine import machine_id
 from cis.executors.orphans import kill_orphans
+from cis.executors.platform import machine_id
+from cis.federation.restored import disown
 from cis.node.clock import now_us
 from cis.node.home import Home
+from cis.node.identity import set_text
 from cis.node.presence import announcement_path, node_lock_path
 from cis.node.settings import Settings, default_node_id
-from cis.node.tomlfile import set_text
-from cis.store.home_port import HomeRecord
 from cis.store.port import Store
-from cis.worker.burial import end_orphans
+from cis.store.upkeep_port import HomeRecord
 from cis.worker.lock import holder
+from cis.worker.rescuer import end_orphans
 
 
 def take_up(store: Store, home: Home, settings: Settings) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 from typing import Any
 
-from cis.engine.site import MAX_DEPTH
+from cis.engine.this_node import MAX_DEPTH
 from cis.model.durations import exact_duration, parse_duration
 from cis.model.ids import id_fault
 from cis.transports.address import read_address

@@ -8,16 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cis.engine.site import DELIVER_WITHIN_S, LEASE_S
+from cis.engine.this_node import DELIVER_WITHIN_S, LEASE_S
 from cis.errors import ConfigError, Fault, NodeIdKeptError
-from cis.model.ids import MAX_ID_LENGTH
+from cis.model.ids import MAX_ID_LENGTH, did_you_mean
 from cis.model.scope import Scope
-from cis.model.scope_patterns import Patterns
-from cis.model.scope_rules import ScopeRules, ScopeTable, rules_of
-from cis.model.suggest import did_you_mean
-from cis.node import scope_tables
+from cis.model.scope_rules import Patterns, ScopeRules, ScopeTable, rules_of
 from cis.node.home import Home
-from cis.node.secrets import SECTION, table_faults
 from cis.node.setting_values import (
     address,
     age,
@@ -39,6 +35,7 @@ from cis.node.setting_values import (
     utf8,
     written,
 )
+from cis.node.tables import SCOPE_SECTION, SECTION, patterns_of, scope_tables, table_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +176,7 @@ def load_settings(home: Home, *, environ: Mapping[str, str], flags: Mapping[str,
     """
     faults: list[Fault] = []
     tables = _read_toml(home, faults)
-    scopes, wrong = scope_tables.scope_tables(tables.pop(scope_tables.SECTION, {}), file=home.toml.name)
+    scopes, wrong = scope_tables(tables.pop(SCOPE_SECTION, {}), file=home.toml.name)
     faults += wrong
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     values: dict[str, Any] = {"slots": 2 * (os.cpu_count() or 1)}
@@ -217,7 +214,7 @@ def _node_id(
     place = "--node-id" if "node_id" in given else "CIS_NODE_ID" if environ.get("CIS_NODE_ID") else None
     if said is not None and said == in_toml:
         return said
-    from cis.store.sqlite.home import kept_node_id  # noqa: PLC0415 - not where cis.toml says it
+    from cis.store.sqlite.upkeep import kept_node_id  # noqa: PLC0415 - not where cis.toml says it
 
     kept = kept_node_id(home.db)
     if said is None:
@@ -250,10 +247,10 @@ def _read_toml(home: Home, faults: list[Fault]) -> dict[str, Any]:
     for option in OPTIONS:
         known.setdefault(option.section, []).append(option.key)
     for section, table in tables.items():
-        if section == scope_tables.SECTION:
+        if section == SCOPE_SECTION:
             continue  # it has a reader of its own
         if section not in known:
-            faults.append(_unknown(home, section, [*known, SECTION, scope_tables.SECTION]))
+            faults.append(_unknown(home, section, [*known, SECTION, SCOPE_SECTION]))
         elif not isinstance(table, dict):
             faults.append(Fault(place=f"{home.toml.name}: {section}", message=f"must be a table, [{section}]"))
         else:
@@ -294,7 +291,7 @@ def _allowed(home: Home, matrix: Any, faults: list[Fault]) -> tuple[Allowed, ...
             faults.append(Fault(place=f"{place}.user_id", message=str(error)))
             continue
         try:
-            scopes = scope_tables.patterns_of(entry["scopes"]) if "scopes" in entry else None
+            scopes = patterns_of(entry["scopes"]) if "scopes" in entry else None
         except ValueError as error:
             faults.append(Fault(place=f"{place}.scopes", message=str(error)))
             continue

@@ -9,31 +9,31 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from cis.engine.attempts import AttemptMaker, base_environment
 from cis.engine.logfiles import LogFiles
-from cis.engine.loop import WorkerLoop
-from cis.engine.parts import LoopLimits, LoopParts
-from cis.engine.site import Incarnation
+from cis.engine.run.attempts import AttemptMaker, base_environment
+from cis.engine.run.loop import WorkerLoop
+from cis.engine.run.parts import LoopLimits, LoopParts
+from cis.engine.this_node import Incarnation
 from cis.errors import UsageError
+from cis.executors.linux.timeslice import take_short_turns
 from cis.executors.local import LocalExecutor
 from cis.executors.orphans import kill_orphans
 from cis.executors.platform import ParentWatch, process_started
-from cis.executors.timeslice import take_short_turns
 from cis.model.dag import DagSpec, Json
 from cis.model.scope import Scope
 from cis.node.clock import now, now_us
 from cis.node.home import Home
 from cis.node.residence import take_up
-from cis.node.secrets import TomlSecrets
 from cis.node.settings import Settings
-from cis.node.site import make_site
+from cis.node.tables import TomlSecrets
+from cis.node.this_node import make_site
 from cis.skills.registry import InstalledSkills
 from cis.store.records import WorkerRecord, WorkerState
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.worker import bell as bells
-from cis.worker.burial import end_orphans
 from cis.worker.lock import SignOfLife, acquire, worker_lock_path
 from cis.worker.process import Reporter, Tenure, WorkerProcess
+from cis.worker.rescuer import end_orphans
 from cis.worker.task_places import FILE, MachinePlaces
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,7 @@
-"""Wires a supervisor: how worker processes of this home are started, and what their supervisor needs."""
+"""Wires a supervisor: how worker processes of this home are started, and what their supervisor needs.
+
+A run without a node: a supervisor in this very process, the same worker processes, until that run is over.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,25 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
-from cis.engine.admission import let_in
+from cis.engine.accept.admission import let_in
+from cis.engine.accept.control import cancel
 from cis.engine.logfiles import WORKERS
-from cis.executors.inherited import Inherited
-from cis.executors.orphans import kill_orphans
+from cis.engine.lookup import existing_run
+from cis.errors import IllegalStateError, StoreNewerError
+from cis.executors.orphans import Inherited, kill_orphans
 from cis.executors.platform import kill_process
 from cis.model.scope import Scope
-from cis.node.clock import now
+from cis.node.clock import now, now_us
 from cis.node.home import Home
 from cis.node.settings import Settings
-from cis.node.site import make_site
+from cis.node.this_node import make_site
 from cis.skills.registry import InstalledSkills
 from cis.store.port import Store
-from cis.worker.bell import FifoBell
+from cis.store.sqlite.store import open_sqlite
+from cis.worker.bell import FifoBell, bell_path, ring
 from cis.worker.supervisor import SpawnWorker, Supervisor, SupervisorParts, WorkerProcessHandle
 
 MAX_WORKER_LOG_BYTES = 10 << 20
@@ -56,7 +63,7 @@ def make_supervisor(
 def worker_spawner(home: Home, settings: Settings) -> SpawnWorker:
     """Return what starts a worker as a process of its own: ``cis worker run``, in a session of its own.
 
-    Its tasks share that session (``cis.executors.priority``), to which no terminal belongs. Its log is
+    Its tasks share that session (``cis.executors.launching``), to which no terminal belongs. Its log is
     ``logs/workers/<worker_id>.log``, started anew when it has passed 10 MiB. Settings that a flag or the environment
     changed reach it through its environment.
     """
@@ -85,3 +92,40 @@ def worker_spawner(home: Home, settings: Settings) -> SpawnWorker:
             os.close(descriptor)
 
     return spawn
+
+
+def run_embedded(home: Home, settings: Settings, *, run_id: str, on_change: Callable[[], None] = lambda: None) -> None:
+    """Return when the run is final; *on_change* is called whenever a worker stored something.
+
+    A KeyboardInterrupt cancels the run, waits for its tasks to be ended, and is raised again; a second one
+    ends the workers as they are, with what others gave them.
+
+    Raises:
+        NotFoundError: no such run.
+        StoreNewerError: a newer program has changed the schema; what ran has ended, and that one does the rest.
+    """
+    store = open_sqlite(home.db)
+    bell = FifoBell(bell_path(home.run, f"embedded-{os.getpid()}"))
+    supervisor = make_supervisor(home, settings, store=store, bell=bell, told=on_change)
+    try:
+        try:
+            while not existing_run(store, run_id).status.final:
+                store.check_current()
+                supervisor.turn(at_most_s=0.5)
+            supervisor.dismiss()
+        except StoreNewerError:
+            supervisor.dismiss()
+            raise
+        except KeyboardInterrupt:
+            with suppress(IllegalStateError), store.transaction():  # it may have ended by itself just now
+                run = cancel(store, run_id, now_us=now_us())
+                ring(home.run, run.worker_id)
+            while not existing_run(store, run_id).status.final:
+                supervisor.turn(at_most_s=0.5)
+            supervisor.dismiss()
+            raise
+    finally:
+        supervisor.close(timeout_s=settings.grace_s * 2 + 5)
+        bell.close()
+        bell_path(home.run, f"embedded-{os.getpid()}").unlink(missing_ok=True)
+        store.close()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from cis.engine.ports import ChildDag
 from cis.errors import DocumentError
 from cis.model.dag import Json
-from cis.skills.params import Faults, broken_rules, is_open, is_text, refuse, unknown_params
+from cis.skills.shell import Faults, broken_rules, is_open, is_text, refuse, unknown_params
 
 _RULES = {
     "document": (lambda value: isinstance(value, Mapping), "is a DAG document: a mapping with dag_id and tasks"),

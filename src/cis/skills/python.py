@@ -10,15 +10,7 @@ from pathlib import Path
 
 from cis.engine.ports import Command
 from cis.model.dag import Json
-from cis.skills.params import (
-    Faults,
-    Rule,
-    broken_rules,
-    is_open,
-    is_text,
-    refuse,
-    unknown_params,
-)
+from cis.skills.shell import Faults, Rule, broken_rules, is_open, is_text, refuse, unknown_params
 
 _SCRIPT = str(Path(__file__).with_name("python_call.py"))
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cis.engine.ports import Skill, SkillInfo
 from cis.errors import NotFoundError
-from cis.model.suggest import did_you_mean
+from cis.model.ids import did_you_mean
 from cis.skills.dag import DagSkill
 from cis.skills.http import HttpSkill
 from cis.skills.python import PythonSkill

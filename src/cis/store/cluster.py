@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cis.model.dag import Json, Priority
-from cis.model.scope_patterns import Patterns
+from cis.model.scope_rules import Patterns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,7 @@ class OfferState(StrEnum):
 class OfferRecord:
     """An unaddressed DAG that some node has offered in the room.
 
-    ``content`` holds what the event says of whom it wants (``cis.engine.lease_messages``), and ``unfit`` once this node
+    ``content`` holds what the event says of whom it wants (``cis.model.lease_messages``), and ``unfit`` once this node
     has refused it. ``claim_at_us`` is when this node claimed it last, or else saw it.
     """
 

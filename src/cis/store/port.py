@@ -20,15 +20,12 @@ from typing import Protocol
 
 from cis.errors import PoisonRecordError
 from cis.model.dag import DagSpec
-from cis.model.scope_patterns import Patterns
+from cis.model.scope_rules import Patterns
 from cis.model.states import RunState
 from cis.model.stored import check_stored
 from cis.model.tree import clipped
 from cis.store.cluster_port import OutboxStore, PeerStore, RemoteStore, RoomStore
-from cis.store.home_port import HomeStore
-from cis.store.left_port import LeftStore
-from cis.store.losses_port import LossStore
-from cis.store.queue_port import QueueStore, WorkerStore
+from cis.store.queue_port import LeftStore, LossStore, QueueStore, StagingStore, WorkerStore
 from cis.store.records import (
     EVERY_ENTRY,
     AttemptPlace,
@@ -45,9 +42,7 @@ from cis.store.records import (
     TaskRecord,
     TokenRecord,
 )
-from cis.store.restore_port import RestoreStore
-from cis.store.retention_port import RetentionStore
-from cis.store.staging_port import StagingStore
+from cis.store.upkeep_port import HomeStore, RestoreStore, RetentionStore
 
 
 class DefinitionStore(Protocol):

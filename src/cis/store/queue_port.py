@@ -1,12 +1,29 @@
-"""The part of the store's port between node and worker: the queue, and who serves it; the rules are those of ``cis.store.port``."""
+"""The part of the store's port between node and worker: the queue, and who serves it; the rules are those of ``cis.store.port``.
+
+The part of the store's port for tasks that are stored before their run is (``cis.engine.accept.staging``).
+
+What the store keeps of tasks that lost their worker: a part of the port (``cis.store.port``).
+
+What tasks were allowed to leave running, as the store keeps it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cis.model.scope import Scope
-from cis.store.records import QueueDemand, QueuedRun, QueueItem, WorkerRecord, WorkerState
+from cis.store.records import (
+    LeftProcess,
+    QueueDemand,
+    QueuedRun,
+    QueueItem,
+    TaskLoss,
+    TaskRecord,
+    WorkerRecord,
+    WorkerState,
+)
 
 
 class QueueStore(Protocol):
@@ -147,3 +164,51 @@ class WorkerStore(Protocol):
     def worker(self, node_id: str, worker_id: str) -> WorkerRecord | None: ...
 
     def workers(self, *, node_id: str | None = None, live_only: bool = False) -> Sequence[WorkerRecord]: ...
+
+
+class StagingStore(Protocol):
+    """What is stored of a run that is yet to come; nothing of it is shown anywhere."""
+
+    def staging(self) -> AbstractContextManager[None]:
+        """A transaction in which tasks may be stored before their run is: nothing is shown of them until it comes."""
+        ...
+
+    def stage_tasks(self, tasks: Sequence[TaskRecord]) -> None:
+        """Inside ``staging``: store tasks of one run that is not there yet. Raises StoreRefusedError when it is."""
+        ...
+
+    def is_staged(self, run_id: str, *, tasks: int) -> bool:
+        """Whether so many tasks are stored under the id of a run. They come and go in order, so the first and the last tell."""
+        ...
+
+    def staged_runs(self, *, after: str, before: str, limit: int) -> Sequence[str]:
+        """Return ids between two others under which tasks are stored, but no run."""
+        ...
+
+    def drop_staged(self, run_id: str, *, at_most: int) -> bool:
+        """Delete some tasks that have no run; return whether there were any. Those of a run that is there stay."""
+        ...
+
+
+class LossStore(Protocol):
+    """Tasks whose worker died while they ran."""
+
+    def add_losses(self, losses: Iterable[TaskLoss]) -> None:
+        """Count losses to those that are stored of the same tasks; ``alone_us`` takes the place of the old one."""
+        ...
+
+    def losses(self, run_id: str) -> Sequence[TaskLoss]:
+        """Return the losses of a run's tasks; a task that has none is not in it."""
+        ...
+
+    def forget_losses(self, run_id: str, task_nos: Iterable[int]) -> None: ...
+
+
+class LeftStore(Protocol):
+    """What tasks were allowed to leave running."""
+
+    def add_left(self, left: Iterable[LeftProcess]) -> None: ...
+
+    def left_processes(self, run_id: str) -> Sequence[LeftProcess]:
+        """Return what the tasks of a run left running when they ended, in their order, whether or not it still runs."""
+        ...

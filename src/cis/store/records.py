@@ -16,7 +16,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from cis.model.dag import Priority
 from cis.model.scope import Scope, ScopeSource
-from cis.model.scope_patterns import Patterns
+from cis.model.scope_rules import Patterns
 from cis.model.states import AttemptState, RunState, TaskState
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class QueueState(StrEnum):
     QUEUED = "queued"
     CLAIMED = "claimed"
     PARKED = "parked"
-    WAITING = "waiting"  # for one of the places that its scope has (``cis.engine.admission``)
+    WAITING = "waiting"  # for one of the places that its scope has (``cis.engine.accept.admission``)
     SUSPENDED = "suspended"  # granted by a node whose lease is over: no worker takes it until that node says so
 
 

@@ -13,20 +13,19 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from cis.engine import dispatch, restored
-from cis.engine.inbox import refusal_text
-from cis.engine.outgoing import message_of
+from cis.engine.accept import dispatch
 from cis.errors import CisError, MalformedMessageError, NotFoundError, PoisonRecordError
+from cis.federation import restored
+from cis.federation.inbox import refusal_text
+from cis.federation.messages import message_of
 from cis.model.dag import Json
 from cis.model.message import MessageKind, Result
 from cis.store.cluster import OutboxItem, PeerRecord, Route
 from cis.store.port import Store
 from cis.store.records import AuditRecord
-from cis.transports.backoff import pause_s
-from cis.transports.pinger import make_ping
 from cis.transports.ports import Desk
-from cis.transports.push import Answered, NotDelivered, PushClient
-from cis.transports.wakeup import Wakeup
+from cis.transports.push import Answered, NotDelivered, PushClient, make_ping
+from cis.transports.wakeup import Wakeup, pause_s
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,9 @@
-"""The signed envelope: what a message looks like on its way, over HTTP and in the room alike.
+"""A message as bytes over HTTP: its signed content in one line, then the blob that it names, as it is.
+
+The content comes first and is small, so its signature is checked before anything else is read: a stranger can make a
+node read ``MAX_CONTENT_BYTES`` and no more.
+
+The signed envelope: what a message looks like on its way, over HTTP and in the room alike.
 
     {"type": "io.cis.dag.execute", "v": 1, "message_id": …, "run_id": …, "sender": "node-2",
      "target_node": "node-1" | null, "room_id": null | "!…", "timestamp": ms, "expires_at": ms,
@@ -10,13 +15,14 @@ that no message passes for another; the room, so that none is carried into anoth
 so that the blob need not be canonical. Times are milliseconds, since an event holds no floats.
 
 What ``open_envelope`` returns was said by the node that it names. Whether that node may say so is asked later
-(``cis.engine.inbox``), and asked again when it is acted upon.
+(``cis.federation.inbox``), and asked again when it is acted upon.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 from cis.errors import MalformedMessageError, UntrustedError
@@ -24,6 +30,56 @@ from cis.model.dag import Json
 from cis.model.ids import id_fault
 from cis.model.message import MAX_BLOB_BYTES, BlobRef, Message, MessageKind
 from cis.transports.keys import Signer, Succession, canonical, follow, key_id, successions_of, verifies
+
+MEDIA_TYPE = "application/vnd.cis.message"
+MAX_CONTENT_BYTES = 128 * 2**10
+EXECUTE_PATH = "/api/v1/dag/execute"
+MESSAGES_PATH = "/api/v1/peers/messages"
+
+
+def frame(content: Json, message: Message) -> bytes:
+    """Return the body that carries a message."""
+    return canonical(content) + b"\n" + (message.blob.encode() if message.blob is not None else b"")
+
+
+class FrameReader:
+    """Reads a body piece by piece, never more of it than was asked for."""
+
+    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+        self._parts = parts
+        self._held = b""
+
+    async def content(self) -> Json:
+        """Return the content of the first line. Raises MalformedMessageError."""
+        while b"\n" not in self._held:
+            if len(self._held) > MAX_CONTENT_BYTES or not await self._more():
+                break
+        line, newline, self._held = self._held.partition(b"\n")
+        if not newline or len(line) > MAX_CONTENT_BYTES:
+            raise MalformedMessageError("a message begins with its content, in one line of at most 128 KiB")
+        try:
+            return json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise MalformedMessageError("the content of a message is no JSON") from error
+
+    async def blob(self, size: int) -> bytes:
+        """Return the *size* bytes that follow. Raises MalformedMessageError when there are fewer or more."""
+        parts, count = [self._held], len(self._held)
+        self._held = b""
+        while count <= size and await self._more():
+            parts.append(self._held)
+            count += len(self._held)
+            self._held = b""
+        if count != size:
+            raise MalformedMessageError(f"{size} bytes should follow the content of a message, not {count}")
+        return b"".join(parts)
+
+    async def _more(self) -> bool:
+        async for part in self._parts:
+            self._held += part
+            return True
+        return False
+
 
 VERSION = 1
 _FRAME = frozenset(

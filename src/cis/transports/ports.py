@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from cis.engine.logfiles import LogFiles
-from cis.engine.site import Site
+from cis.engine.this_node import Site
 from cis.store.port import Store
 from cis.transports.keys import Signer
 

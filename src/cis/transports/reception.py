@@ -1,4 +1,4 @@
-"""Where messages come in, whatever brought them: signature, DAG, then one transaction (``cis.engine.inbox``)."""
+"""Where messages come in, whatever brought them: signature, DAG, then one transaction (``cis.federation.inbox``)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from cis.engine.heard import Heard, Outcome
-from cis.engine.inbox import receive, refuse
-from cis.engine.incoming import Wanted, wanted_of
-from cis.engine.outgoing import DAG_REF, REPORT_REF
 from cis.errors import CisError, MalformedMessageError, OverloadedError, StoreError, UntrustedError
+from cis.federation.inbox import receive, refuse
+from cis.federation.messages import DAG_REF, REPORT_REF, Wanted, wanted_of
+from cis.federation.received import Heard, Outcome
 from cis.model.dag import Json
 from cis.model.document import dag_from_plain
 from cis.model.ids import id_fault

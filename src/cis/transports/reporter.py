@@ -1,6 +1,6 @@
 """Tells the nodes that handed runs to this one how these go, until each has heard the end.
 
-What changed is read from the event log, run by run, and told in reports (``cis.engine.report``): over HTTP a moment
+What changed is read from the event log, run by run, and told in reports (``cis.federation.report``): over HTTP a moment
 after it happened, through the room more seldom, since a homeserver takes few events a second. Nothing is queued: while
 an origin cannot be reached, its runs only stay marked as changed. After a restart each run that is still open is told
 from its beginning; reports merge, so nothing is told twice with any effect.
@@ -15,22 +15,20 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from cis.engine.grants import ask_to_renew
-from cis.engine.inbox import INCOMPLETE
-from cis.engine.lease_messages import Standing
-from cis.engine.outgoing import report_message
-from cis.engine.report import Cursor, Report, build_report
 from cis.errors import CisError, NotFoundError, PoisonRecordError
+from cis.federation.grants import ask_to_renew
+from cis.federation.inbox import INCOMPLETE
+from cis.federation.messages import report_message
+from cis.federation.report import Cursor, Report, build_report
 from cis.model.dag import Json
+from cis.model.lease_messages import Standing
 from cis.model.message import Message, Reply, Result
 from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun
 from cis.store.port import Store
 from cis.store.records import QueueState
-from cis.transports.backoff import pause_s
-from cis.transports.eventtail import EventTail
 from cis.transports.ports import Desk
 from cis.transports.push import NotDelivered, PushClient
-from cis.transports.wakeup import Wakeup
+from cis.transports.wakeup import EventTail, Wakeup, pause_s
 
 log = logging.getLogger(__name__)
 

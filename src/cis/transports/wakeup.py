@@ -1,10 +1,19 @@
-"""How a service waits for something to do, until it is woken or its time is over; how a storm of wakes becomes a few."""
+"""How a service waits for something to do, until it is woken or its time is over; how a storm of wakes becomes a few.
+
+When to try again: each failure doubles the pause, up to a bound, and chance keeps many from coming at once.
+
+Reads the event log as it grows, from where it stands when it is first read, or first read again after ``forget``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from cis.store.port import Store
+from cis.store.records import EventRecord
+from cis.transports.ports import Desk
 
 
 class Wakeup(asyncio.Event):
@@ -44,3 +53,45 @@ class Calm:
         self._woken = False  # before the call: what is stored from here on, it may not see
         self._not_before_s = self._loop.time() + self._pause_s
         self._call()
+
+
+FIRST_S = 0.25
+MOST_S = 60.0
+
+
+def pause_s(failures: int, *, chance: Callable[[], float], most_s: float = MOST_S) -> float:
+    """Return how long to wait after that many failures in a row: half of it is certain, half is chance."""
+    whole = min(most_s, FIRST_S * 2.0 ** min(failures, 30))
+    return whole * (0.5 + chance() / 2)
+
+
+AT_ONCE = 1000
+
+
+class EventTail:
+    """The events since the last look, in order; each is given once."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._seq: int | None = None
+
+    def forget(self) -> None:
+        """Pass over all that will be there at the next look."""
+        self._seq = None
+
+    async def new(self) -> AsyncIterator[tuple[bool, Sequence[EventRecord]]]:
+        """Give what is new, page by page, each with whether events before it were missed for good."""
+        if self._seq is None:
+            await self._skip()
+        while events := await self._desk.read(self._after):
+            missed = events[0].seq > (self._seq or 0) + 1
+            self._seq = events[-1].seq
+            yield missed, events
+            if len(events) < AT_ONCE:
+                return
+
+    async def _skip(self) -> None:
+        self._seq = await self._desk.read(lambda store: store.last_event_seq())
+
+    def _after(self, store: Store) -> Sequence[EventRecord]:
+        return store.events_after(self._seq or 0, limit=AT_ONCE)

@@ -4,8 +4,8 @@
 
 Signals: TERM drains (what runs may end within the grace period, then it is ended and its task handed back),
 a second TERM kills at once; but where there is a supervisor, which tells each worker once, one more within two grace periods says that everybody
-was told, the tasks as well, by whoever stops the node (``cis.engine.doubts``): what runs is then ended. USR1 retires the worker if it is idle at that very moment, or if all of its runs only wait, which it
-then parks (``cis.engine.parking``): the supervisor may have decided on what it read a moment ago. USR2 lets it go as soon as none of its tasks runs; what waits is handed back. When the parent is gone, a worker ends as after a grace period.
+was told, the tasks as well, by whoever stops the node (``cis.engine.run.live``): what runs is then ended. USR1 retires the worker if it is idle at that very moment, or if all of its runs only wait, which it
+then parks (``cis.engine.run.claiming``): the supervisor may have decided on what it read a moment ago. USR2 lets it go as soon as none of its tasks runs; what waits is handed back. When the parent is gone, a worker ends as after a grace period.
 
 One that finds that a newer program has changed the schema starts nothing more, lets what runs end without a limit, hands back and ends.
 
@@ -24,13 +24,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from cis.engine.instant import Instant
-from cis.engine.loop import WorkerLoop
+from cis.engine.run.loop import WorkerLoop
+from cis.engine.times import Instant
 from cis.errors import FencedError, LeaseLostError, StoreError, StoreGoneError, StoreNewerError
 from cis.store.port import Store
 from cis.store.records import WorkerRecord, WorkerState
 from cis.worker.bell import FifoBell
-from cis.worker.burial import worker_event
+from cis.worker.rescuer import worker_event
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ class WorkerProcess:
         except FencedError:
             raise
         except StoreError as error:
-            # Whoever finds the lock free does the same (cis.worker.burial).
+            # Whoever finds the lock free does the same (cis.worker.rescuer).
             log.error("the end of this worker could not be stored", extra={"error": str(error)})
 
     def _on_term(self, _signal: int, _frame: object) -> None:

@@ -7,7 +7,7 @@
 
 Retiring is a request that only a worker follows that is idle, or whose runs all only wait, so a busy one is never evicted, whatever
 this side read a moment ago. A worker whose runs all only wait takes no place of ``max_workers``; when there are ``MAX_WAITING`` of them, those
-that were used longest ago are put away: they park their runs (``cis.engine.parking``), and are started again when one is due. A worker's death is seen as the end of its pipe; it is then buried, and if
+that were used longest ago are put away: they park their runs (``cis.engine.run.claiming``), and are started again when one is due. A worker's death is seen as the end of its pipe; it is then buried, and if
 its runs are to go on, the queue shows it. One that does not start, or crashes, is tried again after a growing pause. Those that
 hang, and what others left, are found by looking around (``cis.worker.rescuer``).
 """
@@ -25,9 +25,9 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Protocol
 
-from cis.engine.instant import Instant
 from cis.engine.ports import OrphanKiller
 from cis.engine.shortage import LONGEST_PAUSE_S, shortage_of
+from cis.engine.times import Instant
 from cis.errors import ConfigError, ShortageError, StoreError
 from cis.model.scope import Scope, parse_worker_id
 from cis.store.port import Store
@@ -99,7 +99,7 @@ class SupervisorParts:
 
     ``told`` is called whenever a worker stored something; ``reap`` takes the status of ended children that are none of its workers;
     ``let_in`` is called, inside a transaction, for a worker id whose runs wait for one of the places of their scope
-    (``cis.engine.admission``).
+    (``cis.engine.accept.admission``).
     """
 
     store: Store

@@ -27,7 +27,7 @@ _TAKEN = (errno.EAGAIN, errno.EACCES)
 
 
 class MachinePlaces:
-    """``Places`` (``cis.engine.task_places``) of one process; *most* is how many there are for all of this home."""
+    """``Places`` (``cis.engine.run.task_places``) of one process; *most* is how many there are for all of this home."""
 
     def __init__(self, path: Path, *, most: int) -> None:
         self.most = most

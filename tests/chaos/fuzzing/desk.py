@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from cis.engine.logfiles import LogFiles
-from cis.engine.site import Site
+from cis.engine.this_node import Site
 from cis.store.port import Store
 from cis.transports.keys import Signer
 

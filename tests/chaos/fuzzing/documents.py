@@ -10,15 +10,15 @@ from typing import Any
 import tomli_w
 import yaml
 
-from cis.engine.submit import canonical_json
+from cis.engine.accept.submit import canonical_json
 from cis.errors import CisError, DocumentError
+from cis.importers.wfformat import dag_from_wfformat
 from cis.model.dag import DagSpec
 from cis.model.document import dag_from_plain, parse_dag
 from cis.model.formats import Format, dump_document, load_document
 from cis.model.graph import Graph
 from cis.model.inference import infer_scope
-from cis.model.wfformat import dag_from_wfformat
-from cis.model.wire import document_of, wire_fields
+from cis.model.message import document_of, wire_fields
 from cis.store.port import read_spec
 from tests.chaos.fuzzing.trees import changed, dag
 

@@ -22,8 +22,8 @@ from cis.model.message import MessageKind, Result
 from cis.model.tree import holds_text
 from cis.store.cluster import JournalState, RoomEvent
 from cis.store.sqlite.store import SqliteStore
-from cis.transports.answering import Answering
-from cis.transports.framing import FrameReader
+from cis.transports.asking import Answering
+from cis.transports.envelope import FrameReader
 from cis.transports.keys import Signer, canonical, new_private_key
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.journal import Journal

@@ -14,23 +14,24 @@ from pathlib import Path
 from time import monotonic
 from typing import NoReturn
 
-from cis.engine import dispatch, views
-from cis.engine.attempts import AttemptMaker
-from cis.engine.control import cancel, pause, resume
-from cis.engine.grants import eligible
-from cis.engine.lease_messages import Standing
+from cis.engine.accept import dispatch
+from cis.engine.accept.control import cancel, pause, resume
 from cis.engine.logfiles import LogFiles
-from cis.engine.logreader import LogReader
-from cis.engine.loop import WorkerLoop
-from cis.engine.outgoing import message_of, report_message
-from cis.engine.parts import LoopLimits, LoopParts
-from cis.engine.pruner import Cutoff, Pruner, Retention
-from cis.engine.report import Cursor, build_report
-from cis.engine.site import Incarnation, Site
-from cis.engine.timestamps import rfc3339
+from cis.engine.observe import views
+from cis.engine.observe.logreader import LogReader
+from cis.engine.run.attempts import AttemptMaker
+from cis.engine.run.loop import WorkerLoop
+from cis.engine.run.parts import LoopLimits, LoopParts
+from cis.engine.this_node import Incarnation, Site
+from cis.engine.times import rfc3339
+from cis.engine.upkeep.pruner import Cutoff, Pruner, Retention
 from cis.errors import CisError
 from cis.executors.local import LocalExecutor
+from cis.federation.grants import eligible
+from cis.federation.messages import message_of, report_message
+from cis.federation.report import Cursor, build_report
 from cis.model.document import dag_from_plain
+from cis.model.lease_messages import Standing
 from cis.model.scope import Scope
 from cis.model.states import RunState
 from cis.node.clock import new_id, now, now_us

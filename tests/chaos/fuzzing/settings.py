@@ -14,12 +14,12 @@ import tomli_w
 
 from cis.errors import CisError
 from cis.model.durations import format_duration, parse_duration
-from cis.model.references import fill, malformed, references
+from cis.model.relations import fill, malformed, references
 from cis.model.scope import parse_scope, parse_worker_id
 from cis.node.home import Home
+from cis.node.identity import set_text
 from cis.node.keyfile import KeyFile
 from cis.node.settings import OPTIONS, load_settings
-from cis.node.tomlfile import set_text
 from cis.transports.keys import Signer, new_private_key
 from tests.chaos.fuzzing.trees import SCALARS, changed
 

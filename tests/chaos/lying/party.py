@@ -11,20 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cis.engine import grants, offers
-from cis.engine.dispatch import SENDING_S
-from cis.engine.heard import Heard
-from cis.engine.inbox import receive
-from cis.engine.incoming import Wanted
-from cis.engine.instant import Instant
-from cis.engine.lease_messages import Standing
+from cis.engine.accept.dispatch import SENDING_S
+from cis.engine.accept.submit import SubmitRequest, submit
 from cis.engine.leases import Leases, margin_s
 from cis.engine.logfiles import LogFiles
-from cis.engine.outgoing import message_of, report_message
-from cis.engine.report import Cursor, build_report
-from cis.engine.site import Site
-from cis.engine.submit import SubmitRequest, submit
+from cis.engine.this_node import Site
+from cis.engine.times import Instant
+from cis.federation import grants, offers
+from cis.federation.inbox import receive
+from cis.federation.messages import Wanted, message_of, report_message
+from cis.federation.received import Heard
+from cis.federation.report import Cursor, build_report
 from cis.model.dag import DagSpec
+from cis.model.lease_messages import Standing
 from cis.model.message import Message, MessageKind
 from cis.model.states import RunState, TaskState
 from cis.skills.registry import InstalledSkills

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from cis.engine.logfiles import LogFiles
-from cis.engine.plan import RunPlan
-from cis.engine.site import Site
+from cis.engine.run.plan import RunPlan
+from cis.engine.this_node import Site
 from tests.chaos.simulation.documents import Book
 from tests.chaos.simulation.faults import Faults, FaultyStore
 from tests.chaos.simulation.processes import Processes

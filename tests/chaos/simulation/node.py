@@ -5,12 +5,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from cis.engine.control import cancel, pause, rerun_of, resume
-from cis.engine.submit import SubmitRequest, submit
+from cis.engine.accept.control import cancel, pause, rerun_of, resume
+from cis.engine.accept.submit import SubmitRequest, submit
 from cis.errors import ConflictError, OrphanError, StoreError
 from cis.model.dag import DagSpec
 from cis.store.records import WorkerRecord
-from cis.worker.burial import bury
+from cis.worker.rescuer import bury
 from tests.chaos.simulation.machine import NODE, Machine
 from tests.chaos.simulation.processes import NEVER
 from tests.chaos.simulation.workers import Worker

@@ -11,7 +11,7 @@ import random
 from pathlib import Path
 from typing import Protocol
 
-from cis.engine.instant import Instant
+from cis.engine.times import Instant
 
 START_US = 1_700_000_000_000_000
 MAX_DEPTH = 2

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import apsw
 
-from cis.engine.plan import RunPlan
+from cis.engine.run.plan import RunPlan
 from cis.model.states import RunState, TaskState
 from tests.arrows import LEGAL_RUN, LEGAL_TASK
 from tests.chaos.simulation.processes import Processes

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from cis.engine.attempts import AttemptMaker
-from cis.engine.loop import WorkerLoop
-from cis.engine.parts import LoopLimits, LoopParts
-from cis.engine.plan import RunPlan
-from cis.engine.site import Incarnation
+from cis.engine.run.attempts import AttemptMaker
+from cis.engine.run.loop import WorkerLoop
+from cis.engine.run.parts import LoopLimits, LoopParts
+from cis.engine.run.plan import RunPlan
+from cis.engine.this_node import Incarnation
 from cis.errors import FencedError, OrphanError, StoreError
 from cis.model.dag import DagSpec
 from cis.model.scope import parse_worker_id
 from cis.store.records import WorkerRecord, WorkerState
-from cis.worker.burial import end_orphans, worker_event
+from cis.worker.rescuer import end_orphans, worker_event
 from tests.chaos.simulation.documents import Book
 from tests.chaos.simulation.faults import CrashError
 from tests.chaos.simulation.machine import NODE, Machine

@@ -1,4 +1,4 @@
-"""What every store promises about forgetting (``cis.store.retention_port``)."""
+"""What every store promises about forgetting (``cis.store.upkeep_port``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from cis.model.states import AttemptState, RunState
 from cis.store.cluster import RemoteRole, RemoteRun
 from cis.store.port import Store
-from cis.store.retention_port import EndedRun, Pruned
+from cis.store.upkeep_port import EndedRun, Pruned
 from tests.contract.store.cluster_rows import message
 from tests.contract.store.rows import DOCUMENT, attempt, definition, item, put_run
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine.adoption import hold
-from cis.engine.instant import Instant
 from cis.engine.leases import Leases
-from cis.engine.live import LiveAttempts
-from cis.engine.parts import Held
-from cis.engine.reading import RunReading
+from cis.engine.run.adoption import hold
+from cis.engine.run.live import LiveAttempts
+from cis.engine.run.parts import Held
+from cis.engine.run.reading import RunReading
+from cis.engine.times import Instant
 from cis.errors import PoisonRecordError
 from cis.executors.local import LocalExecutor
 from cis.model.dag import Priority

@@ -26,7 +26,7 @@ from cis.store.records import (
     TokenRecord,
     WorkerState,
 )
-from cis.store.retention_port import Pruned
+from cis.store.upkeep_port import Pruned
 from tests.contract.store.rows import DOCUMENT, WORKER, attempt, definition, item, put_run, worker
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import apsw
 import pytest
 
-from cis.store.sqlite.home import kept_node_id
 from cis.store.sqlite.migrate import NEWEST, migrations
 from cis.store.sqlite.store import open_sqlite
+from cis.store.sqlite.upkeep import kept_node_id
 from tests.acceptance.harness import Sandbox, make_sandbox
 from tests.battery import figures, size
 

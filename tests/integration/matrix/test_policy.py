@@ -5,14 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cis.errors import RoomRefusedError
-from cis.transports.matrix.policy import (
-    DAG_TYPES,
-    NODE_LEVEL,
-    RoomFault,
-    power_levels_with,
-    room_creation,
-    room_faults,
-)
+from cis.transports.matrix.policy import DAG_TYPES, NODE_LEVEL, RoomFault, power_levels_with, room_creation, room_faults
 from tests.homeserver import Homeserver
 from tests.integration.matrix.rooms import EXECUTE, Member, Room, in_room
 

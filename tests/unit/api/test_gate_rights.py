@@ -10,7 +10,7 @@ import pytest
 
 from cis.api.gate import needed_right
 from cis.api.ports import ADMIN, CONTROL, EXECUTE, READ, Rights
-from cis.api.tokens import OWNER, OwnToken
+from cis.api.served import OWNER, OwnToken
 
 
 @pytest.mark.parametrize(

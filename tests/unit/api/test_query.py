@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cis.api.problems import QueryError
-from cis.api.query import Query, limit_of, run_filter_of
+from cis.api.answers import QueryError
+from cis.api.requests import Query, limit_of, run_filter_of
 from cis.model.scope import Scope, ScopeType
 from cis.model.states import RunState
 from cis.store.records import RunFilter

@@ -12,7 +12,7 @@ import pytest
 
 from cis.cli import output
 from cis.cli.context import say, silence_if_broken
-from cis.model.plurals import counted
+from cis.model.ids import counted
 
 
 class Terminal(io.StringIO):

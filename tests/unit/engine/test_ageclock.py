@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cis.engine.ageclock import SETTLE_S, TOLERANCE_S, AgeClock
-from cis.engine.instant import Instant
+from cis.engine.times import Instant
 
 DAY_S = 86400
 

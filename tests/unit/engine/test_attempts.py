@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cis.engine.attempts import AttemptMaker
 from cis.engine.logfiles import LogFiles
+from cis.engine.run.attempts import AttemptMaker
 from cis.errors import LaunchError
 from cis.model.states import AttemptState
 from cis.store.records import AttemptRecord

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cis.engine.doubts import MOMENT_S, TOLD_AGAIN_WITHIN_S, Doubts
-from cis.engine.instant import Instant
-from cis.engine.live import Ending, Live
 from cis.engine.ports import Exit
+from cis.engine.run.live import MOMENT_S, TOLD_AGAIN_WITHIN_S, Doubts, Ending, Live
+from cis.engine.times import Instant
 from cis.model.states import AttemptState
 from cis.store.records import AttemptRecord
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cis.engine.attempts import AttemptMaker
-from cis.engine.launches import Launches
 from cis.engine.logfiles import LogFiles
-from cis.engine.plan import RunPlan
 from cis.engine.ports import Command, Launch
+from cis.engine.run.attempts import AttemptMaker
+from cis.engine.run.plan import RunPlan
+from cis.engine.run.spawning import Launches
 from cis.model.dag import TaskSpec
 from cis.model.states import AttemptState
 from cis.store.records import AttemptRecord

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine import logfolders
-from cis.engine.logfolders import log_folders, outputs_left, remove_logs, remove_outputs
+from cis.engine.upkeep import pruner
+from cis.engine.upkeep.pruner import log_folders, outputs_left, remove_logs, remove_outputs
 
 
 def folder(root: Path, name: str, *files: str) -> Path:
@@ -38,7 +38,7 @@ def test_a_runs_files_go_and_its_folder_with_them(root: Path) -> None:
 
 
 def test_many_files_go_in_parts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logfolders, "FILES_AT_ONCE", 2)
+    monkeypatch.setattr(pruner, "FILES_AT_ONCE", 2)
     made = folder(root, "r1", *(f"{number}.1.out" for number in range(5)))
 
     assert not remove_logs(root, "r1")

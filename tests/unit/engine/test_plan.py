@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cis.engine.instant import Instant
-from cis.engine.plan import RunPlan
+from cis.engine.run.plan import RunPlan
+from cis.engine.times import Instant
 from cis.errors import IllegalStateError
 from cis.model.dag import DagSpec, OnLost, Priority, TaskSpec
 from cis.model.scope import GLOBAL, ScopeSource

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cis.engine.timestamps import rfc3339
+from cis.engine.times import rfc3339
 
 
 @given(st.integers(min_value=0, max_value=4_102_444_800_000_000))

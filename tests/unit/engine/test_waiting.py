@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cis.engine.waiting import MAX_NAMED, Surroundings, Waiting, WaitReason, run_waiting, tasks_waiting
+from cis.engine.observe.waiting import MAX_NAMED, Surroundings, Waiting, WaitReason, run_waiting, tasks_waiting
 from cis.model.dag import Priority
 from cis.model.scope import GLOBAL, ScopeSource
 from cis.model.states import RunState, TaskState

@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cis.model.dag import Backoff, TaskSpec
-from cis.model.durations import format_duration, parse_duration
+from cis.model.durations import MAX_DELAY_S, format_duration, parse_duration, retry_delay_s
 from cis.model.graph import Graph
-from cis.model.references import fill, references
-from cis.model.retry import MAX_DELAY_S, retry_delay_s
+from cis.model.relations import fill, references
 
 
 @st.composite

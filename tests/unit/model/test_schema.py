@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cis.errors import DocumentError
-from cis.model.document import dag_from_plain
-from cis.model.schema import dag_schema
+from cis.model.document import dag_from_plain, dag_schema
 
 SCHEMA = dag_schema()
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cis.model.scope import GLOBAL, Scope, ScopeType, parse_scope
-from cis.model.scope_patterns import allows, matches, pattern_fault
-from cis.model.scope_rules import NO_RULES, ScopeRules, ScopeTable, rules_of
+from cis.model.scope_rules import NO_RULES, ScopeRules, ScopeTable, allows, matches, pattern_fault, rules_of
 
 owned = st.builds(
     Scope,

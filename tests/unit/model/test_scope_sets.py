@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cis.model.scope import GLOBAL, Scope, ScopeType
-from cis.model.scope_patterns import allows, given_patterns, in_common, matches, read_patterns, spans, written
+from cis.model.scope_rules import allows, given_patterns, in_common, matches, read_patterns, spans, written
 
 owned = st.builds(
     Scope,

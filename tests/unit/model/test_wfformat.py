@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cis.errors import DocumentError
+from cis.importers.wfformat import dag_from_wfformat
 from cis.model.ids import id_fault
-from cis.model.wfformat import dag_from_wfformat
 
 
 def workflow(*tasks: dict[str, Any], version: str = "1.5", **execution: dict[str, Any]) -> dict[str, Any]:

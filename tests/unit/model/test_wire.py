@@ -10,7 +10,7 @@ from cis.errors import DocumentError
 from cis.model.dag import DagSpec
 from cis.model.document import dag_from_plain
 from cis.model.durations import MAX_DURATION_S
-from cis.model.wire import document_of, wire_fields
+from cis.model.message import document_of, wire_fields
 
 
 @pytest.mark.parametrize("seconds", [5e-324, 1e-7, 1.5e-17, 0.1, 90.0, MAX_DURATION_S])

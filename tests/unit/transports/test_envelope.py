@@ -13,13 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cis.engine.inbox import MAX_CLOCK_US, sender_now_us
 from cis.errors import CisError, MalformedMessageError, UntrustedError
+from cis.federation.inbox import MAX_CLOCK_US, sender_now_us
 from cis.model.ids import id_fault
 from cis.model.message import MAX_BLOB_BYTES, BlobRef, Message, MessageKind
 from cis.store.cluster import PeerRecord
-from cis.transports.envelope import Opened, blob_ref, check_blob, open_envelope, seal
-from cis.transports.framing import MAX_CONTENT_BYTES, FrameReader, frame
+from cis.transports.envelope import (
+    MAX_CONTENT_BYTES,
+    FrameReader,
+    Opened,
+    blob_ref,
+    check_blob,
+    frame,
+    open_envelope,
+    seal,
+)
 from cis.transports.keys import Signer, canonical, new_private_key
 
 SIGNER = Signer(new_private_key())

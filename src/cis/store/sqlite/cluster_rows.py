@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cis.model.dag import Json, Priority
-from cis.model.scope_patterns import read_patterns
+from cis.model.scope_rules import read_patterns
 from cis.store.sqlite.rows import Row, mapping
 
 if TYPE_CHECKING:

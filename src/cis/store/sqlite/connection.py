@@ -24,7 +24,7 @@ from cis.store.sqlite.migrate import check_known, migrate
 
 BUSY_TIMEOUT_MS = 30_000
 LOCK_PAUSE_S = 0.0005  # a transaction with its flush takes about as long
-# Shorter than the gap that a node's writer leaves (cis.node.writer): else it can be missed again and again.
+# Shorter than the gap that a node's writer leaves (cis.node.store_threads): else it can be missed again and again.
 LONGEST_PAUSE_S = 0.0015
 FULL_BELOW_BYTES = 64 * 2**10  # the least that SQLite asks for at once: shared memory grows by 32 KiB
 Row = tuple[Any, ...]

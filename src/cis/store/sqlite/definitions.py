@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cis.errors import NotFoundError
-from cis.model.scope_patterns import Patterns, allows
+from cis.model.scope_rules import Patterns, allows
 from cis.store.records import DefinitionRecord, Page
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import DEFINITION, definition_of, read, read_all

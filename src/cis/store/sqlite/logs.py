@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from cis.model.scope_patterns import read_patterns, written
+from cis.model.scope_rules import read_patterns, written
 from cis.store.records import EVERY_ENTRY, AuditFilter, AuditRecord, EventRecord, EventTally, TokenRecord
 from cis.store.refusals import RefusalShares
 from cis.store.sqlite.connection import Database

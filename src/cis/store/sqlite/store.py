@@ -16,22 +16,14 @@ from cis.model.ids import id_at
 from cis.store.refusals import RefusalShares
 from cis.store.sqlite.connection import Database, file_of, sync_folder, translated
 from cis.store.sqlite.definitions import DefinitionRows
-from cis.store.sqlite.home import HomeRows
-from cis.store.sqlite.left import LeftRows
 from cis.store.sqlite.logs import LogRows
-from cis.store.sqlite.losses import LossRows
 from cis.store.sqlite.migrate import NEWEST
-from cis.store.sqlite.outbox import OutboxRows
-from cis.store.sqlite.peers import PeerRows
-from cis.store.sqlite.queue import QueueRows
-from cis.store.sqlite.remote import RemoteRows
-from cis.store.sqlite.restores import RestoreRows
-from cis.store.sqlite.retention import RetentionRows
-from cis.store.sqlite.room import RoomRows
+from cis.store.sqlite.outbox import OutboxRows, PeerRows
+from cis.store.sqlite.queue import QueueRows, WorkerRows
+from cis.store.sqlite.room import RemoteRows, RoomRows
 from cis.store.sqlite.runs import RunRows
-from cis.store.sqlite.staged import StagedRows
-from cis.store.sqlite.tasks import TaskRows
-from cis.store.sqlite.workers import WorkerRows
+from cis.store.sqlite.tasks import LeftRows, LossRows, StagedRows, TaskRows
+from cis.store.sqlite.upkeep import HomeRows, RestoreRows, RetentionRows
 
 SEARCH_LIMIT_S = 5.0
 STAGED_S = 86_400.0

@@ -1,15 +1,23 @@
-"""Tasks and attempts in SQLite: the tables ``run_tasks`` and ``task_executions``. The hot path is here."""
+"""Tasks and attempts in SQLite: the tables ``run_tasks`` and ``task_executions``. The hot path is here.
+
+Tasks that are stored before their run is, in SQLite (``cis.engine.accept.staging``).
+
+What tasks were allowed to leave running, in SQLite: the table ``left_processes``, which is empty where none is.
+
+Tasks that lost their worker, in SQLite: the table ``task_losses``, which is empty as long as no worker dies.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-from cis.errors import StaleVersionError
+from cis.errors import StaleVersionError, StoreRefusedError
 from cis.model.states import AttemptState, check_attempt_arrow, check_task_arrow
-from cis.store.records import AttemptPlace, AttemptRecord, TaskRecord
+from cis.store.records import AttemptPlace, AttemptRecord, LeftProcess, TaskLoss, TaskRecord
 from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import ATTEMPT, TASK, attempt_of, outputs_of, read, read_all, task_of
+from cis.store.sqlite.rows import ATTEMPT, TASK, Row, attempt_of, outputs_of, read, read_all, task_of
 
 INSERT_TASK = f"INSERT INTO run_tasks ({TASK}) VALUES ({', '.join('?' * 15)})"  # noqa: S608 - constants
 _TASKS = f"SELECT {TASK} FROM run_tasks WHERE run_id = ? ORDER BY task_no"  # noqa: S608 - constants
@@ -263,3 +271,104 @@ def attempt_values(one: AttemptRecord) -> tuple[object, ...]:
         one.stdout_bytes,
         one.stderr_bytes,
     )
+
+
+_IS_RUN = "SELECT 1 FROM dag_runs WHERE run_id = ?"
+# From one id to the next by the key, past the tasks between them.
+_STAGED = (
+    "WITH RECURSIVE ids (run_id) AS (SELECT min(run_id) FROM run_tasks WHERE run_id > ?1 AND run_id < ?2 UNION ALL"
+    " SELECT (SELECT min(t.run_id) FROM run_tasks t WHERE t.run_id > ids.run_id AND t.run_id < ?2) FROM ids"
+    " WHERE ids.run_id IS NOT NULL) SELECT run_id FROM ids WHERE run_id IS NOT NULL"
+    " AND NOT EXISTS (SELECT 1 FROM dag_runs r WHERE r.run_id = ids.run_id) LIMIT ?3"
+)
+_ENDS = "SELECT count(*) FROM run_tasks WHERE run_id = ?1 AND task_no IN (0, ?2)"
+_DROP_STAGED = (
+    "DELETE FROM run_tasks WHERE run_id = ?1 AND NOT EXISTS (SELECT 1 FROM dag_runs WHERE run_id = ?1)"
+    " AND task_no IN (SELECT task_no FROM run_tasks WHERE run_id = ?1 ORDER BY task_no LIMIT ?2)"
+)
+
+
+class StagedRows:
+    """The part of the store for runs that are yet to come."""
+
+    _db: Database
+
+    @contextmanager
+    def staging(self) -> Iterator[None]:
+        """A transaction in which tasks may be stored before their run is."""
+        with self._db.without_foreign_keys(), self._db.transaction():
+            yield
+
+    def stage_tasks(self, tasks: Sequence[TaskRecord]) -> None:
+        """Store tasks of one run that is not there yet. Raises StoreRefusedError when it is."""
+        run_id = tasks[0].run_id
+        if self._db.row(_IS_RUN, (run_id,)) is not None:
+            raise StoreRefusedError(str(self._db.path), f"run {run_id} is there already")
+        self._db.write_many(INSERT_TASK, map(task_values, tasks))
+
+    def is_staged(self, run_id: str, *, tasks: int) -> bool:
+        """Whether the first and the last task of so many are stored, and so all of them."""
+        ends = self._db.row(_ENDS, (run_id, tasks - 1))
+        return ends is not None and ends[0] == min(tasks, 2)
+
+    def staged_runs(self, *, after: str, before: str, limit: int) -> Sequence[str]:
+        """Return ids under which tasks are stored, but no run, between two ids."""
+        return [run_id for (run_id,) in self._db.rows(_STAGED, (after, before, limit))]
+
+    def drop_staged(self, run_id: str, *, at_most: int) -> bool:
+        """Delete some tasks that have no run; return whether there were any."""
+        return self._db.write(_DROP_STAGED, (run_id, at_most)) > 0
+
+
+_ADD_LEFT = "INSERT OR REPLACE INTO left_processes (run_id, task_no, task_id, pid, pid_started) VALUES (?, ?, ?, ?, ?)"
+_LEFT_OF_RUN = (
+    "SELECT run_id, task_no, task_id, pid, pid_started FROM left_processes WHERE run_id = ? ORDER BY task_no, pid"
+)
+
+
+class LeftRows:
+    """That part of the store."""
+
+    _db: Database
+
+    def add_left(self, left: Iterable[LeftProcess]) -> None:
+        """Note what attempts left running."""
+        self._db.write_many(_ADD_LEFT, [tuple(one) for one in left])
+
+    def left_processes(self, run_id: str) -> Sequence[LeftProcess]:
+        """Return what the tasks of a run left running, in their order."""
+        return read_all("process left by run", _left_of, self._db.rows(_LEFT_OF_RUN, (run_id,)))
+
+
+def _left_of(row: Row) -> LeftProcess:
+    return LeftProcess(*row)
+
+
+_ADD_LOSS = (
+    "INSERT INTO task_losses (run_id, task_no, losses, alone_us) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (run_id, task_no) DO UPDATE SET losses = losses + excluded.losses, alone_us = excluded.alone_us"
+)
+_LOSSES_OF_RUN = "SELECT run_id, task_no, losses, alone_us FROM task_losses WHERE run_id = ?"
+_FORGET = "DELETE FROM task_losses WHERE run_id = ? AND task_no = ?"
+
+
+class LossRows:
+    """The losses' part of the store."""
+
+    _db: Database
+
+    def add_losses(self, losses: Iterable[TaskLoss]) -> None:
+        """Count losses to those that are stored of the same tasks."""
+        self._db.write_many(_ADD_LOSS, [tuple(loss) for loss in losses])
+
+    def losses(self, run_id: str) -> Sequence[TaskLoss]:
+        """Return the losses of a run's tasks."""
+        return read_all("loss of run", _loss_of, self._db.rows(_LOSSES_OF_RUN, (run_id,)))
+
+    def forget_losses(self, run_id: str, task_nos: Iterable[int]) -> None:
+        """Forget the losses of tasks that have ended by themselves."""
+        self._db.write_many(_FORGET, [(run_id, task_no) for task_no in task_nos])
+
+
+def _loss_of(row: Row) -> TaskLoss:
+    return TaskLoss(*row)

@@ -15,14 +15,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from cis.engine import control
-from cis.engine.asker import Asker
-from cis.engine.existing import existing_definition, run_of
-from cis.engine.heard import CONTROL, EXECUTE, READ
-from cis.engine.submit import SubmitRequest, submit
+from cis.engine.accept import control
+from cis.engine.accept.admission import Asker
+from cis.engine.accept.submit import SubmitRequest, submit
+from cis.engine.lookup import existing_definition, run_of
 from cis.errors import CisError, NotAllowedError, UsageError
-from cis.model.scope_patterns import Patterns
-from cis.model.suggest import did_you_mean
+from cis.federation.received import CONTROL, EXECUTE, READ
+from cis.model.ids import did_you_mean
+from cis.model.scope_rules import Patterns
 from cis.store.cluster import RoomEvent
 from cis.store.port import Store, stored_spec
 from cis.store.records import AuditRecord

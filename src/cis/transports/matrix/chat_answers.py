@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cis.engine.existing import run_of
-from cis.engine.logs import last_attempts
-from cis.engine.views import CLOCK_WARNING_S, read_status
-from cis.model.plurals import counted
-from cis.model.scope_patterns import Patterns, allows
+from cis.engine.lookup import run_of
+from cis.engine.observe.logs import last_attempts
+from cis.engine.observe.views import CLOCK_WARNING_S, read_status
+from cis.model.ids import counted
+from cis.model.scope_rules import Patterns, allows
 from cis.store.port import Store
 from cis.store.records import RunFilter
 

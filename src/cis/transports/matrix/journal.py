@@ -5,7 +5,7 @@ twice, whatever crashes. Acting on an event and marking it as dealt with is one 
 
 Before a message is opened: its event must come from the Matrix user of a trusted node (never mind what name the content
 gives), must be no edit, and must still have its content. Then its signature is checked, which covers the room; then,
-each time anew, what that node may do (``cis.engine.inbox``).
+each time anew, what that node may do (``cis.federation.inbox``).
 """
 
 from __future__ import annotations
@@ -16,11 +16,7 @@ from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 
-from cis.engine import grants
-from cis.engine.dispatch import EVERYONE
-from cis.engine.heard import Heard, Outcome
-from cis.engine.inbox import check_allowed, receive, refuse
-from cis.engine.restored import is_past
+from cis.engine.accept.dispatch import EVERYONE
 from cis.errors import (
     CisError,
     MalformedMessageError,
@@ -31,6 +27,10 @@ from cis.errors import (
     StoreError,
     UntrustedError,
 )
+from cis.federation import grants
+from cis.federation.inbox import check_allowed, receive, refuse
+from cis.federation.received import Heard, Outcome
+from cis.federation.restored import is_past
 from cis.model.dag import Priority
 from cis.model.message import BlobRef, Message, MessageKind, Result
 from cis.store.cluster import JournalState, OutboxItem, PeerRecord, RoomEvent, Route

@@ -12,22 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from cis.engine import offers
 from cis.errors import CisError, RoomError, RoomLimitedError, RoomUnreachableError
+from cis.federation import offers
 from cis.model.message import Message, MessageKind
 from cis.store.cluster import RemoteRole, RemoteRun, RoomCursor
 from cis.store.port import Store
 from cis.store.records import AuditRecord
-from cis.transports.backoff import pause_s
 from cis.transports.matrix.chat import Chat, Person
-from cis.transports.matrix.claims import Claimer
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.journal import CHAT_TYPE, KEEP_EVENTS, MESSAGE_TYPES, Journal, journalled
-from cis.transports.matrix.sender import RoomSender
+from cis.transports.matrix.sender import Claimer, RoomSender
 from cis.transports.matrix.sync import Batch, RoomReader
-from cis.transports.pinger import make_ping
 from cis.transports.ports import Desk
+from cis.transports.push import make_ping
 from cis.transports.reception import Reception
+from cis.transports.wakeup import pause_s
 
 log = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ from dataclasses import dataclass, field, replace
 from cis.errors import RoomError, RoomRefusedError
 from cis.model.dag import Json
 from cis.model.tree import holds_text
-from cis.transports.matrix.answers import Event, SyncAnswer, optional_text, part
 from cis.transports.matrix.client import PAGE, MatrixClient
+from cis.transports.matrix.http import Event, SyncAnswer, optional_text, part
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from cis.engine.dispatch import EVERYONE
+from cis.engine.accept.dispatch import EVERYONE
 from cis.errors import CisError
 from cis.model.dag import Priority
 from cis.model.durations import format_duration
@@ -17,9 +17,8 @@ from cis.model.states import RunState, TaskState
 from cis.store.cluster import OutboxItem, Route
 from cis.store.port import Store
 from cis.store.records import EventRecord, RunRecord
-from cis.transports.eventtail import EventTail
 from cis.transports.ports import Desk
-from cis.transports.wakeup import Wakeup
+from cis.transports.wakeup import EventTail, Wakeup
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,127 @@
+"""``cis dag …``: which commands there are, and what each takes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from cis.cli.parser import Parser, later
+
+
+def add(group: Parser, _name: str) -> None:
+    """Add the commands of this group; where one is asked for, that one alone."""
+    commands = group.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    asked = [name for name in group.asked[:1] if name in _COMMANDS]
+    for name in asked or _COMMANDS:
+        about, call, fill = _COMMANDS[name]
+        command = commands.add_parser(name, help=about, description=about)
+        if call:
+            command.set_defaults(call=later(call))
+            _json(command)
+        fill(command)
+
+
+def _run(run: Parser) -> None:
+    run.add_argument("file", metavar="FILE", help="a YAML, JSON or TOML document; - reads standard input")
+    _wait(run)
+    run.add_argument("--scope", help="global, project:ID, user:ID or type:ID")
+    run.add_argument("--target-node", metavar="N", help="the node that is to run it")
+    run.add_argument("--priority", metavar="P", help="low, normal, high or critical")
+    run.add_argument("--idempotency-key", metavar="K", help="the same key gives the same run")
+
+
+def _rerun(rerun: Parser) -> None:
+    _which(rerun)
+    rerun.add_argument("--from-failed", action="store_true", help="keep what has completed")
+    _wait(rerun)
+
+
+def _list(listed: Parser) -> None:
+    listed.add_argument("--status", help="pending, running, paused, completed, failed or cancelled")
+    listed.add_argument("--scope", help="global, project:ID, user:ID or type:ID")
+    listed.add_argument("--node", metavar="N", help="the node that runs it")
+    listed.add_argument("--limit", type=int, default=20, metavar="N", help="at most this many (default 20)")
+
+
+def _status(status: Parser) -> None:
+    _which(status)
+    status.add_argument("--watch", action="store_true", help="until the latest run is over")
+
+
+def _logs(logs: Parser) -> None:
+    _which(logs)
+    _complete(logs.add_argument("--task", metavar="ID"), "none")
+    logs.add_argument("--attempt", type=int, metavar="N")
+    logs.add_argument("--follow", action="store_true", help="until the run is over")
+
+
+def _import(imported: Parser) -> None:
+    imported.add_argument("file", metavar="FILE")
+    imported.add_argument("--from", dest="source", required=True, choices=["wfformat"], help="the tool's format")
+    imported.add_argument("--scale", type=float, default=1.0, metavar="X", help="of each task's recorded run time")
+    imported.add_argument("--commands", action="store_true", help="the recorded commands, instead of sleeping")
+    imported.add_argument("-o", "--output", metavar="OUT", help="a file; its suffix says the notation")
+    imported.set_defaults(call=later("dag.documents:import_"))
+
+
+def _workers(worker: Parser) -> None:
+    actions = worker.add_subparsers(dest="action", metavar="COMMAND", required=True)
+    listed = actions.add_parser("list", help="workers that live")
+    listed.add_argument("--all", action="store_true", help="also those that stopped or died")
+    _json(listed)
+    listed.set_defaults(call=later("dag.control:list_workers"))
+    status = actions.add_parser("status", help="one worker in detail")
+    _complete(status.add_argument("worker_id", metavar="WORKER_ID"), "worker_ids")
+    _json(status)
+    status.set_defaults(call=later("dag.control:worker_status"))
+
+
+def _file(command: Parser) -> None:
+    command.add_argument("file", metavar="FILE")
+
+
+def _nothing(_: Parser) -> None:
+    pass
+
+
+def _json(command: Parser) -> None:
+    command.add_argument("--json", action="store_true", help="one JSON document")
+
+
+def _wait(command: Parser) -> None:
+    command.add_argument("--wait", action="store_true", help="return when the run is over")
+    command.add_argument("--follow", action="store_true", help="show what the tasks write, until the run is over")
+
+
+def _which(command: Parser) -> None:
+    _complete(command.add_argument("dag_id", metavar="DAG_ID"), "dag_ids")
+    _complete(command.add_argument("--run", metavar="RUN_ID", help="not the latest run, but this one"), "run_ids")
+
+
+def _complete(action: argparse.Action, what: str) -> None:
+    def completer(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+        from cis.cli import completion  # noqa: PLC0415 - only when the shell asks
+
+        return completion.complete(what, prefix, parsed_args)
+
+    action.completer = completer  # type: ignore[attr-defined]  # argcomplete's own convention
+
+
+# What each is about, what it calls (those without add it themselves, and --json if they take it), and what it takes.
+_COMMANDS: dict[str, tuple[str, str, Callable[[Parser], None]]] = {
+    "run": ("hand a DAG to the node, or, with no node running, run it here and now", "dag.run:run", _run),
+    "rerun": ("run a DAG again, as it was", "dag.run:rerun", _rerun),
+    "validate": ("say what is wrong with a document, or what would run", "dag.documents:validate", _file),
+    "list": ("runs, newest first", "dag.query:list_runs", _list),
+    "status": ("a DAG, its latest runs, the tasks that run now", "dag.query:status", _status),
+    "logs": ("what tasks wrote", "dag.logs:logs", _logs),
+    "cancel": ("end a run and its tasks", "dag.control:cancel", _which),
+    "pause": ("start nothing more of a run", "dag.control:pause", _which),
+    "resume": ("let a paused run go on", "dag.control:resume", _which),
+    "import": ("a workflow of another tool as a DAG document", "", _import),
+    "schema": ("the JSON Schema of a DAG document", "dag.documents:schema", _nothing),
+    "save": ("store a DAG, to be run by name", "dag.documents:save", _file),
+    "definitions": ("stored DAGs", "dag.query:definitions", _nothing),
+    "worker": ("workers of this node", "", _workers),
+}

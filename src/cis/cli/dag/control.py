@@ -1,0 +1,121 @@
+"""``cis dag cancel``, ``pause`` and ``resume``.
+
+``cis dag worker list`` and ``status``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from cis.cli.acting import append_audit
+from cis.cli.context import Context, from_environment
+from cis.cli.output import local_time, print_json, print_table, scope_text
+from cis.engine.accept import control
+from cis.engine.lookup import existing_worker, run_of
+from cis.engine.observe.views import read_run, worker_view
+from cis.executors.platform import still_runs
+from cis.node.clock import now_us
+from cis.node.presence import node_is_running
+from cis.store.records import RunRecord, WorkerRecord, WorkerState
+from cis.worker.bell import ring
+from cis.worker.lock import holder, worker_lock_path
+
+
+def cancel(options: argparse.Namespace) -> None:
+    """End a run and its tasks."""
+    context = from_environment()
+    run = _control(context, control.cancel, options, action="run.cancel")
+    if not run.status.final and not _is_minded(context, run):
+        # A worker that is gone held it: what is left to do is done here.
+        from cis.node.workers import run_embedded  # noqa: PLC0415 - a rare case
+
+        run_embedded(context.home, context.settings, run_id=run.run_id)
+    _answer(context, run.run_id, options)
+
+
+def pause(options: argparse.Namespace) -> None:
+    """Start nothing more of a run."""
+    context = from_environment()
+    _answer(context, _control(context, control.pause, options, action="run.pause").run_id, options)
+
+
+def resume(options: argparse.Namespace) -> None:
+    """Let a paused run go on."""
+    context = from_environment()
+    _answer(context, _control(context, control.resume, options, action="run.resume").run_id, options)
+
+
+def _control(
+    context: Context, change: Callable[..., RunRecord], options: argparse.Namespace, *, action: str
+) -> RunRecord:
+    with context.acting_store() as store:
+        run = run_of(store, options.dag_id, run_id=options.run)
+        with store.transaction():
+            changed = change(store, run.run_id, now_us=now_us())
+            append_audit(store, action, run.run_id)
+        children = store.child_runs(run.run_id)
+    for name in {"node", run.worker_id, *(child.worker_id for child in children)}:
+        ring(context.home.run, name)
+    return changed
+
+
+def _is_minded(context: Context, run: RunRecord) -> bool:
+    with context.store() as store:
+        if control.elsewhere(store, run.run_id) is not None:
+            return True  # another node executes it; it is asked when a node runs here
+    return node_is_running(context.home) or holder(worker_lock_path(context.home.run, run.worker_id)) is not None
+
+
+def _answer(context: Context, run_id: str, options: argparse.Namespace) -> None:
+    with context.store() as store:
+        view = read_run(store, run_id, still=still_runs)
+    if options.json:
+        print_json(view)
+    else:
+        asked = ", its tasks are being ended" if view["cancel_requested"] and view["status"] != "cancelled" else ""
+        print(f"{view['dag_id']} {run_id}: {view['status']}{asked}")
+
+
+def list_workers(options: argparse.Namespace) -> None:
+    """Print the workers that live; with --all, those that stopped or died as well."""
+    context = from_environment()
+    with context.store() as store:
+        workers = store.workers(live_only=not options.all)
+    views = [_seen(context, worker) for worker in workers]
+    if not options.all:
+        views = [view for view in views if view["status"] != WorkerState.DEAD]
+    if options.json:
+        print_json(views)
+        return
+    rows = []
+    for view in views:
+        scope, beat = scope_text(view["scope"]), local_time(view["heartbeat_at"])
+        status, pid = view["status"], view["pid"]
+        rows.append((view["worker_id"], scope, status, pid, view["runs_done"], beat, view["current_run"]))
+    print_table(("worker_id", "scope", "status", "pid", "runs", "heartbeat", "current_run"), rows)
+
+
+def worker_status(options: argparse.Namespace) -> None:
+    """Print one worker in detail."""
+    context = from_environment()
+    with context.store() as store:
+        worker = existing_worker(store, context.settings.node_id, options.worker_id)
+        demand = {one.worker_id: one.count for one in store.queue_demand(worker.node_id)}
+    view = {**_seen(context, worker), "queued": demand.get(worker.worker_id, 0)}
+    if options.json:
+        print_json(view)
+        return
+    for name, value in view.items():
+        text = scope_text(value) if name == "scope" else local_time(value) if name.endswith("_at") else value
+        print(f"{name:16}{'-' if text is None else text}")
+
+
+def _seen(context: Context, worker: WorkerRecord) -> dict[str, Any]:
+    """Return a worker's view; one of this node whose lock is free is dead, whatever its row still says."""
+    view = worker_view(worker)
+    mine = worker.status.live and worker.node_id == context.settings.node_id
+    if mine and holder(worker_lock_path(context.home.run, worker.worker_id)) is None:
+        view["status"] = str(WorkerState.DEAD)
+    return view

@@ -1,0 +1,125 @@
+"""``cis dag validate``, ``import``, ``schema`` and ``save``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+from cis.cli.context import Context, from_environment, say
+from cis.cli.dag.run import base_directory, read_dag, read_input
+from cis.cli.output import print_json
+from cis.engine.accept.submit import anchored, check_secrets, check_skills
+from cis.engine.accept.submit import save as save_dag
+from cis.engine.observe.views import dag_view
+from cis.errors import DocumentError, Fault, MalformedDocumentError, UsageError
+from cis.model.dag import DagSpec
+from cis.model.graph import Graph
+from cis.model.ids import counted
+from cis.model.inference import infer_scope, scope_reason
+
+MAX_LEVELS_SHOWN = 30
+MAX_NAMES_SHOWN = 8
+
+
+def validate(options: argparse.Namespace) -> None:
+    """Print what would run; a document with faults raises them all."""
+    context = from_environment()
+    spec = read_dag(options.file)
+    scope, source = infer_scope(spec)
+    check_skills(spec, context.skills)
+    here = spec.target_node in (None, context.settings.node_id)
+    if here and any(task.secrets for task in spec.tasks) and not (spec.target_node is None and context.site.offers):
+        check_secrets(spec, scope, context.site)
+    graph = Graph.of(spec.tasks)
+    levels = [[spec.tasks[number].id for number in level] for level in graph.levels()]
+    warnings = _secret_warnings(spec, context)
+    if options.json:
+        longest = graph.critical_path([1.0] * len(spec.tasks))
+        print_json(
+            {
+                "valid": True,
+                "dag_id": spec.dag_id,
+                "scope": scope.to_dict(),
+                "scope_source": str(source),
+                "scope_reason": scope_reason(scope, source),
+                "worker_id": scope.worker_id,
+                "target_node": spec.target_node,
+                "priority": str(spec.priority),
+                "tasks": len(spec.tasks),
+                "levels": levels,
+                "longest_chain": [spec.tasks[number].id for number in longest],
+                "warnings": warnings,
+            }
+        )
+        return
+    for warning in warnings:
+        say(f"warning: {warning}")
+    print(f"{spec.dag_id}: fine, {counted(len(spec.tasks), 'task')} in {counted(len(levels), 'level')}")
+    print(f"scope {scope}: {scope_reason(scope, source)}")
+    print(f"worker {scope.worker_id}, priority {spec.priority}, node {spec.target_node or context.settings.node_id}")
+    for number, level in enumerate(levels[:MAX_LEVELS_SHOWN], 1):
+        more = f" and {len(level) - MAX_NAMES_SHOWN} more" if len(level) > MAX_NAMES_SHOWN else ""
+        print(f"  {number}. {', '.join(level[:MAX_NAMES_SHOWN])}{more}")
+    if len(levels) > MAX_LEVELS_SHOWN:
+        print(f"  and {len(levels) - MAX_LEVELS_SHOWN} more levels")
+
+
+def _secret_warnings(spec: DagSpec, context: Context) -> list[str]:
+    """Return which secrets this node lacks; what another node has cannot be told from here."""
+    asked = {name: task.id for task in reversed(spec.tasks) for name in task.secrets.values()}
+    if not asked or spec.target_node not in (None, context.settings.node_id):
+        return []
+    from cis.node.tables import TomlSecrets  # noqa: PLC0415 - few documents ask for any
+
+    missing = TomlSecrets(context.home.toml, context.environ).missing(asked)
+    return [f"task {asked[name]!r} asks for the secret {name}, which {context.home.toml} lacks" for name in missing]
+
+
+def import_(options: argparse.Namespace) -> None:
+    """Write another tool's workflow as a DAG document."""
+    from cis.importers.wfformat import dag_from_wfformat  # noqa: PLC0415
+    from cis.model.formats import SUFFIXES, Format, dump_document  # noqa: PLC0415 - only here
+
+    if not (math.isfinite(options.scale) and options.scale >= 0):
+        raise UsageError(f"--scale must be 0 or more, not {options.scale}")
+    try:
+        plain = json.loads(read_input(options.file))
+    except (ValueError, RecursionError) as error:
+        fault = Fault(place="", message=f"is not JSON: {error}")
+        raise MalformedDocumentError([fault], source=options.file) from error
+    if not isinstance(plain, dict):
+        raise MalformedDocumentError([Fault(place="", message="is not a JSON object")], source=options.file)
+    try:
+        spec = dag_from_wfformat(plain, scale=options.scale, commands=options.commands)
+    except DocumentError as error:
+        raise type(error)(error.faults, source=options.file) from error
+    if options.output is None:
+        print(dump_document(spec.to_dict(), Format.YAML), end="")
+        return
+    notation = SUFFIXES.get(Path(options.output).suffix.lower(), Format.YAML)
+    try:
+        Path(options.output).write_text(dump_document(spec.to_dict(), notation), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{options.output} cannot be written: {error.strerror}") from error
+    say(f"{options.output}: {spec.dag_id}, {counted(len(spec.tasks), 'task')}")
+
+
+def schema(_: argparse.Namespace) -> None:
+    """Print the JSON Schema of a document."""
+    from cis.model.document import dag_schema  # noqa: PLC0415 - pydantic
+
+    print_json(dag_schema())
+
+
+def save(options: argparse.Namespace) -> None:
+    """Store a DAG under its id."""
+    context = from_environment()
+    spec = anchored(read_dag(options.file), base=base_directory(options.file))
+    with context.acting_store() as store, store.transaction():
+        saved = save_dag(store, spec, site=context.site)
+    if options.json:
+        print_json(dag_view(saved))
+    else:
+        print(f"{saved.dag_id}: stored, {counted(saved.task_count, 'task')}")

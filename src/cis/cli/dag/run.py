@@ -1,0 +1,302 @@
+"""What a run does while somebody waits: one changing line on a terminal, a line for each change elsewhere.
+
+With ``follow`` it is what the tasks write instead, as they write it.
+
+``cis dag run`` and ``rerun``: hand in, and, if asked or if no node runs, stay until the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+from cis.cli.acting import append_audit
+from cis.cli.context import Context, check_utf8, from_environment, say, silence_if_broken
+from cis.cli.output import print_json
+from cis.engine.accept import control
+from cis.engine.accept.staging import stage, unstage
+from cis.engine.accept.submit import SubmitRequest, anchored, submit
+from cis.engine.logfiles import LogFiles
+from cis.engine.lookup import existing_run, run_of
+from cis.engine.observe.logreader import LogReader, LogStream
+from cis.engine.observe.views import submission_view
+from cis.errors import UsageError
+from cis.model.dag import DagSpec
+from cis.model.states import RunState, TaskState
+from cis.node.presence import node_is_running
+from cis.store.port import Store
+from cis.store.records import Delivery, RunRecord, TaskRecord
+from cis.worker.bell import ring
+
+MAX_NAMES = 4
+MAX_FAILED = 10
+
+
+class Progress:
+    """Shows a run whenever ``look`` is called; silent when *quiet*, and then only knows whether it is over.
+
+    Where nobody reads any more it raises BrokenPipeError, or, with *unread*, it goes on in silence.
+    """
+
+    def __init__(self, context: Context, run_id: str, *, follow: bool, quiet: bool, unread: bool = False) -> None:
+        self.over = False
+        self._run_id = run_id
+        self._opening: AbstractContextManager[Store] = context.store()
+        self._quiet = quiet
+        self._unread = unread
+        self._on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        files = LogFiles(context.home.logs)
+        self._reader = LogReader(files, run_id, task=None, attempt=None, follow=True) if follow else None
+        self._shown: dict[str, str] = {}
+        self._next_s = 0.0
+
+    def __enter__(self) -> Progress:
+        self._store = self._opening.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            while kind is None and self._reader is not None and not self._reader.over:
+                self.look()
+            if self._on_terminal and not self._quiet and self._reader is None:
+                sys.stderr.write("\r\x1b[K")
+                failed = [task for task in self._store.tasks(self._run_id) if task.status is TaskState.FAILED]
+                self._tell(failed[:MAX_FAILED])
+        finally:
+            self._opening.__exit__(kind, error, trace)
+
+    def look(self) -> None:
+        """Show what has changed since the last time."""
+        try:
+            self._look()
+        except BrokenPipeError:
+            if not self._unread:
+                raise
+            self._reader, self._quiet = None, True
+            for stream in (sys.stdout, sys.stderr):
+                silence_if_broken(stream)
+
+    def _look(self) -> None:
+        self.over = existing_run(self._store, self._run_id).status.final
+        if self._reader is not None:
+            if not self._reader.over:
+                self._write_logs(self._reader)
+        elif not self._quiet and (self.over or time.monotonic() >= self._next_s):
+            self._show()
+
+    def _show(self) -> None:
+        started_s = time.monotonic()
+        tasks = self._store.tasks(self._run_id)
+        if self._on_terminal:
+            self._draw(tasks)
+        else:
+            self._tell(tasks)
+        # A run may have 100,000 tasks: looking at them takes at most a tenth of the time.
+        self._next_s = time.monotonic() + 10 * (time.monotonic() - started_s)
+
+    def _write_logs(self, reader: LogReader) -> None:
+        for piece in reader.look(self._store):
+            aside = self._quiet or piece.stream is not LogStream.OUTPUT
+            stream = sys.stderr if aside else sys.stdout
+            stream.write(piece.text)
+            stream.flush()
+
+    def _draw(self, tasks: Sequence[TaskRecord]) -> None:
+        counts = Counter(str(task.status) for task in tasks)
+        running = [task.task_id for task in tasks if task.status == "running"]
+        names = ", ".join(running[:MAX_NAMES]) + (" …" if len(running) > MAX_NAMES else "")
+        parts = [f"{sum(task.status.final for task in tasks)}/{len(tasks)}"]
+        parts += [f"{counts[name]} {name}" for name in ("failed", "skipped", "cancelled") if counts[name]]
+        line = "  ".join([*parts, f"running: {names}" if names else ""])
+        sys.stderr.write("\r\x1b[K" + line[: max(20, shutil.get_terminal_size().columns - 1)])
+        sys.stderr.flush()
+
+    def _tell(self, tasks: Sequence[TaskRecord]) -> None:
+        for task in tasks:
+            status = str(task.status)
+            if status != "pending" and self._shown.get(task.task_id) != status:
+                self._shown[task.task_id] = status
+                why = task.error or (f"because of {task.blocked_by}" if task.blocked_by else "")
+                say(f"  {task.task_id}: {status}" + (f" ({why})" if why else ""))
+
+
+DELIVERY_PATIENCE_S = 1.0
+MAX_INPUT_BYTES = (16 << 20) + 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """Hand a DAG in; status 1 if it was waited for and did not complete."""
+    context = from_environment()
+    spec = _overridden(read_dag(options.file), options)
+    offered = spec.target_node is None and context.site.offers
+    if spec.target_node in (None, context.settings.node_id) and not offered:
+        spec = anchored(spec, base=base_directory(options.file))
+    request = SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
+    return _see_through(context, _submit(context, lambda _: request, action="dag.execute"), options)
+
+
+def rerun(options: argparse.Namespace) -> int:
+    """Start a new run of what ran before."""
+    context = from_environment()
+
+    def request(store: Store) -> SubmitRequest:
+        old = run_of(store, options.dag_id, run_id=options.run)
+        return control.rerun_of(store, old.run_id, from_failed=options.from_failed)
+
+    return _see_through(context, _submit(context, request, action="run.rerun"), options)
+
+
+def _submit(context: Context, request_of: Callable[[Store], SubmitRequest], *, action: str) -> RunRecord:
+    """Hand a DAG in; what takes long for a large one is done before its transaction."""
+    with context.acting_store() as store:
+        request = stage(store, request_of(store), site=context.site)
+        try:
+            with store.transaction():
+                submission = submit(store, request, site=context.site)
+                if submission.created:
+                    append_audit(store, action, submission.run.run_id)
+        finally:
+            unstage(store, request)
+    return submission.run
+
+
+def base_directory(name: str) -> Path:
+    """Return where the tasks of a document run that name no ``cwd``: its folder, or the current one for ``-``.
+
+    Raises:
+        UsageError: its name is not UTF-8, so it cannot be stored.
+    """
+    return check_utf8(Path.cwd() if name == "-" else Path(name).resolve().parent)
+
+
+def read_dag(name: str) -> DagSpec:
+    """Return the DAG in a file, or on standard input for ``-``.
+
+    Raises:
+        UsageError: the file cannot be read.
+        DocumentError: it is no DAG.
+    """
+    from cis.model.document import parse_dag  # noqa: PLC0415 - pydantic, only for documents
+    from cis.model.formats import SUFFIXES  # noqa: PLC0415
+
+    data = read_input(name)
+    if name == "-":
+        return parse_dag(data, source="standard input")
+    return parse_dag(data, format=SUFFIXES.get(Path(name).suffix.lower()), source=name)
+
+
+def read_input(name: str) -> bytes:
+    """Return the bytes of a file, or of standard input, up to one more than a document may have."""
+    try:
+        if name == "-":
+            return sys.stdin.buffer.read(MAX_INPUT_BYTES)
+        with Path(name).open("rb") as file:
+            return file.read(MAX_INPUT_BYTES)
+    except OSError as error:
+        raise UsageError(f"{name} cannot be read: {error.strerror}") from error
+
+
+def _see_through(context: Context, submitted: RunRecord, options: argparse.Namespace) -> int:
+    """Have a submitted run executed, by the node or here, and answer as the options ask."""
+    away = submitted.delivery is not Delivery.LOCAL
+    here = not away and not node_is_running(context.home)
+    stay = here or options.wait or options.follow
+    if not here:
+        ring(context.home.run, "node")
+    if away and not node_is_running(context.home):
+        say("no node is running here: it is stored, and goes out when one does ('cis node start')")
+    elif submitted.delivery is Delivery.QUEUED:
+        _await_delivery(context, submitted.run_id)
+    if not options.json:
+        say(f"run {submitted.run_id} of {submitted.dag_id}, scope {submitted.scope} ({submitted.scope_source})")
+    if stay:
+        _stay(context, submitted, options, here=here)
+    with context.store() as store:
+        final = existing_run(store, submitted.run_id)
+    if options.json:
+        print_json(submission_view(final))
+    elif stay:
+        say(f"{final.dag_id} {final.status}" + (f": {final.error}" if final.error else ""))
+        if final.status is RunState.FAILED:
+            say(f"look: cis dag logs {final.dag_id} --run {final.run_id}")
+    else:
+        print(submitted.run_id)
+    return 1 if stay and final.status is not RunState.COMPLETED else 0
+
+
+def _await_delivery(context: Context, run_id: str) -> None:
+    """Wait a moment for the peer to have the run, so that the answer can say so."""
+    deadline_s = time.monotonic() + DELIVERY_PATIENCE_S
+    with context.store() as store:
+        while time.monotonic() < deadline_s:
+            run = existing_run(store, run_id)
+            peer = store.peer(run.owner_node)
+            if run.delivery is not Delivery.QUEUED or peer is None or peer.fault is not None:
+                return  # it is there, or its node was not to be reached just now
+            time.sleep(0.02)
+
+
+def _stay(context: Context, submitted: RunRecord, options: argparse.Namespace, *, here: bool) -> None:
+    with Progress(context, submitted.run_id, follow=options.follow, quiet=options.json, unread=here) as progress:
+        if here:
+            from cis.node.workers import run_embedded  # noqa: PLC0415 - only without a node
+
+            say("no node is running: running it here")
+            with _interrupted_by(signal.SIGTERM, signal.SIGHUP):
+                run_embedded(context.home, context.settings, run_id=submitted.run_id, on_change=progress.look)
+            progress.look()
+            return
+        pause_s = 0.02
+        try:
+            while not progress.over:
+                time.sleep(pause_s)
+                pause_s = min(0.2, pause_s * 1.5)
+                progress.look()
+        except KeyboardInterrupt:
+            say(f"the run goes on; to end it: cis dag cancel {submitted.dag_id} --run {submitted.run_id}")
+            raise
+
+
+@contextmanager
+def _interrupted_by(*numbers: signal.Signals) -> Iterator[None]:
+    """Let signals do what Ctrl-C does: nobody else would run to its end what is left of a run that is run here."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    found = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in found.items():
+            signal.signal(number, handler)
+
+
+def _overridden(spec: DagSpec, options: argparse.Namespace) -> DagSpec:
+    from cis.model.document import dag_from_plain  # noqa: PLC0415 - its checks are those of a document
+
+    changes = {"scope": options.scope, "target_node": options.target_node, "priority": options.priority}
+    given = {name: value for name, value in changes.items() if value is not None}
+    if not given:
+        return spec
+    " ".join(given.values()).encode()  # what is not UTF-8 is told here as what it is (cis.cli.main)
+    task = {"id": "t", "command": "true"}
+    small = dag_from_plain({"dag_id": spec.dag_id, "tasks": [task], **given}, source="command line")
+    return replace(
+        spec,
+        scope=small.scope or spec.scope,
+        target_node=small.target_node or spec.target_node,
+        priority=small.priority if options.priority else spec.priority,
+    )

@@ -1,0 +1,126 @@
+"""Who asks for something to be run: by what name, and in which scopes.
+
+How many runs of one scope are let in at once, where its table says so (``max_runs``).
+
+A run that finds no place is ``waiting`` in the queue, where no worker takes it, and is queued when another of its scope is over: by
+the worker that ended it, in the same transaction, or within a second by the supervisor, whoever ended it. It has its
+place from then on, paused or waiting for whatever, until it is over. A run that is a task of another needs none: its parent holds
+one for both, or they could wait for each other for ever.
+
+What a run is a task of, up to its root on this node, and what follows from that for the runs that it starts.
+
+What a DAG as a task waits for that finds no place in a queue: said in its error, and tried again after a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cis.engine.leases import MAX_PARENTS
+from cis.engine.this_node import Site
+from cis.errors import DocumentError, Fault, OverloadedError, ScopeForbiddenError
+from cis.model.scope import Scope, parse_worker_id
+from cis.model.scope_rules import Patterns, allows, in_common, listed
+from cis.store.cluster import RemoteRole
+from cis.store.port import Store
+from cis.store.records import QueueState, RunRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """Somebody who hands a DAG in, as messages name them; ``scopes`` are those that they may use (None: all).
+
+    With ``shares`` no more than a share of the queue is for them.
+    """
+
+    name: str = "the owner"
+    scopes: Patterns | None = None
+    shares: bool = False
+
+    def check(self, scope: Scope) -> None:
+        """Raise ScopeForbiddenError unless DAGs of *scope* may be run for this asker."""
+        if not allows(self.scopes, scope):
+            raise ScopeForbiddenError(str(scope), asker=self.name, allowed=listed(self.scopes))
+
+
+OWNER = Asker()
+
+
+AT_ONCE = 1000
+
+
+def state_of_new(store: Store, scope: Scope, *, site: Site, below: bool) -> QueueState:
+    """Return how a new run of *scope* comes into the queue; in the transaction that puts it there."""
+    most = site.rules_of(scope).max_runs
+    if most is None or below or store.admitted_count(site.node_id, scope.worker_id, at_most=most) < most:
+        return QueueState.QUEUED
+    return QueueState.WAITING
+
+
+def let_in(store: Store, worker_id: str, *, site: Site) -> None:
+    """Queue as many waiting runs of a worker's scope as there are places for, the most urgent first."""
+    most = site.rules_of(parse_worker_id(worker_id)).max_runs
+    free = AT_ONCE if most is None else most - store.admitted_count(site.node_id, worker_id, at_most=most)
+    if free > 0:
+        store.admit(site.node_id, worker_id, limit=free)
+
+
+def lineage(store: Store, run: RunRecord) -> list[RunRecord]:
+    """Return *run*, what it is a task of, and so on to its root on this node."""
+    found = [run]
+    while found[-1].parent_run_id is not None and len(found) < MAX_PARENTS:
+        parent = store.run(found[-1].parent_run_id)
+        if parent is None:
+            break
+        found.append(parent)
+    return found
+
+
+def names_above(store: Store, run: RunRecord) -> tuple[str, ...]:
+    """Return the DAGs over a run, from the root of its tree down, those on the node that sent it too."""
+    line = lineage(store, run)
+    return (*line[-1].above, *(one.dag_id for one in reversed(line[1:])))
+
+
+def check_recursion(line: Sequence[RunRecord], dag_id: str, *, site: Site) -> None:
+    """Raise DocumentError when a run would start a DAG by its name that it is, or that stands above it, once too often.
+
+    *line* is the run and what it is a task of, as ``lineage`` has it. Nothing in a document ends such a circle, so only
+    the node's owner can say that one is meant. A document that is written out within another is no circle, whatever its
+    id: it is smaller than what it stands in.
+    """
+    above = [*line[-1].above, *(one.dag_id for one in reversed(line))]
+    if above.count(dag_id) > site.max_recursion:
+        fault = (
+            f"DAG {dag_id!r} would start itself: {' -> '.join([*above, dag_id])}; break the circle, or have the node's "
+            f"owner allow as many rounds as it needs ([queue] max_recursion, now {site.max_recursion})"
+        )
+        raise DocumentError([Fault(place="params.dag_id", message=fault)])
+
+
+def asker_of_child(store: Store, run: RunRecord, root: RunRecord) -> Asker:
+    """Return who asks when *run* starts a DAG: it may use the scopes that its own asker had, and still has.
+
+    A node that handed the *root* in may have been trusted with fewer scopes since.
+    """
+    scopes = run.scopes
+    remote = store.remote_run(root.run_id)
+    if remote is not None and remote.role is RemoteRole.RECEIVED:
+        peer = store.peer(remote.peer)
+        scopes = in_common(scopes, () if peer is None else peer.scopes)
+    return Asker(name=f"run {run.run_id}", scopes=scopes)
+
+
+AGAIN_S = 1.0
+_NO_PLACE = "waits for a place: "
+
+
+def no_place(error: OverloadedError) -> str:
+    """Return what is said of a task whose DAG finds no place now."""
+    return f"{_NO_PLACE}{error.what}"
+
+
+def is_no_place(error: str | None) -> bool:
+    """Whether an error says that a place is waited for."""
+    return error is not None and error.startswith(_NO_PLACE)

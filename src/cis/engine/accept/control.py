@@ -1,0 +1,156 @@
+"""Control of a run: cancel, pause, resume, rerun. Each runs inside the caller's transaction.
+
+A run that no worker holds is changed here for good. One that a worker holds is asked: ``cancel_requested``
+or the status ``paused`` is on disk, and the worker, once woken, acts on it (``cis.engine.run.loop``). One that another
+node executes is asked through the outbox, and changes here when that node says that it has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cis.engine.accept.admission import OWNER, Asker
+from cis.engine.accept.dispatch import close_offer, post_control
+from cis.engine.accept.submit import SubmitRequest
+from cis.engine.events import run_event
+from cis.engine.lookup import existing_run
+from cis.errors import IllegalStateError
+from cis.model.message import MessageKind
+from cis.model.scope_rules import in_common
+from cis.model.states import RunState, TaskState
+from cis.store.cluster import RemoteRole, RemoteRun
+from cis.store.port import Store, stored_spec
+from cis.store.records import QueueState, RunChange, RunRecord
+
+
+def cancel(store: Store, run_id: str, *, now_us: int) -> RunRecord:
+    """End a run: at once if no worker holds it, else as soon as its worker has ended the tasks.
+
+    Raises:
+        NotFoundError: no such run.
+        IllegalStateError: the run is over.
+    """
+    run = existing_run(store, run_id)
+    if run.status.final:
+        raise IllegalStateError(f"run {run_id}", run.status, RunState.CANCELLED)
+    remote = elsewhere(store, run_id)
+    if remote is not None and not _recalled(store, remote, now_us=now_us):
+        post_control(store, run, "cancel", now_us=now_us)
+        return run if run.cancel_requested else store.change_run(run, RunChange(cancel_requested=True))
+    item = store.queue_item(run_id)
+    if item is not None and item.status is QueueState.CLAIMED:
+        return run if run.cancel_requested else store.change_run(run, RunChange(cancel_requested=True))
+    return end_cancelled(store, run, now_us=now_us)
+
+
+def elsewhere(store: Store, run_id: str) -> RemoteRun | None:
+    """Return the other node's part in a run that is not over and that this node has handed over."""
+    remote = store.remote_run(run_id)
+    return remote if remote is not None and remote.open and remote.role is not RemoteRole.RECEIVED else None
+
+
+def _has_it(store: Store, run_id: str) -> bool:
+    """Whether another node has a run; one that is only on offer changes here, and is granted as it is then."""
+    remote = elsewhere(store, run_id)
+    return remote is not None and remote.role is RemoteRole.SENT
+
+
+def _recalled(store: Store, remote: RemoteRun, *, now_us: int) -> bool:
+    """Take a run back that nobody can have taken on: it arrived nowhere, or is only offered. Return whether it was."""
+    sendings = [item for item in store.outbox_of_run(remote.run_id) if item.kind == MessageKind.EXECUTE]
+    never_came = bool(sendings) and not any(item.uncertain for item in sendings) and remote.event_id is None
+    if remote.role is not RemoteRole.OFFERED and not never_came:
+        return False
+    store.unpost_run(remote.run_id, MessageKind.EXECUTE)
+    close_offer(store, existing_run(store, remote.run_id), remote, now_us=now_us)
+    store.put_remote(replace(remote, open=False))
+    return True
+
+
+def end_cancelled(store: Store, run: RunRecord, *, now_us: int) -> RunRecord:
+    """Make a run that has no process left, and each of its unfinished tasks, cancelled; and so its child runs."""
+    # A worker that died left attempts; their processes were ended before the run went back into the queue.
+    store.cancel_unfinished(run.run_id, now_us=now_us)
+    finished_at_us = max(now_us, run.started_at_us or 0)
+    change = RunChange(status=RunState.CANCELLED, finished_at_us=finished_at_us, cancel_requested=True)
+    ended = store.change_run(run, change)
+    store.dequeue(run.run_id)
+    store.append_events([run_event(ended, at_us=now_us)])
+    cancel_children(store, run.run_id, now_us=now_us)
+    return ended
+
+
+def cancel_children(store: Store, run_id: str, *, now_us: int) -> None:
+    """Cancel what runs as a task of this run."""
+    for child in store.child_runs(run_id):
+        if not child.status.final:
+            cancel(store, child.run_id, now_us=now_us)
+
+
+def pause(store: Store, run_id: str, *, now_us: int) -> RunRecord:
+    """Start nothing new of a run; tasks that run now go on to their end. Harmless when repeated.
+
+    Raises:
+        NotFoundError, IllegalStateError: as for ``cancel``.
+    """
+    run = existing_run(store, run_id)
+    if run.status is RunState.PAUSED:
+        return run
+    return _change(store, run, RunState.PAUSED, now_us=now_us, action="pause")
+
+
+def resume(store: Store, run_id: str, *, now_us: int) -> RunRecord:
+    """Let a paused run go on. Harmless for a run that is not paused and not over.
+
+    Raises:
+        NotFoundError, IllegalStateError: as for ``cancel``.
+    """
+    run = existing_run(store, run_id)
+    if store.settle_restored_run(run_id):  # whoever asks for it knows, or does not mind, what became of it
+        for child in store.child_runs(run_id):
+            if child.status is RunState.PAUSED and store.is_restored_run(child.run_id):
+                resume(store, child.run_id, now_us=now_us)
+    if run.status in (RunState.PENDING, RunState.RUNNING) and not _has_it(store, run_id):
+        return run
+    target = RunState.PENDING if run.started_at_us is None else RunState.RUNNING
+    return _change(store, run, target, now_us=now_us, action="resume")
+
+
+def rerun_of(store: Store, run_id: str, *, from_failed: bool, asker: Asker = OWNER) -> SubmitRequest:
+    """Return what is to be submitted to run the same document again; with *from_failed*, completed tasks are taken over.
+
+    A run that is over does not change any more, so this can be asked outside of the transaction that submits. The new run run in the scopes that the old one and *asker* may both use: whoever repeats a run lends it no rights.
+
+    Raises:
+        NotFoundError: no such run, or none that *asker* may see.
+        IllegalStateError: *from_failed*, and the run is not over yet, or nothing of it is left to do.
+    """
+    old = existing_run(store, run_id, scopes=asker.scopes)
+    kept = {}
+    if from_failed:
+        if not old.status.final:
+            raise IllegalStateError(f"run {run_id}", old.status, "rerun from its failed tasks before it is over")
+        if old.status is RunState.COMPLETED:
+            raise IllegalStateError(f"run {run_id}", old.status, "rerun from failed tasks: none failed")
+        kept = {
+            task.task_id: task._replace(version=1, attempts=0, failures=0, error=None, retry_at_us=None)
+            for task in store.tasks(run_id)
+            if task.status is TaskState.COMPLETED
+        }
+        if len(kept) == old.task_count:
+            raise IllegalStateError(f"run {run_id}", old.status, "rerun from failed tasks: every task completed")
+    asker = replace(asker, scopes=in_common(old.scopes, asker.scopes))
+    return SubmitRequest(spec=stored_spec(store, old.definition_id), rerun_of=run_id, kept=kept, asker=asker)
+
+
+def _change(store: Store, run: RunRecord, status: RunState, *, now_us: int, action: str) -> RunRecord:
+    if _has_it(store, run.run_id):
+        if run.status.final:
+            raise IllegalStateError(f"run {run.run_id}", run.status, status)
+        post_control(store, run, action, now_us=now_us)
+        return run
+    changed = store.change_run(run, RunChange(status=status))
+    if run.status is RunState.PAUSED:
+        store.wake(run.run_id)
+    store.append_events([run_event(changed, at_us=now_us)])
+    return changed

@@ -1,0 +1,385 @@
+"""Where the tasks of a DAG run when their ``cwd`` does not say it in full.
+
+Accepting a DAG: scope, conflicts, and the rows that make it durable.
+
+The one way in, whatever the trigger: HTTP, the shell, another node, a DAG as a task. ``submit`` runs inside the caller's
+transaction; once that has committed, the run survives a power cut and exists exactly once. Which node executes it is
+``cis.engine.accept.dispatch``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cis.engine.accept.admission import OWNER, Asker, state_of_new
+from cis.engine.accept.dispatch import choose, hand_over
+from cis.engine.events import run_event
+from cis.engine.ports import SkillBook
+from cis.engine.this_node import MAX_DEPTH, Site
+from cis.errors import (
+    DocumentError,
+    Fault,
+    IdempotencyConflictError,
+    NotFoundError,
+    OverloadedError,
+    ShareExceededError,
+    WorkerConflictError,
+)
+from cis.model.dag import DagSpec
+from cis.model.ids import counted
+from cis.model.inference import infer_scope
+from cis.model.scope import Scope, ScopeSource
+from cis.model.states import RunState
+from cis.store.port import Store
+from cis.store.records import AS_DEFINED, DefinitionRecord, QueueItem, RunRecord, TaskRecord
+
+
+def anchored(spec: DagSpec, *, base: Path) -> DagSpec:
+    """Return *spec* with an absolute ``cwd`` in every task: its own against *base*, or *base*.
+
+    A ``cwd`` that starts with ``~`` or with a reference to an output is left for the worker to fill in.
+    """
+
+    def anchor(cwd: str | None) -> str:
+        if cwd is None:
+            return str(base)
+        return cwd if cwd.startswith(("~", "${tasks.")) else os.path.normpath(base / cwd)
+
+    return replace(spec, tasks=tuple(replace(task, cwd=anchor(task.cwd)) for task in spec.tasks))
+
+
+RETRY_AFTER_S = 5
+OUTBOX = ""  # the place of what waits for other nodes
+MAX_QUEUED_DOCUMENT = 128 * 2**10  # characters; a longer one is stored once, as the definition of its run
+MAX_DESCRIPTION = 4000  # of a DAG in a list, where a thousand of them are shown at once; its document has all of it
+_PASTED = 'a shell interprets this, so outputs of tasks may not be pasted in; put them into env and write "$NAME"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParentRun:
+    """The task that a run is the work of, when a DAG is a task, and the tree of runs that it belongs to."""
+
+    run_id: str
+    task_id: str
+    depth: int
+    tree: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The node that accepted a run which is executed here, under the id and the time that it gave it."""
+
+    node_id: str
+    run_id: str
+    created_at_us: int
+    depth: int = 0
+    tree: str | None = None
+    above: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What can be found out about a DAG without the store: of a large one, before anybody has to wait for it.
+
+    ``skill_faults`` are the faults of its tasks' skills, and of each whether it is that this node has no such skill.
+    """
+
+    document: str
+    sha256: str
+    scope: Scope
+    source: ScopeSource
+    skill_faults: tuple[tuple[Fault, bool], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitRequest:
+    """A DAG that somebody wants run. *staged* is the id under which its tasks were stored before (``cis.engine.accept.staging``)."""
+
+    spec: DagSpec
+    idempotency_key: str | None = None
+    parent: ParentRun | None = None
+    rerun_of: str | None = None
+    kept: Mapping[str, TaskRecord] | None = None  # tasks whose results are taken over, by id
+    origin: Origin | None = None
+    asker: Asker = OWNER
+    prepared: Prepared | None = None
+    staged: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """The run, and whether this request created it (False: its key was known)."""
+
+    run: RunRecord
+    created: bool
+
+
+def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
+    """Record a run of the DAG and put it on its worker's queue.
+
+    Raises:
+        DocumentError: a skill is unknown, its parameters are wrong, the scope may not have a secret, or DAGs are nested
+            too deeply.
+        AmbiguousScopeError: tasks name different projects or users.
+        ScopeForbiddenError: whoever asks may not run DAGs of its scope.
+        UnknownNodeError: ``target_node`` is no node that this one knows.
+        NodeUnreachableError: there is no way to it.
+        WorkerConflictError: the scope's worker still has work on another target node.
+        IdempotencyConflictError: the key belongs to another document.
+        OverloadedError: the queue, or the outbox, is full.
+        ShareExceededError: the share that its scope, or whoever asks, has of it is full.
+    """
+    spec = request.spec
+    prepared = request.prepared or prepare(spec, skills=site.skills)
+    scope = prepared.scope
+    request.asker.check(scope)
+    if request.idempotency_key is not None:
+        first = store.run_by_key(request.idempotency_key)
+        if first is not None:
+            return Submission(run=_same_document(store, first, prepared.sha256, request.idempotency_key), created=False)
+
+    origin = request.origin
+    nested = request.parent is not None or origin is not None
+    _check_worker(store, spec, scope)
+    destination = choose(store, spec, site=site, nested=nested)
+    refuse_faults(prepared.skill_faults, all_known=destination.here)
+    if destination.here:
+        check_secrets(spec, scope, site)
+    depth = (origin.depth if origin else 0) if request.parent is None else request.parent.depth + 1
+    if depth > MAX_DEPTH:
+        raise DocumentError([Fault(place="tasks", message=f"DAGs are nested more than {MAX_DEPTH} deep")])
+    check_place(store, request, scope, site=site, here=destination.here)
+    tree = _tree(request)
+    if tree is not None and store.grow_tree(tree) > site.max_descendants:
+        fault = (
+            f"there are {site.max_descendants:,} runs below one already ([queue] max_descendants); start fewer from one"
+        )
+        raise DocumentError([Fault(place="tasks", message=fault)])
+
+    now_us = site.clock_us()
+    definition_id = record_definition(store, spec, prepared=prepared, now_us=now_us)
+    run = RunRecord(
+        run_id=origin.run_id if origin else request.staged or site.new_id(),
+        dag_id=spec.dag_id,
+        definition_id=definition_id,
+        status=RunState.PENDING,
+        scope=scope,
+        scope_source=prepared.source,
+        worker_id=scope.worker_id,
+        node_id=origin.node_id if origin else site.node_id,
+        owner_node=destination.peer.node_id if destination.peer else site.node_id,
+        target_node=spec.target_node,
+        priority=spec.priority,
+        delivery=destination.delivery,
+        task_count=len(spec.tasks),
+        created_at_us=origin.created_at_us if origin else now_us,
+        idempotency_key=request.idempotency_key,
+        rerun_of=request.rerun_of,
+        parent_run_id=request.parent.run_id if request.parent else None,
+        parent_task_id=request.parent.task_id if request.parent else None,
+        depth=depth,
+        scopes=request.asker.scopes,
+        tree=tree,
+        above=origin.above if origin else (),
+    )
+    if request.staged is None:
+        store.insert_run(run, first_tasks(run.run_id, spec, request.kept or {}))
+    elif store.is_staged(run.run_id, tasks=len(spec.tasks)):
+        store.insert_run(run, ())
+    else:
+        raise OverloadedError("it took so long that what was stored for it is gone", retry_after_s=1)
+    if destination.here:
+        asker = request.asker.name if request.asker.shares else None
+        enqueue(store, run, document=prepared.document, site=site, now_us=now_us, asker=asker)
+    else:
+        hand_over(store, run, destination, spec=spec, site=site)
+    store.append_events([run_event(run, at_us=now_us)])
+    return Submission(run=run, created=True)
+
+
+def enqueue(store: Store, run: RunRecord, *, document: str, site: Site, now_us: int, asker: str | None = None) -> None:
+    """Put a run into the queue of its worker on this node."""
+    below = run.tree is not None
+    store.enqueue(
+        site.node_id,
+        QueueItem(
+            run_id=run.run_id,
+            worker_id=run.worker_id,
+            dag_json=document if len(document) <= MAX_QUEUED_DOCUMENT else AS_DEFINED,
+            status=state_of_new(store, run.scope, site=site, below=below),
+            priority=run.priority,
+            created_at_us=now_us,
+            below=below,
+            asker=asker,
+        ),
+    )
+
+
+def prepare(spec: DagSpec, *, skills: SkillBook) -> Prepared:
+    """Find out about a DAG what needs no store. Raises AmbiguousScopeError when tasks name different projects or users."""
+    document = canonical_json(spec)
+    scope, source = infer_scope(spec)
+    return Prepared(
+        document=document,
+        sha256=hashlib.sha256(document.encode()).hexdigest(),
+        scope=scope,
+        source=source,
+        skill_faults=tuple(_skill_faults(spec, skills)),
+    )
+
+
+def record_definition(store: Store, spec: DagSpec, *, prepared: Prepared, now_us: int) -> int:
+    """Store the document, unless this version is there already; return its id."""
+    definition = DefinitionRecord(
+        definition_id=0,
+        dag_id=spec.dag_id,
+        sha256=prepared.sha256,
+        scope=prepared.scope,
+        target_node=spec.target_node,
+        priority=spec.priority,
+        description=spec.description[:MAX_DESCRIPTION],
+        task_count=len(spec.tasks),
+        created_at_us=now_us,
+    )
+    return store.put_definition(definition, prepared.document)
+
+
+def save(store: Store, spec: DagSpec, *, site: Site) -> DefinitionRecord:
+    """Keep a DAG under its id, to be run by name later, in place of the one kept before.
+
+    Raises:
+        DocumentError, AmbiguousScopeError: as ``submit`` does.
+    """
+    prepared = prepare(spec, skills=site.skills)
+    refuse_faults(prepared.skill_faults)
+    if spec.target_node == site.node_id or (spec.target_node is None and not site.offers):
+        check_secrets(spec, prepared.scope, site)
+    now_us = site.clock_us()
+    definition_id = record_definition(store, spec, prepared=prepared, now_us=now_us)
+    store.save_definition(definition_id, now_us=now_us)
+    saved = store.definition_by_id(definition_id)
+    if saved is None:
+        raise NotFoundError("DAG", spec.dag_id)
+    return saved
+
+
+def check_skills(spec: DagSpec, skills: SkillBook) -> None:
+    """Raise DocumentError with every unknown skill and every faulty parameter of the DAG."""
+    refuse_faults(_skill_faults(spec, skills))
+
+
+def refuse_faults(skill_faults: Iterable[tuple[Fault, bool]], *, all_known: bool = True) -> None:
+    """Raise DocumentError with the faults of the DAG's skills, if there are any.
+
+    Where another node executes it, it may have skills that are not known here (*all_known* False).
+    """
+    faults = [fault for fault, is_unknown in skill_faults if all_known or not is_unknown]
+    if faults:
+        raise DocumentError(faults)
+
+
+def _skill_faults(spec: DagSpec, skills: SkillBook) -> Iterator[tuple[Fault, bool]]:
+    for number, task in enumerate(spec.tasks):
+        if task.skill is None:
+            continue
+        place = f"tasks[{number}]"
+        try:
+            skill = skills.get(task.skill)
+        except NotFoundError as error:
+            yield Fault(place=f"{place}.skill", message=str(error)), True
+            continue
+        for name, message in skill.check(task.params):
+            yield Fault(place=f"{place}.params.{name}" if name else f"{place}.params", message=message), False
+        for name in sorted(skill.literal_params & task.params.keys()):
+            if "${tasks." in json.dumps(task.params[name]):
+                yield Fault(place=f"{place}.params.{name}", message=_PASTED), False
+
+
+def check_secrets(spec: DagSpec, scope: Scope, site: Site) -> None:
+    """Raise DocumentError with every secret that *scope* may not have on this node, where the DAG is to run.
+
+    One that the node lacks is no fault: it may be there when the task starts.
+    """
+    asked = {name for task in spec.tasks for name in task.secrets.values()}
+    refused = site.secrets.refused(asked, scope=scope) if asked and site.secrets is not None else {}
+    if refused:
+        raise DocumentError(
+            [
+                Fault(place=f"tasks[{number}].secrets", message=refused[name])
+                for number, task in enumerate(spec.tasks)
+                for name in task.secrets.values()
+                if name in refused
+            ]
+        )
+
+
+def canonical_json(spec: DagSpec) -> str:
+    """Return the document as it is stored and hashed: sorted keys, no spaces."""
+    return json.dumps(spec.to_dict(), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def _same_document(store: Store, run: RunRecord, digest: str, key: str) -> RunRecord:
+    definition = store.definition_by_id(run.definition_id)
+    if definition is None or definition.sha256 != digest:
+        raise IdempotencyConflictError(key, run.run_id)
+    return run
+
+
+def check_place(store: Store, request: SubmitRequest, scope: Scope, *, site: Site, here: bool) -> None:
+    """Raise OverloadedError, or ShareExceededError, unless one run more may wait: for its worker here, or for its node.
+
+    Nobody may fill the queue alone: a scope has a share of it, and so have a token, a node and a person. Runs that are
+    tasks of others are counted apart from those that were handed in. So what waits at the door never keeps out what a
+    run that was let in depends on, and each child finds a place sooner or later.
+    """
+    below, place, asker = _tree(request) is not None, site.node_id if here else OUTBOX, request.asker
+    most, half = site.max_queued, max(1, site.max_queued // 2)
+    full = store.waiting_count(place, below=below) >= most if here else store.outbox_load(at_most=most) >= most
+    if full:
+        what = "runs wait" if here else "messages to other nodes wait"
+        raise OverloadedError(f"{most} {what} already", retry_after_s=RETRY_AFTER_S)
+    share = site.rules_of(scope).max_queued or half
+    if store.waiting_count(place, below=below and here, holder=scope.worker_id) >= share:
+        what = f"scope {scope} has {counted(share, 'run')} waiting already, its share of the queue"
+        raise ShareExceededError(
+            f'{what} (max_queued in [scope."{scope}"] gives it another)', retry_after_s=RETRY_AFTER_S
+        )
+    if asker.shares and here and store.waiting_count(place, below=below, holder=asker.name) >= half:
+        what = f"{asker.name} has {counted(half, 'run')} waiting already, which is half of the queue"
+        raise ShareExceededError(what, retry_after_s=RETRY_AFTER_S)
+
+
+def _tree(request: SubmitRequest) -> str | None:
+    if request.parent is not None:
+        return request.parent.tree
+    return request.origin.tree if request.origin is not None else None
+
+
+def _check_worker(store: Store, spec: DagSpec, scope: Scope) -> None:
+    wanted = spec.target_node
+    if wanted is None:
+        return
+    other = store.unfinished_run_elsewhere(scope.worker_id, wanted)
+    if other is not None and other.target_node is not None:
+        raise WorkerConflictError(scope.worker_id, wanted=wanted, busy=other.target_node, run_id=other.run_id)
+
+
+def first_tasks(
+    run_id: str, spec: DagSpec, kept: Mapping[str, TaskRecord], *, first: int = 0, limit: int | None = None
+) -> list[TaskRecord]:
+    """Return the tasks of a run as it begins, from number *first* on; those of *kept* are as they were."""
+    tasks = []
+    last = len(spec.tasks) if limit is None else min(first + limit, len(spec.tasks))
+    for number in range(first, last):
+        task = spec.tasks[number]
+        old = kept.get(task.id)
+        if old is None:
+            tasks.append(TaskRecord(run_id=run_id, task_no=number, task_id=task.id))
+        else:
+            tasks.append(old._replace(run_id=run_id, task_no=number, child_run_id=None))
+    return tasks

@@ -1,0 +1,1 @@
+"""State as it looks from outside: views, reasons for waiting, logs."""

@@ -1,0 +1,189 @@
+"""One attempt at a task, prepared: its arguments, environment, directory and files.
+
+The environment is the few variables of the node that every task may see, then what the skill sets, the scope's, the
+DAG's own, the task's, its secrets, and last the ``CIS_…`` that say which attempt this is; nothing can override those.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cis.engine.logfiles import LogFiles
+from cis.engine.outputs import forget_outputs
+from cis.engine.ports import ChildDag, Command, Launch, SecretBook, SkillBook, StrPath
+from cis.engine.run.plan import RunPlan
+from cis.errors import CisError, LaunchError
+from cis.model.dag import Json, TaskSpec
+from cis.model.relations import OPENING_OF_SECRET, fill
+from cis.model.scope import Scope
+from cis.model.secret_forms import needles
+from cis.store.records import AttemptRecord
+
+PASSED_ON = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR")
+
+
+def base_environment(environ: Mapping[str, str], *, pass_env: Sequence[str]) -> dict[str, str]:
+    """Return what tasks see of the node's environment: the fixed few, ``LC_*``, and what settings name.
+
+    ``HOME`` is the user's also where the node was started without one, as service managers and cron do.
+    """
+    names = {*PASSED_ON, *pass_env}
+    passed = {name: value for name, value in environ.items() if name in names or name.startswith("LC_")}
+    if not passed.get("HOME"):
+        with suppress(KeyError):  # a user without an entry, as containers have
+            passed["HOME"] = pwd.getpwuid(os.getuid()).pw_dir
+    return passed
+
+
+def attempt_marks(run_id: str, task_id: str, attempt: int) -> dict[str, str]:
+    """Return the variables that tell an attempt's processes from all others."""
+    return {"CIS_RUN_ID": run_id, "CIS_TASK_ID": task_id, "CIS_ATTEMPT": str(attempt)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptMaker:
+    """Turns tasks into launches, for one worker. ``workdir`` is where tasks without a ``cwd`` run.
+
+    ``scope_env`` is what this node's settings give to every task of the worker's scope.
+    """
+
+    skills: SkillBook
+    logfiles: LogFiles
+    base_env: Mapping[str, str]
+    node_id: str
+    worker_id: str
+    workdir: Path
+    secrets: SecretBook | None = None
+    scope_env: Mapping[str, str] = field(default_factory=dict)
+
+    def launch(self, plan: RunPlan, number: int, attempt: AttemptRecord) -> Launch:
+        """Return how to start *attempt*.
+
+        Raises:
+            LaunchError: an output that it refers to or a secret that it asks for is missing, or its skill refuses.
+        """
+        run, task = plan.run, plan.task_spec(number)
+        command = self._command(plan, task)
+        if isinstance(command, ChildDag):
+            raise LaunchError("a DAG as a task has no process")
+        files = self.logfiles.paths(attempt.run_id, number, attempt.attempt)
+        secrets = self._revealed(task, run.scope) if task.secrets else {}
+        marks = attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt)
+        return Launch(
+            argv=command.argv,
+            env={
+                **self.base_env,
+                **command.env,
+                **self.scope_env,
+                **plan.spec.env,
+                **self._filled_env(plan, task),
+                **secrets,
+                **marks,
+                "CIS_DAG_ID": run.dag_id,
+                "CIS_NODE_ID": self.node_id,
+                "CIS_WORKER_ID": self.worker_id,
+                "CIS_SCOPE": str(run.scope),
+                "CIS_OUTPUT": files.outputs,
+            },
+            cwd=self.directory(plan, task),
+            stdin=command.stdin,
+            stdout=files.stdout,
+            stderr=files.stderr,
+            outputs=files.outputs,
+            mask=needles(secrets.values()) if secrets else (),
+            marks=marks,
+            leave=task.leave,
+            keep_log=task.leave,
+        )
+
+    def make_workdir(self, launch: Launch) -> None:
+        """Make the worker's own directory again if *launch* is to run there and a task has removed it. Raises LaunchError."""
+        if launch.cwd is not self.workdir or os.path.isdir(self.workdir):  # noqa: PTH112 - at each start
+            return
+        try:
+            self.workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise LaunchError(f"directory {self.workdir} cannot be made: {error.strerror}") from error
+
+    def child(self, plan: RunPlan, number: int) -> ChildDag:
+        """Return the DAG that a task is, its parameters filled in. Raises LaunchError."""
+        child = self._command(plan, plan.task_spec(number))
+        if not isinstance(child, ChildDag):
+            raise LaunchError(f"skill {plan.task_spec(number).skill!r} gave a process where a DAG was expected")
+        if plan.task_spec(number).secrets:
+            raise LaunchError("a DAG as a task is given no secrets; its own tasks ask for those that they need")
+        return child
+
+    def sweep(self, plan: RunPlan, *, keep: Container[tuple[str, int, int]]) -> None:
+        """Remove what earlier attempts with secrets left in their ``CIS_OUTPUT``; *keep* are those that still run."""
+        for number, (spec, task) in enumerate(zip(plan.spec.tasks, plan.tasks, strict=True)):
+            for attempt in range(1, task.attempts + 1) if spec.secrets else ():
+                if (task.run_id, number, attempt) not in keep:
+                    forget_outputs(self.logfiles.paths(task.run_id, number, attempt).outputs)
+
+    def directory(self, plan: RunPlan, task: TaskSpec) -> StrPath:
+        """Return where the task runs: its ``cwd``, against the worker's own directory. Raises LaunchError."""
+        if task.cwd is None:
+            return self.workdir
+        cwd: str = _filled(task.cwd, plan)
+        try:
+            return cwd if cwd.startswith("/") else self.workdir / Path(cwd).expanduser()
+        except RuntimeError as error:
+            raise LaunchError(f"cwd {cwd} names a user whose home is not known; write the whole path") from error
+
+    def _command(self, plan: RunPlan, task: TaskSpec) -> Command | ChildDag:
+        try:
+            if task.skill is None:
+                return self.skills.get("shell").plan({"command": _argument(task)})
+            skill = self.skills.get(task.skill)
+            params = _filled(task.params, plan)
+            _refuse(_smuggled(task.params, params))
+            _refuse(skill.check(params))
+            return skill.plan(params)
+        except CisError as error:
+            raise LaunchError(str(error)) from error
+        except Exception as error:  # a stranger's skill may raise anything, and must not end the worker
+            raise LaunchError(f"skill {task.skill or 'shell'!r} failed: {error!r}") from error
+
+    def _revealed(self, task: TaskSpec, scope: Scope) -> Mapping[str, str]:
+        if self.secrets is None:
+            raise LaunchError(f"task {task.id!r} asks for secrets, and there are none here")
+        values = self.secrets.reveal(set(task.secrets.values()), scope=scope)
+        return {variable: values[name] for variable, name in task.secrets.items()}
+
+    def _filled_env(self, plan: RunPlan, task: TaskSpec) -> Mapping[str, str]:
+        return {name: _filled(value, plan) for name, value in task.env.items()}
+
+
+def _refuse(faults: Sequence[tuple[str, str]]) -> None:
+    if faults:
+        raise LaunchError("; ".join(f"params{'.' if name else ''}{name}: {message}" for name, message in faults))
+
+
+def _smuggled(written: Json, filled: Json) -> Sequence[tuple[str, str]]:
+    """Return a fault if an output brought a reference to a secret along: only the document may ask for one."""
+    counts = {json.dumps(params).count(OPENING_OF_SECRET) for params in (written, filled)}
+    return [("", "an output in them holds ${secrets.…}, which may stand in a document only")] if len(counts) > 1 else []
+
+
+def _argument(task: TaskSpec) -> Json:
+    return list(task.command) if isinstance(task.command, tuple) else task.command
+
+
+def _filled(value: Json, plan: RunPlan) -> Json:
+    """Return *value* with each ``${tasks.ID.outputs.NAME}`` replaced. Raises LaunchError when there is none."""
+
+    def lookup(task_id: str, name: str) -> str:
+        outputs = plan.outputs_of(task_id)
+        if name not in outputs:
+            has = ", ".join(sorted(outputs)) or "none"
+            raise LaunchError(f"task {task_id!r} has no output {name!r} (it has: {has})")
+        return outputs[name]
+
+    return fill(value, lookup)

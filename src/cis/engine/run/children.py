@@ -1,0 +1,109 @@
+"""DAGs as tasks: each becomes a run of its own, which the task waits for without holding a slot.
+
+The child run is recorded in the same transaction as the task's start, so there is exactly one for an attempt.
+Its end is read from its row: whenever the parent's worker is woken, or once a second at the latest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cis.engine.accept.admission import asker_of_child, check_recursion, lineage
+from cis.engine.accept.submit import ParentRun, SubmitRequest, anchored, submit
+from cis.engine.leases import under_lease
+from cis.engine.outputs import MAX_RUN_OUTPUT_BYTES
+from cis.engine.ports import ChildDag
+from cis.engine.run.live import End
+from cis.engine.run.parts import ChildWait, LoopParts
+from cis.engine.run.plan import RunPlan
+from cis.errors import CisError, DocumentError, Fault, NotFoundError, PoisonRecordError, StoreError
+from cis.model.dag import DagSpec
+from cis.model.states import AttemptState, RunState
+from cis.store.port import Store, stored_spec
+from cis.store.records import RunRecord
+
+_MOST_STORED = 8 * MAX_RUN_OUTPUT_BYTES  # of JSON, which needs up to six letters for one
+_TOO_MUCH = "its run {} has more outputs than one run may keep; have it write files, and output their paths"
+
+
+def start_child(parts: LoopParts, plan: RunPlan, child: ChildDag, *, task_id: str, directory: Path) -> RunRecord:
+    """Record the run of a DAG as a task, and return it; tasks without a ``cwd`` run in *directory*.
+
+    Raises:
+        OverloadedError: there is no place for it now.
+        CisError: the DAG is refused, as ``submit`` refuses it, stands above itself, or no stored one has that id. Nothing
+            is recorded.
+    """
+    run = plan.run
+    parent = ParentRun(run_id=run.run_id, task_id=task_id, depth=run.depth, tree=run.tree or run.run_id)
+    with parts.store.savepoint():
+        spec, line = _spec(parts, child), lineage(parts.store, run)
+        if child.document is None:
+            check_recursion(line, spec.dag_id, site=parts.site)
+        if spec.target_node in (None, parts.site.node_id):
+            spec = anchored(spec, base=directory)
+        elif under_lease(parts.store, run):
+            # When the lease is over another node runs this task again, while nobody could stop the one far away.
+            fault = "names another node, but this run was offered in the room and may move; give it a target_node"
+            raise DocumentError([Fault(place="target_node", message=fault)])
+        asker = asker_of_child(parts.store, run, line[-1])
+        request = SubmitRequest(spec=spec, parent=parent, asker=asker)
+        return submit(parts.store, request, site=parts.site).run
+
+
+def ended_child(store: Store, wait: ChildWait, plan: RunPlan, *, now_us: int) -> End:
+    """Return the end of a DAG as a task, whose run is over or gone; its exit status is 0 or 1."""
+    attempt = wait.attempt
+    child_run_id = plan.children[attempt.task_no]
+    outputs = {}
+    try:
+        run = store.run(child_run_id)
+        status, error = _verdict(run, child_run_id)
+        if status is AttemptState.COMPLETED:
+            outputs = {"run_id": child_run_id}
+            if store.outputs_size(child_run_id) <= _MOST_STORED:
+                for each in store.outputs(child_run_id):
+                    outputs.update(each)
+            else:
+                status, error = AttemptState.FAILED, _TOO_MUCH.format(child_run_id)
+    except PoisonRecordError as poison:
+        status, error = AttemptState.FAILED, f"its run {child_run_id} cannot be read: {poison.why}"
+    if wait.timed_out and status is AttemptState.FAILED:
+        error = f"timed out after {plan.task_spec(attempt.task_no).timeout_s:g} s; {error}"
+    done = attempt._replace(
+        status=status,
+        exit_code=0 if status is AttemptState.COMPLETED else 1,
+        finished_at_us=max(now_us, attempt.started_at_us),
+        error=error,
+    )
+    return End(attempt=done, outputs=outputs)
+
+
+def refusal(error: CisError) -> str:
+    """Return the text of a child's refusal; a failing store is no refusal and is raised again.
+
+    A stored DAG that cannot be read is a refusal: reading it again tomorrow gives the same.
+    """
+    if isinstance(error, StoreError) and not isinstance(error, PoisonRecordError):
+        raise error
+    if isinstance(error, DocumentError):
+        return "; ".join(map(str, error.faults))  # one line, as any reason
+    return str(error)
+
+
+def _spec(parts: LoopParts, child: ChildDag) -> DagSpec:
+    if child.document is not None:
+        return parts.parse(child.document)
+    dag_id = child.dag_id or ""
+    definition = parts.store.definition(dag_id)
+    if definition is None:
+        raise NotFoundError("stored DAG", dag_id, hint="'cis dag save FILE' stores one")
+    return stored_spec(parts.store, definition.definition_id)
+
+
+def _verdict(run: RunRecord | None, child_run_id: str) -> tuple[AttemptState, str | None]:
+    if run is None:
+        return AttemptState.FAILED, f"its run {child_run_id} is gone"
+    if run.status is RunState.COMPLETED:
+        return AttemptState.COMPLETED, None
+    return AttemptState.FAILED, f"its run {child_run_id} {run.status}" + (f": {run.error}" if run.error else "")

@@ -1,0 +1,264 @@
+"""Which queued runs a worker takes, and when: as many as can start something, and no more than it may hold in memory.
+
+Runs are taken in the order of the queue, and nothing overtakes the first one that waits. It is taken when there is room:
+
+- one more run makes no difference, since all together are small (``MAX_HELD_TASKS``, ``MAX_ACTIVE_RUNS``); or
+- what is held would leave slots free, as when ``max_parallel`` keeps the tasks of a large run from running at once; or
+- it is more urgent than all that is held, which can happen once for each priority.
+
+So a worker holds a handful of large runs, or a few dozen small ones, however many wait. What waits is rows.
+
+One that is not small is read before it is taken, outside the transaction and in pieces (``cis.engine.run.reading``): the claim
+notes that it is wanted (``Held.reading``), and finds it in a later turn, when it has been read.
+
+The steps in which a worker takes over what its id held before: the epoch first, then run after run.
+
+Each step is one transaction, in which several small runs are read, or one that was read before, outside of it. Between
+two steps the lease is renewed and processes are attended to, so nobody takes a worker for dead that has much to read. Large
+runs of which nothing runs, and for which there is no room (``cis.engine.run.claiming``), go back into the queue unread.
+
+Letting go of runs that only wait, so that a worker that has nothing to do takes no memory and no place.
+
+A run that waits for a retry, for a child run or for whoever paused it may be *parked* when others want the place of its worker. It
+stays in the queue, where nobody takes it, with the time at which it is due; the supervisor puts it back when that
+has come, the end of a child run and a resume do so in their own transaction. Then its worker is started as for any
+queued run, and reads it anew.
+
+What could wake a run is looked at in the transaction that parks it. Whoever ends a child or resumes a run takes the same write lock: it
+came before, and is seen here, or comes after, and finds the run parked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from functools import partial
+
+from cis.engine.run.adoption import AttemptKey, hold, take_over, unended
+from cis.engine.run.live import End, Live
+from cis.engine.run.parts import ChildWait, Held, LoopLimits, LoopParts, beat
+from cis.engine.run.plan import RunPlan
+from cis.engine.run.reading import RunReading, is_small
+from cis.engine.this_node import Incarnation
+from cis.engine.times import Instant
+from cis.errors import PoisonRecordError
+from cis.model.dag import Priority
+from cis.store.port import Store
+from cis.store.records import QueuedRun
+
+MAX_ACTIVE_RUNS = 64
+MAX_HELD_TASKS = 20_000  # of the plans in memory, unless slots would stay free: about 1 KiB each
+TASKS_AT_ONCE = 2_000  # that are read inside one transaction
+BYTES_AT_ONCE = 512 * 2**10
+
+
+class Room:
+    """What a worker may still take, beside the plans that it holds."""
+
+    def __init__(self, held: Held, *, slots: int) -> None:
+        plans = held.plans.values()
+        active = [plan.run.priority for plan in plans if plan.active]
+        self._slots = slots
+        self._wanted = sum(plan.slots_wanted for plan in plans)
+        self._tasks = sum(len(plan.tasks) for plan in plans)
+        self._tasks_left, self._bytes_left = TASKS_AT_ONCE, BYTES_AT_ONCE
+        self._highest: int = max(active, default=Priority.LOW)
+        full = len(active) >= MAX_ACTIVE_RUNS
+        self.most = MAX_ACTIVE_RUNS if full else MAX_ACTIVE_RUNS - len(active)
+        self.above = self._highest if full else None
+
+    def has(self, queued: QueuedRun) -> bool:
+        """Whether a run may be held beside the others."""
+        fits = self._tasks + queued.tasks <= MAX_HELD_TASKS
+        return fits or self._wanted < self._slots or queued.priority > self._highest
+
+    def readable(self, queued: QueuedRun) -> bool:
+        """Whether a run may be read in this very transaction, beside the others that are."""
+        return queued.tasks <= self._tasks_left and queued.document_bytes <= self._bytes_left
+
+    def take(self, queued: QueuedRun) -> None:
+        """Count a run that is to be taken: it wants a slot at least."""
+        self._tasks_left -= queued.tasks
+        self._bytes_left -= queued.document_bytes
+        self._tasks += queued.tasks
+        self._wanted += 1
+        self._highest = max(self._highest, queued.priority)
+
+
+def take_queued(
+    parts: LoopParts, limits: LoopLimits, me: Incarnation, held: Held, *, ends: Sequence[End], now: Instant
+) -> list[str]:
+    """Take queued runs while there is room; beyond that only more urgent ones than any that is held. Return their ids.
+
+    A run that was suspended may be granted anew before its old tasks are gone, or their ends (*ends*) are told of:
+    it waits for the next turn.
+    """
+    store, room = parts.store, Room(held, slots=limits.slots)
+    waiting = store.queued_runs(me.node_id, me.worker_id, limit=room.most, above=room.above)
+    if not waiting:
+        held.reading = None  # somebody has cancelled what it reads
+        return []
+    read, held.reading = held.reading, None
+    count = _count(room, waiting, read)
+    if count < len(waiting) and room.has(waiting[count]):
+        first = waiting[count]
+        if read is not None and read.run_id == first.run_id:
+            held.reading = read
+        elif not is_small(first):
+            held.reading = RunReading(store, first.run_id, worker_id=me.worker_id, now=now)
+        held.poll_due_s = now.mono_s  # the rest in the next turn, once others have had theirs
+    taken = []
+    unstored = {end.attempt.run_id for end in ends} | {live.attempt.run_id for live in held.live}
+    for item in store.claim(me.node_id, me.worker_id, epoch=me.epoch, limit=count, above=room.above) if count else ():
+        if item.run_id in unstored:
+            store.release(item.run_id)
+            continue
+        found = read if read is not None and read.run_id == item.run_id else None
+        hold(
+            store,
+            held,
+            found or RunReading(store, item.run_id, worker_id=me.worker_id, now=now, item=item),
+            ours=frozenset(),
+            now=now,
+        )
+        if item.run_id in held.plans:
+            taken.append(item.run_id)
+    return taken
+
+
+def hold_some(
+    store: Store,
+    held: Held,
+    left: deque[QueuedRun],
+    reading: RunReading | None,
+    *,
+    worker_id: str,
+    ours: AbstractSet[AttemptKey],
+    now: Instant,
+) -> None:
+    """Take over the first of *left*, which *reading* has read unless it is small, and small ones up to what one transaction may."""
+    room = Room(held, slots=0)
+    while left and (reading is not None or (is_small(left[0]) and room.readable(left[0]))):
+        queued = left.popleft()
+        room.take(queued)
+        found = reading or RunReading(store, queued.run_id, worker_id=worker_id, now=now)
+        reading = None
+        hold(store, held, found, ours=ours, now=now)
+
+
+def may_wait(store: Store, held: Held, queued: QueuedRun, *, slots: int) -> bool:
+    """Whether a run that an earlier process held can go back into the queue unread: nothing of it runs, and there is no room."""
+    return (
+        not is_small(queued) and not Room(held, slots=slots).has(queued) and not store.has_running_tasks(queued.run_id)
+    )
+
+
+def _count(room: Room, waiting: Sequence[QueuedRun], read: RunReading | None) -> int:
+    """Return how many of those that wait, from the first on, are to be taken now."""
+    for count, queued in enumerate(waiting):
+        if not room.has(queued):
+            return count
+        was_read = read is not None and read.run_id == queued.run_id and read.done
+        if not was_read and not (is_small(queued) and room.readable(queued)):
+            return count
+        room.take(queued)
+    return len(waiting)
+
+
+def adopt(
+    parts: LoopParts,
+    limits: LoopLimits,
+    me: Incarnation,
+    held: Held,
+    *,
+    ends: list[End],
+    attend: Callable[[], object],
+    now: Instant,
+) -> None:
+    """Take over what the worker id holds. Of *ends*, those that are stored already are dropped; *attend* may add others.
+
+    Raises:
+        FencedError: *me* is not the current epoch.
+    """
+    store = parts.store
+    attempts = [*(end.attempt for end in ends), *(live.attempt for live in held.live), *held.unstarted]
+    ours = {(attempt.run_id, attempt.task_no, attempt.attempt) for attempt in attempts}
+    left: deque[QueuedRun] | None = None
+    while left is None or left:
+        first = left[0] if left else None
+        waits = first is not None and may_wait(store, held, first, slots=limits.slots)
+        reading = None if first is None or waits or is_small(first) else _read(parts, me, first, attend, now=now)
+        with store.transaction():
+            if left is None:
+                left = deque(take_over(store, me))
+            else:
+                store.check_epoch(me.node_id, me.worker_id, me.epoch)
+            if waits and left:
+                store.release(left.popleft().run_id)
+            hold_some(store, held, left, reading, worker_id=me.worker_id, ours=ours, now=now)
+            pending = {queued.run_id for queued in left}
+            ends[:] = [end for end in ends if end.attempt.run_id in pending or unended(store, end.attempt)]
+            held.unstarted = [one for one in held.unstarted if one.run_id in pending or unended(store, one)]
+            # What was set aside is killed before that is stored: from then on no row tells of its processes.
+            held.live.kill_where(partial(_is_of_none, held.plans.keys() | pending))
+            held.live.tick(now.mono_s)
+            if left:
+                beat(store, limits, me, held, now=parts.clock())
+
+
+def _read(
+    parts: LoopParts, me: Incarnation, queued: QueuedRun, attend: Callable[[], object], *, now: Instant
+) -> RunReading:
+    reading = RunReading(parts.store, queued.run_id, worker_id=me.worker_id, now=now)
+    while not reading.done:
+        reading.advance()
+        attend()
+    return reading
+
+
+def _is_of_none(run_ids: AbstractSet[str], live: Live) -> bool:
+    return live.attempt.run_id not in run_ids
+
+
+def park(store: Store, me: Incarnation, held: Held, *, at_most: int, now: Instant) -> list[str]:
+    """Park runs of *held* that only wait, and return which; they are still held.
+
+    Raises:
+        FencedError: another epoch holds the worker's id.
+    """
+    store.check_epoch(me.node_id, me.worker_id, me.epoch)
+    parked: list[str] = []
+    for run_id, plan in held.plans.items():
+        if len(parked) >= at_most:
+            break
+        waits = [wait for key, wait in held.children.items() if key[0] == run_id] if plan.children else []
+        if plan.waits and not _has_changed(store, plan):
+            store.park(run_id, due_at_us=_due_us(plan, waits, now=now))
+            parked.append(run_id)
+    return parked
+
+
+def _has_changed(store: Store, plan: RunPlan) -> bool:
+    """Whether control, or the end of a child run, has something for the worker to do."""
+    if store.run_version(plan.run.run_id) != plan.run.version:
+        return True
+    try:
+        children = [store.run(child_run_id) for child_run_id in plan.children.values()]
+    except PoisonRecordError:
+        return True
+    return any(child is None or child.status.final for child in children)
+
+
+def _due_us(plan: RunPlan, waits: list[ChildWait], *, now: Instant) -> int | None:
+    due_s = min(_due_times(plan, waits), default=math.inf)
+    return None if math.isinf(due_s) else now.wall_us + round(max(0.0, due_s - now.mono_s) * 1e6)
+
+
+def _due_times(plan: RunPlan, waits: list[ChildWait]) -> Iterator[float]:
+    if not plan.paused:
+        yield plan.due_s
+    for wait in waits:
+        if not wait.timed_out:
+            yield wait.due_s

@@ -1,0 +1,397 @@
+"""The worker's loop: start what is ready, wait, record; many runs of one scope at once.
+
+One turn is one transaction:
+
+    wait for exits, rings of the bell, time limits
+    BEGIN   wait again, for no time, if others had the write lock
+            check the epoch · look at control · claim runs · take the ends · choose what starts   COMMIT
+    spawn what was chosen, then whatever can wait
+
+A start is therefore on disk before its process exists. A process that ends before the next turn is recorded
+with it, as does one that ends while the write lock is waited for; where many are spawned, those that have ended are
+attended to between them. When the transaction fails (disk full, I/O error), nothing was spawned for it: the loop forgets
+its plans, keeps the ends that it saw, and builds the plans anew from the rows at the next turn; so no end is lost while
+the process lives. When it fails because the store refuses a row, which is no fault of the store, the next turns are done
+run by run (``cis.engine.run.apart``). When the process dies, whoever takes its id next finds starts without ends and declares
+those attempts lost (``cis.engine.run.adoption``). A turn under an old epoch raises FencedError and changes nothing.
+
+A worker that could renew its lease for a whole lease time in no transaction raises LeaseLostError, and has to stop: the
+monotonic clock judges, from the last heartbeat that was committed. One that was only asleep, and whose next transaction
+succeeds, goes on. The ends that it could not store are lost with it, although their work may be done: whoever takes up its
+runs finds starts without ends, as after a crash, and ``on_lost`` decides.
+
+This module waits and spawns; what is decided inside the transaction is ``cis.engine.run.decide``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from cis.engine.leases import Leases, margin_s
+from cis.engine.ports import Exit
+from cis.engine.run.apart import REFUSALS, TurnsApart
+from cis.engine.run.claiming import adopt, park
+from cis.engine.run.decide import POLL_S, Start, decide
+from cis.engine.run.live import TOLD_AGAIN_WITHIN_S, Doubts, End, Ending, LiveAttempts, judge
+from cis.engine.run.parts import Held, LoopLimits, LoopParts, fall_short, probe
+from cis.engine.run.reading import RunReading
+from cis.engine.run.spawning import Spawning
+from cis.engine.run.task_places import PlaceUse
+from cis.engine.shortage import shortage_of
+from cis.engine.this_node import Incarnation
+from cis.engine.times import Instant
+from cis.errors import ConflictError, FencedError, LaunchError, LeaseLostError, StoreBusyError, StoreError
+
+log = logging.getLogger(__name__)
+
+PID_AFTER_S = 0.05
+RETRY_STORE_S = 1.0
+READ_AGAIN_S = 0.1
+TELL_EVERY_S = 0.05
+WAITED_S = 0.0005  # for the write lock, which others had: the first wait for it (``LOCK_PAUSE_S``)
+PARK_AT_ONCE = 200
+READ_FOR_S = 0.02  # of a large run, between two turns
+
+
+class WorkerLoop:
+    """Runs the queued runs of one worker id, under one epoch, until it is told to stop."""
+
+    def __init__(self, parts: LoopParts, limits: LoopLimits, me: Incarnation) -> None:
+        self._parts = parts
+        self._limits = limits
+        self._me = me
+        site, margin = parts.site, margin_s(limits.grace_s)
+        leases = Leases(me.node_id, margin_s=margin, uptime_us=site.uptime_us, boot_id=site.boot_id)
+        live = LiveAttempts(parts.executor, grace_s=limits.grace_s)
+        self._held = Held(live, leases, place=PlaceUse(parts.places))
+        self._doubts = Doubts()
+        self._spawning = Spawning(parts, self._held)
+        self._turns_apart = TurnsApart(parts, limits, me)
+        self._apart = False
+        self._ends: list[End] = []
+        self._adopted = False
+        self._begun = False
+        self._renewed_s = parts.clock().mono_s  # whoever makes a loop has just taken the id
+        self._hold_until_s = 0.0
+        self._told_s = 0.0
+        self._untold = False
+        self._swept: set[str] = set()
+        parts.executor.watch(parts.bell.fileno())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held, running or unrecorded; what waits in the queue is not counted."""
+        return self._adopted and not self._held.plans and not len(self._held.live) and not self._unstored
+
+    @property
+    def resting(self) -> bool:
+        """Whether no task runs and none could start: whatever is held only waits."""
+        plans = self._held.plans.values()
+        return self._adopted and not len(self._held.live) and not self._unstored and not any(p.active for p in plans)
+
+    @property
+    def running(self) -> bool:
+        """Whether a process is left."""
+        return bool(len(self._held.live))
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last transaction failed, and the next is not due yet."""
+        return self._parts.clock().mono_s < self._hold_until_s
+
+    @property
+    def stopped(self) -> bool:
+        """Whether, after ``drain`` or ``stop``, no process is left and every end is recorded."""
+        return self._held.stopping and not len(self._held.live) and not self._unstored
+
+    @property
+    def _unstored(self) -> bool:
+        """Whether the next transaction has something to store that has happened already."""
+        return bool(self._ends or self._held.unstarted)
+
+    def drain(self, *, doubting: bool = False) -> None:
+        """Start nothing more, and let what runs go on; *doubting* whether it ends by itself (``cis.engine.run.live``)."""
+        self._held.stopping = True
+        if doubting:
+            self._doubts.doubt_all(until_s=self._parts.clock().mono_s + TOLD_AGAIN_WITHIN_S)
+
+    def stop(self, *, all_were_told: bool = False) -> None:
+        """Start nothing more and end what runs: TERM now, KILL after the grace period.
+
+        With *all_were_told*, the tasks had TERM from somebody else, so an end that was still in doubt came of it.
+        """
+        self._held.stopping = True
+        if not all_were_told:
+            for ended, at_us in self._doubts.settled(float("inf"), stopping=True):
+                self._judge(ended, at_us=at_us)
+        self._held.live.end_where(lambda _: True, Ending.STOP, now_s=self._parts.clock().mono_s)
+
+    def kill(self) -> None:
+        """End every process at once with KILL."""
+        self._held.stopping = True
+        self._held.live.kill_all()
+
+    def put_away(self) -> bool:
+        """Park runs that all only wait, up to ``PARK_AT_ONCE``; return whether there were some.
+
+        Each comes back when its next retry or a time limit is due, a child run ends or it is resumed. What happened meanwhile
+        is looked at in the same transaction: a run to which something did is not let go of.
+        """
+        now = self._parts.clock()
+        with self._parts.store.transaction():
+            parked = park(self._parts.store, self._me, self._held, at_most=PARK_AT_ONCE, now=now)
+        for run_id in parked:
+            self._held.let_go(run_id)
+            self._swept.discard(run_id)
+        return bool(parked)
+
+    def hand_back(self) -> None:
+        """Put the runs that this worker holds back into the queue, in their old order."""
+        store, me = self._parts.store, self._me
+        with store.transaction():
+            store.check_epoch(me.node_id, me.worker_id, me.epoch)
+            store.release_claimed(me.node_id, me.worker_id)
+        self._held.plans.clear()
+        self._parts.tell()
+
+    def turn(self, *, at_most_s: float = POLL_S) -> None:
+        """Wait up to *at_most_s* for something to do, and do it in one transaction.
+
+        Raises:
+            FencedError: this worker's id was taken over; nothing was changed.
+            LeaseLostError: transactions have failed for a whole lease time.
+        """
+        now = self.attend(at_most_s=self._patience(at_most_s))
+        if now.mono_s < self._hold_until_s:
+            return
+        probe(self._held, self._parts.executor, now_s=now.mono_s)
+        placed = not self._held.stopping and self._held.place.ask_again(len(self._held.live), now_s=now.mono_s)
+        try:
+            self._read_on(now)
+            if not (self._unstored or placed or self._due_s() <= now.mono_s):
+                return
+            starts = self._commit_apart(now) if self._apart else self._commit(now)
+        except FencedError:
+            raise
+        except StoreBusyError as error:
+            if self._begun or not self._adopted:
+                self._forget(error, now)
+            else:
+                log.warning("a transaction failed: others have the database", extra={"error": str(error)})
+                self._stop_without_lease(error)
+            return
+        except (StoreError, ConflictError) as error:
+            self._forget(error, now)
+            self._apart = isinstance(error, REFUSALS)
+            return
+        self._spawn(starts)  # before all that can wait: while a process runs, the rest costs no time
+        self._renewed_s = max(self._renewed_s, self._held.beat_s)
+        self._end_cancelled()
+        self._sweep()
+        self._untold = True
+        self._tell(now, at_once=self._drop_ended())
+        self._ring()
+        self._held.place.keep(len(self._held.live))
+
+    def attend(self, *, at_most_s: float) -> Instant:
+        """Wait for ends and rings, see to time limits, and return the moment; nothing is stored."""
+        exits = self._parts.executor.wait(at_most_s)
+        rung = self._parts.executor.rung and self._parts.bell.drain()
+        now = self._parts.clock()
+        self._parts.alive()
+        self._tell(now)
+        self._take_exits(exits, now)
+        self._stop_the_late(now)
+        self._held.live.tick(now.mono_s)
+        if rung:
+            self._held.poll_due_s = now.mono_s
+        return now
+
+    def _stop_the_late(self, now: Instant) -> None:
+        """End what runs under a lease that is over, whether or not the store can be used."""
+        late = self._held.leases.late(now)
+        if late:
+            self._held.live.end_where(lambda live: live.attempt.run_id in late, Ending.STOP, now_s=now.mono_s)
+            gone = self._held.leases.late(now, within_s=0.0)
+            self._held.live.kill_where(lambda live: live.attempt.run_id in gone)
+
+    def _read_on(self, now: Instant) -> None:
+        """Read some more of the large run that is taken next; what runs is attended to in between."""
+        until_s = now.mono_s + READ_FOR_S
+        while (reading := self._unread) is not None and self._parts.clock().mono_s < until_s:
+            reading.advance()
+            if reading.done:
+                self._held.poll_due_s = now.mono_s
+
+    @property
+    def _unread(self) -> RunReading | None:
+        reading = self._held.reading
+        return None if reading is None or reading.done or self._held.stopping else reading
+
+    def _commit(self, now: Instant) -> list[Start]:
+        if not self._adopted:
+            self._adopt(now)
+        asked_s = self._parts.clock().mono_s
+        self._begun = False
+        with self._parts.store.transaction():
+            self._begun = True
+            pids = self._held.live.take_pids(older_than_s=now.mono_s - PID_AFTER_S)
+            if self._parts.clock().mono_s >= asked_s + WAITED_S:
+                now = self.attend(at_most_s=0.0)
+            poll = self._held.poll_due_s <= now.mono_s
+            starts = decide(self._parts, self._limits, self._me, self._held, ends=self._ends, poll=poll, now=now)
+            self._parts.store.set_pids(pids)
+        self._ends = []
+        self._held.unstarted.clear()
+        return starts
+
+    def _commit_apart(self, now: Instant) -> list[Start]:
+        """Do the turn run by run, after the store has refused a row of one that is yet to be found; nothing is left to spawn."""
+        if not self._adopted:
+            self._adopt(now)
+        self._begun = True
+        ends, self._ends = self._ends, []
+        try:
+            left = self._turns_apart.turn(self._held, ends, now=now, spawn=self._spawn)
+        except StoreError:
+            self._ends = [*ends, *self._ends]  # those that are stored already are known when all rows are read anew
+            raise
+        self._ends = [*left, *self._ends]
+        self._apart = self._turns_apart.needed
+        if self._apart:
+            self._adopted = False
+            self._hold_until_s = now.mono_s + RETRY_STORE_S
+        return []
+
+    def _patience(self, at_most_s: float) -> float:
+        now_s = self._parts.clock().mono_s
+        if self._unstored:
+            due_s = self._hold_until_s
+        else:
+            due_s = max(self._hold_until_s, min(self._due_s(), self._held.next_due_s(), self._doubts.next_due_s()))
+        if self._held.unjudged:
+            due_s = min(due_s, now_s + READ_AGAIN_S)
+        if self._untold:
+            due_s = min(due_s, self._told_s + TELL_EVERY_S)
+        if self._unread is not None:
+            due_s = self._hold_until_s
+        return min(at_most_s, max(0.0, due_s - now_s))
+
+    def _due_s(self) -> float:
+        """Return when the next transaction is due even if nothing ends."""
+        if not self._adopted:
+            return 0.0
+        held = self._held
+        due_s = min(held.poll_due_s, held.beat_due_s, held.live.oldest_without_pid_s() + PID_AFTER_S)
+        if not held.stopping:
+            for plan in held.plans.values():
+                due_s = min(due_s, plan.due_s)
+            if held.short is not None and any(plan.wants_slot for plan in held.plans.values()):
+                due_s = min(due_s, held.short.due_s)
+        return due_s
+
+    def _take_exits(self, exits: Iterable[Exit], now: Instant) -> None:
+        if exits:
+            up_us = self._parts.site.uptime_us()
+            for ended in exits:
+                self._held.live.get(ended.handle).ended_up_us = up_us
+        unjudged, self._held.unjudged = self._held.unjudged, []
+        for ended, at_us in unjudged:
+            self._judge(ended, at_us=at_us)
+        for ended in exits:
+            if not self._doubts.hold(self._held.live.get(ended.handle), ended, now):
+                self._judge(ended, at_us=now.wall_us)
+        for ended, at_us in self._doubts.settled(now.mono_s, stopping=self._held.stopping):
+            self._judge(ended, at_us=at_us)
+
+    def _judge(self, ended: Exit, *, at_us: int) -> None:
+        """Say what an exit means, later if its outputs cannot be read for want of a descriptor."""
+        try:
+            end = judge(self._held.live.get(ended.handle), ended, now_us=at_us)
+        except LaunchError as error:
+            self._held.unjudged.append((ended, at_us))
+            fall_short(self._held, shortage_of(error) or str(error), now_s=self._parts.clock().mono_s)
+            return
+        self._held.live.pop(ended.handle)
+        self._ends.append(end)
+
+    def _adopt(self, now: Instant) -> None:
+        attend = partial(self.attend, at_most_s=0.0)
+        adopt(self._parts, self._limits, self._me, self._held, ends=self._ends, attend=attend, now=now)
+        self._renewed_s = max(self._renewed_s, self._held.beat_s)
+        self._held.poll_due_s = self._held.control_due_s = now.mono_s
+        self._adopted = True
+
+    def _forget(self, error: Exception, now: Instant) -> None:
+        log.error("a transaction failed; the plans are read anew", extra={"error": str(error)})
+        self._held.plans.clear()
+        self._held.children.clear()
+        self._held.cancelled.clear()
+        self._held.ended.clear()
+        if self._held.alone is not None and not self._held.live.has(self._held.alone[0]):
+            self._held.alone = None  # it was chosen in vain
+        self._held.reading = None
+        for live in self._held.live:
+            live.pid_stored = False
+        self._adopted = False
+        self._held.told_short = True
+        self._held.place.keep(len(self._held.live))
+        self._held.beat_due_s = 0.0  # the one that was meant to be stored was not
+        self._hold_until_s = now.mono_s + RETRY_STORE_S
+        self._stop_without_lease(error)
+
+    def _stop_without_lease(self, error: Exception) -> None:
+        """Raise LeaseLostError when the last renewal was a lease time ago."""
+        if self._parts.clock().mono_s - self._renewed_s >= self._limits.lease_s:
+            why = f"{self._me.worker_id} could not renew its lease for {self._limits.lease_s:g} s: {error}"
+            raise LeaseLostError(why) from error
+
+    def _end_cancelled(self) -> None:
+        """End what runs of the runs that were cancelled. A child's cancellation is stored with its parent's, or not at all."""
+        cancelled = self._held.cancelled
+        if cancelled:
+            now_s = self._parts.clock().mono_s  # the commit may have taken as long as they have to end
+            self._held.live.end_where(lambda live: live.attempt.run_id in cancelled, Ending.CANCEL, now_s=now_s)
+            cancelled.clear()
+
+    def _sweep(self) -> None:
+        """Remove what attempts with secrets of an earlier process left, once for each run that is held."""
+        if self._swept.issuperset(self._held.plans):
+            return
+        attempts = [live.attempt for live in self._held.live]
+        keep = {(attempt.run_id, attempt.task_no, attempt.attempt) for attempt in attempts}
+        for run_id in self._held.plans.keys() - self._swept:
+            self._parts.maker.sweep(self._held.plans[run_id], keep=keep)
+            self._swept.add(run_id)
+
+    def _tell(self, now: Instant, *, at_once: bool = False) -> None:
+        """Say that something was stored: at once when a run has ended, else a few times a second."""
+        if self._untold and (at_once or now.mono_s >= self._told_s + TELL_EVERY_S):
+            self._parts.tell()
+            self._told_s = now.mono_s
+            self._untold = False
+
+    def _drop_ended(self) -> bool:
+        """Let go of the runs that have ended; return whether there was one."""
+        ended = self._held.ended
+        if not ended:
+            return False
+        for run_id in ended:
+            self._held.let_go(run_id)
+            self._swept.discard(run_id)
+        self._held.runs_done += len(ended)
+        self._held.poll_due_s = 0.0  # there is room for another run
+        self._held.beat_due_s = 0.0
+        ended.clear()
+        return True
+
+    def _ring(self) -> None:
+        for worker_id in sorted(self._held.rings):
+            self._parts.ring(worker_id)
+        self._held.rings.clear()
+
+    def _spawn(self, starts: Sequence[Start]) -> None:
+        if starts:
+            self._ends += self._spawning.spawn(starts, attend=lambda: self.attend(at_most_s=0.0))

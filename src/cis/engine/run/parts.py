@@ -1,0 +1,194 @@
+"""What a worker's loop is made of, and what it holds while it runs.
+
+How many attempts of a worker may run at once: its slots, and fewer while the machine is short of something.
+
+The heartbeat of a worker: its lease, and what it says of itself in its row.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from cis.engine.leases import Leases
+from cis.engine.ports import Bell, Executor, Exit
+from cis.engine.run.attempts import AttemptMaker
+from cis.engine.run.live import LiveAttempts
+from cis.engine.run.plan import RunPlan
+from cis.engine.run.reading import RunReading
+from cis.engine.run.task_places import NoBound, Places, PlaceUse
+from cis.engine.shortage import FIRST_PAUSE_S, Shortage
+from cis.engine.this_node import Incarnation, Site
+from cis.engine.times import Instant
+from cis.model.dag import DagSpec, Json
+from cis.store.port import Store
+from cis.store.records import AttemptRecord, WorkerState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopParts:
+    """The ports of a loop.
+
+    ``ring`` wakes another worker by its id; ``tell`` says that something was stored; ``jitter`` is in [0, 1);
+    ``parse`` reads the document of a DAG as a task; ``alive`` is called whenever the loop does anything at all.
+    """
+
+    store: Store
+    executor: Executor
+    maker: AttemptMaker
+    site: Site
+    bell: Bell
+    ring: Callable[[str], None]
+    tell: Callable[[], None]
+    clock: Callable[[], Instant]
+    jitter: Callable[[], float]
+    parse: Callable[[Mapping[str, Json]], DagSpec]
+    alive: Callable[[], None] = lambda: None
+    places: Places = field(default_factory=NoBound)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopLimits:
+    """The bounds of a loop; durations in seconds."""
+
+    slots: int
+    grace_s: float
+    lease_s: float
+
+
+@dataclass(slots=True)
+class ChildWait:
+    """An attempt that waits for its child run, until ``due_s`` (monotonic) at the most."""
+
+    attempt: AttemptRecord
+    due_s: float = float("inf")
+    timed_out: bool = False
+
+
+@dataclass(slots=True)
+class Held:
+    """What a worker holds: plans by run id, attempts that wait for a child run, processes, who is to be woken."""
+
+    live: LiveAttempts
+    leases: Leases
+    plans: dict[str, RunPlan] = field(default_factory=dict)
+    children: dict[tuple[str, int], ChildWait] = field(default_factory=dict)
+    rings: set[str] = field(default_factory=set)
+    cancelled: set[str] = field(default_factory=set)  # runs whose processes are to be ended once that is stored
+    ended: set[str] = field(default_factory=set)  # runs to be let go of once that is stored
+    alone: tuple[AttemptRecord, float] | None = None  # what runs apart from all others, and until when (monotonic)
+    reading: RunReading | None = None  # the large run that is taken next, while it is read
+    place: PlaceUse = field(default_factory=lambda: PlaceUse(NoBound()))
+    short: Shortage | None = None
+    unstarted: list[AttemptRecord] = field(default_factory=list)  # stored, but begun by nobody; to be put back
+    unjudged: list[tuple[Exit, int]] = field(
+        default_factory=list
+    )  # and when: their outputs cannot be read for a shortage
+    runs_done: int = 0
+    stopping: bool = False
+    beat_s: float = 0.0
+    beat_due_s: float = 0.0
+    poll_due_s: float = 0.0
+    control_due_s: float = 0.0
+    told: tuple[object, ...] = ()
+    told_short: bool = False  # the row of the worker may say what is short
+    say_short_s: float = 0.0
+
+    def next_due_s(self) -> float:
+        """Return when something is to be done about a process, or a place is asked for again."""
+        live_s = self.live.next_due_s()
+        return live_s if self.stopping else min(live_s, self.place.due_s)
+
+    def short_of(self, now_s: float) -> str | None:
+        """Return what the machine has too little of for a task to start."""
+        return self.place.words(now_s) if self.short is None else self.short.words
+
+    def keep_unstarted(self, attempts: Iterable[AttemptRecord]) -> None:
+        """Note what a turn chose, until its commit: one that is reported as failed may be there after all."""
+        if not self.unstarted:
+            self.unstarted += attempts
+            return
+        chosen = [*self.unstarted, *attempts]
+        self.unstarted = list({(one.run_id, one.task_no, one.attempt): one for one in chosen}.values())
+
+    def let_go(self, run_id: str) -> None:
+        """Forget a run that is over, or that was parked."""
+        del self.plans[run_id]
+        self.leases.forget(run_id)
+        for key in [key for key in self.children if key[0] == run_id]:
+            del self.children[key]
+
+
+log = logging.getLogger(__name__)
+
+SAY_AGAIN_S = 60.0
+
+
+def room_for(held: Held, *, slots: int, wanted: bool, now_s: float) -> int:
+    """Return how many attempts may run; that something was short is forgotten once nothing waits for it."""
+    short = held.short
+    if short is None:
+        return slots
+    if not wanted or short.most >= slots:
+        held.short = None
+        return slots
+    return 0 if held.unjudged else min(slots, short.room(now_s))
+
+
+def fall_short(held: Held, short_of: str, *, now_s: float) -> None:
+    """Have fewer attempts run at once, since the machine is short of something; said once a minute at most."""
+    running = len(held.live)
+    if held.short is not None:
+        held.short.again(short_of, running=running, now_s=now_s)
+        return
+    held.short = Shortage(short_of, running, now_s + FIRST_PAUSE_S)
+    if now_s >= held.say_short_s:
+        held.say_short_s = now_s + SAY_AGAIN_S
+        log.warning("the machine is short of something; what cannot start waits", extra={"short_of": short_of})
+
+
+def probe(held: Held, executor: Executor, *, now_s: float) -> None:
+    """When the pause is over, see whether a process could be started, before a task is tried again."""
+    if held.short is None or held.short.due_s > now_s:
+        return
+    short_of = executor.shortage()
+    if short_of is not None:
+        fall_short(held, short_of, now_s=now_s)
+
+
+def beat(store: Store, limits: LoopLimits, me: Incarnation, held: Held, *, now: Instant) -> None:
+    """Renew the lease when it is time, and at once when what the worker does has changed.
+
+    Raises:
+        FencedError: another epoch holds the worker's id.
+    """
+    plans = [plan for plan in held.plans.values() if not plan.run.status.final]
+    current = (
+        max(plans, key=lambda plan: (plan.active, plan.run.priority)) if len(plans) > 1 else next(iter(plans), None)
+    )
+    if current is None:
+        state = WorkerState.IDLE
+    else:
+        state = WorkerState.BUSY if current.active or len(held.live) else WorkerState.WAITING
+    current_run = current.run.run_id if current else None
+    short_of = held.short_of(now.mono_s)
+    told = (state, current_run, held.runs_done, short_of)
+    if told == held.told and now.mono_s < held.beat_due_s:
+        return
+    store.beat(
+        me.node_id,
+        me.worker_id,
+        epoch=me.epoch,
+        status=state,
+        now_us=now.wall_us,
+        lease_until_us=now.wall_us + round(limits.lease_s * 1e6),
+        runs_done=held.runs_done,
+        current_run=current_run,
+    )
+    if short_of is not None or held.told_short:
+        store.set_short_of(me.node_id, me.worker_id, epoch=me.epoch, short_of=short_of)
+        held.told_short = short_of is not None
+    held.told = told
+    held.beat_s = now.mono_s
+    held.beat_due_s = now.mono_s + limits.lease_s / 3

@@ -1,0 +1,399 @@
+"""What is left to do of one run, and what each end of a task leads to: decisions only, no I/O.
+
+A plan mirrors the run's task rows. Every decision moves tasks along arrows that ``cis.model.states`` allows
+and notes the pair (as it was, as it becomes); the loop writes those pairs in one transaction. When that
+fails the loop throws the plan away and builds it anew from the rows, so a plan never has to be undone.
+
+What one decision does to thousands of tasks (all that depends on one that failed, all of a run that is cancelled) is
+decided in pieces, or one transaction would write 100,000 rows. What is left over is the plan's *backlog*. It is in no
+row: a plan that is built from the rows in the middle of it finds it again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Generator, Iterable, Mapping, Sequence
+
+from cis.engine.accept.admission import is_no_place
+from cis.engine.outputs import size_of
+from cis.engine.run.losses import Losses
+from cis.engine.times import Instant
+from cis.model.dag import DagSpec, OnLost, TaskSpec
+from cis.model.durations import retry_delay_s
+from cis.model.graph import Graph
+from cis.model.states import AttemptState, RunState, TaskState, check_task_arrow
+from cis.store.records import RunRecord, TaskLoss, TaskRecord
+
+CHANGES_AT_ONCE = 2000
+
+
+class RunPlan:
+    """The tasks of one run: which may start, which wait, and whether the run is over."""
+
+    def __init__(
+        self, run: RunRecord, spec: DagSpec, tasks: Sequence[TaskRecord], *, losses: Iterable[TaskLoss] = ()
+    ) -> None:
+        """Make a plan that has nothing to do yet: ``place_in_pieces`` comes next."""
+        self.run = run
+        self.spec = spec
+        self.tasks = list(tasks)
+        self.running: set[int] = set()
+        self.children: dict[int, str] = {}
+        self.cancelling = False
+        self.children_due_s = 0.0  # no DAG as a task is started before that (monotonic)
+        self.output_bytes = 0
+        self.ended_at_us = 0  # when the last end was that this process saw
+        self.changes: list[tuple[TaskRecord, TaskRecord]] = []
+        self._graph = Graph.of(spec.tasks)
+        self.losses = Losses(losses)
+        self._ready: list[int] = []
+        self._ready_alone: list[tuple[float, int]] = []  # the time, and the task
+        self._ready_dags: list[int] = []
+        self._retries: list[tuple[float, int]] = []
+        self._missing = [0] * len(tasks)
+        self._unfinished = 0
+        self._numbers: dict[str, int] | None = None
+        self._skips: list[
+            tuple[int, str]
+        ] = []  # tasks to be skipped with all that depends on them, and which other failed
+        self._cancelled_up_to: int | None = None  # the next task to be cancelled; None when none is
+
+    def place_in_pieces(self, now: Instant, *, size: int) -> Generator[None, None, None]:
+        """Find out of every task what is to be done about it, and pause after each *size* of them."""
+        for number, task in enumerate(self.tasks):
+            self._place(number, task, now)
+            if number % size == size - 1:
+                yield
+
+    def _place(self, number: int, task: TaskRecord, now: Instant) -> None:
+        parents = self._graph.parents[number]
+        missing = sum(self.tasks[parent].status is not TaskState.COMPLETED for parent in parents)
+        self._missing[number] = missing
+        if task.status.final:
+            self.output_bytes += size_of(task.outputs) if task.outputs else 0
+            return
+        self._unfinished += 1
+        if missing and task.status is TaskState.PENDING:
+            self._skip_if_blocked(number, parents)
+        if task.status is TaskState.RUNNING:
+            if task.child_run_id is not None:
+                self.children[number] = task.child_run_id
+            else:
+                self.running.add(number)
+        elif task.retry_at_us is not None:
+            # The wall clock may have been set back meanwhile: no wait is longer than the longest that was meant.
+            longest_s = retry_delay_s(self.spec.tasks[number], failures=max(task.failures, 1), jitter=1.0)
+            at = now.until(task.retry_at_us, at_most_s=longest_s)
+            heapq.heappush(self._retries, (at, number))
+        elif not missing:
+            self._make_ready(number)
+
+    @property
+    def cyclic(self) -> bool:
+        """Whether tasks wait for each other, so that the run would never end."""
+        return self._graph.find_cycle() is not None
+
+    @property
+    def paused(self) -> bool:
+        """Whether control holds the run back."""
+        return self.run.status is RunState.PAUSED
+
+    @property
+    def wants_slot(self) -> bool:
+        """Whether a task would start if a slot were free."""
+        limit = self.spec.max_parallel
+        return (
+            bool(self._ready or self._ready_alone) and not self.paused and (limit is None or len(self.running) < limit)
+        )
+
+    @property
+    def alone_s(self) -> float:
+        """For how long the next task is to run apart from all others, since its worker died while it ran; infinity: none is."""
+        return self._ready_alone[0][0] if self._ready_alone and self.wants_slot else math.inf
+
+    @property
+    def wants_child(self) -> bool:
+        """Whether a DAG as a task may start."""
+        return bool(self._ready_dags) and not self.paused
+
+    @property
+    def active(self) -> bool:
+        """Whether the run has work for this worker now, rather than only waiting."""
+        return bool(self.running) or self.backlog or (bool(self._ready or self._ready_alone) and not self.paused)
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing of the run runs or could start: it waits for a retry, for a child run, or for whoever paused it."""
+        return not self.active and not self.wants_child and self.verdict() is None
+
+    @property
+    def slots_wanted(self) -> int:
+        """How many slots its tasks use, or would use if they were free."""
+        if self.paused:
+            return len(self.running)
+        most = len(self.running) + len(self._ready) + len(self._ready_alone)
+        return most if self.spec.max_parallel is None else min(most, self.spec.max_parallel)
+
+    @property
+    def backlog(self) -> bool:
+        """Whether something that was decided is not worked off yet."""
+        return bool(self._skips) or self._cancelled_up_to is not None
+
+    @property
+    def due_s(self) -> float:
+        """The monotonic time of the next retry, or the past while there is a backlog; infinity when nothing waits."""
+        if self.backlog:
+            return 0.0
+        return self._retries[0][0] if self._retries else math.inf
+
+    def task_spec(self, number: int) -> TaskSpec:
+        """Return the specification of a task by its place in the document."""
+        return self.spec.tasks[number]
+
+    def follower(self, number: int) -> int | None:
+        """Return the first task downstream of a running one, if it waits for that one alone."""
+        for child in self._graph.children[number][:1]:
+            if self._missing[child] == 1 and self.tasks[child].status is TaskState.PENDING:
+                return child
+        return None
+
+    def outputs_of(self, task_id: str) -> Mapping[str, str]:
+        """Return the outputs of a completed task, for those downstream that refer to them."""
+        if self._numbers is None:
+            self._numbers = {task.task_id: number for number, task in enumerate(self.tasks)}
+        return self.tasks[self._numbers[task_id]].outputs
+
+    def release_retries(self, now: Instant) -> None:
+        """Make ready whatever has waited long enough for its retry."""
+        while self._retries and self._retries[0][0] <= now.mono_s:
+            _, number = heapq.heappop(self._retries)
+            if self.tasks[number].status is TaskState.PENDING:
+                self._make_ready(number)
+
+    def start_next(self, now: Instant) -> int:
+        """Move the next ready task to running, and return its number."""
+        number = heapq.heappop(self._ready) if self._ready else heapq.heappop(self._ready_alone)[1]
+        self.running.add(number)
+        self._start(number, now, child_run_id=None)
+        return number
+
+    def start_alone(self, now: Instant) -> tuple[int, float]:
+        """Move the task that is to run apart for the shortest time to running; return its number, and that time in seconds."""
+        alone_s, number = heapq.heappop(self._ready_alone)
+        self.running.add(number)
+        self._start(number, now, child_run_id=None)
+        return number, alone_s
+
+    def put_back(self, number: int, now: Instant) -> None:
+        """Have a task wait again whose attempt never became a process: it counts as not tried."""
+        self.running.discard(number)
+        old = self.tasks[number]
+        new = old._replace(
+            status=TaskState.PENDING,
+            version=old.version + 1,
+            attempts=old.attempts - 1,
+            started_at_us=None if old.attempts == 1 else old.started_at_us,
+        )
+        self._move(number, old, new)
+        if self.cancelling:
+            self._finish(number, TaskState.CANCELLED, now=now)
+        else:
+            self._make_ready(number)
+
+    def next_child(self) -> int:
+        """Take the next DAG as a task that is ready; ``start_child`` or ``end`` comes next."""
+        return heapq.heappop(self._ready_dags)
+
+    def hold_child(self, number: int, why: str, *, until_s: float) -> None:
+        """Put a DAG as a task back that finds no place, and start no other of this run for a while."""
+        heapq.heappush(self._ready_dags, number)
+        self.children_due_s = until_s
+        old = self.tasks[number]
+        if old.error != why:
+            self.tasks[number] = old._replace(version=old.version + 1, error=why)
+            self.changes.append((old, self.tasks[number]))
+
+    def start_child(self, number: int, child_run_id: str | None, now: Instant) -> None:
+        """Move a DAG as a task to running; it waits for its child run and holds no slot."""
+        if child_run_id is not None:
+            self.children[number] = child_run_id
+        self._start(number, now, child_run_id=child_run_id)
+
+    def end(
+        self,
+        number: int,
+        status: AttemptState,
+        *,
+        now: Instant,
+        jitter: float,
+        exit_code: int | None = None,
+        error: str | None = None,
+        outputs: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take the end of a task's attempt at *now*, and decide what follows: done, tried again, given up."""
+        self.ended_at_us = max(self.ended_at_us, now.wall_us)
+        self.running.discard(number)
+        self.children.pop(number, None)
+        spec = self.spec.tasks[number]
+        given_up = self.losses.take_end(number, status, limit=spec.max_losses) if self.losses else None
+        error = given_up or error
+        if status is AttemptState.COMPLETED:
+            self.output_bytes += size_of(outputs) if outputs else 0
+            self._finish(number, TaskState.COMPLETED, now=now, exit_code=exit_code, outputs=outputs or {})
+            self._unlock_children(number)
+        elif status is AttemptState.CANCELLED or self.run.cancel_requested:
+            self._finish(number, TaskState.CANCELLED, now=now, exit_code=exit_code, error=error)
+        elif status is AttemptState.LOST and spec.on_lost is OnLost.RETRY and given_up is None:
+            self._wait(number, None, exit_code=exit_code, error=error)
+            self._make_ready(number)
+        elif status is AttemptState.FAILED and self.tasks[number].failures < spec.max_retries:
+            self._retry(number, now, jitter=jitter, exit_code=exit_code, error=error)
+        else:
+            self._finish(number, TaskState.FAILED, now=now, exit_code=exit_code, error=error)
+            self._skip_descendants(number, now)
+
+    def cancel_waiting(self, now: Instant) -> None:
+        """Cancel every task that has not started; the running ones are for the loop to end."""
+        self.cancelling = True
+        self._ready.clear()
+        self._ready_alone.clear()
+        self._ready_dags.clear()
+        self._retries.clear()
+        self._skips.clear()
+        self._cancelled_up_to = 0
+        self.work_off(now)
+
+    def work_off(self, now: Instant, *, at_most: int = CHANGES_AT_ONCE) -> int:
+        """Do up to *at_most* changes of what was decided for many tasks at once; return how many were done."""
+        before = len(self.changes)
+        end = before + at_most
+        while self._skips and len(self.changes) < end:
+            number, cause = self._skips.pop()
+            if self.tasks[number].status is TaskState.PENDING:
+                self._finish(number, TaskState.SKIPPED, now=now, blocked_by=cause)
+                self._skips.extend((child, cause) for child in self._graph.children[number])
+        if self._cancelled_up_to is not None:
+            number = self._cancelled_up_to
+            while number < len(self.tasks) and len(self.changes) < end:
+                if self.tasks[number].status is TaskState.PENDING:
+                    self._finish(number, TaskState.CANCELLED, now=now)
+                number += 1
+            self._cancelled_up_to = number if number < len(self.tasks) else None
+        return len(self.changes) - before
+
+    def verdict(self) -> RunState | None:
+        """Return the final state of the run, or None while something is left to do."""
+        if self._unfinished:
+            return None
+        if self.run.cancel_requested:
+            return RunState.CANCELLED
+        done = all(task.status is TaskState.COMPLETED for task in self.tasks)
+        return RunState.COMPLETED if done else RunState.FAILED
+
+    def take_changes(self) -> list[tuple[TaskRecord, TaskRecord]]:
+        """Return what was decided since the last call, in order."""
+        changes, self.changes = self.changes, []
+        return changes
+
+    def _make_ready(self, number: int) -> None:
+        if self.cancelling:
+            return  # it will be cancelled when its turn comes
+        if self.spec.tasks[number].skill == "dag":
+            heapq.heappush(self._ready_dags, number)
+        elif number in self.losses:
+            heapq.heappush(self._ready_alone, (self.losses.alone_s(number), number))
+        else:
+            heapq.heappush(self._ready, number)
+
+    def _start(self, number: int, now: Instant, *, child_run_id: str | None) -> None:
+        old = self.tasks[number]
+        new = old._replace(
+            status=TaskState.RUNNING,
+            version=old.version + 1,
+            attempts=old.attempts + 1,
+            started_at_us=now.wall_us if old.started_at_us is None else old.started_at_us,
+            retry_at_us=None,
+            child_run_id=child_run_id,
+            error=None if is_no_place(old.error) else old.error,
+        )
+        self._move(number, old, new)
+
+    def _retry(self, number: int, now: Instant, *, jitter: float, exit_code: int | None, error: str | None) -> None:
+        failures = self.tasks[number].failures + 1
+        delay_s = retry_delay_s(self.spec.tasks[number], failures=failures, jitter=jitter)
+        self._wait(number, now.wall_us + round(delay_s * 1e6), failures=1, exit_code=exit_code, error=error)
+        heapq.heappush(self._retries, (now.mono_s + delay_s, number))
+
+    def _wait(
+        self,
+        number: int,
+        retry_at_us: int | None,
+        *,
+        failures: int = 0,
+        exit_code: int | None,
+        error: str | None,
+    ) -> None:
+        old = self.tasks[number]
+        new = old._replace(
+            status=TaskState.PENDING,
+            version=old.version + 1,
+            failures=old.failures + failures,
+            exit_code=exit_code,
+            error=error,
+            retry_at_us=retry_at_us,
+            child_run_id=None,
+        )
+        self._move(number, old, new)
+
+    def _finish(
+        self,
+        number: int,
+        status: TaskState,
+        *,
+        now: Instant,
+        exit_code: int | None = None,
+        error: str | None = None,
+        outputs: Mapping[str, str] | None = None,
+        blocked_by: str | None = None,
+    ) -> None:
+        old = self.tasks[number]
+        new = old._replace(
+            status=status,
+            version=old.version + 1,
+            failures=old.failures + (status is TaskState.FAILED),
+            exit_code=exit_code,
+            finished_at_us=max(now.wall_us, old.started_at_us or 0),
+            error=error,
+            outputs=outputs or {},
+            blocked_by=blocked_by,
+            retry_at_us=None,
+        )
+        self._unfinished -= 1
+        self._move(number, old, new)
+
+    def _move(self, number: int, old: TaskRecord, new: TaskRecord) -> None:
+        check_task_arrow(old.task_id, old.status, new.status)
+        self.tasks[number] = new
+        self.changes.append((old, new))
+
+    def _unlock_children(self, number: int) -> None:
+        for child in self._graph.children[number]:
+            self._missing[child] -= 1
+            if not self._missing[child] and self.tasks[child].status is TaskState.PENDING:
+                self._make_ready(child)
+
+    def _skip_descendants(self, number: int, now: Instant) -> None:
+        waits = self.backlog
+        cause = self.tasks[number].task_id
+        self._skips.extend((child, cause) for child in self._graph.children[number])
+        if not waits:
+            self.work_off(now)
+
+    def _skip_if_blocked(self, number: int, parents: Sequence[int]) -> None:
+        """Go on skipping where whoever held the run before did not come to an end."""
+        for parent in parents:
+            task = self.tasks[parent]
+            if task.status in (TaskState.FAILED, TaskState.SKIPPED):
+                self._skips.append((number, task.blocked_by or task.task_id))
+                return

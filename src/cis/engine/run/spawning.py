@@ -1,0 +1,124 @@
+"""The launches of a worker's attempts, of which one may be made before it is wanted.
+
+While a single task runs there is nothing else to do, and what comes after it is often known: the launch of a task that waits
+for that one alone is made then, and not between its end and the next start.
+
+Starting the processes of attempts whose starts are on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cis.engine.ports import Launch
+from cis.engine.run.attempts import AttemptMaker
+from cis.engine.run.decide import Start
+from cis.engine.run.live import End, Live, failed
+from cis.engine.run.parts import Held, LoopParts, fall_short
+from cis.engine.run.plan import RunPlan
+from cis.engine.shortage import shortage_of
+from cis.errors import LaunchError
+from cis.store.records import AttemptRecord
+
+_Key = tuple[str, int, int]
+
+
+class Launches:
+    """Makes each launch when it is asked for, unless it is the one that was foreseen."""
+
+    def __init__(self, maker: AttemptMaker) -> None:
+        self._maker = maker
+        self._foreseen: tuple[_Key, Launch] | None = None
+
+    def make(self, plan: RunPlan, attempt: AttemptRecord) -> Launch:
+        """Return how to start *attempt*. Raises LaunchError."""
+        if self._foreseen is not None:
+            key, launch = self._foreseen
+            if key == (attempt.run_id, attempt.task_no, attempt.attempt):
+                return launch
+        return self._maker.launch(plan, attempt.task_no, attempt)
+
+    def foresee(self, plan: RunPlan, running: AttemptRecord) -> Launch | None:
+        """Make the launch of the task that the end of *running* would make ready, if there is one, and return it.
+
+        Only of a plain command without secrets, which is the same whenever it is made; and not of one that refers to outputs
+        that are still to come.
+        """
+        self._foreseen = None
+        number = plan.follower(running.task_no)
+        if number is None:
+            return None
+        task = plan.task_spec(number)
+        if task.skill is not None or task.secrets:
+            return None
+        attempt = plan.tasks[number].attempts + 1
+        later = running._replace(task_no=number, task_id=task.id, attempt=attempt)
+        try:
+            launch = self._maker.launch(plan, number, later)
+        except LaunchError:
+            return None
+        self._foreseen = (later.run_id, number, attempt), launch
+        return launch
+
+
+ATTEND_EVERY = 10  # starts, in a turn of many
+
+
+class Spawning:
+    """Starts what a turn has chosen; what the machine has no room for is kept in ``Held.unstarted``, to be put back."""
+
+    def __init__(self, parts: LoopParts, held: Held) -> None:
+        self._parts = parts
+        self._held = held
+        self._launches = Launches(parts.maker)
+
+    def spawn(self, starts: Sequence[Start], *, attend: Callable[[], object]) -> list[End]:
+        """Start the processes, and return the ends of attempts that cannot become one; *attend* is called between many."""
+        try:
+            self._parts.maker.logfiles.prepare_live()
+        except OSError as error:
+            if self._is_shortage(error, starts):
+                return []
+            why = f"the folder for the files of tasks cannot be made: {error}"
+            return [failed(start.attempt, why, at_us=self._parts.clock().wall_us) for start in starts]
+        ends: list[End] = []
+        for number, start in enumerate(starts):
+            if number and number % ATTEND_EVERY == 0:
+                attend()  # to what has ended, while others run; later they wait for its commit
+            try:
+                self._start(start)
+            except LaunchError as error:
+                if self._is_shortage(error, starts[number:]):
+                    return ends
+                ends.append(failed(start.attempt, str(error), at_us=self._parts.clock().wall_us))
+        if len(starts) == len(self._held.live) == 1:
+            launch = self._launches.foresee(starts[0].plan, starts[0].attempt)
+            if launch is not None:
+                self._parts.executor.foresee(launch)
+        return ends
+
+    def _start(self, start: Start) -> None:
+        attempt = start.attempt
+        launch = self._launches.make(start.plan, attempt)
+        self._parts.maker.make_workdir(launch)
+        handle = self._parts.executor.start(launch)
+        live = Live(
+            attempt=attempt,
+            started_s=self._parts.clock().mono_s,
+            started_up_us=self._parts.site.uptime_us(),
+            timeout_s=start.plan.task_spec(attempt.task_no).timeout_s,
+            outputs=launch.outputs,
+            mask=launch.mask,
+        )
+        self._held.live.add(handle, live)
+        if self._held.short is not None:
+            self._held.short.started(running=len(self._held.live), now_s=live.started_s)
+
+    def _is_shortage(self, error: Exception, left: Sequence[Start]) -> bool:
+        """Whether the machine is short of something; then those that are *left* are to be put back."""
+        short_of = shortage_of(error)
+        if short_of is None:
+            return False
+        fall_short(self._held, short_of, now_s=self._parts.clock().mono_s)
+        self._held.unstarted += [start.attempt for start in left]
+        return True

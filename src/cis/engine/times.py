@@ -1,0 +1,48 @@
+"""A moment, on both clocks: the wall's for what is stored, the monotonic one for what is waited for.
+
+Times as they are shown: RFC 3339, in UTC, with microseconds and a ``Z``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, overload
+
+CLOCK_WAS_SET_US = 1_000_000  # the two clocks differ by less when nobody has set one
+
+
+def end_us(started_us: int, *, now_us: int, took_us: int) -> int:
+    """Return when something ended that was started at *started_us*, so that the difference is how long it took.
+
+    *took_us* is by a clock that nobody sets. The wall clock's word counts as long as both agree; one that was set meanwhile would
+    make it a day, or less than nothing.
+    """
+    agree = abs(now_us - started_us - took_us) < CLOCK_WAS_SET_US
+    return max(started_us, now_us if agree else started_us + took_us)
+
+
+class Instant(NamedTuple):
+    """``wall_us``: microseconds since 1970 UTC, may jump; ``mono_s``: seconds, only ever grows."""
+
+    wall_us: int
+    mono_s: float
+
+    def until(self, wall_us: int, *, at_most_s: float) -> float:
+        """Return the monotonic time of a stored wall time, in bounds that a jumped clock cannot leave."""
+        return self.mono_s + min(max((wall_us - self.wall_us) / 1e6, 0.0), at_most_s)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # a list has thousands of times
+
+
+@overload
+def rfc3339(at_us: int) -> str: ...
+@overload
+def rfc3339(at_us: None) -> None: ...
+@overload
+def rfc3339(at_us: int | None) -> str | None: ...
+def rfc3339(at_us: int | None) -> str | None:
+    """Return a stored time as text, as in ``2026-01-31T12:03:10.000000Z``; None stays None."""
+    if at_us is None:
+        return None
+    return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds") + "Z"

@@ -1,0 +1,295 @@
+"""What a message of another node does here: the same for those that were pushed and those that the room brought.
+
+Whoever calls this has checked the signature; here it is asked whether that node may do that. Each function runs inside
+the caller's transaction, which also holds the note that the message was dealt with, so each is acted upon once.
+Messages come doubled and in any order:
+
+- A run is known by its id. One that comes again is answered with how it stands, whatever became of it; one that was
+  pruned meanwhile is refused for as long as the message that brought it is not expired, and that long after.
+- Controls of a run are numbered by its origin; one that is older than the last that was acted upon does nothing. A
+  cancel that overtakes its run is remembered, and the run refused when it comes.
+- A report is only taken from the node that holds the run, under the grant that it holds it by, and merges row by row
+  (``cis.federation.mirror``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from cis.engine.accept import control
+from cis.engine.accept.dispatch import delivered, undeliverable
+from cis.engine.accept.submit import canonical_json
+from cis.engine.logfiles import LogFiles
+from cis.engine.this_node import Site
+from cis.errors import (
+    CisError,
+    IllegalStateError,
+    MalformedMessageError,
+    MessageRefusedError,
+    OverloadedError,
+    PoisonRecordError,
+    StoreError,
+)
+from cis.federation import grants, offers, restored
+from cis.federation.messages import Wanted
+from cis.federation.mirror import apply_report
+from cis.federation.received import CONTROL, EXECUTE, READ, Heard, Outcome, outcome, take_on
+from cis.model.dag import Json
+from cis.model.lease_messages import Standing
+from cis.model.message import MessageKind, Reply, Result
+from cis.store.cluster import OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
+from cis.store.port import Store
+from cis.store.records import AuditRecord, RunRecord
+
+log = logging.getLogger(__name__)
+
+_NEEDED = {MessageKind.EXECUTE: EXECUTE, MessageKind.CONTROL: CONTROL, MessageKind.ASK: READ}
+_ACTIONS: dict[str, Callable[..., RunRecord]] = {
+    "cancel": control.cancel,
+    "pause": control.pause,
+    "resume": control.resume,
+}
+MAX_DETAIL = 2000
+MAX_WITHDRAWN = 10_000
+INCOMPLETE = "report.incomplete"
+ASK_FOR_US = 3_600_000_000
+MAX_CLOCK_US = 366 * 86_400_000_000
+
+
+def receive(store: Store, heard: Heard, *, site: Site, logfiles: LogFiles) -> Outcome:
+    """Act on a message, and say what came of it. A refusal is written into the audit log.
+
+    Raises:
+        StoreError: the database failed; the message is to come again.
+    """
+    try:
+        heard = _as_trusted_now(store, heard, site=site)
+        check_allowed(store, heard, site=site)
+        with store.savepoint():
+            return _act(store, heard, site=site, logfiles=logfiles)
+    except OverloadedError as error:
+        return Outcome(reply=Reply(result=Result.LATER, code=error.code, detail=str(error)))
+    except CisError as error:
+        if isinstance(error, StoreError) and not isinstance(error, PoisonRecordError):
+            raise
+        return refuse(store, heard, error, now_us=site.clock_us())
+
+
+def refuse(store: Store, heard: Heard, error: CisError, *, now_us: int) -> Outcome:
+    """Refuse a message for good: say so in the log and in the audit log, and return the answer."""
+    message, detail = heard.message, str(error)[:MAX_DETAIL]
+    kind = message.kind.rpartition(".")[2]
+    log.warning("a message was refused", extra={"kind": kind, "sender": message.sender, "reason": detail})
+    store.append_audit(
+        AuditRecord(
+            at_us=now_us,
+            actor=f"node:{heard.peer.node_id}",
+            action=f"refused.{kind}",
+            subject=f"{message.run_id or message.message_id} ({error.code})",
+            source=heard.source,
+        )
+    )
+    return Outcome(reply=Reply(result=Result.REFUSED, code=error.code, detail=detail))
+
+
+def sender_now_us(peer: PeerRecord, *, now_us: int) -> int:
+    """Return the time by a peer's clock, as far as its difference is known."""
+    ahead_us = peer.clock_ahead_us or 0
+    return now_us + max(-MAX_CLOCK_US, min(MAX_CLOCK_US, ahead_us))
+
+
+def _as_trusted_now(store: Store, heard: Heard, *, site: Site) -> Heard:
+    """Return a message with what its sender may do now: what travels beside it may have taken minutes to come."""
+    if heard.peer.node_id == site.node_id:
+        return heard
+    peer = store.peer(heard.peer.node_id)
+    if peer is None:
+        raise MessageRefusedError("message.untrusted", f"node {heard.peer.node_id!r} is not trusted any more")
+    return replace(heard, peer=peer)
+
+
+def check_allowed(store: Store, heard: Heard, *, site: Site) -> None:
+    """Raise MessageRefusedError unless its sender may say this here, now; it is cheap, and comes before all else.
+
+    A run that was taken on before is known whatever has become of its time and its sender's rights since.
+    """
+    message, peer = heard.message, heard.peer
+    if message.target is not None and message.target != site.node_id:
+        raise MessageRefusedError("message.misaddressed", f"this is node {site.node_id!r}, not {message.target!r}")
+    if message.kind is MessageKind.STATUS:
+        _held_run(store, heard)
+    if message.kind is MessageKind.EXECUTE and message.target is not None:
+        known = store.run(message.run_id)
+        if known is not None and known.node_id == message.sender:
+            return
+    needed = _NEEDED.get(message.kind)
+    if needed is not None and needed not in peer.may:
+        raise MessageRefusedError("auth.forbidden", f"node {peer.node_id!r} may not {needed} here")
+    if message.expires_at_us <= sender_now_us(peer, now_us=site.clock_us()):
+        raise MessageRefusedError("message.expired", "expired: it came too late to be acted upon")
+
+
+def _held_run(store: Store, heard: Heard) -> RemoteRun:
+    """Return the other node's part in the run that a status message is about, which has to be its sender's."""
+    message = heard.message
+    remote = store.remote_run(message.run_id)
+    known = restored.adopted(store, heard, remote) if remote is not None else None
+    if known is not None:
+        return known
+    held = remote is not None and remote.role is RemoteRole.SENT and remote.peer == message.sender
+    if remote is None or not held or message.fields.get("epoch") != remote.epoch:
+        raise MessageRefusedError("auth.forbidden", f"node {message.sender!r} does not hold run {message.run_id!r}")
+    return remote
+
+
+def _act(store: Store, heard: Heard, *, site: Site, logfiles: LogFiles) -> Outcome:
+    match heard.message.kind:
+        case MessageKind.EXECUTE if heard.message.target is None:
+            return grants.see_offer(store, heard, site=site)
+        case MessageKind.EXECUTE:
+            return _execute(store, heard, site=site)
+        case MessageKind.CONTROL:
+            return _control(store, heard, site=site)
+        case MessageKind.STATUS:
+            return _status(store, heard, site=site, logfiles=logfiles)
+        case MessageKind.CLAIM:
+            return offers.hear_claim(store, heard, site=site)
+        case MessageKind.GRANT:
+            return grants.hear_grant(store, heard, site=site)
+        case MessageKind.ASK:
+            return _ask(store, heard)
+        case MessageKind.PING:
+            return outcome(Result.ACCEPTED)
+        case _:
+            raise MalformedMessageError(f"{heard.message.kind} is no message to this node")
+
+
+def _execute(store: Store, heard: Heard, *, site: Site) -> Outcome:
+    message = heard.message
+    if heard.wanted is None or not message.run_id:
+        raise MalformedMessageError("an execute message needs a run_id and a DAG")
+    known = store.run(message.run_id)
+    if known is not None:
+        return _known(store, known, heard.wanted, sender=message.sender)
+    if store.withdrawn(message.run_id, sender=message.sender):
+        raise MessageRefusedError("run.withdrawn", "it was cancelled before it came, or is forgotten")
+    question = restored.ask_for(store, heard, site=site)
+    if question is not None:
+        return question
+    run = take_on(store, heard, heard.wanted, site=site)
+    return outcome(Result.ACCEPTED, rings=(run.worker_id,), status=str(run.status))
+
+
+def _known(store: Store, run: RunRecord, wanted: Wanted, *, sender: str) -> Outcome:
+    definition = store.definition_by_id(run.definition_id)
+    digest = hashlib.sha256(canonical_json(wanted.spec).encode()).hexdigest()
+    if run.node_id != sender or definition is None or definition.sha256 != digest:
+        raise MessageRefusedError("run.known", f"run {run.run_id} is known here as another one; run ids are used once")
+    detail = f"run {run.run_id} came before; it is {run.status}"
+    return Outcome(reply=Reply(result=Result.DUPLICATE, detail=detail, fields={"status": str(run.status)}))
+
+
+def _control(store: Store, heard: Heard, *, site: Site) -> Outcome:
+    message = heard.message
+    action, seq = message.fields.get("action"), message.fields.get("seq")
+    if not isinstance(action, str) or action not in _ACTIONS or not isinstance(seq, int) or isinstance(seq, bool):
+        raise MalformedMessageError(f"a control message needs a number seq and an action: {', '.join(_ACTIONS)}")
+    remote = store.remote_run(message.run_id)
+    if remote is None:
+        if action == "cancel" and store.run(message.run_id) is None:
+            known = store.withdrawn(message.run_id, sender=message.sender)
+            if not known and store.withdrawal_count(message.sender, at_most=MAX_WITHDRAWN) >= MAX_WITHDRAWN:
+                what = f"{MAX_WITHDRAWN:,} runs of node {message.sender!r} are remembered as gone or withdrawn"
+                raise OverloadedError(what, retry_after_s=60)
+            store.withdraw(message.run_id, sender=message.sender, expires_at_us=message.expires_at_us)
+            return outcome(Result.ACCEPTED, withdrawn=True)
+        raise MessageRefusedError("not_found", f"no run {message.run_id!r} of node {message.sender!r}")
+    if remote.role is not RemoteRole.RECEIVED or remote.peer != message.sender:
+        raise MessageRefusedError("auth.forbidden", f"run {message.run_id} is not node {message.sender!r}'s")
+    if seq <= remote.control_seq:
+        return outcome(Result.DUPLICATE)
+    store.put_remote(replace(remote, control_seq=seq))
+    try:
+        run = _ACTIONS[action](store, message.run_id, now_us=site.clock_us())
+    except IllegalStateError as error:
+        return Outcome(reply=Reply(result=Result.DUPLICATE, code=error.code, detail=str(error)))
+    rings = [run.worker_id, *(child.worker_id for child in store.child_runs(run.run_id))]
+    return outcome(Result.ACCEPTED, rings=tuple(rings))
+
+
+def _status(store: Store, heard: Heard, *, site: Site, logfiles: LogFiles) -> Outcome:
+    message, remote = heard.message, _held_run(store, heard)
+    now_us = site.clock_us()
+    answer = restored.hear_question(store, heard, remote, site=site)
+    if answer is not None:
+        return answer
+    refusal = message.fields.get("refused")
+    is_restored = remote.epoch > 0 and store.is_restored_run(message.run_id)
+    if is_restored and refusal is not None:
+        return outcome(Result.DUPLICATE)  # of long ago perhaps: it is offered again in any case
+    if is_restored:
+        store.put_remote(remote)
+    if refusal is not None and remote.epoch:
+        offers.take_back(store, remote, site=site, why=refusal_text(message.sender, refusal))
+        return outcome(Result.ACCEPTED)
+    if refusal is not None:
+        undeliverable(store, message.run_id, error=refusal_text(message.sender, refusal), now_us=now_us)
+        return outcome(Result.ACCEPTED)
+    delivered(store, message.run_id, now_us=now_us)
+    offers.hear_from_holder(store, remote, Standing.read(message.fields), site=site)
+    fresh = store.remote_run(message.run_id)
+    if fresh is None or fresh.role is not RemoteRole.SENT or not fresh.open:
+        return outcome(Result.DUPLICATE)
+    applied = apply_report(store, logfiles, fresh, heard.report, now_us=now_us)
+    if applied.run.status.final:
+        store.unpost_run(message.run_id, MessageKind.CONTROL)
+    if applied.incomplete:
+        if heard.event_id is not None:
+            ask_in_room(store, fresh, message_id=site.new_id(), now_us=now_us)
+        return Outcome(reply=Reply(result=Result.LATER, code=INCOMPLETE, detail="tell all of it again"))
+    return Outcome(reply=Reply(result=Result.ACCEPTED), rings=parent_ring(store, applied.parent_run_id))
+
+
+def _ask(store: Store, heard: Heard) -> Outcome:
+    """Open a run again that is asked for in the room: it is told from its beginning. Over HTTP the answer tells."""
+    if heard.event_id is not None:
+        remote, sender = store.remote_run(heard.message.run_id), heard.message.sender
+        if remote is None or remote.role is not RemoteRole.RECEIVED or remote.peer != sender:
+            raise MessageRefusedError("not_found", f"no run {heard.message.run_id!r} of node {sender!r} ever came here")
+        store.put_remote(replace(remote, open=True))
+    return outcome(Result.ACCEPTED)
+
+
+def ask_in_room(store: Store, remote: RemoteRun, *, message_id: str, now_us: int) -> None:
+    """Ask the node that has a run how it goes, unless that was asked and is not answered yet."""
+    run = store.run(remote.run_id)
+    if run is None or any(item.kind == MessageKind.ASK for item in store.outbox_of_run(remote.run_id)):
+        return
+    store.post(
+        OutboxItem(
+            message_id=message_id,
+            kind=MessageKind.ASK,
+            run_id=remote.run_id,
+            node_id=remote.peer,
+            route=Route.ROOM,
+            priority=run.priority,
+            created_at_us=now_us,
+            expires_at_us=now_us + ASK_FOR_US,
+            due_at_us=now_us,
+        )
+    )
+
+
+def parent_ring(store: Store, parent_run_id: str | None) -> frozenset[str]:
+    """Return the worker that waits for a run as its task, if there is one."""
+    parent = store.run(parent_run_id) if parent_run_id is not None else None
+    return frozenset() if parent is None else frozenset({parent.worker_id})
+
+
+def refusal_text(node_id: str, refusal: Json) -> str:
+    """Return the error of a run that its executor refused, in bounded words of that node's."""
+    detail = refusal.get("detail") if isinstance(refusal, dict) else refusal
+    return f"node {node_id} refused it: {str(detail)[:MAX_DETAIL]}"

@@ -1,0 +1,99 @@
+"""A message that was heard, what came of it, and the one thing that two readers of messages do alike: take a run on.
+
+What this node asks others, each time with a new nonce: an answer counts when it names one that is remembered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cis.engine.accept.admission import Asker
+from cis.engine.accept.submit import Origin, SubmitRequest, submit
+from cis.engine.this_node import Site
+from cis.errors import MessageRefusedError
+from cis.federation.messages import Wanted
+from cis.model.dag import Json
+from cis.model.message import Message, Reply, Result
+from cis.model.scope_rules import in_common
+from cis.store.cluster import LeaseAsk, PeerRecord, RemoteRole, RemoteRun
+from cis.store.port import Store
+from cis.store.records import AuditRecord, RunRecord
+
+EXECUTE, CONTROL, READ = "execute", "control", "read"
+RIGHTS = (EXECUTE, CONTROL, READ)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """A message whose signature holds, from whom, and how it came.
+
+    ``source`` is written into the audit log: an address, or the room. ``wanted`` is the DAG of an execute message, or
+    of the one that a grant is about; ``report`` is that of a status message. ``event_id`` is that
+    of the room.
+    """
+
+    message: Message
+    peer: PeerRecord
+    source: str
+    wanted: Wanted | None = None
+    report: Json = None
+    event_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a message: the answer, and the workers that have something to do now."""
+
+    reply: Reply
+    rings: frozenset[str] = field(default_factory=frozenset)
+
+
+def outcome(result: Result, *, rings: tuple[str, ...] = (), **fields: Json) -> Outcome:
+    """Return what came of a message that was not refused."""
+    return Outcome(reply=Reply(result=result, fields=fields), rings=frozenset(rings))
+
+
+def take_on(store: Store, heard: Heard, wanted: Wanted, *, site: Site) -> RunRecord:
+    """Put the run of an execute message into this node's queue, and remember whom to tell of it."""
+    message = heard.message
+    if EXECUTE not in heard.peer.may:
+        raise MessageRefusedError("auth.forbidden", f"node {message.sender!r} may not {EXECUTE} here")
+    origin = Origin(
+        node_id=message.sender,
+        run_id=message.run_id,
+        created_at_us=message.created_at_us,
+        depth=wanted.depth,
+        tree=None if wanted.root is None else f"{message.sender}:{wanted.root}",
+        above=wanted.above,
+    )
+    asker = Asker(name=f"node {message.sender!r}", scopes=in_common(heard.peer.scopes, wanted.scopes), shares=True)
+    request = SubmitRequest(spec=wanted.spec, kept=wanted.kept, origin=origin, asker=asker)
+    run = submit(store, request, site=site).run
+    store.put_remote(
+        RemoteRun(run_id=run.run_id, role=RemoteRole.RECEIVED, peer=message.sender, event_id=heard.event_id)
+    )
+    # The run itself may be forgotten while this message could still be sent again; this note outlives it.
+    store.withdraw(run.run_id, sender=message.sender, expires_at_us=message.expires_at_us)
+    store.append_audit(
+        AuditRecord(
+            at_us=site.clock_us(),
+            actor=f"node:{message.sender}",
+            action="dag.execute",
+            subject=run.run_id,
+            source=heard.source,
+        )
+    )
+    return run
+
+
+def remember_ask(store: Store, run_id: str, *, keep: int, site: Site) -> LeaseAsk:
+    """Remember a new question about a run, and when it was asked; of those about it, the newest *keep* are known."""
+    ask = LeaseAsk(
+        run_id=run_id,
+        nonce=site.new_id(),
+        asked_at_us=site.clock_us(),
+        asked_uptime_us=site.uptime_us(),
+        boot_id=site.boot_id,
+    )
+    store.put_ask(ask, keep=keep)
+    return ask

@@ -1,0 +1,298 @@
+"""A node that was restored from a backup does not do again what it has done since.
+
+What the database has forgotten, others may know. So when a backup is put in place (``mark_restored``), before the node
+starts:
+
+    a run accepted and executed here           is held: paused, until somebody resumes or cancels it
+    one that another node handed in            is held, and that node is asked; it says resume, or cancel
+    one that the room granted to this node     is let go: its arbiter grants it anew when the lease is over
+    one that this node offered in the room     is neither granted nor taken back for a lease; by then the room was read
+                                               up, and whoever says that it holds the run is believed; else a new offer
+    one that this node handed to another       is told of by that node, which knows it by its id
+
+An execute message that was made before the restore, of a run that is not known here, may be one that was acted upon:
+read again in the room, or repeated by somebody on the network. It is answered with a *question*, a nonce; the origin
+sends the run once more, with that nonce, if it has heard nothing of the run's having begun. What is typed in the room
+(``!dag``) is passed over when it is older than the restore.
+
+What no other node knows, nobody can find out: a run that began here after the backup, for an origin that never heard
+of it, is done again.
+
+What the copy of a home does with the queue that came along: nothing of it is this node's to do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from cis.engine.accept.dispatch import EVERYONE, post_control, undeliverable
+from cis.engine.events import run_event
+from cis.engine.lookup import existing_run
+from cis.engine.this_node import Site
+from cis.errors import MalformedMessageError
+from cis.federation.received import Heard, Outcome, outcome, remember_ask
+from cis.model.dag import Json, Priority
+from cis.model.ids import id_fault
+from cis.model.message import Message, MessageKind, Reply, Result
+from cis.model.states import RunState
+from cis.store.cluster import OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
+from cis.store.port import Store
+from cis.store.records import RunChange, RunFilter, RunRecord
+from cis.store.upkeep_port import RestoreRecord
+
+UNCONFIRMED = "run.unconfirmed"
+CONFIRM, CONFIRMS, RESTORED = "confirm", "confirms", "restored"
+LEAP = 1_000_000  # numbers that were given out since the backup are passed over: epochs of grants, controls of a run
+SLACK_US = 120_000_000
+QUESTIONS_KEPT = 4
+AT_ONCE = 200
+_ASK_FOR_US = 30 * 86_400_000_000
+_UNFINISHED = (RunState.PENDING, RunState.RUNNING, RunState.PAUSED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What became of the runs that were not over in a backup: how many were held, asked about, let go, or are offers."""
+
+    known_until_us: int
+    held: int
+    asked: int
+    let_go: int
+    offers: int
+
+
+class _Had(NamedTuple):
+    """What a backup has of a run: the row's version, those of its tasks together, and whether it was paused."""
+
+    version: int
+    steps: int
+    paused: bool
+
+    @classmethod
+    def read(cls, told: Json) -> _Had:
+        fields: Mapping[str, Json] = told if isinstance(told, Mapping) else {}
+        version, steps, paused = (fields.get(name, -1) for name in ("version", "steps", "paused"))
+        numbers = all(
+            isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 2**53 for one in (version, steps)
+        )
+        if not numbers or not isinstance(paused, bool):
+            raise MalformedMessageError(f"{RESTORED} needs version, steps, and whether the run was paused")
+        return cls(version, steps, paused)
+
+
+def mark_restored(store: Store, *, node_id: str, lease_s: float, now_us: int) -> Restored:
+    """Note in a backup that it is put in place now, and hold what may be over. Nothing uses it yet."""
+    record = RestoreRecord(restored_at_us=now_us, known_until_us=store.newest_record_us())
+    store.put_restore(record)
+    store.prune_asks(asked_before_us=2**62)
+    count: Counter[str] = Counter()
+    for status in _UNFINISHED:
+        cursor = None
+        while True:
+            page = store.runs(RunFilter(status=status), limit=AT_ONCE, cursor=cursor)
+            for run in page.items:
+                if not store.is_restored_run(run.run_id):
+                    count[_mark(store, run, node_id=node_id, lease_s=lease_s, now_us=now_us)] += 1
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+    return Restored(
+        known_until_us=record.known_until_us,
+        held=count["held"],
+        asked=count["asked"],
+        let_go=count["let go"],
+        offers=count["offer"],
+    )
+
+
+def _mark(store: Store, run: RunRecord, *, node_id: str, lease_s: float, now_us: int) -> str:
+    remote = store.remote_run(run.run_id)
+    if remote is not None and remote.role is RemoteRole.RECEIVED and remote.epoch:
+        _let_go(store, run, remote, now_us=now_us)
+        return "let go"
+    if remote is not None and remote.role is not RemoteRole.RECEIVED and remote.open:
+        remote = replace(remote, control_seq=remote.control_seq + LEAP)
+        store.put_remote(remote)
+        if remote.role is RemoteRole.SENT and not remote.epoch:
+            return "sent"
+        _hold_offer(store, remote, lease_s=lease_s, now_us=now_us)
+        return "offer"
+    store.put_restored_run(run.run_id)
+    paused = run.status is RunState.PAUSED
+    if not paused:
+        held = store.change_run(run, RunChange(status=RunState.PAUSED))
+        store.append_events([run_event(held, at_us=now_us)])
+    if remote is None or run.node_id == node_id:
+        return "held"
+    steps = sum(task.version for task in store.tasks(run.run_id))
+    told: dict[str, Json] = {"version": run.version, "steps": steps, "paused": paused}
+    fields: dict[str, Json] = {"state": "paused", "epoch": 0, RESTORED: told}
+    _post_question(
+        store, run.run_id, store.peer(remote.peer), fields, message_id=f"{run.run_id}.restored", now_us=now_us
+    )
+    return "asked"
+
+
+def _let_go(store: Store, run: RunRecord, remote: RemoteRun, *, now_us: int) -> None:
+    """End a leased run here, without a word: its arbiter gives it to somebody when the lease is over."""
+    error = "this node was restored from a backup; the run is its arbiter's to grant anew"
+    store.put_remote(replace(remote, open=False))
+    for one in (run, *store.child_runs(run.run_id)):
+        if not one.status.final:
+            store.set_aside(one.run_id, error=error, now_us=now_us, status=RunState.CANCELLED)
+            store.append_events([run_event(one._replace(status=RunState.CANCELLED, error=error), at_us=now_us)])
+
+
+def _hold_offer(store: Store, remote: RemoteRun, *, lease_s: float, now_us: int) -> None:
+    lease_us = remote.lease_us or round(lease_s * 1e6)
+    for kind in (MessageKind.EXECUTE, MessageKind.GRANT):
+        store.unpost_run(remote.run_id, kind)
+    store.put_restored_run(remote.run_id)
+    store.put_remote(replace(remote, role=RemoteRole.SENT, lease_us=lease_us, lease_until_us=now_us + lease_us))
+
+
+# The restored node's side: what comes to it.
+
+
+def ask_for(store: Store, heard: Heard, *, site: Site) -> Outcome | None:
+    """Return what an execute message is answered with that may have been acted upon before the restore; None: act on it."""
+    message, record = heard.message, store.restore()
+    if record is None or _is_confirmed(store, message, site=site) or _is_newer(heard.peer, message, record):
+        return None
+    nonce = remember_ask(store, message.run_id, keep=QUESTIONS_KEPT, site=site).nonce
+    if heard.event_id is not None:
+        fields: dict[str, Json] = {"state": "unconfirmed", "epoch": 0, CONFIRM: nonce}
+        peer, now_us = heard.peer, site.clock_us()
+        _post_question(store, message.run_id, peer, fields, message_id=site.new_id(), now_us=now_us)
+        return outcome(Result.DUPLICATE)
+    detail = f"node {site.node_id} was restored from a backup since: it asks whether this run is still to be done"
+    return Outcome(reply=Reply(result=Result.LATER, code=UNCONFIRMED, detail=detail, fields={CONFIRM: nonce}))
+
+
+def is_past(store: Store, sent_at_us: int) -> bool:
+    """Whether what was typed in the room at a time may have been acted upon before the restore."""
+    record = store.restore()
+    return record is not None and sent_at_us <= record.restored_at_us
+
+
+def _is_confirmed(store: Store, message: Message, *, site: Site) -> bool:
+    nonce = message.fields.get(CONFIRMS)
+    ask = store.ask(message.run_id, nonce) if isinstance(nonce, str) else None
+    return ask is not None and ask.boot_id == site.boot_id
+
+
+def _is_newer(peer: PeerRecord, message: Message, record: RestoreRecord) -> bool:
+    """Whether a message was made after the restore, by the clock of its sender as far as that is known."""
+    if peer.clock_ahead_us is None:
+        return False
+    return message.created_at_us - peer.clock_ahead_us > record.restored_at_us + SLACK_US
+
+
+def _post_question(
+    store: Store, run_id: str, peer: PeerRecord | None, fields: Mapping[str, Json], *, message_id: str, now_us: int
+) -> None:
+    if peer is None:
+        return  # not trusted any more: nobody is asked, and the run waits for a person
+    store.post(
+        OutboxItem(
+            message_id=message_id,
+            kind=MessageKind.STATUS,
+            run_id=run_id,
+            node_id=peer.node_id or EVERYONE,
+            route=Route.PUSH if peer.url is not None else Route.ROOM,
+            priority=Priority.NORMAL,
+            created_at_us=now_us,
+            expires_at_us=now_us + _ASK_FOR_US,
+            due_at_us=now_us,
+            fields=fields,
+        )
+    )
+
+
+# The side of the node that accepted the run.
+
+
+def hear_question(store: Store, heard: Heard, remote: RemoteRun, *, site: Site) -> Outcome | None:
+    """Answer what a restored node asks about a run that it was sent; None when a status message asks nothing."""
+    fields, now_us = heard.message.fields, site.clock_us()
+    if CONFIRM in fields:
+        confirm(store, remote.run_id, fields[CONFIRM], message_id=site.new_id(), site=site)
+        return outcome(Result.ACCEPTED)
+    told = fields.get(RESTORED)
+    if told is None:
+        return None
+    had = _Had.read(told)
+    run = existing_run(store, remote.run_id)
+    # One version more than what it had: that it holds the run since.
+    went_on = remote.heard_version > had.version + 1
+    went_on = went_on or sum(task.version for task in store.tasks(run.run_id)) > had.steps
+    if run.status.final or went_on:
+        error = f"node {remote.peer} was restored from a backup of before it did this: 'cis dag rerun --from-failed' goes on"
+        undeliverable(store, run.run_id, error=error, now_us=now_us)
+        post_control(store, run, "cancel", now_us=now_us)
+    elif not had.paused and not _is_to_be_paused(store, run.run_id):
+        post_control(store, run, "resume", now_us=now_us)
+    return outcome(Result.ACCEPTED)
+
+
+def confirm(store: Store, run_id: str, nonce: Json, *, message_id: str, site: Site) -> None:
+    """Send a run once more, in answer to a restored node, unless something was heard of its having begun there."""
+    if not isinstance(nonce, str) or id_fault(nonce):
+        raise MalformedMessageError(f"{CONFIRM} is no id")
+    run, remote = store.run(run_id), store.remote_run(run_id)
+    is_sent = remote is not None and remote.role is RemoteRole.SENT and remote.open and not remote.epoch
+    if run is None or run.status.final or remote is None or not is_sent or remote.heard_version:
+        return
+    now_us = site.clock_us()
+    for item in store.outbox_of_run(run_id):
+        if item.kind == MessageKind.EXECUTE:
+            store.unpost(item.message_id)
+            again = replace(item, message_id=message_id, due_at_us=now_us, fields={**item.fields, CONFIRMS: nonce})
+            store.post(again)
+            return
+
+
+def _is_to_be_paused(store: Store, run_id: str) -> bool:
+    return any(
+        item.kind == MessageKind.CONTROL and item.fields.get("action") in ("pause", "cancel")
+        for item in store.outbox_of_run(run_id)
+    )
+
+
+def adopted(store: Store, heard: Heard, remote: RemoteRun) -> RemoteRun | None:
+    """Return a run's holder as a trusted node says it is, where this node has forgotten to whom it granted what.
+
+    Whoever was granted it last has the highest epoch; the room is read in its order, so that one counts in the end.
+    """
+    message, epoch = heard.message, heard.message.fields.get("epoch")
+    if remote.role is not RemoteRole.SENT or not remote.open or "execute" not in heard.peer.may:
+        return None
+    if not isinstance(epoch, int) or isinstance(epoch, bool) or not max(1, remote.epoch) <= epoch < 2**31 - LEAP:
+        return None
+    if not store.is_restored_run(message.run_id):
+        return None
+    same = (remote.peer, remote.epoch) == (message.sender, epoch)
+    return remote if same else replace(remote, peer=message.sender, epoch=epoch, heard_version=0)
+
+
+def disown(store: Store, *, reason: str, now_us: int) -> int:
+    """Close every run that is not over, without a word to anybody, and forget what waits to be sent; return how many.
+
+    Runs, tasks and attempts become ``cancelled``, ``cancelled`` and ``lost``; a few hundred runs in each transaction.
+    """
+    closed = 0
+    for status in _UNFINISHED:
+        while runs := store.runs(RunFilter(status=status), limit=AT_ONCE).items:
+            with store.transaction():
+                for run in runs:
+                    store.set_aside(run.run_id, error=reason, now_us=now_us, status=RunState.CANCELLED)
+                    store.append_events(
+                        [run_event(run._replace(status=RunState.CANCELLED, error=reason), at_us=now_us)]
+                    )
+            closed += len(runs)
+    with store.transaction():
+        store.forget_queue()
+    return closed

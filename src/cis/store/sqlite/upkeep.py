@@ -1,0 +1,293 @@
+"""Forgetting what is old, in SQLite: runs with all that is theirs, and documents that nothing uses.
+
+What a database knows of its own age, in SQLite: ``restores`` and ``restored_runs``.
+
+What a home knows of itself, in SQLite: the table ``home``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from cis.store.sqlite.connection import Database
+from cis.store.upkeep_port import EndedRun, Pruned
+
+if TYPE_CHECKING:
+    from cis.store.upkeep_port import RestoreRecord
+
+from pathlib import Path
+from urllib.parse import quote
+
+import apsw
+
+from cis.store.sqlite.connection import store_error, translated
+from cis.store.upkeep_port import HomeRecord
+
+MAX_DEPTH = 64
+_OVER = "('completed', 'failed', 'cancelled')"
+_LIVE = (
+    f"(r.status NOT IN {_OVER}"  # noqa: S608 - constants
+    f" OR EXISTS (SELECT 1 FROM dag_runs p WHERE p.run_id = r.parent_run_id AND p.status NOT IN {_OVER})"
+    " OR EXISTS (SELECT 1 FROM worker_queue q WHERE q.run_id = r.run_id)"
+    " OR EXISTS (SELECT 1 FROM outbox o WHERE o.run_id = r.run_id)"
+    " OR EXISTS (SELECT 1 FROM remote_runs m WHERE m.run_id = r.run_id AND m.open = 1))"
+)
+_ENDED = "finished_at_us IS NOT NULL AND parent_run_id IS NULL"
+# From one name to the next by the index, past the runs between them: a DAG may have thousands.
+_DAGS = (
+    f"WITH RECURSIVE names (dag_id) AS (SELECT min(dag_id) FROM dag_runs WHERE dag_id > ? AND {_ENDED}"  # noqa: S608
+    f" UNION ALL SELECT (SELECT min(r.dag_id) FROM dag_runs r WHERE r.dag_id > names.dag_id AND {_ENDED})"
+    " FROM names WHERE names.dag_id IS NOT NULL) SELECT dag_id FROM names WHERE dag_id IS NOT NULL LIMIT ?"
+)
+_NEWEST_TO_GO = (
+    "SELECT finished_at_us, run_id FROM dag_runs WHERE dag_id = ? AND parent_run_id IS NULL AND finished_at_us <= ?"
+    " ORDER BY finished_at_us DESC, run_id DESC LIMIT 1 OFFSET ?"
+)
+_EXPIRED = (
+    f"SELECT finished_at_us, run_id FROM dag_runs WHERE dag_id = ? AND {_ENDED}"  # noqa: S608 - constants
+    " AND (finished_at_us, run_id) > (?, ?) AND (finished_at_us, run_id) <= (?, ?)"
+    " ORDER BY finished_at_us, run_id LIMIT ?"
+)
+_FAMILY = (
+    "WITH RECURSIVE family (run_id, depth) AS (SELECT run_id, 0 FROM dag_runs WHERE run_id = ? UNION ALL"  # noqa: S608
+    " SELECT c.run_id, family.depth + 1 FROM family JOIN dag_runs c ON c.parent_run_id = family.run_id"
+    f" WHERE family.depth < {MAX_DEPTH}) SELECT r.run_id, {_LIVE}"
+    " FROM family CROSS JOIN dag_runs r ON r.run_id = family.run_id"  # in this order: SQLite would walk all runs
+    " ORDER BY family.depth DESC"
+)
+_HELD = (
+    f"SELECT {_LIVE} OR EXISTS (SELECT 1 FROM dag_runs c WHERE c.parent_run_id = r.run_id)"  # noqa: S608 - constants
+    " FROM dag_runs r WHERE r.run_id = ?"
+)
+_LAST_OF_MANY = "SELECT task_no FROM task_executions WHERE run_id = ? ORDER BY task_no LIMIT 1 OFFSET ?"
+_DROP_SOME = "DELETE FROM task_executions WHERE run_id = ? AND task_no <= ?"
+_DROP_ALL = tuple(
+    f"DELETE FROM {table} WHERE run_id = ?"  # noqa: S608 - constants
+    for table in (
+        "task_executions",
+        "task_losses",
+        "left_processes",
+        "run_tasks",
+        "remote_runs",
+        "restored_runs",
+        "chat_threads",
+        "dag_runs",
+    )
+)
+_ENDS = (
+    f"SELECT r.run_id, CASE WHEN {_LIVE} THEN NULL ELSE r.finished_at_us END"  # noqa: S608 - constants
+    " FROM json_each(?) j CROSS JOIN dag_runs r ON r.run_id = j.value"
+)
+_FIND_UNUSED = (
+    "SELECT d.definition_id FROM dag_definitions d WHERE d.saved_at_us IS NULL AND NOT EXISTS"
+    " (SELECT 1 FROM dag_runs r WHERE r.definition_id = d.definition_id) LIMIT ?"
+)
+_DROP_UNUSED = (
+    "DELETE FROM dag_definitions WHERE definition_id = ? AND saved_at_us IS NULL AND NOT EXISTS"
+    " (SELECT 1 FROM dag_runs r WHERE r.definition_id = dag_definitions.definition_id)"
+)
+
+
+class RetentionRows:
+    """The pruner's part of the store."""
+
+    _db: Database
+
+    def ended_dags(self, *, after: str, limit: int) -> Sequence[str]:
+        """Return ids of DAGs with runs that are over, by name."""
+        return [dag_id for (dag_id,) in self._db.rows(_DAGS, (after, limit))]
+
+    def expired_runs(
+        self, dag_id: str, *, before_us: int | None, keep: int | None, until_us: int, after: EndedRun | None, limit: int
+    ) -> Sequence[EndedRun]:
+        """Return runs of a DAG that ended before a time, or are not its newest ones; oldest first."""
+        bounds = [] if before_us is None else [EndedRun(before_us, "")]
+        if keep is not None:
+            bounds += [EndedRun(*row) for row in self._db.rows(_NEWEST_TO_GO, (dag_id, until_us, keep))]
+        if not bounds:
+            return []
+        first, last = after or EndedRun(-1, ""), max(bounds)
+        values = (dag_id, first.finished_at_us, first.run_id, last.finished_at_us, last.run_id, limit)
+        return [EndedRun(*row) for row in self._db.rows(_EXPIRED, values)]
+
+    def run_family(self, run_id: str) -> Sequence[str]:
+        """Return a run and all that came of its tasks, deepest first; nothing if one of them is live."""
+        rows = self._db.rows(_FAMILY, (run_id,))
+        return [] if any(live for _, live in rows) else [member for member, _ in rows]
+
+    def prune_run(self, run_id: str, *, at_most: int) -> Pruned:
+        """Delete a part of a run's attempts, or the whole rest of it."""
+        # The attempts go first: without them a run is what it was to whoever runs it again, since its tasks are whole.
+        held = self._db.row(_HELD, (run_id,))
+        if held is None:
+            return Pruned.GONE
+        if held[0]:
+            return Pruned.HELD
+        many = self._db.row(_LAST_OF_MANY, (run_id, at_most))
+        if many is not None:
+            self._db.write(_DROP_SOME, (run_id, many[0]))
+            return Pruned.MORE
+        for statement in _DROP_ALL:
+            self._db.write(statement, (run_id,))
+        return Pruned.GONE
+
+    def run_ends(self, run_ids: Sequence[str]) -> Mapping[str, int | None]:
+        """Return when each of these runs ended, None for one that is live."""
+        return dict(self._db.rows(_ENDS, (json.dumps(list(run_ids)),)))
+
+    def unused_definitions(self, *, limit: int) -> Sequence[int]:
+        """Return ids of documents that are not stored by name, and that no run is of."""
+        return [number for (number,) in self._db.rows(_FIND_UNUSED, (limit,))]
+
+    def drop_definitions(self, definition_ids: Sequence[int]) -> int:
+        """Delete those of them that are still unused; return how many went."""
+        return sum(self._db.write(_DROP_UNUSED, (number,)) for number in definition_ids)
+
+
+_LAST = "SELECT restored_at_us, known_until_us FROM restores ORDER BY restored_at_us DESC LIMIT 1"
+_PUT = "INSERT OR REPLACE INTO restores (restored_at_us, known_until_us) VALUES (?, ?)"
+_NEWEST = (
+    "SELECT max(coalesce((SELECT at_us FROM events ORDER BY seq DESC LIMIT 1), 0),"
+    " coalesce((SELECT at_us FROM audit ORDER BY seq DESC LIMIT 1), 0))"
+)
+_COUNT = (
+    "SELECT count(*) FROM restored_runs CROSS JOIN dag_runs USING (run_id)"
+    " WHERE status IN ('pending', 'running', 'paused')"
+)
+
+
+class RestoreRows:
+    """The restores' part of the store."""
+
+    _db: Database
+
+    def restore(self) -> RestoreRecord | None:
+        """Return the last restore, or None."""
+        row = self._db.row(_LAST)
+        if row is None:
+            return None
+        from cis.store.upkeep_port import RestoreRecord  # noqa: PLC0415 - few databases have one
+
+        return RestoreRecord(restored_at_us=row[0], known_until_us=row[1])
+
+    def put_restore(self, record: RestoreRecord) -> None:
+        """Note that this database was restored."""
+        self._db.write(_PUT, (record.restored_at_us, record.known_until_us))
+
+    def newest_record_us(self) -> int:
+        """Return when the last event, or entry of the audit log, was written."""
+        row = self._db.row(_NEWEST)
+        return int(row[0]) if row else 0
+
+    def put_restored_run(self, run_id: str) -> None:
+        """Note that what is stored of a run may be out of date."""
+        self._db.write("INSERT OR IGNORE INTO restored_runs (run_id) VALUES (?)", (run_id,))
+
+    def is_restored_run(self, run_id: str) -> bool:
+        """Return whether there is such a note."""
+        return self._db.row("SELECT 1 FROM restored_runs WHERE run_id = ?", (run_id,)) is not None
+
+    def settle_restored_run(self, run_id: str) -> bool:
+        """Forget that note; return whether there was one."""
+        return self._db.write("DELETE FROM restored_runs WHERE run_id = ?", (run_id,)) == 1
+
+    def restored_runs(self) -> int:
+        """Return how many runs with such a note are not over."""
+        row = self._db.row(_COUNT)
+        return int(row[0]) if row else 0
+
+
+_GET = "SELECT node_id, machine, path FROM home WHERE number = 1"
+_PUT_HOME = (
+    "INSERT INTO home (number, node_id, machine, path) VALUES (1, ?, ?, ?)"
+    " ON CONFLICT (number) DO UPDATE SET node_id = excluded.node_id, machine = excluded.machine, path = excluded.path"
+)
+_OTHERS = "SELECT node_id, count(*) FROM worker_queue WHERE node_id != ? GROUP BY node_id ORDER BY node_id"
+# For homes that kept no id yet, which have several if their host was renamed: the one with the most work to be done,
+# since that is stranded under any other; else the one that a worker served last; else the one that accepted last.
+_FORMER = (
+    "SELECT node_id FROM worker_queue GROUP BY node_id ORDER BY count(*) DESC, max(queue_id) DESC LIMIT 1",
+    "SELECT node_id FROM workers ORDER BY heartbeat_at_us DESC LIMIT 1",
+    "SELECT node_id FROM dag_runs WHERE run_id NOT IN (SELECT run_id FROM remote_runs WHERE role = 'received')"  # noqa: ISC004
+    " ORDER BY run_id DESC LIMIT 1",
+)
+_FORGET = (
+    "DELETE FROM worker_queue",
+    "DELETE FROM outbox",
+    "DELETE FROM offers",
+    "UPDATE remote_runs SET open = 0 WHERE open = 1",
+    "UPDATE room_events SET state = 'done' WHERE state = 'new'",
+    "UPDATE workers SET status = 'dead', current_run = NULL WHERE status NOT IN ('stopped', 'dead')",
+)
+_BUSY_MS = 1000
+
+
+class HomeRows:
+    """The home's part of the store."""
+
+    _db: Database
+
+    def home(self) -> HomeRecord | None:
+        """Return what was kept."""
+        row = self._db.row(_GET)
+        return None if row is None else HomeRecord(node_id=row[0], machine=row[1], path=row[2])
+
+    def put_home(self, home: HomeRecord) -> None:
+        """Keep it, in place of what was kept before."""
+        self._db.write(_PUT_HOME, (home.node_id, home.machine, home.path))
+
+    def forget_queue(self) -> None:
+        """Forget all that waits to be done, sent or granted."""
+        for statement in _FORGET:
+            self._db.write(statement)
+
+    def runs_of_other_ids(self, node_id: str) -> dict[str, int]:
+        """Return how many runs wait in the queues of other node ids, by id."""
+        return {str(row[0]): int(row[1]) for row in self._db.rows(_OTHERS, (node_id,))}
+
+
+def kept_node_id(path: Path) -> str | None:
+    """Return the node's id as the database at *path* has it, changing nothing; None where there is none, or it is damaged.
+
+    An older database has kept none; then it is that of its rows.
+
+    Raises:
+        StoreError: it cannot be read now.
+    """
+    if not path.exists():
+        return None
+    try:
+        return _kept(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    except (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError):
+        return None  # whoever uses it says so
+    except apsw.Error as error:
+        if path.with_name(f"{path.name}-wal").exists():
+            raise store_error(error, path) from error
+    # Without a log beside it the file is all that there is, and can be read where SQLite has no room for its own, on a full
+    # disk.
+    with translated(path):
+        uri = f"file:{quote(str(path))}?immutable=1"
+        return _kept(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+
+
+def _kept(name: str, *, flags: int) -> str | None:
+    connection = apsw.Connection(name, flags=flags)
+    try:
+        connection.set_busy_timeout(_BUSY_MS)
+        for question in (_GET, *_FORMER):
+            row = _first(connection, question)
+            if row is not None and isinstance(row[0], str):
+                return row[0]
+    finally:
+        connection.close()
+    return None
+
+
+def _first(connection: apsw.Connection, question: str) -> tuple[object, ...] | None:
+    try:
+        row: tuple[object, ...] | None = connection.execute(question).fetchone()
+    except apsw.SQLError:  # no such table in a database of an earlier schema
+        return None
+    return row
