@@ -18,7 +18,7 @@ NEW_ENOUGH := import sys, venv, ensurepip; raise SystemExit(sys.version_info < (
 CHAOS_push := tests/acceptance/test_push.py
 CHAOS_room := tests/acceptance/test_room_many.py tests/acceptance/test_room_leases.py tests/acceptance/test_room_lies.py \
     tests/chaos/test_lying_homeserver.py
-CHAOS_states := tests/contract/store/test_state_machine.py
+CHAOS_states := tests/store/test_state_machine.py
 CHAOS_simulation := tests/chaos/test_simulation.py
 CHAOS_kill := tests/chaos/test_kills.py
 CHAOS_stop := tests/chaos/test_stops.py
@@ -28,7 +28,7 @@ CHAOS_power := tests/chaos/test_power_loss.py
 CHAOS_disk := tests/chaos/test_full_disk.py tests/chaos/test_io_errors.py tests/acceptance/test_damage.py
 CHAOS_http := tests/chaos/test_http_schema.py
 CHAOS_fuzz := tests/chaos/test_fuzz.py tests/chaos/test_fuzz_rows.py
-CHAOS_upgrade := tests/contract/store/test_upgrades.py
+CHAOS_upgrade := tests/store/test_upgrades.py
 CHAOS_PARTS := states simulation kill stop escape starve power disk http fuzz upgrade push room
 CHAOS_all := $(foreach part,$(CHAOS_PARTS),$(CHAOS_$(part)))
 
@@ -62,7 +62,7 @@ demo: $(READY) ## start a node, run a real DAG on it, show the result, stop
 # Without a homeserver its tests are skipped, loudly; where CI is set that is a failure.
 # The files are handed out in the order of tests/conftest.py, the long ones first.
 test: check ## check, then every test
-	@$(BIN)/python -m tests.homeserver || test -z "$${CI:-}"
+	@$(BIN)/python -m tests.worlds.homeserver || test -z "$${CI:-}"
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(TESTS)
 
 check: $(READY) ## format, lint, types, layers, dead code, known faults of dependencies; changes nothing
@@ -71,7 +71,7 @@ check: $(READY) ## format, lint, types, layers, dead code, known faults of depen
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/vulture
-	$(BIN)/python -m tests.dependencies
+	$(BIN)/python -m tests.project.dependencies
 
 # Each writes bench.json, bench.md and bench.svg into build/bench. CASES="layered query" chooses; ROUNDS, DIR as in docs.
 BENCH := $(BIN)/python -m tests.bench $(CASES) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DIR),--dir $(DIR)) \

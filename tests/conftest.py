@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.homeserver import Homeserver, running_homeserver
+from tests.worlds.homeserver import Homeserver, running_homeserver
+from tests.worlds.migrated import new_database
+from tests.worlds.serving import NodeUnderTest, node_under_test
 
 TESTS = Path(__file__).parent
-LONGEST_FIRST = ("chaos", "acceptance", "contract", "integration", "unit")
+LONGEST_FIRST = ("chaos", "acceptance", "store", "federation", "engine", "executors", "worker", "transports", "api")
 
 # A busy machine is no fault of the code: time is limited by pytest-timeout alone.
 settings.register_profile("cis", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -42,3 +44,16 @@ def homeserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homeserver]
     """Give the tests of a worker of pytest-xdist a homeserver without limits; who ends it starts it again."""
     with running_homeserver(tmp_path_factory.mktemp("homeserver")) as homeserver:
         yield homeserver
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[NodeUnderTest]:
+    """Give the test a node without workers, behind the real API."""
+    with node_under_test(tmp_path) as node:
+        yield node
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Where the writer's store is."""
+    return new_database(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.harness import Sandbox, make_sandbox
+from tests.worlds.harness import Sandbox, make_sandbox
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import os
 import pwd
 from typing import Any
 
-from tests.acceptance.harness import Sandbox, write_dag
+from tests.worlds.harness import Sandbox, write_dag
 
 DAG = {"dag_id": "d", "tasks": [{"id": "a", "command": "true"}]}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.harness import Sandbox, write_dag
+from tests.worlds.harness import Sandbox, write_dag
 
 GOOD = {"dag_id": "good", "tasks": [{"id": "t", "command": "true"}]}
 DEEP = '{"a":' * 5000

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.harness import Sandbox, write_dag
+from tests.worlds.harness import Sandbox, write_dag
 
 HELLO = {
     "dag_id": "proj-a-hello",

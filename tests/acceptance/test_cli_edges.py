@@ -13,8 +13,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.acceptance.harness import Sandbox, write_dag
-from tests.waiting import wait_for
+from tests.worlds.harness import Sandbox, write_dag
+from tests.worlds.waiting import wait_for
 
 CHATTY = {
     "dag_id": "chatty",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.harness import Sandbox
+from tests.worlds.harness import Sandbox
 
 FOLDER = Path(os.environ.get("CIS_CORPORA", Path(__file__).parents[3] / "shared" / "corpora")) / "wfinstances"
 NAMES = sorted(path.name for path in FOLDER.glob("*-*.json") if "schema" not in path.name)

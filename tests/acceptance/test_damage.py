@@ -8,8 +8,8 @@ from typing import Any
 import apsw
 import pytest
 
-from tests.acceptance.harness import NodeProcess, Sandbox
-from tests.waiting import wait_for
+from tests.worlds.harness import NodeProcess, Sandbox
+from tests.worlds.waiting import wait_for
 
 TASKS = [{"id": f"t{number}", "command": "true"} for number in range(3)]
 PAGE = 4096

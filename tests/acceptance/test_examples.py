@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from cis.model.document import parse_dag
-from tests.acceptance.harness import Sandbox
-from tests.waiting import wait_for
+from tests.worlds.harness import Sandbox
+from tests.worlds.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.harness import NodeProcess, Sandbox, alive
-from tests.waiting import wait_for
+from tests.worlds.harness import NodeProcess, Sandbox, alive
+from tests.worlds.waiting import wait_for
 
 
 def start_task(node: NodeProcess, folder: Path) -> int:

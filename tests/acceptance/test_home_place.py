@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.harness import NodeProcess, Sandbox, alive, write_dag
-from tests.waiting import wait_for
+from tests.worlds.harness import NodeProcess, Sandbox, alive, write_dag
+from tests.worlds.waiting import wait_for
 
 HOLD = "until test -e {go}; do sleep 0.05; done"
 

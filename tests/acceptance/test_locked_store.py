@@ -10,8 +10,8 @@ from pathlib import Path
 
 import apsw
 
-from tests.acceptance.harness import Sandbox, alive
-from tests.waiting import wait_for
+from tests.worlds.harness import Sandbox, alive
+from tests.worlds.waiting import wait_for
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.acceptance.harness import Sandbox
-from tests.waiting import wait_for
+from tests.worlds.harness import Sandbox
+from tests.worlds.waiting import wait_for
 
 
 def waiting(folder: Path, name: str, count: int) -> dict[str, object]:

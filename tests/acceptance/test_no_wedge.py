@@ -11,8 +11,8 @@ from typing import Any
 import apsw
 import pytest
 
-from tests.acceptance.harness import Sandbox, write_dag
-from tests.waiting import wait_for
+from tests.worlds.harness import Sandbox, write_dag
+from tests.worlds.waiting import wait_for
 
 QUICK = {"dag_id": "quick", "tasks": [{"id": "t", "command": "true"}]}
 

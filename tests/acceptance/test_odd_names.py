@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.harness import Sandbox
+from tests.worlds.harness import Sandbox
 
 BAD = b"caf\xe9"
 DOCUMENT = '{"dag_id": "named", "tasks": [{"id": "a", "command": "printenv LC_X | od -An -tx1"}]}'

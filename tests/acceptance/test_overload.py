@@ -11,9 +11,9 @@ from pathlib import Path
 
 import apsw
 
-from tests.acceptance.cluster import all_over, befriend, make_nodes, running
-from tests.acceptance.harness import Answer, Sandbox, write_dag
-from tests.waiting import wait_for
+from tests.worlds.cluster import all_over, befriend, make_nodes, running
+from tests.worlds.harness import Answer, Sandbox, write_dag
+from tests.worlds.waiting import wait_for
 
 CLIENTS = 32
 REQUESTS = 320

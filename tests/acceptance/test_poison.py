@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.harness import Sandbox, write_dag
+from tests.worlds.harness import Sandbox, write_dag
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from cis.model.scope import GLOBAL
 from cis.node.home import Home
 from cis.worker.bell import FifoBell, ring
 from cis.worker.lock import acquire, holder_of
-from tests.acceptance.harness import Sandbox, write_dag
+from tests.worlds.harness import Sandbox, write_dag
 
 DAG = {"dag_id": "d", "tasks": [{"id": "a", "command": "echo out; echo err >&2; echo x=1 > $CIS_OUTPUT"}]}
 OPEN_UMASK = "import os, runpy, sys; os.umask(0); sys.argv[0] = 'cis'; runpy.run_module('cis', run_name='__main__')"

@@ -22,7 +22,7 @@ from cis.node.keyfile import KeyFile
 from cis.store.cluster import OutboxItem, Route
 from cis.store.sqlite.store import open_sqlite
 from cis.transports.envelope import MEDIA_TYPE, MESSAGES_PATH, frame, seal
-from tests.acceptance.cluster import (
+from tests.worlds.cluster import (
     ClusterNode,
     Proxy,
     Weather,
@@ -34,8 +34,8 @@ from tests.acceptance.cluster import (
     running,
     statuses,
 )
-from tests.acceptance.harness import write_dag
-from tests.waiting import wait_for
+from tests.worlds.harness import write_dag
+from tests.worlds.waiting import wait_for
 
 LONG = os.environ.get("CIS_LONG") == "1"
 PROMPT_S = 3.0  # for an answer that should take one second at most, on a machine that is busy

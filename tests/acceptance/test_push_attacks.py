@@ -27,9 +27,9 @@ from cis.transports import asking, push
 from cis.transports.envelope import EXECUTE_PATH, MEDIA_TYPE, MESSAGES_PATH, frame, open_envelope, seal
 from cis.transports.keys import Signer, canonical, new_private_key
 from cis.transports.push import NotDelivered, PushClient
-from tests.acceptance.cluster import ClusterNode, Listener, ended, http_answer, make_nodes, running, statuses
-from tests.integration.serving import node_under_test
-from tests.waiting import wait_for
+from tests.worlds.cluster import ClusterNode, Listener, ended, http_answer, make_nodes, running, statuses
+from tests.worlds.serving import node_under_test
+from tests.worlds.waiting import wait_for
 
 RIGHTS = {
     "node-2": "execute,control,read",

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.cluster import ClusterNode, all_over, at_once, ended, free_port
-from tests.acceptance.rooms import Person, RoomCluster, make_room_nodes, start_in_room
-from tests.homeserver import Homeserver
-from tests.waiting import wait_for
+from tests.worlds.cluster import ClusterNode, all_over, at_once, ended, free_port
+from tests.worlds.homeserver import Homeserver
+from tests.worlds.rooms import Person, RoomCluster, make_room_nodes, start_in_room
+from tests.worlds.waiting import wait_for
 
 EXECUTE = "io.cis.dag.execute"
 MANY_TASKS = 5000

@@ -15,10 +15,10 @@ from cis.model.message import Message, MessageKind
 from cis.node.keyfile import KeyFile
 from cis.transports.envelope import seal
 from cis.transports.keys import Signer, new_private_key
-from tests.acceptance.cluster import at_once, ended
-from tests.acceptance.rooms import Person, RoomCluster, make_room_nodes, start_in_room
-from tests.homeserver import Homeserver
-from tests.waiting import wait_for
+from tests.worlds.cluster import at_once, ended
+from tests.worlds.homeserver import Homeserver
+from tests.worlds.rooms import Person, RoomCluster, make_room_nodes, start_in_room
+from tests.worlds.waiting import wait_for
 
 EXECUTE = "io.cis.dag.execute"
 HOUR_US = 3_600_000_000

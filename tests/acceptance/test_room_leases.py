@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.cluster import ClusterNode, at_once, ended
-from tests.acceptance.rooms import RoomCluster, make_room_nodes, start_in_room
-from tests.homeserver import Homeserver
-from tests.waiting import wait_for
+from tests.worlds.cluster import ClusterNode, at_once, ended
+from tests.worlds.homeserver import Homeserver
+from tests.worlds.rooms import RoomCluster, make_room_nodes, start_in_room
+from tests.worlds.waiting import wait_for
 
 LEASE_S = 10.0
 GONE_S = 3 * LEASE_S

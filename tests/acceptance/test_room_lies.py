@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from cis.node.identity import set_text
-from tests.acceptance.cluster import ClusterNode, at_once, make_nodes
-from tests.lying_homeserver import ROOM_ID, Event, LyingHomeserver, lying_homeserver
-from tests.waiting import wait_for
+from tests.worlds.cluster import ClusterNode, at_once, make_nodes
+from tests.worlds.lying_homeserver import ROOM_ID, Event, LyingHomeserver, lying_homeserver
+from tests.worlds.waiting import wait_for
 
 LEASE_S = 10.0
 GRANT, STATUS, CLAIM = "io.cis.dag.grant", "io.cis.dag.status", "io.cis.dag.claim"

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.cluster import ClusterNode, all_over, at_once
-from tests.acceptance.rooms import RoomCluster, make_room_nodes, start_in_room
-from tests.homeserver import Homeserver
-from tests.waiting import wait_for
+from tests.worlds.cluster import ClusterNode, all_over, at_once
+from tests.worlds.homeserver import Homeserver
+from tests.worlds.rooms import RoomCluster, make_room_nodes, start_in_room
+from tests.worlds.waiting import wait_for
 
 LONG = bool(os.environ.get("CIS_LONG"))
 DAGS = 200 if LONG else 40

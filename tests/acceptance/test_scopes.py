@@ -6,9 +6,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.cluster import befriend, ended, make_nodes, running
-from tests.acceptance.harness import NodeProcess, Sandbox, write_dag
-from tests.waiting import wait_for
+from tests.worlds.cluster import befriend, ended, make_nodes, running
+from tests.worlds.harness import NodeProcess, Sandbox, write_dag
+from tests.worlds.waiting import wait_for
 
 SETTINGS = """
 [worker]

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.cluster import befriend, ended, make_nodes, running
-from tests.acceptance.harness import NodeProcess, Sandbox, write_dag
-from tests.waiting import wait_for
+from tests.worlds.cluster import befriend, ended, make_nodes, running
+from tests.worlds.harness import NodeProcess, Sandbox, write_dag
+from tests.worlds.waiting import wait_for
 
 VALUE = "s3cr3t/Value+with 'quotes' & more"
 OTHER = "another-secret-value"

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.acceptance.harness import Sandbox, write_dag
-from tests.waiting import wait_for
+from tests.worlds.harness import Sandbox, write_dag
+from tests.worlds.waiting import wait_for
 
 
 def test_more_tasks_at_once_than_there_are_descriptors_for_all_complete(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from cis.api.body import PART_WITHIN_S
 from cis.api.request_limits import REQUEST_WITHIN_S
-from tests.acceptance.harness import NodeProcess, Sandbox
-from tests.waiting import wait_for
+from tests.worlds.harness import NodeProcess, Sandbox
+from tests.worlds.waiting import wait_for
 
 PATIENCE_S = REQUEST_WITHIN_S + PART_WITHIN_S
 POST = "POST /api/v1/dag/execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer {}\r\n"

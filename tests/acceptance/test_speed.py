@@ -12,7 +12,6 @@ from itertools import pairwise
 
 import pytest
 
-from tests.acceptance.harness import Sandbox, make_sandbox
 from tests.bench import documents
 from tests.bench.history import KEEP_ALL, make_history
 from tests.bench.homes import run_here
@@ -20,6 +19,7 @@ from tests.bench.limit import spawn_rate
 from tests.bench.querying import COMMAND_MS, PYTHONS, command_figures
 from tests.bench.spawning import BARS
 from tests.chaos.accounts import memory_folder
+from tests.worlds.harness import Sandbox, make_sandbox
 
 ROUNDS = 12
 WITHIN_S = 90.0

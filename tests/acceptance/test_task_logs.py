@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.acceptance.harness import Sandbox, write_dag
-from tests.waiting import wait_for
+from tests.worlds.harness import Sandbox, write_dag
+from tests.worlds.waiting import wait_for
 
 
 def test_every_line_of_a_task_that_opens_its_own_stream_by_name_is_followed_and_kept(sandbox: Sandbox) -> None:

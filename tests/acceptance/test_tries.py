@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-from tests.acceptance.harness import Sandbox, write_dag
-from tests.waiting import wait_for
+from tests.worlds.harness import Sandbox, write_dag
+from tests.worlds.waiting import wait_for
 
 
 def flaky(folder: Path, *, max_retries: int) -> dict[str, object]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.cluster import ClusterNode, befriend, make_nodes, running
-from tests.waiting import wait_for
+from tests.worlds.cluster import ClusterNode, befriend, make_nodes, running
+from tests.worlds.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from cis.store.sqlite.migrate import NEWEST
-from tests.acceptance.harness import Sandbox, alive
-from tests.acceptance.versions import SCHEMA_6, earlier_source, later_source, running
-from tests.waiting import wait_for
+from tests.worlds.harness import Sandbox, alive
+from tests.worlds.versions import SCHEMA_6, earlier_source, later_source, running
+from tests.worlds.waiting import wait_for
 
 
 def held(folder: Path) -> dict[str, Any]:

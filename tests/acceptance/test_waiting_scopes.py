@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cis.worker.supervisor import MAX_WAITING
-from tests.acceptance.harness import Sandbox
+from tests.worlds.harness import Sandbox
 
 MORE = 4
 

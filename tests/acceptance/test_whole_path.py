@@ -6,7 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from tests.acceptance.harness import Sandbox
+from tests.worlds.harness import Sandbox
 
 
 def test_a_dag_posted_with_curl_is_run_by_a_worker_and_its_state_can_be_asked_for(

@@ -15,8 +15,8 @@ import pytest
 
 from cis.executors.platform import HAS_PROC, process_started
 from cis.executors.processes import processes
-from tests.acceptance.harness import Sandbox, alive, write_dag
-from tests.waiting import wait_for
+from tests.worlds.harness import Sandbox, alive, write_dag
+from tests.worlds.waiting import wait_for
 
 
 def test_fifty_dags_of_one_scope_share_one_worker_process(sandbox: Sandbox) -> None:

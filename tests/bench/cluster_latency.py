@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.cluster import ClusterNode, at_once, befriend, ended, make_nodes, running
-from tests.acceptance.rooms import Person, make_room_nodes, start_in_room
-from tests.homeserver import running_homeserver
-from tests.waiting import wait_for
+from tests.worlds.cluster import ClusterNode, at_once, befriend, ended, make_nodes, running
+from tests.worlds.homeserver import running_homeserver
+from tests.worlds.rooms import Person, make_room_nodes, start_in_room
+from tests.worlds.waiting import wait_for
 
 TASK = {"id": "a", "command": "true"}
 

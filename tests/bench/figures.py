@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.acceptance.harness import Sandbox, make_sandbox
+from tests.worlds.harness import Sandbox, make_sandbox
 
 
 class LostError(Exception):

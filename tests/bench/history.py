@@ -16,10 +16,10 @@ from typing import Any
 
 import apsw
 
-from tests.acceptance.harness import NodeProcess, Sandbox
 from tests.bench.documents import Document, one
 from tests.bench.figures import LostError
 from tests.bench.homes import connected, reading, run_ended, value_of
+from tests.worlds.harness import NodeProcess, Sandbox
 
 KEEP_ALL = {"CIS_MAX_RUNS": "all", "CIS_MAX_LOG_AGE": "all", "CIS_PRUNE_EVERY": "1d"}
 LARGEST, WIDE = "proj-p0-job0", "proj-p1-wide"

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 import apsw
 
-from tests.acceptance.harness import NodeProcess, Sandbox
 from tests.bench.figures import LostError
+from tests.worlds.harness import NodeProcess, Sandbox
 
 T = TypeVar("T")
 ANSWER_WITHIN_S = 30.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from tests.acceptance.harness import Sandbox
 from tests.bench.documents import layered, one
 from tests.bench.figures import Figure, Plan, Result
 from tests.bench.homes import LIVE_WORKERS, completed_s, connected, reading, run_ended, wait_until
 from tests.bench.spawning import SLOWEST_TASKS_PER_S
+from tests.worlds.harness import Sandbox
 
 NODE_MB = 90.0
 WORKER_MB = 45.0

@@ -11,11 +11,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.acceptance.harness import Sandbox
 from tests.bench.figures import Figure, LostError, Plan, Result, percentile
 from tests.bench.history import KEEP_ALL, LARGEST, WIDE, take_or_make
 from tests.bench.homes import Client, connected, reading, value_of
 from tests.bench.limit import command_ms, python_ms
+from tests.worlds.harness import Sandbox
 
 COMMAND_MS = 60.0
 PYTHONS = 6.0  # where the machine is slower: a command may take as long as so many of ``python -c pass``

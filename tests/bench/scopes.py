@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tests.acceptance.harness import Sandbox
 from tests.bench.documents import layered
 from tests.bench.figures import Figure, LostError, Plan, Result
 from tests.bench.homes import Client, completed_s, connected, reading, run_ended, value_of
+from tests.worlds.harness import Sandbox
 
 SCOPES = 16
 BAR = 0.9

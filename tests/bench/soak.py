@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.acceptance.harness import NodeProcess, Sandbox, make_sandbox
 from tests.bench import report, soak_watch
 from tests.bench.__main__ import bench_folder
 from tests.bench.figures import deadline_is_a_loss
 from tests.bench.homes import reading
 from tests.bench.soak_load import ENDS_WITHIN_S, TURNS, Account, listen, work
+from tests.worlds.harness import NodeProcess, Sandbox, make_sandbox
 
 SETTINGS = {
     "CIS_MAX_WORKERS": "6",

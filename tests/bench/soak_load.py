@@ -15,10 +15,10 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.acceptance.harness import NodeProcess
 from tests.bench.documents import Document, layered, one
 from tests.bench.figures import LostError
 from tests.bench.homes import Client, wait_until
+from tests.worlds.harness import NodeProcess
 
 FINAL = ("completed", "failed", "cancelled")
 ENDS_WITHIN_S = 120.0

@@ -19,9 +19,9 @@ from pathlib import Path
 import apsw
 
 from cis.engine.upkeep.pruner import log_folders
-from tests.acceptance.harness import Sandbox
 from tests.bench.homes import LIVE_WORKERS, value_of
 from tests.bench.memory import MEGABYTE, resident_mb
+from tests.worlds.harness import Sandbox
 
 LONG_S = 600.0
 WAL_MB = 67.2  # the limit of 64 MiB that the product sets

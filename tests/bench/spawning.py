@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.acceptance.harness import Sandbox
 from tests.bench import documents
 from tests.bench.figures import Cost, Figure, Plan, Result
 from tests.bench.homes import run_here, with_many_slots
 from tests.bench.limit import spawn_rate
+from tests.worlds.harness import Sandbox
 
 BARS = {"layered": 0.75, "layered 100,000": 0.65, "fanout": 0.75, "chain": 0.6}
 SAME_WITHIN = 0.15  # the rate at 100,000 tasks against the one at 1,000

@@ -10,11 +10,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
-from tests.acceptance.harness import NodeProcess, Sandbox
 from tests.bench.documents import Document, one
 from tests.bench.figures import Figure, LostError, Plan, Result
 from tests.bench.homes import ANSWER_WITHIN_S, MANY_SLOTS, connected, reading, value_of, wait_until
 from tests.bench.limit import spawn_rate
+from tests.worlds.harness import NodeProcess, Sandbox
 
 COUNT = 5000
 CONNECTIONS = 8

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cis.executors.platform import all_pids, environment_of
-from tests.acceptance.harness import NodeProcess, Sandbox, make_sandbox
-from tests.waiting import wait_for
+from tests.worlds.harness import NodeProcess, Sandbox, make_sandbox
+from tests.worlds.waiting import wait_for
 
 Attempt = tuple[str, str, int]
 

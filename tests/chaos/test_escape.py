@@ -25,9 +25,9 @@ import pytest
 
 from cis.executors.platform import HAS_PROC
 from cis.executors.processes import processes
-from tests.battery import figures, first_seed, size
 from tests.chaos.besieged import Besieged, besieged
-from tests.waiting import wait_for
+from tests.worlds.battery import figures, first_seed, size
+from tests.worlds.waiting import wait_for
 
 CASES = int(os.environ.get("CIS_ESCAPES", size(14, 500)))
 LANES = size(2, 4)

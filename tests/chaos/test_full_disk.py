@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.harness import NodeProcess, Sandbox, make_sandbox, write_dag
-from tests.battery import figures, first_seed, size
 from tests.chaos.small_disk import family, fill, limit_files, make_room, remount, small_disk
-from tests.waiting import wait_for
+from tests.worlds.battery import figures, first_seed, size
+from tests.worlds.harness import NodeProcess, Sandbox, make_sandbox, write_dag
+from tests.worlds.waiting import wait_for
 
 LARGE = "x" * 100_000
 

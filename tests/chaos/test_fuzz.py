@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.battery import LONG, figures, first_seed, size
 from tests.chaos.fuzzing import documents
 from tests.chaos.fuzzing.trees import changed, seeded
+from tests.worlds.battery import LONG, figures, first_seed, size
 
 EXAMPLES = size(2_500, 60_000)
 GUIDED_S = size(12, 600)

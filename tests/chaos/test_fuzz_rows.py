@@ -17,10 +17,10 @@ from cis.engine.logfiles import LogFiles
 from cis.model.scope import GLOBAL
 from cis.node.home import Home
 from cis.store.sqlite.store import SqliteStore, open_sqlite
-from tests.battery import figures, first_seed, size
 from tests.chaos.fuzzing import messages, readers, rows, settings
 from tests.chaos.fuzzing.household import ROOM, Household, furnish
 from tests.chaos.fuzzing.trees import seeded
+from tests.worlds.battery import figures, first_seed, size
 
 ROWS = size(350, 4_000)
 OUTSIDE = size(40, 20)  # after every so many rows the shell and the API are asked as well

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.harness import NodeProcess, Sandbox, make_sandbox
-from tests.battery import figures, first_seed, size
+from tests.worlds.battery import figures, first_seed, size
+from tests.worlds.harness import NodeProcess, Sandbox, make_sandbox
 
 SECONDS = size(45, 600)
 SLOW_S = 20.0

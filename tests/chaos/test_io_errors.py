@@ -13,10 +13,10 @@ import pytest
 
 from cis.errors import StoreError
 from cis.store.sqlite.store import open_sqlite
-from tests.battery import figures, first_seed, size
 from tests.chaos.accounts import memory_folder, missing, not_in_order
 from tests.chaos.failing_vfs import FAULTS, failing_disk
 from tests.chaos.powered_node import Acknowledged, PoweredNode, some_dag
+from tests.worlds.battery import figures, first_seed, size
 
 STEPS = 80
 

@@ -22,9 +22,9 @@ import apsw
 import pytest
 
 from cis.executors.platform import environment_of, kill_if_still, process_started, signal_group
-from tests.battery import figures, first_seed, size
 from tests.chaos.besieged import Besieged, besieged
-from tests.waiting import wait_for
+from tests.worlds.battery import figures, first_seed, size
+from tests.worlds.waiting import wait_for
 
 KILLS = int(os.environ.get("CIS_KILLS", size(50, 1000)))
 HOMES = 2

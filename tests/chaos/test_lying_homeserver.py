@@ -10,8 +10,8 @@ from collections import Counter
 
 import pytest
 
-from tests.battery import LONG, figures, first_seed, size
 from tests.chaos.lying.room import play
+from tests.worlds.battery import LONG, figures, first_seed, size
 
 LAST_LINES = 60
 

@@ -23,11 +23,11 @@ import pytest
 
 from cis.errors import StoreError
 from cis.store.sqlite.store import SqliteStore, open_sqlite
-from tests.battery import figures, first_seed, size
 from tests.chaos.accounts import memory_folder, missing, not_in_order
 from tests.chaos.cutting_vfs import Kind, Operation, recording
 from tests.chaos.power_cut import Disk, Fate, write_image
 from tests.chaos.powered_node import START_US, Acknowledged, PoweredNode, work
+from tests.worlds.battery import figures, first_seed, size
 
 STEPS = 90
 POINTS_OF_A_SEED = 50

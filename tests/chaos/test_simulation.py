@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.battery import LONG, figures, first_seed, size
 from tests.chaos.simulation.world import Played, play
+from tests.worlds.battery import LONG, figures, first_seed, size
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 2

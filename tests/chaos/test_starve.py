@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.harness import NodeProcess, Sandbox, make_sandbox
-from tests.battery import figures, size
-from tests.waiting import wait_for
+from tests.worlds.battery import figures, size
+from tests.worlds.harness import NodeProcess, Sandbox, make_sandbox
+from tests.worlds.waiting import wait_for
 
 SECONDS = size(10, 600)
 TASKS = size(20_000, 100_000)

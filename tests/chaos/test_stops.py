@@ -34,9 +34,9 @@ from cis.node.this_node import make_site
 from cis.skills.registry import InstalledSkills
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.worker.rescuer import bury
-from tests.battery import figures, first_seed, size
 from tests.chaos.besieged import Besieged, besieged
-from tests.waiting import wait_for
+from tests.worlds.battery import figures, first_seed, size
+from tests.worlds.waiting import wait_for
 
 STOPS = int(os.environ.get("CIS_STOPS", size(10, 200)))
 LANES = size(2, 4)  # for each of the two ways

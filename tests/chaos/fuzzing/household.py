@@ -14,7 +14,7 @@ from cis.node.clock import now_us
 from cis.store.cluster import RoomCursor, RoomEvent
 from cis.store.records import AttemptRecord, AuditRecord, RunChange, TokenRecord, WorkerRecord, WorkerState
 from cis.store.sqlite.store import SqliteStore
-from tests.integration.deciding import decider, spec_of
+from tests.worlds.deciding import decider, spec_of
 
 NODE = "node-1"
 WORKER = GLOBAL.worker_id

@@ -48,8 +48,8 @@ from cis.worker.bell import FifoBell
 from cis.worker.supervisor import Supervisor, SupervisorParts
 from tests.chaos.fuzzing.desk import DirectDesk
 from tests.chaos.fuzzing.household import ME, NODE, ROOM, WORKER, Household, worker_row
-from tests.integration.serving import node_under_test
-from tests.waiting import wait_for
+from tests.worlds.serving import node_under_test
+from tests.worlds.waiting import wait_for
 
 FAR_US = 2**62
 MAX_STEPS = 500

@@ -31,7 +31,7 @@ from cis.store.cluster import OfferState, OutboxItem, PeerRecord, RemoteRole, Ro
 from cis.store.records import QueueState, RunChange
 from cis.store.sqlite.store import open_sqlite
 from cis.transports.matrix.sender import RoomSender
-from tests.migrated import new_database
+from tests.worlds.migrated import new_database
 
 LEASE_S = 20.0
 GRACE_S = 2.0

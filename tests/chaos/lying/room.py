@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cis.model.message import Message
 from tests.chaos.lying.party import LEASE_S, LOOK_S, Party
-from tests.migrated import fast_folder
+from tests.worlds.migrated import fast_folder
 
 LIES_S = 6 * LEASE_S
 HONEST_S = 12 * LEASE_S

@@ -14,7 +14,7 @@ from tests.chaos.simulation.faults import Faults, FaultyStore
 from tests.chaos.simulation.processes import Processes
 from tests.chaos.simulation.stage import Stage
 from tests.chaos.simulation.watch import Promises, Watch
-from tests.migrated import new_database
+from tests.worlds.migrated import new_database
 
 NODE = "node-1"
 

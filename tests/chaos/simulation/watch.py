@@ -13,10 +13,10 @@ import apsw
 
 from cis.engine.run.plan import RunPlan
 from cis.model.states import RunState, TaskState
-from tests.arrows import LEGAL_RUN, LEGAL_TASK
 from tests.chaos.simulation.processes import Processes
 from tests.chaos.simulation.rows import AttemptKey, Rows, Specs, read_rows
 from tests.chaos.simulation.stage import Stage
+from tests.worlds.arrows import LEGAL_RUN, LEGAL_TASK
 
 TRIGGERS = """
 CREATE TEMP TRIGGER watch_runs AFTER UPDATE ON main.dag_runs BEGIN

@@ -17,7 +17,7 @@ from tests.chaos.simulation.machine import Machine
 from tests.chaos.simulation.node import Node, Script
 from tests.chaos.simulation.verdict import judge
 from tests.chaos.simulation.watch import BrokenError
-from tests.migrated import fast_folder
+from tests.worlds.migrated import fast_folder
 
 CALM_S = 12.0
 REST_S = 400.0

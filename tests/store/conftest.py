@@ -1,0 +1,35 @@
+"""Every store, each test with a new one. A further database joins by one more factory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cis.store.port import Store
+from cis.store.sqlite.store import open_sqlite
+from tests.worlds.migrated import new_database
+
+OpenStore = Callable[[], Store]
+
+
+@pytest.fixture(params=["sqlite"])
+def open_store(tmp_path: Path) -> Iterator[OpenStore]:
+    """Open the test's database once more; all are closed in the end."""
+    new_database(tmp_path)
+    opened: list[Store] = []
+
+    def factory() -> Store:
+        opened.append(open_sqlite(tmp_path / "cis.db"))
+        return opened[-1]
+
+    yield factory
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> Store:
+    """An empty store."""
+    return open_store()
