@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,36 +119,9 @@ def upgraded(tmp_path: Path, request: pytest.FixtureRequest) -> Sandbox:
     return sandbox
 
 
-# One interpreter for all the commands of a home: to start one for each takes longer than all else here.
-COMMANDS = """
-import json, sys
-from cis.cli.main import main
-for words in json.loads(sys.argv[1]):
-    status = main([*words, "--json"])
-    print("\\0", end="", flush=True)
-    if status:
-        sys.exit(f"{words}: {status}")
-"""
-
-
-def printed(sandbox: Sandbox, *commands: Sequence[str]) -> list[Any]:
-    """Run commands one after the other, each as if it were typed, and return the documents that they print."""
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS, json.dumps(commands)],
-        env=dict(sandbox.env),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return [json.loads(document) for document in done.stdout.split("\0")[:-1]]
-
-
 def test_commands_show_the_history_of_an_earlier_schema(upgraded: Sandbox) -> None:
     """What was stored without a scope is global."""
-    runs, status, logs, definitions, tokens, audit, checked = printed(
-        upgraded,
+    runs, status, logs, definitions, tokens, audit, checked = upgraded.json_of_each(
         ("dag", "list"),
         ("dag", "status", "old", "--run", "run-1"),
         ("dag", "logs", "old", "--run", "run-1"),

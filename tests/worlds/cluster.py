@@ -15,6 +15,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -101,6 +102,12 @@ class ClusterNode:
         words += ["--may", may] if may is not None else []
         self.sandbox.json("node", "trust", other.node_id, other.public_key, *words)
 
+    def trust_all(self, others: Sequence[ClusterNode]) -> None:
+        """Trust other nodes, each at its address."""
+        self.sandbox.json_of_each(
+            *(("node", "trust", other.node_id, other.public_key, "--url", other.url) for other in others)
+        )
+
     def peer(self, node_id: str) -> Any:
         """Return another node as ``cis node list`` shows it."""
         return next(peer for peer in self.sandbox.json("node", "list") if peer["node_id"] == node_id)
@@ -126,7 +133,7 @@ def make_nodes(folder: Path, count: int) -> list[ClusterNode]:
 
 def befriend(*nodes: ClusterNode) -> None:
     """Make all of them trust each other."""
-    at_once(_trust_all(one, [other for other in nodes if other is not one]) for one in nodes)
+    at_once(partial(one.trust_all, [other for other in nodes if other is not one]) for one in nodes)
 
 
 @contextmanager
@@ -171,14 +178,6 @@ def all_over(node: ClusterNode, run_ids: Sequence[str], *, timeout_s: float) -> 
 
     wait_for(look, timeout_s=timeout_s, what=f"the end of {len(run_ids)} runs as {node.node_id} sees them")
     return statuses(node, run_ids)
-
-
-def _trust_all(one: ClusterNode, others: Sequence[ClusterNode]) -> Any:
-    def trust() -> None:
-        for other in others:
-            one.trust(other)
-
-    return trust
 
 
 def _sandbox(folder: Path, number: int) -> Sandbox:
