@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,7 +133,18 @@ def test_every_relative_link_leads_somewhere(path: Path) -> None:
 
 def test_every_module_that_the_way_of_a_dag_names_exists() -> None:
     page = (ROOT / "docs" / "explanation" / "the-way-of-a-dag.md").read_text(encoding="utf-8")
-    named = re.findall(r"`((?:model|engine|worker|node|cli|api|skills|executors|store)/[\w/.]*)`", page)
+    packages = "|".join(path.parent.name for path in (ROOT / "src" / "cis").glob("*/__init__.py"))
+    named = re.findall(rf"`((?:{packages})/[\w/.]*)`", page)
 
     assert named
     assert [name for name in named if not (ROOT / "src" / "cis" / name).exists()] == []
+
+
+def test_every_module_that_a_package_names_in_its_docstring_exists() -> None:
+    missing = []
+    for init in (ROOT / "src" / "cis").glob("*/**/__init__.py"):
+        text = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) or ""
+        named = re.findall(r"``([a-z_]+)(?:\.\w+)?``", text) if init.parent.name != "errors" else ()  # names classes
+        missing += [f"{init.parent.name}: {name}" for name in named if not list(init.parent.glob(f"{name}*"))]
+
+    assert missing == []

@@ -1,1 +1,5 @@
-"""The HTTP API of a node."""
+"""The HTTP API of a node: ``app`` puts it together, ``gate`` stands in front of every route.
+
+The routes are in ``execute``, ``runs``, ``streams``, ``inventory`` and ``probes``; ``ports`` says what they need of the
+node.
+"""

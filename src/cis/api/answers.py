@@ -1,8 +1,7 @@
-"""JSON answers, written once: what the engine's views return is neither copied nor validated again.
+"""Answers of the API: JSON, errors, and how ``/openapi.json`` describes both.
 
-Errors as answers: ``application/problem+json`` (RFC 9457), with a stable ``code``.
-
-What routes say of themselves in ``/openapi.json``: their answers, the errors among them, their parameters.
+The JSON objects of the engine's views are written once, and neither copied nor validated again. Errors are
+``application/problem+json`` (RFC 9457), with a stable ``code``.
 """
 
 from __future__ import annotations

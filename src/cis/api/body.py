@@ -1,11 +1,11 @@
-"""Reading a request's body, never more of it than is allowed.
+"""Reading the body of a request: never more than is allowed, not for ever, and few large ones at once.
 
-How many bytes of documents are read into memory at once: a document of 16 MiB becomes twenty times as much.
+A document of 16 MiB becomes twenty times as much in memory, so the bytes that are read in at once are bounded
+(``DocumentRooms``). A reader waits for its turn, in the order of coming, and keeps it until what it made of the
+document is stored. Small documents have a room of their own and do not wait behind large ones.
 
-Whoever has one waits for its turn, in the order of coming, until what it is made into is stored. Small ones do not wait
-behind large ones: each kind has a room of its own.
-
-How long a request's body may take, in front of whatever reads it: a slow one would hold its place for ever.
+``Patience`` stands in front of all readers and bounds the time that a body may take: a slow one would hold its place
+for ever.
 """
 
 from __future__ import annotations

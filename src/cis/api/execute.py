@@ -1,8 +1,7 @@
-"""``POST /api/v1/dag/execute``: the HTTP trigger of the DAG skill.
+"""``POST /api/v1/dag/execute`` and ``POST /api/v1/peers/messages``: how DAGs and messages come in over HTTP.
 
-Submitting a DAG that may be large: what takes long is done first, in a thread of its own (``cis.engine.accept.staging``).
-
-Messages of other nodes: signed, so they need no token (``cis.transports.envelope``).
+A large DAG is stored in pieces first, in a thread of its own (``cis.engine.accept.staging``); then one short
+transaction accepts it. Messages of other nodes are signed, so they need no token (``cis.transports.envelope``).
 """
 
 from __future__ import annotations

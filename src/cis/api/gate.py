@@ -1,15 +1,13 @@
-"""The gate in front of every route: who may pass, what passed, counted, and who did not. Denies what it does not know.
+"""The gate in front of every route: it decides who may pass, counts what passed, and notes who did not.
 
-In order: the request must ask for this node by one of its names, so that a web page cannot reach it through a
-name that was bound to this address (DNS rebinding); a browser's ``Origin`` must be this node itself; the bearer's
-token must be known and allow what the request does. A message of another node needs neither name nor token: it is let
-through to where its signature is checked, which no page in a browser can make. Whoever passes gets a place
+In order: the request must ask for this node by one of its names, so that a web page cannot reach it through a name that
+was bound to this address (DNS rebinding); a browser's ``Origin`` must be this node itself; the bearer's token must be
+known and allow what the request does. What is not known is denied. A message of another node needs neither name nor
+token: its signature is checked later, and no page in a browser can make one. Whoever passes gets a place
 (``cis.api.request_limits``). Plain ASGI, because every request pays for it.
 
-Requests that the gate turned away, in the audit log: enough to see an attack, never enough to fill the disk.
-
-Strangers have one share together, and each token its own, so that a flood of one hides nothing of another. What is left
-out is not even handed to the writer.
+Refusals go into the audit log, few enough that they never fill the disk. Strangers have one share together and each
+token has its own, so a flood of one hides nothing of another. What is over its share is not even handed to the writer.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """``/health``, ``/ready`` and ``/metrics``: for machines that watch this one.
 
-Whether a node can take DAGs: what ``/ready`` says, found out by doing it.
+``/ready`` finds out whether the node can take DAGs by doing it. Nobody may be submitting while the disk fills up or
+turns read-only, so the answer comes from a write of its own through the node's writer, one that changes nothing and is
+on disk when it returns. It also needs room on the disk, since tasks write their logs there, and a sound file: now and
+then SQLite looks at every page, in the background, for a hundredth of the time at most. Anybody may ask, so one answer
+holds for half a second.
 
-Nobody may be submitting while the disk fills up or turns read-only, so the answer comes from a write of its own through
-the node's writer, one that changes nothing and is on disk when it returns. It also needs room on the disk, since tasks
-write their logs there; and a sound file: now and then SQLite looks at every page, in the background, and no more
-than a hundredth of the time. Anybody may ask, so one answer holds for half a second.
-
-What a node answers that cannot open its store yet: that it is there, and why it takes no DAGs.
+A node that cannot open its store yet answers with ``Unready``: it is there, and it says why it takes no DAGs.
 """
 
 from __future__ import annotations

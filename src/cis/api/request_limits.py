@@ -1,4 +1,4 @@
-"""How many requests are answered at once, and whose; beyond that, one is told when to come back.
+"""Bounds on requests and connections: how many are answered at once, whose they are, and how slow a client may be.
 
 Each request costs memory and a connection, a stream for as long as its client likes, a body or an answer its size. So
 there are places, and each bound is of something else:
@@ -13,14 +13,13 @@ there are places, and each bound is of something else:
 Who is known pays with places of its own, and never waits behind who is not. The probes are answered always: whoever
 minds this node has to see that it lives.
 
-A connection that keeps nobody waiting: it is closed when its client is too slow to say what it wants, or to be told.
+A connection (``PatientConnection``) is closed when its client is too slow. The server bounds the time of one that is
+kept open without a word, but not of one on which a request comes byte by byte, on which a body goes on after the
+answer, or whose client reads nothing of it. Each costs a descriptor, and what is not read costs memory. Answers are
+written in parts of 64 KiB (``cis.api.gate``), so a client that reads at all, however slowly, makes room for the next
+part in time.
 
-The server has a limit for a connection that is kept open without a word, but none for one on which a request
-comes byte by byte, on which a body goes on after the answer, or whose client reads nothing of it. Each costs a
-descriptor, of which a node has not many, and what is not read costs memory. Answers are written in parts of 64 KiB
-(``cis.api.gate``), so a client that reads at all, however slowly, makes room for the next part in time.
-
-What is said when no connection can be accepted: one line, since asyncio tries again a second later by itself.
+When no connection can be accepted, one line says so: asyncio tries again a second later by itself.
 """
 
 from __future__ import annotations

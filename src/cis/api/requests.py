@@ -1,6 +1,6 @@
-"""Who sends a request, and what is written down of it.
+"""What routes ask of a request: who sends it, its query parameters as values, and its line in the audit log.
 
-Query parameters as values. An empty parameter counts as absent; all faults are reported in one go.
+An empty parameter counts as absent; all faults are reported in one go.
 """
 
 from __future__ import annotations

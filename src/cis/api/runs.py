@@ -1,6 +1,6 @@
-"""A run as an answer: whole when it is small, else part by part, so that no reader makes the node hold all of it.
+"""``/api/v1/runs``: lists of runs, single runs, and control of them.
 
-Runs: lists, single ones, and control.
+A small run is one answer; a large one is written part by part, so that no reader makes the node hold all of it.
 """
 
 from __future__ import annotations

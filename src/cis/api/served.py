@@ -1,9 +1,8 @@
-"""Who a bearer of a token is: the node's own token, a file, or one of those in the store.
+"""A node as the API uses it: awaitables in front of the threads that read and write, and the tokens that are let in.
 
-Only hashes are compared. The hash of what the caller sent reveals nothing about the hash that is sought, and the
-comparison takes the same time wherever they differ.
-
-A node as the API uses it: threads that read and write behind awaitables, and the tokens that are let in.
+A bearer's token is the node's own, in a file, or one of those in the store. Only hashes are compared. The hash of what
+the caller sent reveals nothing about the hash that is sought, and the comparison takes the same time wherever they
+differ.
 """
 
 from __future__ import annotations

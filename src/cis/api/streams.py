@@ -1,14 +1,12 @@
-"""Answers that go on for a while, as text, as JSON lines, or as server-sent events.
+"""Answers that go on for a while: changes of state, and logs while they are written.
 
-``GET /api/v1/events``: every change of state, as server-sent events.
+``GET /api/v1/events`` sends every change of state as server-sent events. A listener that comes back with
+``Last-Event-ID`` gets what it missed. Where that is no longer kept, the first event is a ``gap``: what the listener
+shows has to be read anew.
 
-A listener that comes back with ``Last-Event-ID`` gets what it missed. Where that is no longer kept, the first event
-is a ``gap``: what the listener shows has to be read anew.
-
-``GET /api/v1/runs/{run_id}/logs``: what tasks wrote, whole or as it is being written.
-
-Without ``follow`` the answer is a list of attempts (or text, for ``Accept: text/plain``). With it, JSON lines, one
-for each piece of text; ``Accept: text/event-stream`` gives server-sent events, ``text/plain`` text.
+``GET /api/v1/runs/{run_id}/logs`` sends what tasks wrote. Without ``follow`` the answer is a list of attempts (or text,
+for ``Accept: text/plain``). With it, JSON lines, one for each piece of text; ``Accept: text/event-stream`` gives
+server-sent events, ``text/plain`` text.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""``cis db prune``: forgetting what is old, for a home without a node, or at once.
+"""``cis db check``, ``backup``, ``restore``, ``migrate`` and ``prune``: what can be done about the database.
 
-``cis db check``, ``backup``, ``restore``, ``migrate``, and ``prune`` (``cis.cli.db``).
+All of it works without a node; ``restore`` refuses while a node or a worker runs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The listening socket of a node, and how its HTTP server runs and is told to stop.
+"""How ``cis node start`` serves: its listening socket, its HTTP server, and waiting for room on a full disk.
 
-A node whose disk is full when it starts: it answers that, and looks once a second whether there is room.
+A node whose disk is full when it starts answers that, and looks once a second whether there is room.
 """
 
 from __future__ import annotations

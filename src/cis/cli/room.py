@@ -1,6 +1,6 @@
-"""What the commands of ``cis room`` do: each opens a session of its own, with or without a running node.
+"""``cis room login``, ``setup`` and ``status``: the Matrix room of this node.
 
-``cis room login``, ``setup`` and ``status``: the Matrix room of this node.
+Each command opens a session of its own, whether or not a node runs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What is asked for by name, or NotFoundError with where to look instead.
+"""Finds the run, DAG or worker that a caller names, or raises NotFoundError with a hint where to look instead.
 
-Who may see some *scopes* only (None: all) is told of anything else that there is none.
+Whoever may see only some *scopes* (None: all) is told that anything else does not exist.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""A moment, on both clocks: the wall's for what is stored, the monotonic one for what is waited for.
+"""Moments: taken on two clocks, and shown as text.
 
-Times as they are shown: RFC 3339, in UTC, with microseconds and a ``Z``.
+An ``Instant`` has the wall clock's time for what is stored, and the monotonic clock's for what is waited for. A time is
+shown as RFC 3339, in UTC, with microseconds and a ``Z``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, overload
 
 CLOCK_WAS_SET_US = 1_000_000  # the two clocks differ by less when nobody has set one
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # a list has thousands of times
 
 
 def end_us(started_us: int, *, now_us: int, took_us: int) -> int:
@@ -30,9 +33,6 @@ class Instant(NamedTuple):
     def until(self, wall_us: int, *, at_most_s: float) -> float:
         """Return the monotonic time of a stored wall time, in bounds that a jumped clock cannot leave."""
         return self.mono_s + min(max((wall_us - self.wall_us) / 1e6, 0.0), at_most_s)
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # a list has thousands of times
 
 
 @overload

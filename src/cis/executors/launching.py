@@ -1,17 +1,17 @@
-"""Starting one process, and saying in words why it could not be started.
+"""Starting one process: how, at which priority, and in words why it could not be started.
 
-``posix_spawn`` takes two thirds of the time that ``subprocess`` does, but looks up no program in the task's own ``PATH``,
-starts it where this process is, and closes nothing. So this process goes into the task's directory and comes back, which
-nobody notices as long as it has one thread, and keeps to itself whatever it was given (``_keep_descriptors``).
+``posix_spawn`` takes two thirds of the time that ``subprocess`` does, but looks up no program in the task's own
+``PATH``, starts it where this process is, and closes nothing. So this process goes into the task's directory and comes
+back, which nobody notices as long as it has one thread, and keeps to itself whatever it was given
+(``_keep_descriptors``).
 
-A worker comes before its tasks: it needs little of the processor, but at once, and each free slot waits for it.
+A worker comes before its tasks (``lower``): it needs little of the processor, but at once, and each free slot waits for
+it. Linux shares the processor between sessions first, and by ``nice`` only within one (sched(7), autogroup). A task in
+a session of its own would weigh as much as its worker, however nice it is, and a scope with many tasks more than a
+person's own programs. So tasks stay in their worker's session, unless that has a terminal, at which they would be
+stopped when they ask for a password.
 
-``nice`` says who comes first, but only within a session where Linux shares the processor between sessions before it does so
-within one (sched(7), autogroup): a task in a session of its own would weigh as much as its worker, however nice it is, and a
-scope with many tasks more than a person's own programs. So tasks stay in their worker's session, unless a terminal
-belongs to that, at which they would be stopped when they ask for a password.
-
-Whether the machine has what another process needs, found out by starting one that does nothing.
+Whether the machine has what another process needs is found out by starting one that does nothing (``shortage``).
 """
 
 from __future__ import annotations
@@ -32,6 +32,13 @@ from cis.executors.exits import Child, Process
 
 _STDERR = 2
 _LOUD = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, and what is ignored stays so in a new program
+
+_MENDS = {
+    errno.E2BIG: "the arguments and the environment are too long together; pass large data in a file",
+    **SHORTAGES,
+}
+
+_DESCRIPTORS = 4  # its two logs, its input, and what tells of its end
 
 
 def spawn(
@@ -120,12 +127,6 @@ def explain(error: Exception, launch: Launch) -> str:
     return _fault_of_directory(Path(launch.cwd)) or _fault_of_program(error, launch)
 
 
-_MENDS = {
-    errno.E2BIG: "the arguments and the environment are too long together; pass large data in a file",
-    **SHORTAGES,
-}
-
-
 def _fault_of_directory(cwd: Path) -> str | None:
     try:
         kind = cwd.stat().st_mode
@@ -173,9 +174,6 @@ def lower(group: int, *, by: int) -> None:
     if by:
         with suppress(OSError):
             os.setpriority(os.PRIO_PGRP, group, os.getpriority(os.PRIO_PROCESS, 0) + by)
-
-
-_DESCRIPTORS = 4  # its two logs, its input, and what tells of its end
 
 
 def shortage() -> str | None:

@@ -1,14 +1,16 @@
 """Ends what attempts left behind when their worker died, before their tasks may be tried again.
 
 Three ways lead to an orphan. Its number: the group *pid* is killed if the process of that number is still the one that
-started then, so a reused number harms nobody. Its stamp (``cis.executors.linux.stamps``) and its environment: every process, in
-whatever session it hides, that wears or carries the marks of the attempt (Linux only). New ones may be forked while we
-look, so we look until none is left. A look goes once through all processes, however many attempts there were.
+started then, so a reused number harms nobody. Its stamp (``cis.executors.linux.stamps``) and its environment: every
+process, in whatever session it hides, that wears or carries the marks of the attempt (Linux only). New ones may be
+forked while we look, so we look until none is left. A look goes once through all processes, however many attempts there
+were.
 
-A copy of a home has the same runs and the same numbers, so whoever looks says for which home: that is part of the stamp, and what has
-its ``CIS_OUTPUT`` below another one belongs to that, and is let be.
+A copy of a home has the same runs and the same numbers, so whoever looks says for which home. The home is part of the
+stamp, and a process that has its ``CIS_OUTPUT`` below another home is let be.
 
-Children that a process was given by others: what tasks left, once their worker is gone, and, to PID 1 of a container, anybody's.
+``Inherited`` reaps children that others started: what tasks left, once their worker is gone, and, for PID 1 of a
+container, anybody's.
 """
 
 from __future__ import annotations
@@ -155,7 +157,7 @@ def _marked(wanted: Wanted, spared: frozenset[int]) -> tuple[list[int], frozense
 
 
 class Inherited:
-    """Reaps them when they have ended, so that no zombies pile up; nothing else is done to them.
+    """Reaps children that others gave this process, once they have ended, so that no zombies pile up.
 
     What ended between two looks is let be until the next: whoever started it here takes its status at once.
     """

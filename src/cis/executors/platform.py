@@ -1,12 +1,11 @@
-"""What differs between systems: when a process started, whether a parent is gone, who is in a group.
+"""What differs between systems: when a process started, who is in a group, which machine this is.
 
 Linux answers through ``/proc`` and pidfds. Elsewhere there is a slower way, which the tests run on Linux too
-(``portable=True``). Nothing else in CIS-DAG asks which system it is on; how ends of processes are noticed
-is ``cis.executors.exits``.
+(``portable=True``). Nothing outside of ``cis.executors`` asks which system it is on. How ends of processes are noticed
+is ``cis.executors.exits``; what only Linux can do is ``cis.executors.linux``.
 
-Which machine this is: a text that stays the same for as long as the system is installed on it.
-
-A container has no machine of its own: it is made anew over the same volume, on another host too, and its image may bring
+A machine is known by a text that stays the same for as long as the system is installed on it (``machine_id``). A
+container has no machine of its own: it is made anew over the same volume, on another host too, and its image may bring
 a ``machine-id`` along. It is told by what the programs that make containers leave in them.
 """
 
@@ -25,6 +24,24 @@ from pathlib import Path
 
 from cis.engine.shortage import shortage_of
 
+HAS_PROC = Path("/proc/self/stat").exists()
+
+# Fields of /proc/PID/stat after the name, see proc(5).
+_STATE, _PARENT, _GROUP, _STARTED, _SIZE, _ENV_BEGIN, _ENV_END = 0, 1, 2, 19, 20, 47, 48
+_DEAD = ("Z", "X")
+_EXEC_MOMENT_S = 0.001
+_ASK_AGAIN_S = 0.02
+
+# Docker; Podman; any with systemd in it.
+_MARKS = (".dockerenv", "run/.containerenv", "run/systemd/container")
+# systemd-nspawn, Podman and LXC; Kubernetes, whose runtimes leave no mark.
+_VARIABLES = ("container", "KUBERNETES_SERVICE_HOST")
+_CGROUPS = re.compile(r"docker|kubepods|containerd|libpod|lxc")
+_OVERLAYS = ("overlay", "fuse-overlayfs")
+_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
+_KEY = b"cis-dag home"
+_UUID = re.compile(r'"IOPlatformUUID" = "([^"]+)"')
+
 
 def _has_pidfd() -> bool:
     if not hasattr(os, "pidfd_open"):
@@ -36,14 +53,7 @@ def _has_pidfd() -> bool:
     return True
 
 
-HAS_PROC = Path("/proc/self/stat").exists()
 HAS_PIDFD = _has_pidfd()
-
-# Fields of /proc/PID/stat after the name, see proc(5).
-_STATE, _PARENT, _GROUP, _STARTED, _SIZE, _ENV_BEGIN, _ENV_END = 0, 1, 2, 19, 20, 47, 48
-_DEAD = ("Z", "X")
-_EXEC_MOMENT_S = 0.001
-_ASK_AGAIN_S = 0.02
 
 
 def process_started(pid: int, *, portable: bool = False) -> str | None:
@@ -290,17 +300,6 @@ def boot_id() -> str:
         if shortage_of(error) is not None:
             raise
         return ""
-
-
-# Docker; Podman; any with systemd in it.
-_MARKS = (".dockerenv", "run/.containerenv", "run/systemd/container")
-# systemd-nspawn, Podman and LXC; Kubernetes, whose runtimes leave no mark.
-_VARIABLES = ("container", "KUBERNETES_SERVICE_HOST")
-_CGROUPS = re.compile(r"docker|kubepods|containerd|libpod|lxc")
-_OVERLAYS = ("overlay", "fuse-overlayfs")
-_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
-_KEY = b"cis-dag home"
-_UUID = re.compile(r'"IOPlatformUUID" = "([^"]+)"')
 
 
 def machine_id(*, root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> str:

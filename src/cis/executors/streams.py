@@ -1,13 +1,13 @@
 """What tasks write: read from two pipes for each task, and put into their log files.
 
-A pipe, because a task that opens its own stream by name (``> /dev/stdout``) would empty a file, and because nothing gets
-past whoever reads it: a log never holds more than its cap. A task that writes faster than this is read waits.
+A pipe, because a task that opens its own stream by name (``> /dev/stdout``) would empty a file, and because nothing
+gets past whoever reads it: a log never holds more than its cap. A task that writes faster than this is read waits.
 
 Most tasks say nothing and are over soon, so a pipe is first looked into after a moment, and then listened to. One that
 has just been read rests for a moment, so that a task which writes line by line wakes nobody for each; one that gave all
 that was asked for is read on at once. Each round reads a bounded amount, in equal shares.
 
-What the start of the next task will want, made while there is time for it: its pipes, and its stamp.
+``Foreseen`` makes the pipes and the stamp of the next task while there is time for it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""From messages to DAGs: what an execute message asks for, checked as strictly as any document from outside.
+"""Messages from rows of the outbox, and DAGs from messages: both directions of what an execute message says.
 
-From rows of the outbox to messages: what an execute message says is read from the run when it is sent.
+What a message says is read from the run when it is sent. What a message of another node asks for is checked as strictly
+as any document from outside.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ _MAX_TEXT = 2**16
 MAX_DEPTH_TOLD = 1000
 MAX_SCOPES = 1000
 MAX_ABOVE = 64
+
+DAG_REF = "dag_ref"
+REPORT_REF = "report_ref"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,10 +182,6 @@ def _task(one: Mapping[str, Json], *, place: str) -> TaskRecord:
         blocked_by=text("blocked_by"),
         retry_at_us=number("retry_at_us", highest=2**53, optional=True),
     )
-
-
-DAG_REF = "dag_ref"
-REPORT_REF = "report_ref"
 
 
 def message_of(store: Store, item: OutboxItem, *, sender: str, lease_s: float) -> Message:

@@ -1,11 +1,9 @@
-"""How much is kept of what another node tells of a run: what it could send without end costs this node a bounded disk.
+"""Copies of the logs and attempts of a run that another node executes: how much is kept, and how files are written.
 
-The logs and attempts of a run that another node executes are copies; that node has them as well. They are counted as
-they are written, in bytes, and a run keeps so many: some for itself, and some for each of its tasks. Beyond that, only
-states are taken, with short errors, and the run says so when it is over. Outputs are bounded as those of a run that is
-executed here are (``cis.engine.outputs``).
-
-The files of attempts that another node executes: copies, written piece by piece at their offsets.
+The other node has the originals, and could send without end, so what is kept here is bounded. It is counted in bytes as
+it is written. A run may keep a fixed amount, and some more for each of its tasks. Beyond that, only states are taken,
+with short errors, and the run says so when it is over. Outputs are bounded as those of a run that is executed here
+(``cis.engine.outputs``). Pieces of log files are written at their offsets.
 """
 
 from __future__ import annotations
@@ -35,6 +33,9 @@ SHORT_ERROR = 500
 LEFT_OUT = "not all of its attempts and logs are kept here: they are more than a run of its size may have; {} has them"
 _ROW_BYTES = 256
 _FEW = 8
+
+FILE_BYTES = 4096  # what a new file takes at least
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def room_for(task_count: int, told_bytes: int) -> int:
@@ -88,10 +89,6 @@ def most_attempts(store: Store, run_id: str, told: Sequence[TaskRecord], numbers
         elif row.task_no not in final:
             most[row.task_no] = max(most.get(row.task_no, 0), row.attempts + MAX_AHEAD)
     return most
-
-
-FILE_BYTES = 4096  # what a new file takes at least
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Stream(StrEnum):

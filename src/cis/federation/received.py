@@ -1,6 +1,6 @@
-"""A message that was heard, what came of it, and the one thing that two readers of messages do alike: take a run on.
+"""A verified message, its outcome, and what all readers of messages share: taking a run on, and noting what was asked.
 
-What this node asks others, each time with a new nonce: an answer counts when it names one that is remembered.
+A node asks others with a new nonce each time; an answer counts only when it names a nonce that is remembered.
 """
 
 from __future__ import annotations

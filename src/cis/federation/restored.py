@@ -1,7 +1,7 @@
-"""A node that was restored from a backup does not do again what it has done since.
+"""A node or home that comes back from a copy does not do again what was done since the copy was made.
 
-What the database has forgotten, others may know. So when a backup is put in place (``mark_restored``), before the node
-starts:
+**A backup.** What the database has forgotten, others may know. So when a backup is put in place (``mark_restored``),
+before the node starts:
 
     a run accepted and executed here           is held: paused, until somebody resumes or cancels it
     one that another node handed in            is held, and that node is asked; it says resume, or cancel
@@ -15,10 +15,11 @@ read again in the room, or repeated by somebody on the network. It is answered w
 sends the run once more, with that nonce, if it has heard nothing of the run's having begun. What is typed in the room
 (``!dag``) is passed over when it is older than the restore.
 
-What no other node knows, nobody can find out: a run that began here after the backup, for an origin that never heard
-of it, is done again.
+What no other node knows, nobody can find out: a run that began here after the backup, for an origin that never heard of
+it, is done again.
 
-What the copy of a home does with the queue that came along: nothing of it is this node's to do.
+**The copy of a home** (``disown``) is another node, and the queue that came along is not its own: it does nothing of
+it.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Other tools' files as DAGs."""
+"""Other tools' files as DAGs: ``wfformat`` reads recorded workflows of WfCommons."""

@@ -1,9 +1,8 @@
 """From a document to a DagSpec: every fault is found in one go, each with its place.
 
-Fields are checked one by one by pydantic (``cis.model.fields``); what holds between tasks, ids, dependencies, cycles and
-references, is checked on the plain tree (``cis.model.relations``), so that a wrong field hides no wrong edge.
-
-The JSON Schema of a DAG document (draft 2020-12), from the same fields that read it.
+Fields are checked one by one by pydantic (``cis.model.fields``). What holds between tasks (ids, dependencies, cycles
+and references) is checked on the plain tree (``cis.model.relations``), so that a wrong field hides no wrong edge. The
+JSON Schema of a document (draft 2020-12) is made of the same fields.
 """
 
 from __future__ import annotations
@@ -46,6 +45,14 @@ from cis.model.tree import Path, Tree, clipped, place
 
 _M = TypeVar("_M", bound=BaseModel)
 MAX_FAULTS = 100
+
+_EXAMPLE = {
+    "dag_id": "proj-a-nightly",
+    "tasks": [
+        {"id": "compile", "command": "make all", "timeout": "10m"},
+        {"id": "report", "skill": "http", "params": {"url": "http://127.0.0.1:8000/done"}, "depends_on": ["compile"]},
+    ],
+}
 
 
 class _Model(BaseModel):
@@ -264,15 +271,6 @@ def _task(task: TaskDocument, tries: Tries) -> TaskSpec:
         max_losses=first(task.max_losses, tries.max_losses, DEFAULT_MAX_LOSSES),
         leave=bool(task.leave),
     )
-
-
-_EXAMPLE = {
-    "dag_id": "proj-a-nightly",
-    "tasks": [
-        {"id": "compile", "command": "make all", "timeout": "10m"},
-        {"id": "report", "skill": "http", "params": {"url": "http://127.0.0.1:8000/done"}, "depends_on": ["compile"]},
-    ],
-}
 
 
 def dag_schema() -> dict[str, Any]:

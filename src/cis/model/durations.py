@@ -1,6 +1,6 @@
-"""Durations as people write them: a number of seconds, or ``500ms``, ``10s``, ``5m``, ``2h``, ``1d``.
+"""Durations: as people write them, and as a failed task waits before it is tried again.
 
-When a failed task is tried again.
+A written duration is a number of seconds, or ``500ms``, ``10s``, ``5m``, ``2h``, ``1d``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ MAX_DURATION_S = 10 * 366 * 86400.0
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _TEXT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d)?\s*")
 FORMS = "write a number of seconds, or 500ms, 10s, 5m, 2h, 1d"
+
+MAX_DELAY_S = 3600.0
 
 
 def parse_duration(value: float | str) -> float:
@@ -56,9 +58,6 @@ def format_duration(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size}{unit}{whole % size // small:02d}{small_unit}"
     return f"{whole}s"
-
-
-MAX_DELAY_S = 3600.0
 
 
 def retry_delay_s(task: TaskSpec, *, failures: int, jitter: float) -> float:

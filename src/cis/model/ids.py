@@ -1,8 +1,6 @@
 """Identifiers: the one form that DAGs, tasks, scopes, nodes and runs share.
 
-The nearest known name for one that is not known.
-
-Numbers of things, in words for people.
+Beside it are words for people: the nearest known name for one that is not known, and numbers of things.
 """
 
 from __future__ import annotations
@@ -14,6 +12,8 @@ ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 MAX_ID_LENGTH = 128
 NAME_PATTERN = r"[A-Za-z_][A-Za-z0-9_]{0,127}"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+_MAX_GUESSED = 200
 
 
 def id_at(us: int) -> str:
@@ -45,12 +45,9 @@ def name_fault(text: str) -> str | None:
     return f"{text!r:.60} is no name of a secret; use letters, digits and '_', 128 at most"
 
 
-_MAX_LENGTH = 200
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?``, or nothing when no known name is near."""
-    if len(name) > _MAX_LENGTH:
+    if len(name) > _MAX_GUESSED:
         return ""
     import difflib  # noqa: PLC0415 - 2 ms, for mistakes alone
 

@@ -1,7 +1,7 @@
 """What nodes say to each other, whatever carries it.
 
-A message is a few fields under one signature (``cis.transports.envelope``). What is large (a document of many
-tasks, a report with logs) travels beside it as a *blob*, named in the fields by its SHA-256 and size.
+A message is a few fields under one signature (``cis.transports.envelope``). What is large (a document of many tasks, a
+report with logs) travels beside it as a *blob*, named in the fields by its SHA-256 and size.
 
     execute   origin  -> executor, or everyone   run this DAG, under this run id
     control   origin  -> executor                cancel, pause, resume
@@ -12,10 +12,9 @@ tasks, a report with logs) travels beside it as a *blob*, named in the fields by
     ping      any node -> any node               are you there, and what time is it?
     answer    to each of these, over HTTP        what came of it
 
-A DAG as it stands in an event: the fields of a document, without floats.
-
-The canonical JSON of Matrix has no floats, so durations are spelled with their unit. What else holds a float or
-a huge integer, parameters of a skill, cannot stand in an event; such a DAG travels as a blob.
+An event carries a DAG as the fields of its document (``wire_fields``). The canonical JSON of Matrix has no floats, so
+durations are spelled with their unit. A DAG that holds a float or a huge integer elsewhere, in the parameters of a
+skill, cannot stand in an event; it travels as a blob.
 """
 
 from __future__ import annotations
@@ -29,6 +28,12 @@ from cis.model.durations import exact_duration
 
 INLINE_BYTES = 32 * 2**10  # a Matrix event ends at 64 KiB, and a signature and the server's own fields need room
 MAX_BLOB_BYTES = 16 * 2**20
+
+WIRE_FIELDS = ("description", "env", "max_parallel", "labels", "expires", "tasks")
+SCOPES = "scopes"  # those that the run, and what it starts, may run in, when that is not all
+ROOT = "root"  # of a run that is a task of another: the run at the top of its tree
+ABOVE = "above"  # and the DAGs over it
+_TASK_DURATIONS = ("timeout", "retry_delay")
 
 
 class MessageKind(StrEnum):
@@ -102,13 +107,6 @@ def is_inline(value: Json) -> bool:
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return True
     return isinstance(value, int) and abs(value) < 2**53
-
-
-WIRE_FIELDS = ("description", "env", "max_parallel", "labels", "expires", "tasks")
-SCOPES = "scopes"  # those that the run, and what it starts, may run in, when that is not all
-ROOT = "root"  # of a run that is a task of another: the run at the top of its tree
-ABOVE = "above"  # and the DAGs over it
-_TASK_DURATIONS = ("timeout", "retry_delay")
 
 
 def wire_fields(document: Mapping[str, Json]) -> dict[str, Json] | None:

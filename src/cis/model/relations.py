@@ -1,10 +1,9 @@
-"""References to outputs: ``${tasks.ID.outputs.NAME}`` in a task's ``env``, ``params`` and ``cwd``.
+"""What holds between the parts of a document: ids, dependencies, cycles, and references to outputs and secrets.
 
-An id may hold dots; it ends at the last ``.outputs.`` before the name. Anything else in braces is left alone.
+A reference is ``${tasks.ID.outputs.NAME}`` in a task's ``env``, ``params`` or ``cwd``. An id may hold dots; it ends at
+the last ``.outputs.`` before the name. Anything else in braces is left alone.
 
-What holds between the parts of a document: ids, dependencies, cycles, references to outputs.
-
-Works on the plain tree, which may be wrong in any other way, and passes over what is not of the right type.
+The checks work on the plain tree, which may be wrong in any other way, and pass over what is not of the right type.
 """
 
 from __future__ import annotations
@@ -24,6 +23,13 @@ OPENING = "${tasks."
 OPENING_OF_SECRET = "${secrets."  # noqa: S105 - how one is written, not a secret
 REFERENCE_TO_SECRET = re.compile(r"\$\{secrets\.([A-Za-z_][A-Za-z0-9_]*)\}")
 
+MAX_CYCLE_SHOWN = 20
+_NOT_IN_COMMANDS = (
+    "outputs are never pasted into a command; put the reference into env, "
+    'as env: {VALUE: "${tasks.ID.outputs.NAME}"}, and use "$VALUE"'
+)
+Fault = tuple[Path, str]
+
 
 def references(value: Json) -> Iterator[tuple[str, str]]:
     """Yield (task id, output name) for each reference in a string or in the strings of nested JSON."""
@@ -39,7 +45,7 @@ def references(value: Json) -> Iterator[tuple[str, str]]:
 
 
 def malformed(value: str) -> bool:
-    """Whether a string opens a reference that is none."""
+    """Whether a string contains a malformed reference."""
     return value.count(OPENING) != sum(1 for _ in _REFERENCE.finditer(value))
 
 
@@ -52,14 +58,6 @@ def fill(value: Json, lookup: Callable[[str, str], str]) -> Json:
     if isinstance(value, list):
         return [fill(item, lookup) for item in value]
     return value
-
-
-MAX_CYCLE_SHOWN = 20
-_NOT_IN_COMMANDS = (
-    "outputs are never pasted into a command; put the reference into env, "
-    'as env: {VALUE: "${tasks.ID.outputs.NAME}"}, and use "$VALUE"'
-)
-Fault = tuple[Path, str]
 
 
 def relation_faults(root: Mapping[str, Json]) -> Iterator[Fault]:

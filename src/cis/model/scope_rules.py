@@ -1,8 +1,8 @@
-"""Patterns over scopes: one scope, as ``project:proj-a``, or a beginning and ``*``, as ``project:*``.
+"""Patterns over scopes, and what a node's settings grant a scope by them.
 
-Where a list of patterns says which scopes somebody may have, None stands for all of them.
-
-What a node grants a scope beyond its defaults, as the tables ``[scope."…"]`` of its settings say it.
+A pattern is one scope, as ``project:proj-a``, or a beginning and ``*``, as ``project:*``. Where a list of patterns says
+which scopes somebody may have, None stands for all of them. The tables ``[scope."…"]`` of the settings grant a scope
+more, or less, than the node's defaults; the most exact pattern wins.
 """
 
 from __future__ import annotations

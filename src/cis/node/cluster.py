@@ -1,8 +1,7 @@
-"""A node as its transports use it: threads that read and write behind awaitables, its key, and who is to be woken.
+"""A node's dealings with other nodes: one thread with an event loop, in which its transports run.
 
-The room of this node, as its settings name it.
-
-A node's dealings with other nodes: one thread with an event loop, in which its transports run.
+``NodeDesk`` is what the transports get of the node: threads that read and write behind awaitables, its key, and whom to
+wake. The room is the one that the settings name.
 """
 
 from __future__ import annotations
@@ -38,7 +37,16 @@ from cis.transports.reception import Reception
 from cis.transports.reporter import Reporter
 from cis.transports.wakeup import Calm
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+STOP_S = 10.0
+RESTART_S = 1.0
+PAUSE_S = 0.02
+UPKEEP_S = 3600.0
+ASKED_FOR_US = 2 * 86_400_000_000  # no lease is longer than a day
+REMEMBER_US = 30 * 86_400_000_000  # beyond its time: the sender's clock, or this one, may be wrong by days
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,16 +116,6 @@ def room_settings(home: Home, settings: Settings) -> RoomSettings | None:
         fall_back_after_s=settings.fall_back_after_s,
         allow={one.user_id: Person(may=one.may, scopes=one.scopes) for one in settings.allow},
     )
-
-
-log = logging.getLogger(__name__)
-
-STOP_S = 10.0
-RESTART_S = 1.0
-PAUSE_S = 0.02
-UPKEEP_S = 3600.0
-ASKED_FOR_US = 2 * 86_400_000_000  # no lease is longer than a day
-REMEMBER_US = 30 * 86_400_000_000  # beyond its time: the sender's clock, or this one, may be wrong by days
 
 
 class Cluster:

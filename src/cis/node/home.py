@@ -1,10 +1,9 @@
-"""The home of a node: ``CIS_HOME``, a folder that only its user can open.
+"""The home of a node: ``CIS_HOME``, a folder that only its user can open, on a way that nobody else can change.
 
-Whether a home is in the hands of its user alone, as ssh asks it of its keys.
-
-Who owns a folder can change what is in it, whatever its mode says; who can write the folder above can put another one in its
-place; who owns a link can have it lead elsewhere. So every step of the way to the home belongs to this user or root, and nobody
-else may write there, but for folders with the sticky bit (``/tmp``), in which only owners replace what is theirs.
+``way_faults`` looks at every folder and link on the way, as ssh does for its keys. Who owns a folder can change what is
+in it, whatever its mode says; who can write the folder above can put another one in its place; who owns a link can have
+it lead elsewhere. So every step belongs to this user or root, and nobody else may write there, but for folders with the
+sticky bit (``/tmp``), in which only owners replace what is theirs.
 """
 
 from __future__ import annotations
@@ -19,6 +18,11 @@ from functools import cache
 from pathlib import Path
 
 from cis.errors import ConfigError, Fault
+
+MAX_PATH_BYTES = 482  # SQLite takes 504 for a database, and the longest name beside it is "cis.db.before-restore"
+_MOST_LINKS = 40  # as Linux has it
+_ROOT = 0
+_ALL_USERS = ["0", "0", "4294967295"]  # as user_namespaces(7) has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +121,6 @@ def find_home(environ: Mapping[str, str]) -> Home:
     """Return the home that ``CIS_HOME`` names, or ``~/.cis``."""
     named = environ.get("CIS_HOME")
     return Home(Path(named).expanduser().absolute() if named else Path.home() / ".cis")
-
-
-MAX_PATH_BYTES = 482  # SQLite takes 504 for a database, and the longest name beside it is "cis.db.before-restore"
-_MOST_LINKS = 40  # as Linux has it
-_ROOT = 0
-_ALL_USERS = ["0", "0", "4294967295"]  # as user_namespaces(7) has it
 
 
 def path_fault(root: Path) -> Fault | None:

@@ -5,7 +5,8 @@ listens). It keeps the newest in memory and wakes the subscribers, which read at
 nothing is queued for anyone, so one that is slow holds up nobody and costs no memory. One that falls behind what is in
 memory reads on in the store; one that falls behind what the store keeps is told so (by ``cis.api.streams``).
 
-The moment that a caller waits for a run to reach another node; after that it waits no longer.
+``Delivering`` listens on behalf of a caller who has handed in a run for another node, and waits a moment for it to
+arrive.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ PRUNE_AT_ONCE = 5_000
 IN_MEMORY = 5_000
 _AT_ONCE = 1_000
 _FINAL = frozenset(str(state) for state in RunState if state.final)
+
+PATIENCE_S = 1.0
 
 
 class EventHub:
@@ -207,9 +210,6 @@ class Subscription:
 
 def _ends_a_run(event: EventRecord) -> bool:
     return event.kind == "run" and event.status in _FINAL
-
-
-PATIENCE_S = 1.0
 
 
 class ReadRun(Protocol):

@@ -1,8 +1,7 @@
-"""Small private files that are whole or not there at all, whoever else writes them at the same moment.
+"""What makes a home a node's: its settings, its token, its key, each a private file.
 
-Setting one value in ``cis.toml`` without touching what its owner wrote around it.
-
-What makes a home a node's: its id, its token, its key. Each is a file that only its user can read.
+A file is whole or not there at all, whoever else writes it at the same moment. Setting one value in ``cis.toml`` leaves
+alone what its owner wrote around it.
 """
 
 from __future__ import annotations
@@ -16,6 +15,27 @@ from pathlib import Path
 
 from cis.errors import ConfigError, Fault
 from cis.node.home import Home
+
+_TEMPLATE = """\
+# Settings of this node; every key is optional. 'cis config check' reports every fault at once.
+
+[node]
+id = "{node_id}"
+# host = "127.0.0.1"
+# port = 6767
+
+# [worker]
+# max_workers = 8
+# slots = 4                       # tasks at once in one worker; default: twice the cores
+# idle_timeout = "5m"
+# pass_env = ["SSH_AUTH_SOCK"]    # of the node's environment, to tasks
+
+# [matrix]                        # see docs/howto/room.md
+# homeserver = "https://matrix.example.org"
+# user_id = "@{node_id}:example.org"
+# access_token_file = "matrix.token"
+# room_id = "!abc:example.org"    # 'cis room setup' makes one
+"""
 
 
 def write_once(path: Path, data: bytes) -> bool:
@@ -98,28 +118,6 @@ def set_text(path: Path, *, section: str, key: str, value: str) -> None:
 
 def _heads(line: str, section: str) -> bool:
     return re.match(rf"\s*\[\s*{re.escape(section)}\s*\]", line) is not None
-
-
-_TEMPLATE = """\
-# Settings of this node; every key is optional. 'cis config check' reports every fault at once.
-
-[node]
-id = "{node_id}"
-# host = "127.0.0.1"
-# port = 6767
-
-# [worker]
-# max_workers = 8
-# slots = 4                       # tasks at once in one worker; default: twice the cores
-# idle_timeout = "5m"
-# pass_env = ["SSH_AUTH_SOCK"]    # of the node's environment, to tasks
-
-# [matrix]                        # see docs/howto/room.md
-# homeserver = "https://matrix.example.org"
-# user_id = "@{node_id}:example.org"
-# access_token_file = "matrix.token"
-# room_id = "!abc:example.org"    # 'cis room setup' makes one
-"""
 
 
 def ensure_toml(home: Home, *, node_id: str) -> bool:

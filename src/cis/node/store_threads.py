@@ -1,26 +1,24 @@
-"""The one thread of a node through which requests write: what waits is grouped into one transaction.
+"""The threads of a node that use its store: one through which requests write, and a few in which they read.
 
-A commit costs a flush to disk, whatever it carries, so a hundred submissions that come at once share one. Each job has
-a savepoint of its own: one that is refused undoes itself alone. Nobody is answered before the commit, so an answer
-means that it is on disk.
+**Writing.** What waits is grouped into one transaction: a commit costs a flush to disk, whatever it carries, so a
+hundred submissions that come at once share one. Each job has a savepoint of its own: one that is refused undoes itself
+alone. Nobody is answered before the commit, so an answer means that it is on disk.
 
-A transaction takes no further job on once it has taken ``GROUP_S``; the others go into the next.
-After a group of several it leaves the database to others for a moment: without that, workers find the write lock taken
-whenever they look while submissions come in one after another, and what was accepted waits. The next group is the larger.
+A transaction takes no further job on once it has taken ``GROUP_S``; the others go into the next. After a group of
+several the writer leaves the database to others for a moment: without that, workers find the write lock taken whenever
+they look while submissions come in one after another, and what was accepted waits. The next group is the larger.
 
-When the database itself fails in a job, the group is given up and every job is done again alone: the one that
-cannot be done fails, the others do not. A job is therefore a function of the store that may be called twice. When
-the commit fails, every job of the group fails with it, and is not done again.
+When the database itself fails in a job, the group is given up and every job is done again alone: the one that cannot be
+done fails, the others do not. A job is therefore a function of the store that may be called twice. When the commit
+fails, every job of the group fails with it, and is not done again.
 
-Writes of an event loop, gathered: what one turn of it hands in crosses to the writer at once, and so do the results.
+**From an event loop** (``BatchedWrites``), all writes of one turn cross to the writer at once, and so do the results.
+Each crossing costs a wake-up, and while both threads are at work they take the interpreter's lock from each other at
+every call of SQLite: with eight clients, twenty calls of ``futex`` for each submission that crossed alone.
 
-Each crossing from one thread to another costs a wake-up, and while both are at work they take the interpreter's lock from
-each other at every call of SQLite: with eight clients, twenty calls of ``futex`` for each submission that crossed alone.
+**Reading** (``Readers``) is done in a few threads; each has a store of its own, opened when first needed.
 
-The threads of a node in which requests read: each has a store of its own, opened when first needed.
-
-What waits for them is bounded, as it is for the writer: a node whose disk is slow says so instead of remembering more and
-more.
+What waits for either is bounded: a node whose disk is slow says so instead of remembering more and more.
 """
 
 from __future__ import annotations
@@ -46,6 +44,9 @@ MAX_WAITING = 1024
 MAX_GROUP = 128
 GROUP_S = 0.05  # after so long a transaction takes no further job on: whoever holds the write lock holds up all others
 GAP_S = 0.002  # longer than any pause after which a worker looks again (cis.store.sqlite.connection)
+
+DEFAULT_THREADS = 4
+MAX_READS_WAITING = 2048  # every request that is answered at once may read, and the node itself besides
 
 
 class Outcome(Protocol):
@@ -293,10 +294,6 @@ class _Awaited:
             self.future.set_exception(self._error)
         else:
             self.future.set_result(self._result)
-
-
-DEFAULT_THREADS = 4
-MAX_READS_WAITING = 2048  # every request that is answered at once may read, and the node itself besides
 
 
 class Readers:

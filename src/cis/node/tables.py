@@ -1,6 +1,6 @@
-"""The tables ``[scope."project:proj-a"]`` of ``cis.toml``: read as data, with every fault and its place.
+"""Two tables of ``cis.toml``: what a scope has (``[scope."project:proj-a"]``), and the node's ``[secrets]``.
 
-The secrets of a node: entries of ``[secrets]`` in ``cis.toml``, and where their values are.
+Both are read as data, with every fault and its place. An entry of ``[secrets]`` says where a value is:
 
     NAME = "value"             in the file itself
     NAME = {env = "VAR"}       a variable of the node's own environment
@@ -43,6 +43,10 @@ from cis.model.secret_forms import MAX_BYTES, value_fault
 SCOPE_SECTION = "scope"
 HIGHEST = 1_000_000
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+SECTION = "secrets"
+_KINDS = ("env", "file")
+_SCOPES = "scopes"
 
 
 def scope_tables(found: object, *, file: str) -> tuple[tuple[ScopeTable, ...], list[Fault]]:
@@ -132,11 +136,6 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "env": _env,
     "secrets": _secret_names,
 }
-
-
-SECTION = "secrets"
-_KINDS = ("env", "file")
-_SCOPES = "scopes"
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The site of this node: the same for its API, its workers and its commands."""
+"""Makes the ``Site`` of this node: the same for its API, its workers and its commands."""
 
 from __future__ import annotations
 

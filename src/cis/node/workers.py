@@ -1,6 +1,6 @@
-"""Wires a supervisor: how worker processes of this home are started, and what their supervisor needs.
+"""Wires supervisors: one that a node keeps, and one that runs without a node until a single run is over.
 
-A run without a node: a supervisor in this very process, the same worker processes, until that run is over.
+Both start the same worker processes of this home.
 """
 
 from __future__ import annotations

@@ -1,1 +1,5 @@
-"""What a task can be: from parameters to a process."""
+"""What a task can be: from parameters to a process, a child DAG or a call.
+
+``registry.InstalledSkills`` knows the built-in skills (``shell``, ``http``, ``python``, ``dag``) and those of installed
+packages.
+"""

@@ -1,9 +1,7 @@
-"""Checks that the parameters of several skills share.
+"""The skill behind ``command``, a line for ``/bin/sh -c`` or a list of arguments; and the checks that skills share.
 
-A string that holds ``${tasks.…}`` or ``${secrets.…}`` is filled in when the task starts, so before that it may stand
+A parameter that holds ``${tasks.…}`` or ``${secrets.…}`` is filled in when the task starts, so before that it may stand
 for anything.
-
-The skill behind ``command``: a line for ``/bin/sh -c``, or a list of arguments that no shell touches.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""The part of the store's port between node and worker: the queue, and who serves it; the rules are those of ``cis.store.port``.
+"""The parts of the store's port (``cis.store.port``) between node and worker.
 
-The part of the store's port for tasks that are stored before their run is (``cis.engine.accept.staging``).
-
-What the store keeps of tasks that lost their worker: a part of the port (``cis.store.port``).
-
-What tasks were allowed to leave running, as the store keeps it.
+They are the queue and who serves it, tasks that are stored before their run is (``cis.engine.accept.staging``), tasks
+that lost their worker, and processes that tasks were allowed to leave running.
 """
 
 from __future__ import annotations

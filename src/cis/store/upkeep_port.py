@@ -1,11 +1,8 @@
-"""The part of the store's port that is about forgetting; the rules are those of ``cis.store.port``.
+"""The parts of the store's port (``cis.store.port``) about forgetting, restored backups and the home.
 
 A run is *live*, whatever its state says, while it is not over, its parent is not, it is in a queue, something about it
-waits in the outbox, or another node's part in it is open. Whatever ends a run ends its attempts in the same transaction.
-
-The part of the store's port that is about restored backups; the rules are those of ``cis.store.port``.
-
-The part of the store's port that is about the home itself; the rules are those of ``cis.store.port``.
+waits in the outbox, or another node's part in it is open. Whatever ends a run ends its attempts in the same
+transaction.
 """
 
 from __future__ import annotations

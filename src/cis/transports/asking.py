@@ -1,9 +1,10 @@
-"""Asking how a run goes, for an origin that its executor cannot reach: a laptop behind NAT that pushed to a server.
+"""Asking how a run goes, and answering: for an origin that its executor cannot reach, as a laptop behind NAT.
 
-The origin asks when it has heard nothing of a run for a while. It names the last answer that it has, and the executor
-goes on from there; when it remembers nothing of it, it tells all of it again, which does no harm.
+The origin asks (``Asker``) when it has heard nothing of a run for a while. It names the last answer that it has, and
+the executor (``Teller``) goes on from there; when it remembers nothing of it, it tells all of it again, which does no
+harm.
 
-What a node answers to a message that was pushed to it: a message of its own, signed, with what came of it.
+Any message that was pushed is answered by a message of this node, signed, with what came of it (``Answering``).
 """
 
 from __future__ import annotations
@@ -42,6 +43,13 @@ LOOK_EVERY_S = 1.0
 MAX_REMEMBERED = 256
 MAX_REMEMBERED_ROWS = 500_000  # of tasks and attempts, in all of them together
 _ASK_FOR_US = 60_000_000
+
+CONTENT_S = 15.0  # for 128 KiB at most; a stranger may keep a connection for so long
+BLOB_S = 300.0
+_ANSWER_FOR_US = 300_000_000
+
+T = TypeVar("T")
+MakeRoom = Callable[[int], Awaitable[None]]
 
 
 class Teller:
@@ -177,14 +185,6 @@ def _taken_on(store: Store) -> list[tuple[RemoteRun, PeerRecord | None]]:
         peer = peers[remote.peer]
         found.append((remote, peer if peer.url is not None else None))
     return found
-
-
-CONTENT_S = 15.0  # for 128 KiB at most; a stranger may keep a connection for so long
-BLOB_S = 300.0
-_ANSWER_FOR_US = 300_000_000
-
-T = TypeVar("T")
-MakeRoom = Callable[[int], Awaitable[None]]
 
 
 class Answering:

@@ -1,9 +1,4 @@
-"""A message as bytes over HTTP: its signed content in one line, then the blob that it names, as it is.
-
-The content comes first and is small, so its signature is checked before anything else is read: a stranger can make a
-node read ``MAX_CONTENT_BYTES`` and no more.
-
-The signed envelope: what a message looks like on its way, over HTTP and in the room alike.
+"""The signed envelope: what a message looks like on its way, over HTTP and in the room alike.
 
     {"type": "io.cis.dag.execute", "v": 1, "message_id": …, "run_id": …, "sender": "node-2",
      "target_node": "node-1" | null, "room_id": null | "!…", "timestamp": ms, "expires_at": ms,
@@ -11,11 +6,14 @@ The signed envelope: what a message looks like on its way, over HTTP and in the 
      "signatures": {"node-2": {"ed25519:<key_id>": "<base64>"}}}
 
 The signature is Ed25519 over the canonical form (RFC 8785) of everything but ``signatures``. It covers the kind, so
-that no message passes for another; the room, so that none is carried into another room; and the SHA-256 of a blob,
-so that the blob need not be canonical. Times are milliseconds, since an event holds no floats.
+that no message passes for another; the room, so that none is carried into another room; and the SHA-256 of a blob, so
+that the blob need not be canonical. Times are milliseconds, since an event holds no floats.
 
 What ``open_envelope`` returns was said by the node that it names. Whether that node may say so is asked later
 (``cis.federation.inbox``), and asked again when it is acted upon.
+
+Over HTTP a message is one line, its signed content, then the blob that it names, as it is. The content is small and its
+signature is checked before anything else is read: a stranger can make a node read ``MAX_CONTENT_BYTES`` and no more.
 """
 
 from __future__ import annotations
@@ -35,51 +33,6 @@ MEDIA_TYPE = "application/vnd.cis.message"
 MAX_CONTENT_BYTES = 128 * 2**10
 EXECUTE_PATH = "/api/v1/dag/execute"
 MESSAGES_PATH = "/api/v1/peers/messages"
-
-
-def frame(content: Json, message: Message) -> bytes:
-    """Return the body that carries a message."""
-    return canonical(content) + b"\n" + (message.blob.encode() if message.blob is not None else b"")
-
-
-class FrameReader:
-    """Reads a body piece by piece, never more of it than was asked for."""
-
-    def __init__(self, parts: AsyncIterator[bytes]) -> None:
-        self._parts = parts
-        self._held = b""
-
-    async def content(self) -> Json:
-        """Return the content of the first line. Raises MalformedMessageError."""
-        while b"\n" not in self._held:
-            if len(self._held) > MAX_CONTENT_BYTES or not await self._more():
-                break
-        line, newline, self._held = self._held.partition(b"\n")
-        if not newline or len(line) > MAX_CONTENT_BYTES:
-            raise MalformedMessageError("a message begins with its content, in one line of at most 128 KiB")
-        try:
-            return json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise MalformedMessageError("the content of a message is no JSON") from error
-
-    async def blob(self, size: int) -> bytes:
-        """Return the *size* bytes that follow. Raises MalformedMessageError when there are fewer or more."""
-        parts, count = [self._held], len(self._held)
-        self._held = b""
-        while count <= size and await self._more():
-            parts.append(self._held)
-            count += len(self._held)
-            self._held = b""
-        if count != size:
-            raise MalformedMessageError(f"{size} bytes should follow the content of a message, not {count}")
-        return b"".join(parts)
-
-    async def _more(self) -> bool:
-        async for part in self._parts:
-            self._held += part
-            return True
-        return False
-
 
 VERSION = 1
 _FRAME = frozenset(
@@ -245,3 +198,47 @@ def _message(frame: Mapping[str, Json]) -> Message:
         expires_at_us=frame["expires_at"] * 1000,
         fields={name: value for name, value in frame.items() if name not in _FRAME},
     )
+
+
+def frame(content: Json, message: Message) -> bytes:
+    """Return the body that carries a message."""
+    return canonical(content) + b"\n" + (message.blob.encode() if message.blob is not None else b"")
+
+
+class FrameReader:
+    """Reads a body piece by piece, never more of it than was asked for."""
+
+    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+        self._parts = parts
+        self._held = b""
+
+    async def content(self) -> Json:
+        """Return the content of the first line. Raises MalformedMessageError."""
+        while b"\n" not in self._held:
+            if len(self._held) > MAX_CONTENT_BYTES or not await self._more():
+                break
+        line, newline, self._held = self._held.partition(b"\n")
+        if not newline or len(line) > MAX_CONTENT_BYTES:
+            raise MalformedMessageError("a message begins with its content, in one line of at most 128 KiB")
+        try:
+            return json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise MalformedMessageError("the content of a message is no JSON") from error
+
+    async def blob(self, size: int) -> bytes:
+        """Return the *size* bytes that follow. Raises MalformedMessageError when there are fewer or more."""
+        parts, count = [self._held], len(self._held)
+        self._held = b""
+        while count <= size and await self._more():
+            parts.append(self._held)
+            count += len(self._held)
+            self._held = b""
+        if count != size:
+            raise MalformedMessageError(f"{size} bytes should follow the content of a message, not {count}")
+        return b"".join(parts)
+
+    async def _more(self) -> bool:
+        async for part in self._parts:
+            self._held += part
+            return True
+        return False

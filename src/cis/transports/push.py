@@ -1,10 +1,8 @@
-"""One message to one peer by HTTP, and its signed answer.
+"""Speaking to a peer by HTTP: one message and its signed answer, and pings that track whether each peer answers.
 
 Only the address under which the peer was enrolled is asked; a redirect is refused, certificates are checked, proxies of
-the environment are not used, and every wait and every body is bounded. An answer counts when the peer signed it; anything
-else means that the message is to be sent again.
-
-Keeps knowing whether each peer with an address answers, and what time it has.
+the environment are not used, and every wait and every body is bounded. An answer counts when the peer signed it;
+anything else means that the message is to be sent again. A ping also tells what time the peer has.
 """
 
 from __future__ import annotations
@@ -39,11 +37,17 @@ from cis.transports.ports import Desk
 from cis.transports.tls import trusted_authorities
 from cis.transports.wakeup import Wakeup
 
+log = logging.getLogger(__name__)
+
 CONNECT_S = 5.0
 ANSWER_S = 30.0  # for each piece of the answer
 WHOLE_S = 300.0  # for all of it, and of the message: 16 MiB take their time on a slow line
 MAX_CONNECTIONS = 64
 _MAX_PROBLEM_BYTES = 4096
+
+EVERY_S = 30.0
+LOOK_EVERY_S = 0.5
+_PING_FOR_US = 300_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,13 +175,6 @@ async def _problem(response: httpx.Response) -> str:
 
 def _words(error: Exception, peer: PeerRecord) -> str:
     return f"{peer.url}: {str(error) or type(error).__name__}"[:500]
-
-
-log = logging.getLogger(__name__)
-
-EVERY_S = 30.0
-LOOK_EVERY_S = 0.5
-_PING_FOR_US = 300_000_000
 
 
 def make_ping(site: Site, *, target: str | None) -> Message:

@@ -1,8 +1,8 @@
-"""How a service waits for something to do, until it is woken or its time is over; how a storm of wakes becomes a few.
+"""How a service of a node waits: until it is woken, for a pause after a failure, and for new events.
 
-When to try again: each failure doubles the pause, up to a bound, and chance keeps many from coming at once.
-
-Reads the event log as it grows, from where it stands when it is first read, or first read again after ``forget``.
+A storm of wakes becomes a few. Each failure doubles the pause, up to a bound, and chance keeps many services from
+trying again at once. The event log is read as it grows, from where it stands when it is first read, or first read again
+after ``forget``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from cis.store.port import Store
 from cis.store.records import EventRecord
 from cis.transports.ports import Desk
+
+FIRST_S = 0.25
+MOST_S = 60.0
+
+AT_ONCE = 1000
 
 
 class Wakeup(asyncio.Event):
@@ -55,17 +60,10 @@ class Calm:
         self._call()
 
 
-FIRST_S = 0.25
-MOST_S = 60.0
-
-
 def pause_s(failures: int, *, chance: Callable[[], float], most_s: float = MOST_S) -> float:
     """Return how long to wait after that many failures in a row: half of it is certain, half is chance."""
     whole = min(most_s, FIRST_S * 2.0 ** min(failures, 30))
     return whole * (0.5 + chance() / 2)
-
-
-AT_ONCE = 1000
 
 
 class EventTail:

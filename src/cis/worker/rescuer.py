@@ -1,23 +1,21 @@
-"""What is done about a worker that is gone: its orphans are ended and its runs go back into the queue.
+"""Finds the workers that are dead, and those that live and do nothing; ends what is left of either.
 
-A worker is gone when its lock is free. Whoever finds that may bury it: the supervisor that started it, another
-one that looks around, or the next worker of the same id. Order matters: first the old processes die, then
-the runs become available, so that a task is never tried again while its last attempt still writes. Several may bury the
-same one at once, and a new worker may have taken its place since its row was read: whoever buries touches only what
-belongs to the epoch that it read, and only one of them finds the row still alive.
+**A dead worker.** A free lock says for certain that its worker is gone. Whoever finds that may bury it: the supervisor
+that started it, another one that looks around, or the next worker of the same id. Order matters: first its old
+processes die, then its runs go back into the queue, so that a task is never tried again while its last attempt still
+writes. Several may bury the same one at once, and a new worker may have taken its place since its row was read. So
+whoever buries touches only what belongs to the epoch that it read, and only one of them finds the row still alive.
 
-Finds the workers that are dead, and those that live and do nothing; ends what is left of either.
+**A silent worker.** One that holds its lock may still be of no use: stopped by a signal, stuck in a call that does not
+return, hung before its first heartbeat. It shows by giving no sign of life for a lease time, or, as long as it has no
+row, for ``START_DEADLINE_S``. A sign is a heartbeat, or a touch of its lock file. Heartbeats wait for the write lock of
+the database, as all writes do: a worker whose only fault is that others keep that lock touches its file meanwhile
+(``SignOfLife``), and is left alone.
 
-A free lock says for certain that a worker is dead: it is buried (``cis.worker.rescuer``). One that holds its lock may
-still be of no use: stopped by a signal, stuck in a call that does not return, hung before its first heartbeat. It
-shows by giving no sign of life for a lease time, or, as long as it has no row, for ``START_DEADLINE_S``. A sign is a
-heartbeat, or a touch of its lock file. Heartbeats wait for the write lock of the database, as all writes do: a worker
-whose only fault is that others keep that lock touches its file meanwhile (``SignOfLife``), and is left alone.
-
-That time is measured in looks. Each look adds what has passed since the one before, but never more than the time between
-two; a machine that slept, a supervisor that was itself stopped, or a wall clock that was set therefore condemns nobody: a
-worker that is well gives its next sign before enough looks are made. What a worker is measured by is the lease that it
-took, not the one of whoever looks.
+That time is measured in looks. Each look adds what has passed since the one before, but never more than the time
+between two. A machine that slept, a supervisor that was itself stopped, or a wall clock that was set therefore condemns
+nobody: a worker that is well gives its next sign before enough looks are made. What a worker is measured by is the
+lease that it took, not the one of whoever looks.
 
 Then, in this order, since whoever breaks off in between must leave something that the next one can go on from:
 
@@ -29,8 +27,8 @@ Up to the burial its row says that it lives. A rescuer that dies after the first
 lock is held by somebody silent, or free, and so for the next look what it was for this one.
 
 Who was stopped in the middle of a transaction holds the database's write lock, and nobody can fence it, nor anything
-else be written. The others then stop by themselves within their lease (``LeaseLostError``); whoever is still silent, and holds
-its lock file, when twice the time is over is killed without a fence: what is dead writes nothing either.
+else be written. The others then stop by themselves within their lease (``LeaseLostError``). Whoever is still silent,
+and holds its lock file, when twice the time is over is killed without a fence: what is dead writes nothing either.
 """
 
 from __future__ import annotations
@@ -51,6 +49,10 @@ from cis.store.records import EventRecord, WorkerRecord, WorkerState
 from cis.worker.lock import Holder, holder_of, worker_lock_path
 
 log = logging.getLogger(__name__)
+
+LOOK_AROUND_S = 5.0
+LOOKS_IN_A_LEASE = 3
+START_DEADLINE_S = 20.0
 
 
 def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller, up_to_epoch: int | None = None) -> int:
@@ -92,11 +94,6 @@ def bury(store: Store, worker: WorkerRecord, *, kill: OrphanKiller, now_us: int,
 def worker_event(worker_id: str, status: WorkerState, *, at_us: int) -> EventRecord:
     """Return the event that tells of a worker's state."""
     return EventRecord(kind="worker", at_us=at_us, status=str(status), worker_id=worker_id)
-
-
-LOOK_AROUND_S = 5.0
-LOOKS_IN_A_LEASE = 3
-START_DEADLINE_S = 20.0
 
 
 class ProcessKiller(Protocol):

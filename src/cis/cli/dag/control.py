@@ -1,7 +1,4 @@
-"""``cis dag cancel``, ``pause`` and ``resume``.
-
-``cis dag worker list`` and ``status``.
-"""
+"""``cis dag cancel``, ``pause`` and ``resume``, and ``cis dag worker list`` and ``status``."""
 
 from __future__ import annotations
 

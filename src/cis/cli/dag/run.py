@@ -1,8 +1,7 @@
-"""What a run does while somebody waits: one changing line on a terminal, a line for each change elsewhere.
+"""``cis dag run`` and ``rerun``: hand in, and, if asked or if no node runs, stay until the end.
 
-With ``follow`` it is what the tasks write instead, as they write it.
-
-``cis dag run`` and ``rerun``: hand in, and, if asked or if no node runs, stay until the end.
+Whoever stays sees one changing line on a terminal, and a line for each change elsewhere; with ``--follow``, what the
+tasks write, as they write it.
 """
 
 from __future__ import annotations

@@ -1,15 +1,12 @@
-"""Who asks for something to be run: by what name, and in which scopes.
+"""What lets a run in: who asks for it, whether its scope has a place for it, and which runs it is below.
 
-How many runs of one scope are let in at once, where its table says so (``max_runs``).
+A scope may bound its runs (``max_runs``). A run that finds no place is ``waiting`` in the queue, where no worker takes
+it. It is queued when another run of its scope is over: by the worker that ended that one, in the same transaction, or
+within a second by the supervisor. From then until it is over it keeps its place, also while it is paused or waits.
 
-A run that finds no place is ``waiting`` in the queue, where no worker takes it, and is queued when another of its scope is over: by
-the worker that ended it, in the same transaction, or within a second by the supervisor, whoever ended it. It has its
-place from then on, paused or waiting for whatever, until it is over. A run that is a task of another needs none: its parent holds
-one for both, or they could wait for each other for ever.
-
-What a run is a task of, up to its root on this node, and what follows from that for the runs that it starts.
-
-What a DAG as a task waits for that finds no place in a queue: said in its error, and tried again after a while.
+A run that is a task of another needs no place: its parent holds one for both, or they could wait for each other for
+ever. It acts for whoever asked for its parent, may not repeat the name of a DAG above it too often, and a task that
+finds the queue full is tried again after ``AGAIN_S``.
 """
 
 from __future__ import annotations
@@ -25,6 +22,11 @@ from cis.model.scope_rules import Patterns, allows, in_common, listed
 from cis.store.cluster import RemoteRole
 from cis.store.port import Store
 from cis.store.records import QueueState, RunRecord
+
+AT_ONCE = 1000
+
+AGAIN_S = 1.0
+_NO_PLACE = "waits for a place: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +47,6 @@ class Asker:
 
 
 OWNER = Asker()
-
-
-AT_ONCE = 1000
 
 
 def state_of_new(store: Store, scope: Scope, *, site: Site, below: bool) -> QueueState:
@@ -110,10 +109,6 @@ def asker_of_child(store: Store, run: RunRecord, root: RunRecord) -> Asker:
         peer = store.peer(remote.peer)
         scopes = in_common(scopes, () if peer is None else peer.scopes)
     return Asker(name=f"run {run.run_id}", scopes=scopes)
-
-
-AGAIN_S = 1.0
-_NO_PLACE = "waits for a place: "
 
 
 def no_place(error: OverloadedError) -> str:

@@ -1,10 +1,8 @@
-"""Where the tasks of a DAG run when their ``cwd`` does not say it in full.
+"""Accepting a DAG: scope, conflicts, and the rows that make it durable.
 
-Accepting a DAG: scope, conflicts, and the rows that make it durable.
-
-The one way in, whatever the trigger: HTTP, the shell, another node, a DAG as a task. ``submit`` runs inside the caller's
-transaction; once that has committed, the run survives a power cut and exists exactly once. Which node executes it is
-``cis.engine.accept.dispatch``.
+The one way in, whatever the trigger: HTTP, the shell, another node, a DAG as a task. ``submit`` runs inside the
+caller's transaction; once that has committed, the run survives a power cut and exists exactly once. Which node executes
+it is ``cis.engine.accept.dispatch``.
 """
 
 from __future__ import annotations
@@ -37,21 +35,6 @@ from cis.model.scope import Scope, ScopeSource
 from cis.model.states import RunState
 from cis.store.port import Store
 from cis.store.records import AS_DEFINED, DefinitionRecord, QueueItem, RunRecord, TaskRecord
-
-
-def anchored(spec: DagSpec, *, base: Path) -> DagSpec:
-    """Return *spec* with an absolute ``cwd`` in every task: its own against *base*, or *base*.
-
-    A ``cwd`` that starts with ``~`` or with a reference to an output is left for the worker to fill in.
-    """
-
-    def anchor(cwd: str | None) -> str:
-        if cwd is None:
-            return str(base)
-        return cwd if cwd.startswith(("~", "${tasks.")) else os.path.normpath(base / cwd)
-
-    return replace(spec, tasks=tuple(replace(task, cwd=anchor(task.cwd)) for task in spec.tasks))
-
 
 RETRY_AFTER_S = 5
 OUTBOX = ""  # the place of what waits for other nodes
@@ -383,3 +366,17 @@ def first_tasks(
         else:
             tasks.append(old._replace(run_id=run_id, task_no=number, child_run_id=None))
     return tasks
+
+
+def anchored(spec: DagSpec, *, base: Path) -> DagSpec:
+    """Return *spec* with an absolute ``cwd`` in every task: its own against *base*, or *base*.
+
+    A ``cwd`` that starts with ``~`` or with a reference to an output is left for the worker to fill in.
+    """
+
+    def anchor(cwd: str | None) -> str:
+        if cwd is None:
+            return str(base)
+        return cwd if cwd.startswith(("~", "${tasks.")) else os.path.normpath(base / cwd)
+
+    return replace(spec, tasks=tuple(replace(task, cwd=anchor(task.cwd)) for task in spec.tasks))

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 MAX_TEXT_BYTES = 8 * 2**20
 ATTEMPTS_AT_ONCE = 64
 
+_CONTINUATION = bytes(range(0x80, 0xC0))
+_LONGEST_CHARACTER = 4
+_new_decoder = partial(codecs.getincrementaldecoder("utf-8"), "replace")
+
 
 def check_attempts(
     store: Store, run_id: str, *, task: str | None = None, attempt: int | None = None, scopes: Patterns | None = None
@@ -224,8 +228,3 @@ def _decoded(file: BinaryIO, length: int, *, decoder: codecs.IncrementalDecoder,
         yield decoder.decode(data)
     if last:
         yield decoder.decode(b"", True)
-
-
-_CONTINUATION = bytes(range(0x80, 0xC0))
-_LONGEST_CHARACTER = 4
-_new_decoder = partial(codecs.getincrementaldecoder("utf-8"), "replace")

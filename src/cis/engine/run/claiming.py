@@ -1,31 +1,26 @@
-"""Which queued runs a worker takes, and when: as many as can start something, and no more than it may hold in memory.
+"""How a worker comes to hold runs, and lets go of them: it claims, takes over what its id held before, and parks.
 
-Runs are taken in the order of the queue, and nothing overtakes the first one that waits. It is taken when there is room:
+**Claiming.** Runs are taken in the order of the queue, and nothing overtakes the first one that waits. A worker has
+room for it when
 
-- one more run makes no difference, since all together are small (``MAX_HELD_TASKS``, ``MAX_ACTIVE_RUNS``); or
-- what is held would leave slots free, as when ``max_parallel`` keeps the tasks of a large run from running at once; or
-- it is more urgent than all that is held, which can happen once for each priority.
+- all runs that it holds, and this one, are small together (``MAX_HELD_TASKS``, ``MAX_ACTIVE_RUNS``); or
+- what it holds would leave slots free, as when ``max_parallel`` keeps the tasks of a large run from running at once; or
+- the run is more urgent than all that it holds, which can happen once for each priority.
 
-So a worker holds a handful of large runs, or a few dozen small ones, however many wait. What waits is rows.
+So a worker holds a handful of large runs, or a few dozen small ones, however many wait. What waits is rows. A large run
+is read before it is claimed, outside the transaction and in pieces (``cis.engine.run.reading``): one turn notes that it
+is wanted (``Held.reading``), and a later one claims it when it has been read.
 
-One that is not small is read before it is taken, outside the transaction and in pieces (``cis.engine.run.reading``): the claim
-notes that it is wanted (``Held.reading``), and finds it in a later turn, when it has been read.
+**Taking over.** A new epoch takes over what the worker's id held before in short transactions: the epoch first, then a
+few small runs, or one large run that was read before. Between two of them the lease is renewed and processes are
+attended to, so nobody takes the worker for dead. Large runs of which nothing runs, and for which there is no room, go
+back into the queue unread.
 
-The steps in which a worker takes over what its id held before: the epoch first, then run after run.
-
-Each step is one transaction, in which several small runs are read, or one that was read before, outside of it. Between
-two steps the lease is renewed and processes are attended to, so nobody takes a worker for dead that has much to read. Large
-runs of which nothing runs, and for which there is no room (``cis.engine.run.claiming``), go back into the queue unread.
-
-Letting go of runs that only wait, so that a worker that has nothing to do takes no memory and no place.
-
-A run that waits for a retry, for a child run or for whoever paused it may be *parked* when others want the place of its worker. It
-stays in the queue, where nobody takes it, with the time at which it is due; the supervisor puts it back when that
-has come, the end of a child run and a resume do so in their own transaction. Then its worker is started as for any
-queued run, and reads it anew.
-
-What could wake a run is looked at in the transaction that parks it. Whoever ends a child or resumes a run takes the same write lock: it
-came before, and is seen here, or comes after, and finds the run parked.
+**Parking.** A run that waits for a retry, for a child run or for whoever paused it is *parked* when others want the
+place of its worker. It stays in the queue, where nobody claims it, with the time at which it is due. The supervisor
+queues it again at that time; the end of a child run and a resume do so in their own transaction. Then its worker is
+started as for any queued run. No wake-up is lost: whoever ends a child or resumes a run takes the same write lock as
+the transaction that parks. It comes before, and is seen there, or it comes after, and finds the run parked.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""The attempts whose processes live now: their time limits, and how each one is brought to its end.
+"""The attempts whose processes live now: their time limits, how each is brought to its end, and how that end is judged.
 
-Ending takes two steps: TERM to the process group, then, after a grace period, KILL. Why an attempt was ended
-decides what its exit means: cancelled, failed for its time limit, or lost because the worker had to stop.
+Ending takes two steps: TERM to the process group, then, after a grace period, KILL. Why an attempt was ended decides
+what its exit means: cancelled, failed for its time limit, or lost because the worker had to stop.
 
-Ends that may be the doing of a signal that everybody got, judged a moment later than others.
+Some ends are judged a moment later (``Doubts``). A service manager that stops a node may send TERM to all of its
+processes at once (``KillMode=control-group``, ``podman kill --all``, a shutdown). A task that ends by it has not
+failed: it was cut short with its worker, but its end may be seen before the worker knows. So an end by such a signal,
+unasked, waits for a moment. If the worker was told to stop as well by then, the attempt is lost, and tried again.
 
-A service manager that stops a node may send TERM to all of its processes at once (``KillMode=control-group``, ``podman kill --all``, a
-shutdown). A task that ends by it has not failed, it was cut short with its worker; but its end may be seen before the worker
-knows. So an end by such a signal, unasked, waits for a moment: if the worker was told to stop as well by then, the attempt is lost, and
-tried again. A task may also catch the signal and end with any status; so, once a worker with a supervisor was told to
-stop, every end waits for a second: if it is told once more, by the supervisor beside whoever tells everybody, all of them were cut short.
+A task may also catch the signal and end with any status. So once a worker with a supervisor was told to stop, every end
+waits for a second. If the worker is told again in that time, somebody other than its supervisor told all processes, and
+all of these ends are lost attempts.
 """
 
 from __future__ import annotations

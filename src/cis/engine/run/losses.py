@@ -1,14 +1,12 @@
-"""What the losses of a run's tasks lead to: which run apart from others, which are given up, which are forgotten.
+"""Tasks that lost their worker: which task is to blame, which run apart from others, which are given up.
 
-Which task may have taken its worker down, told by what ran when the worker died.
+Only a death that nobody asked for counts: the worker's supervisor saw it end, and neither a signal, a lost lease nor
+the supervisor had asked it to go. A machine that is switched off, a node that dies and an orderly stop never count.
 
-Only a death that nobody asked for is looked at: the supervisor that started the worker is there and saw it end, and neither
-a signal, a lost lease nor the supervisor itself had asked it to go. So a machine that is switched off, a node that dies and
-an orderly stop never count.
-
-One attempt that ran alone is to blame, and its loss is counted (``max_losses``). Of several nobody knows which one it was: none is
-counted, and each is tried again apart from the others, so that the guilty one is found and the innocent end. An attempt
-runs apart for twice as long as it had lived when the worker died, and a minute; then others may start beside it.
+An attempt that ran alone when its worker died is to blame, and its loss is counted (``max_losses``). Of several, nobody
+knows which one it was: none is counted, and each is tried again apart from the others, so the guilty one is found and
+the innocent ones end. An attempt runs apart for twice as long as it had lived when the worker died, and a minute; then
+others may start beside it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What a worker's loop is made of, and what it holds while it runs.
+"""What a worker's loop is made of, what it holds while it runs, and the two things that hold for all of it.
 
-How many attempts of a worker may run at once: its slots, and fewer while the machine is short of something.
-
-The heartbeat of a worker: its lease, and what it says of itself in its row.
+These two are how many attempts may run at once (its slots, and fewer while the machine is short of something), and the
+heartbeat: the worker's lease is renewed, and its row says what it does.
 """
 
 from __future__ import annotations

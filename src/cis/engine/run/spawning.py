@@ -1,9 +1,7 @@
-"""The launches of a worker's attempts, of which one may be made before it is wanted.
+"""Starting the processes of attempts whose starts are on disk, and preparing the launch of the next one.
 
-While a single task runs there is nothing else to do, and what comes after it is often known: the launch of a task that waits
-for that one alone is made then, and not between its end and the next start.
-
-Starting the processes of attempts whose starts are on disk.
+While a single task runs there is nothing else to do, and what comes after it is often known. So the launch of a task
+that waits for that one alone is made then (``Launches``), and not between its end and the next start.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Forgetting what is old."""
+"""Forgetting what is old, step by step: ``pruner.Pruner``."""

@@ -1,20 +1,18 @@
-"""Removing the files of runs, and nothing else, whatever somebody has put there: log folders, and outputs left behind.
-
-No name is followed: a folder that is a symbolic link is left alone, a file that is one goes without what it points
-to. Only files that are named as attempts' files are go; a folder that holds anything besides stays.
-
-Forgets what is old: runs that are over with all that is theirs, files of attempts, and documents that nothing uses.
+"""Forgets what is old: runs that are over with all that is theirs, files of attempts, and documents that nothing uses.
 
 A run goes with the runs that its tasks started, deepest first, and only once all of them are over and nothing about
 them is live (``cis.store.upkeep_port``). That is asked twice: for the family before anything of it goes, and for each
 run in the transaction that deletes it. What was final stays final, so nothing that was let go becomes live again.
 
-Rows go before files. Whoever dies in between leaves a folder without a run, which a later round finds and removes.
-A run that is being taken apart is whole for whoever runs it again: ``rerun`` reads its tasks in one transaction, and
-tasks go in one, with the run.
+Rows go before files. Whoever dies in between leaves a folder without a run, which a later round finds and removes. A
+run that is being deleted is still whole for whoever reruns it: ``rerun`` reads its tasks in one transaction, and tasks
+go in one, with the run.
 
-The work is done in steps, each a short transaction or a few files, so that nobody waits for the database for long and
+The work is done in steps, each a short transaction or a few files, so nobody waits for the database for long, and
 whoever drives it may stop after any of them.
+
+Only files that are named as attempts' files are removed, and no name is followed: a folder that is a symbolic link is
+left alone, a file that is one goes without what it points to, and a folder that holds anything else stays.
 """
 
 from __future__ import annotations
@@ -40,102 +38,6 @@ log = logging.getLogger(__name__)
 FILES_AT_ONCE = 2000
 _FILE = re.compile(r"[0-9]+\.[0-9]+\.(out|err|outputs)")  # outputs lay there before they had a folder for all
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def is_log_folder(name: str) -> bool:
-    """Whether a folder of this name can be a run's."""
-    return id_fault(name) is None and name != WORKERS
-
-
-def log_folders(root: Path) -> Iterator[tuple[str, int]]:
-    """Yield the name of each folder that can be a run's, and when it was changed last, in microseconds."""
-    try:
-        entries = os.scandir(root)
-    except FileNotFoundError:
-        return
-    with entries:
-        for entry in entries:
-            try:
-                if is_log_folder(entry.name) and entry.is_dir(follow_symlinks=False):
-                    yield entry.name, _changed_us(entry)
-            except FileNotFoundError:
-                continue  # it went meanwhile
-
-
-def remove_logs(root: Path, run_id: str) -> bool:
-    """Remove up to ``FILES_AT_ONCE`` files of a run, and the folder with the last; return whether it is dealt with."""
-    if not is_log_folder(run_id):
-        return True
-    try:
-        return _empty(root, run_id)
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        log.warning("logs cannot be removed", extra={"run_id": run_id, "error": str(error)})
-        return True  # the next round comes by again
-
-
-def outputs_left(root: Path) -> Iterator[tuple[str, str, int]]:
-    """Yield the run of each file for outputs, its name, and when it was changed last, in microseconds.
-
-    Those of live attempts, of attempts whose worker was killed, and what was written after the end of a task.
-    """
-    try:
-        with _opened(root, LIVE) as (_, folder), os.scandir(folder) as entries:
-            for entry in entries:
-                found = OUTPUTS.fullmatch(entry.name)
-                try:
-                    if found and id_fault(found[1]) is None and not entry.is_dir(follow_symlinks=False):
-                        yield found[1], entry.name, _changed_us(entry)
-                except FileNotFoundError:
-                    continue  # it went meanwhile
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        log.warning("what is left of outputs cannot be found", extra={"error": str(error)})
-
-
-def remove_outputs(root: Path, names: Iterable[str]) -> None:
-    """Remove files for outputs, named as ``outputs_left`` names them; one that cannot go holds up no other."""
-    for name in names:
-        try:
-            with _opened(root, LIVE) as (_, folder):
-                os.unlink(name, dir_fd=folder)
-        except FileNotFoundError:
-            continue  # it went meanwhile
-        except OSError as error:
-            log.warning("outputs cannot be removed", extra={"file": name, "error": str(error)})
-
-
-def _empty(root: Path, name: str) -> bool:
-    with _opened(root, name) as (top, folder):
-        with os.scandir(folder) as entries:
-            doomed = list(islice((each.name for each in entries if _FILE.fullmatch(each.name)), FILES_AT_ONCE))
-        for file in doomed:
-            os.unlink(file, dir_fd=folder)
-        if len(doomed) == FILES_AT_ONCE:
-            return False
-        os.rmdir(name, dir_fd=top)
-        return True
-
-
-@contextmanager
-def _opened(root: Path, name: str) -> Iterator[tuple[int, int]]:
-    """Give descriptors of *root* and of the folder of that name in it, neither of them behind a link. Raises OSError."""
-    top = os.open(root, _FOLDER_FLAGS)
-    try:
-        folder = os.open(name, _FOLDER_FLAGS, dir_fd=top)
-        try:
-            yield top, folder
-        finally:
-            os.close(folder)
-    finally:
-        os.close(top)
-
-
-def _changed_us(entry: os.DirEntry[str]) -> int:
-    return entry.stat(follow_symlinks=False).st_mtime_ns // 1000
-
 
 TURN_S = 0.05  # a transaction takes no other run on after so long
 RUNS_AT_ONCE = 100
@@ -291,3 +193,98 @@ class Pruner:
             while not remove_logs(self._logfiles.root, run_id):
                 yield
             self.tally.folders += not folder.exists()
+
+
+def is_log_folder(name: str) -> bool:
+    """Whether a folder of this name can be a run's."""
+    return id_fault(name) is None and name != WORKERS
+
+
+def log_folders(root: Path) -> Iterator[tuple[str, int]]:
+    """Yield the name of each folder that can be a run's, and when it was changed last, in microseconds."""
+    try:
+        entries = os.scandir(root)
+    except FileNotFoundError:
+        return
+    with entries:
+        for entry in entries:
+            try:
+                if is_log_folder(entry.name) and entry.is_dir(follow_symlinks=False):
+                    yield entry.name, _changed_us(entry)
+            except FileNotFoundError:
+                continue  # it went meanwhile
+
+
+def remove_logs(root: Path, run_id: str) -> bool:
+    """Remove up to ``FILES_AT_ONCE`` files of a run, and the folder with the last; return whether it is dealt with."""
+    if not is_log_folder(run_id):
+        return True
+    try:
+        return _empty(root, run_id)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        log.warning("logs cannot be removed", extra={"run_id": run_id, "error": str(error)})
+        return True  # the next round comes by again
+
+
+def outputs_left(root: Path) -> Iterator[tuple[str, str, int]]:
+    """Yield the run of each file for outputs, its name, and when it was changed last, in microseconds.
+
+    Those of live attempts, of attempts whose worker was killed, and what was written after the end of a task.
+    """
+    try:
+        with _opened(root, LIVE) as (_, folder), os.scandir(folder) as entries:
+            for entry in entries:
+                found = OUTPUTS.fullmatch(entry.name)
+                try:
+                    if found and id_fault(found[1]) is None and not entry.is_dir(follow_symlinks=False):
+                        yield found[1], entry.name, _changed_us(entry)
+                except FileNotFoundError:
+                    continue  # it went meanwhile
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("what is left of outputs cannot be found", extra={"error": str(error)})
+
+
+def remove_outputs(root: Path, names: Iterable[str]) -> None:
+    """Remove files for outputs, named as ``outputs_left`` names them; one that cannot go holds up no other."""
+    for name in names:
+        try:
+            with _opened(root, LIVE) as (_, folder):
+                os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:
+            continue  # it went meanwhile
+        except OSError as error:
+            log.warning("outputs cannot be removed", extra={"file": name, "error": str(error)})
+
+
+def _empty(root: Path, name: str) -> bool:
+    with _opened(root, name) as (top, folder):
+        with os.scandir(folder) as entries:
+            doomed = list(islice((each.name for each in entries if _FILE.fullmatch(each.name)), FILES_AT_ONCE))
+        for file in doomed:
+            os.unlink(file, dir_fd=folder)
+        if len(doomed) == FILES_AT_ONCE:
+            return False
+        os.rmdir(name, dir_fd=top)
+        return True
+
+
+@contextmanager
+def _opened(root: Path, name: str) -> Iterator[tuple[int, int]]:
+    """Give descriptors of *root* and of the folder of that name in it, neither of them behind a link. Raises OSError."""
+    top = os.open(root, _FOLDER_FLAGS)
+    try:
+        folder = os.open(name, _FOLDER_FLAGS, dir_fd=top)
+        try:
+            yield top, folder
+        finally:
+            os.close(folder)
+    finally:
+        os.close(top)
+
+
+def _changed_us(entry: os.DirEntry[str]) -> int:
+    return entry.stat(follow_symlinks=False).st_mtime_ns // 1000

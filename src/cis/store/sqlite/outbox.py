@@ -1,7 +1,4 @@
-"""What is to be sent, in SQLite: the table ``outbox``.
-
-Trusted nodes in SQLite: the table ``peers``.
-"""
+"""What is to be sent, and to whom, in SQLite: the tables ``outbox``, ``peers`` and ``farewells``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""The queue between node and worker in SQLite: the table ``worker_queue``.
+"""The queue between node and worker, and the workers that serve it, in SQLite: ``worker_queue`` and ``workers``.
 
-Every question names the state it asks for, so a suspended or waiting row is in few answers but ``queue_item``'s.
-
-Workers, leases and epochs in SQLite: the table ``workers``.
+Every query of the queue names the state that it asks for, so only ``queue_item`` sees suspended and waiting rows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Runs in which another node has a part, in SQLite: ``remote_runs``, ``withdrawals``, and rows of its execution.
+"""The parts of other nodes in runs, and what the room said, in SQLite.
 
-A mirrored row is a copy: the node that executes is the one that checked its arrows, so only its age is looked at here.
-
-What the room said, in SQLite: ``room_events``, ``room_cursors``, ``offers``, ``lease_asks``, ``chat_threads``.
+``RemoteRows`` keeps ``remote_runs``, ``withdrawals``, and copies of rows that another node executes. That node checked
+the arrows of a copy, so only its age is looked at here. ``RoomRows`` keeps ``room_events``, ``room_cursors``,
+``offers``, ``lease_asks`` and ``chat_threads``.
 """
 
 from __future__ import annotations

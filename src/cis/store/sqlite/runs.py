@@ -1,12 +1,11 @@
-"""Which runs a list shows: found in indexes alone, however many runs there are, and whatever is filtered by.
+"""Runs in SQLite: the table ``dag_runs``, and lists of them that are quick however many there are.
 
 An index for each combination of filters would cost every change of a run too much. Instead there are three, and each
-begins with what is asked for and ends with the place in the order of acceptance: ``dag_runs_by_dag_scope``, ``…_scope`` and
-``…_owner``. In such an index the runs lie in *groups*, those that are equal in all that stands before that. A filter
-leaves some of the groups; each is in order, so the newest of a list are among the newest of its groups. Groups are few,
-since a DAG has few scopes, a cluster few nodes and a run one of six states: a list costs a handful of searches for each.
-
-Runs in SQLite: the table ``dag_runs``.
+begins with what is asked for and ends with the place in the order of acceptance: ``dag_runs_by_dag_scope``, ``…_scope``
+and ``…_owner``. In such an index the runs lie in *groups*, those that are equal in all that stands before that. A
+filter leaves some of the groups; each is in order, so the newest of a list are among the newest of its groups. Groups
+are few, since a DAG has few scopes, a cluster few nodes and a run one of six states: a list costs a handful of searches
+for each.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Tasks and attempts in SQLite: the tables ``run_tasks`` and ``task_executions``. The hot path is here.
 
-Tasks that are stored before their run is, in SQLite (``cis.engine.accept.staging``).
-
-What tasks were allowed to leave running, in SQLite: the table ``left_processes``, which is empty where none is.
-
-Tasks that lost their worker, in SQLite: the table ``task_losses``, which is empty as long as no worker dies.
+Beside them: tasks that are stored before their run is (``cis.engine.accept.staging``), processes that tasks were
+allowed to leave running (``left_processes``), and tasks that lost their worker (``task_losses``). The last two tables
+are empty as a rule.
 """
 
 from __future__ import annotations
@@ -327,7 +325,7 @@ _LEFT_OF_RUN = (
 
 
 class LeftRows:
-    """That part of the store."""
+    """What tasks left running: its part of the store."""
 
     _db: Database
 

@@ -1,8 +1,7 @@
-"""Forgetting what is old, in SQLite: runs with all that is theirs, and documents that nothing uses.
+"""Upkeep in SQLite: forgetting what is old, noting a restored backup, and what a home knows of itself.
 
-What a database knows of its own age, in SQLite: ``restores`` and ``restored_runs``.
-
-What a home knows of itself, in SQLite: the table ``home``.
+Old runs go with all that is theirs, and documents when nothing uses them. The tables of the others are ``restores``,
+``restored_runs`` and ``home``.
 """
 
 from __future__ import annotations

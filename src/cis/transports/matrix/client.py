@@ -1,10 +1,10 @@
-"""What is too large for an event: bytes that the homeserver keeps, under an address ``mxc://server/id``.
-
-The dozen endpoints of the Matrix client-server API (v1.11 or newer) that a node needs.
+"""The dozen endpoints of the Matrix client-server API (v1.11 or newer) that a node needs.
 
 A send's transaction id is its key: within about a day the same id, of the same device, returns the first event and
-drops the second. *The event's type is not part of that key*, so ids begin with their kind (``status-<run>-<seq>``),
-and a node keeps one ``device_id`` for good.
+drops the second. *The event's type is not part of that key*, so ids begin with their kind (``status-<run>-<seq>``), and
+a node keeps one ``device_id`` for good.
+
+What is too large for an event is kept by the homeserver as ``Media``, under an address ``mxc://server/id``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ TIMEOUT_S = 120.0
 UNKNOWN_LIMIT = 2**53 - 1  # a homeserver need not say what it takes
 _SERVER = r"(?:[A-Za-z0-9.-]{1,230}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
 _MXC = re.compile(rf"mxc://(?P<server>{_SERVER})/(?P<media>[A-Za-z0-9_-]{{1,255}})")
+
+PAGE = 100  # events; the server caps it there
+_V3 = "/_matrix/client/v3"
 
 
 class Media:
@@ -87,10 +90,6 @@ class Media:
         if data is None:
             raise MalformedMessageError(f"{mxc} has more than the {max_bytes} bytes that it should have")
         return data
-
-
-PAGE = 100  # events; the server caps it there
-_V3 = "/_matrix/client/v3"
 
 
 class MatrixClient(Media):

@@ -1,15 +1,17 @@
-"""What a room has to be like, so that a stranger cannot run a command in it. Pure: state in, faults out.
+"""What a room has to be like, so that a stranger cannot run a command in it; making such a room, and looking at one.
 
-Power levels are the second wall (the first is each node's own list, the third the signature): people have level 0
-and may write, nodes have 50 and may send ``io.cis.dag.*``, and whatever changes the room takes 100.
+Power levels are the second wall (the first is each node's own list, the third the signature): people have level 0 and
+may write, nodes have 50 and may send ``io.cis.dag.*``, and whatever changes the room takes 100.
 
-Since room version 12 a room's creators stand above every level and may not be named in ``users``; before, the
-creator has 100 there. So the body of a new room names nobody, which gives the creator its power in both, and nodes get
-their level afterwards (``power_levels_with``), when the version is known.
+Since room version 12 a room's creators stand above every level and may not be named in ``users``; before, the creator
+has 100 there. So the body of a new room names nobody, which gives the creator its power in both, and nodes get their
+level afterwards (``power_levels_with``), when the version is known.
 
-In a room with end-to-end encryption the server sees no types, so that levels by type end, and it cannot be switched off.
+In a room with end-to-end encryption the server sees no types, so that levels by type end, and it cannot be switched
+off.
 
-Making a room that is fit for nodes, bringing nodes into it, and looking at it.
+The rules are pure, state in and faults out; only the functions at the end (``make_room``, ``mend_room``,
+``look_at_room``) send requests.
 """
 
 from __future__ import annotations
