@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from cis.api import answers  # also defines errors of its own
 from cis.cli.main import build_parser
 from cis.errors import CisError
 from cis.model.document import DagDocument, TaskDocument
-from cis.model.states import AttemptState, RunState, TaskState
+from cis.model.states import ATTEMPT_ARROWS, RUN_ARROWS, TASK_ARROWS, AttemptState, RunState, TaskState
 from cis.node.settings import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,6 +115,25 @@ def test_every_state_is_in_the_reference() -> None:
     states = {*RunState, *TaskState, *AttemptState}
 
     assert [state for state in sorted(states) if f"| `{state}` |" not in reference("states")] == []
+
+
+@pytest.mark.parametrize(
+    ("heading", "arrows"), [("Run", RUN_ARROWS), ("Task", TASK_ARROWS), ("Attempt", ATTEMPT_ARROWS)]
+)
+def test_the_diagrams_of_states_draw_every_arrow_and_who_moves_along_it(
+    heading: str, arrows: Mapping[RunState | TaskState | AttemptState, Mapping[str, frozenset[str]]]
+) -> None:
+    section = reference("states").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    drawn = {
+        (old, new): frozenset(who.split(", ")) if who else None
+        for old, new, who in re.findall(r"^    (\w+|\[\*\]) --> (\w+|\[\*\])(?:: (.+))?$", section, re.MULTILINE)
+        if old != "[*]"
+    }
+
+    assert drawn == {
+        **{(str(old), str(new)): movers for old, news in arrows.items() for new, movers in news.items()},
+        **{(str(old), "[*]"): None for old in arrows if old.final},
+    }
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,21 +1,14 @@
-"""The state machines of run, task and attempt, and who moves each arrow.
+"""The states of runs, tasks and attempts, the arrows between them, and who moves along each.
 
-A *run* is moved by its worker, except where control (cancel, pause, resume) says so:
+``docs/reference/states.md`` draws them; a test holds the drawings to the tables here. Final states are final: a rerun is a
+new run. An attempt is one process of a task; ``lost`` means that nobody saw its end, since a crash cut it short.
 
-    pending ──worker──> running ──worker──> completed | failed | cancelled
-       │  ^                │  ^
-       └──┴──control──> paused┘        a paused run's last tasks may still end it
-
-A *task* is moved by the worker that holds its run: it runs, ends, or waits for its retry as
-pending again; it is skipped when what it depends on did not complete.
-
-An *attempt* is one process of a task. ``lost`` means a crash cut it short, so nobody saw its end.
-
-Final states are final: a rerun is a new run.
+Where another node executes a run, its rows here are copies, and reports move them along any of these arrows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from cis.errors import IllegalStateError
@@ -34,7 +27,7 @@ class RunState(StrEnum):
     @property
     def final(self) -> bool:
         """Whether nothing can move a run out of this state."""
-        return not _RUN_ARROWS[self]
+        return not RUN_ARROWS[self]
 
 
 class TaskState(StrEnum):
@@ -50,7 +43,7 @@ class TaskState(StrEnum):
     @property
     def final(self) -> bool:
         """Whether nothing can move a task out of this state."""
-        return not _TASK_ARROWS[self]
+        return not TASK_ARROWS[self]
 
 
 class AttemptState(StrEnum):
@@ -68,45 +61,92 @@ class AttemptState(StrEnum):
         return self is not AttemptState.RUNNING
 
 
-_RUN_ARROWS: dict[RunState, frozenset[RunState]] = {
-    RunState.PENDING: frozenset({RunState.RUNNING, RunState.PAUSED, RunState.FAILED, RunState.CANCELLED}),
-    RunState.RUNNING: frozenset({RunState.PAUSED, RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED}),
-    RunState.PAUSED: frozenset(
-        {RunState.PENDING, RunState.RUNNING, RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED}
-    ),
-    RunState.COMPLETED: frozenset(),
-    RunState.FAILED: frozenset(),
-    RunState.CANCELLED: frozenset(),
+class Mover(StrEnum):
+    """Who moves a row along an arrow."""
+
+    WORKER = "worker"  # the one that holds the run, or the next one of its id
+    CONTROL = "control"  # pause and resume; cancel, where no worker holds the run
+    DELIVERY = "delivery"  # gives up a run that no other node will execute
+    REPORT = "report"  # copies what the executing node tells; named only where nobody else moves
+
+
+_BY_WORKER = frozenset({Mover.WORKER})
+_BY_CONTROL = frozenset({Mover.CONTROL})
+_BY_REPORT = frozenset({Mover.REPORT})
+_BY_WORKER_OR_DELIVERY = frozenset({Mover.WORKER, Mover.DELIVERY})
+_BY_ANYBODY_HERE = frozenset({Mover.WORKER, Mover.CONTROL, Mover.DELIVERY})
+
+RUN_ARROWS: Mapping[RunState, Mapping[RunState, frozenset[Mover]]] = {
+    RunState.PENDING: {
+        RunState.RUNNING: _BY_WORKER,
+        RunState.PAUSED: _BY_CONTROL,
+        RunState.FAILED: _BY_WORKER_OR_DELIVERY,
+        RunState.CANCELLED: _BY_ANYBODY_HERE,
+    },
+    RunState.RUNNING: {
+        RunState.PAUSED: _BY_CONTROL,
+        RunState.COMPLETED: _BY_WORKER,
+        RunState.FAILED: _BY_WORKER_OR_DELIVERY,
+        RunState.CANCELLED: _BY_ANYBODY_HERE,
+    },
+    RunState.PAUSED: {
+        RunState.PENDING: _BY_CONTROL,
+        RunState.RUNNING: _BY_CONTROL,
+        RunState.COMPLETED: _BY_WORKER,
+        RunState.FAILED: _BY_WORKER_OR_DELIVERY,
+        RunState.CANCELLED: _BY_ANYBODY_HERE,
+    },
+    RunState.COMPLETED: {},
+    RunState.FAILED: {},
+    RunState.CANCELLED: {},
 }
 
-_TASK_ARROWS: dict[TaskState, frozenset[TaskState]] = {
-    TaskState.PENDING: frozenset({TaskState.RUNNING, TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED}),
-    TaskState.RUNNING: frozenset({TaskState.PENDING, TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED}),
-    TaskState.COMPLETED: frozenset(),
-    TaskState.FAILED: frozenset(),
-    TaskState.SKIPPED: frozenset(),
-    TaskState.CANCELLED: frozenset(),
+TASK_ARROWS: Mapping[TaskState, Mapping[TaskState, frozenset[Mover]]] = {
+    TaskState.PENDING: {
+        TaskState.RUNNING: _BY_WORKER,
+        TaskState.FAILED: _BY_REPORT,
+        TaskState.SKIPPED: _BY_WORKER,
+        TaskState.CANCELLED: _BY_ANYBODY_HERE,
+    },
+    TaskState.RUNNING: {
+        TaskState.PENDING: _BY_WORKER,
+        TaskState.COMPLETED: _BY_WORKER,
+        TaskState.FAILED: _BY_WORKER,
+        TaskState.CANCELLED: _BY_ANYBODY_HERE,
+    },
+    TaskState.COMPLETED: {},
+    TaskState.FAILED: {},
+    TaskState.SKIPPED: {},
+    TaskState.CANCELLED: {},
 }
 
-_ATTEMPT_ARROWS: dict[AttemptState, frozenset[AttemptState]] = {
-    state: frozenset(set(AttemptState) - {AttemptState.RUNNING}) if state is AttemptState.RUNNING else frozenset()
-    for state in AttemptState
+ATTEMPT_ARROWS: Mapping[AttemptState, Mapping[AttemptState, frozenset[Mover]]] = {
+    AttemptState.RUNNING: {
+        AttemptState.COMPLETED: _BY_WORKER,
+        AttemptState.FAILED: _BY_WORKER,
+        AttemptState.CANCELLED: _BY_WORKER,
+        AttemptState.LOST: _BY_ANYBODY_HERE,
+    },
+    AttemptState.COMPLETED: {},
+    AttemptState.FAILED: {},
+    AttemptState.LOST: {},
+    AttemptState.CANCELLED: {},
 }
 
 
 def check_run_arrow(run_id: str, old: RunState, new: RunState) -> None:
     """Raise IllegalStateError unless a run may go from *old* to *new*."""
-    if new not in _RUN_ARROWS[old]:
+    if new not in RUN_ARROWS[old]:
         raise IllegalStateError(f"run {run_id}", old, new)
 
 
 def check_task_arrow(task_id: str, old: TaskState, new: TaskState) -> None:
     """Raise IllegalStateError unless a task may go from *old* to *new*."""
-    if new not in _TASK_ARROWS[old]:
+    if new not in TASK_ARROWS[old]:
         raise IllegalStateError(f"task {task_id}", old, new)
 
 
 def check_attempt_arrow(what: str, old: AttemptState, new: AttemptState) -> None:
     """Raise IllegalStateError unless an attempt may go from *old* to *new*."""
-    if new not in _ATTEMPT_ARROWS[old]:
+    if new not in ATTEMPT_ARROWS[old]:
         raise IllegalStateError(what, old, new)
