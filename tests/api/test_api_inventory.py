@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +91,19 @@ def test_metrics_count_runs_workers_the_queue_and_requests(node: NodeUnderTest) 
     assert samples['cis_http_requests_total{method="GET",route="other",status="404"}'] == "1"
     names = set(re.findall(r"^# TYPE (\S+) (?:gauge|counter)$", answer.text, re.MULTILINE))
     assert {sample.partition("{")[0] for sample in samples} <= names
+
+
+def test_metrics_have_the_names_types_and_labels_that_the_reference_lists(node: NodeUnderTest) -> None:
+    reference = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "http.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(cis_\w+)` \| (\w+) \| (.*?) ?\|", reference, re.MULTILINE)
+
+    answer = node.call("GET", "/metrics")
+
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert [(name, kind) for name, kind, _ in rows] == re.findall(r"^# TYPE (\S+) (\S+)$", answer.text, re.MULTILINE)
+    labels = {name: re.findall(r"`(\w+)`", listed) for name, _, listed in rows}
+    for sample in re.findall(r"^(cis_.*) \d+$", answer.text, re.MULTILINE):
+        assert re.findall(r'(\w+)="', sample) == labels[sample.partition("{")[0]]
 
 
 def test_a_list_shows_the_beginning_of_a_long_description_and_the_document_has_all_of_it(node: NodeUnderTest) -> None:

@@ -103,6 +103,7 @@ def _worker_counts(workers: Iterable[WorkerRecord]) -> list[tuple[dict[str, str]
 
 
 def _family(name: str, kind: str, about: str, samples: Iterable[tuple[Mapping[str, str], int]]) -> str:
+    # Not by prometheus-client: it writes 1.0 for 1, sorts labels, and adds _total to the names of all counters.
     lines = [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
     for labels, value in samples:
         text = ",".join(f'{label}="{_escaped(content)}"' for label, content in labels.items())

@@ -1,6 +1,6 @@
 """The parser of the command line: argparse, with better words for mistakes, and without what it spends time on.
 
-Commands that are imported when they are called: whoever types another one waits for nothing of them.
+A command is imported when it is called (``later``): whoever types another one does not wait for it.
 """
 
 from __future__ import annotations
