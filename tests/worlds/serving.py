@@ -22,9 +22,9 @@ from cis.api.ports import MAX_BODY_BYTES
 from cis.api.request_limits import PatientConnection
 from cis.api.served import ServedNode, ServedParts
 from cis.engine.accept.submit import SubmitRequest, submit
-from cis.engine.events import run_event, task_events
 from cis.engine.logfiles import LogFiles
 from cis.engine.this_node import Site
+from cis.engine.transitions import move_run, move_tasks
 from cis.model.dag import DagSpec
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.node.cluster import Cluster, NodeDesk
@@ -90,8 +90,7 @@ class NodeUnderTest:
         with self.store.transaction():
             now_us = self.site.clock_us()
             change = RunChange(status=status, finished_at_us=now_us if status.final else None)
-            changed = self.store.change_run(run, change)
-            self.store.append_events([run_event(changed, at_us=now_us)])
+            changed = move_run(self.store, run, change, at_us=now_us)
         self.hub.poke()
         return changed
 
@@ -112,8 +111,7 @@ class NodeUnderTest:
                 started_at_us=now_us,
             )
             self.store.start_attempts([attempt])
-            self.store.change_tasks([(old, new)])
-            self.store.append_events(task_events(run, [(old, new)], at_us=now_us))
+            move_tasks(self.store, run, [(old, new)], at_us=now_us)
         self.logfiles.prepare(run.run_id)
         return attempt
 
@@ -133,8 +131,7 @@ class NodeUnderTest:
             state = TaskState.PENDING if again else TaskState(status)
             new = old._replace(status=state, finished_at_us=None if again else now_us)
             self.store.finish_attempts([attempt._replace(status=status, finished_at_us=now_us, **fields)])
-            self.store.change_tasks([(old, new)])
-            self.store.append_events(task_events(run, [(old, new)], at_us=now_us))
+            move_tasks(self.store, run, [(old, new)], at_us=now_us)
         self.hub.poke()
 
     def skipped(self, run: RunRecord, task_id: str, *, because: str) -> None:

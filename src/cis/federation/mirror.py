@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
-from cis.engine.events import run_event, task_events
 from cis.engine.logfiles import LogFiles
 from cis.engine.lookup import existing_run
+from cis.engine.transitions import mirror
 from cis.errors import MalformedMessageError
 from cis.federation.mirrored import (
     LEFT_OUT,
@@ -86,25 +86,24 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
         return Applied(run=run, changed=False, parent_run_id=None)
     told = _within_bounds(store, run, told, peer=remote.peer, room=room_for(run.task_count, remote.told_bytes))
     written = write_logs(logfiles, run.run_id, told.pieces)
-    tasks = [] if run.status.final else store.mirror_tasks(told.tasks)
+    is_news = told.run.version > remote.heard_version
+
+    def steps() -> Sequence[RunChange]:
+        return _steps(run, told.run, now_us=now_us) if is_news and not _lacks_ends(store, run, told.run) else ()
+
+    latest, tasks = mirror(store, run, () if run.status.final else told.tasks, steps, at_us=now_us)
     attempts = store.mirror_attempts(told.attempts)
     heard = replace(remote, told_bytes=remote.told_bytes + written + bytes_of(tasks, attempts))
-    incomplete = _lacks_ends(store, run, told.run)
-    steps: list[RunRecord] = []
-    if told.run.version > remote.heard_version and not incomplete:
-        steps = _move(store, run, told.run, now_us=now_us)
-        over = told.run.status.final
-        heard = replace(heard, heard_version=told.run.version, open=remote.open and not over)
+    incomplete = _lacks_ends(store, latest, told.run)
+    if is_news and not incomplete:
+        heard = replace(heard, heard_version=told.run.version, open=remote.open and not told.run.status.final)
     if heard != remote:
         store.put_remote(heard)
-    latest = steps[-1] if steps else run
-    before = [run_event(step, at_us=now_us) for step in steps if not step.status.final]
-    after = [run_event(step, at_us=now_us) for step in steps if step.status.final]
-    store.append_events([*before, *task_events(latest, ((task, task) for task in tasks), at_us=now_us), *after])
+    ended = latest.status.final and not run.status.final
     return Applied(
         run=latest,
-        changed=bool(steps or tasks or attempts),
-        parent_run_id=run.parent_run_id if after else None,
+        changed=bool(latest.version != run.version or tasks or attempts),
+        parent_run_id=run.parent_run_id if ended else None,
         incomplete=incomplete,
     )
 
@@ -135,8 +134,8 @@ def _lacks_ends(store: Store, run: RunRecord, told: _ToldRun) -> bool:
     return not all(task.status.final for task in store.tasks(run.run_id))
 
 
-def _move(store: Store, run: RunRecord, told: _ToldRun, *, now_us: int) -> list[RunRecord]:
-    """Bring the run to where its executor has it, arrow by arrow; return it as it was after each."""
+def _steps(run: RunRecord, told: _ToldRun, *, now_us: int) -> list[RunChange]:
+    """Return what brings the run to where its executor has it, arrow by arrow."""
     steps = []
     for status in _way(run.status, told):
         there = status is told.status
@@ -149,8 +148,12 @@ def _move(store: Store, run: RunRecord, told: _ToldRun, *, now_us: int) -> list[
             error=told.error if there and told.error != run.error else None,
         )
         if change != RunChange(status=run.status):
-            run = store.change_run(run, change)
-            steps.append(run)
+            steps.append(change)
+            run = run._replace(
+                status=status,
+                started_at_us=started_at_us or run.started_at_us,
+                cancel_requested=run.cancel_requested or told.cancel_requested,
+            )
     return steps
 
 

@@ -45,8 +45,8 @@ from dataclasses import replace
 from cis.engine.accept import submit as submitting
 from cis.engine.accept.control import end_cancelled
 from cis.engine.accept.dispatch import EVERYONE, post_grant
-from cis.engine.events import run_event
 from cis.engine.this_node import Site
+from cis.engine.transitions import move_run
 from cis.errors import NotAllowedError
 from cis.federation.received import EXECUTE, Heard, Outcome, outcome
 from cis.federation.restored import LEAP
@@ -122,8 +122,7 @@ def grant_to(store: Store, remote: RemoteRun, node_id: str, *, nonce: str, site:
         heard_version=0,
     )
     store.put_remote(replace(granted, open=not mine))
-    run = store.change_run(run, RunChange(owner_node=node_id))
-    store.append_events([run_event(run, at_us=now_us)])
+    run = move_run(store, run, RunChange(owner_node=node_id), at_us=now_us)
     store.unpost_run(run.run_id, MessageKind.EXECUTE)
     store.set_offer_state(run.run_id, OfferState.CLOSED)  # this node's own view of it, as the grant is for others
     grant = Grant(node_id=node_id, epoch=epoch, lease_ms=granted.lease_us // 1000, nonce=nonce)
@@ -214,7 +213,7 @@ def take_back(store: Store, seen: RemoteRun, *, site: Site, why: str = "its leas
     # After a restore this node does not know which epochs it has given out since the backup.
     epoch = remote.epoch + (LEAP if store.settle_restored_run(run.run_id) else 0)
     store.put_remote(replace(remote, role=RemoteRole.OFFERED, peer=EVERYONE, epoch=epoch, lease_until_us=None))
-    store.change_run(run, RunChange(owner_node=site.node_id))
+    move_run(store, run, RunChange(owner_node=site.node_id), at_us=site.clock_us())
     _offer_again(store, run, epoch=epoch, site=site)
     return True
 

@@ -30,9 +30,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from cis.engine.accept.dispatch import EVERYONE, post_control, undeliverable
-from cis.engine.events import run_event
 from cis.engine.lookup import existing_run
 from cis.engine.this_node import Site
+from cis.engine.transitions import move_run, set_aside
 from cis.errors import MalformedMessageError
 from cis.federation.received import Heard, Outcome, outcome, remember_ask
 from cis.model.dag import Json, Priority
@@ -124,8 +124,7 @@ def _mark(store: Store, run: RunRecord, *, node_id: str, lease_s: float, now_us:
     store.put_restored_run(run.run_id)
     paused = run.status is RunState.PAUSED
     if not paused:
-        held = store.change_run(run, RunChange(status=RunState.PAUSED))
-        store.append_events([run_event(held, at_us=now_us)])
+        move_run(store, run, RunChange(status=RunState.PAUSED), at_us=now_us)
     if remote is None or run.node_id == node_id:
         return "held"
     steps = sum(task.version for task in store.tasks(run.run_id))
@@ -143,8 +142,11 @@ def _let_go(store: Store, run: RunRecord, remote: RemoteRun, *, now_us: int) -> 
     store.put_remote(replace(remote, open=False))
     for one in (run, *store.child_runs(run.run_id)):
         if not one.status.final:
-            store.set_aside(one.run_id, error=error, now_us=now_us, status=RunState.CANCELLED)
-            store.append_events([run_event(one._replace(status=RunState.CANCELLED, error=error), at_us=now_us)])
+            _cancel(store, one, error=error, now_us=now_us)
+
+
+def _cancel(store: Store, run: RunRecord, *, error: str, now_us: int) -> None:
+    set_aside(store, run.run_id, error=error, at_us=now_us, worker_id=run.worker_id, status=RunState.CANCELLED)
 
 
 def _hold_offer(store: Store, remote: RemoteRun, *, lease_s: float, now_us: int) -> None:
@@ -289,10 +291,7 @@ def disown(store: Store, *, reason: str, now_us: int) -> int:
         while runs := store.runs(RunFilter(status=status), limit=AT_ONCE).items:
             with store.transaction():
                 for run in runs:
-                    store.set_aside(run.run_id, error=reason, now_us=now_us, status=RunState.CANCELLED)
-                    store.append_events(
-                        [run_event(run._replace(status=RunState.CANCELLED, error=reason), at_us=now_us)]
-                    )
+                    _cancel(store, run, error=reason, now_us=now_us)
             closed += len(runs)
     with store.transaction():
         store.forget_queue()

@@ -133,7 +133,7 @@ class RunStore(Protocol):
     def set_aside(self, run_id: str, *, error: str, now_us: int, status: RunState = RunState.FAILED) -> bool:
         """End a run without reading its rows, which perhaps cannot be read; return False if it was final already.
 
-        Its unfinished tasks become cancelled, running attempts lost, and it leaves the queue either way.
+        Its unfinished tasks become cancelled, each with its event, running attempts lost, and it leaves the queue either way.
         """
         ...
 
@@ -162,7 +162,8 @@ class RunStore(Protocol):
     def cancel_unfinished(self, run_id: str, *, now_us: int) -> None:
         """Make every task of a run that is not over cancelled, and every attempt of it that has no end lost.
 
-        However many they are, none of them is read: the store does it in one statement.
+        Each of those tasks gets its event. However many they are, none of them is read: the store does it in a statement
+        for the rows and one for the events.
         """
         ...
 

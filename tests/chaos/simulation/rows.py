@@ -89,6 +89,28 @@ def read_rows(connection: apsw.Connection) -> Rows:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An event that tells of a run (its version) or of a task (its attempts so far)."""
+
+    seq: int
+    status: str
+    run_id: str
+    task_id: str | None
+    version: int | None
+    attempts: int | None
+
+
+def read_changes(connection: apsw.Connection, *, after: int) -> list[Change]:
+    """Return the committed events of runs and tasks that follow one, in order."""
+    found = connection.execute(
+        "SELECT seq, status, run_id, task_id, data ->> 'version', data ->> 'attempt' FROM events"
+        " WHERE seq > ? AND kind IN ('run', 'task') ORDER BY seq",
+        (after,),
+    )
+    return [Change(*row) for row in found]
+
+
 class Specs:
     """The documents of the runs, each read once."""
 

@@ -5,7 +5,7 @@ The rows are watched by triggers in the connection itself, so that two changes i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import apsw
 from cis.engine.run.plan import RunPlan
 from cis.model.states import RunState, TaskState
 from tests.chaos.simulation.processes import Processes
-from tests.chaos.simulation.rows import AttemptKey, Rows, Specs, read_rows
+from tests.chaos.simulation.rows import AttemptKey, Change, Rows, Specs, read_changes, read_rows
 from tests.chaos.simulation.stage import Stage
 from tests.worlds.arrows import LEGAL_RUN, LEGAL_TASK
 
@@ -74,6 +74,7 @@ class Watch:
         self._offices = offices
         self._promises = promises
         self.rows = Rows()
+        self._seq = 0  # of the last event that was looked at
         self.specs = Specs()
         self.slots: dict[str, int] = {}
         self._cancelling: dict[str, RunPlan] = {}  # runs of which a worker knows, by this plan, that they are cancelled
@@ -99,6 +100,7 @@ class Watch:
     def _committed(self, connection: apsw.Connection, who: str, incarnation: tuple[str, int] | None) -> None:
         old, new = self.rows, read_rows(connection)
         self.specs.learn(connection, new)
+        self._told(read_changes(connection, after=self._seq), old, new)
         if new == old:
             return
         self.rows = new
@@ -120,6 +122,28 @@ class Watch:
             )
         known = {run_id: self._offices.cancelling(run_id) for run_id, run in new.runs.items() if run.cancel}
         self._cancelling = {run_id: plan for run_id, plan in known.items() if plan is not None}
+
+    def _told(self, changes: Sequence[Change], old: Rows, new: Rows) -> None:
+        """Each version of a row has one event, in order, and the last one tells of the row as it is."""
+        told: dict[tuple[str, str | None], list[Change]] = {}
+        for change in changes:
+            self._seq = change.seq
+            told.setdefault((change.run_id, change.task_id), []).append(change)
+        for run_id, run in new.runs.items():
+            before = old.runs[run_id].version if run_id in old.runs else 0
+            versions = [change.version for change in told.get((run_id, None), [])]
+            demand(versions == list(range(before + 1, run.version + 1)), f"run {run_id} is told of in {versions}")
+            last = told.pop((run_id, None), [])[-1:]
+            demand(all(one.status == run.status for one in last), f"run {run_id} is {run.status}, and told as {last}")
+        for (run_id, number), task in new.tasks.items():
+            task_id = self.specs.task(new, run_id, number).id
+            before = old.tasks[run_id, number].version if (run_id, number) in old.tasks else 1
+            events = told.pop((run_id, task_id), [])
+            name, count = f"task {run_id}.{task_id}", task.version - before
+            demand(len(events) == count, f"{name} changed {count} times, and has {len(events)} events: {task}")
+            true = all((one.status, one.attempts) == (task.status, task.attempts) for one in events[-1:])
+            demand(true, f"{name} is {task}, and told as {events}")
+        demand(not told, f"events tell of {list(told)}, which there is not")
 
     def _wrote(self, who: str, worker_id: str, epoch: int, *, old: Rows) -> None:
         now_epoch, status = old.workers[worker_id]

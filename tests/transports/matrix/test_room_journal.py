@@ -19,9 +19,9 @@ import pytest
 
 from cis.engine.accept import control
 from cis.engine.accept.submit import Origin, SubmitRequest, submit
-from cis.engine.events import task_events
 from cis.engine.logfiles import LogFiles
 from cis.engine.this_node import Site
+from cis.engine.transitions import move_tasks
 from cis.errors import RoomError, RoomRefusedError, RoomUnreachableError
 from cis.federation.inbox import INCOMPLETE
 from cis.model.dag import Priority
@@ -96,8 +96,7 @@ class Office:
         changes = [(old, old._replace(status=status, version=old.version + 1))]
 
         def job(store: Store) -> None:
-            store.change_tasks(changes)
-            store.append_events(task_events(run, changes, at_us=NOW_US))
+            move_tasks(store, run, changes, at_us=NOW_US)
 
         self.change(job)
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 from cis.engine.accept.admission import OWNER, Asker
 from cis.engine.accept.dispatch import close_offer, post_control
 from cis.engine.accept.submit import SubmitRequest
-from cis.engine.events import run_event
 from cis.engine.lookup import existing_run
+from cis.engine.transitions import cancel_unfinished, move_run
 from cis.errors import IllegalStateError
 from cis.model.message import MessageKind
 from cis.model.scope_rules import in_common
@@ -36,11 +36,15 @@ def cancel(store: Store, run_id: str, *, now_us: int) -> RunRecord:
     remote = elsewhere(store, run_id)
     if remote is not None and not _recalled(store, remote, now_us=now_us):
         post_control(store, run, "cancel", now_us=now_us)
-        return run if run.cancel_requested else store.change_run(run, RunChange(cancel_requested=True))
+        return _ask_to_cancel(store, run, now_us=now_us)
     item = store.queue_item(run_id)
     if item is not None and item.status is QueueState.CLAIMED:
-        return run if run.cancel_requested else store.change_run(run, RunChange(cancel_requested=True))
+        return _ask_to_cancel(store, run, now_us=now_us)
     return end_cancelled(store, run, now_us=now_us)
+
+
+def _ask_to_cancel(store: Store, run: RunRecord, *, now_us: int) -> RunRecord:
+    return run if run.cancel_requested else move_run(store, run, RunChange(cancel_requested=True), at_us=now_us)
 
 
 def elsewhere(store: Store, run_id: str) -> RemoteRun | None:
@@ -70,12 +74,11 @@ def _recalled(store: Store, remote: RemoteRun, *, now_us: int) -> bool:
 def end_cancelled(store: Store, run: RunRecord, *, now_us: int) -> RunRecord:
     """Make a run that has no process left, and each of its unfinished tasks, cancelled; and so its child runs."""
     # A worker that died left attempts; their processes were ended before the run went back into the queue.
-    store.cancel_unfinished(run.run_id, now_us=now_us)
+    cancel_unfinished(store, run.run_id, at_us=now_us)
     finished_at_us = max(now_us, run.started_at_us or 0)
     change = RunChange(status=RunState.CANCELLED, finished_at_us=finished_at_us, cancel_requested=True)
-    ended = store.change_run(run, change)
+    ended = move_run(store, run, change, at_us=now_us)
     store.dequeue(run.run_id)
-    store.append_events([run_event(ended, at_us=now_us)])
     cancel_children(store, run.run_id, now_us=now_us)
     return ended
 
@@ -149,8 +152,7 @@ def _change(store: Store, run: RunRecord, status: RunState, *, now_us: int, acti
             raise IllegalStateError(f"run {run.run_id}", run.status, status)
         post_control(store, run, action, now_us=now_us)
         return run
-    changed = store.change_run(run, RunChange(status=status))
+    changed = move_run(store, run, RunChange(status=status), at_us=now_us)
     if run.status is RunState.PAUSED:
         store.wake(run.run_id)
-    store.append_events([run_event(changed, at_us=now_us)])
     return changed

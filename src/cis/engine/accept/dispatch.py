@@ -21,8 +21,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cis.engine.events import run_event
 from cis.engine.this_node import Site
+from cis.engine.transitions import cancel_unfinished, move_run
 from cis.errors import NodeUnreachableError, UnknownNodeError
 from cis.model.dag import DagSpec, Json, Priority
 from cis.model.lease_messages import Grant
@@ -167,9 +167,7 @@ def delivered(store: Store, run_id: str, *, now_us: int) -> RunRecord | None:
     run = store.run(run_id)
     if run is None or run.status.final or run.delivery is not Delivery.QUEUED:
         return run
-    run = store.change_run(run, RunChange(delivery=Delivery.PUSHED))
-    store.append_events([run_event(run, at_us=now_us)])
-    return run
+    return move_run(store, run, RunChange(delivery=Delivery.PUSHED), at_us=now_us)
 
 
 def undeliverable(store: Store, run_id: str, *, error: str, now_us: int) -> RunRecord | None:
@@ -182,16 +180,14 @@ def undeliverable(store: Store, run_id: str, *, error: str, now_us: int) -> RunR
     run = store.run(run_id)
     if run is None or run.status.final:
         return run
-    store.cancel_unfinished(run_id, now_us=now_us)
+    cancel_unfinished(store, run_id, at_us=now_us)
     status = RunState.CANCELLED if run.cancel_requested else RunState.FAILED
-    run = store.change_run(
-        run, RunChange(status=status, finished_at_us=max(now_us, run.started_at_us or 0), error=error)
-    )
+    change = RunChange(status=status, finished_at_us=max(now_us, run.started_at_us or 0), error=error)
+    run = move_run(store, run, change, at_us=now_us)
     remote = store.remote_run(run_id)
     if remote is not None:
         close_offer(store, run, remote, now_us=now_us)
         store.put_remote(replace(remote, open=False))
-    store.append_events([run_event(run, at_us=now_us)])
     return run
 
 
@@ -238,16 +234,14 @@ def not_cancelled(store: Store, run_id: str, *, now_us: int) -> None:
     """Record that the node that executes a run refused to cancel it: it goes on."""
     run = store.run(run_id)
     if run is not None and run.cancel_requested and not run.status.final:
-        run = store.change_run(run, RunChange(cancel_requested=False))
-        store.append_events([run_event(run, at_us=now_us)])
+        move_run(store, run, RunChange(cancel_requested=False), at_us=now_us)
 
 
 def _await_word(store: Store, run_id: str, *, now_us: int) -> None:
     """Take a run that may have arrived for one that has: its node is asked from now on."""
     run = store.run(run_id)
     if run is not None and not run.status.final and run.delivery is Delivery.QUEUED:
-        run = store.change_run(run, RunChange(delivery=Delivery.PUSHED))
-        store.append_events([run_event(run, at_us=now_us)])
+        move_run(store, run, RunChange(delivery=Delivery.PUSHED), at_us=now_us)
 
 
 def _too_late(item: OutboxItem) -> str:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from cis.engine.accept.admission import OWNER, Asker, state_of_new
 from cis.engine.accept.dispatch import choose, hand_over
-from cis.engine.events import run_event
 from cis.engine.ports import SkillBook
 from cis.engine.this_node import MAX_DEPTH, Site
+from cis.engine.transitions import insert_run
 from cis.errors import (
     DocumentError,
     Fault,
@@ -171,9 +171,9 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
         above=origin.above if origin else (),
     )
     if request.staged is None:
-        store.insert_run(run, first_tasks(run.run_id, spec, request.kept or {}))
+        insert_run(store, run, first_tasks(run.run_id, spec, request.kept or {}), at_us=now_us)
     elif store.is_staged(run.run_id, tasks=len(spec.tasks)):
-        store.insert_run(run, ())
+        insert_run(store, run, (), at_us=now_us)
     else:
         raise OverloadedError("it took so long that what was stored for it is gone", retry_after_s=1)
     if destination.here:
@@ -181,7 +181,6 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
         enqueue(store, run, document=prepared.document, site=site, now_us=now_us, asker=asker)
     else:
         hand_over(store, run, destination, spec=spec, site=site)
-    store.append_events([run_event(run, at_us=now_us)])
     return Submission(run=run, created=True)
 
 

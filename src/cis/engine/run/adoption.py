@@ -15,16 +15,17 @@ import logging
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
-from cis.engine.events import run_event, task_events
 from cis.engine.run.parts import ChildWait, Held
 from cis.engine.run.plan import RunPlan
 from cis.engine.run.reading import RunReading
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant
+from cis.engine.transitions import move_tasks
+from cis.engine.transitions import set_aside as end_unread
 from cis.errors import PoisonRecordError, StoreRefusedError
-from cis.model.states import AttemptState, RunState
+from cis.model.states import AttemptState
 from cis.store.port import Store
-from cis.store.records import AttemptRecord, EventRecord, QueuedRun, RunRecord
+from cis.store.records import AttemptRecord, QueuedRun, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +94,7 @@ def _take_up(
             waits[run_id, number] = ChildWait(attempt, child_due_s(plan, attempt, now=now))
         elif attempt is None or _key(attempt) not in ours:
             _lose(store, plan, attempt, number=number, now=now)
-    changes = plan.take_changes()
-    store.change_tasks(changes)
-    store.append_events(task_events(plan.run, changes, at_us=now.wall_us))
+    move_tasks(store, plan.run, plan.take_changes(), at_us=now.wall_us)
     held.children |= waits
 
 
@@ -130,18 +129,7 @@ def set_aside(store: Store, run_id: str, *, worker_id: str, why: str, now_us: in
     """Fail a run and take it off the queue; one whose rows refuse even that is kept where no worker takes it."""
     try:
         with store.savepoint():
-            if not store.set_aside(run_id, error=why, now_us=now_us):
-                return
+            end_unread(store, run_id, error=why, at_us=now_us, worker_id=worker_id)
     except StoreRefusedError as error:
         log.error("a run cannot be failed: it stays in the queue", extra={"run_id": run_id, "error": str(error)})
         store.suspend(run_id)
-        return
-    try:
-        run = store.run(run_id)
-    except PoisonRecordError:
-        run = None
-    if run is None:
-        event = EventRecord(kind="run", at_us=now_us, status=RunState.FAILED, run_id=run_id, worker_id=worker_id)
-    else:
-        event = run_event(run, at_us=now_us)
-    store.append_events([event])

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from cis.engine.accept.admission import AGAIN_S, let_in, no_place
 from cis.engine.accept.control import cancel, cancel_children
-from cis.engine.events import run_event, task_events
 from cis.engine.outputs import no_room, size_of
 from cis.engine.run.adoption import child_due_s
 from cis.engine.run.children import ended_child, refusal, start_child
@@ -23,6 +22,7 @@ from cis.engine.run.parts import ChildWait, Held, LoopLimits, LoopParts, beat, r
 from cis.engine.run.plan import CHANGES_AT_ONCE, RunPlan
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant
+from cis.engine.transitions import move_run, move_tasks
 from cis.errors import CisError, OverloadedError, PoisonRecordError
 from cis.model.states import AttemptState, RunState
 from cis.store.records import AttemptRecord, RunChange, RunRecord
@@ -269,8 +269,7 @@ class _Turn:
         for plan in self._held.plans.values():
             if plan.changes:
                 changes = plan.take_changes()
-                self._store.change_tasks(changes)
-                self._store.append_events(task_events(plan.run, changes, at_us=self._now.wall_us))
+                move_tasks(self._store, plan.run, changes, at_us=self._now.wall_us)
                 acquitted = plan.losses.take_acquitted()
                 if acquitted:
                     self._store.forget_losses(plan.run.run_id, acquitted)
@@ -287,12 +286,12 @@ class _Turn:
             if verdict is RunState.COMPLETED:
                 self._mark_running(plan, self._now)  # even if there was nothing to start
             finished_at_us = max(self._parts.clock().wall_us, plan.ended_at_us, plan.run.started_at_us or 0)
-            plan.run = self._store.change_run(plan.run, RunChange(status=verdict, finished_at_us=finished_at_us))
+            change = RunChange(status=verdict, finished_at_us=finished_at_us)
+            plan.run = move_run(self._store, plan.run, change, at_us=finished_at_us)
             self._store.dequeue(plan.run.run_id)
             if self._parts.site.rules_of(plan.run.scope).max_runs is not None:
                 let_in(self._store, self._me.worker_id, site=self._parts.site)
             self._held.ended.add(plan.run.run_id)
-            self._store.append_events([run_event(plan.run, at_us=finished_at_us)])
             self._ring_parent(plan.run)
 
     def _ring_parent(self, run: RunRecord) -> None:
@@ -380,8 +379,7 @@ class _Turn:
     def _mark_running(self, plan: RunPlan, begun: Instant) -> None:
         if plan.run.status is RunState.PENDING:
             change = RunChange(status=RunState.RUNNING, started_at_us=begun.wall_us)
-            plan.run = self._store.change_run(plan.run, change)
-            self._store.append_events([run_event(plan.run, at_us=begun.wall_us)])
+            plan.run = move_run(self._store, plan.run, change, at_us=begun.wall_us)
 
     def _attempt(self, plan: RunPlan, number: int, begun: Instant) -> AttemptRecord:
         task = plan.tasks[number]

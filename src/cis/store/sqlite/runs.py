@@ -22,7 +22,7 @@ from cis.store.records import Page, RunChange, RunFilter, RunRecord, TaskRecord
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.queue import WAKE
 from cis.store.sqlite.rows import MAX_NUMBER, RUN, Row, read, read_all, run_of
-from cis.store.sqlite.tasks import INSERT_TASK, task_values
+from cis.store.sqlite.tasks import INSERT_TASK, TELL_CANCELLED, task_values
 
 Group = tuple[str | bytes, ...]
 Place = tuple[int, str]
@@ -308,6 +308,7 @@ class RunRows:
     def set_aside(self, run_id: str, *, error: str, now_us: int, status: RunState = RunState.FAILED) -> bool:
         """End a run without reading its rows, which perhaps cannot be read."""
         self._db.write(_LOSE, (now_us, error, run_id))
+        self._db.write(TELL_CANCELLED, (now_us, run_id))
         self._db.write(_DROP_TASKS, (now_us, run_id))
         self._db.write("DELETE FROM worker_queue WHERE run_id = ?", (run_id,))
         self._db.write(_WAKE_PARENT, (run_id,))

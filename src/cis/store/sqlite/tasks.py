@@ -53,6 +53,15 @@ _CANCEL = (
     " finished_at_us = max(?, coalesce(started_at_us, 0)), retry_at_us = NULL"
     " WHERE run_id = ? AND status NOT IN ('completed', 'failed', 'skipped', 'cancelled')"
 )
+# What cannot be read is told by the event of the run alone.
+TELL_CANCELLED = (
+    "INSERT INTO events (at_us, kind, status, run_id, dag_id, task_id, worker_id, data)"
+    " SELECT ?1, 'task', 'cancelled', t.run_id, r.dag_id, t.task_id, r.worker_id,"
+    " json_object('attempt', t.attempts, 'exit_code', t.exit_code)"
+    " FROM dag_runs AS r JOIN run_tasks AS t ON t.run_id = r.run_id WHERE r.run_id = ?2"
+    " AND t.status NOT IN ('completed', 'failed', 'skipped', 'cancelled')"
+    " AND t.task_id || r.dag_id || r.worker_id NOT GLOB '*[^ -~]*' ORDER BY t.task_no"
+)
 _LOSE = (
     "UPDATE task_executions SET status = 'lost', finished_at_us = max(?, started_at_us)"
     " WHERE run_id = ? AND status = 'running'"
@@ -113,7 +122,8 @@ class TaskRows:
         return int(row[0] or 0) if row else 0
 
     def cancel_unfinished(self, run_id: str, *, now_us: int) -> None:
-        """Make every task of a run that is not over cancelled, and every attempt of it that has no end lost."""
+        """Make every task of a run that is not over cancelled, with its event, and every attempt that has no end lost."""
+        self._db.write(TELL_CANCELLED, (now_us, run_id))
         self._db.write(_CANCEL, (now_us, run_id))
         self._db.write(_LOSE, (now_us, run_id))
 

@@ -14,7 +14,7 @@ from cis.errors import CisError
 from cis.model.dag import Priority
 from cis.model.durations import format_duration
 from cis.model.states import RunState, TaskState
-from cis.store.cluster import OutboxItem, Route
+from cis.store.cluster import OutboxItem, RemoteRole, Route
 from cis.store.port import Store
 from cis.store.records import EventRecord, RunRecord
 from cis.transports.ports import Desk
@@ -98,7 +98,7 @@ class Threads:
         now_us = self._desk.site.clock_us()
         for event, thread in events:
             run = store.run(event.run_id or "")
-            if run is None:
+            if run is None or _is_on_offer(store, event):
                 continue
             name, text = self._notice(store, event, run)
             posted = {item.message_id for item in store.outbox_of_run(run.run_id)}
@@ -123,7 +123,15 @@ class Threads:
 def _is_notable(event: EventRecord) -> bool:
     if event.kind == "task":
         return event.status == TaskState.FAILED
-    return event.kind == "run" and (event.status == RunState.RUNNING or RunState(event.status).final)
+    if event.kind != "run" or "cancel_requested" in event.data:
+        return False  # that it started was told before it was asked to stop
+    return event.status == RunState.RUNNING or RunState(event.status).final
+
+
+def _is_on_offer(store: Store, event: EventRecord) -> bool:
+    """Whether a run that is told to go on was taken back from its node, and is nobody's until it is granted anew."""
+    remote = store.remote_run(event.run_id or "") if event.status == RunState.RUNNING else None
+    return remote is not None and remote.open and remote.role is RemoteRole.OFFERED
 
 
 def _with_threads(events: list[EventRecord], store: Store) -> list[tuple[EventRecord, str]]:
