@@ -29,6 +29,21 @@ from cis.errors import (
 )
 from cis.model.dag import Json
 
+PROBLEM_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:cis-dag:problem:"
+RETRY_AFTER_S = 5
+_CODES = {
+    HTTPStatus.NOT_FOUND: "not_found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+    HTTPStatus.BAD_REQUEST: "usage",
+}
+
+Responses = dict[int | str, dict[str, Any]]
+
+TEXT: dict[str, Any] = {"type": "string"}
+
+CURSOR = ("cursor", "`next_cursor` of the page before", TEXT)
+
 
 def encoded(content: Json) -> bytes:
     """Return *content* as JSON in UTF-8; half a surrogate pair stays the escape that it came as."""
@@ -45,16 +60,6 @@ def list_answer(items: Sequence[Json], *, next_cursor: str | None = None) -> Res
     """Return one page of a list as a response."""
     content: dict[str, Any] = {"items": items, "next_cursor": next_cursor}
     return json_answer(content)
-
-
-PROBLEM_TYPE = "application/problem+json"
-TYPE_PREFIX = "urn:cis-dag:problem:"
-RETRY_AFTER_S = 5
-_CODES = {
-    HTTPStatus.NOT_FOUND: "not_found",
-    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
-    HTTPStatus.BAD_REQUEST: "usage",
-}
 
 
 class QueryError(UsageError):
@@ -145,9 +150,6 @@ async def _validation_error(_: Request, error: Exception) -> Response:
     return problem_of(QueryError(faults))
 
 
-Responses = dict[int | str, dict[str, Any]]
-
-
 def answers(model: Any, *, status: int = 200, errors: tuple[int, ...] = ()) -> Responses:
     """Return the answers of a route: *model* when it went well, and problems."""
     found: Responses = {status: {"model": model, "description": HTTPStatus(status).phrase}}
@@ -172,7 +174,5 @@ def or_nothing(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"const": ""}]}
 
 
-TEXT: dict[str, Any] = {"type": "string"}
 FLAG: dict[str, Any] = or_nothing({"type": "string", "enum": ["true", "false", "1", "0", "yes", "no"]})
 LIMIT = ("limit", "how many at most; 50 unless told", or_nothing({"type": "integer", "minimum": 1, "maximum": 1000}))
-CURSOR = ("cursor", "`next_cursor` of the page before", TEXT)

@@ -26,6 +26,15 @@ from cis.model.dag import Json
 DRAIN_FACTOR = 4
 _SMALL = 64 * 2**10
 
+MAX_DOCUMENT_BYTES = 16 * 2**20
+DOCUMENT_WAIT_S = 60.0
+RETRY_AFTER_S = 5
+_SMALL_BYTES = 256 * 2**10
+_NO_MATTER_BYTES = 16 * 2**10
+
+PART_WITHIN_S = 10.0
+BODY_WITHIN_S = 300.0
+
 
 async def read_body(request: Request, *, limit: int) -> bytes:
     """Return the body.
@@ -84,13 +93,6 @@ async def read_options(request: Request, *, known: Mapping[str, type]) -> dict[s
 def _declared_length(request: Request) -> int | None:
     text = request.headers.get("content-length", "")
     return int(text) if text.isascii() and text.isdigit() else None
-
-
-MAX_DOCUMENT_BYTES = 16 * 2**20
-DOCUMENT_WAIT_S = 60.0
-RETRY_AFTER_S = 5
-_SMALL_BYTES = 256 * 2**10
-_NO_MATTER_BYTES = 16 * 2**10
 
 
 class DocumentRooms:
@@ -160,10 +162,6 @@ class _Room:
                 self._free += size
             else:
                 turn.set_result(None)
-
-
-PART_WITHIN_S = 10.0
-BODY_WITHIN_S = 300.0
 
 
 class Patience:

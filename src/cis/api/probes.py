@@ -32,6 +32,12 @@ from cis.store.records import WorkerRecord, WorkerState
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+READY_WITHIN_S = 2.0
+HOLDS_S = 0.5
+MIN_FREE_BYTES = 4 * 2**20
+CHECK_EVERY_S = 10.0
+CHECK_SHARE = 100
+
 
 def probe_routes(services: NodeServices, counts: RequestCounts) -> APIRouter:
     """Return the routes of probes and metrics."""
@@ -113,13 +119,6 @@ def _family(name: str, kind: str, about: str, samples: Iterable[tuple[Mapping[st
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-READY_WITHIN_S = 2.0
-HOLDS_S = 0.5
-MIN_FREE_BYTES = 4 * 2**20
-CHECK_EVERY_S = 10.0
-CHECK_SHARE = 100
 
 
 class Readiness:

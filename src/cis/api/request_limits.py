@@ -41,6 +41,8 @@ from cis.api.body import DocumentRooms
 from cis.engine.shortage import shortage_of
 from cis.errors import OverloadedError, ShareExceededError
 
+log = logging.getLogger(__name__)
+
 MAX_REQUESTS = 1024
 MAX_REQUESTS_OF_ONE = 256
 MAX_STREAMS = 256
@@ -55,6 +57,9 @@ DRAIN_S = 10.0
 RETRY_AFTER_S = 2
 OWNER = "owner"
 _ANY = 2**30
+
+REQUEST_WITHIN_S = 10.0
+READ_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,10 +270,6 @@ async def drain(receive: Receive) -> None:
                     return
 
 
-REQUEST_WITHIN_S = 10.0
-READ_WITHIN_S = 60.0
-
-
 class PatientConnection(H11Protocol):
     """Closes a connection whose client keeps the node waiting.
 
@@ -333,9 +334,6 @@ class PatientConnection(H11Protocol):
     def _give_up(self, *_: Any) -> None:
         self._deadline = None
         self.transport.abort()
-
-
-log = logging.getLogger(__name__)
 
 
 def say_in_few_words(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

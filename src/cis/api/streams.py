@@ -39,6 +39,16 @@ EVENT_STREAM = "text/event-stream"
 JSON_LINES = "application/x-ndjson"
 PLAIN_TEXT = "text/plain"
 
+HEARTBEAT = b": still here\n\n"
+
+HEARTBEAT_S = 15.0
+_AT_ONCE = 500
+
+LOOK_EVERY_S = 0.2
+PART_BYTES = 2**16
+_JSON = "application/json"
+_HIGHEST_ATTEMPT = 10**9
+
 
 def wanted_type(request: Request, offered: tuple[str, ...]) -> str:
     """Return the first of *offered* that the ``Accept`` header names; the first of all when it names none."""
@@ -52,17 +62,10 @@ def sse(data: Json, *, event: str, event_id: int | None = None) -> bytes:
     return f"{head}event: {event}\ndata: ".encode() + encoded(data) + b"\n\n"
 
 
-HEARTBEAT = b": still here\n\n"
-
-
 def stream(parts: AsyncIterator[bytes], *, media_type: str) -> StreamingResponse:
     """Return *parts* as a response that proxies pass on as it comes."""
     charset = "; charset=utf-8" if media_type.startswith("text/") else ""
     return StreamingResponse(parts, media_type=media_type + charset, headers={"X-Accel-Buffering": "no"})
-
-
-HEARTBEAT_S = 15.0
-_AT_ONCE = 500
 
 
 def event_routes(services: NodeServices) -> APIRouter:
@@ -151,12 +154,6 @@ async def _after(services: NodeServices, seq: int) -> Sequence[EventRecord]:
 def _gap(seq: int) -> bytes:
     message = "events were missed and are no longer kept: read anew what you show"
     return sse({"seq": seq, "message": message}, event="gap", event_id=seq)
-
-
-LOOK_EVERY_S = 0.2
-PART_BYTES = 2**16
-_JSON = "application/json"
-_HIGHEST_ATTEMPT = 10**9
 
 
 def log_routes(services: NodeServices) -> APIRouter:

@@ -14,6 +14,9 @@ from cis.model.shares import Shares
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
+MAX_OF_ONE_MESSAGE = 60
+WITHIN_US = 60_000_000
+
 
 class FactFormatter(logging.Formatter):
     """Puts the facts of a record (its ``extra``) behind its message, as ``name=value``."""
@@ -23,10 +26,6 @@ class FactFormatter(logging.Formatter):
         line = super().format(record)
         facts = [f"{name}={value}" for name, value in vars(record).items() if name not in _STANDARD]
         return "  ".join([line, *facts])
-
-
-MAX_OF_ONE_MESSAGE = 60
-WITHIN_US = 60_000_000
 
 
 class FloodFilter(logging.Filter):

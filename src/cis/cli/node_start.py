@@ -21,7 +21,12 @@ from cis.errors import ConflictError, StoreError, StoreFullError, UsageError
 from cis.node.home import Home
 from cis.store.sqlite.store import open_sqlite
 
+log = logging.getLogger(__name__)
+
 MAX_BACKLOG = 1024
+
+LOOK_EVERY_S = 1.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -77,12 +82,6 @@ def run_server(server: uvicorn.Server, listener: socket.socket) -> None:
     finally:
         for number, handler in found.items():
             signal.signal(number, handler)
-
-
-log = logging.getLogger(__name__)
-
-LOOK_EVERY_S = 1.0
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_full(error: Exception) -> bool:

@@ -32,6 +32,11 @@ from cis.store.records import AttemptRecord, LeftProcess
 _NEVER = float("inf")
 PID_AGAIN_S = 1.0
 
+MOMENT_S = 0.25
+TOLD_AGAIN_WITHIN_S = 1.0
+_SHELL = 128  # what a shell adds to the signal that ended its command
+_TOLD = frozenset(code for number in (SIGHUP, SIGINT, SIGTERM) for code in (-number, _SHELL + number))
+
 
 class Ending(StrEnum):
     """Why a process is being ended."""
@@ -229,12 +234,6 @@ def failed(attempt: AttemptRecord, error: str, *, at_us: int) -> End:
     finished_at_us = max(at_us, attempt.started_at_us)
     ended = attempt._replace(status=AttemptState.FAILED, error=error, finished_at_us=finished_at_us)
     return End(attempt=ended, outputs={})
-
-
-MOMENT_S = 0.25
-TOLD_AGAIN_WITHIN_S = 1.0
-_SHELL = 128  # what a shell adds to the signal that ended its command
-_TOLD = frozenset(code for number in (SIGHUP, SIGINT, SIGTERM) for code in (-number, _SHELL + number))
 
 
 class _Doubt(NamedTuple):

@@ -23,6 +23,9 @@ _GIVEN_UP = (
     " ended the worker, most often too little memory, then rerun it, or set max_losses higher (0: no bound)"
 )
 
+ALONE_AT_LEAST_US = 60_000_000
+ALONE_AT_MOST_US = 86_400_000_000
+
 
 class Losses:
     """The tasks of one run whose worker died while they ran, by number; most runs have none."""
@@ -60,10 +63,6 @@ class Losses:
         """Return the tasks whose stored losses are to be forgotten, since an attempt of theirs ended by itself."""
         acquitted, self._acquitted = self._acquitted, []
         return acquitted
-
-
-ALONE_AT_LEAST_US = 60_000_000
-ALONE_AT_MOST_US = 86_400_000_000
 
 
 def blame(store: Store, worker: WorkerRecord, held: Collection[str], *, now_us: int) -> None:

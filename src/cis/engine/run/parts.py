@@ -24,6 +24,10 @@ from cis.model.dag import DagSpec, Json
 from cis.store.port import Store
 from cis.store.records import AttemptRecord, WorkerState
 
+log = logging.getLogger(__name__)
+
+SAY_AGAIN_S = 60.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopParts:
@@ -117,11 +121,6 @@ class Held:
         self.leases.forget(run_id)
         for key in [key for key in self.children if key[0] == run_id]:
             del self.children[key]
-
-
-log = logging.getLogger(__name__)
-
-SAY_AGAIN_S = 60.0
 
 
 def room_for(held: Held, *, slots: int, wanted: bool, now_s: float) -> int:

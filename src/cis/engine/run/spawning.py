@@ -20,6 +20,8 @@ from cis.store.records import AttemptRecord
 
 _Key = tuple[str, int, int]
 
+ATTEND_EVERY = 10  # starts, in a turn of many
+
 
 class Launches:
     """Makes each launch when it is asked for, unless it is the one that was foreseen."""
@@ -57,9 +59,6 @@ class Launches:
             return None
         self._foreseen = (later.run_id, number, attempt), launch
         return launch
-
-
-ATTEND_EVERY = 10  # starts, in a turn of many
 
 
 class Spawning:
