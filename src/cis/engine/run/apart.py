@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cis.engine.run.adoption import set_aside
-from cis.engine.run.decide import Start, claim_only, decide
+from cis.engine.run.decide import claim_only, decide
+from cis.engine.run.effects import Effects
 from cis.engine.run.live import End
 from cis.engine.run.parts import Held, LoopLimits, LoopParts
 from cis.engine.this_node import Incarnation
@@ -36,9 +37,7 @@ class TurnsApart:
         self._me = me
         self._refused: Counter[str] = Counter()
 
-    def turn(
-        self, held: Held, ends: Sequence[End], *, now: Instant, spawn: Callable[[Sequence[Start]], None]
-    ) -> list[End]:
+    def turn(self, held: Held, ends: Sequence[End], *, now: Instant, apply: Callable[[Effects], None]) -> list[End]:
         """Do what is due of each run; return the ends that could not be stored yet: none when nothing was refused.
 
         A run of which something was refused is not held any more: its rows are to be read anew, or it was set aside.
@@ -54,7 +53,7 @@ class TurnsApart:
         for run_id in list(held.plans):
             mine = [end for end in ends if end.attempt.run_id == run_id]
             try:
-                starts = self._one(held, run_id, mine, now=now)
+                effects = self._one(held, run_id, mine, now=now)
             except REFUSALS as error:
                 self._drop(held, run_id)
                 self._refused[run_id] += 1
@@ -64,7 +63,7 @@ class TurnsApart:
                     self._set_aside(held, run_id, error, now=now)
             else:
                 del self._refused[run_id]
-                spawn(starts)
+                apply(effects)
         held.told = ()  # each transaction has told of one run alone
         return left
 
@@ -73,21 +72,18 @@ class TurnsApart:
         """Whether something was refused, and is neither stored nor set aside by now."""
         return bool(self._refused)
 
-    def _one(self, held: Held, run_id: str | None, ends: Sequence[End], *, now: Instant) -> list[Start]:
+    def _one(self, held: Held, run_id: str | None, ends: Sequence[End], *, now: Instant) -> Effects:
         """Do what is due of one run alone; *held* is changed once that is committed."""
         one = replace(
             held,
             plans={key: plan for key, plan in held.plans.items() if key == run_id},
             children={key: wait for key, wait in held.children.items() if key[0] == run_id},
-            rings=set(),
-            cancelled=set(),
-            ended=set(),
             unstarted=[attempt for attempt in held.unstarted if attempt.run_id == run_id],
         )
         others = [attempt for attempt in held.unstarted if attempt.run_id != run_id]
         try:
             with self._parts.store.transaction():
-                starts = decide(self._parts, self._limits, self._me, one, ends=ends, poll=True, claim=False, now=now)
+                effects = decide(self._parts, self._limits, self._me, one, ends=ends, poll=True, claim=False, now=now)
         except StoreError:
             held.unstarted = [*others, *one.unstarted]
             raise
@@ -96,13 +92,10 @@ class TurnsApart:
         held.children |= one.children
         if run_id is not None and run_id not in one.plans:
             del held.plans[run_id]
-        held.rings |= one.rings
-        held.cancelled |= one.cancelled
-        held.ended |= one.ended
         held.alone, held.short = one.alone, one.short
         held.unstarted = others
         held.beat_s, held.beat_due_s = one.beat_s, one.beat_due_s
-        return starts
+        return effects
 
     def _drop(self, held: Held, run_id: str) -> None:
         held.plans.pop(run_id, None)

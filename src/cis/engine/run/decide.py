@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from cis.engine.accept.admission import AGAIN_S, let_in, no_place
 from cis.engine.accept.control import cancel, cancel_children
@@ -17,7 +16,8 @@ from cis.engine.outputs import no_room, size_of
 from cis.engine.run.adoption import child_due_s
 from cis.engine.run.children import ended_child, refusal, start_child
 from cis.engine.run.claiming import take_queued
-from cis.engine.run.live import End, Ending, Live, failed
+from cis.engine.run.effects import Effects, Start
+from cis.engine.run.live import End, Live, failed
 from cis.engine.run.parts import ChildWait, Held, LoopLimits, LoopParts, beat, room_for
 from cis.engine.run.plan import CHANGES_AT_ONCE, RunPlan
 from cis.engine.this_node import Incarnation
@@ -36,13 +36,6 @@ CONTROL_PAUSE_S = 0.0003  # for each run that is held
 LONGEST_CONTROL_PAUSE_S = 0.02
 
 
-class Start(NamedTuple):
-    """An attempt that is to be spawned once the transaction has committed."""
-
-    plan: RunPlan
-    attempt: AttemptRecord
-
-
 def decide(
     parts: LoopParts,
     limits: LoopLimits,
@@ -53,8 +46,8 @@ def decide(
     poll: bool,
     claim: bool = True,
     now: Instant,
-) -> list[Start]:
-    """Take *ends*, look around if *poll*, for new runs too if *claim*, write all that follows, and return what is to be spawned.
+) -> Effects:
+    """Take *ends*, look around if *poll*, for new runs too if *claim*, write all that follows, and return what is to be done then.
 
     Raises:
         FencedError: another epoch holds the worker's id.
@@ -86,7 +79,7 @@ def decide(
     turn.end_runs()
     beat(parts.store, limits, me, held, now=now)
     held.keep_unstarted(start.attempt for start in starts)
-    return starts
+    return turn.effects(starts)
 
 
 def claim_only(
@@ -112,6 +105,15 @@ class _Turn:
         self._me = me
         self._held = held
         self._now = now
+        self._alone: tuple[AttemptRecord, float] | None = None
+        self._cancelled: set[str] = set()
+        self._suspended: set[str] = set()
+        self._ended: set[str] = set()
+        self._rings: set[str] = set()
+
+    def effects(self, starts: Sequence[Start]) -> Effects:
+        """Return what is to be done once all of this is stored."""
+        return Effects(starts, self._alone, self._cancelled, self._suspended, self._ended, self._rings)
 
     def look_at_control(self) -> None:
         """Act on what control wrote into the runs that this worker holds, and stop those whose lease is over."""
@@ -146,7 +148,7 @@ class _Turn:
                 self.record_ends([end])
             elif wait.due_s <= self._now.mono_s and not wait.timed_out:
                 wait.timed_out = True
-                held.rings.add(cancel(self._store, plan.children[number], now_us=self._now.wall_us).worker_id)
+                self._rings.add(cancel(self._store, plan.children[number], now_us=self._now.wall_us).worker_id)
 
     def record_ends(self, ends: Sequence[End]) -> None:
         """Store how attempts ended, and let the plans decide what follows.
@@ -255,7 +257,7 @@ class _Turn:
             self._mark_running(plan, begun)
             number, alone_s = plan.start_alone(begun)
             attempt = self._attempt(plan, number, begun)
-            self._held.alone = (attempt, self._now.mono_s + alone_s)
+            self._alone = (attempt, self._now.mono_s + alone_s)
             self._store.start_attempts([attempt])
             return [Start(plan, attempt)]
         return None
@@ -291,7 +293,7 @@ class _Turn:
             self._store.dequeue(plan.run.run_id)
             if self._parts.site.rules_of(plan.run.scope).max_runs is not None:
                 let_in(self._store, self._me.worker_id, site=self._parts.site)
-            self._held.ended.add(plan.run.run_id)
+            self._ended.add(plan.run.run_id)
             self._ring_parent(plan.run)
 
     def _ring_parent(self, run: RunRecord) -> None:
@@ -303,7 +305,7 @@ class _Turn:
             log.error("nobody can be told of the end of a run", extra={"run_id": run.run_id, "error": str(error)})
             return
         if parent is not None:
-            self._held.rings.add(parent.worker_id)
+            self._rings.add(parent.worker_id)
 
     def _refresh(self, plan: RunPlan) -> None:
         """Read the run again if somebody changed it, and begin to cancel it if that is what they asked for."""
@@ -322,7 +324,7 @@ class _Turn:
         """
         run_id = plan.run.run_id
         log.warning("a lease is over: a run is suspended", extra={"run_id": run_id})
-        self._held.live.end_where(lambda live: live.attempt.run_id == run_id, Ending.STOP, now_s=self._now.mono_s)
+        self._suspended.add(run_id)
         for key in [key for key in self._held.children if key[0] == run_id]:
             del self._held.children[key]
         del self._held.plans[run_id]
@@ -331,8 +333,8 @@ class _Turn:
     def _cancel(self, plan: RunPlan) -> None:
         run_id = plan.run.run_id
         plan.cancel_waiting(self._now)
-        self._held.cancelled.add(run_id)
-        self._held.rings.update(child.worker_id for child in self._store.child_runs(run_id))
+        self._cancelled.add(run_id)
+        self._rings.update(child.worker_id for child in self._store.child_runs(run_id))
         cancel_children(self._store, run_id, now_us=self._now.wall_us)
 
     def _held_back(self, plan: RunPlan) -> bool:
@@ -373,7 +375,7 @@ class _Turn:
         self._store.start_attempts([attempt])
         due_s = child_due_s(plan, attempt, now=self._now)
         self._held.children[plan.run.run_id, number] = ChildWait(attempt, due_s)
-        self._held.rings.add(run.worker_id)
+        self._rings.add(run.worker_id)
         return run.task_count
 
     def _mark_running(self, plan: RunPlan, begun: Instant) -> None:

@@ -27,13 +27,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 
 from cis.engine.leases import Leases, margin_s
 from cis.engine.ports import Exit
 from cis.engine.run.apart import REFUSALS, TurnsApart
 from cis.engine.run.claiming import adopt, park
-from cis.engine.run.decide import POLL_S, Start, decide
+from cis.engine.run.decide import POLL_S, decide
+from cis.engine.run.effects import NOTHING, Effects, Start
 from cis.engine.run.live import TOLD_AGAIN_WITHIN_S, Doubts, End, Ending, LiveAttempts, judge
 from cis.engine.run.parts import Held, LoopLimits, LoopParts, fall_short, probe
 from cis.engine.run.reading import RunReading
@@ -172,7 +174,7 @@ class WorkerLoop:
             self._read_on(now)
             if not (self._unstored or placed or self._due_s() <= now.mono_s):
                 return
-            starts = self._commit_apart(now) if self._apart else self._commit(now)
+            effects = self._commit_apart(now) if self._apart else self._commit(now)
         except FencedError:
             raise
         except StoreBusyError as error:
@@ -186,13 +188,23 @@ class WorkerLoop:
             self._forget(error, now)
             self._apart = isinstance(error, REFUSALS)
             return
-        self._spawn(starts)  # before all that can wait: while a process runs, the rest costs no time
+        self._apply(effects, now)
+
+    def _apply(self, effects: Effects, now: Instant) -> None:
+        """Do what follows from a turn, now that it is stored."""
+        if effects.alone is not None:
+            self._held.alone = effects.alone
+        self._spawn(effects.starts)  # before all that can wait: while a process runs, the rest costs no time
         self._renewed_s = max(self._renewed_s, self._held.beat_s)
-        self._end_cancelled()
+        # A child's cancellation is stored with its parent's, or not at all.
+        self._end_all_of(effects.cancelled, Ending.CANCEL)
+        self._end_all_of(effects.suspended, Ending.STOP)
         self._sweep()
         self._untold = True
-        self._tell(now, at_once=self._drop_ended())
-        self._ring()
+        self._drop(effects.ended)
+        self._tell(now, at_once=bool(effects.ended))
+        for worker_id in sorted(effects.rings):
+            self._parts.ring(worker_id)
         self._held.place.keep(len(self._held.live))
 
     def attend(self, *, at_most_s: float) -> Instant:
@@ -230,7 +242,7 @@ class WorkerLoop:
         reading = self._held.reading
         return None if reading is None or reading.done or self._held.stopping else reading
 
-    def _commit(self, now: Instant) -> list[Start]:
+    def _commit(self, now: Instant) -> Effects:
         if not self._adopted:
             self._adopt(now)
         asked_s = self._parts.clock().mono_s
@@ -241,20 +253,20 @@ class WorkerLoop:
             if self._parts.clock().mono_s >= asked_s + WAITED_S:
                 now = self.attend(at_most_s=0.0)
             poll = self._held.poll_due_s <= now.mono_s
-            starts = decide(self._parts, self._limits, self._me, self._held, ends=self._ends, poll=poll, now=now)
+            effects = decide(self._parts, self._limits, self._me, self._held, ends=self._ends, poll=poll, now=now)
             self._parts.store.set_pids(pids)
         self._ends = []
         self._held.unstarted.clear()
-        return starts
+        return effects
 
-    def _commit_apart(self, now: Instant) -> list[Start]:
-        """Do the turn run by run, after the store has refused a row of one that is yet to be found; nothing is left to spawn."""
+    def _commit_apart(self, now: Instant) -> Effects:
+        """Do the turn run by run, after the store has refused a row of one that is yet to be found; nothing is left to do."""
         if not self._adopted:
             self._adopt(now)
         self._begun = True
         ends, self._ends = self._ends, []
         try:
-            left = self._turns_apart.turn(self._held, ends, now=now, spawn=self._spawn)
+            left = self._turns_apart.turn(self._held, ends, now=now, apply=partial(self._apply, now=now))
         except StoreError:
             self._ends = [*ends, *self._ends]  # those that are stored already are known when all rows are read anew
             raise
@@ -263,7 +275,7 @@ class WorkerLoop:
         if self._apart:
             self._adopted = False
             self._hold_until_s = now.mono_s + RETRY_STORE_S
-        return []
+        return NOTHING
 
     def _patience(self, at_most_s: float) -> float:
         now_s = self._parts.clock().mono_s
@@ -328,10 +340,8 @@ class WorkerLoop:
         log.error("a transaction failed; the plans are read anew", extra={"error": str(error)})
         self._held.plans.clear()
         self._held.children.clear()
-        self._held.cancelled.clear()
-        self._held.ended.clear()
         if self._held.alone is not None and not self._held.live.has(self._held.alone[0]):
-            self._held.alone = None  # it was chosen in vain
+            self._held.alone = None  # its end may be stored already
         self._held.reading = None
         for live in self._held.live:
             live.pid_stored = False
@@ -348,13 +358,11 @@ class WorkerLoop:
             why = f"{self._me.worker_id} could not renew its lease for {self._limits.lease_s:g} s: {error}"
             raise LeaseLostError(why) from error
 
-    def _end_cancelled(self) -> None:
-        """End what runs of the runs that were cancelled. A child's cancellation is stored with its parent's, or not at all."""
-        cancelled = self._held.cancelled
-        if cancelled:
+    def _end_all_of(self, run_ids: AbstractSet[str], why: Ending) -> None:
+        """End what runs of some runs."""
+        if run_ids:
             now_s = self._parts.clock().mono_s  # the commit may have taken as long as they have to end
-            self._held.live.end_where(lambda live: live.attempt.run_id in cancelled, Ending.CANCEL, now_s=now_s)
-            cancelled.clear()
+            self._held.live.end_where(lambda live: live.attempt.run_id in run_ids, why, now_s=now_s)
 
     def _sweep(self) -> None:
         """Remove what attempts with secrets of an earlier process left, once for each run that is held."""
@@ -373,24 +381,15 @@ class WorkerLoop:
             self._told_s = now.mono_s
             self._untold = False
 
-    def _drop_ended(self) -> bool:
-        """Let go of the runs that have ended; return whether there was one."""
-        ended = self._held.ended
-        if not ended:
-            return False
+    def _drop(self, ended: AbstractSet[str]) -> None:
+        """Let go of the runs that have ended."""
         for run_id in ended:
             self._held.let_go(run_id)
             self._swept.discard(run_id)
-        self._held.runs_done += len(ended)
-        self._held.poll_due_s = 0.0  # there is room for another run
-        self._held.beat_due_s = 0.0
-        ended.clear()
-        return True
-
-    def _ring(self) -> None:
-        for worker_id in sorted(self._held.rings):
-            self._parts.ring(worker_id)
-        self._held.rings.clear()
+        if ended:
+            self._held.runs_done += len(ended)
+            self._held.poll_due_s = 0.0  # there is room for another run
+            self._held.beat_due_s = 0.0
 
     def _spawn(self, starts: Sequence[Start]) -> None:
         if starts:

@@ -71,15 +71,12 @@ class ChildWait:
 
 @dataclass(slots=True)
 class Held:
-    """What a worker holds: plans by run id, attempts that wait for a child run, processes, who is to be woken."""
+    """What a worker holds: plans by run id, attempts that wait for a child run, processes."""
 
     live: LiveAttempts
     leases: Leases
     plans: dict[str, RunPlan] = field(default_factory=dict)
     children: dict[tuple[str, int], ChildWait] = field(default_factory=dict)
-    rings: set[str] = field(default_factory=set)
-    cancelled: set[str] = field(default_factory=set)  # runs whose processes are to be ended once that is stored
-    ended: set[str] = field(default_factory=set)  # runs to be let go of once that is stored
     alone: tuple[AttemptRecord, float] | None = None  # what runs apart from all others, and until when (monotonic)
     reading: RunReading | None = None  # the large run that is taken next, while it is read
     place: PlaceUse = field(default_factory=lambda: PlaceUse(NoBound()))

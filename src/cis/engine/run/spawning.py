@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from cis.engine.ports import Launch
 from cis.engine.run.attempts import AttemptMaker
-from cis.engine.run.decide import Start
+from cis.engine.run.effects import Start
 from cis.engine.run.live import End, Live, failed
 from cis.engine.run.parts import Held, LoopParts, fall_short
 from cis.engine.run.plan import RunPlan

@@ -1,0 +1,37 @@
+"""What a turn of a worker's loop has decided and what is to be done once its transaction has committed: a value.
+
+The loop does it then (``WorkerLoop._apply``). Of a transaction that failed, the value is dropped, and nothing of it was done; its
+starts alone are kept apart (``Held.keep_unstarted``), since a commit that is reported as failed may be there after all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from cis.engine.run.plan import RunPlan
+from cis.store.records import AttemptRecord
+
+_NONE: frozenset[str] = frozenset()
+
+
+class Start(NamedTuple):
+    """An attempt that is to be spawned."""
+
+    plan: RunPlan
+    attempt: AttemptRecord
+
+
+class Effects(NamedTuple):
+    """What follows from a turn that is stored. ``alone`` is what runs apart from all others from now on, and until when (monotonic)."""
+
+    starts: Sequence[Start] = ()
+    alone: tuple[AttemptRecord, float] | None = None
+    cancelled: AbstractSet[str] = _NONE  # runs whose processes are to be ended
+    suspended: AbstractSet[str] = _NONE  # runs whose lease is over: their processes are to be ended as well
+    ended: AbstractSet[str] = _NONE  # runs to be let go of
+    rings: AbstractSet[str] = _NONE  # workers to be woken
+
+
+NOTHING = Effects()
