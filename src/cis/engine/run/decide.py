@@ -11,15 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cis.engine.accept.admission import AGAIN_S, let_in, no_place
-from cis.engine.accept.control import cancel, cancel_children
+from cis.engine.accept.control import cancel
 from cis.engine.outputs import no_room, size_of
 from cis.engine.run.adoption import child_due_s
 from cis.engine.run.children import ended_child, refusal, start_child
 from cis.engine.run.claiming import take_queued
 from cis.engine.run.effects import Effects, Start
-from cis.engine.run.live import End, Live, failed
-from cis.engine.run.parts import ChildWait, Held, LoopLimits, LoopParts, beat, room_for
+from cis.engine.run.live import End, failed
+from cis.engine.run.parts import ChildWait, Held, LoopLimits, LoopParts, beat
 from cis.engine.run.plan import CHANGES_AT_ONCE, RunPlan
+from cis.engine.run.starts import choose_starts
+from cis.engine.run.turn import Turn
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant
 from cis.engine.transitions import move_run, move_tasks
@@ -31,7 +33,6 @@ log = logging.getLogger(__name__)
 
 CHILDREN_AT_ONCE = 50  # child runs that are begun, or whose ends are taken, in one turn
 POLL_S = 1.0
-NEVER = float("inf")
 CONTROL_PAUSE_S = 0.0003  # for each run that is held
 LONGEST_CONTROL_PAUSE_S = 0.02
 
@@ -53,30 +54,31 @@ def decide(
         FencedError: another epoch holds the worker's id.
     """
     parts.store.check_epoch(me.node_id, me.worker_id, me.epoch)
-    turn = _Turn(parts, limits, me, held, now=now)
+    turn = Turn(parts, limits, me, held, now=now)
+    steps = _Steps(turn)
     if poll:
         # Many runs that come and end have the worker look around all the time: the more it holds, the longer it is before
-        # it asks for each of them again. Whatever starts meanwhile is asked for by itself (``_held_back``).
+        # it asks for each of them again. Whatever starts meanwhile is asked for by itself (``Turn.held_back``).
         if held.control_due_s <= now.mono_s:
             held.poll_due_s = now.mono_s + POLL_S
             held.control_due_s = now.mono_s + min(CONTROL_PAUSE_S * len(held.plans), LONGEST_CONTROL_PAUSE_S)
-            turn.look_at_control()
+            steps.look_at_control()
         else:
             held.poll_due_s = held.control_due_s
         if claim and not held.stopping:
-            turn.look_at_new(take_queued(parts, limits, me, held, ends=ends, now=now))
-        turn.look_at_children()
-    turn.record_ends(ends)
-    turn.work_off()
+            steps.look_at_new(take_queued(parts, limits, me, held, ends=ends, now=now))
+        steps.look_at_children()
+    steps.record_ends(ends)
+    steps.work_off()
     if held.unstarted:
-        turn.put_back()
+        steps.put_back()
     starts: list[Start] = []
     if not held.stopping:
-        turn.release_retries()
-        turn.start_children()
-        starts = turn.choose_starts()
-    turn.write_tasks()
-    turn.end_runs()
+        steps.release_retries()
+        steps.start_children()
+        starts = choose_starts(turn)
+    steps.write_tasks()
+    steps.end_runs()
     beat(parts.store, limits, me, held, now=now)
     held.keep_unstarted(start.attempt for start in starts)
     return turn.effects(starts)
@@ -95,25 +97,15 @@ def claim_only(
         take_queued(parts, limits, me, held, ends=ends, now=now)
 
 
-class _Turn:
+class _Steps:
     """The steps of ``decide``, over one worker's holdings at one moment."""
 
-    def __init__(self, parts: LoopParts, limits: LoopLimits, me: Incarnation, held: Held, *, now: Instant) -> None:
-        self._parts = parts
-        self._store = parts.store
-        self._limits = limits
-        self._me = me
-        self._held = held
-        self._now = now
-        self._alone: tuple[AttemptRecord, float] | None = None
-        self._cancelled: set[str] = set()
-        self._suspended: set[str] = set()
-        self._ended: set[str] = set()
-        self._rings: set[str] = set()
-
-    def effects(self, starts: Sequence[Start]) -> Effects:
-        """Return what is to be done once all of this is stored."""
-        return Effects(starts, self._alone, self._cancelled, self._suspended, self._ended, self._rings)
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._parts = turn.parts
+        self._store = turn.store
+        self._held = turn.held
+        self._now = turn.now
 
     def look_at_control(self) -> None:
         """Act on what control wrote into the runs that this worker holds, and stop those whose lease is over."""
@@ -121,12 +113,12 @@ class _Turn:
             if self._held.leases.over(self._store, plan.run, now=self._now):
                 self._suspend(plan)
             else:
-                self._refresh(plan)
+                self._turn.refresh(plan)
 
     def look_at_new(self, run_ids: Sequence[str]) -> None:
         """Act on what control wrote into runs that were just taken."""
         for run_id in run_ids:
-            self._refresh(self._held.plans[run_id])
+            self._turn.refresh(self._held.plans[run_id])
 
     def look_at_children(self) -> None:
         """End each DAG as a task whose child run is over, and cancel the child of one whose time is."""
@@ -148,7 +140,7 @@ class _Turn:
                 self.record_ends([end])
             elif wait.due_s <= self._now.mono_s and not wait.timed_out:
                 wait.timed_out = True
-                self._rings.add(cancel(self._store, plan.children[number], now_us=self._now.wall_us).worker_id)
+                self._turn.rings.add(cancel(self._store, plan.children[number], now_us=self._now.wall_us).worker_id)
 
     def record_ends(self, ends: Sequence[End]) -> None:
         """Store how attempts ended, and let the plans decide what follows.
@@ -204,67 +196,12 @@ class _Turn:
         """Record the child run of every DAG as a task that is ready; it takes no slot."""
         left, tasks_left = CHILDREN_AT_ONCE, CHANGES_AT_ONCE
         for plan in self._held.plans.values():
-            while plan.wants_child and plan.children_due_s <= self._now.mono_s and not self._held_back(plan):
+            while plan.wants_child and plan.children_due_s <= self._now.mono_s and not self._turn.held_back(plan):
                 if not left or tasks_left <= 0:
                     self._held.poll_due_s = self._now.mono_s
                     return
                 left -= 1
                 tasks_left -= self._start_child(plan)
-
-    def choose_starts(self) -> list[Start]:
-        """Give the free slots to ready tasks: higher priority first, then the older run."""
-        waiting = [plan for plan in self._held.plans.values() if plan.wants_slot]
-        room = room_for(self._held, slots=self._limits.slots, wanted=bool(waiting), now_s=self._now.mono_s)
-        free = room - len(self._held.live)
-        self._held.place.begin(len(self._held.live), now_s=self._now.mono_s)
-        if free <= 0 or not waiting or self._one_runs_alone():
-            return []
-        begun = self._begun()
-        starts: list[Start] = []
-        waiting.sort(key=lambda plan: (-plan.run.priority, plan.run.run_id))
-        # Who lived shortest goes first: it may have taken the worker down beside one that had outlived its suspicion.
-        suspects = [plan for plan in waiting if plan.alone_s < NEVER]
-        if suspects and (alone := self._start_alone(suspects, begun)) is not None:
-            return alone
-        for plan in waiting:
-            if len(starts) >= free:
-                break
-            if self._held_back(plan):
-                continue
-            if not self._has_place(len(starts) + 1):
-                break
-            self._mark_running(plan, begun)
-            while len(starts) < free and plan.wants_slot and self._has_place(len(starts) + 1):
-                number = plan.start_next(begun)
-                starts.append(Start(plan, self._attempt(plan, number, begun)))
-        self._store.start_attempts([start.attempt for start in starts])
-        return starts
-
-    def _has_place(self, starts: int) -> bool:
-        return self._held.place.allows(len(self._held.live) + starts, now_s=self._now.mono_s)
-
-    def _one_runs_alone(self) -> bool:
-        """Whether an attempt runs beside which nothing may start: it may be what took the last worker down."""
-        return self._held.alone is not None and self._now.mono_s < self._held.alone[1]
-
-    def _start_alone(self, suspects: Sequence[RunPlan], begun: Instant) -> list[Start] | None:
-        """Start the first suspect once nothing runs but what has outlived its suspicion; None: control holds all of them back."""
-        for plan in sorted(suspects, key=lambda plan: plan.alone_s):
-            if self._held_back(plan):
-                continue
-            if not all(map(self._has_outlived, self._held.live)) or not self._has_place(1):
-                return []
-            self._mark_running(plan, begun)
-            number, alone_s = plan.start_alone(begun)
-            attempt = self._attempt(plan, number, begun)
-            self._alone = (attempt, self._now.mono_s + alone_s)
-            self._store.start_attempts([attempt])
-            return [Start(plan, attempt)]
-        return None
-
-    def _has_outlived(self, live: Live) -> bool:
-        plan = self._held.plans.get(live.attempt.run_id)
-        return plan is not None and plan.losses.outlived(live.attempt.task_no, self._now.mono_s - live.started_s)
 
     def write_tasks(self) -> None:
         """Store every change of a task, in the order in which they were decided."""
@@ -281,19 +218,19 @@ class _Turn:
         for plan in self._held.plans.values():
             if plan.verdict() is None:
                 continue
-            self._refresh(plan)
+            self._turn.refresh(plan)
             verdict = plan.verdict()
             if verdict is None:
                 continue
             if verdict is RunState.COMPLETED:
-                self._mark_running(plan, self._now)  # even if there was nothing to start
+                self._turn.mark_running(plan, self._now)  # even if there was nothing to start
             finished_at_us = max(self._parts.clock().wall_us, plan.ended_at_us, plan.run.started_at_us or 0)
             change = RunChange(status=verdict, finished_at_us=finished_at_us)
             plan.run = move_run(self._store, plan.run, change, at_us=finished_at_us)
             self._store.dequeue(plan.run.run_id)
             if self._parts.site.rules_of(plan.run.scope).max_runs is not None:
-                let_in(self._store, self._me.worker_id, site=self._parts.site)
-            self._ended.add(plan.run.run_id)
+                let_in(self._store, self._turn.me.worker_id, site=self._parts.site)
+            self._turn.ended.add(plan.run.run_id)
             self._ring_parent(plan.run)
 
     def _ring_parent(self, run: RunRecord) -> None:
@@ -305,17 +242,7 @@ class _Turn:
             log.error("nobody can be told of the end of a run", extra={"run_id": run.run_id, "error": str(error)})
             return
         if parent is not None:
-            self._rings.add(parent.worker_id)
-
-    def _refresh(self, plan: RunPlan) -> None:
-        """Read the run again if somebody changed it, and begin to cancel it if that is what they asked for."""
-        if self._store.run_version(plan.run.run_id) != plan.run.version:
-            fresh = self._store.run(plan.run.run_id)
-            if fresh is None:
-                raise PoisonRecordError(f"run {plan.run.run_id}", "its row is gone")
-            plan.run = fresh
-        if plan.run.cancel_requested and not plan.cancelling:
-            self._cancel(plan)
+            self._turn.rings.add(parent.worker_id)
 
     def _suspend(self, plan: RunPlan) -> None:
         """End what runs of a run, and keep it in the queue until the node that granted it says more.
@@ -324,34 +251,18 @@ class _Turn:
         """
         run_id = plan.run.run_id
         log.warning("a lease is over: a run is suspended", extra={"run_id": run_id})
-        self._suspended.add(run_id)
+        self._turn.suspended.add(run_id)
         for key in [key for key in self._held.children if key[0] == run_id]:
             del self._held.children[key]
         del self._held.plans[run_id]
         self._store.suspend(run_id)
 
-    def _cancel(self, plan: RunPlan) -> None:
-        run_id = plan.run.run_id
-        plan.cancel_waiting(self._now)
-        self._cancelled.add(run_id)
-        self._rings.update(child.worker_id for child in self._store.child_runs(run_id))
-        cancel_children(self._store, run_id, now_us=self._now.wall_us)
-
-    def _held_back(self, plan: RunPlan) -> bool:
-        """Whether control wants nothing more of this run to start, as of this very transaction."""
-        self._refresh(plan)
-        return plan.paused or plan.run.cancel_requested
-
-    def _begun(self) -> Instant:
-        # Ends of this turn carry its time; what they made ready starts later, by the stored clock too.
-        return Instant(max(self._parts.clock().wall_us, self._now.wall_us + 1), self._now.mono_s)
-
     def _start_child(self, plan: RunPlan) -> int:
         """Record the child run of the next DAG as a task; return how many tasks it has."""
         number = plan.next_child()
         task = plan.task_spec(number)
-        begun = self._begun()
-        self._mark_running(plan, begun)
+        begun = self._turn.begun()
+        self._turn.mark_running(plan, begun)
         try:
             run = start_child(
                 self._parts,
@@ -366,32 +277,14 @@ class _Turn:
         except CisError as error:
             reason = refusal(error)
             plan.start_child(number, None, begun)
-            attempt = self._attempt(plan, number, begun)
+            attempt = self._turn.attempt(plan, number, begun)
             self._store.start_attempts([attempt])
             self.record_ends([failed(attempt, reason, at_us=begun.wall_us)])
             return 0
         plan.start_child(number, run.run_id, begun)
-        attempt = self._attempt(plan, number, begun)
+        attempt = self._turn.attempt(plan, number, begun)
         self._store.start_attempts([attempt])
         due_s = child_due_s(plan, attempt, now=self._now)
         self._held.children[plan.run.run_id, number] = ChildWait(attempt, due_s)
-        self._rings.add(run.worker_id)
+        self._turn.rings.add(run.worker_id)
         return run.task_count
-
-    def _mark_running(self, plan: RunPlan, begun: Instant) -> None:
-        if plan.run.status is RunState.PENDING:
-            change = RunChange(status=RunState.RUNNING, started_at_us=begun.wall_us)
-            plan.run = move_run(self._store, plan.run, change, at_us=begun.wall_us)
-
-    def _attempt(self, plan: RunPlan, number: int, begun: Instant) -> AttemptRecord:
-        task = plan.tasks[number]
-        return AttemptRecord(
-            run_id=plan.run.run_id,
-            task_no=number,
-            task_id=task.task_id,
-            attempt=task.attempts,
-            status=AttemptState.RUNNING,
-            worker_id=self._me.worker_id,
-            epoch=self._me.epoch,
-            started_at_us=begun.wall_us,
-        )

@@ -7,7 +7,6 @@ starts alone are kept apart (``Held.keep_unstarted``), since a commit that is re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from cis.engine.run.plan import RunPlan
@@ -28,10 +27,10 @@ class Effects(NamedTuple):
 
     starts: Sequence[Start] = ()
     alone: tuple[AttemptRecord, float] | None = None
-    cancelled: AbstractSet[str] = _NONE  # runs whose processes are to be ended
-    suspended: AbstractSet[str] = _NONE  # runs whose lease is over: their processes are to be ended as well
-    ended: AbstractSet[str] = _NONE  # runs to be let go of
-    rings: AbstractSet[str] = _NONE  # workers to be woken
+    cancelled: frozenset[str] = _NONE  # runs whose processes are to be ended
+    suspended: frozenset[str] = _NONE  # runs whose lease is over: their processes are to be ended as well
+    ended: frozenset[str] = _NONE  # runs to be let go of
+    rings: frozenset[str] = _NONE  # workers to be woken
 
 
 NOTHING = Effects()

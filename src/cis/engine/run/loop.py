@@ -20,7 +20,7 @@ monotonic clock judges, from the last heartbeat that was committed. One that was
 succeeds, goes on. The ends that it could not store are lost with it, although their work may be done: whoever takes up its
 runs finds starts without ends, as after a crash, and ``on_lost`` decides.
 
-This module waits and spawns; what is decided inside the transaction is ``cis.engine.run.decide``.
+This module waits, commits and applies: what is decided inside the transaction (``cis.engine.run.decide``) comes back as a value.
 """
 
 from __future__ import annotations

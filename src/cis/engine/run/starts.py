@@ -1,0 +1,77 @@
+"""Which ready tasks get the free slots of a worker: of the higher priority first, then of the older run.
+
+A task that may have taken its last worker down runs apart from all others for a while (``cis.engine.run.losses``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cis.engine.run.effects import Start
+from cis.engine.run.live import Live
+from cis.engine.run.parts import room_for
+from cis.engine.run.plan import RunPlan
+from cis.engine.run.turn import Turn
+from cis.engine.times import Instant
+
+NEVER = float("inf")
+
+
+def choose_starts(turn: Turn) -> list[Start]:
+    """Give the free slots to ready tasks: higher priority first, then the older run."""
+    waiting = [plan for plan in turn.held.plans.values() if plan.wants_slot]
+    room = room_for(turn.held, slots=turn.limits.slots, wanted=bool(waiting), now_s=turn.now.mono_s)
+    free = room - len(turn.held.live)
+    turn.held.place.begin(len(turn.held.live), now_s=turn.now.mono_s)
+    if free <= 0 or not waiting or _one_runs_alone(turn):
+        return []
+    begun = turn.begun()
+    starts: list[Start] = []
+    waiting.sort(key=lambda plan: (-plan.run.priority, plan.run.run_id))
+    # Who lived shortest goes first: it may have taken the worker down beside one that had outlived its suspicion.
+    suspects = [plan for plan in waiting if plan.alone_s < NEVER]
+    if suspects and (alone := _start_alone(turn, suspects, begun)) is not None:
+        return alone
+    for plan in waiting:
+        if len(starts) >= free:
+            break
+        if turn.held_back(plan):
+            continue
+        if not _has_place(turn, len(starts) + 1):
+            break
+        turn.mark_running(plan, begun)
+        while len(starts) < free and plan.wants_slot and _has_place(turn, len(starts) + 1):
+            number = plan.start_next(begun)
+            starts.append(Start(plan, turn.attempt(plan, number, begun)))
+    turn.store.start_attempts([start.attempt for start in starts])
+    return starts
+
+
+def _has_place(turn: Turn, starts: int) -> bool:
+    return turn.held.place.allows(len(turn.held.live) + starts, now_s=turn.now.mono_s)
+
+
+def _one_runs_alone(turn: Turn) -> bool:
+    """Whether an attempt runs beside which nothing may start: it may be what took the last worker down."""
+    return turn.held.alone is not None and turn.now.mono_s < turn.held.alone[1]
+
+
+def _start_alone(turn: Turn, suspects: Sequence[RunPlan], begun: Instant) -> list[Start] | None:
+    """Start the first suspect once nothing runs but what has outlived its suspicion; None: control holds all of them back."""
+    for plan in sorted(suspects, key=lambda plan: plan.alone_s):
+        if turn.held_back(plan):
+            continue
+        if not all(_has_outlived(turn, live) for live in turn.held.live) or not _has_place(turn, 1):
+            return []
+        turn.mark_running(plan, begun)
+        number, alone_s = plan.start_alone(begun)
+        attempt = turn.attempt(plan, number, begun)
+        turn.alone = (attempt, turn.now.mono_s + alone_s)
+        turn.store.start_attempts([attempt])
+        return [Start(plan, attempt)]
+    return None
+
+
+def _has_outlived(turn: Turn, live: Live) -> bool:
+    plan = turn.held.plans.get(live.attempt.run_id)
+    return plan is not None and plan.losses.outlived(live.attempt.task_no, turn.now.mono_s - live.started_s)

@@ -1,0 +1,94 @@
+"""What the steps of one turn share: what the worker holds, the moment, and what is to follow once all is stored.
+
+Also the four things that several steps do to a run or a task: look at its row again, cancel it, begin it, make an attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cis.engine.accept.control import cancel_children
+from cis.engine.run.effects import Effects, Start
+from cis.engine.run.parts import Held, LoopLimits, LoopParts
+from cis.engine.run.plan import RunPlan
+from cis.engine.this_node import Incarnation
+from cis.engine.times import Instant
+from cis.engine.transitions import move_run
+from cis.errors import PoisonRecordError
+from cis.model.states import AttemptState, RunState
+from cis.store.records import AttemptRecord, RunChange
+
+
+class Turn:
+    """One turn of one worker, inside its transaction."""
+
+    def __init__(self, parts: LoopParts, limits: LoopLimits, me: Incarnation, held: Held, *, now: Instant) -> None:
+        self.parts = parts
+        self.store = parts.store
+        self.limits = limits
+        self.me = me
+        self.held = held
+        self.now = now
+        self.alone: tuple[AttemptRecord, float] | None = None
+        self.cancelled: set[str] = set()
+        self.suspended: set[str] = set()
+        self.ended: set[str] = set()
+        self.rings: set[str] = set()
+
+    def effects(self, starts: Sequence[Start]) -> Effects:
+        """Return what is to be done once all of this is stored."""
+        return Effects(
+            starts,
+            alone=self.alone,
+            cancelled=frozenset(self.cancelled),
+            suspended=frozenset(self.suspended),
+            ended=frozenset(self.ended),
+            rings=frozenset(self.rings),
+        )
+
+    def refresh(self, plan: RunPlan) -> None:
+        """Read the run again if somebody changed it, and begin to cancel it if that is what they asked for."""
+        if self.store.run_version(plan.run.run_id) != plan.run.version:
+            fresh = self.store.run(plan.run.run_id)
+            if fresh is None:
+                raise PoisonRecordError(f"run {plan.run.run_id}", "its row is gone")
+            plan.run = fresh
+        if plan.run.cancel_requested and not plan.cancelling:
+            self._cancel(plan)
+
+    def _cancel(self, plan: RunPlan) -> None:
+        run_id = plan.run.run_id
+        plan.cancel_waiting(self.now)
+        self.cancelled.add(run_id)
+        self.rings.update(child.worker_id for child in self.store.child_runs(run_id))
+        cancel_children(self.store, run_id, now_us=self.now.wall_us)
+
+    def held_back(self, plan: RunPlan) -> bool:
+        """Whether control wants nothing more of this run to start, as of this very transaction."""
+        self.refresh(plan)
+        return plan.paused or plan.run.cancel_requested
+
+    def begun(self) -> Instant:
+        """Return the moment at which what is decided now begins."""
+        # Ends of this turn carry its time; what they made ready starts later, by the stored clock too.
+        return Instant(max(self.parts.clock().wall_us, self.now.wall_us + 1), self.now.mono_s)
+
+    def mark_running(self, plan: RunPlan, begun: Instant) -> None:
+        """Have a run that is pending run."""
+        if plan.run.status is RunState.PENDING:
+            change = RunChange(status=RunState.RUNNING, started_at_us=begun.wall_us)
+            plan.run = move_run(self.store, plan.run, change, at_us=begun.wall_us)
+
+    def attempt(self, plan: RunPlan, number: int, begun: Instant) -> AttemptRecord:
+        """Return the attempt of a task that was just moved to running."""
+        task = plan.tasks[number]
+        return AttemptRecord(
+            run_id=plan.run.run_id,
+            task_no=number,
+            task_id=task.task_id,
+            attempt=task.attempts,
+            status=AttemptState.RUNNING,
+            worker_id=self.me.worker_id,
+            epoch=self.me.epoch,
+            started_at_us=begun.wall_us,
+        )
