@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import tracemalloc
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from cis.errors import DocumentError, DocumentTooLargeError, MalformedDocumentError
 from cis.model.dag import Backoff, DagSpec, OnLost, Priority, TaskSpec
-from cis.model.document import dag_from_plain, dag_schema, parse_dag
+from cis.model.document import dag_from_plain, dag_schema, parse_dag, with_head
 from cis.model.formats import Format, dump_document
 from cis.model.scope import Scope, ScopeType
 
@@ -404,3 +405,30 @@ def test_a_key_that_looks_like_a_merge_but_stands_in_quotes_is_one_like_any_othe
 
     assert spec.tasks[0].params == {"<<": 7}
     assert parse_dag(dump_document(spec.to_dict(), Format.YAML).encode()) == spec
+
+
+GIVEN = [
+    {"scope": "user:u1", "target_node": "node-9", "priority": "Urgent"},
+    {"scope": "global"},
+    {"priority": "low"},
+    {"scope": "team:x", "target_node": "a b", "priority": "soon"},
+    {"scope": "", "priority": ""},
+    {"target_node": ""},
+]
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=str)
+def test_what_is_given_beside_a_document_is_read_and_refused_as_in_it(given: dict[str, str]) -> None:
+    plain = with_tasks(task(), scope="project:p", target_node="node-1", priority="high", description="kept")
+
+    assert outcome(lambda: with_head(dag_from_plain(plain), given, source="flags")) == outcome(
+        lambda: dag_from_plain({**plain, **given}, source="flags")
+    )
+
+
+def outcome(read: Callable[[], DagSpec]) -> DagSpec | str:
+    """Return what is read, or why it is refused."""
+    try:
+        return read()
+    except DocumentError as error:
+        return str(error)

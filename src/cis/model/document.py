@@ -8,6 +8,7 @@ JSON Schema of a document (draft 2020-12) is made of the same fields.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
@@ -132,6 +133,15 @@ def parse_dag(data: bytes, *, format: Format | None = None, source: str | None =
 def dag_from_plain(plain: Mapping[str, Json], *, source: str | None = None) -> DagSpec:
     """Return the DAG that a plain mapping holds. Raises DocumentError with all of its faults."""
     return _dag(Tree(dict(plain)), source=source)
+
+
+def with_head(spec: DagSpec, given: Mapping[str, str], *, source: str) -> DagSpec:
+    """Return *spec* with its scope, target node or priority as *given*. Raises DocumentError with all faults of these."""
+    faults = _Faults()
+    head = faults.checked(_Head, {"dag_id": spec.dag_id, **given})
+    if head is None:
+        raise DocumentError(faults.listed(Tree(dict(given))), source=source)
+    return replace(spec, **{name: getattr(head, name) for name in given})
 
 
 class _Faults:

@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -284,18 +283,9 @@ def _interrupted_by(*numbers: signal.Signals) -> Iterator[None]:
 
 
 def _overridden(spec: DagSpec, options: argparse.Namespace) -> DagSpec:
-    from cis.model.document import dag_from_plain  # noqa: PLC0415 - its checks are those of a document
+    from cis.model.document import with_head  # noqa: PLC0415 - pydantic, only for documents
 
-    changes = {"scope": options.scope, "target_node": options.target_node, "priority": options.priority}
-    given = {name: value for name, value in changes.items() if value is not None}
-    if not given:
-        return spec
+    flags = {"scope": options.scope, "target_node": options.target_node, "priority": options.priority}
+    given = {name: value for name, value in flags.items() if value is not None}
     " ".join(given.values()).encode()  # what is not UTF-8 is told here as what it is (cis.cli.main)
-    task = {"id": "t", "command": "true"}
-    small = dag_from_plain({"dag_id": spec.dag_id, "tasks": [task], **given}, source="command line")
-    return replace(
-        spec,
-        scope=small.scope or spec.scope,
-        target_node=small.target_node or spec.target_node,
-        priority=small.priority if options.priority else spec.priority,
-    )
+    return with_head(spec, given, source="command line") if given else spec
