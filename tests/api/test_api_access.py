@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cis.api.ports import OWNER_NAME
 from cis.api.served import OwnToken, TokenCheck
+from cis.app.tokens import OWNER_NAME
 from cis.store.records import TokenRecord
 from tests.worlds.serving import TOKEN, NodeUnderTest, assert_problem
 

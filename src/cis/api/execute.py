@@ -18,11 +18,10 @@ from cis.api.answers import answers, json_answer
 from cis.api.body import read_body
 from cis.api.ports import NodeServices
 from cis.api.request_limits import RequestLimits, admission_of
-from cis.api.requests import append_audit, rights_of, source_of
+from cis.api.requests import actor_of, rights_of, source_of
 from cis.api.schemas import SubmissionModel
-from cis.engine.accept.dispatch import mark_sending
-from cis.engine.accept.staging import is_large, stage, unstage
-from cis.engine.accept.submit import Submission, SubmitRequest, submit
+from cis.app.actor import Actor
+from cis.app.submit import Accepted, SubmitRequest, accept, is_large, stage, unstage
 from cis.engine.observe.views import submission_view
 from cis.errors import UsageError
 from cis.model.document import parse_dag
@@ -86,17 +85,17 @@ def execute_routes(services: NodeServices) -> APIRouter:
         key = idempotency_key(request)
         data = await read_body(request, limit=services.max_body_bytes)
         async with admission_of(request).document(len(data)):
-            submission = await _accept(services, request, data, key=key)
-        run = submission.run
-        if submission.created:
-            services.poke(run.worker_id)
+            accepted = await _accept(services, request, data, key=key)
+        run = accepted.run
+        if accepted.created:
+            services.poke(*accepted.wake)
             run = await services.expedite(run)
-        return json_answer(submission_view(run), status=202 if submission.created else 200)
+        return json_answer(submission_view(run), status=202 if accepted.created else 200)
 
     return router
 
 
-async def _accept(services: NodeServices, request: Request, data: bytes, *, key: str | None) -> Submission:
+async def _accept(services: NodeServices, request: Request, data: bytes, *, key: str | None) -> Accepted:
     """Read a document, and store its run; nothing of it is held once this returns."""
     form = document_format(request.headers.get("content-type", ""))
     if form is Format.JSON and len(data) <= SMALL_BYTES:
@@ -104,15 +103,7 @@ async def _accept(services: NodeServices, request: Request, data: bytes, *, key:
     else:
         spec = await asyncio.to_thread(parse_dag, data, format=form)
     wanted = SubmitRequest(spec=spec, idempotency_key=key, asker=rights_of(request).asker)
-
-    def job(store: Store, wanted: SubmitRequest) -> Submission:
-        submission = submit(store, wanted, site=services.site)
-        if submission.created:
-            append_audit(store, services, request, action="dag.execute", subject=submission.run.run_id)
-            mark_sending(store, submission.run, now_us=services.site.clock_us())
-        return submission
-
-    return await submitted(services, wanted, job, document_bytes=len(data))
+    return await submitted(services, wanted, by=actor_of(request), sends=True, document_bytes=len(data))
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -129,22 +120,25 @@ def document_format(content_type: str) -> Format | None:
     return _FORMATS.get(subtype.rpartition("+")[2])
 
 
-Job = Callable[[Store, SubmitRequest], Submission]
+async def submitted(
+    services: NodeServices, wanted: SubmitRequest, *, by: Actor, sends: bool = False, document_bytes: int = 0
+) -> Accepted:
+    """Accept a DAG, each part of it in the thread that is for it."""
 
+    def job(store: Store, request: SubmitRequest) -> Accepted:
+        return accept(store, request, site=services.site, by=by, sends=sends)
 
-async def submitted(services: NodeServices, wanted: SubmitRequest, job: Job, *, document_bytes: int = 0) -> Submission:
-    """Return what *job* makes of a request, inside a transaction."""
     if not is_large(wanted.spec, document_bytes=document_bytes):
         return await services.write(lambda store: job(store, wanted))
     staged = await services.stage(lambda store: stage(store, wanted, site=services.site))
     try:
-        submission = await services.write(lambda store: job(store, staged))
+        accepted = await services.write(lambda store: job(store, staged))
     except BaseException:
         _forget(services, staged)
         raise
-    if not submission.created:
+    if not accepted.created:
         _forget(services, staged)
-    return submission
+    return accepted
 
 
 def _forget(services: NodeServices, staged: SubmitRequest) -> None:

@@ -22,8 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cis.api.answers import ForbiddenHostError, internal_problem, problem_of
 from cis.api.execute import is_message
-from cis.api.ports import ADMIN, CONTROL, EXECUTE, READ, NodeServices, Rights
+from cis.api.ports import NodeServices, Rights
 from cis.api.request_limits import RequestLimits, drain, may_be_large
+from cis.app.tokens import ADMIN, CONTROL, EXECUTE, READ
 from cis.errors import CisError, NotAllowedError, NotAuthenticatedError, OverloadedError
 from cis.store.records import AuditRecord
 from cis.store.refusals import RefusalShares

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from cis.engine.accept.admission import Asker
+from cis.app.submit import Asker
+from cis.app.tokens import ADMIN, OWNER_NAME
 from cis.engine.logfiles import LogFiles
 from cis.engine.this_node import Site
 from cis.model.scope_rules import Patterns
@@ -16,12 +17,6 @@ from cis.store.records import RunRecord
 from cis.transports.asking import Answering
 
 T = TypeVar("T")
-
-READ = "read"
-EXECUTE = "execute"
-CONTROL = "control"
-ADMIN = "admin"
-OWNER_NAME = "owner"
 
 MAX_BODY_BYTES = 16 * 2**20
 
@@ -131,6 +126,6 @@ class NodeServices(Protocol):
         """
         ...
 
-    def poke(self, worker_id: str) -> None:
-        """Have a worker, or whoever starts one, look at what was stored."""
+    def poke(self, *worker_ids: str) -> None:
+        """Have workers, or whoever starts them, look at what was stored."""
         ...

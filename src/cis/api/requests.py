@@ -11,13 +11,13 @@ from typing import TypeVar
 from fastapi import Request
 
 from cis.api.answers import QueryError
-from cis.api.ports import NodeServices, Rights
+from cis.api.ports import Rights
+from cis.app.actor import Actor
 from cis.errors import Fault
 from cis.model.scope import Scope, parse_scope
 from cis.model.scope_rules import Patterns
 from cis.model.states import RunState
-from cis.store.port import Store
-from cis.store.records import AuditRecord, RunFilter
+from cis.store.records import RunFilter
 
 
 def rights_of(request: Request) -> Rights:
@@ -36,17 +36,9 @@ def source_of(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
-def append_audit(store: Store, services: NodeServices, request: Request, *, action: str, subject: str) -> None:
-    """Write down, in the transaction of the action itself, who did it."""
-    store.append_audit(
-        AuditRecord(
-            at_us=services.site.clock_us(),
-            actor=rights_of(request).actor,
-            action=action,
-            subject=subject,
-            source=source_of(request),
-        )
-    )
+def actor_of(request: Request) -> Actor:
+    """Return who acts, for the audit log."""
+    return Actor(name=rights_of(request).actor, source=source_of(request))
 
 
 T = TypeVar("T")

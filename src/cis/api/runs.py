@@ -26,17 +26,15 @@ from cis.store.port import Store
 if TYPE_CHECKING:
     from cis.engine.observe.waiting import Waiting
 
-from collections.abc import Callable
-
 from fastapi import APIRouter
 
 from cis.api.answers import CURSOR, FLAG, LIMIT, TEXT, QueryError, answers, list_answer, or_nothing, parameters
 from cis.api.body import read_options
 from cis.api.execute import submitted
-from cis.api.requests import Query, append_audit, limit_of, rights_of, run_filter_of
+from cis.api.requests import Query, actor_of, limit_of, rights_of, run_filter_of
 from cis.api.schemas import PageModel, RunItemModel, RunModel, RunStatus, SubmissionModel
-from cis.engine.accept import control
-from cis.engine.accept.submit import Submission, SubmitRequest, submit
+from cis.app.control import Action, Controlled, control
+from cis.app.submit import rerun_of
 from cis.engine.observe.views import run_list_item, submission_view
 from cis.errors import Fault, UsageError
 from cis.model.ids import ID_PATTERN
@@ -134,16 +132,16 @@ def run_routes(services: NodeServices) -> APIRouter:
     @router.post("/{run_id}/cancel", responses=_RUN, summary="End a run")
     async def cancel(run_id: str, request: Request) -> Response:
         """At once when no worker holds the run; else its worker ends the tasks first, and `cancel_requested` is set."""
-        return await _control(request, run_id, "run.cancel", control.cancel)
+        return await _control(request, run_id, Action.CANCEL)
 
     @router.post("/{run_id}/pause", responses=_RUN, summary="Start nothing new of a run")
     async def pause(run_id: str, request: Request) -> Response:
         """Tasks that run now go on to their end."""
-        return await _control(request, run_id, "run.pause", control.pause)
+        return await _control(request, run_id, Action.PAUSE)
 
     @router.post("/{run_id}/resume", responses=_RUN, summary="Let a paused run go on")
     async def resume(run_id: str, request: Request) -> Response:
-        return await _control(request, run_id, "run.resume", control.resume)
+        return await _control(request, run_id, Action.RESUME)
 
     @router.post(
         "/{run_id}/rerun",
@@ -161,41 +159,23 @@ def run_routes(services: NodeServices) -> APIRouter:
         from_failed = bool(options.get("from_failed", from_failed))
 
         asker = rights_of(request).asker
+        wanted = await services.read(lambda store: rerun_of(store, run_id, from_failed=from_failed, asker=asker))
+        accepted = await submitted(services, wanted, by=actor_of(request))
+        services.poke(*accepted.wake)
+        return json_answer(submission_view(accepted.run), status=202)
 
-        def job(store: Store, wanted: SubmitRequest) -> Submission:
-            submission = submit(store, wanted, site=services.site)
-            append_audit(store, services, request, action="run.rerun", subject=submission.run.run_id)
-            return submission
+    async def _control(request: Request, run_id: str, action: Action) -> Response:
+        scopes, by = scopes_of(request), actor_of(request)
 
-        wanted = await services.read(
-            lambda store: control.rerun_of(store, run_id, from_failed=from_failed, asker=asker)
-        )
-        new = (await submitted(services, wanted, job)).run
-        services.poke(new.worker_id)
-        return json_answer(submission_view(new), status=202)
-
-    async def _control(request: Request, run_id: str, action: str, act: Callable[..., RunRecord]) -> Response:
-        scopes = scopes_of(request)
-
-        def job(store: Store) -> RunRecord:
-            existing_run(store, run_id, scopes=scopes)
-            before = _asked_for(store, run_id)
-            changed = act(store, run_id, now_us=services.site.clock_us())
-            if _asked_for(store, run_id) != before:  # what is asked for again and again is written down once
-                append_audit(store, services, request, action=action, subject=run_id)
-            return changed
+        def job(store: Store) -> Controlled:
+            now_us = services.site.clock_us()
+            return control(store, run_id, action, by=by, now_us=now_us, scopes=scopes, audit_repeats=False)
 
         changed = await services.write(job)
-        services.poke(changed.worker_id)
+        services.poke(*changed.wake)
         return await run_answer(services, request, run_id)
 
     return router
-
-
-def _asked_for(store: Store, run_id: str) -> tuple[int | None, int]:
-    """Return what control changes of a run: the run itself, or what the node that executes it is asked for."""
-    remote = store.remote_run(run_id)
-    return store.run_version(run_id), 0 if remote is None else remote.control_seq
 
 
 def page_of_runs(store: Store, where: RunFilter, *, limit: int, cursor: str | None) -> Page[RunRecord]:

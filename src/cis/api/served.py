@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from cis.api.ports import ADMIN, MAX_BODY_BYTES, OWNER_NAME, Rights
+from cis.api.ports import MAX_BODY_BYTES, Rights
+from cis.app.tokens import ADMIN, OWNER_NAME
 from cis.engine.logfiles import LogFiles
 from cis.engine.this_node import Site
 from cis.node.cluster import Cluster
@@ -207,11 +208,11 @@ class ServedNode:
         """Call *function* with a store, in the one thread that stores what is large before it is accepted."""
         return await asyncio.wrap_future(self._parts.stager.submit(function))
 
-    def poke(self, worker_id: str) -> None:
-        """Wake a worker, or whoever starts one, and whoever listens to events: once for all pokes of a turn of the loop."""
+    def poke(self, *worker_ids: str) -> None:
+        """Wake workers, or whoever starts them, and whoever listens to events: once for all pokes of a turn of the loop."""
         if not self._poked:
             asyncio.get_running_loop().call_soon(self._wake)
-        self._poked.add(worker_id)
+        self._poked.update(worker_ids)
 
     def _wake(self) -> None:
         poked, self._poked = self._poked, set()

@@ -1,28 +1,29 @@
-"""Who types a command, written into the audit log with what it did."""
+"""Who types a command, for the audit log, and waking whoever has something to do because of it."""
 
 from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Iterable
+from pathlib import Path
 
-from cis.node.clock import now_us
-from cis.store.port import Store
-from cis.store.records import AuditRecord
+from cis.app.actor import Actor
+from cis.worker.bell import ring
 
 SOURCE = "cli"
 
 
-def append_audit(store: Store, action: str, subject: str) -> None:
-    """Write down, in the transaction of the action itself, that this user did it."""
-    entry = AuditRecord(at_us=now_us(), actor=_actor(), action=action, subject=subject, source=SOURCE)
-    store.append_audit(entry)
-
-
-def _actor() -> str:
+def this_user() -> Actor:
     """Return the user of the operating system, by name where it has one; never what an environment variable claims."""
     uid = os.getuid()
     try:
-        name = pwd.getpwuid(uid).pw_name
-        return f"user:{os.fsencode(name).decode(errors='backslashreplace')}"
+        name = os.fsencode(pwd.getpwuid(uid).pw_name).decode(errors="backslashreplace")
     except KeyError:
-        return f"user:{uid}"
+        name = str(uid)
+    return Actor(name=f"user:{name}", source=SOURCE)
+
+
+def wake(run_dir: Path, workers: Iterable[str]) -> None:
+    """Have the node of this home, and *workers* of it, look at what was stored."""
+    for name in {"node", *workers}:
+        ring(run_dir, name)

@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from cis.cli.acting import append_audit
+from cis.app.actor import append_audit
+from cis.app.prune import Cutoff, survey
+from cis.app.prune import prune as prune_now
+from cis.cli.acting import this_user
 from cis.cli.context import Context, check_utf8, from_environment, say
 from cis.cli.output import local_time, print_json
 from cis.engine.logfiles import LogFiles
 from cis.engine.times import rfc3339
-from cis.engine.upkeep.pruner import Cutoff, Pruner, Retention, Tally, expired_families, expired_folders
 from cis.errors import ConflictError, NotFoundError, StoreDamagedError, StoreError, StoreNewerError, UsageError
 from cis.federation.restored import Restored, mark_restored
 from cis.model.durations import parse_duration
@@ -26,7 +28,6 @@ from cis.model.ids import counted
 from cis.node.clock import now_us
 from cis.node.node import retention_of
 from cis.node.presence import node_is_running
-from cis.store.port import Store
 from cis.store.sqlite.connection import sync_folder
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.worker.lock import holder
@@ -41,13 +42,9 @@ def prune(options: argparse.Namespace) -> None:
     logfiles, cutoff = LogFiles(context.home.logs), Cutoff(now_us=now_us())
     with context.store() if options.dry_run else context.acting_store() as store:
         if options.dry_run:
-            tally = _survey(store, logfiles, keep, cutoff)
+            tally = survey(store, logfiles, keep, cutoff=cutoff)
         else:
-            pruner = Pruner(store, logfiles, keep, elapsed_s=time.monotonic)
-            for steps in (pruner.runs(cutoff), pruner.leftovers(cutoff)):
-                for _ in steps:
-                    pass
-            tally = pruner.tally
+            tally = prune_now(store, logfiles, keep, cutoff=cutoff, elapsed_s=time.monotonic)
     if options.json:
         print_json({"dry_run": options.dry_run, **asdict(tally)})
     else:
@@ -65,18 +62,6 @@ def _age_s(text: str) -> float:
         return parse_duration(text)
     except ValueError as error:
         raise UsageError(f"--older-than: {error}") from error
-
-
-def _survey(store: Store, logfiles: LogFiles, keep: Retention, cutoff: Cutoff) -> Tally:
-    """Count what would go; documents that only the runs which go are of are counted once they have gone."""
-    tally = Tally(documents=len(store.unused_definitions(limit=1_000_000)))
-    folders: set[str] = set()
-    for family in expired_families(store, keep, cutoff):
-        tally.runs += len(family)
-        folders.update(run_id for run_id in family if logfiles.folder(run_id).is_dir())
-    folders.update(name for name in expired_folders(store, logfiles, keep, cutoff) if name is not None)
-    tally.folders = len(folders)
-    return tally
 
 
 _BESIDE = ("-wal", "-shm")
@@ -150,7 +135,8 @@ def _restore(options: argparse.Namespace) -> None:
             with backup.transaction():
                 node_id, lease_s = context.settings.node_id, context.settings.room_lease_s
                 found = mark_restored(backup, node_id=node_id, lease_s=lease_s, now_us=now_us())
-                append_audit(backup, "db.restore", str(source.absolute()))
+                subject = str(source.absolute())
+                append_audit(backup, this_user(), action="db.restore", subject=subject, now_us=now_us())
         finally:
             backup.close()
         kept = _keep(context)

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from dataclasses import replace
 from typing import Any
 
-from cis.cli.acting import append_audit
+from cis.app import trust as use_case
+from cis.app.actor import append_audit
+from cis.app.trust import RIGHTS
+from cis.cli.acting import this_user, wake
 from cis.cli.context import Context, from_environment, say
 from cis.cli.output import local_time, print_json, print_table
-from cis.engine.accept.control import cancel
-from cis.engine.accept.dispatch import CONTROL_FOR_S, post_control, undeliverable
 from cis.engine.observe.views import own_node_view, peer_view
-from cis.errors import NotFoundError, UsageError
-from cis.federation.received import EXECUTE, RIGHTS
+from cis.errors import UsageError
 from cis.model.ids import counted, id_fault
-from cis.model.scope_rules import Patterns, allows, given_patterns, listed
+from cis.model.scope_rules import given_patterns, listed
 from cis.node.clock import now_us
 from cis.node.presence import announced
-from cis.store.cluster import PeerRecord, RemoteRole
+from cis.store.cluster import PeerRecord
 from cis.store.port import Store
-from cis.store.records import RunRecord
-from cis.worker.bell import ring
 
 
 def trust(options: argparse.Namespace) -> None:
@@ -52,7 +49,7 @@ def trust(options: argparse.Namespace) -> None:
         scopes = None if options.scopes is None else given_patterns(options.scopes)
     except ValueError as error:
         raise UsageError(f"--scopes: {error}") from error
-    peer = PeerRecord(
+    wanted = PeerRecord(
         node_id=options.node_id,
         public_key=public_key,
         may=may,
@@ -61,26 +58,15 @@ def trust(options: argparse.Namespace) -> None:
         matrix_user=user,
         scopes=scopes,
     )
+    not_given = [name for name in ("url", "matrix_user", "scopes") if getattr(options, name) is None]
     with context.acting_store() as store, store.transaction():
-        old = store.peer(peer.node_id)
-        if old is not None:
-            peer = replace(
-                peer,
-                url=old.url if options.url is None else peer.url,
-                matrix_user=old.matrix_user if options.matrix_user is None else peer.matrix_user,
-                contact_at_us=old.contact_at_us,
-                clock_ahead_us=old.clock_ahead_us,
-                scopes=old.scopes if options.scopes is None else peer.scopes,
-            )
-        store.put_peer(peer)
-        stopped = _stop_what_it_sent(store, peer.node_id, but=peer.scopes if EXECUTE in may else ())
-        where = "" if peer.scopes is None else f", in scopes {listed(peer.scopes)}"
-        append_audit(store, "node.trust", f"{peer.node_id} {key_id(public_key)} may {','.join(may)}{where}")
-    for name in {"node", *(run.worker_id for run in stopped)}:
-        ring(context.home.run, name)
+        trusted = use_case.trust(store, wanted, key_id=key_id(public_key), keep=not_given, by=this_user())
+    wake(context.home.run, trusted.wake)
+    peer = trusted.peer
     if options.json:
         print_json(peer_view(peer, outbox=0, now_us=now_us()))
     else:
+        where = "" if peer.scopes is None else f", in scopes {listed(peer.scopes)}"
         print(f"{peer.node_id} is trusted: it may {', '.join(may)} here{where}")
         if peer.url is None and peer.matrix_user is None:
             say("it has no --url and no --matrix-user: it can hand DAGs to this node, but not the other way round")
@@ -89,54 +75,18 @@ def trust(options: argparse.Namespace) -> None:
 def untrust(options: argparse.Namespace) -> None:
     """Stop trusting a node; runs that it has for this node are given up, those that it sent here cancelled."""
     context = from_environment()
-    ended = []
     with context.acting_store() as store, store.transaction():
-        peer = store.peer(options.node_id)
-        if peer is None:
-            raise NotFoundError("node", options.node_id, hint="'cis node list' shows those that are trusted")
-        stopped = _stop_what_it_sent(store, options.node_id, but=())
-        for remote in store.open_remotes(RemoteRole.SENT):
-            if remote.peer == options.node_id:
-                error = f"node {options.node_id} has it, and is not trusted any more"
-                run = undeliverable(store, remote.run_id, error=error, now_us=now_us())
-                if run is not None:
-                    post_control(store, run, "cancel", now_us=now_us())  # or it would go on with it, for nobody
-                    ended.append(run.run_id)
-        store.put_farewell(peer, until_us=now_us() + round(CONTROL_FOR_S * 1e6))
-        store.delete_peer(options.node_id)
-        append_audit(store, "node.untrust", options.node_id)
-    for name in {"node", *(run.worker_id for run in stopped)}:
-        ring(context.home.run, name)
+        gone = use_case.untrust(store, options.node_id, by=this_user(), now_us=now_us())
+    wake(context.home.run, gone.wake)
     if options.json:
-        cancelled = [run.run_id for run in stopped]
-        print_json({"node_id": options.node_id, "trusted": False, "failed_runs": ended, "cancelled_runs": cancelled})
+        view = {"node_id": options.node_id, "trusted": False}
+        print_json({**view, "failed_runs": list(gone.failed), "cancelled_runs": list(gone.cancelled)})
     else:
         print(f"{options.node_id}: not trusted any more")
-        if stopped:
-            say(f"cancelled: {counted(len(stopped), 'run')} that it sent here")
-        if ended:
-            say(f"given up, and failed here: {counted(len(ended), 'run')} that it has, and is told to stop")
-
-
-def _stop_what_it_sent(store: Store, node_id: str, *, but: Patterns | None) -> list[RunRecord]:
-    """Cancel the runs that a node sent here, *but* those of scopes that it may use: rights hold for as long as a run does.
-
-    What they start in other scopes is cancelled too.
-    """
-    found = []
-    for remote in store.open_remotes(RemoteRole.RECEIVED):
-        run = store.run(remote.run_id) if remote.peer == node_id else None
-        if run is not None:
-            found += _stop(store, run, but=but)
-    return found
-
-
-def _stop(store: Store, run: RunRecord, *, but: Patterns | None) -> list[RunRecord]:
-    if run.status.final or but is None:
-        return []
-    if not allows(but, run.scope):
-        return [cancel(store, run.run_id, now_us=now_us())]
-    return [stopped for child in store.child_runs(run.run_id) for stopped in _stop(store, child, but=but)]
+        if gone.cancelled:
+            say(f"cancelled: {counted(len(gone.cancelled), 'run')} that it sent here")
+        if gone.failed:
+            say(f"given up, and failed here: {counted(len(gone.failed), 'run')} that it has, and is told to stop")
 
 
 def list_nodes(options: argparse.Namespace) -> None:
@@ -201,7 +151,7 @@ def rotate_key(options: argparse.Namespace) -> None:
     with context.acting_store() as store:
         signer = KeyFile(context.home.key_file).rotate(context.settings.node_id)
         with store.transaction():
-            append_audit(store, "node.rotate_key", signer.key_id)
+            append_audit(store, this_user(), action="node.rotate_key", subject=signer.key_id, now_us=now_us())
     if options.json:
         print_json({"node_id": context.settings.node_id, "public_key": signer.public_key, "key_id": signer.key_id})
     else:

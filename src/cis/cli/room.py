@@ -12,7 +12,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from cis.cli.acting import append_audit
+from cis.app.actor import append_audit
+from cis.cli.acting import this_user
 from cis.cli.context import Context, from_environment, say
 from cis.cli.output import local_time, print_json
 from cis.engine.times import rfc3339
@@ -160,7 +161,7 @@ def _password(user: str) -> str:
 
 def _audit(context: Context, action: str, subject: str) -> None:
     with context.acting_store() as store, store.transaction():
-        append_audit(store, action, subject)
+        append_audit(store, this_user(), action=action, subject=subject, now_us=now_us())
 
 
 def add(group: argparse.ArgumentParser, _name: str) -> None:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from cis.cli.acting import append_audit
+from cis.app.tokens import RIGHTS, create_token, revoke_token, rotate_own_token, token_name_fault
+from cis.cli.acting import this_user
 from cis.cli.context import from_environment, say
 from cis.cli.output import local_time, print_json, print_table
 from cis.engine.times import rfc3339
-from cis.errors import ConflictError, NotFoundError, UsageError
-from cis.model.ids import id_fault
+from cis.errors import UsageError
 from cis.model.scope_rules import given_patterns, listed
 from cis.node import identity
 from cis.node.clock import now_us
-from cis.store.records import TokenRecord
-
-RIGHTS = ("read", "execute", "control", "admin")
-_OWNER = "owner"  # who the node's own token is, in the audit log too
 
 
 def add(group: argparse.ArgumentParser, _name: str) -> None:
@@ -46,9 +42,7 @@ def _show(options: argparse.Namespace) -> None:
 def _rotate(options: argparse.Namespace) -> None:
     context = from_environment()
     with context.acting_store() as store:
-        token = identity.rotate_token(context.home)
-        with store.transaction():
-            append_audit(store, "token.rotate", _OWNER)
+        token = rotate_own_token(store, lambda: identity.rotate_token(context.home), by=this_user(), now_us=now_us())
     _print_token(token, options)
 
 
@@ -74,11 +68,9 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _create(options: argparse.Namespace) -> None:
-    fault = id_fault(options.name)
+    fault = token_name_fault(options.name)
     if fault:
         raise UsageError(f"NAME {fault}")
-    if options.name == _OWNER:
-        raise UsageError(f"NAME {_OWNER!r} is kept for the node's own token; choose another name")
     may = tuple(dict.fromkeys(right for right in options.may.split(",") if right))
     if not may or any(right not in RIGHTS for right in may):
         raise UsageError(f"--may {options.may!r}: write some of {', '.join(RIGHTS)}, with commas between")
@@ -86,17 +78,9 @@ def _create(options: argparse.Namespace) -> None:
         scopes = None if options.scopes is None else given_patterns(options.scopes)
     except ValueError as error:
         raise UsageError(f"--scopes: {error}") from error
-    import hashlib  # noqa: PLC0415 - only here
-
     secret = identity.new_token()
-    digest = hashlib.sha256(secret.encode()).hexdigest()
     with from_environment().acting_store() as store, store.transaction():
-        if any(one.name == options.name for one in store.tokens()):
-            raise ConflictError(f"there is a token {options.name!r} already; revoke it first, or choose another name")
-        store.put_token(TokenRecord(name=options.name, sha256=digest, may=may, created_at_us=now_us(), scopes=scopes))
-        append_audit(
-            store, "token.create", options.name if scopes is None else f"{options.name} in scopes {listed(scopes)}"
-        )
+        create_token(store, options.name, secret=secret, may=may, scopes=scopes, by=this_user(), now_us=now_us())
     if options.json:
         print_json({"name": options.name, "may": list(may), "scopes": scopes and list(scopes), "token": secret})
     else:
@@ -106,9 +90,7 @@ def _create(options: argparse.Namespace) -> None:
 
 def _revoke(options: argparse.Namespace) -> None:
     with from_environment().acting_store() as store, store.transaction():
-        if not store.delete_token(options.name):
-            raise NotFoundError("token", options.name, hint="'cis token list' shows them")
-        append_audit(store, "token.revoke", options.name)
+        revoke_token(store, options.name, by=this_user(), now_us=now_us())
     if options.json:
         print_json({"name": options.name, "revoked": True})
     else:

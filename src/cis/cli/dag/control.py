@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
-from cis.cli.acting import append_audit
+from cis.app.control import Action, Controlled, control
+from cis.cli.acting import this_user, wake
 from cis.cli.context import Context, from_environment
 from cis.cli.output import local_time, print_json, print_table, scope_text
-from cis.engine.accept import control
 from cis.engine.lookup import existing_worker, run_of
 from cis.engine.observe.views import read_run, worker_view
 from cis.executors.platform import still_runs
 from cis.node.clock import now_us
 from cis.node.presence import node_is_running
-from cis.store.records import RunRecord, WorkerRecord, WorkerState
-from cis.worker.bell import ring
+from cis.store.records import WorkerRecord, WorkerState
 from cis.worker.lock import holder, worker_lock_path
 
 
 def cancel(options: argparse.Namespace) -> None:
     """End a run and its tasks."""
     context = from_environment()
-    run = _control(context, control.cancel, options, action="run.cancel")
-    if not run.status.final and not _is_minded(context, run):
+    changed = _control(context, Action.CANCEL, options)
+    run = changed.run
+    if not run.status.final and not _is_minded(context, changed):
         # A worker that is gone held it: what is left to do is done here.
         from cis.node.workers import run_embedded  # noqa: PLC0415 - a rare case
 
@@ -35,34 +34,29 @@ def cancel(options: argparse.Namespace) -> None:
 def pause(options: argparse.Namespace) -> None:
     """Start nothing more of a run."""
     context = from_environment()
-    _answer(context, _control(context, control.pause, options, action="run.pause").run_id, options)
+    _answer(context, _control(context, Action.PAUSE, options).run.run_id, options)
 
 
 def resume(options: argparse.Namespace) -> None:
     """Let a paused run go on."""
     context = from_environment()
-    _answer(context, _control(context, control.resume, options, action="run.resume").run_id, options)
+    _answer(context, _control(context, Action.RESUME, options).run.run_id, options)
 
 
-def _control(
-    context: Context, change: Callable[..., RunRecord], options: argparse.Namespace, *, action: str
-) -> RunRecord:
+def _control(context: Context, action: Action, options: argparse.Namespace) -> Controlled:
     with context.acting_store() as store:
         run = run_of(store, options.dag_id, run_id=options.run)
         with store.transaction():
-            changed = change(store, run.run_id, now_us=now_us())
-            append_audit(store, action, run.run_id)
-        children = store.child_runs(run.run_id)
-    for name in {"node", run.worker_id, *(child.worker_id for child in children)}:
-        ring(context.home.run, name)
+            changed = control(store, run.run_id, action, by=this_user(), now_us=now_us())
+    wake(context.home.run, changed.wake)
     return changed
 
 
-def _is_minded(context: Context, run: RunRecord) -> bool:
-    with context.store() as store:
-        if control.elsewhere(store, run.run_id) is not None:
-            return True  # another node executes it; it is asked when a node runs here
-    return node_is_running(context.home) or holder(worker_lock_path(context.home.run, run.worker_id)) is not None
+def _is_minded(context: Context, changed: Controlled) -> bool:
+    if changed.another_node:
+        return True  # it is asked when a node runs here
+    lock = worker_lock_path(context.home.run, changed.run.worker_id)
+    return node_is_running(context.home) or holder(lock) is not None
 
 
 def _answer(context: Context, run_id: str, options: argparse.Namespace) -> None:

@@ -7,11 +7,11 @@ import json
 import math
 from pathlib import Path
 
+from cis.app.submit import anchored, check_secrets, check_skills
+from cis.app.submit import save as save_dag
 from cis.cli.context import Context, from_environment, say
 from cis.cli.dag.run import base_directory, read_dag, read_input
 from cis.cli.output import print_json
-from cis.engine.accept.submit import anchored, check_secrets, check_skills
-from cis.engine.accept.submit import save as save_dag
 from cis.engine.observe.views import dag_view
 from cis.errors import DocumentError, Fault, MalformedDocumentError, UsageError
 from cis.model.dag import DagSpec

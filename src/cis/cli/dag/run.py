@@ -18,12 +18,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from cis.cli.acting import append_audit
+from cis.app.submit import SubmitRequest, anchored, rerun_of, submit
+from cis.cli.acting import this_user, wake
 from cis.cli.context import Context, check_utf8, from_environment, say, silence_if_broken
 from cis.cli.output import print_json
-from cis.engine.accept import control
-from cis.engine.accept.staging import stage, unstage
-from cis.engine.accept.submit import SubmitRequest, anchored, submit
 from cis.engine.logfiles import LogFiles
 from cis.engine.lookup import existing_run, run_of
 from cis.engine.observe.logreader import LogReader, LogStream
@@ -34,7 +32,6 @@ from cis.model.states import RunState, TaskState
 from cis.node.presence import node_is_running
 from cis.store.port import Store
 from cis.store.records import Delivery, RunRecord, TaskRecord
-from cis.worker.bell import ring
 
 MAX_NAMES = 4
 MAX_FAILED = 10
@@ -142,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
     if spec.target_node in (None, context.settings.node_id) and not offered:
         spec = anchored(spec, base=base_directory(options.file))
     request = SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
-    return _see_through(context, _submit(context, lambda _: request, action="dag.execute"), options)
+    return _see_through(context, _submit(context, lambda _: request), options)
 
 
 def rerun(options: argparse.Namespace) -> int:
@@ -151,23 +148,14 @@ def rerun(options: argparse.Namespace) -> int:
 
     def request(store: Store) -> SubmitRequest:
         old = run_of(store, options.dag_id, run_id=options.run)
-        return control.rerun_of(store, old.run_id, from_failed=options.from_failed)
+        return rerun_of(store, old.run_id, from_failed=options.from_failed)
 
-    return _see_through(context, _submit(context, request, action="run.rerun"), options)
+    return _see_through(context, _submit(context, request), options)
 
 
-def _submit(context: Context, request_of: Callable[[Store], SubmitRequest], *, action: str) -> RunRecord:
-    """Hand a DAG in; what takes long for a large one is done before its transaction."""
+def _submit(context: Context, request_of: Callable[[Store], SubmitRequest]) -> RunRecord:
     with context.acting_store() as store:
-        request = stage(store, request_of(store), site=context.site)
-        try:
-            with store.transaction():
-                submission = submit(store, request, site=context.site)
-                if submission.created:
-                    append_audit(store, action, submission.run.run_id)
-        finally:
-            unstage(store, request)
-    return submission.run
+        return submit(store, request_of(store), site=context.site, by=this_user()).run
 
 
 def base_directory(name: str) -> Path:
@@ -212,7 +200,7 @@ def _see_through(context: Context, submitted: RunRecord, options: argparse.Names
     here = not away and not node_is_running(context.home)
     stay = here or options.wait or options.follow
     if not here:
-        ring(context.home.run, "node")
+        wake(context.home.run, ())
     if away and not node_is_running(context.home):
         say("no node is running here: it is stored, and goes out when one does ('cis node start')")
     elif submitted.delivery is Delivery.QUEUED:

@@ -12,19 +12,20 @@ import hashlib
 import logging
 import shlex
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-from cis.engine.accept import control
-from cis.engine.accept.admission import Asker
-from cis.engine.accept.submit import SubmitRequest, submit
-from cis.engine.lookup import existing_definition, run_of
+from cis.app.actor import Actor
+from cis.app.control import Action, Controlled, control
+from cis.app.submit import Accepted, Asker, accept, stored_dag
+from cis.engine.lookup import run_of
 from cis.errors import CisError, NotAllowedError, UsageError
 from cis.federation.received import CONTROL, EXECUTE, READ
 from cis.model.ids import did_you_mean
 from cis.model.scope_rules import Patterns
+from cis.model.states import RunState
 from cis.store.cluster import RoomEvent
-from cis.store.port import Store, stored_spec
+from cis.store.port import Store
 from cis.store.records import AuditRecord
 from cis.store.refusals import RefusalShares
 from cis.transports.matrix import chat_answers
@@ -153,19 +154,13 @@ class Chat:
     async def _run(self, dag_id: str, event: RoomEvent, *, target: str | None, scopes: Patterns | None) -> str:
         key = f"room-{hashlib.sha256(event.event_id.encode()).hexdigest()[:32]}"
 
-        def job(store: Store) -> str:
-            definition = existing_definition(store, dag_id, scopes=scopes)
-            if definition.saved_at_us is None:
-                raise UsageError(f"{dag_id} is not stored here; 'cis dag save' stores a DAG, to be run by name")
-            spec = stored_spec(store, definition.definition_id)
-            spec = spec if target is None else replace(spec, target_node=target)
+        def job(store: Store) -> Accepted:
             asker = Asker(name=event.sender, scopes=scopes, shares=True)
-            request = SubmitRequest(spec=spec, idempotency_key=key, asker=asker)
-            submission = submit(store, request, site=self._desk.site)
-            run = submission.run
-            if submission.created:
+            request = stored_dag(store, dag_id, key=key, asker=asker, target=target)
+            accepted = accept(store, request, site=self._desk.site, by=_actor_of(event))
+            run = accepted.run
+            if accepted.created:
                 store.put_thread(run.run_id, room_id=self._room_id, event_id=event.event_id)
-                store.append_audit(self._entry(event, "dag.execute", run.run_id))
                 post_notice(
                     store,
                     f"run {run.run_id} of {dag_id}",
@@ -174,21 +169,21 @@ class Chat:
                     message_id=notice_id(run.run_id, 0),  # before all that the run itself gives rise to
                     now_us=self._desk.site.clock_us(),
                 )
-            return run.worker_id
+            return accepted
 
-        self._desk.wake((await self._desk.write(job),))
+        self._desk.wake((await self._desk.write(job)).wake)
         return ""  # answered already, in the transaction that made the run
 
     async def _cancel(self, dag_id: str, event: RoomEvent, *, scopes: Patterns | None) -> str:
-        def job(store: Store) -> tuple[str, str, str]:
+        def job(store: Store) -> Controlled:
             run = run_of(store, dag_id, scopes=scopes)
-            changed = control.cancel(store, run.run_id, now_us=self._desk.site.clock_us())
-            store.append_audit(self._entry(event, "run.cancel", run.run_id))
-            return changed.run_id, changed.worker_id, str(changed.status)
+            now_us = self._desk.site.clock_us()
+            return control(store, run.run_id, Action.CANCEL, by=_actor_of(event), now_us=now_us)
 
-        run_id, worker_id, status = await self._desk.write(job)
-        self._desk.wake((worker_id,))
-        return f"run {run_id} of {dag_id}: " + ("cancelled" if status == "cancelled" else "its tasks are being ended")
+        changed = await self._desk.write(job)
+        self._desk.wake(changed.wake)
+        done = "cancelled" if changed.run.status is RunState.CANCELLED else "its tasks are being ended"
+        return f"run {changed.run.run_id} of {dag_id}: {done}"
 
     def _answer(self, store: Store, event: RoomEvent, text: str) -> None:
         now_us, message_id = self._desk.site.clock_us(), self._desk.site.new_id()
@@ -206,10 +201,11 @@ class Chat:
         await self._desk.write(lambda store: store.append_audit(self._entry(event, action, subject)))
 
     def _entry(self, event: RoomEvent, action: str, subject: str) -> AuditRecord:
-        return AuditRecord(
-            at_us=self._desk.site.clock_us(),
-            actor=f"matrix:{event.sender}",
-            action=action,
-            subject=subject,
-            source=f"room:{event.room_id}",
-        )
+        by = _actor_of(event)
+        at_us = self._desk.site.clock_us()
+        return AuditRecord(at_us=at_us, actor=by.name, action=action, subject=subject, source=by.source)
+
+
+def _actor_of(event: RoomEvent) -> Actor:
+    """Return who wrote a message, and where, for the audit log."""
+    return Actor(name=f"matrix:{event.sender}", source=f"room:{event.room_id}")

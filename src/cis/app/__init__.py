@@ -1,0 +1,1 @@
+"""What may be done with a node: each use case acts, writes the audit log, and returns whom to wake."""

@@ -1,0 +1,97 @@
+"""Handing DAGs in: a document, a DAG that is stored here, a run once more; and storing one to be run by name.
+
+Whoever has a store for itself calls ``submit``. A running node has a thread for each part: it stages what is large in
+one (``stage``), calls ``accept`` in the one that writes, and removes what was staged for nothing (``unstage``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cis.app.actor import Actor, append_audit
+from cis.engine.accept.admission import Asker
+from cis.engine.accept.control import rerun_of
+from cis.engine.accept.dispatch import mark_sending
+from cis.engine.accept.staging import is_large, stage, unstage
+from cis.engine.accept.submit import SubmitRequest, anchored, check_secrets, check_skills, save
+from cis.engine.accept.submit import submit as record_run
+from cis.engine.lookup import existing_definition
+from cis.engine.this_node import Site
+from cis.errors import UsageError
+from cis.store.port import Store, stored_spec
+from cis.store.records import RunRecord
+
+__all__ = [
+    "Accepted",
+    "Asker",
+    "SubmitRequest",
+    "accept",
+    "anchored",
+    "check_secrets",
+    "check_skills",
+    "is_large",
+    "rerun_of",
+    "save",
+    "stage",
+    "stored_dag",
+    "submit",
+    "unstage",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The run, whether this request made it (False: its key was known), and the workers to wake."""
+
+    run: RunRecord
+    created: bool
+
+    @property
+    def wake(self) -> frozenset[str]:
+        """The ids of the workers that have something to do now."""
+        return frozenset((self.run.worker_id,) if self.created else ())
+
+
+def accept(store: Store, request: SubmitRequest, *, site: Site, by: Actor, sends: bool = False) -> Accepted:
+    """Record a run of the DAG, in the caller's transaction; the caller itself *sends* it if it is for another node.
+
+    Raises:
+        CisError: as ``cis.engine.accept.submit.submit`` does.
+    """
+    submission = record_run(store, request, site=site)
+    run = submission.run
+    if submission.created:
+        action = "dag.execute" if request.rerun_of is None else "run.rerun"
+        append_audit(store, by, action=action, subject=run.run_id, now_us=site.clock_us())
+        if sends:
+            mark_sending(store, run, now_us=site.clock_us())
+    return Accepted(run=run, created=submission.created)
+
+
+def submit(store: Store, request: SubmitRequest, *, site: Site, by: Actor) -> Accepted:
+    """Record a run of the DAG in a transaction of its own; what takes long for a large DAG is done before it.
+
+    Raises:
+        CisError: as ``accept`` does.
+    """
+    staged = stage(store, request, site=site)
+    try:
+        with store.transaction():
+            return accept(store, staged, site=site, by=by)
+    finally:
+        unstage(store, staged)
+
+
+def stored_dag(store: Store, dag_id: str, *, key: str, asker: Asker, target: str | None = None) -> SubmitRequest:
+    """Return the request to run a DAG that was stored under its id, on the node *target* if one is named.
+
+    Raises:
+        NotFoundError: no such DAG, or none that *asker* may see.
+        UsageError: it was run here, but never stored.
+    """
+    definition = existing_definition(store, dag_id, scopes=asker.scopes)
+    if definition.saved_at_us is None:
+        raise UsageError(f"{dag_id} is not stored here; 'cis dag save' stores a DAG, to be run by name")
+    spec = stored_spec(store, definition.definition_id)
+    spec = spec if target is None else replace(spec, target_node=target)
+    return SubmitRequest(spec=spec, idempotency_key=key, asker=asker)
