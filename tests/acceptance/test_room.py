@@ -244,7 +244,7 @@ def test_people_on_the_list_may_ask_and_run_what_is_stored(cluster: RoomCluster,
     assert any(text.startswith("greet started on node-1") for text in thread)
     assert any(text.startswith("a: exit status 3") and "good day" in text for text in thread)
     assert " after " in next(text for text in thread if text.startswith("greet failed"))
-    assert "greet — 1 tasks" in asked(cluster, bob, "!dag list")
+    assert "greet — 1 task" in asked(cluster, bob, "!dag list")
     assert "greet failed" in asked(cluster, bob, "!dag status greet")
     assert "good day" in asked(cluster, alice, "!dag logs greet a")
     assert "worker-global" in asked(cluster, alice, "!dag workers")
@@ -276,7 +276,7 @@ def test_a_person_of_some_scopes_sees_and_runs_nothing_of_others(cluster: RoomCl
     ended(one, others)
 
     listed = asked(cluster, carol, "!dag list")
-    assert "hers — 1 tasks" in listed
+    assert "hers — 1 task" in listed
     assert "not-hers" not in listed
     for words in ("run not-hers", "status not-hers", "logs not-hers", "cancel not-hers"):
         answer = asked(cluster, carol, f"!dag {words}")
