@@ -1,12 +1,12 @@
 """The one place that moves a run or a task: its row, under its version, and the event that tells of it, together.
 
-Whoever watches a run learns of it by its events alone (the page, ``--follow``, the origin of a run, the room), so a row that
-changed without one would be a change that nobody saw. Every function here runs inside the caller's transaction, and writes
-exactly one event for each version of a row: what was changed is told, whatever it was, and nothing is told twice. No other
-module calls the methods of the store that are called here.
+Whoever watches a run learns of it by its events alone (``--follow``, the streams, the origin of a run, the room), so a
+row that changed without one would be a change that nobody saw. Every function here runs inside the caller's
+transaction, and writes exactly one event for each version of a row. No other module calls the methods of the store that
+are called here.
 
-What is done to thousands of tasks at once (``cancel_unfinished``, ``set_aside``) the store does in one statement for the rows and one for
-their events; none of them is read.
+What is done to thousands of tasks at once (``cancel_unfinished``, ``set_aside``) the store does in one statement for
+the rows and one for their events; none of them is read.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def mirror(
     *,
     at_us: int,
 ) -> tuple[RunRecord, Sequence[TaskRecord]]:
-    """Take over what another node tells of *tasks*, then of their run; return the run as it is now, and the tasks that changed.
+    """Take over what another node tells of *tasks*, then of their run.
 
-    *steps* is asked for the changes of the run once the tasks are stored. Listeners hear of its end last.
+    Return the run as it is now, and the tasks that changed. *steps* is asked for the changes of the run once the tasks are stored. Listeners hear of its end last.
     """
     changed = store.mirror_tasks(tasks)
     before: list[EventRecord] = []

@@ -133,7 +133,8 @@ class RunStore(Protocol):
     def set_aside(self, run_id: str, *, error: str, now_us: int, status: RunState = RunState.FAILED) -> bool:
         """End a run without reading its rows, which perhaps cannot be read; return False if it was final already.
 
-        Its unfinished tasks become cancelled, each with its event, running attempts lost, and it leaves the queue either way.
+        Its unfinished tasks become cancelled, each with its event, running attempts lost, and it leaves the queue
+        either way.
         """
         ...
 

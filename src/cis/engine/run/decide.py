@@ -48,7 +48,9 @@ def decide(
     claim: bool = True,
     now: Instant,
 ) -> Effects:
-    """Take *ends*, look around if *poll*, for new runs too if *claim*, write all that follows, and return what is to be done then.
+    """Take *ends*, look around if *poll*, for new runs too if *claim*, and write all that follows.
+
+    Return what is to be done once that is committed.
 
     Raises:
         FencedError: another epoch holds the worker's id.

@@ -1,7 +1,8 @@
 """What a turn of a worker's loop has decided and what is to be done once its transaction has committed: a value.
 
-The loop does it then (``WorkerLoop._apply``). Of a transaction that failed, the value is dropped, and nothing of it was done; its
-starts alone are kept apart (``Held.keep_unstarted``), since a commit that is reported as failed may be there after all.
+The loop does it then (``WorkerLoop._apply``). Of a transaction that failed, the value is dropped, and nothing of it was
+done; its starts alone are kept apart (``Held.keep_unstarted``), since a commit that is reported as failed may be there
+after all.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ class Start(NamedTuple):
 
 
 class Effects(NamedTuple):
-    """What follows from a turn that is stored. ``alone`` is what runs apart from all others from now on, and until when (monotonic)."""
+    """What follows from a turn that is stored.
+
+    ``alone`` is what runs apart from all others from now on, and until when (monotonic).
+    """
 
     starts: Sequence[Start] = ()
     alone: tuple[AttemptRecord, float] | None = None

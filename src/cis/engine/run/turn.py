@@ -1,6 +1,7 @@
 """What the steps of one turn share: what the worker holds, the moment, and what is to follow once all is stored.
 
-Also the four things that several steps do to a run or a task: look at its row again, cancel it, begin it, make an attempt.
+Also the four things that several steps do to a run or a task: look at its row again, cancel it, begin it, make an
+attempt.
 """
 
 from __future__ import annotations
