@@ -9,14 +9,13 @@ import apsw
 from cis.errors import StoreNewerError
 
 FOLDER = Path(__file__).parents[1] / "migrations" / "sqlite"
+NEWEST = 21
+_ASK_AGAIN = 100  # SQLite does so once; each time another process has to have changed the schema in between
 
 
 def migrations() -> list[tuple[int, Path]]:
     """Return the migrations, ascending: ``NNNN_name.sql``."""
     return sorted((int(path.name.partition("_")[0]), path) for path in FOLDER.glob("[0-9]*_*.sql"))
-
-
-NEWEST = 21
 
 
 def migrate(connection: apsw.Connection, path: Path) -> None:
@@ -56,10 +55,14 @@ def _version(connection: apsw.Connection) -> int:
 
 def _steps_made(connection: apsw.Connection) -> int:
     """Return the last step that was made, by the table that programs of schema 6 do not know; 0 without it."""
-    try:
-        return int(connection.execute("SELECT coalesce(max(step), 0) FROM schema_steps").get)
-    except apsw.SQLError:  # no such table
-        return 0
+    for _ in range(_ASK_AGAIN):
+        try:
+            return int(connection.execute("SELECT coalesce(max(step), 0) FROM schema_steps").get)
+        except apsw.SchemaChangeError:  # another process makes tables at this very moment
+            continue
+        except apsw.SQLError:  # no such table
+            return 0
+    return 0
 
 
 def _note_step(connection: apsw.Connection, number: int) -> None:
