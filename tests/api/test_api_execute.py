@@ -36,16 +36,16 @@ def test_an_accepted_dag_is_answered_with_its_submission_and_is_stored(node: Nod
     assert node.pokes == ["worker-project-proj-a"]
 
 
-def test_who_is_poked_often_in_one_turn_of_the_loop_is_woken_once(node: NodeUnderTest) -> None:
-    async def poke() -> None:
+def test_who_is_to_be_woken_often_in_one_turn_of_the_loop_is_woken_once(node: NodeUnderTest) -> None:
+    async def wake() -> None:
         for worker_id in ("worker-user-a", "worker-global", "worker-user-a"):
-            node.services.poke(worker_id)
+            node.services.wake([worker_id])
         await asyncio.sleep(0)
         assert sorted(node.pokes) == ["worker-global", "worker-user-a"]
-        node.services.poke("worker-global")
+        node.services.wake(["worker-global"])
         await asyncio.sleep(0)
 
-    asyncio.run(poke())
+    asyncio.run(wake())
 
     assert sorted(node.pokes) == ["worker-global", "worker-global", "worker-user-a"]
 

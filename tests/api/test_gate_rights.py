@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from cis.api.gate import needed_right
-from cis.api.ports import Rights
-from cis.api.served import OWNER, OwnToken
+from cis.api.served import OWNER, OwnToken, Rights
 from cis.app.tokens import ADMIN, CONTROL, EXECUTE, READ
 
 

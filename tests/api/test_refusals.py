@@ -8,7 +8,7 @@ import hashlib
 import pytest
 
 from cis.api.gate import Refusals
-from cis.api.ports import Rights
+from cis.api.served import Rights
 from cis.errors import NotAuthenticatedError
 from cis.store.records import AuditFilter, AuditRecord, TokenRecord
 from cis.store.refusals import MAX_REFUSALS, WITHIN_US

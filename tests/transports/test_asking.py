@@ -9,13 +9,13 @@ import pytest
 from cis.federation.report import Cursor
 from cis.transports import asking
 from cis.transports.asking import MAX_REMEMBERED, Teller
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 
 
 @pytest.fixture
 def teller() -> Teller:
     """What remembers answers asks nobody for that."""
-    return Teller(cast("Desk", None))
+    return Teller(cast("NodePort", None))
 
 
 def test_the_answers_that_were_given_longest_ago_are_forgotten(teller: Teller) -> None:

@@ -10,12 +10,12 @@ from typing import Any, cast
 from cis.store.port import Store
 from cis.store.records import EventRecord
 from cis.store.sqlite.store import SqliteStore, open_sqlite
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 from cis.transports.wakeup import EventTail
 from tests.worlds.migrated import new_database
 
 
-class ReadingDesk:
+class ReadingHandle:
     """Reads at once, and counts how often."""
 
     def __init__(self, store: SqliteStore) -> None:
@@ -41,8 +41,8 @@ async def seen(tail: EventTail) -> list[str | None]:
 
 def test_each_event_is_given_once_and_what_was_forgotten_never(tmp_path: Path) -> None:
     store = open_sqlite(new_database(tmp_path))
-    desk = ReadingDesk(store)
-    tail = EventTail(cast(Desk, desk))
+    handle = ReadingHandle(store)
+    tail = EventTail(cast(NodePort, handle))
 
     async def follow() -> None:
         happen(store, "before")
@@ -50,11 +50,11 @@ def test_each_event_is_given_once_and_what_was_forgotten_never(tmp_path: Path) -
         happen(store, "a", "b")
         assert await seen(tail) == ["a", "b"]
         assert await seen(tail) == []
-        reads = desk.reads
+        reads = handle.reads
         tail.forget()
         happen(store, "meanwhile")
         tail.forget()
-        assert desk.reads == reads
+        assert handle.reads == reads
         assert await seen(tail) == []
         happen(store, "c")
         assert await seen(tail) == ["c"]

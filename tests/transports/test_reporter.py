@@ -15,7 +15,7 @@ from cis.model.states import RunState
 from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun
 from cis.store.port import Store
 from cis.store.records import RunRecord
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 from cis.transports.push import PushClient
 from cis.transports.reporter import Reporter
 from tests.worlds.serving import NodeUnderTest
@@ -24,11 +24,11 @@ T = TypeVar("T")
 PEER = PeerRecord(node_id="node-2", public_key="", may=("execute",), trusted_at_us=1, matrix_user="@node-2:test")
 
 
-class FailingDesk:
-    """The desk of a node, whose next readings fail where a test says so."""
+class FailingHandle:
+    """The handle of a node, whose next readings fail where a test says so."""
 
     def __init__(self, node: NodeUnderTest) -> None:
-        self.site, self.logfiles, self.write = node.site, node.logfiles, node.services.write
+        self.this_node, self.logs, self.write = node.site, node.logfiles, node.services.write
         self.to_fail = 0
         self.failed = 0
         self.first_read = asyncio.Event()
@@ -48,8 +48,8 @@ class Telling:
     """A reporter at work, and what it tells."""
 
     def __init__(self, node: NodeUnderTest) -> None:
-        self.desk = FailingDesk(node)
-        self.reporter = Reporter(cast(Desk, self.desk), cast(PushClient, None), chance=lambda: 0.0)
+        self.handle = FailingHandle(node)
+        self.reporter = Reporter(cast(NodePort, self.handle), cast(PushClient, None), chance=lambda: 0.0)
         self.reporter.to_room = self._tell
         self._told: asyncio.Queue[Message] = asyncio.Queue()
         self._running = asyncio.create_task(self.reporter.run())
@@ -87,11 +87,11 @@ def test_what_happens_while_the_store_cannot_be_read_is_told_afterwards(node: No
     async def report() -> None:
         telling = Telling(node)
         await telling.told()
-        telling.desk.to_fail = 1
+        telling.handle.to_fail = 1
         node.ended(run, node.started(run, "a"))
         telling.reporter.wake()
         await telling.told("completed")
-        assert telling.desk.failed == 1
+        assert telling.handle.failed == 1
         await telling.stop()
 
     asyncio.run(report())
@@ -102,12 +102,12 @@ def test_a_run_that_comes_while_the_store_cannot_be_read_is_told_of_afterwards(n
 
     async def report() -> None:
         telling = Telling(node)
-        await telling.desk.first_read.wait()
+        await telling.handle.first_read.wait()
         received(node, run)
-        telling.desk.to_fail = 1
+        telling.handle.to_fail = 1
         telling.reporter.add(run.run_id)
         await telling.told()
-        assert telling.desk.failed == 1
+        assert telling.handle.failed == 1
         await telling.stop()
 
     asyncio.run(report())
@@ -121,10 +121,10 @@ def test_a_run_that_is_asked_for_while_the_store_cannot_be_read_is_told_from_its
     async def report() -> None:
         telling = Telling(node)
         await telling.told("completed")
-        telling.desk.to_fail = 1
+        telling.handle.to_fail = 1
         telling.reporter.add(run.run_id)
         await telling.told("completed")
-        assert telling.desk.failed == 1
+        assert telling.handle.failed == 1
         await telling.stop()
 
     asyncio.run(report())
@@ -135,7 +135,7 @@ def test_a_run_whose_row_is_damaged_holds_up_no_other(node: NodeUnderTest, tmp_p
 
     async def report() -> None:
         telling = Telling(node)
-        await telling.desk.first_read.wait()
+        await telling.handle.first_read.wait()
         for run in (damaged, sound):
             received(node, run)
         with closing(sqlite3.connect(tmp_path / "cis.db")) as database, database:

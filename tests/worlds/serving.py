@@ -18,16 +18,16 @@ import uvicorn
 from fastapi import FastAPI
 
 from cis.api.app import create_app
-from cis.api.ports import MAX_BODY_BYTES
 from cis.api.request_limits import PatientConnection
-from cis.api.served import ServedNode, ServedParts
+from cis.api.served import MAX_BODY_BYTES, ServedNode
 from cis.engine.accept.submit import SubmitRequest, submit
 from cis.engine.logfiles import LogFiles
 from cis.engine.this_node import Site
 from cis.engine.transitions import move_run, move_tasks
 from cis.model.dag import DagSpec
 from cis.model.states import AttemptState, RunState, TaskState
-from cis.node.cluster import Cluster, NodeDesk
+from cis.node.cluster import Cluster
+from cis.node.handle import NodeHandle
 from cis.node.hub import EventHub
 from cis.node.keyfile import KeyFile
 from cis.node.store_threads import Readers, Writer
@@ -215,30 +215,24 @@ def node_under_test(
     hub = EventHub(lambda: open_sqlite(database))
     pokes: list[str] = []
     logfiles = LogFiles(folder / "logs")
-    desk = NodeDesk(
-        site=site,
-        logfiles=logfiles,
+    handle = NodeHandle(
+        this_node=site,
+        events=hub,
+        logs=logfiles,
+        keys=KeyFile(folder / "node.key"),
         writer=writer,
         readers=readers,
-        keys=KeyFile(folder / "node.key"),
+        stager=stager,
         woken=pokes.extend,
     )
-    cluster = Cluster(desk, room=None)
+    cluster = Cluster(handle, room=None)
     services = ServedNode(
-        ServedParts(
-            site=site,
-            writer=writer,
-            readers=readers,
-            stager=stager,
-            hub=hub,
-            logfiles=logfiles,
-            cluster=cluster,
-            token_path=token_path,
-            wake=pokes.extend,
-            url="http://127.0.0.1:6767",
-            allowed_hosts=frozenset(allowed_hosts),
-            max_body_bytes=max_body_bytes,
-        )
+        handle,
+        cluster,
+        token_path=token_path,
+        url="http://127.0.0.1:6767",
+        allowed_hosts=frozenset(allowed_hosts),
+        max_body_bytes=max_body_bytes,
     )
     try:
         yield NodeUnderTest(store, site, hub, writer, logfiles, create_app(services), services, pokes)

@@ -15,34 +15,34 @@ from cis.api.body import Patience
 from cis.api.execute import DOCUMENT_SCHEMA, execute_routes, message_routes
 from cis.api.gate import OPEN_PATHS, Gate, RequestCounts
 from cis.api.inventory import inventory_routes
-from cis.api.ports import NodeServices
 from cis.api.probes import probe_routes
 from cis.api.request_limits import RequestBounds, RequestLimits
 from cis.api.runs import run_routes
 from cis.api.schemas import ProblemModel
+from cis.api.served import ServedNode
 from cis.api.streams import event_routes, log_routes
 from cis.model.document import dag_schema
 from cis.transports.envelope import MESSAGES_PATH
 
 
-def create_app(services: NodeServices, *, bounds: RequestBounds = RequestBounds()) -> FastAPI:  # noqa: B008 - frozen
-    """Return the API of the node behind *services*.
+def create_app(node: ServedNode, *, bounds: RequestBounds = RequestBounds()) -> FastAPI:  # noqa: B008 - frozen
+    """Return the API of the node of *node*.
 
     ``/docs`` loads its scripts from a public CDN; without a network, ``/openapi.json`` says the same.
     """
     counts: RequestCounts = Counter()
     app = FastAPI(title="CIS-DAG", version=_version(), redoc_url=None, swagger_ui_oauth2_redirect_url=None)
     app.add_middleware(Patience)
-    app.add_middleware(Gate, services=services, counts=counts, limits=RequestLimits(bounds))
+    app.add_middleware(Gate, node=node, counts=counts, limits=RequestLimits(bounds))
     answer_with_problems(app)
     for router in (
-        execute_routes(services),
-        run_routes(services),
-        log_routes(services),
-        inventory_routes(services),
-        message_routes(services),
-        event_routes(services),
-        probe_routes(services, counts),
+        execute_routes(node),
+        run_routes(node),
+        log_routes(node),
+        inventory_routes(node),
+        message_routes(node),
+        event_routes(node),
+        probe_routes(node, counts),
     ):
         app.include_router(router)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # the way that FastAPI's manual gives

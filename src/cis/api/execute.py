@@ -16,10 +16,10 @@ from starlette.responses import Response
 
 from cis.api.answers import answers, json_answer
 from cis.api.body import read_body
-from cis.api.ports import NodeServices
 from cis.api.request_limits import RequestLimits, admission_of
 from cis.api.requests import actor_of, rights_of, source_of
 from cis.api.schemas import SubmissionModel
+from cis.api.served import ServedNode
 from cis.app.actor import Actor
 from cis.app.submit import Accepted, SubmitRequest, accept, is_large, stage, unstage
 from cis.engine.observe.views import submission_view
@@ -64,7 +64,7 @@ class PlainRoute(APIRoute):
         return handler
 
 
-def execute_routes(services: NodeServices) -> APIRouter:
+def execute_routes(node: ServedNode) -> APIRouter:
     """Return the route that takes DAGs in."""
     router = APIRouter(tags=["dags"], route_class=PlainRoute)
 
@@ -81,21 +81,21 @@ def execute_routes(services: NodeServices) -> APIRouter:
     async def execute(request: Request) -> Response:
         """Take a DAG in. Once this has answered, the run survives a power cut, and there is exactly one of it."""
         if is_message(request.headers.get("content-type", "")):
-            return await answer_message(services, request)  # another node hands it over
+            return await answer_message(node, request)  # another node hands it over
         key = idempotency_key(request)
-        data = await read_body(request, limit=services.max_body_bytes)
+        data = await read_body(request, limit=node.max_body_bytes)
         async with admission_of(request).document(len(data)):
-            accepted = await _accept(services, request, data, key=key)
+            accepted = await _accept(node, request, data, key=key)
         run = accepted.run
         if accepted.created:
-            services.poke(*accepted.wake)
-            run = await services.expedite(run)
+            node.wake(accepted.wake)
+            run = await node.expedite(run)
         return json_answer(submission_view(run), status=202 if accepted.created else 200)
 
     return router
 
 
-async def _accept(services: NodeServices, request: Request, data: bytes, *, key: str | None) -> Accepted:
+async def _accept(node: ServedNode, request: Request, data: bytes, *, key: str | None) -> Accepted:
     """Read a document, and store its run; nothing of it is held once this returns."""
     form = document_format(request.headers.get("content-type", ""))
     if form is Format.JSON and len(data) <= SMALL_BYTES:
@@ -103,7 +103,7 @@ async def _accept(services: NodeServices, request: Request, data: bytes, *, key:
     else:
         spec = await asyncio.to_thread(parse_dag, data, format=form)
     wanted = SubmitRequest(spec=spec, idempotency_key=key, asker=rights_of(request).asker)
-    return await submitted(services, wanted, by=actor_of(request), sends=True, document_bytes=len(data))
+    return await submitted(node, wanted, by=actor_of(request), sends=True, document_bytes=len(data))
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -121,29 +121,29 @@ def document_format(content_type: str) -> Format | None:
 
 
 async def submitted(
-    services: NodeServices, wanted: SubmitRequest, *, by: Actor, sends: bool = False, document_bytes: int = 0
+    node: ServedNode, wanted: SubmitRequest, *, by: Actor, sends: bool = False, document_bytes: int = 0
 ) -> Accepted:
     """Accept a DAG, each part of it in the thread that is for it."""
 
     def job(store: Store, request: SubmitRequest) -> Accepted:
-        return accept(store, request, site=services.site, by=by, sends=sends)
+        return accept(store, request, site=node.this_node, by=by, sends=sends)
 
     if not is_large(wanted.spec, document_bytes=document_bytes):
-        return await services.write(lambda store: job(store, wanted))
-    staged = await services.stage(lambda store: stage(store, wanted, site=services.site))
+        return await node.write(lambda store: job(store, wanted))
+    staged = await node.stage(lambda store: stage(store, wanted, site=node.this_node))
     try:
-        accepted = await services.write(lambda store: job(store, staged))
+        accepted = await node.write(lambda store: job(store, staged))
     except BaseException:
-        _forget(services, staged)
+        _forget(node, staged)
         raise
     if not accepted.created:
-        _forget(services, staged)
+        _forget(node, staged)
     return accepted
 
 
-def _forget(services: NodeServices, staged: SubmitRequest) -> None:
+def _forget(node: ServedNode, staged: SubmitRequest) -> None:
     """Have what was stored for nothing removed; nobody waits for that, and the pruner finds what is left."""
-    task = asyncio.ensure_future(services.stage(lambda store: unstage(store, staged)))
+    task = asyncio.ensure_future(node.stage(lambda store: unstage(store, staged)))
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
@@ -161,7 +161,7 @@ def is_message(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == MEDIA_TYPE
 
 
-def message_routes(services: NodeServices) -> APIRouter:
+def message_routes(node: ServedNode) -> APIRouter:
     """Return the route by which other nodes speak to this one."""
     router = APIRouter(tags=["nodes"])
     described = answers(None, status=202, errors=(400, 401, 403, 408))
@@ -170,19 +170,17 @@ def message_routes(services: NodeServices) -> APIRouter:
     @router.post(MESSAGES_PATH, status_code=202, responses=described, openapi_extra=_BODY, summary="A node speaks")
     async def message(request: Request) -> Response:
         """Act on a message that a trusted node signed; anybody else's is refused with 401."""
-        return await answer_message(services, request)
+        return await answer_message(node, request)
 
     return router
 
 
-async def answer_message(services: NodeServices, request: Request) -> Response:
+async def answer_message(node: ServedNode, request: Request) -> Response:
     """Return the signed answer to the message that a request brings."""
     limits: RequestLimits = request.state.limits
     reader, source = FrameReader(request.stream()), source_of(request)
     async with limits.stranger():
-        message, peer = await services.answering.open(reader, source=source)
+        message, peer = await node.answering.open(reader, source=source)
     async with limits.admitted(f"node:{peer.node_id}") as admission:
-        body = await services.answering.answer(
-            message, peer, reader, source=source, make_room=admission.make_document_room
-        )
+        body = await node.answering.answer(message, peer, reader, source=source, make_room=admission.make_document_room)
     return Response(body, status_code=202, media_type=MEDIA_TYPE)

@@ -22,8 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cis.api.answers import ForbiddenHostError, internal_problem, problem_of
 from cis.api.execute import is_message
-from cis.api.ports import NodeServices, Rights
 from cis.api.request_limits import RequestLimits, drain, may_be_large
+from cis.api.served import Rights, ServedNode
 from cis.app.tokens import ADMIN, CONTROL, EXECUTE, READ
 from cis.errors import CisError, NotAllowedError, NotAuthenticatedError, OverloadedError
 from cis.store.records import AuditRecord
@@ -54,13 +54,13 @@ RequestCounts = Counter[tuple[str, str, int]]
 class Gate:
     """ASGI middleware; *counts* takes one more for each answer, by method, route and status."""
 
-    def __init__(self, app: ASGIApp, *, services: NodeServices, counts: RequestCounts, limits: RequestLimits) -> None:
+    def __init__(self, app: ASGIApp, *, node: ServedNode, counts: RequestCounts, limits: RequestLimits) -> None:
         self._app = app
         self._limits = limits
-        self._services = services
+        self._node = node
         self._counts = counts
-        self._hosts = LOOPBACK_NAMES | services.allowed_hosts
-        self._refusals = Refusals(services)
+        self._hosts = LOOPBACK_NAMES | node.allowed_hosts
+        self._refusals = Refusals(node)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -74,7 +74,7 @@ class Gate:
         except OverloadedError as error:
             await problem_of(error)(scope, receive, answer)
         except CisError as error:
-            await self._refusals.note(scope, error, now_us=self._services.site.clock_us())
+            await self._refusals.note(scope, error, now_us=self._node.this_node.clock_us())
             await problem_of(error)(scope, receive, answer)
         else:
             await self._admit(scope, receive, answer, rights=rights)
@@ -142,7 +142,7 @@ class Gate:
             raise NotAuthenticatedError("a token is needed: Authorization: Bearer …; 'cis token show' prints it")
         kind, _, token = authorization.partition(" ")
         async with self._limits.stranger():
-            rights = await self._services.authenticate(token.strip()) if kind.lower() == "bearer" and token else None
+            rights = await self._node.authenticate(token.strip()) if kind.lower() == "bearer" and token else None
         if rights is None:
             raise NotAuthenticatedError("this token is not known here; 'cis token show' prints the node's own")
         return rights
@@ -220,8 +220,8 @@ _MAX_PLACE = 200
 class Refusals:
     """Writes down refusals, of each actor no more than its share, and how many were left out."""
 
-    def __init__(self, services: NodeServices) -> None:
-        self._services = services
+    def __init__(self, node: ServedNode) -> None:
+        self._node = node
         self._shares = RefusalShares()
 
     async def note(self, scope: Scope, error: CisError, *, now_us: int) -> None:
@@ -240,7 +240,7 @@ class Refusals:
         if entry is None:
             return
         try:
-            await self._services.write(lambda store: store.append_audit(entry))
+            await self._node.write(lambda store: store.append_audit(entry))
         except CisError as failed:
             log.warning("a refusal could not be written down", extra={"error": str(failed)})
 

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from cis.api.answers import CURSOR, FLAG, LIMIT, QueryError, answers, json_answer, list_answer, parameters
-from cis.api.ports import NodeServices
 from cis.api.request_limits import admission_of
 from cis.api.requests import Query, limit_of, scopes_of
 from cis.api.schemas import DagDocumentModel, DagModel, NodeModel, PageModel, SkillModel, WorkerModel
+from cis.api.served import ServedNode
 from cis.engine.lookup import existing_definition, existing_worker
 from cis.engine.observe.views import dag_view, own_node_view, peer_view, skill_view, worker_view
 from cis.errors import Fault, UsageError
@@ -21,7 +21,7 @@ from cis.store.port import Store
 from cis.store.records import DefinitionRecord, Page
 
 
-def inventory_routes(services: NodeServices) -> APIRouter:
+def inventory_routes(node: ServedNode) -> APIRouter:
     """Return the routes of what changes rarely."""
     router = APIRouter(prefix="/api/v1")
 
@@ -37,7 +37,7 @@ def inventory_routes(services: NodeServices) -> APIRouter:
         limit, cursor, saved = limit_of(query), query.text("cursor"), query.flag("saved")
         query.check()
         scopes = scopes_of(request)
-        page = await services.read(
+        page = await node.read(
             lambda store: _definitions(store, limit=limit, cursor=cursor, saved=saved, scopes=scopes)
         )
         return list_answer([dag_view(each) for each in page.items], next_cursor=page.next_cursor)
@@ -51,11 +51,11 @@ def inventory_routes(services: NodeServices) -> APIRouter:
     async def dag(dag_id: str, request: Request) -> Response:
         scopes = scopes_of(request)
         await admission_of(request).large()
-        return json_answer(await services.read(lambda store: _dag_with_document(store, dag_id, scopes=scopes)))
+        return json_answer(await node.read(lambda store: _dag_with_document(store, dag_id, scopes=scopes)))
 
     @router.get("/workers", tags=["workers"], responses=answers(PageModel[WorkerModel]), summary="List workers")
     async def workers(request: Request) -> Response:
-        found = await services.read(lambda store: store.workers(node_id=services.node_id))
+        found = await node.read(lambda store: store.workers(node_id=node.node_id))
         return list_answer([worker_view(worker) for worker in found if allows(scopes_of(request), worker.scope)])
 
     @router.get(
@@ -66,21 +66,19 @@ def inventory_routes(services: NodeServices) -> APIRouter:
     )
     async def worker(worker_id: str, request: Request) -> Response:
         scopes = scopes_of(request)
-        found = await services.read(lambda store: existing_worker(store, services.node_id, worker_id, scopes=scopes))
+        found = await node.read(lambda store: existing_worker(store, node.node_id, worker_id, scopes=scopes))
         return json_answer(worker_view(found))
 
     @router.get("/skills", tags=["skills"], responses=answers(PageModel[SkillModel]), summary="List skills")
     async def skills() -> Response:
-        return list_answer([skill_view(skill) for skill in services.site.skills.infos()])
+        return list_answer([skill_view(skill) for skill in node.this_node.skills.infos()])
 
     @router.get("/nodes", tags=["nodes"], responses=answers(PageModel[NodeModel]), summary="List nodes")
     async def nodes() -> Response:
         """This node, and those that it trusts."""
-        own = own_node_view(
-            services.node_id, url=services.url, public_key=services.public_key, matrix_user=services.matrix_user
-        )
-        now_us = services.site.clock_us()
-        return list_answer([own, *await services.read(lambda store: _peers(store, now_us=now_us))])
+        own = own_node_view(node.node_id, url=node.url, public_key=node.public_key, matrix_user=node.matrix_user)
+        now_us = node.this_node.clock_us()
+        return list_answer([own, *await node.read(lambda store: _peers(store, now_us=now_us))])
 
     return router
 

@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from cis.api.answers import RETRY_AFTER_S, answers, json_answer, problem
 from cis.api.gate import RequestCounts
-from cis.api.ports import NodeServices
+from cis.api.served import ServedNode
 from cis.errors import CisError, StoreFullError
 from cis.model.states import RunState
 from cis.store.port import Store
@@ -39,29 +39,29 @@ CHECK_EVERY_S = 10.0
 CHECK_SHARE = 100
 
 
-def probe_routes(services: NodeServices, counts: RequestCounts) -> APIRouter:
+def probe_routes(node: ServedNode, counts: RequestCounts) -> APIRouter:
     """Return the routes of probes and metrics."""
     router = APIRouter(tags=["probes"])
-    readiness = Readiness(services)
+    readiness = Readiness(node)
 
     @router.get("/health", responses={200: {"description": "The process answers"}}, summary="Does it answer?")
     async def health() -> Response:
-        return json_answer({"status": "ok", "node_id": services.node_id})
+        return json_answer({"status": "ok", "node_id": node.node_id})
 
     @router.get("/ready", responses={200: {"description": "It takes DAGs"}}, summary="Does it take DAGs?")
     async def ready() -> Response:
         why_not = await readiness.why_not()
         if why_not is not None:
             return problem(503, code="not_ready", detail=why_not, headers={"Retry-After": "5"})
-        return json_answer({"status": "ready", "node_id": services.node_id})
+        return json_answer({"status": "ready", "node_id": node.node_id})
 
     metrics_answers = answers(None)
     metrics_answers[200] = {"description": "Prometheus text", "content": {"text/plain": {}}}
 
     @router.get("/metrics", responses=metrics_answers, summary="Numbers for Prometheus")
     async def metrics() -> Response:
-        node_id = services.node_id
-        queued, unfinished, workers, depths = await services.read(lambda store: _numbers(store, node_id))
+        node_id = node.node_id
+        queued, unfinished, workers, depths = await node.read(lambda store: _numbers(store, node_id))
         outbox = [({"node": name or "everyone"}, count) for name, count in sorted(depths.items())]
         families = [
             _family("cis_queue_depth", "gauge", "Runs that wait for their worker.", [({}, queued)]),
@@ -75,12 +75,12 @@ def probe_routes(services: NodeServices, counts: RequestCounts) -> APIRouter:
                 "cis_runs_finished_total",
                 "counter",
                 "Runs that ended since this node started, by state.",
-                [({"status": str(s)}, services.hub.finished.get(str(s), 0)) for s in RunState if s.final],
+                [({"status": str(s)}, node.events.finished.get(str(s), 0)) for s in RunState if s.final],
             ),
             _family("cis_workers", "gauge", "Workers of this node, by state.", _worker_counts(workers)),
-            _family("cis_writes_waiting", "gauge", "Writes not committed yet.", [({}, services.writes_waiting)]),
+            _family("cis_writes_waiting", "gauge", "Writes not committed yet.", [({}, node.writes_waiting)]),
             _family("cis_outbox_depth", "gauge", "Messages to other nodes, not taken yet, by node.", outbox),
-            _family("cis_events_last_seq", "counter", "The newest event.", [({}, services.hub.last_seq)]),
+            _family("cis_events_last_seq", "counter", "The newest event.", [({}, node.events.last_seq)]),
             _family(
                 "cis_http_requests_total",
                 "counter",
@@ -124,8 +124,8 @@ def _escaped(text: str) -> str:
 class Readiness:
     """Asks one node, and remembers for a moment. For one event loop."""
 
-    def __init__(self, services: NodeServices, *, clock_s: Callable[[], float] = time.monotonic) -> None:
-        self._services = services
+    def __init__(self, node: ServedNode, *, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._node = node
         self._clock_s = clock_s
         self._asking = asyncio.Lock()
         self._why_not: str | None = None
@@ -136,7 +136,7 @@ class Readiness:
 
     async def why_not(self) -> str | None:
         """Return why this node takes no DAGs now, or None when it does."""
-        if not self._services.alive or self._services.hub.closed:
+        if not self._node.alive or self._node.events.closed:
             return "this node is stopping, or its writer has ended"
         self._check_if_due()
         async with self._asking:
@@ -146,11 +146,11 @@ class Readiness:
         return self._why_not or self._damage
 
     async def _ask(self) -> str | None:
-        folder = self._services.logfiles.root.parent
+        folder = self._node.logs.root.parent
         try:
             async with asyncio.timeout(READY_WITHIN_S):
-                free = await self._services.read(lambda store: _look(store, self._services.node_id, folder))
-                await self._services.write(lambda store: store.write_nothing())
+                free = await self._node.read(lambda store: _look(store, self._node.node_id, folder))
+                await self._node.write(lambda store: store.write_nothing())
         except TimeoutError:
             return f"the store did not answer within {READY_WITHIN_S:g} s"
         except CisError as error:
@@ -169,7 +169,7 @@ class Readiness:
     async def _look_for_damage(self) -> None:
         began_s = self._clock_s()
         try:
-            self._damage = await self._services.read(lambda store: store.first_damage())
+            self._damage = await self._node.read(lambda store: store.first_damage())
         except CisError:
             return  # whoever reads and writes the store says so, too
         finally:

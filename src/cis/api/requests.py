@@ -11,7 +11,7 @@ from typing import TypeVar
 from fastapi import Request
 
 from cis.api.answers import QueryError
-from cis.api.ports import Rights
+from cis.api.served import Rights
 from cis.app.actor import Actor
 from cis.errors import Fault
 from cis.model.scope import Scope, parse_scope

@@ -13,9 +13,9 @@ from fastapi import Request
 from starlette.responses import Response
 
 from cis.api.answers import encoded, json_answer
-from cis.api.ports import NodeServices
 from cis.api.request_limits import admission_of
 from cis.api.requests import scopes_of
+from cis.api.served import ServedNode
 from cis.api.streams import stream
 from cis.engine.lookup import existing_run
 from cis.engine.observe.views import read_run, read_run_head, task_views
@@ -46,7 +46,7 @@ TASKS_AT_ONCE = 500
 BYTES_AT_ONCE = 2**18
 
 
-async def run_answer(services: NodeServices, request: Request, run_id: str) -> Response:
+async def run_answer(node: ServedNode, request: Request, run_id: str) -> Response:
     """Return a run and its tasks as a response.
 
     Raises:
@@ -61,22 +61,22 @@ async def run_answer(services: NodeServices, request: Request, run_id: str) -> R
         is_small = run.task_count <= FEW_TASKS and size <= FEW_BYTES
         return read_run(store, run_id, scopes=scopes, still=still_runs) if is_small else None, size
 
-    whole, size = await services.read(small)
+    whole, size = await node.read(small)
     if whole is not None:
         return json_answer(whole)
     admission = admission_of(request)
     admission.stream()
     await admission.make_room(size)  # a part holds one task at least, and that may be most of it
-    head, reasons = await services.read(lambda store: read_run_head(store, run_id, scopes=scopes, still=still_runs))
-    return stream(_parts(services, run_id, head, reasons), media_type="application/json")
+    head, reasons = await node.read(lambda store: read_run_head(store, run_id, scopes=scopes, still=still_runs))
+    return stream(_parts(node, run_id, head, reasons), media_type="application/json")
 
 
 async def _parts(
-    services: NodeServices, run_id: str, head: dict[str, Json], reasons: Mapping[str, Waiting]
+    node: ServedNode, run_id: str, head: dict[str, Json], reasons: Mapping[str, Waiting]
 ) -> AsyncIterator[bytes]:
     yield encoded({**head, "tasks": []})[:-2]
     after, comma = -1, b""
-    while part := await services.read(partial(_part, run_id=run_id, after=after, reasons=reasons)):
+    while part := await node.read(partial(_part, run_id=run_id, after=after, reasons=reasons)):
         after, text = part
         yield comma + text
         comma = b","
@@ -101,7 +101,7 @@ _REQUEST_BODY = {
 }
 
 
-def run_routes(services: NodeServices) -> APIRouter:
+def run_routes(node: ServedNode) -> APIRouter:
     """Return the routes under ``/api/v1/runs``, but for logs."""
     router = APIRouter(prefix="/api/v1/runs", tags=["runs"])
 
@@ -122,12 +122,12 @@ def run_routes(services: NodeServices) -> APIRouter:
         query = Query(request.query_params)
         where, limit, cursor = run_filter_of(query, scopes=scopes_of(request)), limit_of(query), query.text("cursor")
         query.check()
-        page = await services.read(lambda store: page_of_runs(store, where, limit=limit, cursor=cursor))
+        page = await node.read(lambda store: page_of_runs(store, where, limit=limit, cursor=cursor))
         return list_answer([run_list_item(run) for run in page.items], next_cursor=page.next_cursor)
 
     @router.get("/{run_id}", responses=answers(RunModel, errors=(404,)), summary="One run and its tasks")
     async def run(run_id: str, request: Request) -> Response:
-        return await run_answer(services, request, run_id)
+        return await run_answer(node, request, run_id)
 
     @router.post("/{run_id}/cancel", responses=_RUN, summary="End a run")
     async def cancel(run_id: str, request: Request) -> Response:
@@ -159,21 +159,21 @@ def run_routes(services: NodeServices) -> APIRouter:
         from_failed = bool(options.get("from_failed", from_failed))
 
         asker = rights_of(request).asker
-        wanted = await services.read(lambda store: rerun_of(store, run_id, from_failed=from_failed, asker=asker))
-        accepted = await submitted(services, wanted, by=actor_of(request))
-        services.poke(*accepted.wake)
+        wanted = await node.read(lambda store: rerun_of(store, run_id, from_failed=from_failed, asker=asker))
+        accepted = await submitted(node, wanted, by=actor_of(request))
+        node.wake(accepted.wake)
         return json_answer(submission_view(accepted.run), status=202)
 
     async def _control(request: Request, run_id: str, action: Action) -> Response:
         scopes, by = scopes_of(request), actor_of(request)
 
         def job(store: Store) -> Controlled:
-            now_us = services.site.clock_us()
+            now_us = node.this_node.clock_us()
             return control(store, run_id, action, by=by, now_us=now_us, scopes=scopes, audit_repeats=False)
 
-        changed = await services.write(job)
-        services.poke(*changed.wake)
-        return await run_answer(services, request, run_id)
+        changed = await node.write(job)
+        node.wake(changed.wake)
+        return await run_answer(node, request, run_id)
 
     return router
 

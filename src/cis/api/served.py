@@ -1,4 +1,4 @@
-"""A node as the API uses it: awaitables in front of the threads that read and write, and the tokens that are let in.
+"""A node as the API uses it: its handle, with the writes of one turn in one go, and the tokens that are let in.
 
 A bearer's token is the node's own, in a file, or one of those in the store. Only hashes are compared. The hash of what
 the caller sent reveals nothing about the hash that is sought, and the comparison takes the same time wherever they
@@ -12,24 +12,47 @@ import hashlib
 import hmac
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from cis.api.ports import MAX_BODY_BYTES, Rights
+from cis.app.submit import Asker
 from cis.app.tokens import ADMIN, OWNER_NAME
-from cis.engine.logfiles import LogFiles
-from cis.engine.this_node import Site
+from cis.model.scope_rules import Patterns
 from cis.node.cluster import Cluster
-from cis.node.hub import Delivering, EventHub
-from cis.node.store_threads import BatchedWrites, Readers, Writer
+from cis.node.handle import NodeHandle
+from cis.node.hub import Delivering
+from cis.node.store_threads import BatchedWrites
 from cis.store.port import Store
 from cis.store.records import RunRecord, TokenRecord
-from cis.transports.asking import Answering
 
+MAX_BODY_BYTES = 16 * 2**20
 REMEMBER_S = 5.0
 MAX_REMEMBERED = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Who asks, and what they may: some of ``read``, ``execute``, ``control``, or ``admin``, which is all.
+
+    ``scopes`` are those in which they may: of others they see nothing (None: all).
+    """
+
+    actor: str
+    may: frozenset[str]
+    scopes: Patterns | None = None
+
+    def allows(self, right: str) -> bool:
+        """Whether *right* is among them."""
+        return right in self.may or ADMIN in self.may
+
+    @property
+    def asker(self) -> Asker:
+        """Who hands a DAG in."""
+        return Asker(name=f"token {self.actor!r}", scopes=self.scopes, shares=self.actor != OWNER_NAME)
+
+
 OWNER = Rights(OWNER_NAME, frozenset({ADMIN}))
 
 
@@ -61,7 +84,7 @@ class OwnToken:
 
 
 class ReadStore(Protocol):
-    """Reads the store in a thread, as ``NodeServices.read`` does."""
+    """Reads the store in a thread, as ``NodeHandle.read`` does."""
 
     def __call__(self, function: Callable[[Store], TokenRecord | None], /) -> Awaitable[TokenRecord | None]: ...
 
@@ -100,120 +123,89 @@ class TokenCheck:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedParts:
-    """What a served node is made of; whoever made the threads closes them."""
-
-    site: Site
-    writer: Writer
-    readers: Readers
-    stager: Readers
-    hub: EventHub
-    logfiles: LogFiles
-    cluster: Cluster
-    token_path: Path
-    wake: Callable[[Iterable[str]], None]
-    url: str
-    allowed_hosts: frozenset[str] = frozenset()
-    max_body_bytes: int = MAX_BODY_BYTES
-
-
 class ServedNode:
-    """The ``NodeServices`` of a node in this process."""
+    """A running node, as requests use it from their event loop: its handle, and what HTTP alone wants to know.
 
-    def __init__(self, parts: ServedParts) -> None:
-        self._parts = parts
-        self._writes = BatchedWrites(parts.writer)
-        self._poked: set[str] = set()
-        self._delivering = Delivering(parts.cluster, read=self.read)
-        self._tokens = TokenCheck(OwnToken(parts.token_path), read=self.read, clock_s=time.monotonic)
+    Writes, and wakes, of one turn of the loop go out together. *url* is where this node answers, *allowed_hosts* are
+    the names, besides those of the loopback, under which requests may ask for it (``*`` is any).
+    """
+
+    def __init__(
+        self,
+        node: NodeHandle,
+        cluster: Cluster,
+        *,
+        token_path: Path,
+        url: str,
+        allowed_hosts: frozenset[str] = frozenset(),
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        self.this_node = node.this_node
+        self.events = node.events
+        self.logs = node.logs
+        self.read = node.read
+        self.stage = node.stage
+        self.url = url
+        self.allowed_hosts = allowed_hosts
+        self.max_body_bytes = max_body_bytes
+        self.answering = cluster.answering
+        self._node = node
+        self._cluster = cluster
+        self._writes = BatchedWrites(node.writer)
+        self._to_wake: set[str] = set()
+        self._delivering = Delivering(cluster, read=self.read)
+        self._tokens = TokenCheck(OwnToken(token_path), read=self.read, clock_s=time.monotonic)
 
     @property
     def node_id(self) -> str:
         """The id of this node."""
-        return self._parts.site.node_id
-
-    @property
-    def url(self) -> str:
-        """Where this node answers."""
-        return self._parts.url
+        return self.this_node.node_id
 
     @property
     def public_key(self) -> str:
         """This node's key, base64."""
-        return self._parts.cluster.public_key
+        return self._node.keys.signer().public_key
 
     @property
     def matrix_user(self) -> str | None:
-        """As whom this node speaks in its room."""
-        return self._parts.cluster.matrix_user
-
-    @property
-    def allowed_hosts(self) -> frozenset[str]:
-        """Names under which requests may ask for this node."""
-        return self._parts.allowed_hosts
-
-    @property
-    def max_body_bytes(self) -> int:
-        """The largest body that is read."""
-        return self._parts.max_body_bytes
-
-    @property
-    def site(self) -> Site:
-        """Where submissions happen."""
-        return self._parts.site
-
-    @property
-    def hub(self) -> EventHub:
-        """The events of this node."""
-        return self._parts.hub
-
-    @property
-    def logfiles(self) -> LogFiles:
-        """Where the logs of tasks lie."""
-        return self._parts.logfiles
-
-    @property
-    def answering(self) -> Answering:
-        """Takes in what other nodes say."""
-        return self._parts.cluster.answering
-
-    async def expedite(self, run: RunRecord) -> RunRecord:
-        """Wait a moment for a run's delivery to another node."""
-        return await self._delivering.expedite(run)
+        """As whom this node speaks in its room, if it has one."""
+        return self._cluster.matrix_user
 
     @property
     def alive(self) -> bool:
         """Whether writes are being taken."""
-        return self._parts.writer.alive
+        return self._node.writer.alive
 
     @property
     def writes_waiting(self) -> int:
         """How many writes wait for their commit."""
-        return self._parts.writer.depth
+        return self._node.writer.depth
 
     async def authenticate(self, token: str) -> Rights | None:
-        """Return what the bearer of *token* may."""
+        """Return what the bearer of *token* may, or None when nobody knows it. Compares in constant time."""
         return await self._tokens.rights(token)
 
-    async def read(self, function: Callable[[Store], T]) -> T:
-        """Call *function* with a store, in a thread that reads."""
-        return await asyncio.wrap_future(self._parts.readers.submit(function))
+    async def expedite(self, run: RunRecord) -> RunRecord:
+        """Wait a moment for a run's delivery to another node, if it can be hoped for; return the run as it is then.
+
+        Never raises: the run is accepted, and will be delivered.
+        """
+        return await self._delivering.expedite(run)
 
     async def write(self, job: Callable[[Store], T]) -> T:
-        """Call *job* inside a transaction; it is committed when this returns."""
+        """Call *job* inside a transaction, in the thread that writes; it is committed when this returns.
+
+        Raises:
+            OverloadedError: too many wait already.
+        """
         return await self._writes.write(job)
 
-    async def stage(self, function: Callable[[Store], T]) -> T:
-        """Call *function* with a store, in the one thread that stores what is large before it is accepted."""
-        return await asyncio.wrap_future(self._parts.stager.submit(function))
-
-    def poke(self, *worker_ids: str) -> None:
-        """Wake workers, or whoever starts them, and whoever listens to events: once for all pokes of a turn of the loop."""
-        if not self._poked:
+    def wake(self, worker_ids: Collection[str]) -> None:
+        """Wake workers, or whoever starts them, and whoever listens to events: once for all of a turn of the loop."""
+        if worker_ids and not self._to_wake:
             asyncio.get_running_loop().call_soon(self._wake)
-        self._poked.update(worker_ids)
+        self._to_wake.update(worker_ids)
 
     def _wake(self) -> None:
-        poked, self._poked = self._poked, set()
-        self._parts.wake(poked)
+        to_wake, self._to_wake = self._to_wake, set()
+        self._node.wake(to_wake)

@@ -20,10 +20,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from cis.api.answers import FLAG, TEXT, QueryError, answers, encoded, or_nothing, parameters
-from cis.api.ports import NodeServices
 from cis.api.request_limits import admission_of
 from cis.api.requests import Query, scopes_of
 from cis.api.schemas import AttemptLogModel, EventModel, LogPieceModel, PageModel
+from cis.api.served import ServedNode
 from cis.engine.logfiles import LogFiles
 from cis.engine.observe.logreader import LogPiece, LogReader
 from cis.engine.observe.logs import AttemptParts, attempt_log, check_attempts, check_choice
@@ -68,7 +68,7 @@ def stream(parts: AsyncIterator[bytes], *, media_type: str) -> StreamingResponse
     return StreamingResponse(parts, media_type=media_type + charset, headers={"X-Accel-Buffering": "no"})
 
 
-def event_routes(services: NodeServices) -> APIRouter:
+def event_routes(node: ServedNode) -> APIRouter:
     """Return the route of events."""
     router = APIRouter(tags=["events"])
     described = answers(EventModel, errors=(422,))
@@ -90,7 +90,7 @@ def event_routes(services: NodeServices) -> APIRouter:
     async def events(request: Request) -> Response:
         after = _last_event_id(request)
         admission_of(request).stream()
-        return stream(_events(services, after, scopes_of(request)), media_type=EVENT_STREAM)
+        return stream(_events(node, after, scopes_of(request)), media_type=EVENT_STREAM)
 
     return router
 
@@ -104,18 +104,18 @@ def _last_event_id(request: Request) -> int | None:
     return int(text)
 
 
-async def _events(services: NodeServices, after: int | None, scopes: Patterns | None) -> AsyncIterator[bytes]:
-    hub = services.hub
+async def _events(node: ServedNode, after: int | None, scopes: Patterns | None) -> AsyncIterator[bytes]:
+    hub = node.events
     with hub.subscribe() as bell:
         seq = hub.last_seq if after is None else after
-        newest = await services.read(lambda store: store.last_event_seq())
+        newest = await node.read(lambda store: store.last_event_seq())
         if seq > newest:
             seq = newest  # the listener knows another database, perhaps one that was restored since
             yield _gap(seq)
         yield b": listening\n\n"
         sent_s = time.monotonic()
         while not hub.closed:
-            found = await _after(services, seq)
+            found = await _after(node, seq)
             if found:
                 if found[0].seq > seq + 1:
                     yield _gap(found[0].seq - 1)
@@ -144,11 +144,11 @@ def _allowed_worker(worker_id: str, scopes: Patterns) -> bool:
         return False
 
 
-async def _after(services: NodeServices, seq: int) -> Sequence[EventRecord]:
-    recent = services.hub.after(seq, limit=_AT_ONCE)
+async def _after(node: ServedNode, seq: int) -> Sequence[EventRecord]:
+    recent = node.events.after(seq, limit=_AT_ONCE)
     if recent is not None:
         return recent
-    return await services.read(lambda store: store.events_after(seq, limit=_AT_ONCE))
+    return await node.read(lambda store: store.events_after(seq, limit=_AT_ONCE))
 
 
 def _gap(seq: int) -> bytes:
@@ -156,7 +156,7 @@ def _gap(seq: int) -> bytes:
     return sse({"seq": seq, "message": message}, event="gap", event_id=seq)
 
 
-def log_routes(services: NodeServices) -> APIRouter:
+def log_routes(node: ServedNode) -> APIRouter:
     """Return the route of logs."""
     router = APIRouter(prefix="/api/v1/runs", tags=["runs"])
     described = answers(PageModel[AttemptLogModel], errors=(404, 422))
@@ -189,24 +189,24 @@ def log_routes(services: NodeServices) -> APIRouter:
         admission_of(request).stream()  # whatever its form and however it was asked for: it takes as long as its reader
         form = wanted_type(request, (JSON_LINES, EVENT_STREAM, PLAIN_TEXT) if follow else (_JSON, PLAIN_TEXT))
         if form == _JSON:
-            await services.read(lambda store: check_attempts(store, run_id, task=task, attempt=attempt, scopes=scopes))
+            await node.read(lambda store: check_attempts(store, run_id, task=task, attempt=attempt, scopes=scopes))
             parts = AttemptParts(run_id, task=task, attempt=attempt)
-            return stream(_attempt_list(services, parts), media_type=_JSON)
+            return stream(_attempt_list(node, parts), media_type=_JSON)
         check = partial(check_choice, task=task) if follow else partial(check_attempts, task=task, attempt=attempt)
-        await services.read(lambda store: check(store, run_id, scopes=scopes))
-        reader = LogReader(services.logfiles, run_id, task=task, attempt=attempt, follow=follow)
-        return stream(_pieces(services, reader, run_id, form=form), media_type=form)
+        await node.read(lambda store: check(store, run_id, scopes=scopes))
+        reader = LogReader(node.logs, run_id, task=task, attempt=attempt, follow=follow)
+        return stream(_pieces(node, reader, run_id, form=form), media_type=form)
 
     return router
 
 
-async def _attempt_list(services: NodeServices, parts: AttemptParts) -> AsyncIterator[bytes]:
+async def _attempt_list(node: ServedNode, parts: AttemptParts) -> AsyncIterator[bytes]:
     """Write the list a part at a time: together the attempts may be more than fits into memory."""
     yield b'{"items":['
     comma = b""
     while not parts.over:
-        attempts = await services.read(parts.next)
-        pieces = _list_pieces(attempts, services.logfiles, comma=comma)
+        attempts = await node.read(parts.next)
+        pieces = _list_pieces(attempts, node.logs, comma=comma)
         while part := await asyncio.to_thread(_next_part, pieces):
             comma = b","
             yield part
@@ -236,11 +236,11 @@ def _next_part(pieces: Iterator[bytes]) -> bytes:
     return b"".join(part)
 
 
-async def _pieces(services: NodeServices, reader: LogReader, run_id: str, *, form: str) -> AsyncIterator[bytes]:
+async def _pieces(node: ServedNode, reader: LogReader, run_id: str, *, form: str) -> AsyncIterator[bytes]:
     last: tuple[str, int, str] | None = None
     quiet_s = 0.0
-    while not reader.over and not services.hub.closed:
-        pieces = await services.read(reader.look)
+    while not reader.over and not node.events.closed:
+        pieces = await node.read(reader.look)
         if pieces:
             quiet_s = 0.0
             yield b"".join(_shown(piece, form=form, last=before) for before, piece in _with_before(last, pieces))
@@ -252,7 +252,7 @@ async def _pieces(services: NodeServices, reader: LogReader, run_id: str, *, for
                 yield HEARTBEAT
             await asyncio.sleep(LOOK_EVERY_S)
     if form != PLAIN_TEXT:
-        status = await services.read(lambda store: _status(store, run_id))
+        status = await node.read(lambda store: _status(store, run_id))
         yield _line({"task_id": None, "attempt": None, "stream": "end", "text": status}, form=form)
 
 

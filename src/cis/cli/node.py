@@ -147,22 +147,16 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
 
     from cis.api.app import create_app  # noqa: PLC0415
     from cis.api.request_limits import say_in_few_words  # noqa: PLC0415
-    from cis.api.served import ServedNode, ServedParts  # noqa: PLC0415
+    from cis.api.served import ServedNode  # noqa: PLC0415
     from cis.cli.node_start import run_server, server_config  # noqa: PLC0415
 
     host, port = listener.getsockname()[:2]
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
     url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
-    parts = ServedParts(
-        site=node.site,
-        writer=node.writer,
-        readers=node.readers,
-        stager=node.stager,
-        hub=node.hub,
-        logfiles=node.logfiles,
-        cluster=node.cluster,
+    served = ServedNode(
+        node.handle,
+        node.cluster,
         token_path=context.home.token_file,
-        wake=node.wake,
         url=url,
         allowed_hosts=frozenset({"*"} if shown != host else {context.settings.host, host}),
     )
@@ -186,6 +180,6 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
                 signal.raise_signal(sig)
             super().handle_exit(sig, frame)
 
-    server = Server(server_config(create_app(ServedNode(parts))))
+    server = Server(server_config(create_app(served)))
     node.on_leave = lambda: setattr(server, "should_exit", True)
     run_server(server, listener)

@@ -1,7 +1,6 @@
 """A node's dealings with other nodes: one thread with an event loop, in which its transports run.
 
-``NodeDesk`` is what the transports get of the node: threads that read and write behind awaitables, its key, and whom to
-wake. The room is the one that the settings name.
+The room is the one that the settings name.
 """
 
 from __future__ import annotations
@@ -10,28 +9,22 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from cis.engine.logfiles import LogFiles
-from cis.engine.this_node import Site
 from cis.errors import CisError, ConfigError, Fault
 from cis.model.message import Result
 from cis.node.home import Home
-from cis.node.keyfile import KeyFile
 from cis.node.settings import Settings
-from cis.node.store_threads import Readers, Writer
 from cis.store.cluster import OutboxItem, PeerRecord
 from cis.store.port import Store
 from cis.transports.asking import Answering, Asker
 from cis.transports.courier import Courier
-from cis.transports.keys import Signer
 from cis.transports.matrix.chat import Person
 from cis.transports.matrix.room import Room, RoomSettings
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 from cis.transports.push import Pinger, PushClient
 from cis.transports.reception import Reception
 from cis.transports.reporter import Reporter
@@ -39,43 +32,12 @@ from cis.transports.wakeup import Calm
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 STOP_S = 10.0
 RESTART_S = 1.0
 PAUSE_S = 0.02
 UPKEEP_S = 3600.0
 ASKED_FOR_US = 2 * 86_400_000_000  # no lease is longer than a day
 REMEMBER_US = 30 * 86_400_000_000  # beyond its time: the sender's clock, or this one, may be wrong by days
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeDesk:
-    """The ``Desk`` of a node; usable from the event loop of any thread. *woken* takes the worker ids."""
-
-    site: Site
-    logfiles: LogFiles
-    writer: Writer
-    readers: Readers
-    keys: KeyFile
-    woken: Callable[[Iterable[str]], None]
-
-    @property
-    def signer(self) -> Signer:
-        """The node's key, as the file has it now."""
-        return self.keys.signer()
-
-    async def read(self, function: Callable[[Store], T]) -> T:
-        """Call *function* with a store, in a thread that reads."""
-        return await asyncio.wrap_future(self.readers.submit(function))
-
-    async def write(self, job: Callable[[Store], T]) -> T:
-        """Call *job* inside a transaction; it is committed when this returns."""
-        return await asyncio.wrap_future(self.writer.submit(job))
-
-    def wake(self, worker_ids: Iterable[str] = ()) -> None:
-        """Have everybody look at what was stored."""
-        self.woken(worker_ids)
 
 
 def token_path(home: Home, settings: Settings) -> Path:
@@ -124,12 +86,12 @@ class Cluster:
     Its methods may be called from any thread.
     """
 
-    def __init__(self, desk: Desk, *, room: RoomSettings | None) -> None:
-        self._desk = desk
+    def __init__(self, node: NodePort, *, room: RoomSettings | None) -> None:
+        self._node = node
         self._room_settings = room
         self.room: Room | None = None
-        self.reception = Reception(desk, heard=self._heard, taken=self._taken)
-        self.answering = Answering(desk, self.reception)
+        self.reception = Reception(node, heard=self._heard, taken=self._taken)
+        self.answering = Answering(node, self.reception)
         self._loop = asyncio.new_event_loop()
         self._calm = Calm(self._loop, self._wake, pause_s=PAUSE_S)
         self._stopped = asyncio.Event()
@@ -144,7 +106,7 @@ class Cluster:
     @property
     def public_key(self) -> str:
         """This node's key, base64."""
-        return self._desk.signer.public_key
+        return self._node.keys.signer().public_key
 
     @property
     def matrix_user(self) -> str | None:
@@ -207,23 +169,23 @@ class Cluster:
     async def _run(self, started: Future[None]) -> None:
         client = PushClient()
         self._courier = Courier(
-            self._desk,
+            self._node,
             client,
             chance=random.random,
             room_takes=self._room_takes,
             fall_back_after_s=self._room_settings.fall_back_after_s if self._room_settings else 0.0,
         )
-        self._reporter = Reporter(self._desk, client, chance=random.random)
-        self._pinger = Pinger(self._desk, client, answered=self._nudge)
+        self._reporter = Reporter(self._node, client, chance=random.random)
+        self._pinger = Pinger(self._node, client, answered=self._nudge)
         services = {
             "courier": self._courier.run,
             "reporter": self._reporter.run,
-            "asker": Asker(self._desk, client, self.reception).run,
+            "asker": Asker(self._node, client, self.reception).run,
             "pinger": self._pinger.run,
             "upkeep": self._upkeep,
         }
         if self._room_settings is not None:
-            self.room = Room(self._desk, self.reception, self._room_settings, chance=random.random)
+            self.room = Room(self._node, self.reception, self._room_settings, chance=random.random)
             self._reporter.to_room = self.room.send_status
             services["room"] = self.room.run
         tasks = [asyncio.create_task(_kept(name, run)) for name, run in services.items()]
@@ -237,7 +199,7 @@ class Cluster:
     async def _upkeep(self) -> None:
         """Forget, once an hour, what is of no use any more."""
         while True:
-            now_us = self._desk.site.clock_us()
+            now_us = self._node.this_node.clock_us()
 
             def job(store: Store, now_us: int = now_us) -> None:
                 store.prune_withdrawals(expired_before_us=now_us - REMEMBER_US)
@@ -245,7 +207,7 @@ class Cluster:
                 store.prune_farewells(before_us=now_us)
                 store.prune_asks(asked_before_us=now_us - ASKED_FOR_US)
 
-            await self._desk.write(job)
+            await self._node.write(job)
             await asyncio.sleep(UPKEEP_S)
 
     def _room_takes(self, peer: PeerRecord) -> bool:

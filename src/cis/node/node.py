@@ -18,7 +18,8 @@ from cis.engine.times import Instant
 from cis.engine.upkeep.pruner import Cutoff, Pruner, Retention
 from cis.errors import CisError, LockGoneError, StoreError, StoreGoneError, StoreNewerError
 from cis.node.clock import now_awake_or_asleep
-from cis.node.cluster import Cluster, NodeDesk, room_settings
+from cis.node.cluster import Cluster, room_settings
+from cis.node.handle import NodeHandle
 from cis.node.home import Home
 from cis.node.hub import EventHub
 from cis.node.identity import replace_file
@@ -74,15 +75,17 @@ class Node:
         self.stager = Readers(self.open_store, threads=1, max_waiting=MAX_STAGED)
         self.hub = EventHub(self.open_store)
         self._bell = FifoBell(bell_path(home.run, "node"))
-        desk = NodeDesk(
-            site=self.site,
-            logfiles=self.logfiles,
+        self.handle = NodeHandle(
+            this_node=self.site,
+            events=self.hub,
+            logs=self.logfiles,
+            keys=KeyFile(home.key_file),
             writer=self.writer,
             readers=self.readers,
-            keys=KeyFile(home.key_file),
+            stager=self.stager,
             woken=self.wake,
         )
-        self.cluster = Cluster(desk, room=room_settings(home, settings))
+        self.cluster = Cluster(self.handle, room=room_settings(home, settings))
         self._maintenance = Maintenance(
             self.open_store,
             self.logfiles,

@@ -28,7 +28,7 @@ from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun
 from cis.store.port import Store
 from cis.store.records import Delivery
 from cis.transports.envelope import FrameReader, frame, seal
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 from cis.transports.push import NotDelivered, PushClient
 from cis.transports.reception import FetchBlob, Reception, report_of
 
@@ -55,19 +55,19 @@ MakeRoom = Callable[[int], Awaitable[None]]
 class Teller:
     """The executor's side: remembers, for some runs, what was answered last."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, node: NodePort) -> None:
+        self._node = node
         self._told: OrderedDict[str, tuple[str, Cursor]] = OrderedDict()
 
     async def answer(self, ask: Message, *, token: str) -> tuple[dict[str, Json], str | None]:
         """Return the fields and the blob of an answer; *token* names it for the next question."""
-        remote = await self._desk.read(lambda store: store.remote_run(ask.run_id))
+        remote = await self._node.read(lambda store: store.remote_run(ask.run_id))
         if remote is None or remote.role is not RemoteRole.RECEIVED or remote.peer != ask.sender:
             return {"known": False}, None
         last = self._told.get(ask.run_id)
         cursor = last[1] if last is not None and last[0] == ask.fields.get("after") else Cursor()
-        report = await self._desk.read(
-            lambda store: build_report(store, self._desk.logfiles, ask.run_id, tasks=None, cursor=cursor)
+        report = await self._node.read(
+            lambda store: build_report(store, self._node.logs, ask.run_id, tasks=None, cursor=cursor)
         )
         self.remember(ask.run_id, token, report.cursor)
         inline, blob = report_parts(report.content)
@@ -87,8 +87,8 @@ class Teller:
 class Asker:
     """The origin's side: asks for the runs of which nothing was heard lately."""
 
-    def __init__(self, desk: Desk, client: PushClient, reception: Reception) -> None:
-        self._desk = desk
+    def __init__(self, node: NodePort, client: PushClient, reception: Reception) -> None:
+        self._node = node
         self._client = client
         self._reception = reception
         self._quiet: dict[str, tuple[int, float, float]] = {}  # run: version heard, ask at, pause
@@ -105,7 +105,7 @@ class Asker:
 
     async def _turn(self) -> None:
         now_s = asyncio.get_running_loop().time()
-        open_runs = await self._desk.read(_taken_on)
+        open_runs = await self._node.read(_taken_on)
         known, self._quiet = self._quiet, {}
         due: list[tuple[RemoteRun, PeerRecord | None]] = []
         for remote, peer in open_runs:
@@ -124,20 +124,20 @@ class Asker:
         )
 
     async def _ask(self, remote: RemoteRun, peer: PeerRecord) -> None:
-        desk = self._desk
+        node = self._node
         for _ in range(1000):  # pages of one answer
-            now_us = desk.site.clock_us()
+            now_us = node.this_node.clock_us()
             ask = Message(
                 kind=MessageKind.ASK,
-                message_id=desk.site.new_id(),
-                sender=desk.site.node_id,
+                message_id=node.this_node.new_id(),
+                sender=node.this_node.node_id,
                 created_at_us=now_us,
                 expires_at_us=now_us + _ASK_FOR_US,
                 run_id=remote.run_id,
                 target=peer.node_id,
                 fields={"after": self._after.get(remote.run_id, "")},
             )
-            answer = await self._client.send(ask, peer, signer=desk.signer, now_us=now_us)
+            answer = await self._client.send(ask, peer, signer=node.keys.signer(), now_us=now_us)
             if isinstance(answer, NotDelivered) or answer.reply.result is not Result.ACCEPTED:
                 return
             told = answer.message.fields
@@ -157,14 +157,14 @@ class Asker:
     async def _lost(self, remote: RemoteRun, peer: PeerRecord) -> None:
         """Fail a run that its executor took on, and knows nothing of any more."""
         error = f"node {peer.node_id} took it on, and does not know it any more"
-        now_us = self._desk.site.clock_us()
-        await self._desk.write(lambda store: undeliverable(store, remote.run_id, error=error, now_us=now_us))
-        self._desk.wake()
+        now_us = self._node.this_node.clock_us()
+        await self._node.write(lambda store: undeliverable(store, remote.run_id, error=error, now_us=now_us))
+        self._node.wake()
 
     async def _ask_in_room(self, remote: RemoteRun) -> None:
-        now_us, message_id = self._desk.site.clock_us(), self._desk.site.new_id()
-        await self._desk.write(lambda store: ask_in_room(store, remote, message_id=message_id, now_us=now_us))
-        self._desk.wake()
+        now_us, message_id = self._node.this_node.clock_us(), self._node.this_node.new_id()
+        await self._node.write(lambda store: ask_in_room(store, remote, message_id=message_id, now_us=now_us))
+        self._node.wake()
 
 
 def _blob_of(blob: str | None) -> FetchBlob:
@@ -190,10 +190,10 @@ def _taken_on(store: Store) -> list[tuple[RemoteRun, PeerRecord | None]]:
 class Answering:
     """Takes one pushed message in and returns the bytes of its answer."""
 
-    def __init__(self, desk: Desk, reception: Reception) -> None:
-        self._desk = desk
+    def __init__(self, node: NodePort, reception: Reception) -> None:
+        self._node = node
         self._reception = reception
-        self._teller = Teller(desk)
+        self._teller = Teller(node)
 
     async def open(self, reader: FrameReader, *, source: str) -> tuple[Message, PeerRecord]:
         """Read a message, and return it with the peer that signed it; what travels beside it is left for later.
@@ -223,7 +223,7 @@ class Answering:
 
         reply = await self._reception.take(message, peer, source=source, fetch=fetch)
         fields, blob = dict(reply.fields), None
-        token = self._desk.site.new_id()
+        token = self._node.this_node.new_id()
         if message.kind is MessageKind.ASK and reply.result is Result.ACCEPTED:
             fields, blob = await self._teller.answer(message, token=token)
         return self._sealed(message, reply, fields, blob=blob, message_id=token)
@@ -231,11 +231,11 @@ class Answering:
     def _sealed(
         self, message: Message, reply: Reply, fields: dict[str, Json], *, blob: str | None, message_id: str
     ) -> bytes:
-        now_us = self._desk.site.clock_us()
+        now_us = self._node.this_node.clock_us()
         answer = Message(
             kind=MessageKind.ANSWER,
             message_id=message_id,
-            sender=self._desk.site.node_id,
+            sender=self._node.this_node.node_id,
             target=message.sender,
             run_id=message.run_id,
             created_at_us=now_us,
@@ -250,7 +250,7 @@ class Answering:
             blob_name=None if blob is None else REPORT_REF,
             blob=blob,
         )
-        return frame(seal(answer, self._desk.signer), answer)
+        return frame(seal(answer, self._node.keys.signer()), answer)
 
 
 async def _in_time(reading: Awaitable[T], seconds: float) -> T:

@@ -23,7 +23,7 @@ from cis.model.message import MessageKind, Result
 from cis.store.cluster import OutboxItem, PeerRecord, Route
 from cis.store.port import Store
 from cis.store.records import AuditRecord
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 from cis.transports.push import Answered, NotDelivered, PushClient, make_ping
 from cis.transports.wakeup import Wakeup, pause_s
 
@@ -64,14 +64,14 @@ class Courier:
 
     def __init__(
         self,
-        desk: Desk,
+        node: NodePort,
         client: PushClient,
         *,
         chance: Callable[[], float],
         room_takes: Callable[[PeerRecord], bool],
         fall_back_after_s: float,
     ) -> None:
-        self._desk = desk
+        self._node = node
         self._client = client
         self._chance = chance
         self._room_takes = room_takes
@@ -115,7 +115,7 @@ class Courier:
         line = self._lines.setdefault(item.node_id, _Line())
         if item.message_id in line.in_flight:
             return None
-        peer = await self._desk.read(lambda store: store.peer(item.node_id))
+        peer = await self._node.read(lambda store: store.peer(item.node_id))
         if peer is None:
             return None
         try:
@@ -125,9 +125,9 @@ class Courier:
 
     async def _revive(self) -> None:
         """Make due again what was being sent when this node ended the last time."""
-        now_us = self._desk.site.clock_us()
+        now_us = self._node.this_node.clock_us()
         later_us = now_us + round(dispatch.SENDING_S * 1e6)
-        items = await self._desk.read(lambda store: store.due_items(Route.PUSH, now_us=later_us, limit=LATE_AT_ONCE))
+        items = await self._node.read(lambda store: store.due_items(Route.PUSH, now_us=later_us, limit=LATE_AT_ONCE))
         flying = {message_id for line in self._lines.values() for message_id in line.in_flight}
         items = [item for item in items if item.uncertain and item.due_at_us > now_us and item.message_id not in flying]
 
@@ -136,12 +136,12 @@ class Courier:
                 store.put_off(item.message_id, due_at_us=now_us, fault=item.fault or "", uncertain=True)
 
         if items:
-            await self._desk.write(job)
+            await self._node.write(job)
 
     async def _look(self) -> float:
         """Have each peer served for which something is due; return when to look again."""
-        now_us, now_s = self._desk.site.clock_us(), asyncio.get_running_loop().time()
-        nodes, next_us = await self._desk.read(lambda store: (store.due_nodes(now_us=now_us), store.next_due_us()))
+        now_us, now_s = self._node.this_node.clock_us(), asyncio.get_running_loop().time()
+        nodes, next_us = await self._node.read(lambda store: (store.due_nodes(now_us=now_us), store.next_due_us()))
         due_s = LOOK_AROUND_S if nodes else LOOK_EVERY_S
         if not nodes and next_us is not None:
             due_s = min(due_s, max(0.02, (next_us - now_us) / 1e6))
@@ -168,11 +168,11 @@ class Courier:
 
     async def _serve_some(self, node_id: str, line: _Line) -> bool:
         """Send the most urgent of what is due; return whether to go on at once."""
-        now_us = self._desk.site.clock_us()
-        batch = await self._desk.read(lambda store: _batch(store, node_id, line, now_us=now_us))
+        now_us = self._node.this_node.clock_us()
+        batch = await self._node.read(lambda store: _batch(store, node_id, line, now_us=now_us))
         if batch.late:
-            ended = await self._desk.write(lambda store: dispatch.expire(store, batch.late, now_us=now_us))
-            self._desk.wake(run.worker_id for run in ended)
+            ended = await self._node.write(lambda store: dispatch.expire(store, batch.late, now_us=now_us))
+            self._node.wake(run.worker_id for run in ended)
         peer = batch.peer
         if peer is None or peer.url is None:
             for item in batch.fresh:
@@ -197,22 +197,24 @@ class Courier:
                 )
             return store.begin_sending(ids, due_at_us=due_at_us)
 
-        return await self._desk.write(job) if ids or batch.held else ()
+        return await self._node.write(job) if ids or batch.held else ()
 
     async def _send(self, item: OutboxItem, peer: PeerRecord, line: _Line) -> Result | None:
-        desk = self._desk
+        node = self._node
         line.in_flight.add(item.message_id)
         try:
             try:
-                message = await desk.read(
-                    lambda store: message_of(store, item, sender=desk.site.node_id, lease_s=desk.site.lease_s)
+                message = await node.read(
+                    lambda store: message_of(store, item, sender=node.this_node.node_id, lease_s=node.this_node.lease_s)
                 )
             except (NotFoundError, PoisonRecordError) as error:
                 await self._give_up(item, str(error))
                 return Result.REFUSED
             answer: Answered | NotDelivered | None = await self._meet(peer, line)
             if answer is None:
-                answer = await self._client.send(message, peer, signer=desk.signer, now_us=desk.site.clock_us())
+                answer = await self._client.send(
+                    message, peer, signer=node.keys.signer(), now_us=node.this_node.clock_us()
+                )
             if isinstance(answer, NotDelivered):
                 await self._failed(item, peer, line, answer)
                 return None
@@ -232,9 +234,9 @@ class Courier:
         async with line.meeting:
             if line.met:
                 return None
-            site = self._desk.site
+            site = self._node.this_node
             ping = make_ping(site, target=peer.node_id)
-            answer = await self._client.send(ping, peer, signer=self._desk.signer, now_us=site.clock_us())
+            answer = await self._client.send(ping, peer, signer=self._node.keys.signer(), now_us=site.clock_us())
             if isinstance(answer, NotDelivered) and answer.unreachable:
                 return replace(answer, uncertain=False)
             line.met = True
@@ -243,7 +245,7 @@ class Courier:
             return None
 
     async def _settle(self, item: OutboxItem, peer: PeerRecord, answer: Answered) -> None:
-        now_us, reply = self._desk.site.clock_us(), answer.reply
+        now_us, reply = self._node.this_node.clock_us(), answer.reply
         if reply.result is Result.LATER:
             if reply.code == restored.UNCONFIRMED and item.kind == MessageKind.EXECUTE:
                 await self._confirm(item, reply.fields.get(restored.CONFIRM))
@@ -265,15 +267,15 @@ class Courier:
 
         if reply.result is Result.REFUSED:
             log.warning("a message was refused", extra={"node": peer.node_id, "reason": reply.detail})
-        await self._desk.write(job)
-        self._desk.wake()
+        await self._node.write(job)
+        self._node.wake()
 
     async def _confirm(self, item: OutboxItem, nonce: Json) -> None:
         """Send a run once more to a peer that was restored from a backup and asks for it."""
-        site = self._desk.site
+        site = self._node.this_node
         message_id = site.new_id()
         try:
-            await self._desk.write(
+            await self._node.write(
                 lambda store: restored.confirm(store, item.run_id, nonce, message_id=message_id, site=site)
             )
         except MalformedMessageError as error:
@@ -281,15 +283,15 @@ class Courier:
         self._woken.set()
 
     async def _give_up(self, item: OutboxItem, error: str) -> None:
-        now_us = self._desk.site.clock_us()
+        now_us = self._node.this_node.clock_us()
 
         def job(store: Store) -> None:
             store.unpost(item.message_id)
             if item.kind == MessageKind.EXECUTE:
                 dispatch.undeliverable(store, item.run_id, error=error, now_us=now_us)
 
-        await self._desk.write(job)
-        self._desk.wake()
+        await self._node.write(job)
+        self._node.wake()
 
     async def _failed(self, item: OutboxItem, peer: PeerRecord, line: _Line, why: NotDelivered) -> None:
         if why.unreachable:
@@ -299,40 +301,40 @@ class Courier:
             await self._put_off(item, fault=why.fault, uncertain=why.uncertain, pause=0.0)
         else:
             await self._put_off(item, fault=why.fault, uncertain=why.uncertain)
-        await self._desk.write(lambda store: store.note_fault(peer.node_id, why.fault))
+        await self._node.write(lambda store: store.note_fault(peer.node_id, why.fault))
         if why.redirected and line.redirected != peer.url:
             line.redirected = peer.url  # written down once, until it has answered by itself again
             await self._audit_redirect(item, peer)
-        waited_s = (self._desk.site.clock_us() - item.created_at_us) / 1e6
+        waited_s = (self._node.this_node.clock_us() - item.created_at_us) / 1e6
         if waited_s >= self._fall_back_after_s and self._room_takes(peer):
             await self._also_by_room(item)
 
     async def _audit_redirect(self, item: OutboxItem, peer: PeerRecord) -> None:
         entry = AuditRecord(
-            at_us=self._desk.site.clock_us(),
+            at_us=self._node.this_node.clock_us(),
             actor=f"node:{peer.node_id}",
             action="refused.redirect",
             subject=item.run_id or item.message_id,
             source=peer.url or "",
         )
-        await self._desk.write(lambda store: store.append_audit(entry))
+        await self._node.write(lambda store: store.append_audit(entry))
 
     async def _note_contact(self, answer: Answered, peer: PeerRecord) -> None:
-        now_us, ahead_us = self._desk.site.clock_us(), answer.clock_ahead_us
-        await self._desk.write(lambda store: store.note_contact(peer.node_id, now_us=now_us, clock_ahead_us=ahead_us))
+        now_us, ahead_us = self._node.this_node.clock_us(), answer.clock_ahead_us
+        await self._node.write(lambda store: store.note_contact(peer.node_id, now_us=now_us, clock_ahead_us=ahead_us))
 
     async def _put_off(self, item: OutboxItem, *, fault: str, uncertain: bool, pause: float | None = None) -> None:
         pause = pause_s(item.attempts + 1, chance=self._chance) if pause is None else pause
-        due_at_us = self._desk.site.clock_us() + round(pause * 1e6)
+        due_at_us = self._node.this_node.clock_us() + round(pause * 1e6)
         maybe = item.uncertain or uncertain  # an earlier try may have arrived
-        await self._desk.write(
+        await self._node.write(
             lambda store: store.put_off(item.message_id, due_at_us=due_at_us, fault=fault, uncertain=maybe)
         )
 
     async def _also_by_room(self, item: OutboxItem) -> None:
-        now_us, message_id = self._desk.site.clock_us(), f"{item.message_id}.room"[:128]
-        await self._desk.write(lambda store: dispatch.also_by_room(store, item, message_id=message_id, now_us=now_us))
-        self._desk.wake()
+        now_us, message_id = self._node.this_node.clock_us(), f"{item.message_id}.room"[:128]
+        await self._node.write(lambda store: dispatch.also_by_room(store, item, message_id=message_id, now_us=now_us))
+        self._node.wake()
 
 
 def _batch(store: Store, node_id: str, line: _Line, *, now_us: int) -> _Batch:

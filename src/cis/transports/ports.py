@@ -13,19 +13,25 @@ from cis.transports.keys import Signer
 T = TypeVar("T")
 
 
-class Desk(Protocol):
+class Keys(Protocol):
+    """The node's keys."""
+
+    def signer(self) -> Signer:
+        """Return the node's key, as it is now."""
+        ...
+
+
+class NodePort(Protocol):
     """What a transport needs of its node."""
 
     @property
-    def site(self) -> Site: ...
+    def this_node(self) -> Site: ...
 
     @property
-    def logfiles(self) -> LogFiles: ...
+    def logs(self) -> LogFiles: ...
 
     @property
-    def signer(self) -> Signer:
-        """The node's key, as it is now."""
-        ...
+    def keys(self) -> Keys: ...
 
     async def read(self, function: Callable[[Store], T]) -> T:
         """Call *function* with a store, in a thread that reads."""

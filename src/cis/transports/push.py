@@ -33,7 +33,7 @@ from cis.transports.envelope import (
     seal,
 )
 from cis.transports.keys import Signer
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 from cis.transports.tls import trusted_authorities
 from cis.transports.wakeup import Wakeup
 
@@ -193,8 +193,8 @@ def make_ping(site: Site, *, target: str | None) -> Message:
 class Pinger:
     """Pings each peer now, and again every ``EVERY_S``; *answered* is told of each that was away and is back."""
 
-    def __init__(self, desk: Desk, client: PushClient, *, answered: Callable[[str], None]) -> None:
-        self._desk = desk
+    def __init__(self, node: NodePort, client: PushClient, *, answered: Callable[[str], None]) -> None:
+        self._node = node
         self._client = client
         self._answered = answered
         self._woken = Wakeup()
@@ -210,7 +210,7 @@ class Pinger:
         while True:
             self._woken.clear()
             try:
-                peers = await self._desk.read(lambda store: store.peers())
+                peers = await self._node.read(lambda store: store.peers())
                 due = loop.time() >= all_at_s
                 chosen = [peer for peer in peers if peer.url is not None and (due or _face(peer) not in known)]
                 known = frozenset(_face(peer) for peer in peers)
@@ -224,18 +224,18 @@ class Pinger:
                 await asyncio.sleep(LOOK_EVERY_S)  # much is stored, and peers seldom change
 
     async def _ping(self, peer: PeerRecord) -> None:
-        desk = self._desk
-        ping = make_ping(desk.site, target=peer.node_id)
-        answer = await self._client.send(ping, peer, signer=desk.signer, now_us=desk.site.clock_us())
-        at_us = desk.site.clock_us()
+        node = self._node
+        ping = make_ping(node.this_node, target=peer.node_id)
+        answer = await self._client.send(ping, peer, signer=node.keys.signer(), now_us=node.this_node.clock_us())
+        at_us = node.this_node.clock_us()
         if isinstance(answer, Answered):
             ahead_us = answer.clock_ahead_us
-            await desk.write(lambda store: store.note_contact(peer.node_id, now_us=at_us, clock_ahead_us=ahead_us))
+            await node.write(lambda store: store.note_contact(peer.node_id, now_us=at_us, clock_ahead_us=ahead_us))
             if peer.fault is not None:
                 self._answered(peer.node_id)
         else:
             fault = answer.fault
-            await desk.write(lambda store: store.note_fault(peer.node_id, fault))
+            await node.write(lambda store: store.note_fault(peer.node_id, fault))
 
 
 def _face(peer: PeerRecord) -> tuple[str, str | None, str]:

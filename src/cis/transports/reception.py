@@ -22,7 +22,7 @@ from cis.store.port import Store
 from cis.store.records import AuditRecord
 from cis.store.refusals import UNVERIFIED, RefusalShares
 from cis.transports.envelope import Opened, blob_ref, check_blob, open_envelope
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ _CONTACT_EVERY_S = 5.0
 class Reception:
     """Takes messages in. *heard* is told of each peer that spoke, *taken* of each run that was taken on."""
 
-    def __init__(self, desk: Desk, *, heard: Callable[[str], None], taken: Callable[[str], None]) -> None:
-        self._desk = desk
+    def __init__(self, node: NodePort, *, heard: Callable[[str], None], taken: Callable[[str], None]) -> None:
+        self._node = node
         self._heard = heard
         self._taken = taken
         self._refusals = RefusalShares()
@@ -51,8 +51,8 @@ class Reception:
         peers: dict[str, PeerRecord] = {}
         sender = content.get("sender") if isinstance(content, dict) else None
         if isinstance(sender, str) and not id_fault(sender):
-            own = room_id is not None and sender == self._desk.site.node_id
-            peer = self.myself(source) if own else await self._desk.read(lambda store: store.peer(sender))
+            own = room_id is not None and sender == self._node.this_node.node_id
+            peer = self.myself(source) if own else await self._node.read(lambda store: store.peer(sender))
             if peer is not None:
                 peers[sender] = peer
 
@@ -65,7 +65,7 @@ class Reception:
             await self.note_stranger(sender, error, source=source)
             raise
         peer = peers[opened.message.sender]
-        if peer.node_id == self._desk.site.node_id:
+        if peer.node_id == self._node.this_node.node_id:
             return opened.message, peer
         if opened.public_key != peer.public_key:
             peer = await self._follow(peer, opened, source=source)
@@ -74,10 +74,10 @@ class Reception:
 
     def myself(self, matrix_user: str) -> PeerRecord:
         """Return this node as its own peer, for what it has said in the room: it may nothing that needs a right."""
-        site = self._desk.site
+        site = self._node.this_node
         return PeerRecord(
             node_id=site.node_id,
-            public_key=self._desk.signer.public_key,
+            public_key=self._node.keys.signer().public_key,
             may=(),
             trusted_at_us=0,
             matrix_user=matrix_user,
@@ -90,7 +90,7 @@ class Reception:
             StoreError, OverloadedError: not now; the message is to come again.
         """
         if message.kind is MessageKind.PING and peer.clock_ahead_us is None:
-            await self.note_clock(peer, clock_ahead_us=message.created_at_us - self._desk.site.clock_us())
+            await self.note_clock(peer, clock_ahead_us=message.created_at_us - self._node.this_node.clock_us())
         heard = Heard(message=message, peer=peer, source=source)
         try:
             heard = await self.complete(heard, fetch)
@@ -98,8 +98,8 @@ class Reception:
             raise
         except CisError as error:
             failed = error
-            outcome = await self._desk.write(
-                lambda store: refuse(store, heard, failed, now_us=self._desk.site.clock_us())
+            outcome = await self._node.write(
+                lambda store: refuse(store, heard, failed, now_us=self._node.this_node.clock_us())
             )
             return outcome.reply
         return (await self.act(heard)).reply
@@ -111,9 +111,9 @@ class Reception:
             CisError: it cannot be had, or is not what was signed for, or no DAG.
         """
         message = heard.message
-        if message.kind is MessageKind.EXECUTE and message.target == self._desk.site.node_id:
+        if message.kind is MessageKind.EXECUTE and message.target == self._node.this_node.node_id:
             return replace(heard, wanted=await self.wanted(message, fetch))
-        if message.kind is MessageKind.STATUS and message.target == self._desk.site.node_id:
+        if message.kind is MessageKind.STATUS and message.target == self._node.this_node.node_id:
             return replace(heard, report=await report_of(message, fetch))
         return heard
 
@@ -127,14 +127,14 @@ class Reception:
 
     async def act(self, heard: Heard) -> Outcome:
         """Act on a complete message in one transaction, and wake who has something to do."""
-        outcome = await self._desk.write(self.job(heard))
+        outcome = await self._node.write(self.job(heard))
         self.after(heard, outcome)
         return outcome
 
     def job(self, heard: Heard) -> Callable[[Store], Outcome]:
         """Return what acts on a message inside a transaction."""
-        desk = self._desk
-        return lambda store: receive(store, heard, site=desk.site, logfiles=desk.logfiles)
+        node = self._node
+        return lambda store: receive(store, heard, site=node.this_node, logfiles=node.logs)
 
     def after(self, heard: Heard, outcome: Outcome) -> None:
         """Wake who has something to do, once the transaction has committed."""
@@ -147,7 +147,7 @@ class Reception:
         ):
             self._taken(heard.message.run_id)
         if accepted or outcome.rings:
-            self._desk.wake(outcome.rings)
+            self._node.wake(outcome.rings)
 
     async def note_stranger(self, sender: Json, error: CisError, *, source: str) -> None:
         """Write into the audit log that somebody's message was refused; a flood of them is only counted."""
@@ -156,7 +156,7 @@ class Reception:
             name = ascii(name)  # a stranger may write anything there, and terminals show it
         entry = self._refusals.admit(
             AuditRecord(
-                at_us=self._desk.site.clock_us(),
+                at_us=self._node.this_node.clock_us(),
                 actor=f"{UNVERIFIED}:{name}",
                 action="refused.message",
                 subject=error.code,
@@ -165,11 +165,11 @@ class Reception:
         )
         if entry is not None:
             log.warning("a message was refused", extra={"claimed_sender": name, "source": source, "reason": str(error)})
-            await self._desk.write(lambda store: store.append_audit(entry))
+            await self._node.write(lambda store: store.append_audit(entry))
 
     async def _follow(self, peer: PeerRecord, opened: Opened, *, source: str) -> PeerRecord:
         entry = AuditRecord(
-            at_us=self._desk.site.clock_us(),
+            at_us=self._node.this_node.clock_us(),
             actor=f"node:{peer.node_id}",
             action="node.new_key",
             subject=f"{peer.node_id} {opened.public_key}",
@@ -187,33 +187,33 @@ class Reception:
             store.append_audit(entry)
             return fresh
 
-        fresh = await self._desk.write(job)
+        fresh = await self._node.write(job)
         log.warning("a node has a new key, which its old one signed", extra={"node": peer.node_id})
         return fresh
 
     async def note_clock(self, peer: PeerRecord, *, clock_ahead_us: int) -> None:
         """Note what time a node has that told it just now. Nothing of its is judged by a clock of which nothing is known."""
-        if peer.clock_ahead_us is not None or peer.node_id == self._desk.site.node_id:
+        if peer.clock_ahead_us is not None or peer.node_id == self._node.this_node.node_id:
             self.note_contact(peer, clock_ahead_us=clock_ahead_us)
             return
-        now_us = self._desk.site.clock_us()
-        await self._desk.write(
+        now_us = self._node.this_node.clock_us()
+        await self._node.write(
             lambda store: store.note_contact(peer.node_id, now_us=now_us, clock_ahead_us=clock_ahead_us)
         )
 
     def note_contact(self, peer: PeerRecord, *, clock_ahead_us: int | None = None) -> None:
         """Remember, every few seconds at most, that a peer spoke, and what its clock said if that is known."""
-        if peer.node_id == self._desk.site.node_id:
+        if peer.node_id == self._node.this_node.node_id:
             return
         now_s = time.monotonic()
         last = (peer.node_id, clock_ahead_us is not None)
         if peer.fault is None and now_s - self._contacts.get(last, -_CONTACT_EVERY_S) < _CONTACT_EVERY_S:
             return
         self._contacts[last] = now_s
-        now_us = self._desk.site.clock_us()
+        now_us = self._node.this_node.clock_us()
         # Nobody who brings a message waits for this note.
         note = asyncio.ensure_future(
-            self._desk.write(
+            self._node.write(
                 lambda store: store.note_contact(peer.node_id, now_us=now_us, clock_ahead_us=clock_ahead_us)
             )
         )

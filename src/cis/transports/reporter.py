@@ -26,7 +26,7 @@ from cis.model.message import Message, Reply, Result
 from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun
 from cis.store.port import Store
 from cis.store.records import QueueState
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 from cis.transports.push import NotDelivered, PushClient
 from cis.transports.wakeup import EventTail, Wakeup, pause_s
 
@@ -64,16 +64,16 @@ class _Telling:
 class Reporter:
     """Reports runs that this node executes for others. *to_room* is None while there is no room."""
 
-    def __init__(self, desk: Desk, client: PushClient, *, chance: Callable[[], float]) -> None:
+    def __init__(self, node: NodePort, client: PushClient, *, chance: Callable[[], float]) -> None:
         self.to_room: SendToRoom | None = None
-        self._desk = desk
+        self._node = node
         self._client = client
         self._chance = chance
         self._coming: set[str] = set()
         self._open: dict[str, _Telling] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._woken = Wakeup()
-        self._tail = EventTail(desk)
+        self._tail = EventTail(node)
 
     def wake(self) -> None:
         """Something was stored: look."""
@@ -95,7 +95,7 @@ class Reporter:
         """Serve until cancelled."""
         while True:
             try:
-                for remote in await self._desk.read(lambda store: store.open_remotes(RemoteRole.RECEIVED)):
+                for remote in await self._node.read(lambda store: store.open_remotes(RemoteRole.RECEIVED)):
                     self._open.setdefault(remote.run_id, _Telling(remote))
                 while True:
                     await self._turn()
@@ -107,7 +107,7 @@ class Reporter:
         """Begin with the runs that came."""
         coming, self._coming = self._coming, set()
         try:
-            remotes = await self._desk.read(lambda store: _to_be_told(store, coming)) if coming else ()
+            remotes = await self._node.read(lambda store: _to_be_told(store, coming)) if coming else ()
         except CisError:
             self._coming |= coming
             raise
@@ -162,7 +162,7 @@ class Reporter:
         tasks, telling.tasks, telling.due_s = telling.tasks, set(), float("inf")
         report, every_s = None, None
         try:
-            report, suspended, peer = await self._desk.read(lambda store: self._look(store, telling, tasks))
+            report, suspended, peer = await self._node.read(lambda store: self._look(store, telling, tasks))
             told = (report.content["run"], suspended)
             if _is_news(report, telling, told, now_s=loop.time()):
                 every_s = await self._send(report, telling, peer, suspended=suspended)
@@ -205,34 +205,34 @@ class Reporter:
         remote = telling.remote
         item = store.queue_item(remote.run_id) if remote.epoch else None
         suspended = item is not None and item.status is QueueState.SUSPENDED
-        report = build_report(store, self._desk.logfiles, remote.run_id, tasks=tasks, cursor=telling.cursor)
+        report = build_report(store, self._node.logs, remote.run_id, tasks=tasks, cursor=telling.cursor)
         return report, suspended, store.peer_or_farewell(remote.peer)
 
     async def _send(
         self, report: Report, telling: _Telling, peer: PeerRecord | None, *, suspended: bool
     ) -> float | None:
         """Send a report by whatever way there is; return after how long the next may follow, or None: it was not taken."""
-        desk, remote = self._desk, telling.remote
+        node, remote = self._node, telling.remote
         if peer is None:
             log.warning("the origin of a run is not trusted any more", extra={"run_id": remote.run_id})
             await self._close(remote.run_id)
             return PUSH_EVERY_S
         begun_s = asyncio.get_running_loop().time()
         asks = remote.epoch > 0 and (suspended or _renewal_is_due(telling, now_s=begun_s))
-        site = desk.site
-        nonce = await desk.write(lambda store: ask_to_renew(store, remote.run_id, site=site)) if asks else None
+        site = node.this_node
+        nonce = await node.write(lambda store: ask_to_renew(store, remote.run_id, site=site)) if asks else None
         message = report_message(
             remote.run_id,
             report.content,
-            sender=desk.site.node_id,
+            sender=node.this_node.node_id,
             origin=remote.peer,
-            message_id=desk.site.new_id(),
+            message_id=node.this_node.new_id(),
             standing=Standing(epoch=remote.epoch, suspended=suspended, nonce=nonce),
-            now_us=desk.site.clock_us(),
+            now_us=node.this_node.clock_us(),
         )
         # A lease is renewed in the room alone: there the homeserver's order decides who holds a run.
         if peer.url is not None and remote.epoch == 0:
-            answer = await self._client.send(message, peer, signer=desk.signer, now_us=desk.site.clock_us())
+            answer = await self._client.send(message, peer, signer=node.keys.signer(), now_us=node.this_node.clock_us())
             if not isinstance(answer, NotDelivered):
                 return await self._heard(telling, answer.reply)
         if self.to_room is not None and peer.matrix_user is not None and await self.to_room(message, remote):
@@ -259,7 +259,7 @@ class Reporter:
             if remote is not None and remote.open:
                 store.put_remote(replace(remote, open=False))
 
-        await self._desk.write(job)
+        await self._node.write(job)
 
 
 def _to_be_told(store: Store, run_ids: Iterable[str]) -> list[RemoteRun]:

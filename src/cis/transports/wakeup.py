@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from cis.store.port import Store
 from cis.store.records import EventRecord
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 
 FIRST_S = 0.25
 MOST_S = 60.0
@@ -69,8 +69,8 @@ def pause_s(failures: int, *, chance: Callable[[], float], most_s: float = MOST_
 class EventTail:
     """The events since the last look, in order; each is given once."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, node: NodePort) -> None:
+        self._node = node
         self._seq: int | None = None
 
     def forget(self) -> None:
@@ -81,7 +81,7 @@ class EventTail:
         """Give what is new, page by page, each with whether events before it were missed for good."""
         if self._seq is None:
             await self._skip()
-        while events := await self._desk.read(self._after):
+        while events := await self._node.read(self._after):
             missed = events[0].seq > (self._seq or 0) + 1
             self._seq = events[-1].seq
             yield missed, events
@@ -89,7 +89,7 @@ class EventTail:
                 return
 
     async def _skip(self) -> None:
-        self._seq = await self._desk.read(lambda store: store.last_event_seq())
+        self._seq = await self._node.read(lambda store: store.last_event_seq())
 
     def _after(self, store: Store) -> Sequence[EventRecord]:
         return store.events_after(self._seq or 0, limit=AT_ONCE)

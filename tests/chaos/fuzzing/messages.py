@@ -28,7 +28,7 @@ from cis.transports.keys import Signer, canonical, new_private_key
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.journal import Journal
 from cis.transports.reception import Reception
-from tests.chaos.fuzzing.desk import DirectDesk
+from tests.chaos.fuzzing.handle import DirectHandle, OneKey
 from tests.chaos.fuzzing.household import ME, NODE, ROOM, TASKS, Household
 from tests.chaos.fuzzing.readers import SIGNER, site
 from tests.chaos.fuzzing.trees import changed, dumped
@@ -103,7 +103,7 @@ class Target:
     def __init__(self, store: SqliteStore, folder: Path, house: Household) -> None:
         self.house = house
         self._store = store
-        self._desk = DirectDesk(site(), LogFiles(folder / "logs"), SIGNER, store)
+        self._handle = DirectHandle(site(), LogFiles(folder / "logs"), OneKey(SIGNER), store)
         with store.transaction():
             for name, signer in KEYS.items():
                 peer = store.peer(name)
@@ -123,7 +123,7 @@ class Target:
                 yield body[start : start + 4096]
 
         async def answer() -> bool:
-            answering = Answering(self._desk, self._reception())
+            answering = Answering(self._handle, self._reception())
             reader = FrameReader(parts())
             message, peer = await answering.open(reader, source="127.0.0.1")
             said = await answering.answer(message, peer, reader, source="127.0.0.1", make_room=_has_room)
@@ -152,7 +152,7 @@ class Target:
 
         async def work() -> bool:
             client = MatrixClient("http://127.0.0.1:1", "token")
-            await Journal(self._desk, self._reception(), client, room_id=ROOM, me=ME, chat=chat).work()
+            await Journal(self._handle, self._reception(), client, room_id=ROOM, me=ME, chat=chat).work()
             await client.aclose()
             found = self._store.room_event(event.event_id)
             return found is not None and found.state is JournalState.DONE
@@ -160,7 +160,7 @@ class Target:
         return self._done(work)
 
     def _reception(self) -> Reception:
-        return Reception(self._desk, heard=lambda _: None, taken=lambda _: None)
+        return Reception(self._handle, heard=lambda _: None, taken=lambda _: None)
 
     def _done(self, work: Callable[[], Awaitable[bool]]) -> bool:
         async def whole() -> bool:

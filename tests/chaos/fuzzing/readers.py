@@ -46,7 +46,7 @@ from cis.transports.matrix.journal import Journal
 from cis.transports.reception import Reception
 from cis.worker.bell import FifoBell
 from cis.worker.supervisor import Supervisor, SupervisorParts
-from tests.chaos.fuzzing.desk import DirectDesk
+from tests.chaos.fuzzing.handle import DirectHandle, OneKey
 from tests.chaos.fuzzing.household import ME, NODE, ROOM, WORKER, Household, worker_row
 from tests.worlds.serving import node_under_test
 from tests.worlds.waiting import wait_for
@@ -206,15 +206,15 @@ def _report(store: Store, logs: LogFiles, run_id: str) -> None:
 
 def read_room(store: Store, logs: LogFiles) -> None:
     """Act on what is new in the room's journal; nothing may stop it."""
-    desk = DirectDesk(site(), logs, SIGNER, store)
+    handle = DirectHandle(site(), logs, OneKey(SIGNER), store)
 
     async def work() -> None:
         async def chat(_: object) -> None:
             return
 
-        reception = Reception(desk, heard=lambda _: None, taken=lambda _: None)
+        reception = Reception(handle, heard=lambda _: None, taken=lambda _: None)
         client = MatrixClient("http://127.0.0.1:1", "token")
-        await Journal(desk, reception, client, room_id=ROOM, me=ME, chat=chat).work()
+        await Journal(handle, reception, client, room_id=ROOM, me=ME, chat=chat).work()
         await client.aclose()
 
     asyncio.run(work())

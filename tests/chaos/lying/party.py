@@ -57,10 +57,10 @@ class Clocks:
 
 
 @dataclass(slots=True)
-class _Desk:
+class _Handle:
     """What the sender needs of a node to note what was sent."""
 
-    site: Site
+    this_node: Site
 
 
 class Party:
@@ -167,7 +167,7 @@ class Party:
     def was_taken(self, item: OutboxItem, event_id: str) -> None:
         """Note that the homeserver says that it took an item of the outbox."""
         with self.store.transaction():
-            sender = RoomSender(_Desk(self.site), None, room_id="!r", chance=self.rng.random, offered=lambda: None)  # type: ignore[arg-type]
+            sender = RoomSender(_Handle(self.site), None, room_id="!r", chance=self.rng.random, offered=lambda: None)  # type: ignore[arg-type]
             sender._sent(self.store, item, event_id)
 
     def was_not_taken(self, item: OutboxItem) -> None:

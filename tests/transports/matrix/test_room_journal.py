@@ -27,7 +27,8 @@ from cis.federation.inbox import INCOMPLETE
 from cis.model.dag import Priority
 from cis.model.message import BlobRef, Message, MessageKind, Result
 from cis.model.states import RunState, TaskState
-from cis.node.cluster import NodeDesk
+from cis.node.handle import NodeHandle
+from cis.node.hub import EventHub
 from cis.node.keyfile import KeyFile
 from cis.node.store_threads import Readers, Writer
 from cis.skills.registry import InstalledSkills
@@ -40,7 +41,7 @@ from cis.transports.envelope import MEDIA_TYPE, frame, seal
 from cis.transports.keys import Signer, new_private_key
 from cis.transports.matrix.journal import Journal
 from cis.transports.matrix.sender import Claimer, RoomSender
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 from cis.transports.push import PushClient
 from cis.transports.reception import Reception
 from cis.transports.reporter import Reporter
@@ -59,9 +60,9 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Office:
-    """Node-1: its desk, with the threads behind it, a store for the test's own thread, and the time; and node-2's key."""
+    """Node-1: its handle, with the threads behind it, a store for the test's own thread, and the time; and node-2's key."""
 
-    desk: NodeDesk
+    handle: NodeHandle
     store: SqliteStore
     key: Signer
     now_us: int = NOW_US
@@ -81,7 +82,7 @@ class Office:
         origin = Origin(node_id="node-2", run_id=RUN_ID, created_at_us=NOW_US)
 
         def job(store: Store) -> RunRecord:
-            run = submit(store, SubmitRequest(spec=spec_of(*tasks), origin=origin), site=self.desk.site).run
+            run = submit(store, SubmitRequest(spec=spec_of(*tasks), origin=origin), site=self.handle.this_node).run
             store.put_remote(RemoteRun(run_id=RUN_ID, role=RemoteRole.RECEIVED, peer="node-2", **remote))
             return store.change_run(run, RunChange(status=RunState.RUNNING, started_at_us=NOW_US))
 
@@ -110,8 +111,10 @@ def office(
     store, key = open_sqlite(path), Signer(new_private_key())
     peer = PeerRecord(node_id="node-2", public_key=key.public_key, may=may, trusted_at_us=1, matrix_user=USER, url=url)
     writer, readers = Writer(lambda: open_sqlite(path)), Readers(lambda: open_sqlite(path))
-    desk = NodeDesk(
-        site=Site(
+    stager = Readers(lambda: open_sqlite(path), threads=1)
+    hub = EventHub(lambda: open_sqlite(path))
+    handle = NodeHandle(
+        this_node=Site(
             node_id="node-1",
             skills=InstalledSkills(),
             clock_us=lambda: place.now_us,
@@ -120,17 +123,21 @@ def office(
             has_room=True,
             offers=offers,
         ),
-        logfiles=LogFiles(folder / "logs"),
+        events=hub,
+        logs=LogFiles(folder / "logs"),
         writer=writer,
         readers=readers,
+        stager=stager,
         keys=KeyFile(folder / "node.key"),
         woken=lambda _: None,
     )
-    place = Office(desk, store, key)
+    place = Office(handle, store, key)
     place.change(lambda store: store.put_peer(peer))
     try:
         yield place
     finally:
+        hub.close()
+        stager.close()
         readers.close()
         writer.close()
         store.close()
@@ -157,7 +164,7 @@ class Reader:
     journal: Journal
     media: Media
     key: Signer
-    desk: NodeDesk
+    handle: NodeHandle
     count: int = 0
 
     def event(self, *, blob: bool = False, expired: bool = False, kind: MessageKind = MessageKind.EXECUTE) -> str:
@@ -229,13 +236,13 @@ class Reader:
 def reading(folder: Path, fault: RoomError, *, may: tuple[str, ...] = ("execute",)) -> Iterator[Reader]:
     """Give a test node-1, whose homeserver answers *fault* to whoever wants a medium."""
     with office(folder, may=may) as place:
-        reception, media = Reception(place.desk, heard=lambda _: None, taken=lambda _: None), Media(fault)
+        reception, media = Reception(place.handle, heard=lambda _: None, taken=lambda _: None), Media(fault)
 
         async def no_chat(_: RoomEvent) -> None:
             raise AssertionError("nobody chats here")
 
-        journal = Journal(place.desk, reception, media, room_id=ROOM, me="@node-1:x", chat=no_chat)  # type: ignore[arg-type]  # all that it uses
-        yield Reader(place.store, journal, media, place.key, place.desk)
+        journal = Journal(place.handle, reception, media, room_id=ROOM, me="@node-1:x", chat=no_chat)  # type: ignore[arg-type]  # all that it uses
+        yield Reader(place.store, journal, media, place.key, place.handle)
 
 
 def late(kind: MessageKind, *, number: int, expires_in_s: float) -> Message:
@@ -279,7 +286,7 @@ def test_a_clock_of_which_nothing_was_known_is_known_once_its_node_has_pinged(tm
 
 async def pushed(node: Reader, messages: list[Message]) -> None:
     """Take in what was pushed, one after the other."""
-    reception = Reception(node.desk, heard=lambda _: None, taken=lambda _: None)
+    reception = Reception(node.handle, heard=lambda _: None, taken=lambda _: None)
 
     async def nothing(_: BlobRef) -> bytes:
         raise AssertionError("nothing travels beside it")
@@ -368,7 +375,7 @@ def test_a_node_that_refuses_what_it_was_granted_says_so_under_that_grant_and_cl
     with reading(tmp_path, RoomUnreachableError("gone")) as node:
         claims: list[str] = []
         nonces: list[Any] = []
-        claimer = claiming(node.desk, claims, nonces=nonces)
+        claimer = claiming(node.handle, claims, nonces=nonces)
         node.for_all(MessageKind.EXECUTE, epoch=0, **offer)
         node.works()
         asyncio.run(claimer._turn())
@@ -417,7 +424,7 @@ async def soon(condition: Callable[[], object], what: str) -> None:
 
 
 def claiming(
-    desk: Desk,
+    handle: NodePort,
     claims: list[str],
     *,
     chance: float = 0.0,
@@ -434,7 +441,7 @@ def claiming(
             while_sent()
         return True
 
-    return Claimer(desk, labels=[], capacity=4, grace_s=1.0, send=send, chance=lambda: chance)
+    return Claimer(handle, labels=[], capacity=4, grace_s=1.0, send=send, chance=lambda: chance)
 
 
 def offered(run_id: str) -> OfferRecord:
@@ -462,7 +469,7 @@ def test_claims_that_nobody_answers_keep_a_node_from_others_only_for_a_while(tmp
                 for run_id in run_ids:
                     place.store.put_offer(offered(run_id))
 
-        claimer = claiming(place.desk, claims, chance=0.9)
+        claimer = claiming(place.handle, claims, chance=0.9)
         see(dead)
         await claimer._turn()
         skip(0.2)  # chance is over
@@ -492,7 +499,7 @@ def test_a_claim_is_noted_as_of_before_it_was_sent(tmp_path: Path) -> None:
         def sleep() -> None:
             place.now_us += HOUR_US // 2
 
-        asyncio.run(claiming(place.desk, [], while_sent=sleep)._turn())
+        asyncio.run(claiming(place.handle, [], while_sent=sleep)._turn())
         offer = place.store.offer(RUN_ID)
 
         assert offer is not None
@@ -506,7 +513,7 @@ def test_an_offer_that_was_granted_while_this_node_claimed_it_stays_closed(tmp_p
         def grant() -> None:
             place.change(lambda store: store.set_offer_state(RUN_ID, OfferState.CLOSED))
 
-        asyncio.run(claiming(place.desk, [], while_sent=grant)._turn())
+        asyncio.run(claiming(place.handle, [], while_sent=grant)._turn())
         offer = place.store.offer(RUN_ID)
 
         assert offer is not None
@@ -532,38 +539,38 @@ class Takes:
 
 @dataclass(slots=True)
 class Meddler:
-    """A desk at which somebody else writes something just before the first transaction."""
+    """A handle at which somebody else writes something just before the first transaction."""
 
-    desk: NodeDesk
+    handle: NodeHandle
     first: Callable[[Store], object] | None
 
     @property
-    def site(self) -> Site:
-        return self.desk.site
+    def this_node(self) -> Site:
+        return self.handle.this_node
 
     @property
-    def logfiles(self) -> LogFiles:
-        return self.desk.logfiles
+    def logs(self) -> LogFiles:
+        return self.handle.logs
 
     @property
-    def signer(self) -> Signer:
-        return self.desk.signer
+    def keys(self) -> KeyFile:
+        return self.handle.keys
 
     async def read(self, function: Callable[[Store], T]) -> T:
-        return await self.desk.read(function)
+        return await self.handle.read(function)
 
     async def write(self, job: Callable[[Store], T]) -> T:
         first, self.first = self.first, None
         if first is not None:
-            await self.desk.write(first)
-        return await self.desk.write(job)
+            await self.handle.write(first)
+        return await self.handle.write(job)
 
     def wake(self, worker_ids: Iterable[str] = ()) -> None:
-        self.desk.wake(worker_ids)
+        self.handle.wake(worker_ids)
 
 
-def sending(desk: Desk, client: Takes) -> RoomSender:
-    return RoomSender(desk, client, room_id=ROOM, chance=lambda: 0.0, offered=lambda: None)  # type: ignore[arg-type]  # all that it uses
+def sending(handle: NodePort, client: Takes) -> RoomSender:
+    return RoomSender(handle, client, room_id=ROOM, chance=lambda: 0.0, offered=lambda: None)  # type: ignore[arg-type]  # all that it uses
 
 
 @pytest.mark.parametrize(("cancelled", "count"), [(False, 1), (True, 0)])
@@ -571,13 +578,13 @@ def test_the_room_is_sent_nothing_that_was_taken_back_since_it_was_looked_at(
     tmp_path: Path, *, cancelled: bool, count: int
 ) -> None:
     with office(tmp_path, offers=True) as place:
-        run = place.change(lambda store: submit(store, SubmitRequest(spec=spec_of()), site=place.desk.site).run)
+        run = place.change(lambda store: submit(store, SubmitRequest(spec=spec_of()), site=place.handle.this_node).run)
 
         def cancel(store: Store) -> None:
             control.cancel(store, run.run_id, now_us=NOW_US)
 
         client = Takes()
-        asyncio.run(sending(Meddler(place.desk, cancel if cancelled else None), client)._serve())
+        asyncio.run(sending(Meddler(place.handle, cancel if cancelled else None), client)._serve())
         stored = place.store.run(run.run_id)
 
         assert [kind for kind, _ in client.sent] == [MessageKind.EXECUTE] * count
@@ -587,12 +594,12 @@ def test_the_room_is_sent_nothing_that_was_taken_back_since_it_was_looked_at(
 
 def test_a_run_whose_offer_cannot_be_made_fails_and_waits_for_nobody(tmp_path: Path) -> None:
     with office(tmp_path, offers=True) as place:
-        run = place.change(lambda store: submit(store, SubmitRequest(spec=spec_of()), site=place.desk.site).run)
+        run = place.change(lambda store: submit(store, SubmitRequest(spec=spec_of()), site=place.handle.this_node).run)
         connection = apsw.Connection(str(tmp_path / "cis.db"))
         connection.execute("UPDATE dag_definitions SET document = '{'")
         connection.close()
         client = Takes()
-        asyncio.run(sending(place.desk, client)._serve())
+        asyncio.run(sending(place.handle, client)._serve())
         stored = place.store.run(run.run_id)
 
         assert client.sent == []
@@ -611,20 +618,20 @@ def test_a_peer_is_sent_nothing_that_was_taken_back_since_it_was_looked_at(
         requests.append(request)
         raise httpx.ConnectError("nobody is there", request=request)
 
-    async def scenario(desk: Desk) -> None:
+    async def scenario(handle: NodePort) -> None:
         client = PushClient(transport=httpx.MockTransport(away))
-        courier = Courier(desk, client, chance=lambda: 0.0, room_takes=lambda _: False, fall_back_after_s=60.0)
+        courier = Courier(handle, client, chance=lambda: 0.0, room_takes=lambda _: False, fall_back_after_s=60.0)
         await courier._serve_some("node-2", _Line())
         await client.aclose()
 
     with office(tmp_path, url="http://node-2.test") as place:
         request = SubmitRequest(spec=spec_of(target_node="node-2"))
-        run = place.change(lambda store: submit(store, request, site=place.desk.site).run)
+        run = place.change(lambda store: submit(store, request, site=place.handle.this_node).run)
 
         def cancel(store: Store) -> None:
             control.cancel(store, run.run_id, now_us=NOW_US)
 
-        asyncio.run(scenario(Meddler(place.desk, cancel if cancelled else None)))
+        asyncio.run(scenario(Meddler(place.handle, cancel if cancelled else None)))
         stored = place.store.run(run.run_id)
 
         assert len(requests) == count
@@ -634,12 +641,12 @@ def test_a_peer_is_sent_nothing_that_was_taken_back_since_it_was_looked_at(
 
 def test_an_offer_that_was_cancelled_while_it_was_sent_is_not_kept_as_one(tmp_path: Path) -> None:
     with office(tmp_path, offers=True) as place:
-        run = place.change(lambda store: submit(store, SubmitRequest(spec=spec_of()), site=place.desk.site).run)
+        run = place.change(lambda store: submit(store, SubmitRequest(spec=spec_of()), site=place.handle.this_node).run)
 
         def cancel() -> None:
             place.change(lambda store: control.cancel(store, run.run_id, now_us=NOW_US))
 
-        asyncio.run(sending(place.desk, Takes(meanwhile=cancel))._serve())
+        asyncio.run(sending(place.handle, Takes(meanwhile=cancel))._serve())
 
         assert place.store.offer(run.run_id) is None
         assert [item.kind for item in place.store.outbox_of_run(run.run_id)] == []
@@ -673,7 +680,7 @@ def test_a_homeserver_that_took_a_status_renews_no_lease(tmp_path: Path, *, susp
         place.received(**LEASED)
         place.now_us += 10 * SECOND_US
         before = place.remote()
-        sent = asyncio.run(sending(place.desk, Takes()).send_status(said(suspended=suspended), place.remote()))
+        sent = asyncio.run(sending(place.handle, Takes()).send_status(said(suspended=suspended), place.remote()))
 
         assert sent
         assert place.remote() == before
@@ -721,7 +728,7 @@ async def quiet(reporter: Reporter) -> None:
 @contextmanager
 def reporting(place: Office, client: PushClient, ear: Ear | None) -> Iterator[Reporter]:
     """Let a reporter serve, in the running loop."""
-    reporter = Reporter(place.desk, client, chance=lambda: 0.0)
+    reporter = Reporter(place.handle, client, chance=lambda: 0.0)
     reporter.to_room = ear
     service = asyncio.ensure_future(reporter.run())
     try:

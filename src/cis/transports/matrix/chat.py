@@ -30,7 +30,7 @@ from cis.store.records import AuditRecord
 from cis.store.refusals import RefusalShares
 from cis.transports.matrix import chat_answers
 from cis.transports.matrix.threads import Threads, notice_id, post_notice
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +88,11 @@ def parse(body: str) -> Command:
 class Chat:
     """Answers commands in one room, and tells of the runs that were started by one."""
 
-    def __init__(self, desk: Desk, *, room_id: str, allow: Mapping[str, Person]) -> None:
-        self._desk = desk
+    def __init__(self, node: NodePort, *, room_id: str, allow: Mapping[str, Person]) -> None:
+        self._node = node
         self._room_id = room_id
         self._allow = allow
-        self._threads = Threads(desk)
+        self._threads = Threads(node)
         self._strangers = RefusalShares(most=NOTED_AN_HOUR)
 
     def wake(self) -> None:
@@ -114,7 +114,7 @@ class Chat:
             return
         try:
             command = parse(str(content.get("body", "")))
-            if command.node not in (None, self._desk.site.node_id):
+            if command.node not in (None, self._node.this_node.node_id):
                 return
             needed = _COMMANDS[command.name]
             if needed not in person.may:
@@ -124,25 +124,25 @@ class Chat:
         except CisError as error:
             text = str(error)
         if text:
-            await self._desk.write(lambda store: self._answer(store, event, text))
+            await self._node.write(lambda store: self._answer(store, event, text))
 
     async def _do(self, command: Command, event: RoomEvent, *, scopes: Patterns | None) -> str:
         """Do what a command says, and return what is to be answered to it, if that was not done as well."""
-        node_id = self._desk.site.node_id
+        node_id = self._node.this_node.node_id
         match command.name, command.words:
             case "list", []:
-                return await self._desk.read(partial(chat_answers.listing, scopes=scopes))
+                return await self._node.read(partial(chat_answers.listing, scopes=scopes))
             case "status", [*words] if len(words) <= 1:
                 dag_id = next(iter(words), None)
-                return await self._desk.read(partial(chat_answers.status, dag_id=dag_id, scopes=scopes))
+                return await self._node.read(partial(chat_answers.status, dag_id=dag_id, scopes=scopes))
             case "logs", [dag_id, *task] if len(task) <= 1:
                 read = partial(chat_answers.log_tail, dag_id=dag_id, task=next(iter(task), None), scopes=scopes)
-                return await self._desk.read(read)
+                return await self._node.read(read)
             case "workers", []:
-                return await self._desk.read(lambda store: chat_answers.workers(store, node_id, scopes=scopes))
+                return await self._node.read(lambda store: chat_answers.workers(store, node_id, scopes=scopes))
             case "nodes", []:
-                now_us = self._desk.site.clock_us()
-                return await self._desk.read(lambda store: chat_answers.nodes(store, node_id, now_us=now_us))
+                now_us = self._node.this_node.clock_us()
+                return await self._node.read(lambda store: chat_answers.nodes(store, node_id, now_us=now_us))
             case "help", _:
                 return chat_answers.HELP
             case "run", [dag_id]:
@@ -157,7 +157,7 @@ class Chat:
         def job(store: Store) -> Accepted:
             asker = Asker(name=event.sender, scopes=scopes, shares=True)
             request = stored_dag(store, dag_id, key=key, asker=asker, target=target)
-            accepted = accept(store, request, site=self._desk.site, by=_actor_of(event))
+            accepted = accept(store, request, site=self._node.this_node, by=_actor_of(event))
             run = accepted.run
             if accepted.created:
                 store.put_thread(run.run_id, room_id=self._room_id, event_id=event.event_id)
@@ -167,26 +167,26 @@ class Chat:
                     thread=event.event_id,
                     run_id=run.run_id,
                     message_id=notice_id(run.run_id, 0),  # before all that the run itself gives rise to
-                    now_us=self._desk.site.clock_us(),
+                    now_us=self._node.this_node.clock_us(),
                 )
             return accepted
 
-        self._desk.wake((await self._desk.write(job)).wake)
+        self._node.wake((await self._node.write(job)).wake)
         return ""  # answered already, in the transaction that made the run
 
     async def _cancel(self, dag_id: str, event: RoomEvent, *, scopes: Patterns | None) -> str:
         def job(store: Store) -> Controlled:
             run = run_of(store, dag_id, scopes=scopes)
-            now_us = self._desk.site.clock_us()
+            now_us = self._node.this_node.clock_us()
             return control(store, run.run_id, Action.CANCEL, by=_actor_of(event), now_us=now_us)
 
-        changed = await self._desk.write(job)
-        self._desk.wake(changed.wake)
+        changed = await self._node.write(job)
+        self._node.wake(changed.wake)
         done = "cancelled" if changed.run.status is RunState.CANCELLED else "its tasks are being ended"
         return f"run {changed.run.run_id} of {dag_id}: {done}"
 
     def _answer(self, store: Store, event: RoomEvent, text: str) -> None:
-        now_us, message_id = self._desk.site.clock_us(), self._desk.site.new_id()
+        now_us, message_id = self._node.this_node.clock_us(), self._node.this_node.new_id()
         post_notice(store, text, thread=event.event_id, run_id="", message_id=message_id, now_us=now_us)
 
     async def _note_stranger(self, event: RoomEvent) -> None:
@@ -194,15 +194,15 @@ class Chat:
         entry = self._strangers.admit(self._entry(event, "refused.chat", "not on this node's list"))
         if entry is not None:
             log.warning("a command was passed over", extra={"sender": event.sender, "reason": entry.subject})
-            await self._desk.write(lambda store: store.append_audit(entry))
+            await self._node.write(lambda store: store.append_audit(entry))
 
     async def _note(self, event: RoomEvent, action: str, subject: str) -> None:
         log.warning("a command was passed over", extra={"sender": event.sender, "reason": subject})
-        await self._desk.write(lambda store: store.append_audit(self._entry(event, action, subject)))
+        await self._node.write(lambda store: store.append_audit(self._entry(event, action, subject)))
 
     def _entry(self, event: RoomEvent, action: str, subject: str) -> AuditRecord:
         by = _actor_of(event)
-        at_us = self._desk.site.clock_us()
+        at_us = self._node.this_node.clock_us()
         return AuditRecord(at_us=at_us, actor=by.name, action=action, subject=subject, source=by.source)
 
 

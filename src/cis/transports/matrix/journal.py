@@ -38,7 +38,7 @@ from cis.store.port import Store
 from cis.store.records import AuditRecord
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.sync import RawEvent
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 from cis.transports.reception import Reception
 
 log = logging.getLogger(__name__)
@@ -85,9 +85,9 @@ class Journal:
     """Acts on the events of one room."""
 
     def __init__(
-        self, desk: Desk, reception: Reception, client: MatrixClient, *, room_id: str, me: str, chat: Chat
+        self, node: NodePort, reception: Reception, client: MatrixClient, *, room_id: str, me: str, chat: Chat
     ) -> None:
-        self._desk = desk
+        self._node = node
         self._reception = reception
         self._client = client
         self._room_id = room_id
@@ -99,7 +99,7 @@ class Journal:
         waiting: set[str] = set()
         after = 0
         while True:
-            events = await self._desk.read(partial(_new_events, after))
+            events = await self._node.read(partial(_new_events, after))
             for event in events:
                 try:
                     done = await self._act(event)
@@ -120,14 +120,14 @@ class Journal:
 
     async def _act(self, event: RoomEvent) -> bool:
         if event.type == CHAT_TYPE:
-            if await self._desk.read(lambda store: is_past(store, event.sent_at_us)):
+            if await self._node.read(lambda store: is_past(store, event.sent_at_us)):
                 log.warning("what was typed before the restore is passed over", extra={"event": event.event_id})
             else:
                 await self._chat(event)
             await self._settle(event, JournalState.DONE)
             return True
         source = f"room:{event.sender}"
-        peer = await self._desk.read(lambda store: store.peer_of_user(event.sender))
+        peer = await self._node.read(lambda store: store.peer_of_user(event.sender))
         if peer is None and event.sender == self._me:
             peer = self._reception.myself(event.sender)
         fault = _fault(event, peer)
@@ -144,7 +144,7 @@ class Journal:
             await self._settle(event, JournalState.REFUSED)
             return True
         await self._look_at_clock(message, peer, event)
-        if message.target not in (None, self._desk.site.node_id):
+        if message.target not in (None, self._node.this_node.node_id):
             await self._settle(event, JournalState.DONE)
             return True
         heard = Heard(message=message, peer=peer, source=source, event_id=event.event_id)
@@ -163,7 +163,7 @@ class Journal:
     async def _receive(self, event: RoomEvent, heard: Heard) -> bool:
         try:
             # First what is cheap: nobody makes this node fetch anything who may not say this at all.
-            await self._desk.read(lambda store: check_allowed(store, heard, site=self._desk.site))
+            await self._node.read(lambda store: check_allowed(store, heard, site=self._node.this_node))
             heard = await self._complete(heard)
         except (StoreError, OverloadedError, RoomError) as error:
             if not isinstance(error, RoomRefusedError) or error.status in _MAY_COME_YET:
@@ -175,32 +175,32 @@ class Journal:
             return await self._receive_whole(event, heard)
 
         def job(store: Store) -> Outcome:
-            outcome = refuse(store, heard, failed, now_us=self._desk.site.clock_us())
+            outcome = refuse(store, heard, failed, now_us=self._node.this_node.clock_us())
             return self._settled(store, event, heard, outcome)
 
-        self._reception.after(heard, await self._desk.write(job))
+        self._reception.after(heard, await self._node.write(job))
         return True
 
     async def _receive_whole(self, event: RoomEvent, heard: Heard) -> bool:
         def job(store: Store) -> Outcome:
-            outcome = receive(store, heard, site=self._desk.site, logfiles=self._desk.logfiles)
+            outcome = receive(store, heard, site=self._node.this_node, logfiles=self._node.logs)
             return self._settled(store, event, heard, outcome)
 
-        outcome = await self._desk.write(job)
+        outcome = await self._node.write(job)
         self._reception.after(heard, outcome)
         return outcome.reply.result is not Result.LATER or heard.message.kind is not MessageKind.EXECUTE
 
     async def _complete(self, heard: Heard) -> Heard:
         """Fetch what travels beside a message; for a grant to this node, the DAG of the offer that it is about."""
-        message, me = heard.message, self._desk.site.node_id
+        message, me = heard.message, self._node.this_node.node_id
         if message.kind is not MessageKind.GRANT or message.fields.get("node_id") != me:
             return await self._reception.complete(heard, self._fetch)
-        offer, known = await self._desk.read(
+        offer, known = await self._node.read(
             lambda store: (store.offer(message.run_id), store.remote_run(message.run_id))
         )
         event = None
         if offer is not None and known is None:
-            event = await self._desk.read(lambda store: store.room_event(offer.event_id))
+            event = await self._node.read(lambda store: store.room_event(offer.event_id))
         if event is None:
             return heard
         offered, _ = await self._reception.open(dict(event.content), source=heard.source, room_id=self._room_id)
@@ -220,10 +220,10 @@ class Journal:
             return outcome
         refused = reply.result is Result.REFUSED
         store.settle_room_event(event.event_id, JournalState.REFUSED if refused else JournalState.DONE)
-        now_us, message_id = self._desk.site.clock_us(), self._desk.site.new_id()
-        to_me = message.target == self._desk.site.node_id
+        now_us, message_id = self._node.this_node.clock_us(), self._node.this_node.new_id()
+        to_me = message.target == self._node.this_node.node_id
         if refused and message.kind is MessageKind.GRANT:
-            if message.fields.get("node_id") == self._desk.site.node_id:
+            if message.fields.get("node_id") == self._node.this_node.node_id:
                 grants.set_unfit(store, message.run_id)
                 post_refusal(store, heard, outcome, now_us=now_us, message_id=message_id)
         elif refused and to_me and message.kind in (MessageKind.EXECUTE, MessageKind.ASK):
@@ -231,13 +231,13 @@ class Journal:
         return outcome
 
     async def _settle(self, event: RoomEvent, state: JournalState) -> None:
-        await self._desk.write(lambda store: store.settle_room_event(event.event_id, state))
+        await self._node.write(lambda store: store.settle_room_event(event.event_id, state))
 
     async def _refuse_stranger(self, event: RoomEvent, why: str) -> None:
         kind = event.type.rpartition(".")[2]
         log.warning("an event was refused", extra={"sender": event.sender, "type": event.type, "reason": why})
         entry = AuditRecord(
-            at_us=self._desk.site.clock_us(),
+            at_us=self._node.this_node.clock_us(),
             actor=f"matrix:{event.sender}",
             action=f"refused.{kind}",
             subject=f"{event.event_id} ({why})",
@@ -248,7 +248,7 @@ class Journal:
             store.settle_room_event(event.event_id, JournalState.REFUSED)
             store.append_audit(entry)
 
-        await self._desk.write(job)
+        await self._node.write(job)
 
 
 def _new_events(after: int, store: Store) -> Sequence[RoomEvent]:

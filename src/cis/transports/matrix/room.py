@@ -23,7 +23,7 @@ from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.journal import CHAT_TYPE, KEEP_EVENTS, MESSAGE_TYPES, Journal, journalled
 from cis.transports.matrix.sender import Claimer, RoomSender
 from cis.transports.matrix.sync import Batch, RoomReader
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 from cis.transports.push import make_ping
 from cis.transports.reception import Reception
 from cis.transports.wakeup import pause_s
@@ -64,23 +64,23 @@ class Room:
     """One node's dealings with its room."""
 
     def __init__(
-        self, desk: Desk, reception: Reception, settings: RoomSettings, *, chance: Callable[[], float]
+        self, node: NodePort, reception: Reception, settings: RoomSettings, *, chance: Callable[[], float]
     ) -> None:
         self.fault: str | None = "not connected yet"
-        self._desk = desk
+        self._node = node
         self._settings = settings
         self._chance = chance
         self._client = MatrixClient(settings.homeserver, settings.access_token)
         self._sender = RoomSender(
-            desk, self._client, room_id=settings.room_id, chance=chance, offered=self._offers_changed
+            node, self._client, room_id=settings.room_id, chance=chance, offered=self._offers_changed
         )
-        self._chat = Chat(desk, room_id=settings.room_id, allow=settings.allow)
+        self._chat = Chat(node, room_id=settings.room_id, allow=settings.allow)
         self._journal = Journal(
-            desk, reception, self._client, room_id=settings.room_id, me=settings.user_id, chat=self._chat.hear
+            node, reception, self._client, room_id=settings.room_id, me=settings.user_id, chat=self._chat.hear
         )
         self._claimer = (
             Claimer(
-                desk,
+                node,
                 labels=settings.labels,
                 capacity=settings.capacity,
                 grace_s=settings.grace_s,
@@ -148,12 +148,12 @@ class Room:
     async def _sync(self) -> None:
         settings, loop = self._settings, asyncio.get_running_loop()
         reader = RoomReader(self._client, settings.room_id, types=(*MESSAGE_TYPES, CHAT_TYPE))
-        cursor = await self._desk.read(lambda store: store.room_cursor(settings.room_id))
+        cursor = await self._node.read(lambda store: store.room_cursor(settings.room_id))
         since = cursor.next_batch if cursor is not None and cursor.user_id == settings.user_id else None
         waiting = await self._journal.work()  # what was journalled before a crash
         failures, timeout_ms = 0, 0
         while True:
-            begun_s, begun_us = loop.time(), self._desk.site.clock_us()
+            begun_s, begun_us = loop.time(), self._node.this_node.clock_us()
             try:
                 batch = await reader.catch_up(since, timeout_ms=timeout_ms)
             except RoomUnreachableError as error:
@@ -164,7 +164,7 @@ class Room:
                 continue
             failures = 0
             self._check(batch)
-            now_s, now_us = loop.time(), self._desk.site.clock_us()
+            now_s, now_us = loop.time(), self._node.this_node.clock_us()
             slept = (now_us - begun_us) / 1e6 - (now_s - begun_s) > MAX_ASLEEP_S
             await self._keep(batch, heard_us=begun_us if slept else now_us - round(batch.walked_s * 1e6))
             since = batch.next_batch
@@ -178,7 +178,7 @@ class Room:
                 log.info("in the room", extra={"room": settings.room_id})
                 self.wake()
             # Only a sync that began after a lease was over can show that it is, so none may take as long as one.
-            timeout_ms = round(min(AGAIN_S if waiting else SYNC_S, self._desk.site.lease_s / 2) * 1000)
+            timeout_ms = round(min(AGAIN_S if waiting else SYNC_S, self._node.this_node.lease_s / 2) * 1000)
 
     def _check(self, batch: Batch) -> None:
         if not batch.joined:
@@ -191,7 +191,7 @@ class Room:
 
         *heard_us* is when the homeserver told the events' ages, or before that: leases are counted from it.
         """
-        settings, now_us = self._settings, self._desk.site.clock_us()
+        settings, now_us = self._settings, self._node.this_node.clock_us()
         events = journalled(batch.events, room_id=settings.room_id, me=settings.user_id, now_us=heard_us)
         self._since_prune += len(events)
         prune = self._since_prune >= PRUNE_EVERY
@@ -211,11 +211,11 @@ class Room:
             if prune:
                 store.prune_room_events(keep=KEEP_EVENTS)
 
-        await self._desk.write(job)
+        await self._node.write(job)
 
     async def _greet(self) -> None:
         """Say that this node is here, and what time it has: now, and every few hours."""
-        site = self._desk.site
+        site = self._node.this_node
         while True:
             sent = await self._sender.send_once(make_ping(site, target=None))
             await asyncio.sleep(GREET_EVERY_S if sent else AGAIN_S)
@@ -226,10 +226,10 @@ class Room:
         while True:
             await asyncio.sleep(LEASES_EVERY_S)
             try:
-                remotes = await self._desk.read(lambda store: store.open_remotes(RemoteRole.SENT))
+                remotes = await self._node.read(lambda store: store.open_remotes(RemoteRole.SENT))
                 for remote in self._watch.over(remotes, now_s=loop.time(), synced_s=self._synced_s):
-                    await self._desk.write(partial(offers.take_back, seen=remote, site=self._desk.site))
-                    self._desk.wake()
+                    await self._node.write(partial(offers.take_back, seen=remote, site=self._node.this_node))
+                    self._node.wake()
             except RoomError:
                 raise
             except CisError as error:
@@ -241,13 +241,13 @@ class Room:
 
     async def _audit_encryption(self) -> None:
         entry = AuditRecord(
-            at_us=self._desk.site.clock_us(),
+            at_us=self._node.this_node.clock_us(),
             actor="matrix:unknown",
             action="refused.room",
             subject="the room is encrypted",
             source=f"room:{self._settings.room_id}",
         )
-        await self._desk.write(lambda store: store.append_audit(entry))
+        await self._node.write(lambda store: store.append_audit(entry))
 
     def _say_fault(self, fault: str) -> None:
         if fault != self.fault:

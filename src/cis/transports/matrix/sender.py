@@ -36,7 +36,7 @@ from cis.store.port import Store, stored_spec
 from cis.transports.envelope import seal
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.threads import NOTICE
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 from cis.transports.push import make_ping
 from cis.transports.wakeup import Wakeup, pause_s
 
@@ -62,14 +62,14 @@ class RoomSender:
 
     def __init__(
         self,
-        desk: Desk,
+        node: NodePort,
         client: MatrixClient,
         *,
         room_id: str,
         chance: Callable[[], float],
         offered: Callable[[], None],
     ) -> None:
-        self._desk = desk
+        self._node = node
         self._client = client
         self._room_id = room_id
         self._chance = chance
@@ -119,16 +119,16 @@ class RoomSender:
 
     async def _serve(self) -> float:
         """Send what is due; return when there may be more."""
-        now_us = self._desk.site.clock_us()
-        items, next_us = await self._desk.read(
+        now_us = self._node.this_node.clock_us()
+        items, next_us = await self._node.read(
             lambda store: (store.due_items(Route.ROOM, now_us=now_us, limit=AT_ONCE), store.next_due_us())
         )
         if not items:
             return LOOK_EVERY_S if next_us is None else min(LOOK_EVERY_S, max(0.05, (next_us - now_us) / 1e6))
         late = [item for item in items if item.expires_at_us <= now_us]
         if late:
-            ended = await self._desk.write(lambda store: dispatch.expire(store, late, now_us=now_us))
-            self._desk.wake(run.worker_id for run in ended)
+            ended = await self._node.write(lambda store: dispatch.expire(store, late, now_us=now_us))
+            self._node.wake(run.worker_id for run in ended)
         fresh = [item for item in items if item.expires_at_us > now_us]
         results = await asyncio.gather(*(self._deliver(item) for item in fresh if item.kind != NOTICE))
         for item in fresh:
@@ -137,9 +137,9 @@ class RoomSender:
         return 0.0 if all(results) else 0.05
 
     async def _deliver(self, item: OutboxItem) -> bool:
-        desk = self._desk
-        due_at_us = desk.site.clock_us() + round(dispatch.SENDING_S * 1e6)
-        if not await desk.write(lambda store: store.begin_sending([item.message_id], due_at_us=due_at_us)):
+        node = self._node
+        due_at_us = node.this_node.clock_us() + round(dispatch.SENDING_S * 1e6)
+        if not await node.write(lambda store: store.begin_sending([item.message_id], due_at_us=due_at_us)):
             return True  # it was taken back meanwhile
         try:
             if item.kind == NOTICE:
@@ -147,22 +147,22 @@ class RoomSender:
                     self._room_id, type="m.room.message", content=dict(item.fields), txn_id=f"notice-{item.message_id}"
                 )
             else:
-                message = await desk.read(
-                    lambda store: message_of(store, item, sender=desk.site.node_id, lease_s=desk.site.lease_s)
+                message = await node.read(
+                    lambda store: message_of(store, item, sender=node.this_node.node_id, lease_s=node.this_node.lease_s)
                 )
                 await self._meet(item)
                 kind = item.kind.rpartition(".")[2]
                 event_id = await self._send(message, txn_id=f"{kind}-{item.message_id}")
         except (NotFoundError, PoisonRecordError) as error:
             log.error("a message cannot be made", extra={"run_id": item.run_id, "error": str(error)})
-            reason, now_us = str(error), desk.site.clock_us()
-            await desk.write(lambda store: _give_up(store, item, reason, now_us=now_us))
+            reason, now_us = str(error), node.this_node.clock_us()
+            await node.write(lambda store: _give_up(store, item, reason, now_us=now_us))
             return True
         except RoomError as error:
             await self._put_off(item, error)
             return False
         self._failures = 0
-        await desk.write(lambda store: self._sent(store, item, event_id))
+        await node.write(lambda store: self._sent(store, item, event_id))
         if item.kind == MessageKind.EXECUTE and not item.node_id:
             self._offered()
         return True
@@ -170,7 +170,7 @@ class RoomSender:
     async def _meet(self, item: OutboxItem) -> None:
         """Say what time this node has before the first run for a node, which may have been away when it was said last."""
         if item.kind == MessageKind.EXECUTE and item.node_id and item.node_id not in self._met:
-            ping = make_ping(self._desk.site, target=item.node_id)
+            ping = make_ping(self._node.this_node, target=item.node_id)
             await self._send(ping, txn_id=f"ping-{ping.message_id}")
             self._met.add(item.node_id)
 
@@ -180,13 +180,13 @@ class RoomSender:
             mxc = await self._client.upload(
                 message.blob.encode(), content_type="application/json", filename=f"{message.run_id}.json"
             )
-        content = seal(message, self._desk.signer, room_id=self._room_id, mxc=mxc)
+        content = seal(message, self._node.keys.signer(), room_id=self._room_id, mxc=mxc)
         if relation is not None:
             content["m.relates_to"] = relation
         return await self._client.send(self._room_id, type=str(message.kind), content=content, txn_id=txn_id)
 
     def _sent(self, store: Store, item: OutboxItem, event_id: str) -> None:
-        now_us = self._desk.site.clock_us()
+        now_us = self._node.this_node.clock_us()
         if item.kind != MessageKind.EXECUTE:
             store.unpost(item.message_id)
             if item.kind == MessageKind.GRANT:
@@ -204,11 +204,11 @@ class RoomSender:
         store.put_off(item.message_id, due_at_us=item.expires_at_us, fault="", uncertain=not offered)
         run = store.run(item.run_id)
         if offered and run is not None:
-            spec, lease_s = stored_spec(store, run.definition_id), self._desk.site.lease_s
+            spec, lease_s = stored_spec(store, run.definition_id), self._node.this_node.lease_s
             store.put_offer(
                 OfferRecord(
                     run_id=item.run_id,
-                    sender=self._desk.site.node_id,
+                    sender=self._node.this_node.node_id,
                     event_id=event_id,
                     epoch=remote.epoch,
                     priority=run.priority,
@@ -224,9 +224,9 @@ class RoomSender:
         self._held_up(error)
         own = isinstance(error, RoomRefusedError)
         pause = pause_s(item.attempts + 1, chance=self._chance) if own else 0.0
-        due_at_us, fault = self._desk.site.clock_us() + round(pause * 1e6), str(error)
+        due_at_us, fault = self._node.this_node.clock_us() + round(pause * 1e6), str(error)
         maybe = item.uncertain or isinstance(error, RoomUnreachableError)
-        await self._desk.write(
+        await self._node.write(
             lambda store: store.put_off(item.message_id, due_at_us=due_at_us, fault=fault, uncertain=maybe)
         )
 
@@ -263,7 +263,7 @@ class Claimer:
 
     def __init__(
         self,
-        desk: Desk,
+        node: NodePort,
         *,
         labels: Sequence[str],
         capacity: int,
@@ -271,7 +271,7 @@ class Claimer:
         send: SendClaim,
         chance: Callable[[], float],
     ) -> None:
-        self._desk = desk
+        self._node = node
         self._labels = frozenset(labels)
         self._capacity = capacity
         self._grace_s = grace_s
@@ -293,8 +293,8 @@ class Claimer:
 
     async def _turn(self) -> float:
         """Claim what is due, and return when to look again."""
-        seen = await self._desk.read(self._look)
-        loop, now_us = asyncio.get_running_loop(), self._desk.site.clock_us()
+        seen = await self._node.read(self._look)
+        loop, now_us = asyncio.get_running_loop(), self._node.this_node.clock_us()
         free = self._capacity - seen.load
         known, self._waits = self._waits, {}
         due_s = LOOK_FOR_OFFERS_EVERY_S
@@ -323,20 +323,20 @@ class Claimer:
         return due_s
 
     def _turn_of(self, offer: OfferRecord) -> tuple[int, bytes]:
-        mine = hashlib.blake2b(f"{self._desk.site.node_id} {offer.run_id}".encode(), digest_size=8).digest()
+        mine = hashlib.blake2b(f"{self._node.this_node.node_id} {offer.run_id}".encode(), digest_size=8).digest()
         return -offer.priority, mine
 
     def _look(self, store: Store) -> _Seen:
         return _Seen(
             claimed=store.offers_in_state(OfferState.CLAIMED, limit=CLAIMS_AT_ONCE),
             open=store.offers_in_state(OfferState.OPEN, limit=CLAIMS_AT_ONCE),
-            load=store.local_load(self._desk.site.node_id, at_most=self._capacity),
+            load=store.local_load(self._node.this_node.node_id, at_most=self._capacity),
         )
 
     async def _claim(self, offer: OfferRecord, *, free: int) -> bool:
-        site = self._desk.site
-        claim = await self._desk.write(lambda store: grants.make_claim(store, offer, free=free, site=site))
+        site = self._node.this_node
+        claim = await self._node.write(lambda store: grants.make_claim(store, offer, free=free, site=site))
         return claim is None or await self._send(claim)
 
     async def _set(self, offer: OfferRecord, state: OfferState) -> None:
-        await self._desk.write(lambda store: store.set_offer_state(offer.run_id, state))
+        await self._node.write(lambda store: store.set_offer_state(offer.run_id, state))

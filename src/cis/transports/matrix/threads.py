@@ -17,7 +17,7 @@ from cis.model.states import RunState, TaskState
 from cis.store.cluster import OutboxItem, RemoteRole, Route
 from cis.store.port import Store
 from cis.store.records import EventRecord, RunRecord
-from cis.transports.ports import Desk
+from cis.transports.ports import NodePort
 from cis.transports.wakeup import EventTail, Wakeup
 
 log = logging.getLogger(__name__)
@@ -65,10 +65,10 @@ def notice_id(run_id: str, number: int) -> str:
 class Threads:
     """Reads the event log and posts what threads are to be told."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, node: NodePort) -> None:
+        self._node = node
         self._woken = Wakeup()
-        self._tail = EventTail(desk)
+        self._tail = EventTail(node)
         self._failures: dict[str, int] = {}
 
     def wake(self) -> None:
@@ -89,13 +89,13 @@ class Threads:
         async for _, events in self._tail.new():
             notable = [event for event in events if event.run_id is not None and _is_notable(event)]
             if notable:
-                told = await self._desk.read(partial(_with_threads, notable))
+                told = await self._node.read(partial(_with_threads, notable))
                 if told:
-                    await self._desk.write(partial(self._post, told))
-                    self._desk.wake()
+                    await self._node.write(partial(self._post, told))
+                    self._node.wake()
 
     def _post(self, events: list[tuple[EventRecord, str]], store: Store) -> None:
-        now_us = self._desk.site.clock_us()
+        now_us = self._node.this_node.clock_us()
         for event, thread in events:
             run = store.run(event.run_id or "")
             if run is None or _is_on_offer(store, event):

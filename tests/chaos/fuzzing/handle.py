@@ -1,4 +1,4 @@
-"""A node's desk without threads: what transports are given, over one store, in the thread that asks."""
+"""A node's handle without threads: what transports are given, over one store, in the thread that asks."""
 
 from __future__ import annotations
 
@@ -10,17 +10,28 @@ from cis.engine.logfiles import LogFiles
 from cis.engine.this_node import Site
 from cis.store.port import Store
 from cis.transports.keys import Signer
+from cis.transports.ports import Keys
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class OneKey:
+    """A key that stays."""
+
+    key: Signer
+
+    def signer(self) -> Signer:
+        return self.key
+
+
 @dataclass(slots=True)
-class DirectDesk:
+class DirectHandle:
     """Reads and writes at once; a write that raises leaves nothing, as with the node's writer."""
 
-    site: Site
-    logfiles: LogFiles
-    signer: Signer
+    this_node: Site
+    logs: LogFiles
+    keys: Keys
     store: Store
     woken: set[str] = field(default_factory=set)
 
