@@ -32,38 +32,6 @@ from cis.store.sqlite.connection import sync_folder
 from cis.store.sqlite.store import SqliteStore, open_sqlite
 from cis.worker.lock import holder
 
-
-def prune(options: argparse.Namespace) -> None:
-    """Prune as the settings say, or say what would go."""
-    context = from_environment()
-    keep = retention_of(context.settings)
-    if options.older_than is not None:
-        keep = replace(keep, max_age_s=_age_s(options.older_than))
-    logfiles, cutoff = LogFiles(context.home.logs), Cutoff(now_us=now_us())
-    with context.store() if options.dry_run else context.acting_store() as store:
-        if options.dry_run:
-            tally = survey(store, logfiles, keep, cutoff=cutoff)
-        else:
-            tally = prune_now(store, logfiles, keep, cutoff=cutoff, elapsed_s=time.monotonic)
-    if options.json:
-        print_json({"dry_run": options.dry_run, **asdict(tally)})
-    else:
-        said = "would go" if options.dry_run else "gone"
-        things = (
-            counted(tally.runs, "run"),
-            counted(tally.folders, "log folder"),
-            counted(tally.documents, "document"),
-        )
-        print(f"{said}: {', '.join(things)}")
-
-
-def _age_s(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"--older-than: {error}") from error
-
-
 _BESIDE = ("-wal", "-shm")
 
 
@@ -248,3 +216,34 @@ def _answer(view: Mapping[str, object], text: str, options: argparse.Namespace) 
         print_json(view)
     else:
         print(text)
+
+
+def prune(options: argparse.Namespace) -> None:
+    """Prune as the settings say, or say what would go."""
+    context = from_environment()
+    keep = retention_of(context.settings)
+    if options.older_than is not None:
+        keep = replace(keep, max_age_s=_age_s(options.older_than))
+    logfiles, cutoff = LogFiles(context.home.logs), Cutoff(now_us=now_us())
+    with context.store() if options.dry_run else context.acting_store() as store:
+        if options.dry_run:
+            tally = survey(store, logfiles, keep, cutoff=cutoff)
+        else:
+            tally = prune_now(store, logfiles, keep, cutoff=cutoff, elapsed_s=time.monotonic)
+    if options.json:
+        print_json({"dry_run": options.dry_run, **asdict(tally)})
+    else:
+        said = "would go" if options.dry_run else "gone"
+        things = (
+            counted(tally.runs, "run"),
+            counted(tally.folders, "log folder"),
+            counted(tally.documents, "document"),
+        )
+        print(f"{said}: {', '.join(things)}")
+
+
+def _age_s(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"--older-than: {error}") from error

@@ -34,6 +34,26 @@ MAX_WAITING = 1000
 MAX_PASSWORD_CHARS = 4096
 
 
+def add(group: argparse.ArgumentParser, _name: str) -> None:
+    """Add the commands of this group."""
+    commands = group.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, about: str, call: Callable[[argparse.Namespace], int | None]) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=about, description=about)
+        made.add_argument("--json", action="store_true", help="one JSON document")
+        made.set_defaults(call=call)
+        return made
+
+    entering = command(
+        "login", "get an access token by password, which is read from standard input or asked for", login
+    )
+    entering.add_argument("--homeserver", required=True, metavar="URL", help="as https://matrix.example.org")
+    entering.add_argument("--user", required=True, metavar="USER", help="as @node-1:example.org")
+    making = command("setup", "make the room, or join and check the one that cis.toml names", setup)
+    making.add_argument("--name", default="CIS", help="of a new room (default CIS)")
+    command("status", "the room, whether it can be used, and what is wrong with it", status)
+
+
 def login(options: argparse.Namespace) -> None:
     """Get an access token, keep it in a file of mode 0600, and write the account into cis.toml."""
     context = from_environment()
@@ -162,23 +182,3 @@ def _password(user: str) -> str:
 def _audit(context: Context, action: str, subject: str) -> None:
     with context.acting_store() as store, store.transaction():
         append_audit(store, this_user(), action=action, subject=subject, now_us=now_us())
-
-
-def add(group: argparse.ArgumentParser, _name: str) -> None:
-    """Add the commands of this group."""
-    commands = group.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    def command(name: str, about: str, call: Callable[[argparse.Namespace], int | None]) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=about, description=about)
-        made.add_argument("--json", action="store_true", help="one JSON document")
-        made.set_defaults(call=call)
-        return made
-
-    entering = command(
-        "login", "get an access token by password, which is read from standard input or asked for", login
-    )
-    entering.add_argument("--homeserver", required=True, metavar="URL", help="as https://matrix.example.org")
-    entering.add_argument("--user", required=True, metavar="USER", help="as @node-1:example.org")
-    making = command("setup", "make the room, or join and check the one that cis.toml names", setup)
-    making.add_argument("--name", default="CIS", help="of a new room (default CIS)")
-    command("status", "the room, whether it can be used, and what is wrong with it", status)
