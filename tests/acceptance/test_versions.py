@@ -90,6 +90,7 @@ def test_a_node_that_finds_a_newer_schema_accepts_nothing_more_and_ends_when_wha
         seen = later.json("doctor", expect=1)
         number = schema(sandbox)[0]
         lived = alive(pid)
+        wait_for(lambda: "nothing more is started" in worker_log(sandbox), what="the worker to notice it")
         (tmp_path / "go").touch()
         assert node.process.wait(30) == 1
     left = later.json("dag", "status", "held")["runs"][0]
