@@ -264,6 +264,16 @@ async def length_of_answer(node: NodeUnderTest, run: RunRecord) -> int:
     return sum([len(part) async for part in _attempt_list(node.services, parts)])
 
 
+def most_memory(read: Callable[[], Iterable[object]]) -> int:
+    """Return the bytes that this process has allocated at the most while all is read."""
+    tracemalloc.start()
+    try:
+        deque(read(), maxlen=1)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("how", ["list", "answer", "pieces", "followed", "report"])
 def test_reading_all_logs_of_a_run_takes_memory_for_a_few_of_them(
     node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch, how: str
@@ -282,11 +292,5 @@ def test_reading_all_logs_of_a_run_takes_memory_for_a_few_of_them(
     for _ in read[how]():  # what is imported and compiled at the first time does not count
         break
 
-    tracemalloc.start()
-    try:
-        deque(read[how](), maxlen=1)
-        _, most = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-
-    assert most < 400 * TAIL_BYTES // 2
+    # The least of three: what threads of other tests take at the same moment is not its own.
+    assert min(most_memory(read[how]) for _ in range(3)) < 400 * TAIL_BYTES // 2
