@@ -79,7 +79,8 @@ def mirror(
 ) -> tuple[RunRecord, Sequence[TaskRecord]]:
     """Take over what another node tells of *tasks*, then of their run.
 
-    Return the run as it is now, and the tasks that changed. *steps* is asked for the changes of the run once the tasks are stored. Listeners hear of its end last.
+    Return the run as it is now, and the tasks that changed. *steps* is asked for the changes of the run once the tasks
+    are stored. Listeners hear of its end last.
     """
     changed = store.mirror_tasks(tasks)
     before: list[EventRecord] = []

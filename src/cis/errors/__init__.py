@@ -28,7 +28,7 @@
     │   ├── ScopeForbiddenError       not in this scope
     │   └── NotAuthenticatedError
     │       └── UntrustedError        a message that no trusted node signed
-    ├── MalformedMessageError         a message that is none
+    ├── MalformedMessageError         a malformed message
     ├── MessageRefusedError           one that is not acted upon
     ├── SlowRequestError              a body that takes too long
     ├── OverloadedError               full: try again later

@@ -119,7 +119,7 @@ def _sleep(record: Mapping[str, Json], *, scale: float) -> list[str]:
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not is_number or not 0 <= seconds <= MAX_DURATION_S:
         place = f"workflow.execution task {record.get('id')!r:.140}"
-        raise DocumentError([Fault(place=place, message="has a run time that is none: seconds, 0 or more")])
+        raise DocumentError([Fault(place=place, message="has a malformed run time; give seconds, 0 or more")])
     return ["sleep", f"{seconds * scale:.6f}"]
 
 

@@ -1,6 +1,6 @@
 """The store as the engine sees it: one port, an adapter for each database.
 
-Rules that hold for every adapter, and that ``tests/contract`` checks:
+Rules that hold for every adapter, and that the contract suite in ``tests/store`` checks:
 
 - Every method that writes must be called inside ``transaction()``; that is one durable unit (a power cut after
   it returned loses nothing), and takes the write lock when it begins, so what is read inside it stays true.

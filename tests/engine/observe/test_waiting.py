@@ -8,40 +8,14 @@ from typing import Any
 import pytest
 
 from cis.engine.observe.waiting import MAX_NAMED, Surroundings, Waiting, WaitReason, run_waiting, tasks_waiting
-from cis.model.dag import Priority
-from cis.model.scope import GLOBAL, ScopeSource
+from cis.model.scope import GLOBAL
 from cis.model.states import RunState, TaskState
-from cis.store.records import Delivery, QueueState, RunRecord, TaskRecord, WorkerRecord, WorkerState
+from cis.store.records import QueueState, RunRecord, TaskRecord, WorkerState
+from tests.worlds.rows import run as stored_run
+from tests.worlds.rows import worker as stored_worker
 
-RUN = RunRecord(
-    run_id="r",
-    dag_id="d",
-    definition_id=1,
-    status=RunState.RUNNING,
-    scope=GLOBAL,
-    scope_source=ScopeSource.DEFAULT,
-    worker_id="worker-global",
-    node_id="n",
-    owner_node="n",
-    target_node=None,
-    priority=Priority.NORMAL,
-    delivery=Delivery.LOCAL,
-    task_count=1,
-    created_at_us=0,
-)
-WORKER = WorkerRecord(
-    worker_id="worker-global",
-    node_id="n",
-    scope=GLOBAL,
-    status=WorkerState.BUSY,
-    pid=1,
-    pid_started=None,
-    epoch=1,
-    slots=4,
-    started_at_us=0,
-    heartbeat_at_us=0,
-    lease_until_us=0,
-)
+RUN = stored_run("r", status=RunState.RUNNING, scope=GLOBAL, worker_id=GLOBAL.worker_id, task_count=1)
+WORKER = stored_worker(worker_id=GLOBAL.worker_id, scope=GLOBAL, status=WorkerState.BUSY)
 
 
 def around(**changes: Any) -> Surroundings:

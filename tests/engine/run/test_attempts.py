@@ -11,20 +11,10 @@ import pytest
 from cis.engine.logfiles import LogFiles
 from cis.engine.run.attempts import AttemptMaker
 from cis.errors import LaunchError
-from cis.model.states import AttemptState
-from cis.store.records import AttemptRecord
 from tests.engine.run.test_plan import plan_of, task
+from tests.worlds import rows
 
-ATTEMPT = AttemptRecord(
-    run_id="r",
-    task_no=0,
-    task_id="a",
-    attempt=1,
-    status=AttemptState.RUNNING,
-    worker_id="w",
-    epoch=1,
-    started_at_us=1,
-)
+ATTEMPT = rows.attempt("r", task_id="a")
 
 
 class OneSkill:

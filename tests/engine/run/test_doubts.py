@@ -7,23 +7,13 @@ import pytest
 from cis.engine.ports import Exit
 from cis.engine.run.live import MOMENT_S, TOLD_AGAIN_WITHIN_S, Doubts, Ending, Live
 from cis.engine.times import Instant
-from cis.model.states import AttemptState
-from cis.store.records import AttemptRecord
+from tests.worlds import rows
 
 NOW = Instant(1_000_000, 100.0)
 
 
 def a_live_one() -> Live:
-    attempt = AttemptRecord(
-        run_id="r",
-        task_no=0,
-        task_id="t",
-        attempt=1,
-        status=AttemptState.RUNNING,
-        worker_id="w",
-        epoch=1,
-        started_at_us=0,
-    )
+    attempt = rows.attempt("r", started_at_us=0)
     return Live(attempt=attempt, started_s=99.0, started_up_us=0, timeout_s=None, outputs="")
 
 

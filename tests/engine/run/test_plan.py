@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from cis.engine.run.plan import RunPlan
 from cis.engine.times import Instant
 from cis.errors import IllegalStateError
-from cis.model.dag import DagSpec, OnLost, Priority, TaskSpec
-from cis.model.scope import GLOBAL, ScopeSource
+from cis.model.dag import DagSpec, OnLost, TaskSpec
+from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState, RunState, TaskState
-from cis.store.records import Delivery, RunRecord, TaskLoss, TaskRecord
+from cis.store.records import TaskLoss, TaskRecord
+from tests.worlds import rows
 
 NOW = Instant(1_000_000_000, 100.0)
 
@@ -23,25 +24,10 @@ NOW = Instant(1_000_000_000, 100.0)
 def plan_of(*tasks: TaskSpec, **changes: Any) -> RunPlan:
     """Return the plan of a running run of *tasks*, none of them started."""
     spec = DagSpec(dag_id="d", tasks=tasks, max_parallel=changes.pop("max_parallel", None))
-    run = RunRecord(
-        run_id="r",
-        dag_id="d",
-        definition_id=1,
-        status=changes.pop("status", RunState.RUNNING),
-        scope=GLOBAL,
-        scope_source=ScopeSource.DEFAULT,
-        worker_id="worker-global",
-        node_id="n",
-        owner_node="n",
-        target_node=None,
-        priority=Priority.NORMAL,
-        delivery=Delivery.LOCAL,
-        task_count=len(tasks),
-        created_at_us=0,
-        **changes,
-    )
-    rows = [TaskRecord(run_id="r", task_no=number, task_id=task.id) for number, task in enumerate(tasks)]
-    return placed(RunPlan(run, spec, rows))
+    facts = {"status": RunState.RUNNING, "scope": GLOBAL, "worker_id": GLOBAL.worker_id, "task_count": len(tasks)}
+    run = rows.run("r", **{**facts, **changes})
+    stored = [TaskRecord(run_id="r", task_no=number, task_id=task.id) for number, task in enumerate(tasks)]
+    return placed(RunPlan(run, spec, stored))
 
 
 def placed(plan: RunPlan, *, now: Instant = NOW) -> RunPlan:

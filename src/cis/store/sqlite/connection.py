@@ -198,7 +198,7 @@ class Database:
         return True
 
     def rows(self, sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
-        """Return all rows of a query, but for those whose text is none: these are named in the log."""
+        """Return the rows of a query; those with invalid UTF-8 are skipped, and named in the log."""
         try:
             return self._cursor.execute(sql, parameters).fetchall()
         except UnicodeDecodeError:
@@ -216,7 +216,7 @@ class Database:
             raise store_error(error, self.path) from error
 
     def row(self, sql: str, parameters: Sequence[Value] = ()) -> Row | None:
-        """Return the first row of a query that finds few, or None. Raises PoisonRecordError when its text is none."""
+        """Return the first row of a query that finds few, or None. Raises PoisonRecordError when it has invalid UTF-8."""
         found = self.all_rows("a row", sql, parameters)
         return found[0] if found else None
 

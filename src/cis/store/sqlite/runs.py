@@ -101,7 +101,7 @@ def _groups(
     if column in wanted:
         yield from _groups(db, index, wanted, (*group, wanted[column]), beginning=beginning)
         return
-    # As bytes: a text that is none must not hide the groups behind it.
+    # As bytes: one with invalid UTF-8 must not hide the groups behind it.
     equal = _equal(index[: len(group)])
     start = beginning if column == "scope_id" else b""
     conditions = [*equal, f"{column} >= CAST(? AS TEXT)"] if start else equal
@@ -254,7 +254,7 @@ class RunRows:
         return Page(tuple(read_all("run", run_of, rows)), next_cursor)
 
     def _rows_of(self, run_ids: Sequence[str]) -> list[Row]:
-        """Return the rows of these runs, in their order, but for one whose text is none."""
+        """Return the rows of these runs, in their order, without those that have invalid UTF-8."""
         order = {run_id: number for number, run_id in enumerate(run_ids)}
         try:
             rows = self._db.all_rows("a run", _SOME, (json.dumps(run_ids),))
