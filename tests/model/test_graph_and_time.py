@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cis.model.dag import Backoff, TaskSpec
-from cis.model.durations import MAX_DELAY_S, format_duration, parse_duration, retry_delay_s
+from cis.model.durations import MAX_DELAY_S, format_duration, parse_duration
 from cis.model.graph import Graph
 from cis.model.relations import fill, references
 
@@ -98,7 +98,7 @@ def test_the_critical_path_is_the_heaviest_chain() -> None:
 )
 def test_a_retry_delay_stays_in_its_bounds(delay: float, failures: int, jitter: float, backoff: Backoff) -> None:
     spec = TaskSpec(id="a", command="x", retry_delay_s=delay, retry_backoff=backoff)
-    wait = retry_delay_s(spec, failures=failures, jitter=jitter)
+    wait = spec.wait_before_retry_s(failures=failures, jitter=jitter)
 
     if backoff is Backoff.CONSTANT:
         assert wait == delay
@@ -109,7 +109,7 @@ def test_a_retry_delay_stays_in_its_bounds(delay: float, failures: int, jitter: 
 def test_an_exponential_delay_doubles_until_its_cap() -> None:
     spec = TaskSpec(id="a", command="x", retry_delay_s=10, retry_backoff=Backoff.EXPONENTIAL)
 
-    assert [retry_delay_s(spec, failures=n, jitter=0.0) for n in (1, 2, 3, 20)] == [5, 10, 20, MAX_DELAY_S / 2]
+    assert [spec.wait_before_retry_s(failures=n, jitter=0.0) for n in (1, 2, 3, 20)] == [5, 10, 20, MAX_DELAY_S / 2]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """The DAG and its tasks as the rest of the program sees them: whole, checked, immutable.
 
-A document from outside becomes one of these in ``cis.model.document``; what the database holds is the
-plain form of ``DagSpec.to_dict``, read back by ``DagSpec.from_dict`` without the cost of checking again.
+Each field is declared here, once: its name, type and default, and with ``declared`` how a document spells it, what the JSON
+Schema says, and how it is stored and checked (``cis.model.fields``). A document from outside becomes a ``DagSpec`` in
+``cis.model.document``; what the database holds is the plain form of ``DagSpec.to_dict``, read back by ``DagSpec.from_dict``
+without the cost of parsing it again.
 """
 
 from __future__ import annotations
@@ -12,10 +14,32 @@ from enum import IntEnum, StrEnum
 from typing import Any
 
 from cis.errors import PoisonRecordError
-from cis.model.scope import Scope, parse_scope
+from cis.model.durations import MAX_DELAY_S
+from cis.model.fields import StoredForm, declared
+from cis.model.kinds import (
+    COMMAND,
+    DIRECTORY,
+    DURATION,
+    ENV,
+    FLAG,
+    ID,
+    LABELS,
+    MAX_LOSSES,
+    MAX_RETRIES,
+    MAX_TASKS,
+    PARAMS,
+    SECRETS,
+    SKILL,
+    TASK_IDS,
+    TEXT,
+    TIME_LIMIT,
+    count,
+    one_of,
+    one_of_in_any_case,
+)
+from cis.model.scope import SCOPE, Scope
 
 Json = Any  # JSON is where bytes become data; its shape is checked by whoever reads it
-DEFAULT_MAX_LOSSES = 3
 
 
 class Priority(IntEnum):
@@ -54,75 +78,69 @@ class TaskSpec:
     With ``leave``, what it started in the background may outlive it.
     """
 
-    id: str
-    command: str | tuple[str, ...] | None = None
-    skill: str | None = None
-    params: Mapping[str, Json] = field(default_factory=dict)
-    depends_on: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, str] = field(default_factory=dict)
-    cwd: str | None = None
-    timeout_s: float | None = None
-    max_retries: int = 0
-    retry_delay_s: float = 5.0
-    retry_backoff: Backoff = Backoff.CONSTANT
-    on_lost: OnLost = OnLost.RETRY
-    max_losses: int = DEFAULT_MAX_LOSSES
-    leave: bool = False
+    id: str = field(
+        metadata=declared(ID, "Its name in the DAG: letters, digits, '.', '_' and '-'.", examples=["compile"])
+    )
+    command: str | tuple[str, ...] | None = field(default=None, metadata=declared(COMMAND))
+    skill: str | None = field(default=None, metadata=declared(SKILL, "A skill by name, instead of a command."))
+    params: Mapping[str, Json] = field(default_factory=dict, metadata=declared(PARAMS, "What the skill is given."))
+    depends_on: tuple[str, ...] = field(default=(), metadata=declared(TASK_IDS, "Tasks that must complete first."))
+    env: Mapping[str, str] = field(default_factory=dict, metadata=declared(ENV, "Variables, over those of the DAG."))
+    secrets: Mapping[str, str] = field(default_factory=dict, metadata=declared(SECRETS))
+    cwd: str | None = field(default=None, metadata=declared(DIRECTORY, "Where it runs."))
+    max_retries: int = field(
+        default=0,
+        metadata=declared(count(0, MAX_RETRIES), "Attempts after the first. Default: 0.", shared=True),
+    )
+    retry_delay_s: float = field(
+        default=5.0, metadata=declared(DURATION, "Wait before a retry. Default: 5s.", shared=True)
+    )
+    retry_backoff: Backoff = field(
+        default=Backoff.CONSTANT,
+        metadata=declared(one_of(Backoff), "How the wait grows. Default: constant.", shared=True),
+    )
+    timeout_s: float | None = field(
+        default=None, metadata=declared(TIME_LIMIT, "Time limit of one attempt. Default: none.", shared=True)
+    )
+    on_lost: OnLost = field(
+        default=OnLost.RETRY,
+        metadata=declared(one_of(OnLost), "After a crash: retry (default) or fail.", shared=True),
+    )
+    max_losses: int = field(
+        default=3,
+        metadata=declared(
+            count(0, MAX_LOSSES),
+            "How often in a row its worker may die while it runs alone, before it is failed; 0: no bound. Default: 3.",
+            shared=True,
+        ),
+    )
+    leave: bool = field(
+        default=False,
+        metadata=declared(FLAG, "true: what it started in the background may outlive it. Default: false."),
+    )
 
     def to_dict(self) -> dict[str, Json]:
         """Return the document form of the task, without what is at its default."""
-        plain: dict[str, Json] = {"id": self.id}
-        if self.command is not None:
-            plain["command"] = self.command if isinstance(self.command, str) else list(self.command)
-        if self.skill is not None:
-            plain["skill"] = self.skill
-        for name, mapping in (("params", self.params), ("env", self.env), ("secrets", self.secrets)):
-            if mapping:
-                plain[name] = dict(mapping)
-        if self.depends_on:
-            plain["depends_on"] = list(self.depends_on)
-        if self.cwd is not None:
-            plain["cwd"] = self.cwd
-        if self.timeout_s is not None:
-            plain["timeout"] = self.timeout_s
-        plain |= {
-            name: value
-            for name, value, default in (
-                ("max_retries", self.max_retries, 0),
-                ("max_losses", self.max_losses, DEFAULT_MAX_LOSSES),
-                ("retry_delay", self.retry_delay_s, 5.0),
-                ("leave", self.leave, False),
-            )
-            if value != default
-        }
-        if self.retry_backoff is not Backoff.CONSTANT:
-            plain["retry_backoff"] = str(self.retry_backoff)
-        if self.on_lost is not OnLost.RETRY:
-            plain["on_lost"] = str(self.on_lost)
-        return plain
+        return TASK_FORM.plain(self)
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Json]) -> TaskSpec:
         """Return the task of *plain*, which ``to_dict`` made."""
-        command = plain.get("command")
-        return cls(
-            id=plain["id"],
-            command=tuple(command) if isinstance(command, list) else command,
-            skill=plain.get("skill"),
-            params=plain.get("params", {}),
-            depends_on=tuple(plain.get("depends_on", ())),
-            env=plain.get("env", {}),
-            secrets=plain.get("secrets", {}),
-            cwd=plain.get("cwd"),
-            timeout_s=plain.get("timeout"),
-            max_retries=plain.get("max_retries", 0),
-            retry_delay_s=plain.get("retry_delay", 5.0),
-            retry_backoff=Backoff(plain.get("retry_backoff", "constant")),
-            on_lost=OnLost(plain.get("on_lost", "retry")),
-            max_losses=plain.get("max_losses", DEFAULT_MAX_LOSSES),
-            leave=plain.get("leave", False),
-        )
+        return cls(**TASK_FORM.arguments(plain))
+
+    def wait_before_retry_s(self, *, failures: int, jitter: float) -> float:
+        """Return the seconds to wait after the *failures*-th failure (from 1); *jitter* is in [0, 1).
+
+        Constant: exactly ``retry_delay``. Exponential: d = min(retry_delay * 2^(failures - 1), cap), where the cap is 1 h
+        or, if that is more, ``retry_delay`` itself; the upper half is left to chance, d/2 + jitter * d/2, so that
+        what failed together is not tried again together ("equal jitter", M. Brooker, Exponential Backoff and
+        Jitter, 2015).
+        """
+        if self.retry_backoff is Backoff.CONSTANT:
+            return self.retry_delay_s
+        doublings = min(failures - 1, 64)
+        delay_s = min(self.retry_delay_s * 2.0**doublings, max(MAX_DELAY_S, self.retry_delay_s))
+        return delay_s / 2 + jitter * delay_s / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,36 +153,34 @@ class DagSpec:
     setting).
     """
 
-    dag_id: str
+    dag_id: str = field(metadata=declared(ID, "Its name; the beginning may name a scope.", examples=["proj-a-nightly"]))
     tasks: tuple[TaskSpec, ...]
-    scope: Scope | None = None
-    target_node: str | None = None
-    priority: Priority = Priority.NORMAL
-    description: str = ""
-    env: Mapping[str, str] = field(default_factory=dict)
-    max_parallel: int | None = None
-    labels: tuple[str, ...] = ()
-    expires_s: float | None = None
+    scope: Scope | None = field(default=None, metadata=declared(SCOPE))
+    target_node: str | None = field(
+        default=None, metadata=declared(ID, "The node that runs it. Default: where it is handed in.")
+    )
+    priority: Priority = field(
+        default=Priority.NORMAL,
+        metadata=declared(
+            one_of_in_any_case(Priority, also={"medium": Priority.NORMAL, "urgent": Priority.CRITICAL}),
+            "Who goes first. Default: normal.",
+        ),
+    )
+    description: str = field(default="", metadata=declared(TEXT, "For people."))
+    env: Mapping[str, str] = field(default_factory=dict, metadata=declared(ENV, "Variables for every task."))
+    max_parallel: int | None = field(default=None, metadata=declared(count(1, MAX_TASKS), "Tasks of one run at once."))
+    labels: tuple[str, ...] = field(
+        default=(),
+        metadata=declared(LABELS, "Labels that a node must have to take it from the room.", examples=[["gpu"]]),
+    )
+    expires_s: float | None = field(
+        default=None,
+        metadata=declared(TIME_LIMIT, "How long it may take to reach its node. Default: the node's deliver_within."),
+    )
 
     def to_dict(self) -> dict[str, Json]:
         """Return the document form: JSON values only, tasks in their order."""
-        plain: dict[str, Json] = {"dag_id": self.dag_id}
-        if self.scope is not None:
-            plain["scope"] = str(self.scope)
-        if self.target_node is not None:
-            plain["target_node"] = self.target_node
-        if self.priority is not Priority.NORMAL:
-            plain["priority"] = str(self.priority)
-        if self.description:
-            plain["description"] = self.description
-        if self.env:
-            plain["env"] = dict(self.env)
-        if self.max_parallel is not None:
-            plain["max_parallel"] = self.max_parallel
-        if self.labels:
-            plain["labels"] = list(self.labels)
-        if self.expires_s is not None:
-            plain["expires"] = self.expires_s
+        plain = DAG_FORM.plain(self)
         plain["tasks"] = [task.to_dict() for task in self.tasks]
         return plain
 
@@ -178,18 +194,10 @@ class DagSpec:
         try:
             if tasks is None:
                 tasks = tuple(TaskSpec.from_dict(task) for task in plain["tasks"])
-            scope = plain.get("scope")
-            return cls(
-                dag_id=plain["dag_id"],
-                tasks=tasks,
-                scope=parse_scope(scope) if scope is not None else None,
-                target_node=plain.get("target_node"),
-                priority=Priority[plain.get("priority", "normal").upper()],
-                description=plain.get("description", ""),
-                env=plain.get("env", {}),
-                max_parallel=plain.get("max_parallel"),
-                labels=tuple(plain.get("labels", ())),
-                expires_s=plain.get("expires"),
-            )
+            return cls(tasks=tasks, **DAG_FORM.arguments(plain))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PoisonRecordError("a stored DAG", repr(error)) from error
+
+
+TASK_FORM = StoredForm(TaskSpec)
+DAG_FORM = StoredForm(DagSpec)  # all but its tasks

@@ -1,8 +1,8 @@
 """From a document to a DagSpec: every fault is found in one go, each with its place.
 
-Fields are checked one by one by pydantic (``cis.model.fields``). What holds between tasks (ids, dependencies, cycles
-and references) is checked on the plain tree (``cis.model.relations``), so that a wrong field hides no wrong edge. The
-JSON Schema of a document (draft 2020-12) is made of the same fields.
+Fields are checked one by one by pydantic, as they are declared in ``cis.model.dag``. What holds between tasks (ids,
+dependencies, cycles and references) is checked on the plain tree (``cis.model.relations``), so that a wrong field hides no
+wrong edge. The JSON Schema of a document (draft 2020-12) is made of the same fields.
 """
 
 from __future__ import annotations
@@ -10,37 +10,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from types import GenericAlias
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+    create_model,
+)
 
 from cis.errors import DocumentError, Fault
-from cis.model.dag import DEFAULT_MAX_LOSSES, Backoff, DagSpec, Json, OnLost, Priority, TaskSpec
-from cis.model.fields import (
-    MAX_TASKS,
-    BackoffField,
-    Command,
-    Directory,
-    Duration,
-    Env,
-    Flag,
-    Id,
-    Ids,
-    Labels,
-    Losses,
-    OnLostField,
-    Parallel,
-    Params,
-    PriorityField,
-    Retries,
-    ScopeField,
-    Secrets,
-    Text,
-    TimeLimit,
-    kind_of,
-)
+from cis.model.dag import DAG_FORM, TASK_FORM, DagSpec, Json, TaskSpec
+from cis.model.fields import Declared, Kind
 from cis.model.formats import Format, load_document
 from cis.model.ids import did_you_mean
+from cis.model.kinds import MAX_TASKS, kind_of
 from cis.model.relations import relation_faults
 from cis.model.tree import Path, Tree, clipped, place
 
@@ -56,67 +46,73 @@ _EXAMPLE = {
 }
 
 
+# What other tools' documents say beside a field, or in its place: the name, the values if they are not the field's own, what
+# the schema says.
+_OTHER_SPELLINGS: Mapping[str, tuple[str, Any, str]] = {
+    "skill": (
+        "type",
+        Literal["shell", "skill"],
+        "Accepted from other tools, where it agrees: shell with command, skill with skill.",
+    ),
+    "depends_on": ("deps", None, "Another spelling of depends_on."),
+}
+_ATTRIBUTES = {field.name: field.attribute for field in (*DAG_FORM.fields, *TASK_FORM.fields)} | {"deps": "depends_on"}
+
+
+def _type_of(kind: Kind) -> Any:
+    """Return the type for pydantic that is read as *kind* says."""
+    schema = WithJsonSchema(dict(kind.schema))
+    if kind.each is None:
+        return Annotated[Any, PlainValidator(kind.read), schema]
+    parts = tuple(_type_of(part) for part in (kind.names, kind.each) if part)
+    whole = GenericAlias(dict if kind.names else list, parts)
+    collected = [AfterValidator(kind.collect)] if kind.collect else []
+    return Annotated[(whole, BeforeValidator(kind.read), *collected, schema)]
+
+
+def _fields_of(declared: Iterable[Declared]) -> dict[str, Any]:
+    """Return the fields of a pydantic model; what is left out is None."""
+    made: dict[str, Any] = {}
+    for field in declared:
+        kind = _type_of(field.kind)
+        said: dict[str, Any] = {"description": field.description, "examples": field.examples}
+        made[field.name] = (kind, Field(**said)) if field.required else (kind | None, Field(default=None, **said))
+        if field.name in _OTHER_SPELLINGS:
+            name, other, description = _OTHER_SPELLINGS[field.name]
+            made[name] = ((other or kind) | None, Field(default=None, description=description))
+    return made
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
-class Tries(_Model):
-    """How a task is tried; in ``defaults``, how every task is that does not say otherwise."""
-
-    max_retries: Retries | None = Field(default=None, description="Attempts after the first. Default: 0.")
-    retry_delay: Duration | None = Field(default=None, description="Wait before a retry. Default: 5s.")
-    retry_backoff: BackoffField | None = Field(default=None, description="How the wait grows. Default: constant.")
-    timeout: TimeLimit | None = Field(default=None, description="Time limit of one attempt. Default: none.")
-    on_lost: OnLostField | None = Field(default=None, description="After a crash: retry (default) or fail.")
-    max_losses: Losses | None = Field(
-        default=None,
-        description="How often in a row its worker may die while it runs alone, before it is failed; 0: no bound. Default: 3.",
-    )
-
-
-class TaskDocument(Tries):
-    """One task: exactly one of command and skill."""
-
-    id: Id = Field(description="Its name in the DAG: letters, digits, '.', '_' and '-'.", examples=["compile"])
-    command: Command | None = None
-    skill: Id | None = Field(default=None, description="A skill by name, instead of a command.")
-    type: Literal["shell", "skill"] | None = Field(
-        default=None, description="Accepted from other tools, where it agrees: shell with command, skill with skill."
-    )
-    params: Params | None = Field(default=None, description="What the skill is given.")
-    depends_on: Ids | None = Field(default=None, description="Tasks that must complete first.")
-    deps: Ids | None = Field(default=None, description="Another spelling of depends_on.")
-    env: Env | None = Field(default=None, description="Variables, over those of the DAG.")
-    secrets: Secrets | None = None
-    cwd: Directory | None = Field(default=None, description="Where it runs.")
-    leave: Flag | None = Field(
-        default=None, description="true: what it started in the background may outlive it. Default: false."
-    )
-
-
-class _Head(_Model):
-    """A DAG without its tasks."""
-
-    dag_id: Id = Field(description="Its name; the beginning may name a scope.", examples=["proj-a-nightly"])
-    scope: ScopeField | None = None
-    target_node: Id | None = Field(default=None, description="The node that runs it. Default: where it is handed in.")
-    priority: PriorityField | None = Field(default=None, description="Who goes first. Default: normal.")
-    description: Text | None = Field(default=None, description="For people.")
-    env: Env | None = Field(default=None, description="Variables for every task.")
-    max_parallel: Parallel | None = Field(default=None, description="Tasks of one run at once.")
-    labels: Labels | None = Field(
-        default=None, description="Labels that a node must have to take it from the room.", examples=[["gpu"]]
-    )
-    expires: TimeLimit | None = Field(
-        default=None, description="How long it may take to reach its node. Default: the node's deliver_within."
-    )
-    defaults: Tries | None = Field(default=None, description="For every task that does not say otherwise.")
-
-
-class DagDocument(_Head):
-    """A DAG: tasks, and what they depend on."""
-
-    tasks: list[TaskDocument] = Field(min_length=1, max_length=MAX_TASKS, description="In any order.")
+Tries = create_model(
+    "Tries",
+    __base__=_Model,
+    __doc__="How a task is tried; in ``defaults``, how every task is that does not say otherwise.",
+    **_fields_of(field for field in TASK_FORM.fields if field.shared),
+)
+TaskDocument = create_model(
+    "TaskDocument",
+    __base__=Tries,
+    __doc__="One task: exactly one of command and skill.",
+    **_fields_of(field for field in TASK_FORM.fields if not field.shared),
+)
+_Head = create_model(
+    "_Head",
+    __base__=_Model,
+    __doc__="A DAG without its tasks.",
+    **_fields_of(DAG_FORM.fields)
+    | {"defaults": (Tries | None, Field(default=None, description="For every task that does not say otherwise."))},
+)
+_tasks: Any = GenericAlias(list, (TaskDocument,))
+DagDocument = create_model(
+    "DagDocument",
+    __base__=_Head,
+    __doc__="A DAG: tasks, and what they depend on.",
+    tasks=(_tasks, Field(min_length=1, max_length=MAX_TASKS, description="In any order.")),
+)
 
 
 def parse_dag(data: bytes, *, format: Format | None = None, source: str | None = None) -> DagSpec:  # noqa: A002
@@ -184,7 +180,7 @@ def _dag(tree: Tree, *, source: str | None) -> DagSpec:
     head = faults.checked(_Head, {name: value for name, value in root.items() if name != "tasks"})
     listed = root.get("tasks")
     faults.extend((("tasks",), message) for message in _list_faults(root))
-    tasks: list[TaskDocument] = []
+    tasks: list[BaseModel] = []
     for number, task in enumerate(listed if isinstance(listed, list) else ()):
         checked = faults.checked(TaskDocument, task, at=("tasks", number))
         if checked is not None:
@@ -244,43 +240,18 @@ def _message(kind: str, found: Mapping[str, Any], path: Path, model: type[BaseMo
     return str(found["msg"])[:1].lower() + str(found["msg"])[1:]
 
 
-def _spec(document: _Head, tasks: Sequence[TaskDocument]) -> DagSpec:
-    tries = document.defaults or Tries()
-    return DagSpec(
-        dag_id=document.dag_id,
-        tasks=tuple(_task(task, tries) for task in tasks),
-        scope=document.scope,
-        target_node=document.target_node,
-        priority=Priority.NORMAL if document.priority is None else document.priority,
-        description=document.description or "",
-        env=document.env or {},
-        max_parallel=document.max_parallel,
-        labels=tuple(dict.fromkeys(document.labels or ())),
-        expires_s=document.expires,
-    )
+def _spec(head: BaseModel, tasks: Sequence[BaseModel]) -> DagSpec:
+    shared = _given(vars(head)["defaults"])
+    return DagSpec(tasks=tuple(TaskSpec(**shared | _given(task)) for task in tasks), **_given(head))
 
 
-def _task(task: TaskDocument, tries: Tries) -> TaskSpec:
-    def first(mine: Any, shared: Any, otherwise: Any) -> Any:
-        return next((value for value in (mine, shared) if value is not None), otherwise)
-
-    return TaskSpec(
-        id=task.id,
-        command=task.command,
-        skill=task.skill,
-        params=task.params or {},
-        depends_on=tuple(dict.fromkeys(task.depends_on or task.deps or ())),
-        env=task.env or {},
-        secrets=task.secrets or {},
-        cwd=task.cwd,
-        timeout_s=first(task.timeout, tries.timeout, None),
-        max_retries=first(task.max_retries, tries.max_retries, 0),
-        retry_delay_s=first(task.retry_delay, tries.retry_delay, 5.0),
-        retry_backoff=first(task.retry_backoff, tries.retry_backoff, Backoff.CONSTANT),
-        on_lost=first(task.on_lost, tries.on_lost, OnLost.RETRY),
-        max_losses=first(task.max_losses, tries.max_losses, DEFAULT_MAX_LOSSES),
-        leave=bool(task.leave),
-    )
+def _given(document: BaseModel | None) -> dict[str, Any]:
+    """Return the values that a part of a document gives, by the attributes of the spec that gets them."""
+    return {
+        _ATTRIBUTES[name]: value
+        for name, value in (vars(document).items() if document else ())
+        if value is not None and name in _ATTRIBUTES
+    }
 
 
 def dag_schema() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Durations: as people write them, and as a failed task waits before it is tried again.
+"""Durations, as people write them.
 
 A written duration is a number of seconds, or ``500ms``, ``10s``, ``5m``, ``2h``, ``1d``.
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-
-from cis.model.dag import Backoff, TaskSpec
 
 MAX_DURATION_S = 10 * 366 * 86400.0
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -58,18 +56,3 @@ def format_duration(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size}{unit}{whole % size // small:02d}{small_unit}"
     return f"{whole}s"
-
-
-def retry_delay_s(task: TaskSpec, *, failures: int, jitter: float) -> float:
-    """Return the seconds to wait after the *failures*-th failure (from 1); *jitter* is in [0, 1).
-
-    Constant: exactly ``retry_delay``. Exponential: d = min(retry_delay * 2^(failures - 1), cap), where the cap is 1 h
-    or, if that is more, ``retry_delay`` itself; the upper half is left to chance, d/2 + jitter * d/2, so that
-    what failed together is not tried again together ("equal jitter", M. Brooker, Exponential Backoff and
-    Jitter, 2015).
-    """
-    if task.retry_backoff is Backoff.CONSTANT:
-        return task.retry_delay_s
-    doublings = min(failures - 1, 64)
-    delay_s = min(task.retry_delay_s * 2.0**doublings, max(MAX_DELAY_S, task.retry_delay_s))
-    return delay_s / 2 + jitter * delay_s / 2

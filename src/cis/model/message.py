@@ -23,17 +23,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from cis.model.dag import Json
-from cis.model.durations import exact_duration
+from cis.model.dag import DAG_FORM, TASK_FORM, Json
 
 INLINE_BYTES = 32 * 2**10  # a Matrix event ends at 64 KiB, and a signature and the server's own fields need room
 MAX_BLOB_BYTES = 16 * 2**20
 
-WIRE_FIELDS = ("description", "env", "max_parallel", "labels", "expires", "tasks")
+# An execute message says these of every DAG, by itself.
+_SAID_ANYWAY = ("dag_id", "scope", "target_node", "priority")
+WIRE_FIELDS = (*(field.name for field in DAG_FORM.fields if field.name not in _SAID_ANYWAY), "tasks")
 SCOPES = "scopes"  # those that the run, and what it starts, may run in, when that is not all
 ROOT = "root"  # of a run that is a task of another: the run at the top of its tree
 ABOVE = "above"  # and the DAGs over it
-_TASK_DURATIONS = ("timeout", "retry_delay")
+_TO_WIRE = {field.name: field.kind.to_wire for field in (*DAG_FORM.fields, *TASK_FORM.fields) if field.kind.to_wire}
 
 
 class MessageKind(StrEnum):
@@ -112,15 +113,10 @@ def is_inline(value: Json) -> bool:
 def wire_fields(document: Mapping[str, Json]) -> dict[str, Json] | None:
     """Return the fields of a stored document for an event, but for those that every event has; None: not possible.
 
-    ``dag_id``, ``scope``, ``target_node`` and ``priority`` are in every execute message anyway.
+    ``dag_id``, ``scope``, ``target_node`` and ``priority`` are in every execute message by themselves.
     """
-    fields = {name: document[name] for name in WIRE_FIELDS if name in document}
-    if "expires" in fields:
-        fields["expires"] = _spelled(fields["expires"])
-    fields["tasks"] = [
-        {name: _spelled(value) if name in _TASK_DURATIONS else value for name, value in task.items()}
-        for task in document["tasks"]
-    ]
+    fields = _as_sent({name: document[name] for name in WIRE_FIELDS if name in document})
+    fields["tasks"] = [_as_sent(task) for task in document["tasks"]]
     return fields if is_inline(fields) else None
 
 
@@ -135,5 +131,5 @@ def document_of(fields: Mapping[str, Json]) -> dict[str, Json]:
     return document
 
 
-def _spelled(seconds: Json) -> str:
-    return f"{exact_duration(seconds)}s"
+def _as_sent(fields: Mapping[str, Json]) -> dict[str, Json]:
+    return {name: _TO_WIRE[name](value) if name in _TO_WIRE else value for name, value in fields.items()}

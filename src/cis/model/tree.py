@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from cis.model.dag import Json
+from typing import Any
 
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 100
@@ -14,14 +13,14 @@ DOUBLED = "this key stands twice in one mapping"
 TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 
 Path = tuple[str | int, ...]
-Read = tuple[Json, Mapping[Path, int]]
+Read = tuple[Any, Mapping[Path, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
     """A document's root mapping, and the lines of its parts where the notation gives them."""
 
-    root: dict[str, Json]
+    root: dict[str, Any]
     lines: Mapping[Path, int] = field(default_factory=dict)
 
     def line(self, path: Path) -> int | None:
@@ -86,7 +85,7 @@ def is_text(value: str) -> bool:
     return True
 
 
-def holds_text(value: Json) -> bool:
+def holds_text(value: Any) -> bool:
     """Whether all strings of a tree can be written down; one that is nested too deeply cannot either."""
     try:
         return is_text(json.dumps(value, ensure_ascii=False))

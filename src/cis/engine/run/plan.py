@@ -20,7 +20,6 @@ from cis.engine.outputs import size_of
 from cis.engine.run.losses import Losses
 from cis.engine.times import Instant
 from cis.model.dag import DagSpec, OnLost, TaskSpec
-from cis.model.durations import retry_delay_s
 from cis.model.graph import Graph
 from cis.model.states import AttemptState, RunState, TaskState, check_task_arrow
 from cis.store.records import RunRecord, TaskLoss, TaskRecord
@@ -83,7 +82,7 @@ class RunPlan:
                 self.running.add(number)
         elif task.retry_at_us is not None:
             # The wall clock may have been set back meanwhile: no wait is longer than the longest that was meant.
-            longest_s = retry_delay_s(self.spec.tasks[number], failures=max(task.failures, 1), jitter=1.0)
+            longest_s = self.spec.tasks[number].wait_before_retry_s(failures=max(task.failures, 1), jitter=1.0)
             at = now.until(task.retry_at_us, at_most_s=longest_s)
             heapq.heappush(self._retries, (at, number))
         elif not missing:
@@ -321,7 +320,7 @@ class RunPlan:
 
     def _retry(self, number: int, now: Instant, *, jitter: float, exit_code: int | None, error: str | None) -> None:
         failures = self.tasks[number].failures + 1
-        delay_s = retry_delay_s(self.spec.tasks[number], failures=failures, jitter=jitter)
+        delay_s = self.spec.tasks[number].wait_before_retry_s(failures=failures, jitter=jitter)
         self._wait(number, now.wall_us + round(delay_s * 1e6), failures=1, exit_code=exit_code, error=error)
         heapq.heappush(self._retries, (now.mono_s + delay_s, number))
 
