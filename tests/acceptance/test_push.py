@@ -19,8 +19,8 @@ from cis.model.dag import Priority
 from cis.model.message import Message, MessageKind
 from cis.node.clock import new_id, now_us
 from cis.node.keyfile import KeyFile
+from cis.store import open_store
 from cis.store.cluster import OutboxItem, Route
-from cis.store.sqlite.store import open_sqlite
 from cis.transports.envelope import MEDIA_TYPE, MESSAGES_PATH, frame, seal
 from tests.worlds.cluster import (
     ClusterNode,
@@ -569,8 +569,8 @@ def test_nothing_stays_in_the_outbox_for_a_run_that_is_over_or_a_node_that_is_un
             gate.touch()
             run = ended(two, run_id)
             left = two.sandbox.rows("SELECT kind FROM outbox")
-            with contextlib.closing(open_sqlite(two.sandbox.home / "cis.db")) as store, store.transaction():
-                store.post(_control_of(run_id, node_id="node-9"))
+            with contextlib.closing(open_store(two.sandbox.home / "cis.db")) as store, store.transaction():
+                store.outbox.add(_control_of(run_id, node_id="node-9"))
             wait_for(lambda: not two.sandbox.rows("SELECT kind FROM outbox"), what="an empty outbox")
 
     assert run["status"] == "completed"

@@ -442,7 +442,7 @@ def test_a_body_that_stops_in_the_middle_does_not_hold_its_connection_for_ever(
 
     with node_under_test(tmp_path) as node:
         answer = node.call("POST", MESSAGES_PATH, content=half(), headers={"Content-Type": MEDIA_TYPE})
-        audited = [entry.action for entry in node.store.audit(limit=5)]
+        audited = [entry.action for entry in node.store.audit.page(limit=5)]
 
     assert (answer.status_code, answer.json()["code"]) == (400, "message.malformed")
     assert "did not come whole" in answer.json()["detail"]
@@ -508,7 +508,7 @@ def test_strangers_who_come_in_floods_fill_neither_the_audit_log_nor_the_node(tm
             node.call("POST", MESSAGES_PATH, content=b"{}\n", headers={"Content-Type": MEDIA_TYPE}).status_code
             for _ in range(200)
         }
-        audited = len(node.store.audit(limit=1000))
+        audited = len(node.store.audit.page(limit=1000))
 
     assert answers == {400}
     assert audited == MAX_REFUSALS

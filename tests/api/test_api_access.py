@@ -41,7 +41,7 @@ def add_token(node: NodeUnderTest, token: str, *may: str) -> None:
     """Store a token, named after its rights."""
     digest = hashlib.sha256(token.encode()).hexdigest()
     with node.store.transaction():
-        node.store.put_token(TokenRecord(name="+".join(may), sha256=digest, may=may, created_at_us=0))
+        node.store.tokens.put(TokenRecord(name="+".join(may), sha256=digest, may=may, created_at_us=0))
 
 
 @pytest.mark.parametrize(("method", "path"), EVERY_ROUTE)
@@ -114,7 +114,7 @@ def test_the_name_of_the_token_is_what_the_audit_shows(node: NodeUnderTest) -> N
 
     node.call("POST", "/api/v1/dag/execute", token="t", json=DAG)
 
-    assert [entry.actor for entry in node.store.audit(limit=9)] == ["execute"]
+    assert [entry.actor for entry in node.store.audit.page(limit=9)] == ["execute"]
 
 
 @pytest.mark.parametrize(

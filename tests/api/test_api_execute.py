@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cis.store.sqlite.store import open_sqlite
+from cis.store import open_store
 from tests.worlds.serving import NodeUnderTest, assert_problem, node_under_test
 
 DAG = {"dag_id": "proj-a-nightly", "tasks": [{"id": "a", "command": "true"}]}
@@ -32,7 +32,7 @@ def test_an_accepted_dag_is_answered_with_its_submission_and_is_stored(node: Nod
         "target_node": None,
         "delivery": "local",
     }
-    assert node.store.run("run-000001") is not None
+    assert node.store.runs.get("run-000001") is not None
     assert node.pokes == ["worker-project-proj-a"]
 
 
@@ -91,7 +91,7 @@ def test_a_repeated_key_answers_with_the_first_run_and_makes_no_other(node: Node
     assert again.json() == first.json()
     assert len(node.get("/api/v1/runs")["items"]) == 1
     assert len(node.pokes) == 1
-    assert len(node.store.audit(limit=10)) == 1
+    assert len(node.store.audit.page(limit=10)) == 1
 
 
 def test_a_key_that_belongs_to_another_document_is_a_conflict(node: NodeUnderTest) -> None:
@@ -187,15 +187,15 @@ def test_a_full_queue_says_when_to_come_back(tmp_path: Path) -> None:
 def test_who_handed_a_dag_in_is_written_down(node: NodeUnderTest) -> None:
     run_id = node.execute(DAG).json()["run_id"]
 
-    (entry,) = node.store.audit(limit=10)
+    (entry,) = node.store.audit.page(limit=10)
     assert (entry.actor, entry.action, entry.subject, entry.source) == ("owner", "dag.execute", run_id, "127.0.0.9")
 
 
 def test_an_answer_means_that_the_run_is_on_disk(tmp_path: Path) -> None:
     with node_under_test(tmp_path) as node:
         run_id = node.execute(DAG).json()["run_id"]
-        other = open_sqlite(tmp_path / "cis.db")
+        other = open_store(tmp_path / "cis.db")
 
-        assert other.run(run_id) is not None
-        assert other.queue_item(run_id) is not None
+        assert other.runs.get(run_id) is not None
+        assert other.queue.get(run_id) is not None
         other.close()

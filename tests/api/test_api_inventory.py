@@ -50,7 +50,7 @@ def test_skills_say_where_they_come_from_and_what_triggers_them(node: NodeUnderT
 
 def test_this_node_comes_first_and_then_those_that_it_trusts(node: NodeUnderTest) -> None:
     with node.store.transaction():
-        node.store.put_peer(
+        node.store.peers.put(
             PeerRecord(
                 node_id="node-2",
                 public_key="k",

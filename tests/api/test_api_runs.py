@@ -134,18 +134,19 @@ def test_pause_resume_and_cancel_answer_with_the_run_as_it_is_then(node: NodeUnd
     assert cancelled["status"] == "cancelled"
     assert [task["status"] for task in cancelled["tasks"]] == ["cancelled"]
     assert node.pokes == ["worker-global"] * 3
-    assert [entry.action for entry in node.store.audit(limit=9)] == ["run.cancel", "run.resume", "run.pause"]
+    assert [entry.action for entry in node.store.audit.page(limit=9)] == ["run.cancel", "run.resume", "run.pause"]
 
 
 def finished_with(node: NodeUnderTest, run: RunRecord, outputs: Mapping[str, str]) -> None:
     """End each task of a run, with these outputs."""
     with node.store.transaction():
-        tasks = [(old, old._replace(status=TaskState.RUNNING)) for old in node.store.tasks(run.run_id)]
-        node.store.change_tasks(tasks)
+        tasks = [(old, old._replace(status=TaskState.RUNNING)) for old in node.store.tasks.of_run(run.run_id)]
+        node.store.tasks.change(tasks)
         tasks = [
-            (old, old._replace(status=TaskState.COMPLETED, outputs=outputs)) for old in node.store.tasks(run.run_id)
+            (old, old._replace(status=TaskState.COMPLETED, outputs=outputs))
+            for old in node.store.tasks.of_run(run.run_id)
         ]
-        node.store.change_tasks(tasks)
+        node.store.tasks.change(tasks)
 
 
 @pytest.mark.parametrize("over", [True, False])
@@ -182,7 +183,7 @@ def test_control_that_is_asked_for_again_and_changes_nothing_is_written_down_onc
     answers = [node.call("POST", f"/api/v1/runs/{run_id}/pause").status_code for _ in range(5)]
 
     assert answers == [200] * 5
-    assert [entry.action for entry in node.store.audit(limit=9)] == ["run.pause"]
+    assert [entry.action for entry in node.store.audit.page(limit=9)] == ["run.pause"]
 
 
 def test_what_is_over_cannot_be_cancelled_or_paused(node: NodeUnderTest) -> None:

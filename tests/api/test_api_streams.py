@@ -154,7 +154,7 @@ def test_followed_logs_come_as_events_or_as_text_for_whoever_asks(node: NodeUnde
 def test_every_change_of_state_is_told_in_order(node: NodeUnderTest, client: httpx.Client) -> None:
     listener = Listener(client, "/api/v1/events")
     answer = client.post("/api/v1/dag/execute", json={"dag_id": "d", "tasks": [{"id": "a", "command": "true"}]})
-    run = node.store.run(answer.json()["run_id"])
+    run = node.store.runs.get(answer.json()["run_id"])
     assert run is not None
     run = node.changed(run, RunState.RUNNING)
     node.ended(run, node.started(run, "a"))
@@ -194,7 +194,7 @@ def test_a_listener_whose_place_is_gone_is_told_of_the_gap(
         node.submitted()
     wait_for(lambda: node.hub.last_seq == 10, what="the hub to read on")
     with node.store.transaction():
-        node.store.prune_events(keep=3, at_most=1000)
+        node.store.events.prune(keep=3, at_most=1000)
     node.hub._recent.clear()
 
     listener = Listener(client, "/api/v1/events", **{"Last-Event-ID": last})

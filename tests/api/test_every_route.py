@@ -67,14 +67,14 @@ def add_token(node: NodeUnderTest, *may: str) -> str:
     token = "token-" + "-".join(may)
     digest = hashlib.sha256(token.encode()).hexdigest()
     with node.store.transaction():
-        node.store.put_token(TokenRecord(name=token, sha256=digest, may=may, created_at_us=0))
+        node.store.tokens.put(TokenRecord(name=token, sha256=digest, may=may, created_at_us=0))
     return token
 
 
 def state(node: NodeUnderTest) -> object:
     """Return what a request could have changed."""
-    runs = node.store.unfinished_counts()
-    return dict(runs), node.store.last_event_seq(), node.store.queued_count(node.site.node_id)
+    runs = node.store.runs.unfinished_counts()
+    return dict(runs), node.store.events.last_seq(), node.store.queue.queued_count(node.site.node_id)
 
 
 def test_every_route_of_the_app_has_a_right_and_none_is_open_by_mistake(node: NodeUnderTest) -> None:
@@ -124,7 +124,7 @@ def test_what_no_route_knows_takes_the_right_to_everything(node: NodeUnderTest, 
 def test_a_token_that_was_revoked_opens_nothing_and_a_message_of_a_node_needs_a_signature(node: NodeUnderTest) -> None:
     token = add_token(node, "admin")
     with node.store.transaction():
-        assert node.store.delete_token(token)
+        assert node.store.tokens.delete(token)
 
     assert_problem(node.call("GET", "/api/v1/runs", token=token), 401, "auth.unauthenticated")
     for path in ("/api/v1/peers/messages", "/api/v1/dag/execute"):

@@ -41,7 +41,7 @@ def test_a_store_that_takes_no_writes_makes_a_node_unready(node: NodeUnderTest) 
 def test_a_search_for_damage_that_takes_too_long_is_given_up(
     node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cis.store.sqlite.store.SEARCH_LIMIT_S", -1.0)
+    monkeypatch.setattr("cis.store.sqlite.file.SEARCH_LIMIT_S", -1.0)
     connection = apsw.Connection(str(node.store.path))
     connection.set_busy_timeout(10_000)  # the node writes, too
     connection.execute(
@@ -50,5 +50,5 @@ def test_a_search_for_damage_that_takes_too_long_is_given_up(
     )
     connection.close()
 
-    assert node.store.first_damage() is None
-    assert node.store.last_event_seq() >= 20000
+    assert node.store.upkeep.first_damage() is None
+    assert node.store.events.last_seq() >= 20000

@@ -19,14 +19,14 @@ REFUSED = AuditFilter(action="refused")
 
 def refused(node: NodeUnderTest) -> list[AuditRecord]:
     """Return the refusals of the audit log, newest first."""
-    return list(node.store.audit(REFUSED, limit=1000))
+    return list(node.store.audit.page(REFUSED, limit=1000))
 
 
 def add_reader(node: NodeUnderTest, token: str, *, name: str = "reader") -> None:
     """Store a token that may read."""
     digest = hashlib.sha256(token.encode()).hexdigest()
     with node.store.transaction():
-        node.store.put_token(TokenRecord(name=name, sha256=digest, may=("read",), created_at_us=0))
+        node.store.tokens.put(TokenRecord(name=name, sha256=digest, may=("read",), created_at_us=0))
 
 
 def test_who_was_refused_what_and_from_where_is_written_down_without_what_was_shown_as_token(

@@ -22,8 +22,8 @@ from cis.api.app import create_app
 from cis.api.request_limits import LARGE_BYTES, RequestBounds, RequestLimits
 from cis.errors import OverloadedError, ShareExceededError
 from cis.node.store_threads import Readers
+from cis.store import open_store
 from cis.store.records import TokenRecord
-from cis.store.sqlite.store import open_sqlite
 from cis.transports.envelope import MEDIA_TYPE, MESSAGES_PATH
 from tests.worlds.serving import TOKEN, NodeUnderTest, assert_problem, node_under_test, served
 from tests.worlds.waiting import wait_for
@@ -99,7 +99,7 @@ def add_token(node: NodeUnderTest, name: str) -> str:
     token = f"secret-of-{name}"
     digest = hashlib.sha256(token.encode()).hexdigest()
     with node.store.transaction():
-        node.store.put_token(TokenRecord(name=name, sha256=digest, may=("read", "execute"), created_at_us=0))
+        node.store.tokens.put(TokenRecord(name=name, sha256=digest, may=("read", "execute"), created_at_us=0))
     return token
 
 
@@ -337,7 +337,7 @@ def test_methods_that_clients_invent_are_counted_as_one(node: NodeUnderTest) -> 
 
 def test_reads_that_wait_are_bounded_and_those_that_were_taken_are_done(tmp_path: Path) -> None:
     go = threading.Event()
-    readers = Readers(lambda: open_sqlite(tmp_path / "cis.db"), threads=1, max_waiting=2)
+    readers = Readers(lambda: open_store(tmp_path / "cis.db"), threads=1, max_waiting=2)
     taken = [readers.submit(lambda _: go.wait(PATIENCE_S)) for _ in range(3)]
     try:
         with pytest.raises(OverloadedError) as caught:

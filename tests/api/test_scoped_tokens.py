@@ -21,7 +21,7 @@ HIDDEN = "hidden-dag"
 def other(node: NodeUnderTest) -> RunRecord:
     """A run of a scope that the token may not see, with a worker, a log and a stored document; and one that it may."""
     with node.store.transaction():
-        node.store.put_token(
+        node.store.tokens.put(
             TokenRecord(
                 name="a",
                 sha256=hashlib.sha256(TOKEN.encode()).hexdigest(),
@@ -100,11 +100,11 @@ def test_pages_of_what_may_be_seen_are_whole_whatever_lies_between(node: NodeUnd
 
 @pytest.mark.parametrize("action", ["cancel", "pause", "resume", "rerun"])
 def test_it_cannot_act_on_a_run_of_another_scope(node: NodeUnderTest, other: RunRecord, action: str) -> None:
-    before = node.store.last_event_seq()
+    before = node.store.events.last_seq()
 
     assert_problem(node.call("POST", f"/api/v1/runs/{other.run_id}/{action}", token=TOKEN), 404, "not_found")
 
-    assert node.store.last_event_seq() == before
+    assert node.store.events.last_seq() == before
     own = next(iter(node.call("GET", "/api/v1/runs", token=TOKEN).json()["items"]))["run_id"]
     assert node.call("POST", f"/api/v1/runs/{own}/{action}", token=TOKEN).status_code in (200, 202)
 
@@ -122,14 +122,14 @@ def test_it_cannot_run_in_another_scope_whichever_rule_gives_it(
     node: NodeUnderTest, other: RunRecord, document: dict[str, object]
 ) -> None:
     whole = {**document, "tasks": [{"id": "a", "command": "true"}]}
-    before = node.store.queued_count(node.site.node_id)
+    before = node.store.queue.queued_count(node.site.node_id)
 
     refused = node.call("POST", "/api/v1/dag/execute", token=TOKEN, json=whole)
 
     detail = assert_problem(refused, 403, "scope.forbidden")["detail"]
     assert "token 'a' may not run DAGs of scope" in detail
     assert "project:a, user:*" in detail
-    assert node.store.queued_count(node.site.node_id) == before
+    assert node.store.queue.queued_count(node.site.node_id) == before
     assert other.status is RunState.PENDING
 
 

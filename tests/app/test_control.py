@@ -31,7 +31,7 @@ def asked(node: Decider, run: RunRecord, action: Action, *, audit_repeats: bool 
 
 
 def audited(node: Decider) -> list[tuple[str, str, str, str]]:
-    return [(one.actor, one.action, one.subject, one.source) for one in node.store.audit(limit=99)]
+    return [(one.actor, one.action, one.subject, one.source) for one in node.store.audit.page(limit=99)]
 
 
 @pytest.mark.parametrize("action", Action)

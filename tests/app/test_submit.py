@@ -24,7 +24,7 @@ def node(tmp_path: Path) -> Iterator[Decider]:
 
 
 def audited(node: Decider) -> list[tuple[str, str, str, str]]:
-    return [(one.actor, one.action, one.subject, one.source) for one in node.store.audit(limit=99)]
+    return [(one.actor, one.action, one.subject, one.source) for one in node.store.audit.page(limit=99)]
 
 
 def test_a_run_is_audited_with_who_handed_it_in_and_its_worker_is_to_be_woken(node: Decider) -> None:
@@ -56,13 +56,13 @@ def test_a_known_key_makes_no_entry_and_wakes_nobody(node: Decider) -> None:
 def test_a_large_dag_that_is_refused_at_last_leaves_nothing_staged(
     node: Decider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node.store, "is_staged", lambda _run_id, **_: False)
+    monkeypatch.setattr(node.store.staged, "complete", lambda _run_id, **_: False)
     request = SubmitRequest(spec=spec_of(*[{}] * (SMALL_TASKS + 1), target_node="node-1"))
 
     with pytest.raises(OverloadedError):
         submit(node.store, request, site=node.site, by=TOKEN)
 
-    assert list(node.store.staged_runs(after="", before="~", limit=9)) == []
+    assert list(node.store.staged.runs(after="", before="~", limit=9)) == []
     assert audited(node) == []
 
 

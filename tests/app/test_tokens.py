@@ -11,15 +11,16 @@ from cis.app.actor import Actor
 from cis.app.tokens import create_token, revoke_token, rotate_own_token, token_name_fault
 from cis.errors import ConflictError, NotFoundError
 from cis.model.scope_rules import given_patterns
+from cis.store import open_store
 from cis.store.port import Store
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 
 ALICE = Actor(name="user:alice", source="cli")
 
 
 @pytest.fixture
 def store(database: Path) -> Iterator[SqliteStore]:
-    store = open_sqlite(database)
+    store = open_store(database)
     yield store
     store.close()
 
@@ -31,13 +32,13 @@ def make(store: SqliteStore, name: str, *, scopes: str | None = None) -> None:
 
 
 def audited(store: Store) -> list[tuple[str, str]]:
-    return [(one.action, one.subject) for one in store.audit(limit=99)]
+    return [(one.action, one.subject) for one in store.audit.page(limit=99)]
 
 
 def test_a_token_is_kept_as_a_hash_and_audited_with_its_scopes(store: SqliteStore) -> None:
     make(store, "ci", scopes="project:a")
 
-    (token,) = store.tokens()
+    (token,) = store.tokens.all()
     assert (token.name, token.may, token.created_at_us) == ("ci", ("read",), 7)
     assert len(token.sha256) == 64
     assert "geheim" not in repr(token)

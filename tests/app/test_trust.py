@@ -34,7 +34,7 @@ def trusted(node: Decider, *, keep: tuple[str, ...] = (), **changes: Any) -> Tru
 
 
 def audited(node: Decider) -> list[tuple[str, str]]:
-    return [(one.action, one.subject) for one in node.store.audit(limit=99) if one.actor == "user:alice"]
+    return [(one.action, one.subject) for one in node.store.audit.page(limit=99) if one.actor == "user:alice"]
 
 
 def test_what_is_not_given_again_stays_and_what_is_given_empty_goes(node: Decider) -> None:
@@ -43,7 +43,7 @@ def test_what_is_not_given_again_stays_and_what_is_given_empty_goes(node: Decide
 
     assert (kept.url, kept.matrix_user) == ("http://127.0.0.1:1", "@node-2:x")
     assert (emptied.url, emptied.matrix_user) == (None, "@node-2:x")
-    assert node.store.peer("node-2") == emptied
+    assert node.store.peers.get("node-2") == emptied
 
 
 def test_runs_of_scopes_that_a_node_may_use_no_more_are_cancelled_and_their_workers_woken(node: Decider) -> None:
@@ -75,7 +75,7 @@ def test_trust_that_ends_fails_what_the_node_has_and_cancels_what_it_sent(node: 
 
     assert (found.failed, found.cancelled, set(found.wake)) == ((sent.run_id,), ("run-a",), {"worker-project-a"})
     assert node.run(sent.run_id).error == "node node-2 has it, and is not trusted any more"
-    assert node.store.peer("node-2") is None
+    assert node.store.peers.get("node-2") is None
     assert audited(node) == [("node.untrust", "node-2")]
 
 

@@ -33,10 +33,11 @@ from cis.model.document import dag_from_plain
 from cis.model.scope import GLOBAL, Scope, ScopeType
 from cis.node.store_threads import Writer
 from cis.skills.registry import InstalledSkills
+from cis.store import open_store
 from cis.store.port import Store
 from cis.store.records import RunFilter, WorkerRecord, WorkerState
 from cis.store.sqlite.connection import translated
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 
 START_US = 1_700_000_000_000_000
 NODE = "node-1"
@@ -149,7 +150,7 @@ class PoweredNode:
 
     def store(self) -> SqliteStore:
         """Open the database once more."""
-        store = open_sqlite(self._folder / "cis.db")
+        store = open_store(self._folder / "cis.db")
         if self._pragma:
             store._db.connection.execute(self._pragma)
         return store
@@ -193,7 +194,7 @@ class PoweredNode:
         """Cancel a run that is not over, if there is one."""
 
         def job(store: Store) -> None:
-            found = store.runs(RunFilter(), limit=3).items
+            found = store.runs.page(RunFilter(), limit=3).items
             if found:
                 cancel(store, self._random.choice(found).run_id, now_us=self.clock.wall_us())
 
@@ -220,9 +221,9 @@ class PoweredNode:
         """Go on until every run is over."""
         for _ in range(turns):
             self.turn()
-            if not self._stores[0].unfinished_counts():
+            if not self._stores[0].runs.unfinished_counts():
                 return
-        raise AssertionError(f"not over after {turns} turns: {self._stores[0].unfinished_counts()}")
+        raise AssertionError(f"not over after {turns} turns: {self._stores[0].runs.unfinished_counts()}")
 
     def close(self) -> None:
         """Close the writer and all stores, as a process that ends."""
@@ -238,7 +239,7 @@ class PoweredNode:
     def _loop(self, store: SqliteStore, scope: Scope) -> WorkerLoop:
         now_us = self.clock.wall_us()
         with store.transaction():
-            worker = store.take_worker(
+            worker = store.workers.take(
                 WorkerRecord(
                     worker_id=scope.worker_id,
                     node_id=NODE,

@@ -52,7 +52,7 @@ def test_an_end_whose_commit_holds_though_it_was_reported_as_failed_is_not_recor
 def test_who_buries_a_worker_late_does_not_end_the_processes_of_its_successor(world: World) -> None:
     submit(world, {})
     (dead,) = world.machine.workers
-    row = world.script.store.worker(NODE, WORKER)
+    row = world.script.store.workers.get(NODE, WORKER)
     dead.crash()
     world.until(lambda: len(world.machine.processes.all) == 2)
 

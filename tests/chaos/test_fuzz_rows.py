@@ -16,7 +16,8 @@ import pytest
 from cis.engine.logfiles import LogFiles
 from cis.model.scope import GLOBAL
 from cis.node.home import Home
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store import open_store
+from cis.store.sqlite.store import SqliteStore
 from tests.chaos.fuzzing import messages, readers, rows, settings
 from tests.chaos.fuzzing.household import ROOM, Household, furnish
 from tests.chaos.fuzzing.trees import seeded
@@ -45,7 +46,7 @@ class Houses:
         """Give a copy, which is gone afterwards."""
         folder = self._folder / name
         shutil.copytree(self.template, folder)
-        store = open_sqlite(folder / "cis.db")
+        store = open_store(folder / "cis.db")
         store._db.connection.execute("PRAGMA synchronous = OFF")  # no power is lost here
         try:
             yield store, folder

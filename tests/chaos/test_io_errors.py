@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from cis.errors import StoreError
-from cis.store.sqlite.store import open_sqlite
+from cis.store import open_store
 from tests.chaos.accounts import memory_folder, missing, not_in_order
 from tests.chaos.failing_vfs import FAULTS, failing_disk
 from tests.chaos.powered_node import Acknowledged, PoweredNode, some_dag
@@ -55,7 +55,7 @@ def do(node: PoweredNode, random: Random) -> None:
 
 def wrong_in_the_end(folder: Path, acknowledged: list[Acknowledged]) -> list[str]:
     """Return what is lost, doubled or damaged."""
-    with closing(open_sqlite(folder / "cis.db")) as store:
+    with closing(open_store(folder / "cis.db")) as store:
         lost = [f"{what} is not there" for what in missing(store, acknowledged)]
         forgotten = store._db.rows("SELECT run_id, task_id, attempt FROM task_executions WHERE status = 'lost'")
         return [

@@ -22,7 +22,8 @@ from random import Random
 import pytest
 
 from cis.errors import StoreError
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store import open_store
+from cis.store.sqlite.store import SqliteStore
 from tests.chaos.accounts import memory_folder, missing, not_in_order
 from tests.chaos.cutting_vfs import Kind, Operation, recording
 from tests.chaos.power_cut import Disk, Fate, write_image
@@ -142,7 +143,7 @@ def _committed_states(trace: Trace, folder: Path) -> States:
 @contextmanager
 def _opened(folder: Path, image: dict[str, bytes]) -> Iterator[SqliteStore]:
     write_image(folder, image)
-    with closing(open_sqlite(folder / "cis.db")) as store:
+    with closing(open_store(folder / "cis.db")) as store:
         yield store
 
 
@@ -161,12 +162,12 @@ def _judge(folder: Path, trace: Trace, point: int, *, where: str, found: Found, 
     seen = trace.seen(point)
     found.acknowledged += len(seen)
     try:
-        store = open_sqlite(folder / "cis.db")
+        store = open_store(folder / "cis.db")
     except StoreError as error:
         found.damaged.append(f"{where}: {error}")
         return
     with closing(store):
-        faults = store.integrity_check()
+        faults = store.upkeep.integrity_check()
         if faults:
             found.damaged.append(f"{where}: {faults[0]}")
             return
@@ -191,7 +192,7 @@ def _go_on(folder: Path, seen: Sequence[Acknowledged]) -> list[str]:
         return [str(error)]
     finally:
         node.close()
-    with closing(open_sqlite(folder / "cis.db")) as store:
+    with closing(open_store(folder / "cis.db")) as store:
         return not_in_order(store, started=[*seen, *started])
 
 

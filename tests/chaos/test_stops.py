@@ -32,7 +32,8 @@ from cis.node.home import Home
 from cis.node.settings import load_settings
 from cis.node.this_node import make_site
 from cis.skills.registry import InstalledSkills
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store import open_store
+from cis.store.sqlite.store import SqliteStore
 from cis.worker.rescuer import bury
 from tests.chaos.besieged import Besieged, besieged
 from tests.worlds.battery import figures, first_seed, size
@@ -123,9 +124,9 @@ def stop_unminded(place: Besieged, chance: random.Random) -> None:
             stderr=log,
         )
     home.ensure()
-    store = open_sqlite(home.db)
+    store = open_store(home.db)
     try:
-        wait_for(lambda: store.worker(settings.node_id, GLOBAL.worker_id), timeout_s=60, what="the worker")
+        wait_for(lambda: store.workers.get(settings.node_id, GLOBAL.worker_id), timeout_s=60, what="the worker")
         ends = chance.random() < 0.5
         document = {**place.document("x", (0.5 if ends else 600.0, 0.2, 0.2)), "scope": "global"}
         with store.transaction():
@@ -135,14 +136,14 @@ def stop_unminded(place: Besieged, chance: random.Random) -> None:
         pause(chance.uniform(0.0, 0.4))
         stop_outside_a_transaction(worker, store)
         pause(LEASES_STOPPED * LEASE_S)
-        row = store.worker(settings.node_id, GLOBAL.worker_id)
+        row = store.workers.get(settings.node_id, GLOBAL.worker_id)
         assert row is not None
         if chance.random() < 0.5:
             assert bury(store, row, kill=lambda _: None, now_us=now_us())
         else:
             with store.transaction():
-                taken = store.take_worker(replace(row, pid=os.getpid()))
-                store.reclaim(settings.node_id, GLOBAL.worker_id, epoch=taken.epoch)
+                taken = store.workers.take(replace(row, pid=os.getpid()))
+                store.queue.reclaim(settings.node_id, GLOBAL.worker_id, epoch=taken.epoch)
         before = rows_of(place)
         if chance.random() < 0.3:
             worker.terminate()

@@ -36,9 +36,9 @@ def test_a_run_is_taken_on_once_and_known_for_good_whatever_has_become_of_time_a
     first = node.hears(EXECUTE, "node-2", "r", wanted=spec, in_room=False)
     late = node.hears(EXECUTE, "node-2", "r", wanted=spec, in_room=False, expires_in_s=-10)
     with node.store.transaction():
-        peer = node.store.peer("node-2")
+        peer = node.store.peers.get("node-2")
         assert peer is not None
-        node.store.put_peer(replace(peer, may=("read",)))
+        node.store.peers.put(replace(peer, may=("read",)))
     without_right = node.hears(EXECUTE, "node-2", "r", wanted=spec, in_room=False)
 
     assert [reply.result for reply in (first, late, without_right)] == [
@@ -64,14 +64,14 @@ def test_what_expired_or_is_not_allowed_is_refused_and_written_down(node: Decide
     misaddressed = node.hears(EXECUTE, "node-2", "r", target="node-9", wanted=spec)
 
     assert (expired.code, misaddressed.code) == ("message.expired", "message.misaddressed")
-    assert node.store.run("r") is None
-    assert [entry.action for entry in node.store.audit(limit=9)] == ["refused.execute"] * 2
+    assert node.store.runs.get("r") is None
+    assert [entry.action for entry in node.store.audit.page(limit=9)] == ["refused.execute"] * 2
 
 
 def test_expiry_is_judged_by_the_senders_clock_as_far_as_it_is_known(node: Decider) -> None:
     spec = spec_of(target_node="node-1")
     with node.store.transaction():
-        node.store.note_contact("node-2", now_us=node.now_us, clock_ahead_us=-7_200_000_000)
+        node.store.peers.note_contact("node-2", now_us=node.now_us, clock_ahead_us=-7_200_000_000)
 
     assert node.hears(EXECUTE, "node-2", "r", wanted=spec, expires_in_s=-3600).result is Result.ACCEPTED
 
@@ -99,7 +99,7 @@ def test_a_cancel_that_overtakes_its_run_keeps_it_from_being_taken_on(node: Deci
     reply = node.hears(EXECUTE, "node-2", "r", wanted=spec_of(target_node="node-1"))
 
     assert (reply.result, reply.code) == (Result.REFUSED, "run.withdrawn")
-    assert node.store.run("r") is None
+    assert node.store.runs.get("r") is None
 
 
 def test_a_peer_that_cancels_runs_which_never_come_is_put_off_at_a_bound_and_no_other_is(
@@ -113,23 +113,23 @@ def test_a_peer_that_cancels_runs_which_never_come_is_put_off_at_a_bound_and_no_
     assert [reply.result for reply in replies] == [Result.ACCEPTED] * 3 + [Result.LATER] * 2
     assert replies[-1].code == "overloaded"
     assert [again.result, other.result] == [Result.ACCEPTED] * 2
-    assert node.store.withdrawal_count("node-2", at_most=9) == 3
+    assert node.store.remotes.withdrawal_count("node-2", at_most=9) == 3
 
 
 def test_a_run_that_was_pruned_is_not_taken_on_again_by_the_message_that_brought_it(node: Decider) -> None:
     """Whoever has recorded a signed message must not have it run a second time because the first is forgotten."""
     spec = spec_of(target_node="node-1")
     node.hears(EXECUTE, "node-2", "r", wanted=spec, in_room=False)
-    remote = node.store.remote_run("r")
+    remote = node.store.remotes.get("r")
     assert remote is not None
     with node.store.transaction():
         control.cancel(node.store, "r", now_us=node.now_us)
-        node.store.put_remote(replace(remote, open=False))
-        assert node.store.prune_run("r", at_most=10) is Pruned.GONE
+        node.store.remotes.put(replace(remote, open=False))
+        assert node.store.retention.prune("r", at_most=10) is Pruned.GONE
     again = node.hears(EXECUTE, "node-2", "r", wanted=spec, in_room=False)
 
     assert (again.result, again.code) == (Result.REFUSED, "run.withdrawn")
-    assert node.store.run("r") is None
+    assert node.store.runs.get("r") is None
 
 
 def test_when_the_outbox_is_full_no_run_for_another_node_is_accepted_but_one_for_this_node_is(node: Decider) -> None:
@@ -143,7 +143,7 @@ def test_when_the_outbox_is_full_no_run_for_another_node_is_accepted_but_one_for
         here = submit(node.store, SubmitRequest(spec=spec_of(target_node="node-1", dag_id="proj-b-x")), site=site)
 
     assert caught.value.retry_after_s >= 1
-    assert node.store.outbox_load(at_most=9) == 2
+    assert node.store.outbox.count(at_most=9) == 2
     assert here.created
 
 
@@ -197,7 +197,7 @@ def test_a_run_that_was_never_sent_is_taken_back_by_a_cancel_and_its_item_is_not
     (item,) = node.posted(run.run_id, EXECUTE)
     with node.store.transaction():
         control.cancel(node.store, run.run_id, now_us=node.now_us)
-        still_there = node.store.begin_sending([item.message_id], due_at_us=1)
+        still_there = node.store.outbox.begin_sending([item.message_id], due_at_us=1)
 
     assert node.run(run.run_id).status is RunState.CANCELLED
     assert still_there == set()
@@ -208,7 +208,7 @@ def test_a_cancel_goes_by_the_room_too_when_a_push_fails_for_long_though_the_roo
     node.change(run.run_id, event_id="$execute")
     with node.store.transaction():
         (execute,) = node.posted(run.run_id, EXECUTE)
-        node.store.begin_sending([execute.message_id], due_at_us=1)
+        node.store.outbox.begin_sending([execute.message_id], due_at_us=1)
         control.cancel(node.store, run.run_id, now_us=node.now_us)
         (cancel,) = node.posted(run.run_id, CONTROL)
         carried = [

@@ -153,9 +153,9 @@ def test_the_first_claim_is_granted_and_no_other(node: Decider) -> None:
 def test_a_claim_of_an_offer_that_is_past_or_of_a_node_without_the_right_is_not_granted(node: Decider) -> None:
     run = node.submitted()
     with node.store.transaction():
-        peer = node.store.peer("node-3")
+        peer = node.store.peers.get("node-3")
         assert peer is not None
-        node.store.put_peer(replace(peer, may=("read",)))
+        node.store.peers.put(replace(peer, may=("read",)))
 
     assert claims(node, "node-2", run.run_id, epoch=7).result is Result.DUPLICATE
     assert claims(node, "node-3", run.run_id).result is Result.REFUSED
@@ -179,8 +179,8 @@ def test_a_grant_names_the_claim_that_it_answers_and_a_newer_claim_of_the_same_n
     claims(node, "node-2", run.run_id, nonce="nonce-newer")
     (second,) = node.posted(run.run_id, GRANT)
     with node.store.transaction():
-        node.store.put_remote(replace(node.remote(run.run_id), heard_version=1))
-        node.store.unpost_run(run.run_id, GRANT)
+        node.store.remotes.put(replace(node.remote(run.run_id), heard_version=1))
+        node.store.outbox.remove_of_run(run.run_id, GRANT)
     claims(node, "node-2", run.run_id, nonce="nonce-late")
 
     assert first == ["nonce-1"]
@@ -203,7 +203,7 @@ def test_a_holder_of_before_renews_its_lease_here_by_whatever_it_says_as_it_does
     """Or the run would be given to another while that node goes on with it."""
     run = granted(node)
     with node.store.transaction():
-        node.store.unpost_run(run.run_id, GRANT)
+        node.store.outbox.remove_of_run(run.run_id, GRANT)
     node.later(30)
     with node.store.transaction():
         offers.hear_from_holder(node.store, node.remote(run.run_id), standing(nonce=None), site=node.site)
@@ -215,7 +215,7 @@ def test_a_holder_of_before_renews_its_lease_here_by_whatever_it_says_as_it_does
 def test_a_run_whose_lease_is_over_is_offered_again_under_the_next_epoch(node: Decider) -> None:
     run = granted(node)
     with node.store.transaction():
-        node.store.unpost_run(run.run_id, GRANT)
+        node.store.outbox.remove_of_run(run.run_id, GRANT)
     again = take_back(node, run.run_id)
     reply = claims(node, "node-3", run.run_id, epoch=1)
 
@@ -325,13 +325,13 @@ def test_the_arbiters_watch_looks_at_no_wall_clock_and_waits_for_a_sync_that_beg
 def test_a_task_that_is_over_as_far_as_its_origin_knows_is_never_anything_else_again(node: Decider) -> None:
     """A holder that was granted the run anew may count versions on from what it was told."""
     run = node.submitted()
-    (task,) = node.store.tasks(run.run_id)
+    (task,) = node.store.tasks.of_run(run.run_id)
     with node.store.transaction():
-        node.store.mirror_tasks([task._replace(status=TaskState.FAILED, version=3)])
-        changed = node.store.mirror_tasks([task._replace(status=TaskState.PENDING, version=9)])
+        node.store.tasks.mirror([task._replace(status=TaskState.FAILED, version=3)])
+        changed = node.store.tasks.mirror([task._replace(status=TaskState.PENDING, version=9)])
 
     assert not changed
-    assert [task.status for task in node.store.tasks(run.run_id)] == [TaskState.FAILED]
+    assert [task.status for task in node.store.tasks.of_run(run.run_id)] == [TaskState.FAILED]
 
 
 # The holder's side.
@@ -349,13 +349,13 @@ def test_what_is_granted_is_taken_on_under_the_lease(node: Decider) -> None:
 def test_a_grant_of_a_node_that_lost_its_right_to_execute_since_it_offered_is_refused(node: Decider) -> None:
     nonce = claimed(node)
     with node.store.transaction():
-        peer = node.store.peer("node-2")
+        peer = node.store.peers.get("node-2")
         assert peer is not None
-        node.store.put_peer(replace(peer, may=("read",)))
+        node.store.peers.put(replace(peer, may=("read",)))
     reply = hears_grant(node, nonce, wanted=spec_of())
 
     assert (reply.result, reply.code) == (Result.REFUSED, "auth.forbidden")
-    assert node.store.run(RUN_ID) is None
+    assert node.store.runs.get(RUN_ID) is None
 
 
 def test_a_grant_that_answers_a_claim_of_long_ago_is_not_taken_up_however_fresh_it_is_called(node: Decider) -> None:
@@ -365,7 +365,7 @@ def test_a_grant_that_answers_a_claim_of_long_ago_is_not_taken_up_however_fresh_
     reply = hears_grant(node, nonce, wanted=spec_of())
 
     assert reply.result is Result.LATER
-    assert node.store.run(RUN_ID) is None
+    assert node.store.runs.get(RUN_ID) is None
 
 
 def test_a_grant_counts_as_the_answer_to_the_newest_claim_alone(node: Decider) -> None:
@@ -389,7 +389,7 @@ def test_a_withheld_grant_of_an_earlier_epoch_is_not_taken_up_after_the_run_was_
     after_a_claim = hears_grant(node, withheld, epoch=1, wanted=spec_of())
 
     assert (unclaimed.result, after_a_claim.result) == (Result.LATER, Result.LATER)
-    assert node.store.run(RUN_ID) is None
+    assert node.store.runs.get(RUN_ID) is None
 
 
 def test_a_grant_without_a_nonce_is_refused_and_the_run_is_claimed_no_more(node: Decider) -> None:
@@ -402,7 +402,7 @@ def test_a_grant_without_a_nonce_is_refused_and_the_run_is_claimed_no_more(node:
 
     assert (reply.result, reply.code) == (Result.REFUSED, "lease.no_nonce")
     assert (later.result, later.code) == (Result.REFUSED, "lease.unfit")
-    assert node.store.run(RUN_ID) is None
+    assert node.store.runs.get(RUN_ID) is None
 
 
 def test_a_run_that_is_executed_here_is_not_given_back_for_a_grant_without_a_nonce(node: Decider) -> None:
@@ -410,7 +410,7 @@ def test_a_run_that_is_executed_here_is_not_given_back_for_a_grant_without_a_non
     run = received(node)
     running = hears_grant(node, None, epoch=2)
     with node.store.transaction():
-        node.store.suspend(run.run_id)
+        node.store.queue.suspend(run.run_id)
     suspended = hears_grant(node, None, epoch=2)
 
     assert (running.result, suspended.result) == (Result.DUPLICATE, Result.REFUSED)
@@ -465,9 +465,9 @@ def test_answers_that_come_in_another_order_shorten_no_lease(node: Decider) -> N
 def test_a_nonce_of_another_life_of_the_machine_counts_for_nothing(node: Decider) -> None:
     nonce = claimed(node)
     with node.store.transaction():
-        ask = node.store.ask(RUN_ID, nonce)
+        ask = node.store.offers.ask(RUN_ID, nonce)
         assert ask is not None
-        node.store.put_ask(replace(ask, boot_id="another-life"), keep=1)
+        node.store.offers.put_ask(replace(ask, boot_id="another-life"), keep=1)
 
     assert hears_grant(node, nonce, wanted=spec_of()).result is Result.LATER
 
@@ -506,7 +506,7 @@ def test_a_grant_that_is_malformed_is_refused(node: Decider, fault: dict[str, An
     reply = node.hears(GRANT, "node-2", RUN_ID, target=None, wanted=spec_of(), **fields)
 
     assert (reply.result, reply.code) == (Result.REFUSED, "message.malformed")
-    assert node.store.run(RUN_ID) is None
+    assert node.store.runs.get(RUN_ID) is None
 
 
 def test_an_offer_that_was_granted_to_nobody_is_closed(node: Decider) -> None:
@@ -536,14 +536,14 @@ def test_a_node_that_offers_without_end_is_refused_at_a_bound_and_no_other_is(
     again = node.hears(EXECUTE, "node-2", "r0", target=None, epoch=1, **OFFER)
     other = node.hears(EXECUTE, "node-3", "r9", target=None, epoch=0, **OFFER)
     with node.store.transaction():  # as the room takes what this node says itself
-        node.store.put_peer(PeerRecord(node_id="node-1", public_key="self", may=("execute",), trusted_at_us=0))
+        node.store.peers.put(PeerRecord(node_id="node-1", public_key="self", may=("execute",), trusted_at_us=0))
     own = [node.hears(EXECUTE, "node-1", f"own{number}", target=None, epoch=0, **OFFER) for number in range(4)]
 
     assert [reply.result for reply in replies] == [Result.ACCEPTED] * 3 + [Result.REFUSED] * 2
     assert (replies[-1].code, "node-2" in replies[-1].detail) == ("overloaded.share", True)
     assert [reply.result for reply in (again, other, *own)] == [Result.ACCEPTED] * 6
-    assert node.store.has_offers("node-2", at_least=3)
-    assert not node.store.has_offers("node-2", at_least=4)
+    assert node.store.offers.has("node-2", at_least=3)
+    assert not node.store.offers.has("node-2", at_least=4)
 
 
 def test_offers_that_are_closed_make_room_for_new_ones_of_their_node(
@@ -554,11 +554,15 @@ def test_offers_that_are_closed_make_room_for_new_ones_of_their_node(
         node.hears(EXECUTE, "node-2", f"r{number}", target=None, epoch=0, expires_in_s=60.0 + number, **OFFER)
     with node.store.transaction():
         for run_id in ("r2", "r1"):
-            node.store.set_offer_state(run_id, OfferState.CLOSED)
+            node.store.offers.set_state(run_id, OfferState.CLOSED)
     replies = [node.hears(EXECUTE, "node-2", f"s{number}", target=None, epoch=0, **OFFER) for number in range(3)]
 
     assert [reply.result for reply in replies] == [Result.ACCEPTED] * 2 + [Result.REFUSED]
-    assert [run_id for run_id in ("r0", "r1", "r2", "s0", "s1", "s2") if node.store.offer(run_id)] == ["r0", "s0", "s1"]
+    assert [run_id for run_id in ("r0", "r1", "r2", "s0", "s1", "s2") if node.store.offers.get(run_id)] == [
+        "r0",
+        "s0",
+        "s1",
+    ]
 
 
 def test_an_offer_that_this_node_is_unfit_for_stays_closed(node: Decider) -> None:
@@ -585,9 +589,9 @@ def test_a_new_grant_releases_a_suspended_run_and_the_runs_that_are_its_tasks(no
     with node.store.transaction():
         child = _child(node, run)
         for one in (run, child):
-            node.store.suspend(one.run_id)
+            node.store.queue.suspend(one.run_id)
     hears_grant(node, asks(node), epoch=2)
-    items = [node.store.queue_item(one.run_id) for one in (run, child)]
+    items = [node.store.queue.get(one.run_id) for one in (run, child)]
 
     assert [item.status for item in items if item is not None] == [QueueState.QUEUED] * 2
 
@@ -596,7 +600,7 @@ def test_a_grant_of_a_run_that_is_over_here_has_it_told_again(node: Decider) -> 
     run = received(node)
     with node.store.transaction():
         control.end_cancelled(node.store, run, now_us=node.now_us)
-        node.store.put_remote(replace(node.remote(RUN_ID), open=False))
+        node.store.remotes.put(replace(node.remote(RUN_ID), open=False))
     reply = hears_grant(node, asks(node), epoch=2)
 
     assert reply.result is Result.ACCEPTED
@@ -682,11 +686,11 @@ def test_a_run_whose_lease_is_over_is_suspended_when_a_worker_claims_it(node: De
     node.later(50)
     now = Instant(node.now_us, 0.0)
     with node.store.transaction():
-        (item,) = node.store.claim("node-1", run.worker_id, epoch=1, limit=1)
+        (item,) = node.store.queue.claim("node-1", run.worker_id, epoch=1, limit=1)
         reading = RunReading(node.store, item.run_id, worker_id=run.worker_id, now=now)
         hold(node.store, held, reading, ours=frozenset(), now=now)
     executor.close()
-    kept = node.store.queue_item(RUN_ID)
+    kept = node.store.queue.get(RUN_ID)
 
     assert held.plans == {}
     assert kept is not None
@@ -698,25 +702,25 @@ def test_a_task_that_ran_at_the_old_holder_was_lost_and_what_is_over_stays_over(
     node: Decider, on_lost: str, status: TaskState
 ) -> None:
     old = node.submitted({}, {"on_lost": on_lost}, {})
-    tasks = node.store.tasks(old.run_id)
+    tasks = node.store.tasks.of_run(old.run_id)
     with node.store.transaction():
-        node.store.mirror_tasks(
+        node.store.tasks.mirror(
             [
                 tasks[0]._replace(status=TaskState.FAILED, version=3, attempts=1, failures=1, error="no"),
                 tasks[1]._replace(status=TaskState.RUNNING, version=2, attempts=4),
             ]
         )
     spec = spec_of({}, {"on_lost": on_lost}, {}, target_node="node-1")
-    kept = _kept(progress_of(node.store.tasks(old.run_id)), spec)
+    kept = _kept(progress_of(node.store.tasks.of_run(old.run_id)), spec)
     executor = LocalExecutor(max_log_bytes=1)
     held = Held(LiveAttempts(executor, grace_s=1.0), _leases(node))
     with node.store.transaction():
         run = submit(node.store, SubmitRequest(spec=spec, kept=kept), site=node.site).run
-        (item,) = node.store.claim("node-1", run.worker_id, epoch=1, limit=1)
+        (item,) = node.store.queue.claim("node-1", run.worker_id, epoch=1, limit=1)
         reading = RunReading(node.store, item.run_id, worker_id=run.worker_id, now=Instant(node.now_us, 0.0))
         hold(node.store, held, reading, ours=frozenset(), now=Instant(node.now_us, 0.0))
     executor.close()
-    first, second, _ = node.store.tasks(run.run_id)
+    first, second, _ = node.store.tasks.of_run(run.run_id)
 
     assert set(kept) == {"t0", "t1"}
     assert (first.status, first.error) == (TaskState.FAILED, "no")
@@ -735,7 +739,7 @@ def nested(command: str, **document: Any) -> dict[str, Any]:
 
 def takes_on(node: Decider, wanted: Wanted) -> str:
     """Take a run on that node-2 has addressed to node-1, and return its id."""
-    peer = node.store.peer("node-2")
+    peer = node.store.peers.get("node-2")
     assert peer is not None
     message = Message(
         kind=EXECUTE,
@@ -779,7 +783,7 @@ def test_a_nested_dag_that_names_another_node_is_refused_under_a_lease(node: Dec
 
         assert worker.task(RUN_ID).status is TaskState.FAILED
         assert "names another node" in (worker.task(RUN_ID).error or "")
-        assert not worker.store.child_runs(RUN_ID)
+        assert not worker.store.runs.children(RUN_ID)
 
 
 def test_a_nested_dag_may_name_another_node_where_the_run_was_addressed_to_this_one(
@@ -788,7 +792,7 @@ def test_a_nested_dag_may_name_another_node_where_the_run_was_addressed_to_this_
     child = nested("true", target_node="node-3", scope={"type": "project", "id": "far"})
     takes_on(node, Wanted(spec=spec_of(child, target_node="node-1")))
     with working(node, tmp_path) as worker:
-        worker.until(lambda: worker.store.child_runs(RUN_ID), "the child")
+        worker.until(lambda: worker.store.runs.children(RUN_ID), "the child")
 
         assert node.remote(worker.child(RUN_ID)).peer == "node-3"
 
@@ -890,10 +894,10 @@ def granted_with(origin: Decider, *tasks: dict[str, Any]) -> RunRecord:
     run = origin.submitted(*tasks)
     sent(origin, run.run_id)
     claims(origin, "node-3", run.run_id)
-    first, second, third = origin.store.tasks(run.run_id)
+    first, second, third = origin.store.tasks.of_run(run.run_id)
     with origin.store.transaction():
         offers.grant_sent(origin.store, run.run_id, epoch=1, now_us=origin.now_us)
-        origin.store.mirror_tasks(
+        origin.store.tasks.mirror(
             [
                 first._replace(status=TaskState.FAILED, version=3, attempts=1, failures=1),
                 second._replace(status=TaskState.RUNNING, version=8, attempts=4),
@@ -919,7 +923,7 @@ def test_how_deep_a_dag_is_nested_travels_with_it(node: Decider, tmp_path: Path)
 
         assert node.run(RUN_ID).depth == MAX_DEPTH
         assert f"nested more than {MAX_DEPTH} deep" in (worker.task(RUN_ID).error or "")
-        assert not worker.store.child_runs(RUN_ID)
+        assert not worker.store.runs.children(RUN_ID)
 
 
 @pytest.mark.parametrize(
@@ -937,8 +941,8 @@ def test_how_deep_a_dag_is_nested_travels_with_it(node: Decider, tmp_path: Path)
 def test_progress_that_cannot_be_stored_is_refused_before_it_is(node: Decider, fault: dict[str, Any]) -> None:
     run = node.submitted(target_node="node-1")
     with node.store.transaction():
-        node.store.mirror_tasks([node.store.tasks(run.run_id)[0]._replace(status=TaskState.RUNNING, version=2)])
-    (told,) = progress_of(node.store.tasks(run.run_id))
+        node.store.tasks.mirror([node.store.tasks.of_run(run.run_id)[0]._replace(status=TaskState.RUNNING, version=2)])
+    (told,) = progress_of(node.store.tasks.of_run(run.run_id))
 
     assert _kept([told], spec_of())["t0"].status is TaskState.RUNNING
     with pytest.raises(MalformedMessageError):

@@ -42,12 +42,12 @@ class Pair:
         """Accept a run on the one node, take it on at the other, and return it as it is there."""
         run = self.origin.submitted(*tasks)
         with self.origin.store.transaction():
-            self.origin.store.dequeue(run.run_id)
-            self.origin.store.put_remote(RemoteRun(run_id=run.run_id, role=RemoteRole.SENT, peer=PEER))
+            self.origin.store.queue.remove(run.run_id)
+            self.origin.store.remotes.put(RemoteRun(run_id=run.run_id, role=RemoteRole.SENT, peer=PEER))
         self.executor.site = replace(self.executor.site, new_id=lambda: run.run_id)
         taken_on = self.executor.submitted(*tasks)
         with self.executor.store.transaction():
-            self.executor.store.dequeue(run.run_id)  # or a thousand runs fill the queue
+            self.executor.store.queue.remove(run.run_id)  # or a thousand runs fill the queue
         return taken_on
 
     def begun(self, run: RunRecord) -> RunRecord:
@@ -60,7 +60,7 @@ class Pair:
 
     def moved(self, run: RunRecord, change: RunChange) -> RunRecord:
         with self.executor.store.transaction():
-            return self.executor.store.change_run(run, change)
+            return self.executor.store.runs.change(run, change)
 
     def report(
         self, run: RunRecord, cursor: Cursor | None = None, *, tasks: Collection[str] | None = None, **limits: Any
@@ -89,7 +89,7 @@ class Pair:
     def hear(self, run: RunRecord, content: Any) -> Applied:
         store = self.origin.store
         with store.transaction():
-            remote = store.remote_run(run.run_id)
+            remote = store.remotes.get(run.run_id)
             assert remote is not None
             return apply_report(store, self.origin.logfiles, remote, content, now_us=self.origin.site.clock_us())
 
@@ -97,18 +97,18 @@ class Pair:
         return [self.hear(run, report.content) for report in reports]
 
     def remote(self, run: RunRecord) -> RemoteRun:
-        remote = self.origin.store.remote_run(run.run_id)
+        remote = self.origin.store.remotes.get(run.run_id)
         assert remote is not None
         return remote
 
     def run(self, run: RunRecord) -> RunRecord:
         """Return a run as the node that accepted it has it."""
-        found = self.origin.store.run(run.run_id)
+        found = self.origin.store.runs.get(run.run_id)
         assert found is not None
         return found
 
     def task(self, run: RunRecord, task_id: str) -> TaskRecord:
-        found = self.origin.store.task(run.run_id, task_id)
+        found = self.origin.store.tasks.get(run.run_id, task_id)
         assert found is not None
         return found
 
@@ -119,12 +119,12 @@ def no_float(text: str) -> float:
 
 def state_of(node: NodeUnderTest, run_id: str) -> dict[str, Any]:
     """Return what two nodes must agree on: of processes and workers, only the executor knows."""
-    run = node.store.run(run_id)
+    run = node.store.runs.get(run_id)
     assert run is not None
-    attempts = [one._replace(worker_id="", pid=None, pid_started=None) for one in node.store.attempts(run_id)]
+    attempts = [one._replace(worker_id="", pid=None, pid_started=None) for one in node.store.attempts.of_run(run_id)]
     return {
         "run": (run.status, run.started_at_us, run.finished_at_us, run.error),
-        "tasks": list(node.store.tasks(run_id)),
+        "tasks": list(node.store.tasks.of_run(run_id)),
         "attempts": attempts,
         "logs": logs_of(node, run_id),
     }
@@ -145,11 +145,11 @@ def everything(node: NodeUnderTest, run_id: str) -> tuple[Any, ...]:
     """Return all that a report might change."""
     store = node.store
     return (
-        store.run(run_id),
-        store.tasks(run_id),
-        store.attempts(run_id),
-        store.remote_run(run_id),
-        store.last_event_seq(),
+        store.runs.get(run_id),
+        store.tasks.of_run(run_id),
+        store.attempts.of_run(run_id),
+        store.remotes.get(run_id),
+        store.events.last_seq(),
         logs_of(node, run_id),
     )
 
@@ -188,7 +188,7 @@ class Life:
     reports: list[Report] = field(default_factory=list)
 
     def start(self, task_id: str) -> None:
-        task = self.pair.executor.store.task(self.run.run_id, task_id)
+        task = self.pair.executor.store.tasks.get(self.run.run_id, task_id)
         if task is not None and task.status is TaskState.PENDING:
             if self.run.status is RunState.PENDING:
                 self.run = self.pair.begun(self.run)
@@ -234,7 +234,7 @@ class Life:
     def finish(self, status: RunState) -> None:
         for task_id in list(self.open):
             self.end(task_id, AttemptState.COMPLETED, False)
-        for task in self.pair.executor.store.tasks(self.run.run_id):
+        for task in self.pair.executor.store.tasks.of_run(self.run.run_id):
             if task.status is TaskState.PENDING:
                 self.pair.executor.skipped(self.run, task.task_id, because="a")
         if self.run.status is RunState.PENDING:
@@ -386,9 +386,9 @@ def test_a_large_run_is_told_in_pages_without_a_question_for_each_task(pair: Pai
     for number in range(0, count, 100):
         ran(pair, run, f"t{number}", out=b"x" * 100)
     with pair.executor.store.transaction():
-        pair.executor.store.change_tasks(
+        pair.executor.store.tasks.change(
             (task, task._replace(status=TaskState.SKIPPED, blocked_by="t0"))
-            for task in pair.executor.store.tasks(run.run_id)
+            for task in pair.executor.store.tasks.of_run(run.run_id)
             if not task.status.final
         )
     pair.over(run, RunState.FAILED)
@@ -584,10 +584,10 @@ def test_a_log_file_that_is_gone_leaves_the_tail_of_its_row(pair: Pair) -> None:
 def test_pages_stay_small_enough_to_travel_whatever_the_rows_hold(pair: Pair) -> None:
     run = pair.begun(pair.handed_over({"id": "a"}, {"id": "b"}))
     with pair.executor.store.transaction():
-        old = pair.executor.store.task(run.run_id, "b")
+        old = pair.executor.store.tasks.get(run.run_id, "b")
         assert old is not None
         new = old._replace(status=TaskState.SKIPPED, outputs={"BIG": "\x00" * 2**20}, error="e" * 2**17)
-        pair.executor.store.change_tasks([(old, new)])
+        pair.executor.store.tasks.change([(old, new)])
     for number in range(500):
         attempt = pair.executor.started(run, "a")
         tail = "\x01" * 8192
@@ -601,7 +601,7 @@ def test_pages_stay_small_enough_to_travel_whatever_the_rows_hold(pair: Pair) ->
 
     assert len(pages) > 5
     assert all(len(json.dumps(page.content)) <= MAX_BLOB_BYTES for page in pages)
-    assert len(pair.origin.store.attempts(run.run_id)) == 500
+    assert len(pair.origin.store.attempts.of_run(run.run_id)) == 500
     error = pair.task(run, "b").error or ""
     assert (len(error), error[-1]) == (MAX_ERROR, "…")
     assert pair.task(run, "b").outputs == new.outputs
@@ -611,10 +611,10 @@ def test_pages_stay_small_enough_to_travel_whatever_the_rows_hold(pair: Pair) ->
 def test_outputs_that_no_report_could_hold_are_left_out_and_that_is_said(pair: Pair) -> None:
     run = pair.begun(pair.handed_over({"id": "a"}))
     with pair.executor.store.transaction():
-        old = pair.executor.store.task(run.run_id, "a")
+        old = pair.executor.store.tasks.get(run.run_id, "a")
         assert old is not None
         outputs = {f"N{number}": "x" * 2**20 for number in range(9)}
-        pair.executor.store.change_tasks([(old, old._replace(status=TaskState.SKIPPED, outputs=outputs))])
+        pair.executor.store.tasks.change([(old, old._replace(status=TaskState.SKIPPED, outputs=outputs))])
     pair.over(run)
 
     pair.hear_all(run, pair.pages(run))
@@ -633,7 +633,7 @@ def test_there_is_no_report_on_a_run_that_is_not_there(pair: Pair) -> None:
 
 def test_listeners_at_the_origin_hear_of_the_run_and_of_each_task_once_and_in_order(pair: Pair) -> None:
     run = pair.begun(pair.handed_over({"id": "a"}, {"id": "b"}))
-    before = pair.origin.store.last_event_seq()
+    before = pair.origin.store.events.last_seq()
     ran(pair, run, "a")
     pair.executor.skipped(run, "b", because="a")
     pair.over(run, RunState.FAILED)
@@ -641,7 +641,7 @@ def test_listeners_at_the_origin_hear_of_the_run_and_of_each_task_once_and_in_or
 
     pair.hear_all(run, [report, report, report])
 
-    events = pair.origin.store.events_after(before, limit=100)
+    events = pair.origin.store.events.after(before, limit=100)
     assert [told_by(event) for event in events] == [
         ("run", None, "running"),
         ("task", "a", "completed"),
@@ -659,19 +659,19 @@ def test_no_code_of_the_origin_can_take_a_mirrored_attempt_for_a_process_of_its_
     run = pair.begun(pair.handed_over({"id": "a"}))
     attempt = pair.executor.started(run, "a")
     with pair.executor.store.transaction():
-        pair.executor.store.set_pids([attempt._replace(pid=4711, pid_started="then")])
+        pair.executor.store.attempts.set_pids([attempt._replace(pid=4711, pid_started="then")])
 
     pair.hear(run, pair.report(run).content)
 
-    (mirrored,) = pair.origin.store.attempts(run.run_id)
+    (mirrored,) = pair.origin.store.attempts.of_run(run.run_id)
     assert (mirrored.worker_id, mirrored.pid, mirrored.pid_started) == (f"{PEER}/{run.worker_id}", None, None)
-    assert not pair.origin.store.running_attempts(run.worker_id)
+    assert not pair.origin.store.attempts.running(run.worker_id)
 
 
 def test_a_cancel_that_was_asked_for_here_stays_asked_for_until_the_executor_knows(pair: Pair) -> None:
     run = pair.begun(pair.handed_over({"id": "a"}))
     with pair.origin.store.transaction():
-        pair.origin.store.change_run(pair.run(run), RunChange(cancel_requested=True))
+        pair.origin.store.runs.change(pair.run(run), RunChange(cancel_requested=True))
 
     pair.hear(run, pair.report(run).content)
 
@@ -778,7 +778,7 @@ def test_a_run_that_ended_here_by_itself_stays_as_it_is_and_its_executor_is_only
     run = pair.begun(pair.handed_over({"id": "a"}))
     pair.hear(run, pair.report(run).content)
     with pair.origin.store.transaction():
-        pair.origin.store.change_run(
+        pair.origin.store.runs.change(
             pair.run(run), RunChange(status=RunState.FAILED, finished_at_us=1, error="gave up")
         )
     before = state_of(pair.origin, run.run_id)
@@ -989,7 +989,7 @@ def test_whatever_stands_in_a_report_it_is_taken_as_a_whole_or_refused_as_malfor
         assert everything(pair.origin, run.run_id) == before
     else:
         assert applied.run == pair.run(run)
-        assert {task.task_id for task in pair.origin.store.tasks(run.run_id)} == {"a", "b"}
-        assert not applied.run.status.final or {task.status.final for task in pair.origin.store.tasks(run.run_id)} == {
-            True
-        }
+        assert {task.task_id for task in pair.origin.store.tasks.of_run(run.run_id)} == {"a", "b"}
+        assert not applied.run.status.final or {
+            task.status.final for task in pair.origin.store.tasks.of_run(run.run_id)
+        } == {True}

@@ -36,7 +36,7 @@ def node(tmp_path: Path) -> Iterator[Decider]:
     """Give a test node-1, which knows what time node-2 has."""
     with decider(tmp_path) as node:
         with node.store.transaction():
-            node.store.note_contact("node-2", now_us=node.now_us, clock_ahead_us=0)
+            node.store.peers.note_contact("node-2", now_us=node.now_us, clock_ahead_us=0)
         yield node
 
 
@@ -75,7 +75,7 @@ def test_a_message_of_before_the_restore_is_not_acted_upon_until_its_origin_conf
     restore(node)
     replayed = hears_execute(node, made_s_ago=7200)
     guessed = hears_execute(node, made_s_ago=7200, confirms="a-guess")
-    nothing = node.store.run(RUN_ID)
+    nothing = node.store.runs.get(RUN_ID)
     confirmed = hears_execute(node, made_s_ago=7200, confirms=replayed.fields["confirm"])
 
     assert (replayed.result, replayed.code) == (Result.LATER, "run.unconfirmed")
@@ -87,15 +87,15 @@ def test_a_message_of_after_the_restore_is_acted_upon_at_once_where_its_senders_
     restore(node)
     node.later(600)
     with node.store.transaction():
-        peer = node.store.peer("node-2")
+        peer = node.store.peers.get("node-2")
         assert peer is not None
-        node.store.put_peer(replace(peer, clock_ahead_us=None))
+        node.store.peers.put(replace(peer, clock_ahead_us=None))
     unknown = hears_execute(node)
     with node.store.transaction():
-        node.store.put_peer(replace(peer, clock_ahead_us=3 * 3600 * SECOND_US))
+        node.store.peers.put(replace(peer, clock_ahead_us=3 * 3600 * SECOND_US))
     ahead = hears_execute(node, expires_in_s=36_000.0)
     with node.store.transaction():
-        node.store.put_peer(replace(peer, clock_ahead_us=0))
+        node.store.peers.put(replace(peer, clock_ahead_us=0))
 
     assert (unknown.result, ahead.result) == (Result.LATER, Result.LATER)
     assert hears_execute(node).result is Result.ACCEPTED
@@ -108,7 +108,7 @@ def test_in_the_room_the_origin_is_asked_and_a_message_of_before_is_refused_to_n
     (question,) = node.posted(RUN_ID, STATUS)
 
     assert reply.result is Result.DUPLICATE
-    assert node.store.ask(RUN_ID, question.fields["confirm"]) is not None
+    assert node.store.offers.ask(RUN_ID, question.fields["confirm"]) is not None
     assert question.node_id == "node-2"
 
 
@@ -160,7 +160,7 @@ def test_a_restored_node_is_told_to_go_on_with_what_its_origin_knows_no_more_of(
 def test_a_restored_node_is_told_to_let_go_of_what_is_over(origin: Decider) -> None:
     run = sent(origin)
     with origin.store.transaction():
-        origin.store.set_aside(run.run_id, error="", now_us=origin.now_us, status=RunState.COMPLETED)
+        origin.store.runs.set_aside(run.run_id, error="", now_us=origin.now_us, status=RunState.COMPLETED)
 
     assert asks(origin, run.run_id) == ["cancel"]
     assert origin.run(run.run_id).status is RunState.COMPLETED
@@ -175,9 +175,9 @@ def test_a_run_that_went_on_after_the_backup_is_failed_with_what_is_known_and_le
     if of == "run":
         origin.change(run.run_id, heard_version=4)
     else:
-        (first, _) = origin.store.tasks(run.run_id)
+        (first, _) = origin.store.tasks.of_run(run.run_id)
         with origin.store.transaction():
-            origin.store.mirror_tasks([first._replace(status=TaskState.COMPLETED, version=3)])
+            origin.store.tasks.mirror([first._replace(status=TaskState.COMPLETED, version=3)])
 
     assert asks(origin, run.run_id) == ["cancel"]
     assert origin.run(run.run_id).status is RunState.FAILED
@@ -209,7 +209,7 @@ def test_a_run_of_its_own_is_held_until_somebody_decides(node: Decider) -> None:
     assert "restored from a backup" in why
     assert "cis dag resume" in why
     assert node.run(run.run_id).status is RunState.PENDING
-    assert node.store.restored_runs() == 0
+    assert node.store.restores.doubted() == 0
 
 
 def test_a_run_of_another_node_is_held_and_that_node_is_asked_and_obeyed(node: Decider) -> None:
@@ -224,7 +224,7 @@ def test_a_run_of_another_node_is_held_and_that_node_is_asked_and_obeyed(node: D
     assert question.fields["restored"] == {"version": 1, "steps": 1, "paused": False}
     assert held is RunState.PAUSED
     assert node.run(RUN_ID).status is RunState.PENDING
-    assert node.store.restored_runs() == 0
+    assert node.store.restores.doubted() == 0
 
 
 def test_a_run_that_the_room_granted_is_let_go_and_no_nonce_of_before_counts(node: Decider) -> None:
@@ -242,7 +242,7 @@ def test_a_run_that_the_room_granted_is_let_go_and_no_nonce_of_before_counts(nod
 
     assert found.let_go == 1
     assert (node.run(RUN_ID).status, node.remote(RUN_ID).open) == (RunState.CANCELLED, False)
-    assert node.store.queue_item(RUN_ID) is None
+    assert node.store.queue.get(RUN_ID) is None
     assert again.result is Result.LATER
 
 
@@ -322,7 +322,7 @@ def test_a_control_that_is_asked_for_after_the_restore_is_newer_than_any_that_wa
     node.change(run.run_id, control_seq=3)
     restore(node)
     with node.store.transaction():
-        node.store.begin_sending([node.posted(run.run_id, EXECUTE)[0].message_id], due_at_us=0)
+        node.store.outbox.begin_sending([node.posted(run.run_id, EXECUTE)[0].message_id], due_at_us=0)
         control.cancel(node.store, run.run_id, now_us=node.now_us)
 
     assert node.posted(run.run_id, CONTROL)[0].fields["seq"] > 1_000_000

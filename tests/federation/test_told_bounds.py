@@ -96,7 +96,7 @@ def test_logs_and_attempts_of_one_run_are_bounded_together_and_the_run_says_so_w
     applied = pair.hear(run, {"run": run_told(9, RunState.COMPLETED), "tasks": [end], "attempts": [], "logs": []})
 
     assert most <= kept_bytes(pair, run) <= most + MAX_LOG_BYTES
-    assert len(pair.origin.store.attempts(run.run_id)) == kept_bytes(pair, run) // MAX_LOG_BYTES
+    assert len(pair.origin.store.attempts.of_run(run.run_id)) == kept_bytes(pair, run) // MAX_LOG_BYTES
     assert applied.run.status is RunState.COMPLETED
     assert "node-2 has them" in str(applied.run.error)
     assert len(str(pair.task(run, "t0").error)) == mirrored.SHORT_ERROR
@@ -124,7 +124,7 @@ def test_attempts_that_a_task_which_is_over_never_had_are_refused(pair: Pair, wh
 
     with pytest.raises(MalformedMessageError, match="attempt 3 of a task that had fewer"):
         pair.hear(run, {"run": run_told(2), "tasks": [], **third})
-    assert len(pair.origin.store.attempts(run.run_id)) == 2
+    assert len(pair.origin.store.attempts.of_run(run.run_id)) == 2
 
 
 def test_attempts_far_beyond_what_a_task_has_had_so_far_are_refused(pair: Pair) -> None:
@@ -143,7 +143,7 @@ def test_outputs_that_another_node_tells_are_bounded_for_the_run_and_the_others_
         one = task_told(number, version=3, status=TaskState.COMPLETED, outputs=value)
         pair.hear(run, {"run": run_told(2), "tasks": [one], "attempts": [], "logs": []})
 
-    tasks = pair.origin.store.tasks(run.run_id)
+    tasks = pair.origin.store.tasks.of_run(run.run_id)
     kept = [task for task in tasks if task.outputs]
     assert len(kept) == MAX_RUN_OUTPUT_BYTES // size_of(value)
     assert all("output their paths" in str(task.error) for task in tasks if not task.outputs)

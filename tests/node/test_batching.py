@@ -13,8 +13,9 @@ import pytest
 
 from cis.errors import NotFoundError, OverloadedError
 from cis.node.store_threads import BatchedWrites, Writer
+from cis.store import open_store
 from cis.store.port import Store
-from cis.store.sqlite.store import open_sqlite
+from cis.store.sqlite.connection import Database
 from tests.worlds.writing import CountingStore, SlowJob, audit, held, subjects
 
 
@@ -22,7 +23,7 @@ from tests.worlds.writing import CountingStore, SlowJob, audit, held, subjects
 def writer(database: Path) -> Iterator[Writer]:
     """A writer that counts its transactions."""
     CountingStore.transactions = 0
-    writer = Writer(lambda: CountingStore(database))
+    writer = Writer(lambda: CountingStore(Database(database)))
     yield writer
     writer.close()
 
@@ -181,7 +182,7 @@ def test_a_write_that_is_under_way_when_its_loop_ends_harms_nobody(writer: Write
 
 
 def test_those_for_whom_there_is_no_room_are_refused_and_the_others_are_not(database: Path) -> None:
-    writer = Writer(lambda: open_sqlite(database), max_waiting=3)
+    writer = Writer(lambda: open_store(database), max_waiting=3)
     writes = BatchedWrites(writer)
 
     async def hand_in() -> list[Any]:

@@ -11,8 +11,9 @@ import pytest
 
 from cis.node import hub as hub_module
 from cis.node.hub import EventHub, Subscription
+from cis.store import open_store
 from cis.store.records import EventRecord
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 from tests.worlds.migrated import new_database
 from tests.worlds.waiting import wait_for
 
@@ -20,7 +21,7 @@ from tests.worlds.waiting import wait_for
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """Give the test a store to write to."""
-    store = open_sqlite(new_database(tmp_path))
+    store = open_store(new_database(tmp_path))
     yield store
     store.close()
 
@@ -31,7 +32,7 @@ def make_hub(store: SqliteStore) -> Iterator[Callable[..., EventHub]]:
     made: list[EventHub] = []
 
     def make(**options: Any) -> EventHub:
-        made.append(EventHub(lambda: open_sqlite(store.path), **options))
+        made.append(EventHub(lambda: open_store(store.path), **options))
         return made[-1]
 
     yield make
@@ -42,7 +43,7 @@ def make_hub(store: SqliteStore) -> Iterator[Callable[..., EventHub]]:
 def append(store: SqliteStore, count: int, *, kind: str = "task", status: str = "running") -> None:
     """Write *count* events in one transaction."""
     with store.transaction():
-        store.append_events(EventRecord(kind=kind, at_us=0, status=status) for _ in range(count))
+        store.events.append(EventRecord(kind=kind, at_us=0, status=status) for _ in range(count))
 
 
 def while_listening(hub: EventHub, act: Callable[[], object]) -> None:
@@ -138,7 +139,7 @@ def test_what_comes_while_nobody_listens_is_left_to_the_store(
     assert hub.after(5) is None
     assert hub.after(34) is None
     assert hub.after(35) == []
-    assert [event.seq for event in store.events_after(5, limit=100)] == list(range(6, 36))
+    assert [event.seq for event in store.events.after(5, limit=100)] == list(range(6, 36))
     assert asyncio.run(listen(35)) == list(range(36, 46))
     assert hub.after(34) is None
 
@@ -152,11 +153,11 @@ def test_the_log_is_pruned_to_the_newest_events_now_and_then(
 
     def happen() -> None:
         append(store, 150)
-        wait_for(lambda: len(store.events_after(0, limit=1000)) == 40, what="the log to be pruned")
+        wait_for(lambda: len(store.events.after(0, limit=1000)) == 40, what="the log to be pruned")
 
     while_listening(hub, happen) if listening else happen()
 
-    assert store.events_after(0, limit=1000)[0].seq == 111
+    assert store.events.after(0, limit=1000)[0].seq == 111
 
 
 @pytest.mark.parametrize("listening", [True, False])
@@ -182,7 +183,7 @@ def test_an_event_that_cannot_be_read_is_left_out_and_the_rest_goes_on(
 ) -> None:
     hub = make_hub()
     with store.transaction():
-        store.append_events(EventRecord(kind="task", at_us=0, status="running") for _ in range(3))
+        store.events.append(EventRecord(kind="task", at_us=0, status="running") for _ in range(3))
         store._db.write("UPDATE events SET data = '{' WHERE seq = 2")
     while_listening(hub, lambda: wait_for(lambda: hub.last_seq == 3, what="the hub to read on"))
 

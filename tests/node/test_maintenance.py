@@ -18,8 +18,9 @@ from cis.engine.upkeep.pruner import Retention
 from cis.errors import StoreError
 from cis.model.states import RunState
 from cis.node.node import Maintenance
+from cis.store import open_store
 from cis.store.port import Store
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 from tests.worlds.migrated import new_database
 from tests.worlds.rows import put_run
 from tests.worlds.waiting import wait_for
@@ -56,18 +57,18 @@ class SetClock:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """An empty store."""
-    store = open_sqlite(new_database(tmp_path))
+    store = open_store(new_database(tmp_path))
     yield store
     store.close()
 
 
 @contextmanager
 def maintained(
-    store: SqliteStore, *, clock: Callable[[], Instant], open_store: Callable[[], Store] | None = None, **keep: float
+    store: SqliteStore, *, clock: Callable[[], Instant], opened: Callable[[], Store] | None = None, **keep: float
 ) -> Iterator[Maintenance]:
     """Prune all the time while the block runs."""
     maintenance = Maintenance(
-        open_store or (lambda: open_sqlite(store.path)),
+        opened or (lambda: open_store(store.path)),
         LogFiles(store.path.parent / "logs"),
         Retention(**keep),  # type: ignore[arg-type]
         every_s=0.01,
@@ -141,11 +142,11 @@ def test_while_the_database_fails_pruning_waits_and_then_goes_on(store: SqliteSt
     def flaky() -> Store:
         if next(failures) < 3:
             raise StoreError("the disk is gone")
-        return open_sqlite(store.path)
+        return open_store(store.path)
 
     for number in range(3):
         ended(store, f"r{number}", -1000 + number)
-    with maintained(store, clock=clock, open_store=flaky, max_runs=1):
+    with maintained(store, clock=clock, opened=flaky, max_runs=1):
         wait_for(lambda: there(store) == ["r2"], what="the disk to be back")
 
 

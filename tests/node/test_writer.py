@@ -11,14 +11,15 @@ import pytest
 from cis.errors import NotFoundError, OverloadedError, StoreError
 from cis.node import store_threads as writer_module
 from cis.node.store_threads import Writer
+from cis.store import open_store
 from cis.store.port import Store
-from cis.store.sqlite.connection import LONGEST_PAUSE_S
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.connection import GAP_S, LONGEST_PAUSE_S, Database
+from cis.store.sqlite.store import SqliteStore
 from tests.worlds.writing import CountingStore, audit, held, subjects
 
 
 def test_an_answer_means_that_it_is_committed(database: Path) -> None:
-    writer = Writer(lambda: open_sqlite(database))
+    writer = Writer(lambda: open_store(database))
 
     result = writer.submit(lambda store: audit(store, "x")).result(10)
 
@@ -29,7 +30,7 @@ def test_an_answer_means_that_it_is_committed(database: Path) -> None:
 
 def test_what_gathers_while_the_writer_is_busy_shares_one_transaction(database: Path) -> None:
     CountingStore.transactions = 0
-    writer = Writer(lambda: CountingStore(database))
+    writer = Writer(lambda: CountingStore(Database(database)))
     with held(writer):
         futures = [writer.submit(partial(audit, subject=str(number))) for number in range(50)]
 
@@ -39,7 +40,7 @@ def test_what_gathers_while_the_writer_is_busy_shares_one_transaction(database: 
 
 
 def test_a_job_that_fails_undoes_itself_alone(database: Path) -> None:
-    writer = Writer(lambda: open_sqlite(database))
+    writer = Writer(lambda: open_store(database))
 
     def refused(store: Store) -> None:
         audit(store, "half done")
@@ -58,7 +59,7 @@ def test_a_job_that_fails_undoes_itself_alone(database: Path) -> None:
 
 
 def test_when_the_database_fails_in_one_job_the_others_are_done_without_it(database: Path) -> None:
-    writer = Writer(lambda: open_sqlite(database))
+    writer = Writer(lambda: open_store(database))
 
     def broken(store: Store) -> None:
         audit(store, "half done")
@@ -79,7 +80,7 @@ def test_when_the_database_fails_in_one_job_the_others_are_done_without_it(datab
 
 
 def test_when_the_commit_fails_every_job_of_the_group_fails_and_nothing_is_written(database: Path) -> None:
-    writer = Writer(lambda: CountingStore(database))
+    writer = Writer(lambda: CountingStore(Database(database)))
 
     def doomed(store: Store) -> str:
         assert isinstance(store, CountingStore)
@@ -98,7 +99,7 @@ def test_when_the_commit_fails_every_job_of_the_group_fails_and_nothing_is_writt
 def test_between_two_groups_others_get_the_write_lock(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers write beside a node that never stops taking in submissions."""
     monkeypatch.setattr(writer_module, "MAX_GROUP", 2)
-    writer, other = Writer(lambda: open_sqlite(database)), open_sqlite(database)
+    writer, other = Writer(lambda: open_store(database)), open_store(database)
     done = [writer.submit(lambda _: threading.Event().wait(0.005)) for _ in range(300)]
     done[0].result()
     waited: list[int] = []
@@ -115,11 +116,11 @@ def test_between_two_groups_others_get_the_write_lock(database: Path, monkeypatc
 
 
 def test_no_wait_for_the_write_lock_is_as_long_as_the_gap_between_two_groups() -> None:
-    assert LONGEST_PAUSE_S < writer_module.GAP_S
+    assert LONGEST_PAUSE_S < GAP_S
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(database: Path) -> None:
-    writer = Writer(lambda: open_sqlite(database), max_waiting=2)
+    writer = Writer(lambda: open_store(database), max_waiting=2)
     with held(writer):
         accepted = [writer.submit(lambda store: audit(store, "x")) for _ in range(2)]
         with pytest.raises(OverloadedError) as caught:
@@ -131,7 +132,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(database: Path) -> None
 
 
 def test_closing_does_what_waits_and_takes_nothing_more(database: Path) -> None:
-    writer = Writer(lambda: open_sqlite(database))
+    writer = Writer(lambda: open_store(database))
     with held(writer) as go:
         futures = [writer.submit(partial(audit, subject=str(number))) for number in range(5)]
         closer = threading.Thread(target=writer.close)
@@ -149,4 +150,4 @@ def test_a_store_that_cannot_be_opened_is_told_where_the_writer_is_made(tmp_path
     (tmp_path / "cis.db").write_bytes(b"this is no database at all, but long enough to be looked at" * 50)
 
     with pytest.raises(StoreError):
-        Writer(lambda: open_sqlite(tmp_path / "cis.db"))
+        Writer(lambda: open_store(tmp_path / "cis.db"))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cis import store as stores
 from cis.store.port import Store
-from cis.store.sqlite.store import open_sqlite
 from tests.worlds.migrated import new_database
 
 OpenStore = Callable[[], Store]
@@ -21,7 +21,7 @@ def open_store(tmp_path: Path) -> Iterator[OpenStore]:
     opened: list[Store] = []
 
     def factory() -> Store:
-        opened.append(open_sqlite(tmp_path / "cis.db"))
+        opened.append(stores.open_store(tmp_path / "cis.db"))
         return opened[-1]
 
     yield factory

@@ -10,9 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from cis.errors import FencedError
 from cis.model.dag import Priority
+from cis.store import open_store
 from cis.store.cluster import RemoteRole, RemoteRun
 from cis.store.records import WorkerRecord, WorkerState
-from cis.store.sqlite.store import open_sqlite
 from tests.worlds.migrated import fast_folder, new_database
 from tests.worlds.rows import WORKER, item, put_run, worker
 
@@ -32,7 +32,7 @@ class OfficeRules(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = fast_folder()
-        self.store = open_sqlite(new_database(Path(self.folder.name)))
+        self.store = open_store(new_database(Path(self.folder.name)))
         for run_id in RUNS:
             put_run(self.store, run_id, tasks=1)
         self.now_us = 1
@@ -64,8 +64,8 @@ class OfficeRules(RuleBasedStateMachine):
         """A new process of the worker id: the next epoch, and with it all that older ones held."""
         with self.store.transaction():
             self.epoch += 1
-            taken = self.store.take_worker(worker(started_at_us=self.now_us, lease_until_us=self.now_us + LEASE_US))
-            self.store.reclaim("n", WORKER, epoch=self.epoch)
+            taken = self.store.workers.take(worker(started_at_us=self.now_us, lease_until_us=self.now_us + LEASE_US))
+            self.store.queue.reclaim("n", WORKER, epoch=self.epoch)
         self.worker = worker(
             epoch=self.epoch, started_at_us=self.now_us, lease_until_us=self.now_us + LEASE_US, runs_done=0
         )
@@ -76,7 +76,7 @@ class OfficeRules(RuleBasedStateMachine):
     def write_under_an_epoch(self, back: int) -> None:
         try:
             with self.store.transaction():
-                self.store.check_epoch("n", WORKER, self.epoch - back)
+                self.store.workers.check_epoch("n", WORKER, self.epoch - back)
         except FencedError:
             assert back > 0 or self.fenced
         else:
@@ -90,7 +90,7 @@ class OfficeRules(RuleBasedStateMachine):
         done = 0 if self.worker is None else self.worker.runs_done + 1
         try:
             with self.store.transaction():
-                self.store.beat(
+                self.store.workers.beat(
                     "n",
                     WORKER,
                     epoch=self.epoch - back,
@@ -119,7 +119,7 @@ class OfficeRules(RuleBasedStateMachine):
     def leave_office(self, back: int, status: WorkerState) -> None:
         """Its own goodbye, or somebody else's word that it is dead: a dead epoch stays so."""
         with self.store.transaction():
-            changed = self.store.set_worker_status(
+            changed = self.store.workers.set_status(
                 "n", WORKER, epoch=self.epoch - back, status=status, now_us=self.now_us
             )
         assert changed is (back == 0 and not self.fenced)
@@ -138,8 +138,8 @@ class OfficeRules(RuleBasedStateMachine):
             lease_us=LEASE_US,
         )
         with self.store.transaction():
-            self.store.put_remote(remote)
-            self.store.release(run_id)
+            self.store.remotes.put(remote)
+            self.store.queue.release(run_id)
         self.remotes[run_id] = remote
         self.stand(run_id, QUEUED)
 
@@ -152,7 +152,7 @@ class OfficeRules(RuleBasedStateMachine):
     def enqueue(self, run_id: str, priority: Priority) -> None:
         if run_id not in self.queue:
             with self.store.transaction():
-                self.store.enqueue("n", item(run_id, priority=priority))
+                self.store.queue.add("n", item(run_id, priority=priority))
             self.queue[run_id] = (priority, QUEUED)
 
     @rule(limit=st.integers(1, 3), above=st.sampled_from([None, *Priority]))
@@ -164,20 +164,20 @@ class OfficeRules(RuleBasedStateMachine):
         expected = [run_id for _, run_id in sorted(waiting, key=lambda one: -one[0])[:limit]]
         epoch = max(self.epoch, 1)
         with self.store.transaction():
-            claimed = self.store.claim("n", WORKER, epoch=epoch, limit=limit, above=above)
+            claimed = self.store.queue.claim("n", WORKER, epoch=epoch, limit=limit, above=above)
         assert [one.run_id for one in claimed] == expected
         self.queue.update({run_id: (self.queue[run_id][0], epoch) for run_id in expected})
 
     @rule(run_id=run_ids)
     def release(self, run_id: str) -> None:
         with self.store.transaction():
-            self.store.release(run_id)
+            self.store.queue.release(run_id)
         self.stand(run_id, QUEUED)
 
     @rule(run_id=run_ids)
     def suspend(self, run_id: str) -> None:
         with self.store.transaction():
-            self.store.suspend(run_id)
+            self.store.queue.suspend(run_id)
         self.stand(run_id, SUSPENDED)
 
     def stand(self, run_id: str, held: int) -> None:
@@ -188,29 +188,29 @@ class OfficeRules(RuleBasedStateMachine):
     @rule(run_id=run_ids)
     def dequeue(self, run_id: str) -> None:
         with self.store.transaction():
-            self.store.dequeue(run_id)
+            self.store.queue.remove(run_id)
         self.queue.pop(run_id, None)
 
     @rule()
     def reopen(self) -> None:
         """Nothing of all this is kept in memory."""
         self.store.close()
-        self.store = open_sqlite(Path(self.folder.name) / "cis.db")
+        self.store = open_store(Path(self.folder.name) / "cis.db")
 
     @invariant()
     def the_worker_is_as_the_model_has_it(self) -> None:
-        assert self.store.worker("n", WORKER) == self.worker
+        assert self.store.workers.get("n", WORKER) == self.worker
         live = [] if self.worker is None or not self.worker.status.live else [self.worker]
-        assert list(self.store.workers(node_id="n", live_only=True)) == live
+        assert list(self.store.workers.all(node_id="n", live_only=True)) == live
         for run_id, remote in self.remotes.items():
-            assert self.store.remote_run(run_id) == remote
+            assert self.store.remotes.get(run_id) == remote
         OfficeRules.steps += 1
 
     @invariant()
     def the_queue_is_as_the_model_has_it(self) -> None:
-        held = {one.run_id: one.epoch for one in self.store.claimed_runs("n", WORKER)}
+        held = {one.run_id: one.epoch for one in self.store.queue.claimed("n", WORKER)}
         assert held == {run_id: epoch for run_id, (_, epoch) in self.queue.items() if epoch > 0}
         waiting = [priority for priority, epoch in self.queue.values() if epoch == QUEUED]
-        assert self.store.queued_count("n") == len(waiting)
-        demand = self.store.queue_demand("n")
+        assert self.store.queue.queued_count("n") == len(waiting)
+        demand = self.store.queue.demand("n")
         assert [(one.count, one.priority) for one in demand] == ([(len(waiting), max(waiting))] if waiting else [])

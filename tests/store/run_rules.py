@@ -9,8 +9,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from cis.errors import IllegalStateError, StaleVersionError
 from cis.model.states import AttemptState, RunState, TaskState
+from cis.store import open_store
 from cis.store.records import RunChange, RunRecord, TaskRecord
-from cis.store.sqlite.store import open_sqlite
 from tests.worlds.arrows import LEGAL_RUN, LEGAL_TASK
 from tests.worlds.migrated import fast_folder, new_database
 from tests.worlds.rows import attempt, put_run
@@ -27,7 +27,7 @@ class RunRules(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = fast_folder()
-        self.store = open_sqlite(new_database(Path(self.folder.name)))
+        self.store = open_store(new_database(Path(self.folder.name)))
         self.runs: dict[str, tuple[RunState, int]] = {}
         self.tasks: dict[str, tuple[TaskState, int]] = {}
         self.attempts: dict[tuple[str, int], AttemptState] = {}
@@ -49,8 +49,8 @@ class RunRules(RuleBasedStateMachine):
         """A worker has started it, and its end is to come."""
         run = self.put_run()
         self.start_attempt(run, 1)
-        self.change_task(self.store.tasks(run.run_id)[0], TaskState.RUNNING)
-        return self.store.tasks(run.run_id)[0]
+        self.change_task(self.store.tasks.of_run(run.run_id)[0], TaskState.RUNNING)
+        return self.store.tasks.of_run(run.run_id)[0]
 
     @rule(target=reads)
     def submit(self) -> RunRecord:
@@ -70,13 +70,13 @@ class RunRules(RuleBasedStateMachine):
 
     def read(self, run: RunRecord) -> RunRecord:
         """Return a run as it is stored now."""
-        fresh = self.store.run(run.run_id)
+        fresh = self.store.runs.get(run.run_id)
         assert fresh is not None
         return fresh
 
     @rule(target=task_reads, run=reads)
     def read_task(self, run: RunRecord) -> TaskRecord:
-        return self.store.tasks(run.run_id)[0]
+        return self.store.tasks.of_run(run.run_id)[0]
 
     @rule(run=reads, to=st.sampled_from(RunState))
     def change_as_it_is(self, run: RunRecord, to: RunState) -> None:
@@ -88,7 +88,7 @@ class RunRules(RuleBasedStateMachine):
         legal = to is run.status or to in LEGAL_RUN.get(run.status, set())
         try:
             with self.store.transaction():
-                changed = self.store.change_run(run, RunChange(status=to))
+                changed = self.store.runs.change(run, RunChange(status=to))
         except IllegalStateError:
             assert not legal
         except StaleVersionError:
@@ -102,7 +102,7 @@ class RunRules(RuleBasedStateMachine):
 
     @rule(task=task_reads, to=st.sampled_from(TaskState))
     def change_task_as_it_is(self, task: TaskRecord, to: TaskState) -> None:
-        self.change_task(self.store.tasks(task.run_id)[0], to)
+        self.change_task(self.store.tasks.of_run(task.run_id)[0], to)
 
     @rule(task=task_reads, to=st.sampled_from(TaskState))
     def change_task(self, task: TaskRecord, to: TaskState) -> None:
@@ -110,7 +110,7 @@ class RunRules(RuleBasedStateMachine):
         legal = to is task.status or to in LEGAL_TASK.get(task.status, set())
         try:
             with self.store.transaction():
-                self.store.change_tasks([(task, task._replace(status=to))])
+                self.store.tasks.change([(task, task._replace(status=to))])
         except IllegalStateError:
             assert not legal
         except StaleVersionError:
@@ -124,7 +124,7 @@ class RunRules(RuleBasedStateMachine):
     def start_attempt(self, run: RunRecord, number: int) -> None:
         if (run.run_id, number) not in self.attempts:
             with self.store.transaction():
-                self.store.start_attempts([attempt(run.run_id, number)])
+                self.store.attempts.start([attempt(run.run_id, number)])
             self.attempts[run.run_id, number] = AttemptState.RUNNING
 
     @rule(run=reads, number=st.integers(1, 2), to=st.sampled_from(AttemptState))
@@ -132,7 +132,7 @@ class RunRules(RuleBasedStateMachine):
         now = self.attempts.get((run.run_id, number))
         try:
             with self.store.transaction():
-                self.store.finish_attempts([attempt(run.run_id, number, status=to)])
+                self.store.attempts.finish([attempt(run.run_id, number, status=to)])
         except IllegalStateError:
             assert to is AttemptState.RUNNING
         except StaleVersionError:
@@ -151,8 +151,8 @@ class RunRules(RuleBasedStateMachine):
         possible = task.version == version and self.attempts.get(key) is AttemptState.RUNNING
         try:
             with self.store.transaction():
-                self.store.finish_attempts([attempt(task.run_id, number, status=AttemptState.COMPLETED)])
-                self.store.change_tasks([(task, task._replace(status=TaskState.COMPLETED))])
+                self.store.attempts.finish([attempt(task.run_id, number, status=AttemptState.COMPLETED)])
+                self.store.tasks.change([(task, task._replace(status=TaskState.COMPLETED))])
         except StaleVersionError:
             assert not possible
         else:
@@ -164,7 +164,7 @@ class RunRules(RuleBasedStateMachine):
     @rule(run=reads)
     def set_aside(self, run: RunRecord) -> None:
         with self.store.transaction():
-            changed = self.store.set_aside(run.run_id, error="odd", now_us=9)
+            changed = self.store.runs.set_aside(run.run_id, error="odd", now_us=9)
         state, version = self.runs[run.run_id]
         assert changed is (state in LEGAL_RUN)
         if changed:
@@ -180,17 +180,19 @@ class RunRules(RuleBasedStateMachine):
     def reopen(self) -> None:
         """Nothing of all this is kept in memory."""
         self.store.close()
-        self.store = open_sqlite(Path(self.folder.name) / "cis.db")
+        self.store = open_store(Path(self.folder.name) / "cis.db")
 
     @invariant()
     def every_row_is_as_the_model_has_it(self) -> None:
         for run_id, (state, version) in self.runs.items():
-            run = self.store.run(run_id)
+            run = self.store.runs.get(run_id)
             assert run is not None
             assert (run.status, run.version) == (state, version)
-            task = self.store.tasks(run_id)[0]
+            task = self.store.tasks.of_run(run_id)[0]
             assert (task.status, task.version) == self.tasks[run_id]
             assert self.successes.get(run_id, 0) <= 1
-        stored = {(one.run_id, one.attempt): one.status for run_id in self.runs for one in self.store.attempts(run_id)}
+        stored = {
+            (one.run_id, one.attempt): one.status for run_id in self.runs for one in self.store.attempts.of_run(run_id)
+        }
         assert stored == self.attempts
         RunRules.steps += 1

@@ -9,9 +9,10 @@ from pathlib import Path
 import apsw
 import pytest
 
+from cis.store import open_store
 from cis.store.records import AuditFilter, AuditRecord
 from cis.store.refusals import MAX_REFUSALS, WITHIN_US
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 from tests.worlds.migrated import new_database
 
 ENTRIES = (
@@ -26,10 +27,10 @@ ENTRIES = (
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with ``ENTRIES`` in its audit log."""
-    store = open_sqlite(new_database(tmp_path))
+    store = open_store(new_database(tmp_path))
     with store.transaction():
         for entry in ENTRIES:
-            store.append_audit(entry)
+            store.audit.append(entry)
     yield store
     store.close()
 
@@ -48,7 +49,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     ],
 )
 def test_no_statement_changes_or_removes_what_was_written_down(store: SqliteStore, attack: str) -> None:
-    before = store.audit(limit=9)
+    before = store.audit.page(limit=9)
     connection = apsw.Connection(str(store.path))
     try:
         with pytest.raises(apsw.ConstraintError, match="append-only"):
@@ -56,7 +57,7 @@ def test_no_statement_changes_or_removes_what_was_written_down(store: SqliteStor
     finally:
         connection.close()
 
-    assert store.audit(limit=9) == before
+    assert store.audit.page(limit=9) == before
     assert len(before) == len(ENTRIES)
 
 
@@ -77,7 +78,7 @@ def test_no_statement_changes_or_removes_what_was_written_down(store: SqliteStor
 def test_a_part_of_the_audit_log_is_chosen_by_time_actor_and_action(
     store: SqliteStore, where: AuditFilter, subjects: list[str]
 ) -> None:
-    assert [entry.subject for entry in store.audit(where, limit=9)] == subjects
+    assert [entry.subject for entry in store.audit.page(where, limit=9)] == subjects
 
 
 def test_refusals_of_one_actor_fill_neither_the_log_nor_hide_another_and_how_many_there_were_is_told(
@@ -87,15 +88,15 @@ def test_refusals_of_one_actor_fill_neither_the_log_nor_hide_another_and_how_man
     peer = AuditRecord(at_us=base_us, actor="node:c", action="refused.control", subject="r", source="10.0.0.9")
     with store.transaction():
         for _ in range(MAX_REFUSALS + 5):
-            store.append_audit(peer)
+            store.audit.append(peer)
         for number in range(MAX_REFUSALS + 5):  # names that anybody claims are no actors
-            store.append_audit(replace(peer, actor=f"unverified:{number}"))
+            store.audit.append(replace(peer, actor=f"unverified:{number}"))
         for _ in range(MAX_REFUSALS + 5):
-            store.append_audit(replace(peer, action="dag.execute"))
-        store.append_audit(replace(peer, at_us=base_us + WITHIN_US))
+            store.audit.append(replace(peer, action="dag.execute"))
+        store.audit.append(replace(peer, at_us=base_us + WITHIN_US))
 
-    newest, *others = store.audit(AuditFilter(action="refused", since_us=base_us), limit=1000)
+    newest, *others = store.audit.page(AuditFilter(action="refused", since_us=base_us), limit=1000)
     assert newest.subject == "r; 5 more were refused before"
     assert sum(one.actor == "node:c" for one in others) == MAX_REFUSALS
     assert sum(one.actor.startswith("unverified:") for one in others) == MAX_REFUSALS
-    assert len(store.audit(AuditFilter(action="dag.execute", since_us=base_us), limit=1000)) == MAX_REFUSALS + 5
+    assert len(store.audit.page(AuditFilter(action="dag.execute", since_us=base_us), limit=1000)) == MAX_REFUSALS + 5

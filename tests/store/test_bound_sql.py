@@ -15,7 +15,7 @@ _CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
 # What is no constant by its name, where, and why it is one all the same.
 KNOWN = {
     ("migrate.py", "number"): "the number of a migration, an int",
-    ("room.py", "', '.join((f'{name} = excluded.{name}' for name in _TOLD))"): "columns",
+    ("attempts.py", "', '.join((f'{name} = excluded.{name}' for name in _TOLD))"): "columns",
     ("upkeep.py", "table"): "from a tuple of constants",
     ("runs.py", "column"): "from a tuple of constants",
     ("runs.py", "' AND '.join(conditions)"): "constants that a filter chooses",
@@ -24,8 +24,8 @@ KNOWN = {
     ("runs.py", "_where(after)"): "likewise",
     ("runs.py", "newest"): "a constant of the function",
     ("runs.py", "side"): "one of < and >",
-    ("store.py", "self._schema()"): "the number of a schema, an int",
-    ("tasks.py", "sql"): "constants that a filter chooses",
+    ("file.py", "self._schema()"): "the number of a schema, an int",
+    ("attempts.py", "sql"): "constants that a filter chooses",
 }
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from cis.model.scope import Scope, ScopeType
 from cis.model.states import RunState
+from cis.store import open_store
 from cis.store.cluster import JournalState, OfferState, PeerRecord, RemoteRole, Route
 from cis.store.records import AttemptPlace, EventRecord, RunChange, RunFilter, TaskRecord
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 from cis.store.upkeep_port import EndedRun
 from tests.worlds.migrated import new_database
 from tests.worlds.rows import DOCUMENT, WORKER, definition, item, put_run, worker
@@ -39,7 +40,7 @@ BIG = (
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with a few runs of each kind, so that the planner knows nothing better than a real one does."""
-    store = open_sqlite(new_database(tmp_path))
+    store = open_store(new_database(tmp_path))
     for number in range(20):
         put_run(store, f"r{number:03}", status=list(RunState)[number % 6])
     yield store
@@ -88,8 +89,8 @@ def test_a_list_of_runs_passes_over_no_run_that_it_does_not_show(
 ) -> None:
     """Each step is a search in an index alone, by all that is asked for; then the rows are read by their ids."""
     where = RunFilter(**{name: FILTERS[name] for name in names})  # type: ignore[arg-type]
-    cursor = store.runs(RunFilter(), limit=1).next_cursor if paged else None
-    *found, table, ids, listed = plans(store, lambda: store.runs(where, limit=5, cursor=cursor))
+    cursor = store.runs.page(RunFilter(), limit=1).next_cursor if paged else None
+    *found, table, ids, listed = plans(store, lambda: store.runs.page(where, limit=5, cursor=cursor))
     index = INDEXES[frozenset(names)]
 
     assert (table, ids) == ("SEARCH dag_runs USING PRIMARY KEY (run_id=?)", "LIST SUBQUERY 1")
@@ -131,96 +132,98 @@ INDEXES = {
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda store: store.run("r001"),
-        lambda store: store.run_version("r001"),
-        lambda store: store.run_by_key("k"),
-        lambda store: store.latest_run("d"),
-        lambda store: store.unfinished_run_elsewhere(WORKER, "x"),
-        lambda store: store.child_runs("r001"),
-        lambda store: store.tasks("r001"),
-        lambda store: store.task("r001", "t0"),
-        lambda store: store.attempts("r001"),
-        lambda store: store.attempts("r001", task_id="t0", attempt=1),
-        lambda store: store.attempt("r001", 0, 1),
-        lambda store: store.attempts_after("r001", 0, 1, limit=5),
-        lambda store: store.attempt_places("r001", limit=5),
-        lambda store: store.attempt_places("r001", task_id="t0", attempt=1, after=AttemptPlace(1, 0, 1, True), limit=5),
-        lambda store: store.running_attempts(WORKER),
-        lambda store: store.definition("d"),
-        lambda store: store.definition_by_id(1),
-        lambda store: store.queue_demand("n"),
-        lambda store: store.queued_count("n"),
-        lambda store: store.waiting_count("n", below=False, holder="worker-global"),
-        lambda store: store.queue_item("r001"),
-        lambda store: store.queued_runs("n", WORKER, limit=10),
-        lambda store: store.cancel_unfinished("r001", now_us=5),
-        lambda store: store.is_staged("r001", tasks=5),
-        lambda store: store.staged_runs(after="", before="s", limit=10),
-        lambda store: store.drop_staged("r001", at_most=5),
-        lambda store: store.claimed_runs("n", WORKER),
-        lambda store: store.release_claimed("n", WORKER),
-        lambda store: store.unfinished_of(["r001"]),
-        lambda store: store.has_running_tasks("r001"),
-        lambda store: store.events_after(5, limit=10),
-        lambda store: store.tally_events_after(5),
-        lambda store: store.audit(limit=10, before=5),
-        lambda store: store.definitions(limit=10),
-        lambda store: store.definitions(limit=10, cursor="c", saved_only=True),
-        lambda store: store.put_definition(definition(), DOCUMENT),
-        lambda store: store.save_definition(1, now_us=5),
-        lambda store: store.claim("n", WORKER, epoch=1, limit=10, above=20),
-        lambda store: store.reclaim("n", WORKER, epoch=1),
-        lambda store: store.release("r001"),
-        lambda store: store.dequeue("r001"),
-        lambda store: store.park("r001", due_at_us=1),
-        lambda store: store.wake("r001"),
-        lambda store: store.any_due("n", now_us=5),
-        lambda store: store.wake_due("n", now_us=5, limit=10),
-        lambda store: store.losses("r001"),
-        lambda store: store.set_aside("r001", error="odd", now_us=5),
-        lambda store: store.prune_events(keep=10, at_most=1000),
-        lambda store: store.change_run(store.run("r000"), RunChange(error="odd")),
-        lambda store: store.token_by_sha256("x"),
-        lambda store: store.worker("n", WORKER),
-        lambda store: store.check_epoch("n", WORKER, 1),
-        lambda store: store.put_peer(
+        lambda store: store.runs.get("r001"),
+        lambda store: store.runs.version("r001"),
+        lambda store: store.runs.by_key("k"),
+        lambda store: store.runs.latest("d"),
+        lambda store: store.runs.unfinished_elsewhere(WORKER, "x"),
+        lambda store: store.runs.children("r001"),
+        lambda store: store.tasks.of_run("r001"),
+        lambda store: store.tasks.get("r001", "t0"),
+        lambda store: store.attempts.of_run("r001"),
+        lambda store: store.attempts.of_run("r001", task_id="t0", attempt=1),
+        lambda store: store.attempts.get("r001", 0, 1),
+        lambda store: store.attempts.page("r001", 0, 1, limit=5),
+        lambda store: store.attempts.places("r001", limit=5),
+        lambda store: store.attempts.places(
+            "r001", task_id="t0", attempt=1, after=AttemptPlace(1, 0, 1, True), limit=5
+        ),
+        lambda store: store.attempts.running(WORKER),
+        lambda store: store.definitions.current("d"),
+        lambda store: store.definitions.get(1),
+        lambda store: store.queue.demand("n"),
+        lambda store: store.queue.queued_count("n"),
+        lambda store: store.queue.waiting_count("n", below=False, holder="worker-global"),
+        lambda store: store.queue.get("r001"),
+        lambda store: store.queue.queued("n", WORKER, limit=10),
+        lambda store: store.tasks.cancel_unfinished("r001", now_us=5),
+        lambda store: store.staged.complete("r001", tasks=5),
+        lambda store: store.staged.runs(after="", before="s", limit=10),
+        lambda store: store.staged.drop("r001", at_most=5),
+        lambda store: store.queue.claimed("n", WORKER),
+        lambda store: store.queue.release_claimed("n", WORKER),
+        lambda store: store.runs.unfinished_of(["r001"]),
+        lambda store: store.tasks.any_running("r001"),
+        lambda store: store.events.after(5, limit=10),
+        lambda store: store.events.tally_after(5),
+        lambda store: store.audit.page(limit=10, before=5),
+        lambda store: store.definitions.page(limit=10),
+        lambda store: store.definitions.page(limit=10, cursor="c", saved_only=True),
+        lambda store: store.definitions.put(definition(), DOCUMENT),
+        lambda store: store.definitions.save(1, now_us=5),
+        lambda store: store.queue.claim("n", WORKER, epoch=1, limit=10, above=20),
+        lambda store: store.queue.reclaim("n", WORKER, epoch=1),
+        lambda store: store.queue.release("r001"),
+        lambda store: store.queue.remove("r001"),
+        lambda store: store.queue.park("r001", due_at_us=1),
+        lambda store: store.queue.wake("r001"),
+        lambda store: store.queue.any_due("n", now_us=5),
+        lambda store: store.queue.wake_due("n", now_us=5, limit=10),
+        lambda store: store.attempts.losses("r001"),
+        lambda store: store.runs.set_aside("r001", error="odd", now_us=5),
+        lambda store: store.events.prune(keep=10, at_most=1000),
+        lambda store: store.runs.change(store.runs.get("r000"), RunChange(error="odd")),
+        lambda store: store.tokens.by_sha256("x"),
+        lambda store: store.workers.get("n", WORKER),
+        lambda store: store.workers.check_epoch("n", WORKER, 1),
+        lambda store: store.peers.put(
             PeerRecord(node_id="n2", public_key="k", may=(), trusted_at_us=1, matrix_user="@n2:x")
         ),
-        lambda store: store.peer("n2"),
-        lambda store: store.delete_peer("n2"),
-        lambda store: store.note_contact("n2", now_us=5),
-        lambda store: store.note_fault("n2", "odd"),
-        lambda store: store.begin_sending(["m1"], due_at_us=5),
-        lambda store: store.put_off("m1", due_at_us=5, fault="odd", uncertain=True),
-        lambda store: store.unpost("m1"),
-        lambda store: store.unpost_run("r001", "control"),
-        lambda store: store.remote_run("r001"),
-        lambda store: store.mirror_tasks([TaskRecord(run_id="r001", task_no=0, task_id="t0", version=9)]),
-        lambda store: store.withdrawn("r001", sender="n2"),
-        lambda store: store.withdrawal_count("n2", at_most=5),
-        lambda store: store.suspend("r001"),
-        lambda store: store.room_cursor("!r"),
-        lambda store: store.room_event("$e"),
-        lambda store: store.settle_room_event("$e", JournalState.DONE),
-        lambda store: store.offer("r001"),
-        lambda store: store.set_offer_state("r001", OfferState.CLOSED),
-        lambda store: store.has_offers("n2", at_least=5),
-        lambda store: store.forget_closed_offer("n2"),
-        lambda store: store.prune_offers(expired_before_us=5),
-        lambda store: store.thread("r001"),
-        lambda store: store.ended_dags(after="a", limit=5),
-        lambda store: store.prune_run("r001", at_most=5),
-        lambda store: store.prune_run("r003", at_most=5),
-        lambda store: store.drop_definitions([1]),
-        lambda store: store.run_ends(["r001", "r002"]),
+        lambda store: store.peers.get("n2"),
+        lambda store: store.peers.delete("n2"),
+        lambda store: store.peers.note_contact("n2", now_us=5),
+        lambda store: store.peers.note_fault("n2", "odd"),
+        lambda store: store.outbox.begin_sending(["m1"], due_at_us=5),
+        lambda store: store.outbox.put_off("m1", due_at_us=5, fault="odd", uncertain=True),
+        lambda store: store.outbox.remove("m1"),
+        lambda store: store.outbox.remove_of_run("r001", "control"),
+        lambda store: store.remotes.get("r001"),
+        lambda store: store.tasks.mirror([TaskRecord(run_id="r001", task_no=0, task_id="t0", version=9)]),
+        lambda store: store.remotes.withdrawn("r001", sender="n2"),
+        lambda store: store.remotes.withdrawal_count("n2", at_most=5),
+        lambda store: store.queue.suspend("r001"),
+        lambda store: store.room.cursor("!r"),
+        lambda store: store.room.event("$e"),
+        lambda store: store.room.settle("$e", JournalState.DONE),
+        lambda store: store.offers.get("r001"),
+        lambda store: store.offers.set_state("r001", OfferState.CLOSED),
+        lambda store: store.offers.has("n2", at_least=5),
+        lambda store: store.offers.forget_closed("n2"),
+        lambda store: store.offers.prune(expired_before_us=5),
+        lambda store: store.room.thread("r001"),
+        lambda store: store.retention.ended_dags(after="a", limit=5),
+        lambda store: store.retention.prune("r001", at_most=5),
+        lambda store: store.retention.prune("r003", at_most=5),
+        lambda store: store.definitions.drop([1]),
+        lambda store: store.retention.ends(["r001", "r002"]),
     ],
 )
 def test_every_other_question_and_change_searches_an_index(store: SqliteStore, ask: object) -> None:
     assert callable(ask)
     with store.transaction():
-        store.append_events([EventRecord(kind="run", at_us=1, status="x")])
-        store.take_worker(worker())
-        store.enqueue("n", item("r000"))
+        store.events.append([EventRecord(kind="run", at_us=1, status="x")])
+        store.workers.take(worker())
+        store.queue.add("n", item("r000"))
     scans = [plan for plan in plans(store, lambda: ask(store)) if any(f"SCAN {table}" in plan for table in BIG)]
 
     assert scans == []
@@ -228,7 +231,7 @@ def test_every_other_question_and_change_searches_an_index(store: SqliteStore, a
 
 def test_the_demand_is_answered_from_an_index_alone(store: SqliteStore) -> None:
     """A queued document may be megabytes: the rows themselves are not read."""
-    found = plans(store, lambda: store.queue_demand("n"))
+    found = plans(store, lambda: store.queue.demand("n"))
 
     assert "SEARCH worker_queue USING COVERING INDEX worker_queue_by_worker (node_id=? AND status=?)" in found
 
@@ -237,26 +240,26 @@ def test_the_demand_is_answered_from_an_index_alone(store: SqliteStore) -> None:
     ("ask", "plan"),
     [
         (
-            lambda store: store.due_items(Route.PUSH, now_us=5, limit=5, node_id="n2"),
+            lambda store: store.outbox.due(Route.PUSH, now_us=5, limit=5, node_id="n2"),
             "SEARCH outbox USING INDEX outbox_by_node (node_id=? AND route=?)",
         ),
         (
-            lambda store: store.due_items(Route.ROOM, now_us=5, limit=5),
+            lambda store: store.outbox.due(Route.ROOM, now_us=5, limit=5),
             "SEARCH outbox USING INDEX outbox_by_route (route=?)",
         ),
-        (lambda store: store.next_due_us(), "SEARCH outbox USING COVERING INDEX outbox_by_time"),
-        (lambda store: store.outbox_of_run("r001"), "SEARCH outbox USING INDEX outbox_by_run (run_id=?)"),
-        (lambda store: store.outbox_depths(), "SCAN outbox USING COVERING INDEX outbox_by_node"),
+        (lambda store: store.outbox.next_due_us(), "SEARCH outbox USING COVERING INDEX outbox_by_time"),
+        (lambda store: store.outbox.of_run("r001"), "SEARCH outbox USING INDEX outbox_by_run (run_id=?)"),
+        (lambda store: store.outbox.depths(), "SCAN outbox USING COVERING INDEX outbox_by_node"),
         (
-            lambda store: store.open_remotes(RemoteRole.SENT),
+            lambda store: store.remotes.open(RemoteRole.SENT),
             "SEARCH remote_runs USING INDEX remote_runs_open (role=?)",
         ),
-        (lambda store: store.new_room_events(limit=5), "SEARCH room_events USING INDEX room_events_new (seq>?)"),
+        (lambda store: store.room.new_events(limit=5), "SEARCH room_events USING INDEX room_events_new (seq>?)"),
         (
-            lambda store: store.offers_in_state(OfferState.OPEN, limit=5),
+            lambda store: store.offers.in_state(OfferState.OPEN, limit=5),
             "SEARCH offers USING INDEX offers_by_state (state=?)",
         ),
-        (lambda store: store.peer_of_user("@n2:x"), "SEARCH peers USING INDEX peers_by_user (matrix_user=?)"),
+        (lambda store: store.peers.by_user("@n2:x"), "SEARCH peers USING INDEX peers_by_user (matrix_user=?)"),
     ],
 )
 def test_what_is_asked_of_other_nodes_again_and_again_walks_an_index_in_order(
@@ -270,15 +273,15 @@ def test_what_is_asked_of_other_nodes_again_and_again_walks_an_index_in_order(
 
 def test_the_nodes_to_send_to_and_the_load_are_answered_from_an_index_alone(store: SqliteStore) -> None:
     """What is not due yet is not even passed over."""
-    due = plans(store, lambda: store.due_nodes(now_us=5))
-    load = plans(store, lambda: store.local_load("n", at_most=5))
+    due = plans(store, lambda: store.outbox.due_nodes(now_us=5))
+    load = plans(store, lambda: store.queue.load("n", at_most=5))
 
     assert due[0] == "SEARCH outbox USING COVERING INDEX outbox_by_time (due_at_us<?)"
     assert "SEARCH worker_queue USING COVERING INDEX worker_queue_by_worker (node_id=? AND status=?)" in load
 
 
 def test_pruning_the_journal_passes_over_what_it_keeps_in_an_index_and_reads_no_event(store: SqliteStore) -> None:
-    found = plans(store, lambda: store.prune_room_events(keep=10))
+    found = plans(store, lambda: store.room.prune(keep=10))
 
     assert "SCAN room_events USING COVERING INDEX room_events_settled" in found
     assert not {"SCAN room_events", "SEARCH room_events USING INTEGER PRIMARY KEY (rowid<?)"} & set(found)
@@ -287,8 +290,10 @@ def test_pruning_the_journal_passes_over_what_it_keeps_in_an_index_and_reads_no_
 def test_expired_runs_are_found_in_an_index_alone_and_nothing_is_sorted(store: SqliteStore) -> None:
     """However many runs are kept: what is asked every few minutes passes over none of them."""
     last = EndedRun(3, "r001")
-    found = plans(store, lambda: store.expired_runs("d", before_us=5, keep=3, until_us=9, after=last, limit=5))
-    names = plans(store, lambda: store.ended_dags(after="", limit=5))
+    found = plans(
+        store, lambda: store.retention.expired_runs("d", before_us=5, keep=3, until_us=9, after=last, limit=5)
+    )
+    names = plans(store, lambda: store.retention.ended_dags(after="", limit=5))
 
     bounds = "(dag_id=? AND (finished_at_us,run_id)>(?,?) AND (finished_at_us,run_id)<(?,?))"
     assert found == [
@@ -301,10 +306,10 @@ def test_expired_runs_are_found_in_an_index_alone_and_nothing_is_sorted(store: S
 @pytest.mark.parametrize(
     ("ask", "may_scan"),
     [
-        (lambda store: store.run_family("r001"), {"SCAN family"}),
-        (lambda store: store.prune_run("r001", at_most=5), set()),
-        (lambda store: store.run_ends(["r001", "r002"]), {"SCAN j VIRTUAL TABLE INDEX 1:"}),
-        (lambda store: store.drop_definitions([1]), set()),
+        (lambda store: store.retention.family("r001"), {"SCAN family"}),
+        (lambda store: store.retention.prune("r001", at_most=5), set()),
+        (lambda store: store.retention.ends(["r001", "r002"]), {"SCAN j VIRTUAL TABLE INDEX 1:"}),
+        (lambda store: store.definitions.drop([1]), set()),
     ],
     ids=["family", "run", "ends", "documents"],
 )
@@ -317,6 +322,6 @@ def test_pruning_walks_no_table_under_whatever_name(store: SqliteStore, ask: obj
 
 
 def test_whether_a_document_is_in_use_is_answered_from_an_index(store: SqliteStore) -> None:
-    found = plans(store, lambda: store.unused_definitions(limit=5))
+    found = plans(store, lambda: store.definitions.unused(limit=5))
 
     assert "SEARCH r USING COVERING INDEX dag_runs_by_definition (definition_id=?)" in found

@@ -24,14 +24,14 @@ def ended(store: Store, run_id: str, at_us: int, **changes: Any) -> None:
 def pruned(store: Store, run_id: str, *, at_most: int = 100) -> Pruned:
     """Prune one run in a transaction of its own."""
     with store.transaction():
-        return store.prune_run(run_id, at_most=at_most)
+        return store.retention.prune(run_id, at_most=at_most)
 
 
 def with_attempts(store: Store, run_id: str, count: int) -> None:
     """Give a run that many attempts, each at a task of its own, which are over."""
     one = attempt(run_id, status=AttemptState.COMPLETED, finished_at_us=6)
     with store.transaction():
-        store.start_attempts(one._replace(task_no=number, task_id=f"t{number}") for number in range(count))
+        store.attempts.start(one._replace(task_no=number, task_id=f"t{number}") for number in range(count))
 
 
 def test_dags_with_ended_runs_come_by_name_and_page_by_page(store: Store) -> None:
@@ -40,8 +40,8 @@ def test_dags_with_ended_runs_come_by_name_and_page_by_page(store: Store) -> Non
     put_run(store, "going", dag_id="d")
     ended(store, "child", 5, dag_id="e", parent_run_id="going")
 
-    assert list(store.ended_dags(after="", limit=2)) == ["a", "b"]
-    assert list(store.ended_dags(after="b", limit=2)) == ["c"]
+    assert list(store.retention.ended_dags(after="", limit=2)) == ["a", "b"]
+    assert list(store.retention.ended_dags(after="b", limit=2)) == ["c"]
 
 
 def test_runs_expire_by_age_oldest_first_and_page_by_page(store: Store) -> None:
@@ -51,7 +51,7 @@ def test_runs_expire_by_age_oldest_first_and_page_by_page(store: Store) -> None:
     ended(store, "other", 1, dag_id="other")
 
     def page(after: EndedRun | None) -> list[EndedRun]:
-        return list(store.expired_runs("d", before_us=30, keep=None, until_us=100, after=after, limit=2))
+        return list(store.retention.expired_runs("d", before_us=30, keep=None, until_us=100, after=after, limit=2))
 
     assert page(None) == [EndedRun(10, "r2"), EndedRun(20, "r3")]
     assert page(EndedRun(20, "r3")) == [EndedRun(20, "r4")]
@@ -64,7 +64,7 @@ def test_runs_expire_when_they_are_not_among_the_newest(store: Store) -> None:
 
     def beyond(keep: int, **bounds: int) -> list[str]:
         until_us = bounds.get("until_us", 100)
-        found = store.expired_runs(
+        found = store.retention.expired_runs(
             "d", before_us=bounds.get("before_us"), keep=keep, until_us=until_us, after=None, limit=10
         )
         return [run.run_id for run in found]
@@ -74,7 +74,7 @@ def test_runs_expire_when_they_are_not_among_the_newest(store: Store) -> None:
     assert beyond(5) == []
     assert beyond(5, before_us=2) == ["r0", "r1"]
     assert beyond(2, before_us=1) == ["r0", "r1", "r2"]
-    assert store.expired_runs("d", before_us=None, keep=None, until_us=100, after=None, limit=10) == []
+    assert store.retention.expired_runs("d", before_us=None, keep=None, until_us=100, after=None, limit=10) == []
 
 
 def test_a_family_comes_deepest_first_and_not_at_all_while_one_of_it_is_live(store: Store) -> None:
@@ -83,9 +83,9 @@ def test_a_family_comes_deepest_first_and_not_at_all_while_one_of_it_is_live(sto
     ended(store, "grandchild", 3, parent_run_id="child")
     ended(store, "stranger", 3)
 
-    assert list(store.run_family("root")) == ["grandchild", "child", "root"]
+    assert list(store.retention.family("root")) == ["grandchild", "child", "root"]
     put_run(store, "late", parent_run_id="grandchild")
-    assert list(store.run_family("root")) == []
+    assert list(store.retention.family("root")) == []
 
 
 def test_a_run_goes_with_all_that_is_its_own(store: Store) -> None:
@@ -94,18 +94,18 @@ def test_a_run_goes_with_all_that_is_its_own(store: Store) -> None:
     for run_id in ("r1", "r2"):
         with_attempts(store, run_id, 2)
         with store.transaction():
-            store.put_remote(RemoteRun(run_id=run_id, role=RemoteRole.SENT, peer="n2", open=False))
-            store.put_thread(run_id, room_id="!r", event_id="$e")
+            store.remotes.put(RemoteRun(run_id=run_id, role=RemoteRole.SENT, peer="n2", open=False))
+            store.room.put_thread(run_id, room_id="!r", event_id="$e")
 
     assert pruned(store, "r1") is Pruned.GONE
-    assert store.run("r1") is None
-    assert not store.tasks("r1")
-    assert not store.attempts("r1")
-    assert store.remote_run("r1") is None
-    assert store.thread("r1") is None
-    assert store.run("r2") is not None
-    assert (len(store.tasks("r2")), len(store.attempts("r2"))) == (2, 2)
-    assert store.remote_run("r2") is not None
+    assert store.runs.get("r1") is None
+    assert not store.tasks.of_run("r1")
+    assert not store.attempts.of_run("r1")
+    assert store.remotes.get("r1") is None
+    assert store.room.thread("r1") is None
+    assert store.runs.get("r2") is not None
+    assert (len(store.tasks.of_run("r2")), len(store.attempts.of_run("r2"))) == (2, 2)
+    assert store.remotes.get("r2") is not None
     assert pruned(store, "r1") is Pruned.GONE  # harmless when repeated
 
 
@@ -114,18 +114,18 @@ def test_many_attempts_go_in_parts_before_the_run_and_its_tasks(store: Store) ->
     with_attempts(store, "r1", 10)
 
     assert pruned(store, "r1", at_most=4) is Pruned.MORE
-    assert len(store.tasks("r1")) == 2
-    assert 0 < len(store.attempts("r1")) < 10
+    assert len(store.tasks.of_run("r1")) == 2
+    assert 0 < len(store.attempts.of_run("r1")) < 10
     states = [pruned(store, "r1", at_most=4) for _ in range(2)]
     assert states[-1] is Pruned.GONE
-    assert store.run("r1") is None
+    assert store.runs.get("r1") is None
 
 
 HOLDS: dict[str, Callable[[Store], Any]] = {
     "it is not over": lambda _: None,
-    "it is queued": lambda store: store.enqueue("n", item("r1")),
-    "something about it is to be sent": lambda store: store.post(message("m1", run_id="r1")),
-    "another node's part is open": lambda store: store.put_remote(
+    "it is queued": lambda store: store.queue.add("n", item("r1")),
+    "something about it is to be sent": lambda store: store.outbox.add(message("m1", run_id="r1")),
+    "another node's part is open": lambda store: store.remotes.put(
         RemoteRun(run_id="r1", role=RemoteRole.RECEIVED, peer="n2")
     ),
     "a child is there": lambda _: None,
@@ -145,15 +145,15 @@ def test_a_run_stays_whole_while(store: Store, hold: str) -> None:
         HOLDS[hold](store)
 
     assert pruned(store, "r1") is Pruned.HELD
-    assert store.run("r1") is not None
-    assert len(store.tasks("r1")) == 2
-    assert store.run_family("r1") == (["r2", "r1"] if hold == "a child is there" else [])
+    assert store.runs.get("r1") is not None
+    assert len(store.tasks.of_run("r1")) == 2
+    assert store.retention.family("r1") == (["r2", "r1"] if hold == "a child is there" else [])
 
 
 def test_a_copy_of_an_attempt_that_another_node_never_ended_holds_nothing(store: Store) -> None:
     ended(store, "r1", 5)
     with store.transaction():
-        store.mirror_attempts([attempt("r1", worker_id="n2/worker-project-p")])
+        store.attempts.mirror([attempt("r1", worker_id="n2/worker-project-p")])
 
     assert pruned(store, "r1") is Pruned.GONE
 
@@ -163,36 +163,36 @@ def test_ends_of_runs_are_told_of_those_that_are_known_and_none_of_the_live(stor
     put_run(store, "r2")
     ended(store, "r3", 7, parent_run_id="r2")
 
-    assert dict(store.run_ends(["r1", "r2", "r3", "r4", "it's"])) == {"r1": 5, "r2": None, "r3": None}
+    assert dict(store.retention.ends(["r1", "r2", "r3", "r4", "it's"])) == {"r1": 5, "r2": None, "r3": None}
 
 
 def test_a_document_goes_when_it_is_neither_stored_by_name_nor_that_of_a_run(store: Store) -> None:
     ended(store, "r1", 5, dag_id="run")
     with store.transaction():
         saved, old, lost = (
-            store.put_definition(definition(dag_id, sha256), DOCUMENT)
+            store.definitions.put(definition(dag_id, sha256), DOCUMENT)
             for dag_id, sha256 in (("saved", "new"), ("saved", "old"), ("lost", "s"))
         )
-        store.save_definition(saved, now_us=1)
+        store.definitions.save(saved, now_us=1)
 
-    unused = store.unused_definitions(limit=10)
+    unused = store.definitions.unused(limit=10)
     assert list(unused) == [old, lost]
     put_run(store, "r2", dag_id="lost")
     with store.transaction():
-        assert store.drop_definitions([saved, *unused]) == 1
-    assert store.definition_by_id(old) is None
-    assert store.definition_by_id(saved) is not None
-    assert store.definition("run") is not None
-    assert store.definition("lost") is not None
+        assert store.definitions.drop([saved, *unused]) == 1
+    assert store.definitions.get(old) is None
+    assert store.definitions.get(saved) is not None
+    assert store.definitions.current("run") is not None
+    assert store.definitions.current("lost") is not None
 
 
 def test_what_another_process_began_meanwhile_holds_a_run(open_store: Callable[[], Store]) -> None:
     """Listed as expired by one process, asked to be told anew by another, then pruned: it is looked at again."""
     one, other = open_store(), open_store()
     ended(one, "r1", 5)
-    family = one.run_family("r1")
+    family = one.retention.family("r1")
     with other.transaction():
-        other.put_remote(RemoteRun(run_id="r1", role=RemoteRole.RECEIVED, peer="n2", open=True))
+        other.remotes.put(RemoteRun(run_id="r1", role=RemoteRole.RECEIVED, peer="n2", open=True))
 
     assert list(family) == ["r1"]
     assert pruned(one, "r1") is Pruned.HELD

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from cis.errors import PoisonRecordError
+from cis.store import open_store
 from cis.store.cluster import OfferState, RemoteRole, RemoteRun, Route
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 from tests.worlds.cluster_rows import event, message, offer, peer
 from tests.worlds.migrated import new_database
 from tests.worlds.rows import put_run
@@ -21,37 +22,37 @@ DEEP = "'" + "[" * 100_000 + "'"
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with two rows of each kind."""
-    store = open_sqlite(new_database(tmp_path))
+    store = open_store(new_database(tmp_path))
     for number in (1, 2):
         put_run(store, f"r{number}")
         with store.transaction():
-            store.put_peer(peer(f"n{number}"))
-            store.post(message(f"m{number}"))
-            store.put_remote(RemoteRun(run_id=f"r{number}", role=RemoteRole.SENT, peer="n2"))
-            store.journal([event(number)])
-            store.put_offer(offer(f"r{number}"))
+            store.peers.put(peer(f"n{number}"))
+            store.outbox.add(message(f"m{number}"))
+            store.remotes.put(RemoteRun(run_id=f"r{number}", role=RemoteRole.SENT, peer="n2"))
+            store.room.append([event(number)])
+            store.offers.put(offer(f"r{number}"))
     yield store
     store.close()
 
 
 def due(store: SqliteStore) -> list[str]:
-    return [one.message_id for one in store.due_items(Route.PUSH, now_us=10, limit=9)]
+    return [one.message_id for one in store.outbox.due(Route.PUSH, now_us=10, limit=9)]
 
 
 def opened(store: SqliteStore) -> list[str]:
-    return [one.run_id for one in store.open_remotes(RemoteRole.SENT)]
+    return [one.run_id for one in store.remotes.open(RemoteRole.SENT)]
 
 
 def news(store: SqliteStore) -> list[str]:
-    return [one.event_id for one in store.new_room_events(limit=9)]
+    return [one.event_id for one in store.room.new_events(limit=9)]
 
 
 def offers(store: SqliteStore) -> list[str]:
-    return [one.run_id for one in store.offers_in_state(OfferState.OPEN, limit=9)]
+    return [one.run_id for one in store.offers.in_state(OfferState.OPEN, limit=9)]
 
 
 def trusted(store: SqliteStore) -> list[str]:
-    return [one.node_id for one in store.peers()]
+    return [one.node_id for one in store.peers.all()]
 
 
 @pytest.mark.parametrize(
@@ -91,8 +92,8 @@ def test_one_row_that_cannot_be_read_is_named_by_the_error(store: SqliteStore) -
         store._db.write("UPDATE room_events SET state = 'odd'")
 
     with pytest.raises(PoisonRecordError, match="remote run 'r1'"):
-        store.remote_run("r1")
+        store.remotes.get("r1")
     with pytest.raises(PoisonRecordError, match="offer 'r1'"):
-        store.offer("r1")
+        store.offers.get("r1")
     with pytest.raises(PoisonRecordError, match=r"room event '\$e1'"):
-        store.room_event("$e1")
+        store.room.event("$e1")

@@ -14,20 +14,21 @@ import apsw
 import pytest
 
 from cis.errors import StoreBusyError, StoreDamagedError, StoreError
+from cis.store import open_store
 from cis.store.sqlite import connection as connection_module
 from cis.store.sqlite import migrate as migrate_module
 from cis.store.sqlite.connection import check_version
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 from tests.worlds.migrated import new_database
 from tests.worlds.rows import DOCUMENT, definition, put_run
 
 OPENER = """
 import sys
 from pathlib import Path
-from cis.store.sqlite.store import open_sqlite
+from cis.store import open_store
 print("ready", flush=True)
 for line in sys.stdin:
-    open_sqlite(Path(line.strip())).close()
+    open_store(Path(line.strip())).close()
     print("opened", flush=True)
 """
 
@@ -35,7 +36,7 @@ for line in sys.stdin:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with one run."""
-    store = open_sqlite(new_database(tmp_path))
+    store = open_store(new_database(tmp_path))
     put_run(store, "r1")
     yield store
     store.close()
@@ -66,9 +67,9 @@ def test_a_commit_is_on_disk_before_it_returns(store: SqliteStore) -> None:
 
 def test_a_read_keeps_no_view_of_the_database_open(store: SqliteStore) -> None:
     """Otherwise the write-ahead log could not be reset while a reader is idle, and would grow without end."""
-    other = open_sqlite(store.path)
-    store.tasks("r1")
-    assert store.run_version("r1") == 1
+    other = open_store(store.path)
+    store.tasks.of_run("r1")
+    assert store.runs.version("r1") == 1
     put_run(other, "r2")
     other._db.connection.set_busy_timeout(0)
     left, _ = other._db.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -78,12 +79,12 @@ def test_a_read_keeps_no_view_of_the_database_open(store: SqliteStore) -> None:
 
 
 def test_the_parts_of_a_snapshot_are_answered_from_the_same_moment_and_it_is_not_kept(store: SqliteStore) -> None:
-    other = open_sqlite(store.path)
+    other = open_store(store.path)
     with store._db.snapshot():
-        before = store.run_version("r2")
+        before = store.runs.version("r2")
         put_run(other, "r2")
-        within = store.run_version("r2")
-    after = store.run_version("r2")
+        within = store.runs.version("r2")
+    after = store.runs.version("r2")
     with pytest.raises(RuntimeError), store._db.snapshot():
         raise RuntimeError
     other._db.connection.set_busy_timeout(0)
@@ -110,9 +111,9 @@ def test_a_database_of_any_earlier_schema_becomes_the_newest_and_keeps_its_rows(
         " VALUES ('kept', 'x', '{}', 1, 1)"
     )
     before.close()
-    open_sqlite(new).close()
-    store = open_sqlite(old)
-    kept = store.definition("kept")
+    open_store(new).close()
+    store = open_store(old)
+    kept = store.definitions.current("kept")
     store.close()
 
     assert kept is not None
@@ -134,9 +135,9 @@ def test_runs_tasks_attempts_and_the_queue_of_the_first_schema_are_read_by_this_
         "INSERT INTO worker_queue VALUES (1, 'n', 'worker-global', 'r1', 'claimed', 20, 1, 1, '{}');"
     )
     before.close()
-    store = open_sqlite(tmp_path / "cis.db")
-    run, claimed = store.run("r1"), store.claimed_runs("n", "worker-global")
-    tasks, attempts = store.tasks("r1"), store.attempts("r1")
+    store = open_store(tmp_path / "cis.db")
+    run, claimed = store.runs.get("r1"), store.queue.claimed("n", "worker-global")
+    tasks, attempts = store.tasks.of_run("r1"), store.attempts.of_run("r1")
     store.close()
 
     assert run is not None
@@ -148,9 +149,9 @@ def test_runs_tasks_attempts_and_the_queue_of_the_first_schema_are_read_by_this_
 
 def test_opening_a_second_time_changes_nothing(store: SqliteStore) -> None:
     before = schema(store.path)
-    again = open_sqlite(store.path)
+    again = open_store(store.path)
 
-    assert again.run("r1") == store.run("r1")
+    assert again.runs.get("r1") == store.runs.get("r1")
     assert schema(store.path) == before
     again.close()
 
@@ -176,14 +177,14 @@ def test_many_processes_may_open_a_new_database_at_once(tmp_path: Path) -> None:
                 opener.stdin.write(f"{tmp_path}/{number}.db\n")
                 opener.stdin.flush()
             assert answers(openers) == {"opened\n"}
-    open_sqlite(tmp_path / "alone.db").close()
+    open_store(tmp_path / "alone.db").close()
 
     for number in range(40):
         assert schema(tmp_path / f"{number}.db") == schema(tmp_path / "alone.db")
 
 
 def test_a_migration_that_fails_leaves_the_schema_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_sqlite(tmp_path / "cis.db").close()
+    open_store(tmp_path / "cis.db").close()
     before = schema(tmp_path / "cis.db")
     folder = tmp_path / "migrations"
     folder.mkdir()
@@ -194,7 +195,7 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was(tmp_path: Path, monk
     monkeypatch.setattr(migrate_module, "NEWEST", broken)
 
     with pytest.raises(StoreError, match="half already exists"):
-        open_sqlite(tmp_path / "cis.db")
+        open_store(tmp_path / "cis.db")
     assert schema(tmp_path / "cis.db") == before
 
 
@@ -202,7 +203,7 @@ def test_a_database_of_a_newer_program_is_refused(store: SqliteStore) -> None:
     store._db.connection.execute("PRAGMA user_version = 99")
 
     with pytest.raises(StoreError, match=r"schema 99, this program knows \d+; install a newer cis-dag"):
-        open_sqlite(store.path)
+        open_store(store.path)
 
 
 @pytest.mark.parametrize("version", ["3.7.0", "3.40.1", "3.44.5", "3.45.0", "3.50.6", "3.51.0", "3.51.2"])
@@ -221,19 +222,19 @@ def test_what_is_no_database_is_refused_by_name(tmp_path: Path) -> None:
     path.write_text("no database" * 1000)
 
     with pytest.raises(StoreError, match=r"cis\.db is damaged .*cis db restore"):
-        open_sqlite(path)
+        open_store(path)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"missing/cis\.db cannot be read or written"):
-        open_sqlite(tmp_path / "missing" / "cis.db")
+        open_store(tmp_path / "missing" / "cis.db")
 
 
 def test_a_database_that_others_keep_locked_says_to_try_again(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "BUSY_TIMEOUT_MS", 10)
-    other = open_sqlite(store.path)
+    other = open_store(store.path)
     with store.transaction(), pytest.raises(StoreBusyError, match="try again") as caught, other.transaction():
         pass
     other.close()
@@ -250,7 +251,7 @@ def test_a_lock_that_was_long_waited_for_is_taken_soon_after_it_is_let_go(store:
         asks = threading.Event()
 
         def take() -> None:
-            other = open_sqlite(store.path)
+            other = open_store(store.path)
             asks.set()
             with other.transaction():
                 took_s.append(time.monotonic())
@@ -272,18 +273,18 @@ def test_a_full_disk_is_said_to_be_that_and_nothing_is_half_written(store: Sqlit
     store._db.connection.pragma("max_page_count", store._db.connection.pragma("page_count"))
     with pytest.raises(StoreError, match="the disk is full"), store.transaction():
         for number in range(1000):
-            store.put_definition(definition(f"d{number}", "x" * 1000), DOCUMENT)
+            store.definitions.put(definition(f"d{number}", "x" * 1000), DOCUMENT)
     store._db.connection.pragma("max_page_count", 2**30)
 
-    assert [one.dag_id for one in store.definitions(limit=5).items] == ["d"]
+    assert [one.dag_id for one in store.definitions.page(limit=5).items] == ["d"]
     put_run(store, "r2")
 
 
 def test_a_damaged_file_is_reported_and_a_sound_one_is_not(store: SqliteStore) -> None:
-    assert store.integrity_check() == []
+    assert store.upkeep.integrity_check() == []
     store._db.connection.execute("PRAGMA foreign_keys = OFF; DELETE FROM dag_runs")
 
-    assert store.integrity_check() == ["run_tasks: 2 rows refer to a row of dag_runs that is gone"]
+    assert store.upkeep.integrity_check() == ["run_tasks: 2 rows refer to a row of dag_runs that is gone"]
 
 
 def spoil(store: SqliteStore) -> None:
@@ -296,35 +297,35 @@ def spoil(store: SqliteStore) -> None:
 
 
 def test_damage_is_found_in_the_file_although_a_sound_page_is_still_in_memory(store: SqliteStore) -> None:
-    assert store.first_damage() is None
-    assert len(store.tasks("r1")) == 2
+    assert store.upkeep.first_damage() is None
+    assert len(store.tasks.of_run("r1")) == 2
     spoil(store)
 
-    assert "is damaged" in str(store.first_damage())
+    assert "is damaged" in str(store.upkeep.first_damage())
 
 
 def test_a_file_with_a_page_of_noise_is_reported_as_damaged(store: SqliteStore) -> None:
     """SQLite gives up the search for lost references in such a file: that must not hide what it has found before."""
     spoil(store)
     store.close()
-    damaged = open_sqlite(store.path)
-    faults = damaged.integrity_check()
+    damaged = open_store(store.path)
+    faults = damaged.upkeep.integrity_check()
     with pytest.raises(StoreDamagedError, match=r"cis\.db is damaged .*cis db restore"):
-        damaged.tasks("r1")
+        damaged.tasks.of_run("r1")
     damaged.close()
 
     assert faults
 
 
 def test_a_backup_is_a_store_of_one_moment_that_only_its_owner_may_read(store: SqliteStore, tmp_path: Path) -> None:
-    store.backup_to(tmp_path / "copy.db")
+    store.upkeep.back_up(tmp_path / "copy.db")
     put_run(store, "r2")
-    copy = open_sqlite(tmp_path / "copy.db")
+    copy = open_store(tmp_path / "copy.db")
 
     assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600
-    assert copy.run("r1") == store.run("r1")
-    assert copy.run("r2") is None
-    assert copy.integrity_check() == []
+    assert copy.runs.get("r1") == store.runs.get("r1")
+    assert copy.runs.get("r2") is None
+    assert copy.upkeep.integrity_check() == []
     copy.close()
 
 

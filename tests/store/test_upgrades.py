@@ -13,9 +13,8 @@ from typing import Any
 import apsw
 import pytest
 
+from cis.store import kept_node_id, open_store
 from cis.store.sqlite.migrate import NEWEST, migrations
-from cis.store.sqlite.store import open_sqlite
-from cis.store.sqlite.upkeep import kept_node_id
 from tests.worlds.battery import figures, size
 from tests.worlds.harness import Sandbox, make_sandbox
 
@@ -91,13 +90,13 @@ def test_every_row_of_an_earlier_schema_keeps_its_values_and_gets_the_defaults_o
     fill(connection)
     before = contents(connection)
     connection.close()
-    store = open_sqlite(tmp_path / "cis.db")
+    store = open_store(tmp_path / "cis.db")
     after = contents(store._db.connection)
     expected = {
         table: [{**defaults(store._db.connection, table), **COMPUTED.get(table, {}), **row} for row in rows]
         for table, rows in before.items()
     }
-    faults = store.integrity_check()
+    faults = store.upkeep.integrity_check()
     store.close()
 
     assert all(len(rows) == 3 for rows in before.values())
@@ -172,12 +171,12 @@ def test_work_in_flight_in_an_earlier_schema_goes_on(upgraded: Sandbox) -> None:
 
 def test_a_number_that_an_earlier_program_wrote_over_the_newer_one_does_no_harm(tmp_path: Path) -> None:
     """Programs of schema 6 do so at each ``GET /ready``, when a newer one has migrated the database under them."""
-    open_sqlite(tmp_path / "cis.db").close()
+    open_store(tmp_path / "cis.db").close()
     connection = apsw.Connection(str(tmp_path / "cis.db"))
     connection.execute("PRAGMA user_version = 6")
     connection.close()
-    store = open_sqlite(tmp_path / "cis.db")
-    version, faults = store._db.connection.pragma("user_version"), store.integrity_check()
+    store = open_store(tmp_path / "cis.db")
+    version, faults = store._db.connection.pragma("user_version"), store.upkeep.integrity_check()
     store.close()
 
     assert (version, faults) == (NEWEST, [])
@@ -206,7 +205,7 @@ DYING = """
 import os, signal, sys
 from pathlib import Path
 import apsw
-from cis.store.sqlite.store import open_sqlite
+from cis.store import open_store
 left = int(sys.argv[2])
 def trace(cursor, sql, bindings):
     global left
@@ -215,7 +214,7 @@ def trace(cursor, sql, bindings):
         os.kill(os.getpid(), signal.SIGKILL)
     return True
 apsw.connection_hooks.append(lambda connection: connection.set_exec_trace(trace))
-open_sqlite(Path(sys.argv[1])).close()
+open_store(Path(sys.argv[1])).close()
 """
 
 
@@ -234,7 +233,7 @@ def test_a_program_killed_in_the_middle_of_a_migration_leaves_a_whole_schema_and
         ended = subprocess.run([sys.executable, "-c", DYING, str(path), str(statement)], check=False).returncode
         connection = apsw.Connection(str(path))
         rows, schema = contents(connection), schema_of(connection)
-        open_sqlite(path).close()
+        open_store(path).close()
 
         assert schema in whole
         for table, were in before.items():  # a later schema has columns more
@@ -264,8 +263,8 @@ def test_what_is_on_offer_is_offered_again_once_grants_say_which_claim_they_answ
         row = f"'{node_id}', 'm{number}', {values.partition(', ')[2]}, 'io.cis.dag.{kind}'"
         before.execute(f"INSERT INTO outbox ({columns}, kind) VALUES ({row})")  # noqa: S608 - a test's own words
     before.close()
-    store = open_sqlite(tmp_path / "cis.db")
-    found = {item.message_id: item.due_at_us for item in store.outbox_of_run("run-1")}
+    store = open_store(tmp_path / "cis.db")
+    found = {item.message_id: item.due_at_us for item in store.outbox.of_run("run-1")}
     store.close()
 
     assert found == {"m1.again": 0, "m2": 9, "m3": 9}

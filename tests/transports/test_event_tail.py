@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from cis.store import open_store
 from cis.store.port import Store
 from cis.store.records import EventRecord
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 from cis.transports.ports import NodePort
 from cis.transports.wakeup import EventTail
 from tests.worlds.migrated import new_database
@@ -31,7 +32,7 @@ class ReadingHandle:
 def happen(store: SqliteStore, *run_ids: str) -> None:
     """Append an event for each."""
     with store.transaction():
-        store.append_events([EventRecord("run", 0, "pending", run_id=run_id) for run_id in run_ids])
+        store.events.append([EventRecord("run", 0, "pending", run_id=run_id) for run_id in run_ids])
 
 
 async def seen(tail: EventTail) -> list[str | None]:
@@ -40,7 +41,7 @@ async def seen(tail: EventTail) -> list[str | None]:
 
 
 def test_each_event_is_given_once_and_what_was_forgotten_never(tmp_path: Path) -> None:
-    store = open_sqlite(new_database(tmp_path))
+    store = open_store(new_database(tmp_path))
     handle = ReadingHandle(store)
     tail = EventTail(cast(NodePort, handle))
 

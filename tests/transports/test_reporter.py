@@ -76,8 +76,8 @@ class Telling:
 def received(node: NodeUnderTest, run: RunRecord) -> None:
     """Have a run be one that node-2 handed over."""
     with node.store.transaction():
-        node.store.put_peer(PEER)
-        node.store.put_remote(RemoteRun(run_id=run.run_id, role=RemoteRole.RECEIVED, peer=PEER.node_id))
+        node.store.peers.put(PEER)
+        node.store.remotes.put(RemoteRun(run_id=run.run_id, role=RemoteRole.RECEIVED, peer=PEER.node_id))
 
 
 def test_what_happens_while_the_store_cannot_be_read_is_told_afterwards(node: NodeUnderTest) -> None:

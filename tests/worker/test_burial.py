@@ -27,10 +27,10 @@ def test_a_burial_that_comes_late_ends_no_task_of_the_next_worker_and_keeps_its_
             pass
         with working(node, tmp_path) as successor:
             successor.until(lambda: successor.pids, "the task")
-            row = successor.store.worker("node-1", GLOBAL.worker_id)
+            row = successor.store.workers.get("node-1", GLOBAL.worker_id)
             assert row is not None
             buried = bury(successor.store, replace(row, epoch=row.epoch - 1), kill=kill, now_us=node.now_us)
-            after = successor.store.worker("node-1", GLOBAL.worker_id)
+            after = successor.store.workers.get("node-1", GLOBAL.worker_id)
 
             assert not buried
             assert killed == []

@@ -18,8 +18,11 @@ from cis.engine.times import Instant
 from cis.errors import FencedError
 from cis.executors.platform import process_started
 from cis.model.scope import GLOBAL
+from cis.store import open_store
 from cis.store.records import QueueDemand, WorkerRecord, WorkerState
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.connection import Database
+from cis.store.sqlite.queue import QueueRows
+from cis.store.sqlite.store import SqliteStore
 from cis.worker.lock import holder_of, worker_lock_path
 from cis.worker.rescuer import START_DEADLINE_S, Rescuer, RescuerParts
 from tests.worlds.deciding import START_US
@@ -37,8 +40,8 @@ HOLD = (
 )
 HOLD_AND_WAIT = HOLD.replace(
     "sys.stdin.read()",
-    "from cis.store.sqlite.store import open_sqlite; from cis.worker.lock import SignOfLife;"
-    " store = open_sqlite(Path(sys.argv[1]).parent / 'cis.db');"
+    "from cis.store import open_store; from cis.worker.lock import SignOfLife;"
+    " store = open_store(Path(sys.argv[1]).parent / 'cis.db');"
     " store.wait_at_most(60.0, meanwhile=SignOfLife(lock)); sys.stdin.readline();"
     " store.transaction().__enter__(); sys.stdin.read()",
 )
@@ -76,7 +79,7 @@ class Scene:
 
     @property
     def row(self) -> WorkerRecord:
-        found = self.store.worker(NODE, WORKER)
+        found = self.store.workers.get(NODE, WORKER)
         assert found is not None
         return found
 
@@ -96,13 +99,13 @@ class Scene:
             lease_until_us=self.wall_us + round(LEASE_S * 1e6),
         )
         with self.store.transaction():
-            return self.store.take_worker(row)
+            return self.store.workers.take(row)
 
     def beat(self) -> None:
         """Renew the lease of the worker."""
         row = self.row
         with self.store.transaction():
-            self.store.beat(
+            self.store.workers.beat(
                 NODE,
                 WORKER,
                 epoch=row.epoch,
@@ -136,7 +139,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
-    store = open_sqlite(new_database(tmp_path))
+    store = open_store(new_database(tmp_path))
     yield Scene(store, tmp_path)
     store.close()
 
@@ -172,7 +175,7 @@ def test_a_worker_that_holds_its_lock_but_renews_no_lease_is_fenced_killed_and_b
     assert scene.killed == [holding.pid]
     assert (after.status, after.epoch) == (WorkerState.DEAD, 2)
     with pytest.raises(FencedError):
-        scene.store.check_epoch(NODE, WORKER, 1)
+        scene.store.workers.check_epoch(NODE, WORKER, 1)
     scene.look(10)
     assert scene.killed == [holding.pid]
 
@@ -188,7 +191,7 @@ def test_a_worker_that_waits_for_the_write_lock_gives_signs_of_life_and_is_left_
         return found.touched_ns
 
     scene.store.wait_at_most(0.05)
-    others = open_sqlite(tmp_path / "cis.db")
+    others = open_store(tmp_path / "cis.db")
     with hanging(tmp_path, HOLD_AND_WAIT) as process, ExitStack() as stack:
         scene.serves(process.pid)
         stack.enter_context(others.transaction())
@@ -207,7 +210,7 @@ def test_a_worker_that_waits_for_the_write_lock_gives_signs_of_life_and_is_left_
 def test_a_worker_that_gives_a_sign_of_life_while_its_rescuer_waits_for_the_write_lock_is_not_fenced(
     tmp_path: Path, holding: subprocess.Popen[bytes]
 ) -> None:
-    store = LateBeat(tmp_path / "cis.db")
+    store = LateBeat(Database(tmp_path / "cis.db"))
     scene = Scene(store, tmp_path)
     scene.serves(holding.pid)
     scene.look(3)
@@ -250,7 +253,7 @@ def test_a_rescuer_that_was_stopped_itself_or_slept_condemns_nobody(
 def test_a_worker_is_measured_by_its_own_lease(scene: Scene, holding: subprocess.Popen[bytes]) -> None:
     row = scene.serves(holding.pid)
     with scene.store.transaction():
-        scene.store.take_worker(replace(row, lease_until_us=row.heartbeat_at_us + 60_000_000))
+        scene.store.workers.take(replace(row, lease_until_us=row.heartbeat_at_us + 60_000_000))
     scene.look(12)
     early = list(scene.killed)
     scene.look()
@@ -304,12 +307,12 @@ def test_two_rescuers_end_a_worker_once_and_only_one_buries_it(
     scene: Scene, holding: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     scene.serves(holding.pid)
-    store = open_sqlite(tmp_path / "cis.db")
+    store = open_store(tmp_path / "cis.db")
     other = Scene(store, tmp_path)
     for _ in range(5):
         scene.look()
         other.look()
-    events = scene.store.events_after(0, limit=100)
+    events = scene.store.events.after(0, limit=100)
     store.close()
 
     assert scene.killed + other.killed == [holding.pid]
@@ -336,29 +339,38 @@ def test_a_worker_that_hangs_in_a_transaction_is_killed_unfenced_when_the_others
     assert scene.row.status is WorkerState.DEAD
 
 
+class LateQueue(QueueRows):
+    """A queue in which the worker renews its lease when it is asked for the demand."""
+
+    beats: Callable[[], None] | None = None
+
+    def demand(self, node_id: str) -> Sequence[QueueDemand]:
+        if self.beats is not None:
+            self.beats()
+        return super().demand(node_id)
+
+
 class LateBeat(SqliteStore):
     """A store in which the worker renews its lease between a rescuer's look at it and what follows."""
 
-    beats: Callable[[], None] | None = None
     begins: Callable[[], None] | None = None
+
+    def __init__(self, db: Database) -> None:
+        super().__init__(db)
+        self.queue: LateQueue = LateQueue(db)
 
     def transaction(self) -> AbstractContextManager[None]:
         if self.begins is not None:
             self.begins()
         return super().transaction()
 
-    def queue_demand(self, node_id: str) -> Sequence[QueueDemand]:
-        if self.beats is not None:
-            self.beats()
-        return super().queue_demand(node_id)
-
 
 def test_a_worker_that_beats_at_the_last_moment_is_not_fenced(tmp_path: Path, holding: subprocess.Popen[bytes]) -> None:
-    store = LateBeat(tmp_path / "cis.db")
+    store = LateBeat(Database(tmp_path / "cis.db"))
     scene = Scene(store, tmp_path)
     scene.serves(holding.pid)
     scene.look(3)
-    store.beats = scene.beat
+    store.queue.beats = scene.beat
     scene.look()
 
     assert scene.killed == []
@@ -370,7 +382,7 @@ def test_a_worker_whose_orphans_cannot_be_looked_for_is_buried_when_there_are_de
     epoch = scene.serves(os.getpid()).epoch  # whose lock is free
     put_run(scene.store, "r", worker_id=WORKER)
     with scene.store.transaction():
-        scene.store.start_attempts([attempt("r", worker_id=WORKER, epoch=epoch)])
+        scene.store.attempts.start([attempt("r", worker_id=WORKER, epoch=epoch)])
     scene.short = True
     scene.look(2)
     early = scene.row.status

@@ -13,8 +13,9 @@ import pytest
 
 from cis.engine.times import Instant
 from cis.model.scope import Scope, ScopeType
+from cis.store import open_store
 from cis.store.records import WorkerRecord, WorkerState
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 from cis.worker import supervisor as supervising
 from cis.worker.bell import FifoBell, bell_path
 from cis.worker.process import Reporter
@@ -72,16 +73,16 @@ class Scene:
         worker_id = SCOPES[name].worker_id
         put_run(self.store, f"r-{name}")
         with self.store.transaction():
-            self.store.enqueue(NODE, item(f"r-{name}", worker_id=worker_id))
-            self.store.claim(NODE, worker_id, epoch=1, limit=1)
-            self.store.park(f"r-{name}", due_at_us=self.wall_us + round(for_s * SECOND_US))
+            self.store.queue.add(NODE, item(f"r-{name}", worker_id=worker_id))
+            self.store.queue.claim(NODE, worker_id, epoch=1, limit=1)
+            self.store.queue.park(f"r-{name}", due_at_us=self.wall_us + round(for_s * SECOND_US))
 
     def want(self, name: str) -> None:
         """Have a run of a scope wait, and the supervisor look, a second later."""
         scope = SCOPES[name]
         put_run(self.store, f"r-{name}")
         with self.store.transaction():
-            self.store.enqueue(NODE, item(f"r-{name}", worker_id=scope.worker_id))
+            self.store.queue.add(NODE, item(f"r-{name}", worker_id=scope.worker_id))
         self.bell.ring()
         self.turn()
 
@@ -94,8 +95,8 @@ class Scene:
         """Have a worker take its run, end it, and be idle."""
         scope = SCOPES[name]
         with self.store.transaction():
-            self.store.dequeue(f"r-{name}")
-            self.store.take_worker(
+            self.store.queue.remove(f"r-{name}")
+            self.store.workers.take(
                 WorkerRecord(
                     worker_id=scope.worker_id,
                     node_id=NODE,
@@ -122,7 +123,7 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
     """No worker lives yet."""
-    store, bell = open_sqlite(new_database(tmp_path)), FifoBell(bell_path(tmp_path, "node"))
+    store, bell = open_store(new_database(tmp_path)), FifoBell(bell_path(tmp_path, "node"))
     scene = Scene(store, bell, tmp_path)
     yield scene
     for process in scene.processes.values():
@@ -169,7 +170,7 @@ def test_a_supervisor_without_descriptors_goes_on_and_says_what_is_short(scene: 
     with no_descriptors():
         scene.want("b")
     early = len(list(scene.supervisor.children))
-    (short,) = [row for row in scene.store.workers() if row.short_of is not None]
+    (short,) = [row for row in scene.store.workers.all() if row.short_of is not None]
     for _ in range(10):
         scene.turn()
 

@@ -18,9 +18,10 @@ from cis.federation.received import Heard
 from cis.model.dag import DagSpec
 from cis.model.message import Message, MessageKind, Reply
 from cis.skills.registry import InstalledSkills
+from cis.store import open_store
 from cis.store.cluster import OfferRecord, OutboxItem, PeerRecord, RemoteRun
 from cis.store.records import RunChange, RunRecord
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 from tests.worlds.migrated import new_database
 
 START_US = 1_700_000_000_000_000
@@ -76,7 +77,7 @@ class Decider:
         **fields: Any,
     ) -> Reply:
         """Act on a message, as if its signature had been checked, and return the answer."""
-        peer = self.store.peer(sender)
+        peer = self.store.peers.get(sender)
         if peer is None:
             peer = PeerRecord(node_id=sender, public_key="self", may=(), trusted_at_us=0)
         message = Message(
@@ -102,35 +103,35 @@ class Decider:
 
     def remote(self, run_id: str) -> RemoteRun:
         """Return the other node's part in a run that has one."""
-        found = self.store.remote_run(run_id)
+        found = self.store.remotes.get(run_id)
         assert found is not None
         return found
 
     def run(self, run_id: str) -> RunRecord:
         """Return a run that is there."""
-        found = self.store.run(run_id)
+        found = self.store.runs.get(run_id)
         assert found is not None
         return found
 
     def offer(self, run_id: str) -> OfferRecord:
         """Return an offer that was seen."""
-        found = self.store.offer(run_id)
+        found = self.store.offers.get(run_id)
         assert found is not None
         return found
 
     def posted(self, run_id: str, kind: MessageKind) -> list[OutboxItem]:
         """Return what of a kind is to be sent about a run."""
-        return [item for item in self.store.outbox_of_run(run_id) if item.kind == kind]
+        return [item for item in self.store.outbox.of_run(run_id) if item.kind == kind]
 
     def change_run(self, run_id: str, **changes: Any) -> None:
         """Change the row of a run."""
         with self.store.transaction():
-            self.store.change_run(self.run(run_id), RunChange(**changes))
+            self.store.runs.change(self.run(run_id), RunChange(**changes))
 
     def change(self, run_id: str, **changes: Any) -> None:
         """Change the other node's part in a run."""
         with self.store.transaction():
-            self.store.put_remote(replace(self.remote(run_id), **changes))
+            self.store.remotes.put(replace(self.remote(run_id), **changes))
 
 
 def spec_of(*tasks: dict[str, Any], dag_id: str = "demo", **document: Any) -> DagSpec:
@@ -142,11 +143,11 @@ def spec_of(*tasks: dict[str, Any], dag_id: str = "demo", **document: Any) -> Da
 @contextmanager
 def decider(folder: Path) -> Iterator[Decider]:
     """Give a test node-1."""
-    store = open_sqlite(new_database(folder))
+    store = open_store(new_database(folder))
     try:
         with store.transaction():
             for number in (2, 3):
-                store.put_peer(
+                store.peers.put(
                     PeerRecord(
                         node_id=f"node-{number}",
                         public_key=f"key-{number}",

@@ -20,6 +20,7 @@ from cis.model.document import dag_from_plain
 from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState
 from cis.store.records import QueueState, TaskRecord, WorkerRecord, WorkerState
+from cis.store.sqlite.connection import Database
 from cis.store.sqlite.store import SqliteStore
 from cis.worker.bell import FifoBell
 from tests.worlds.deciding import SECOND_US, START_US, Decider
@@ -79,21 +80,21 @@ class Worker:
         wait_for(look, what=what)
 
     def task(self, run_id: str, task_id: str = "t0") -> TaskRecord:
-        found = self.store.task(run_id, task_id)
+        found = self.store.tasks.get(run_id, task_id)
         assert found is not None
         return found
 
     def queued(self, run_id: str) -> QueueState | None:
         """Return how a run stands in the queue."""
-        item = self.store.queue_item(run_id)
+        item = self.store.queue.get(run_id)
         return None if item is None else item.status
 
     def attempts(self, run_id: str) -> list[tuple[int, AttemptState]]:
-        return [(one.attempt, one.status) for one in self.store.attempts(run_id)]
+        return [(one.attempt, one.status) for one in self.store.attempts.of_run(run_id)]
 
     def child(self, run_id: str) -> str:
         """Return the id of the one run that is a task of a run."""
-        (child,) = self.store.child_runs(run_id)
+        (child,) = self.store.runs.children(run_id)
         return child.run_id
 
 
@@ -110,7 +111,7 @@ def working(
 
     *lease_s* is its own lease; without *clock* its two clocks go as the node's does.
     """
-    store = MoodyStore(node.store.path)
+    store = MoodyStore(Database(node.store.path))
     executor, bell = LocalExecutor(max_log_bytes=2**20), FifoBell(folder / "bell")
     row = WorkerRecord(
         worker_id=GLOBAL.worker_id,
@@ -126,7 +127,7 @@ def working(
         lease_until_us=node.now_us,
     )
     with store.transaction():
-        epoch = store.take_worker(row).epoch
+        epoch = store.workers.take(row).epoch
     parts = LoopParts(
         store=store,
         executor=executor,

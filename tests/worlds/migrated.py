@@ -7,7 +7,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from cis.store.sqlite.store import open_sqlite
+from cis.store import open_store
 
 MEMORY = Path("/dev/shm")  # nothing in it survives a power cut, and nothing here has to
 
@@ -28,5 +28,5 @@ def new_database(folder: Path) -> Path:
 @cache
 def _template() -> tempfile.TemporaryDirectory[str]:
     folder = fast_folder()
-    open_sqlite(Path(folder.name) / "cis.db").close()
+    open_store(Path(folder.name) / "cis.db").close()
     return folder  # it lasts as long as this process

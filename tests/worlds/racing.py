@@ -8,8 +8,9 @@ from pathlib import Path
 
 from cis.errors import StaleVersionError
 from cis.model.states import RunState
+from cis.store import open_store
 from cis.store.records import RunChange, RunRecord
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 
 ROUNDS = 20
 ENDS = (RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED)
@@ -18,7 +19,7 @@ Step = tuple[int, str, str]
 
 def read(store: SqliteStore) -> RunRecord:
     """Return the run."""
-    run = store.run("r")
+    run = store.runs.get("r")
     assert run is not None
     return run
 
@@ -27,7 +28,7 @@ def step(store: SqliteStore, run: RunRecord, to: RunState) -> Step | None:
     """Try to move the run as it was read; return the version that this made and the arrow, or None."""
     try:
         with store.transaction():
-            changed = store.change_run(run, RunChange(status=to))
+            changed = store.runs.change(run, RunChange(status=to))
     except StaleVersionError:
         return None
     return (changed.version, str(run.status), str(changed.status))
@@ -42,7 +43,7 @@ def target(run: RunRecord, *, turn: int, number: int) -> RunState:
 
 def race(path: Path, *, number: int) -> None:
     """Be a racer in a process of its own: each line of input is a signal to read the run, or to change it."""
-    store = open_sqlite(path)
+    store = open_store(path)
     for turn in range(ROUNDS):
         sys.stdin.readline()
         run = read(store)

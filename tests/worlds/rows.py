@@ -113,8 +113,8 @@ def put_run(store: Store, run_id: str, *, tasks: int = 2, **changes: Any) -> Run
     """Store a run with its tasks, and its definition if that is not there."""
     made = run(run_id, **changes)
     with store.transaction():
-        number = store.put_definition(definition(made.dag_id), DOCUMENT)
+        number = store.definitions.put(definition(made.dag_id), DOCUMENT)
         made = made._replace(definition_id=number)
         rows = [TaskRecord(run_id=run_id, task_no=place, task_id=f"t{place}") for place in range(tasks)]
-        store.insert_run(made, rows)
+        store.runs.add(made, rows)
     return made

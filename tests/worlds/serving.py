@@ -32,8 +32,9 @@ from cis.node.hub import EventHub
 from cis.node.keyfile import KeyFile
 from cis.node.store_threads import Readers, Writer
 from cis.skills.registry import InstalledSkills
+from cis.store import open_store
 from cis.store.records import AttemptRecord, RunChange, RunRecord, TaskRecord, WorkerRecord, WorkerState
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 from tests.worlds.migrated import new_database
 from tests.worlds.waiting import wait_for
 
@@ -110,7 +111,7 @@ class NodeUnderTest:
                 epoch=1,
                 started_at_us=now_us,
             )
-            self.store.start_attempts([attempt])
+            self.store.attempts.start([attempt])
             move_tasks(self.store, run, [(old, new)], at_us=now_us)
         self.logfiles.prepare(run.run_id)
         return attempt
@@ -130,7 +131,7 @@ class NodeUnderTest:
             old = self._task(run, attempt.task_id)
             state = TaskState.PENDING if again else TaskState(status)
             new = old._replace(status=state, finished_at_us=None if again else now_us)
-            self.store.finish_attempts([attempt._replace(status=status, finished_at_us=now_us, **fields)])
+            self.store.attempts.finish([attempt._replace(status=status, finished_at_us=now_us, **fields)])
             move_tasks(self.store, run, [(old, new)], at_us=now_us)
         self.hub.poke()
 
@@ -138,7 +139,7 @@ class NodeUnderTest:
         """Skip a task as its worker would."""
         with self.store.transaction():
             old = self._task(run, task_id)
-            self.store.change_tasks([(old, old._replace(status=TaskState.SKIPPED, blocked_by=because))])
+            self.store.tasks.change([(old, old._replace(status=TaskState.SKIPPED, blocked_by=because))])
 
     def wrote(self, attempt: AttemptRecord, *, out: bytes = b"", err: bytes = b"") -> None:
         """Append to an attempt's files as its process would."""
@@ -150,7 +151,7 @@ class NodeUnderTest:
     def with_worker(self, run: RunRecord, *, status: WorkerState = WorkerState.BUSY) -> WorkerRecord:
         """Register the worker of a run and have it claim what is queued."""
         with self.store.transaction():
-            worker = self.store.take_worker(
+            worker = self.store.workers.take(
                 WorkerRecord(
                     worker_id=run.worker_id,
                     node_id=NODE_ID,
@@ -165,11 +166,11 @@ class NodeUnderTest:
                     lease_until_us=self.site.clock_us(),
                 )
             )
-            self.store.claim(NODE_ID, run.worker_id, epoch=worker.epoch, limit=100)
+            self.store.queue.claim(NODE_ID, run.worker_id, epoch=worker.epoch, limit=100)
         return worker
 
     def _task(self, run: RunRecord, task_id: str) -> TaskRecord:
-        task = self.store.task(run.run_id, task_id)
+        task = self.store.tasks.get(run.run_id, task_id)
         assert task is not None
         return task
 
@@ -208,11 +209,11 @@ def node_under_test(
         uptime_us=ticking_clock(),
         max_queued=max_queued,
     )
-    store = open_sqlite(database)
-    writer = Writer(lambda: open_sqlite(database))
-    readers = Readers(lambda: open_sqlite(database))
-    stager = Readers(lambda: open_sqlite(database), threads=1)
-    hub = EventHub(lambda: open_sqlite(database))
+    store = open_store(database)
+    writer = Writer(lambda: open_store(database))
+    readers = Readers(lambda: open_store(database))
+    stager = Readers(lambda: open_store(database), threads=1)
+    hub = EventHub(lambda: open_store(database))
     pokes: list[str] = []
     logfiles = LogFiles(folder / "logs")
     handle = NodeHandle(

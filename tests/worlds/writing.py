@@ -33,7 +33,7 @@ class CountingStore(SqliteStore):
 
 def audit(store: Store, subject: str) -> str:
     """Write one row, and return its subject."""
-    store.append_audit(AuditRecord(at_us=0, actor="a", action="test", subject=subject, source="here"))
+    store.audit.append(AuditRecord(at_us=0, actor="a", action="test", subject=subject, source="here"))
     return subject
 
 

@@ -240,7 +240,7 @@ class Refusals:
         if entry is None:
             return
         try:
-            await self._node.write(lambda store: store.append_audit(entry))
+            await self._node.write(lambda store: store.audit.append(entry))
         except CisError as failed:
             log.warning("a refusal could not be written down", extra={"error": str(failed)})
 

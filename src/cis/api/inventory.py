@@ -55,7 +55,7 @@ def inventory_routes(node: ServedNode) -> APIRouter:
 
     @router.get("/workers", tags=["workers"], responses=answers(PageModel[WorkerModel]), summary="List workers")
     async def workers(request: Request) -> Response:
-        found = await node.read(lambda store: store.workers(node_id=node.node_id))
+        found = await node.read(lambda store: store.workers.all(node_id=node.node_id))
         return list_answer([worker_view(worker) for worker in found if allows(scopes_of(request), worker.scope)])
 
     @router.get(
@@ -84,19 +84,19 @@ def inventory_routes(node: ServedNode) -> APIRouter:
 
 
 def _peers(store: Store, *, now_us: int) -> list[Json]:
-    depths = store.outbox_depths()
-    return [peer_view(peer, outbox=depths.get(peer.node_id, 0), now_us=now_us) for peer in store.peers()]
+    depths = store.outbox.depths()
+    return [peer_view(peer, outbox=depths.get(peer.node_id, 0), now_us=now_us) for peer in store.peers.all()]
 
 
 def _definitions(
     store: Store, *, limit: int, cursor: str | None, saved: bool, scopes: Patterns | None
 ) -> Page[DefinitionRecord]:
     try:
-        return store.definitions(limit=limit, cursor=cursor, saved_only=saved, scopes=scopes)
+        return store.definitions.page(limit=limit, cursor=cursor, saved_only=saved, scopes=scopes)
     except UsageError as error:
         raise QueryError([Fault(place="query.cursor", message=str(error))]) from error
 
 
 def _dag_with_document(store: Store, dag_id: str, *, scopes: Patterns | None) -> dict[str, Json]:
     definition = existing_definition(store, dag_id, scopes=scopes)
-    return {**dag_view(definition), "document": json.loads(store.document(definition.definition_id))}
+    return {**dag_view(definition), "document": json.loads(store.definitions.document(definition.definition_id))}

@@ -99,8 +99,8 @@ def probe_routes(node: ServedNode, counts: RequestCounts) -> APIRouter:
 def _numbers(
     store: Store, node_id: str
 ) -> tuple[int, Mapping[RunState, int], Iterable[WorkerRecord], Mapping[str, int]]:
-    workers = store.workers(node_id=node_id)
-    return store.queued_count(node_id), store.unfinished_counts(), workers, store.outbox_depths()
+    workers = store.workers.all(node_id=node_id)
+    return store.queue.queued_count(node_id), store.runs.unfinished_counts(), workers, store.outbox.depths()
 
 
 def _worker_counts(workers: Iterable[WorkerRecord]) -> list[tuple[dict[str, str], int]]:
@@ -150,7 +150,7 @@ class Readiness:
         try:
             async with asyncio.timeout(READY_WITHIN_S):
                 free = await self._node.read(lambda store: _look(store, self._node.node_id, folder))
-                await self._node.write(lambda store: store.write_nothing())
+                await self._node.write(lambda store: store.upkeep.write_nothing())
         except TimeoutError:
             return f"the store did not answer within {READY_WITHIN_S:g} s"
         except CisError as error:
@@ -169,7 +169,7 @@ class Readiness:
     async def _look_for_damage(self) -> None:
         began_s = self._clock_s()
         try:
-            self._damage = await self._node.read(lambda store: store.first_damage())
+            self._damage = await self._node.read(lambda store: store.upkeep.first_damage())
         except CisError:
             return  # whoever reads and writes the store says so, too
         finally:
@@ -179,9 +179,9 @@ class Readiness:
 
 def _look(store: Store, node_id: str, folder: Path) -> int:
     """Read what the machinery reads all the time, and return how many bytes are free for this user."""
-    store.check_current()
-    store.last_event_seq()
-    store.queue_demand(node_id)
+    store.upkeep.check_current()
+    store.events.last_seq()
+    store.queue.demand(node_id)
     room = os.statvfs(folder)
     return room.f_bavail * room.f_frsize
 

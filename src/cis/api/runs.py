@@ -57,7 +57,7 @@ async def run_answer(node: ServedNode, request: Request, run_id: str) -> Respons
 
     def small(store: Store) -> tuple[dict[str, Json] | None, int]:
         run = existing_run(store, run_id, scopes=scopes)
-        size = store.outputs_size(run_id)
+        size = store.tasks.outputs_size(run_id)
         is_small = run.task_count <= FEW_TASKS and size <= FEW_BYTES
         return read_run(store, run_id, scopes=scopes, still=still_runs) if is_small else None, size
 
@@ -85,7 +85,7 @@ async def _parts(
 
 def _part(store: Store, run_id: str, *, after: int, reasons: Mapping[str, Waiting]) -> tuple[int, bytes] | None:
     """Return the tasks after one as JSON without brackets, and the number of the last of them; None when there is none."""
-    tasks = store.tasks_after(run_id, after, limit=TASKS_AT_ONCE, max_bytes=BYTES_AT_ONCE)
+    tasks = store.tasks.page(run_id, after, limit=TASKS_AT_ONCE, max_bytes=BYTES_AT_ONCE)
     return (tasks[-1].task_no, encoded(task_views(tasks, reasons))[1:-1]) if tasks else None
 
 
@@ -181,6 +181,6 @@ def run_routes(node: ServedNode) -> APIRouter:
 def page_of_runs(store: Store, where: RunFilter, *, limit: int, cursor: str | None) -> Page[RunRecord]:
     """Return a page of runs. Raises QueryError when *cursor* is none."""
     try:
-        return store.runs(where, limit=limit, cursor=cursor)
+        return store.runs.page(where, limit=limit, cursor=cursor)
     except UsageError as error:
         raise QueryError([Fault(place="query.cursor", message=str(error))]) from error

@@ -107,7 +107,7 @@ class TokenCheck:
         known = self._known.get(name)
         if known is not None and known[0] > self._clock_s():
             return known[1]
-        record = await self._read(lambda store: store.token_by_sha256(name))
+        record = await self._read(lambda store: store.tokens.by_sha256(name))
         self._known.pop(name, None)
         if record is None or not hmac.compare_digest(record.sha256, name):
             return None

@@ -108,7 +108,7 @@ async def _events(node: ServedNode, after: int | None, scopes: Patterns | None) 
     hub = node.events
     with hub.subscribe() as bell:
         seq = hub.last_seq if after is None else after
-        newest = await node.read(lambda store: store.last_event_seq())
+        newest = await node.read(lambda store: store.events.last_seq())
         if seq > newest:
             seq = newest  # the listener knows another database, perhaps one that was restored since
             yield _gap(seq)
@@ -148,7 +148,7 @@ async def _after(node: ServedNode, seq: int) -> Sequence[EventRecord]:
     recent = node.events.after(seq, limit=_AT_ONCE)
     if recent is not None:
         return recent
-    return await node.read(lambda store: store.events_after(seq, limit=_AT_ONCE))
+    return await node.read(lambda store: store.events.after(seq, limit=_AT_ONCE))
 
 
 def _gap(seq: int) -> bytes:
@@ -285,5 +285,5 @@ def _line(content: Json, *, form: str) -> bytes:
 
 
 def _status(store: Store, run_id: str) -> str:
-    run = store.run(run_id)
+    run = store.runs.get(run_id)
     return "gone" if run is None else str(run.status)

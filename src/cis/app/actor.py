@@ -22,4 +22,4 @@ class Actor:
 def append_audit(store: Store, by: Actor, *, action: str, subject: str, now_us: int) -> None:
     """Write down, in the transaction of the action itself, who did it."""
     entry = AuditRecord(at_us=now_us, actor=by.name, action=action, subject=subject, source=by.source)
-    store.append_audit(entry)
+    store.audit.append(entry)

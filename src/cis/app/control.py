@@ -61,8 +61,8 @@ def control(
 
 def _asked_for(store: Store, run_id: str) -> tuple[int | None, int]:
     """Return what control changes of a run: the run itself, or what the node that executes it is asked for."""
-    remote = store.remote_run(run_id)
-    return store.run_version(run_id), 0 if remote is None else remote.control_seq
+    remote = store.remotes.get(run_id)
+    return store.runs.version(run_id), 0 if remote is None else remote.control_seq
 
 
 def _touched(store: Store, run: RunRecord, action: Action) -> frozenset[str]:
@@ -71,5 +71,5 @@ def _touched(store: Store, run: RunRecord, action: Action) -> frozenset[str]:
     A worker that holds a run which is to be cancelled changes the child runs itself, and wakes their workers.
     """
     changes_children = run.status.final or action is Action.RESUME
-    children = store.child_runs(run.run_id) if changes_children else ()
+    children = store.runs.children(run.run_id) if changes_children else ()
     return frozenset((run.worker_id, *(child.worker_id for child in children)))

@@ -24,7 +24,7 @@ def prune(
 
 def survey(store: Store, logfiles: LogFiles, keep: Retention, *, cutoff: Cutoff) -> Tally:
     """Count what would go; documents that only the runs which go are of are counted once they have gone."""
-    tally = Tally(documents=len(store.unused_definitions(limit=1_000_000)))
+    tally = Tally(documents=len(store.definitions.unused(limit=1_000_000)))
     folders: set[str] = set()
     for family in expired_families(store, keep, cutoff):
         tally.runs += len(family)

@@ -92,6 +92,6 @@ def stored_dag(store: Store, dag_id: str, *, key: str, asker: Asker, target: str
     definition = existing_definition(store, dag_id, scopes=asker.scopes)
     if definition.saved_at_us is None:
         raise UsageError(f"{dag_id} is not stored here; 'cis dag save' stores a DAG, to be run by name")
-    spec = stored_spec(store, definition.definition_id)
+    spec = stored_spec(store.definitions, definition.definition_id)
     spec = spec if target is None else replace(spec, target_node=target)
     return SubmitRequest(spec=spec, idempotency_key=key, asker=asker)

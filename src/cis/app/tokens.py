@@ -37,19 +37,19 @@ def create_token(
     now_us: int,
 ) -> None:
     """Let the bearer of *secret* do what *may* says, in *scopes* (None: all). Raises ConflictError when the name is taken."""
-    if any(one.name == name for one in store.tokens()):
+    if any(one.name == name for one in store.tokens.all()):
         raise ConflictError(f"there is a token {name!r} already; revoke it first, or choose another name")
     import hashlib  # noqa: PLC0415 - only here
 
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    store.put_token(TokenRecord(name=name, sha256=digest, may=may, created_at_us=now_us, scopes=scopes))
+    store.tokens.put(TokenRecord(name=name, sha256=digest, may=may, created_at_us=now_us, scopes=scopes))
     subject = name if scopes is None else f"{name} in scopes {listed(scopes)}"
     append_audit(store, by, action="token.create", subject=subject, now_us=now_us)
 
 
 def revoke_token(store: Store, name: str, *, by: Actor, now_us: int) -> None:
     """End a token. Raises NotFoundError when there is none."""
-    if not store.delete_token(name):
+    if not store.tokens.delete(name):
         raise NotFoundError("token", name, hint="'cis token list' shows them")
     append_audit(store, by, action="token.revoke", subject=name, now_us=now_us)
 

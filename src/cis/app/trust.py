@@ -44,11 +44,11 @@ def trust(store: Store, peer: PeerRecord, *, key_id: str, keep: Collection[str],
         ConflictError: another peer has this Matrix user or this public key.
     """
     now_us = peer.trusted_at_us
-    old = store.peer(peer.node_id)
+    old = store.peers.get(peer.node_id)
     if old is not None:
         kept = {name: getattr(old, name) for name in ("contact_at_us", "clock_ahead_us", *keep)}
         peer = replace(peer, **kept)
-    store.put_peer(peer)
+    store.peers.put(peer)
     still_allowed = peer.scopes if EXECUTE in peer.may else ()
     stopped = _stop_what_it_sent(store, peer.node_id, but=still_allowed, now_us=now_us)
     where = "" if peer.scopes is None else f", in scopes {listed(peer.scopes)}"
@@ -63,20 +63,20 @@ def untrust(store: Store, node_id: str, *, by: Actor, now_us: int) -> Untrusted:
     Raises:
         NotFoundError: it is not trusted.
     """
-    peer = store.peer(node_id)
+    peer = store.peers.get(node_id)
     if peer is None:
         raise NotFoundError("node", node_id, hint="'cis node list' shows those that are trusted")
     stopped = _stop_what_it_sent(store, node_id, but=(), now_us=now_us)
     failed = []
-    for remote in store.open_remotes(RemoteRole.SENT):
+    for remote in store.remotes.open(RemoteRole.SENT):
         if remote.peer == node_id:
             error = f"node {node_id} has it, and is not trusted any more"
             run = undeliverable(store, remote.run_id, error=error, now_us=now_us)
             if run is not None:
                 post_control(store, run, "cancel", now_us=now_us)  # or it would go on with it, for nobody
                 failed.append(run.run_id)
-    store.put_farewell(peer, until_us=now_us + round(CONTROL_FOR_S * 1e6))
-    store.delete_peer(node_id)
+    store.peers.put_farewell(peer, until_us=now_us + round(CONTROL_FOR_S * 1e6))
+    store.peers.delete(node_id)
     append_audit(store, by, action="node.untrust", subject=node_id, now_us=now_us)
     cancelled = tuple(run.run_id for run in stopped)
     return Untrusted(failed=tuple(failed), cancelled=cancelled, wake=frozenset(run.worker_id for run in stopped))
@@ -88,8 +88,8 @@ def _stop_what_it_sent(store: Store, node_id: str, *, but: Patterns | None, now_
     What they start in other scopes is cancelled too.
     """
     found = []
-    for remote in store.open_remotes(RemoteRole.RECEIVED):
-        run = store.run(remote.run_id) if remote.peer == node_id else None
+    for remote in store.remotes.open(RemoteRole.RECEIVED):
+        run = store.runs.get(remote.run_id) if remote.peer == node_id else None
         if run is not None:
             found += _stop(store, run, but=but, now_us=now_us)
     return found
@@ -101,5 +101,5 @@ def _stop(store: Store, run: RunRecord, *, but: Patterns | None, now_us: int) ->
     if not allows(but, run.scope):
         return [cancel(store, run.run_id, now_us=now_us)]
     return [
-        stopped for child in store.child_runs(run.run_id) for stopped in _stop(store, child, but=but, now_us=now_us)
+        stopped for child in store.runs.children(run.run_id) for stopped in _stop(store, child, but=but, now_us=now_us)
     ]

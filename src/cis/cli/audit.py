@@ -31,7 +31,7 @@ def _audit(options: argparse.Namespace) -> None:
     since_us = None if options.since is None else max(0, now_us() - _age_us(options.since))
     where = AuditFilter(since_us=since_us, actor=options.actor, action=options.action)
     with from_environment().store() as store:
-        entries = store.audit(where, limit=options.limit)
+        entries = store.audit.page(where, limit=options.limit)
     if options.json:
         print_json(
             [

@@ -23,12 +23,12 @@ def complete(what: str, prefix: str, options: argparse.Namespace) -> list[str]:
     try:
         with from_environment().store() as store:
             if what == "dag_ids":
-                found = [one.dag_id for one in store.definitions(limit=MAX_OFFERED, cursor=None).items]
+                found = [one.dag_id for one in store.definitions.page(limit=MAX_OFFERED, cursor=None).items]
             elif what == "worker_ids":
-                found = [one.worker_id for one in store.workers()]
+                found = [one.worker_id for one in store.workers.all()]
             else:
                 where = RunFilter(dag_id=getattr(options, "dag_id", None))
-                found = [one.run_id for one in store.runs(where, limit=MAX_OFFERED).items]
+                found = [one.run_id for one in store.runs.page(where, limit=MAX_OFFERED).items]
     except CisError:
         return []
     return [one for one in found if one.startswith(prefix)]

@@ -61,9 +61,9 @@ class Context:
     @contextmanager
     def store(self) -> Iterator[SqliteStore]:
         """Open the store for the length of a block."""
-        from cis.store.sqlite.store import open_sqlite  # noqa: PLC0415 - not every command reads it
+        from cis.store import open_store  # noqa: PLC0415 - not every command reads it
 
-        store = open_sqlite(self.home.db)
+        store = open_store(self.home.db)
         try:
             yield store
         finally:
@@ -72,9 +72,9 @@ class Context:
     @contextmanager
     def store_as_it_is(self) -> Iterator[SqliteStore]:
         """Open the store without changing anything, an older schema neither. Raises NotFoundError when there is none."""
-        from cis.store.sqlite.store import open_sqlite  # noqa: PLC0415 - not every command reads it
+        from cis.store import open_store  # noqa: PLC0415 - not every command reads it
 
-        store = open_sqlite(self.home.db, as_it_is=True)
+        store = open_store(self.home.db, as_it_is=True)
         try:
             yield store
         finally:

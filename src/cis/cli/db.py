@@ -28,8 +28,9 @@ from cis.model.ids import counted
 from cis.node.clock import now_us
 from cis.node.node import retention_of
 from cis.node.presence import node_is_running
+from cis.store import open_store
 from cis.store.sqlite.connection import sync_folder
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 from cis.worker.lock import holder
 
 _BESIDE = ("-wal", "-shm")
@@ -62,7 +63,7 @@ def _check(options: argparse.Namespace) -> int:
     context = from_environment()
     try:
         with context.store_as_it_is() as store:
-            faults = store.integrity_check()
+            faults = store.upkeep.integrity_check()
     except NotFoundError:
         faults = []  # there is none yet
     except StoreDamagedError as error:  # too much for it even to be opened
@@ -82,7 +83,7 @@ def _backup(options: argparse.Namespace) -> None:
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{target.absolute().parent} is no folder")
     with context.store_as_it_is() as store:
-        store.backup_to(target)
+        store.upkeep.back_up(target)
     _answer({"path": str(target), "bytes": target.stat().st_size}, f"{target}: written", options)
 
 
@@ -97,7 +98,7 @@ def _restore(options: argparse.Namespace) -> None:
         _copy(source, fresh)
         backup = _open_backup(source, fresh)  # a copy, so that the backup stays as it is while this one is migrated
         try:
-            faults = backup.integrity_check()
+            faults = backup.upkeep.integrity_check()
             if faults:
                 raise StoreError(f"{source} is damaged: {faults[0]}; nothing was changed")
             with backup.transaction():
@@ -149,9 +150,9 @@ def _open_questions(found: Restored) -> Iterator[str]:
 def _open_backup(source: Path, fresh: Path) -> SqliteStore:
     """Open the copy of a backup. Raises StoreError, which names the backup, where it is none."""
     try:
-        as_it_is = open_sqlite(fresh, as_it_is=True)
+        as_it_is = open_store(fresh, as_it_is=True)
         try:
-            ours = as_it_is.has_runs
+            ours = as_it_is.upkeep.has_runs
         finally:
             as_it_is.close()
     except StoreNewerError as error:
@@ -160,7 +161,7 @@ def _open_backup(source: Path, fresh: Path) -> SqliteStore:
         raise StoreError(f"{source} is no backup, or a damaged one ({error.why}); nothing was changed") from error
     if not ours:
         raise StoreError(f"{source} is no database of CIS-DAG; nothing was changed")
-    return open_sqlite(fresh)
+    return open_store(fresh)
 
 
 def _keep(context: Context) -> Path | None:
@@ -171,7 +172,7 @@ def _keep(context: Context) -> Path | None:
     _forget(kept)
     try:
         with context.store() as store:
-            store.backup_to(kept)
+            store.upkeep.back_up(kept)
     except StoreError:
         _forget(kept)
         _copy(context.home.db, kept)

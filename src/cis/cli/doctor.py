@@ -97,7 +97,7 @@ def _look(context: Context) -> Iterator[Finding]:
 def _look_at_peers(context: Context) -> Iterator[Finding]:
     try:
         with context.store_as_it_is() as store:
-            peers = [peer_view(peer, outbox=0, now_us=now_us()) for peer in store.peers()]
+            peers = [peer_view(peer, outbox=0, now_us=now_us()) for peer in store.peers.all()]
     except (StoreError, NotFoundError):
         return  # said already
     for peer in peers:
@@ -130,11 +130,11 @@ def _look_at_store(context: Context) -> Finding:
     older = False
     try:
         with context.store_as_it_is() as store:
-            older = not store.is_newest
-            faults = store.integrity_check()
+            older = not store.upkeep.is_newest
+            faults = store.upkeep.integrity_check()
             if not faults:
                 with store.transaction():
-                    store.write_nothing()
+                    store.upkeep.write_nothing()
     except NotFoundError:
         return Finding(f"{what}: there is none yet")
     except StoreNewerError as error:
@@ -163,7 +163,7 @@ def _look_at_home(context: Context) -> Iterator[Finding]:
     try:
         with context.store_as_it_is() as store:
             fault, node_id = place_fault(store, context.home), context.settings.node_id
-            others = store.runs_of_other_ids(node_id)
+            others = store.queue.of_other_ids(node_id)
     except CisError:
         return  # said already
     if fault is not None:
@@ -192,7 +192,7 @@ def _look_at_shortages(context: Context) -> Iterator[Finding]:
     """Yield what workers have found too little of on this machine, where runs wait for it."""
     try:
         with context.store_as_it_is() as store:
-            short = [worker for worker in store.workers() if worker.short_of is not None]
+            short = [worker for worker in store.workers.all() if worker.short_of is not None]
     except (StoreError, NotFoundError):
         return  # said already
     for worker in short:
@@ -204,7 +204,7 @@ def _look_at_restore(context: Context) -> Iterator[Finding]:
     """Yield from when this home's knowledge is, if it was restored, and what was not found out yet."""
     try:
         with context.store_as_it_is() as store:
-            record, left = store.restore(), store.restored_runs()
+            record, left = store.restores.last(), store.restores.doubted()
     except (StoreError, NotFoundError):
         return  # said already
     if record is not None:
@@ -223,7 +223,7 @@ def _look_at_workers(context: Context) -> Iterator[Finding]:
         return
     try:
         with context.store_as_it_is() as store:
-            workers, waiting = store.workers(live_only=True), sum(store.unfinished_counts().values())
+            workers, waiting = store.workers.all(live_only=True), sum(store.runs.unfinished_counts().values())
     except (StoreError, NotFoundError):
         return  # said already
     for worker in workers:

@@ -61,9 +61,9 @@ def _status(options: argparse.Namespace) -> None:
     context = from_environment()
     told = announced(context.home)
     with context.store() as store:
-        workers = store.workers(live_only=True)
+        workers = store.workers.all(live_only=True)
         room = _room(context, store)
-        unfinished = {str(state): count for state, count in store.unfinished_counts().items()}
+        unfinished = {str(state): count for state, count in store.runs.unfinished_counts().items()}
     view = {
         "node_id": context.settings.node_id,
         "public_key": identity.ensure_public_key(context.home),
@@ -92,7 +92,7 @@ def _room(context: Context, store: Store) -> dict[str, str | None] | None:
     settings = context.settings
     if settings.room_id is None:
         return None
-    cursor = store.room_cursor(settings.room_id)
+    cursor = store.room.cursor(settings.room_id)
     return {
         "room_id": settings.room_id,
         "user_id": settings.matrix_user,

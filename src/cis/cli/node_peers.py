@@ -172,5 +172,5 @@ def _own_view(context: Context) -> dict[str, Any]:
 
 
 def _peer_views(store: Store) -> list[dict[str, Any]]:
-    depths, at_us = store.outbox_depths(), now_us()
-    return [peer_view(peer, outbox=depths.get(peer.node_id, 0), now_us=at_us) for peer in store.peers()]
+    depths, at_us = store.outbox.depths(), now_us()
+    return [peer_view(peer, outbox=depths.get(peer.node_id, 0), now_us=at_us) for peer in store.peers.all()]

@@ -19,7 +19,7 @@ from cis.api.probes import Unready
 from cis.cli.context import say
 from cis.errors import ConflictError, StoreError, StoreFullError, UsageError
 from cis.node.home import Home
-from cis.store.sqlite.store import open_sqlite
+from cis.store import open_store
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class _Server(uvicorn.Server):
 def _look(home: Home, server: uvicorn.Server, over: threading.Event) -> None:
     while not over.wait(LOOK_EVERY_S):
         try:
-            open_sqlite(home.db).close()
+            open_store(home.db).close()
         except StoreFullError:
             continue
         except StoreError:

@@ -84,7 +84,7 @@ def setup(options: argparse.Namespace) -> int:
     room_id, made = context.settings.room_id, False
     people = [one.user_id for one in context.settings.allow]
     with context.acting_store() as store:
-        nodes = [peer.matrix_user for peer in store.peers() if peer.matrix_user is not None]
+        nodes = [peer.matrix_user for peer in store.peers.all() if peer.matrix_user is not None]
     if room_id is None:
         room_id = _in_session(
             context, lambda client, me: make_room(client, name=options.name, me=me, nodes=nodes, people=people)
@@ -116,8 +116,8 @@ def status(options: argparse.Namespace) -> int:
         )
     report = _in_session(context, lambda client, me: look_at_room(client, room_id, me=me))
     with context.store() as store:
-        cursor = store.room_cursor(room_id)
-        waiting = len(store.due_items(Route.ROOM, now_us=now_us(), limit=MAX_WAITING))
+        cursor = store.room.cursor(room_id)
+        waiting = len(store.outbox.due(Route.ROOM, now_us=now_us(), limit=MAX_WAITING))
     synced = rfc3339(cursor.synced_at_us) if cursor is not None else None
     if not options.json:
         members = counted(len(report.members), "member")

@@ -48,7 +48,7 @@ def _rotate(options: argparse.Namespace) -> None:
 
 def _list(options: argparse.Namespace) -> None:
     with from_environment().store() as store:
-        tokens = store.tokens()
+        tokens = store.tokens.all()
     views = [
         {
             "name": one.name,

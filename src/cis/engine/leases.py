@@ -52,7 +52,7 @@ class Leases:
         root = _root(store, run)
         if root is None or root.node_id == self._node_id:
             return False  # accepted here: nobody else has a say
-        remote = store.remote_run(root.run_id)
+        remote = store.remotes.get(root.run_id)
         if remote is None or remote.lease_until_us is None:
             return False
         known = self._known.get(run.run_id)
@@ -81,7 +81,7 @@ class Leases:
 def under_lease(store: Store, run: RunRecord) -> bool:
     """Whether a run is held under a lease."""
     root = _root(store, run)
-    remote = store.remote_run(root.run_id) if root is not None else None
+    remote = store.remotes.get(root.run_id) if root is not None else None
     return remote is not None and remote.epoch > 0
 
 
@@ -91,5 +91,5 @@ def _root(store: Store, run: RunRecord) -> RunRecord | None:
     for _ in range(MAX_PARENTS):
         if found is None or found.parent_run_id is None:
             return found
-        found = store.run(found.parent_run_id)
+        found = store.runs.get(found.parent_run_id)
     return None

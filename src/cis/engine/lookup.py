@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def existing_run(store: Store, run_id: str, *, scopes: Patterns | None = None) -> RunRecord:
     """Return a run. Raises NotFoundError when there is none."""
-    run = store.run(run_id)
+    run = store.runs.get(run_id)
     if run is None or not allows(scopes, run.scope):
         raise NotFoundError("run", run_id, hint="'cis dag list' shows the runs")
     return run
@@ -31,14 +31,14 @@ def run_of(store: Store, dag_id: str, *, run_id: str | None = None, scopes: Patt
         NotFoundError: no such DAG, no such run of it, or no run at all.
     """
     if run_id is not None:
-        run = store.run(run_id)
+        run = store.runs.get(run_id)
         if run is None or run.dag_id != dag_id or not allows(scopes, run.scope):
             raise NotFoundError("run", run_id, hint=f"'cis dag status {dag_id}' shows the runs of {dag_id}")
         return run
     if scopes is None:
-        run = store.latest_run(dag_id)
+        run = store.runs.latest(dag_id)
     else:
-        run = next(iter(store.runs(RunFilter(dag_id=dag_id, scopes=scopes), limit=1).items), None)
+        run = next(iter(store.runs.page(RunFilter(dag_id=dag_id, scopes=scopes), limit=1).items), None)
     if run is None:
         existing_definition(store, dag_id, scopes=scopes)
         raise NotFoundError("run of DAG", dag_id, hint="it is stored, but was never run")
@@ -47,7 +47,7 @@ def run_of(store: Store, dag_id: str, *, run_id: str | None = None, scopes: Patt
 
 def existing_definition(store: Store, dag_id: str, *, scopes: Patterns | None = None) -> DefinitionRecord:
     """Return the definition of a DAG. Raises NotFoundError when there is none."""
-    definition = store.definition(dag_id)
+    definition = store.definitions.current(dag_id)
     if definition is None or not allows(scopes, definition.scope):
         raise NotFoundError("DAG", dag_id, hint="'cis dag list' shows the runs, 'cis dag definitions' what is stored")
     return definition
@@ -55,7 +55,7 @@ def existing_definition(store: Store, dag_id: str, *, scopes: Patterns | None = 
 
 def existing_worker(store: Store, node_id: str, worker_id: str, *, scopes: Patterns | None = None) -> WorkerRecord:
     """Return a worker of a node. Raises NotFoundError when there is none."""
-    worker = store.worker(node_id, worker_id)
+    worker = store.workers.get(node_id, worker_id)
     if worker is None or not allows(scopes, worker.scope):
         raise NotFoundError("worker", worker_id, hint="'cis dag worker list' shows the workers")
     return worker

@@ -21,8 +21,8 @@ from cis.store.records import EventRecord, RunChange, RunRecord, TaskRecord
 
 def insert_run(store: Store, run: RunRecord, tasks: Iterable[TaskRecord], *, at_us: int) -> None:
     """Store a new run with its tasks (none when they are stored already), and tell of it."""
-    store.insert_run(run, tasks)
-    store.append_events([_run_event(run, at_us=at_us)])
+    store.runs.add(run, tasks)
+    store.events.append([_run_event(run, at_us=at_us)])
 
 
 def move_run(store: Store, run: RunRecord, change: RunChange, *, at_us: int) -> RunRecord:
@@ -32,40 +32,40 @@ def move_run(store: Store, run: RunRecord, change: RunChange, *, at_us: int) -> 
         StaleVersionError: it was changed since.
         IllegalStateError: no arrow leads there.
     """
-    moved = store.change_run(run, change)
-    store.append_events([_run_event(moved, at_us=at_us)])
+    moved = store.runs.change(run, change)
+    store.events.append([_run_event(moved, at_us=at_us)])
     return moved
 
 
 def move_tasks(store: Store, run: RunRecord, changes: Sequence[tuple[TaskRecord, TaskRecord]], *, at_us: int) -> None:
     """Replace tasks of a run, as they were read, by what they become. Raises as ``move_run`` does."""
-    store.change_tasks(changes)
-    store.append_events([_task_event(run, new, at_us=at_us) for _, new in changes])
+    store.tasks.change(changes)
+    store.events.append([_task_event(run, new, at_us=at_us) for _, new in changes])
 
 
 def cancel_unfinished(store: Store, run_id: str, *, at_us: int) -> None:
     """Make every task of a run that is not over cancelled, and every attempt of it that has no end lost."""
-    store.cancel_unfinished(run_id, now_us=at_us)
+    store.tasks.cancel_unfinished(run_id, now_us=at_us)
 
 
 def set_aside(
     store: Store, run_id: str, *, error: str, at_us: int, worker_id: str | None, status: RunState = RunState.FAILED
 ) -> bool:
-    """End a run whose rows perhaps cannot be read, as ``Store.set_aside`` does; return False if it was over already.
+    """End a run whose rows perhaps cannot be read, as ``runs.set_aside`` does; return False if it was over already.
 
     *worker_id* is told of a run that cannot be read.
     """
-    if not store.set_aside(run_id, error=error, now_us=at_us, status=status):
+    if not store.runs.set_aside(run_id, error=error, now_us=at_us, status=status):
         return False
     try:
-        run = store.run(run_id)
+        run = store.runs.get(run_id)
     except PoisonRecordError:
         run = None
     if run is None:
         event = EventRecord(kind="run", at_us=at_us, status=str(status), run_id=run_id, worker_id=worker_id)
     else:
         event = _run_event(run, at_us=at_us)
-    store.append_events([event])
+    store.events.append([event])
     return True
 
 
@@ -82,13 +82,13 @@ def mirror(
     Return the run as it is now, and the tasks that changed. *steps* is asked for the changes of the run once the tasks
     are stored. Listeners hear of its end last.
     """
-    changed = store.mirror_tasks(tasks)
+    changed = store.tasks.mirror(tasks)
     before: list[EventRecord] = []
     after: list[EventRecord] = []
     for change in steps():
-        run = store.change_run(run, change)
+        run = store.runs.change(run, change)
         (after if run.status.final else before).append(_run_event(run, at_us=at_us))
-    store.append_events([*before, *(_task_event(run, task, at_us=at_us) for task in changed), *after])
+    store.events.append([*before, *(_task_event(run, task, at_us=at_us) for task in changed), *after])
     return run, changed
 
 

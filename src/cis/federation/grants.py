@@ -52,15 +52,15 @@ def see_offer(store: Store, heard: Heard, *, site: Site) -> Outcome:
         raise MalformedMessageError("an offer needs a run_id, and comes by the room")
     if heard.peer.scopes is not None and not allows(heard.peer.scopes, scope_of(message)):
         return outcome(Result.DUPLICATE)  # this node would refuse it: let the others have it
-    seen = store.offer(message.run_id)
+    seen = store.offers.get(message.run_id)
     if seen is not None and (seen.sender != message.sender or _says_nothing_new(seen, terms)):
         return outcome(Result.DUPLICATE)
-    known = store.run(message.run_id)
+    known = store.runs.get(message.run_id)
     if known is not None and known.status is RunState.CANCELLED:
         return outcome(Result.DUPLICATE)  # this node had it and let it go: what is final here stays so
     if seen is None and message.sender != site.node_id:  # its own are as many as wait in its queue
         _make_room(store, message.sender)
-    store.put_offer(
+    store.offers.put(
         OfferRecord(
             run_id=message.run_id,
             sender=message.sender,
@@ -82,7 +82,7 @@ def _make_room(store: Store, sender: str) -> None:
 
     Nothing is lost with one that is closed: should it be seen and claimed again, its arbiter does not grant it.
     """
-    if store.has_offers(sender, at_least=MAX_OFFERS) and not store.forget_closed_offer(sender):
+    if store.offers.has(sender, at_least=MAX_OFFERS) and not store.offers.forget_closed(sender):
         detail = f"{MAX_OFFERS:,} offers of node {sender!r} are open here, so this one is left to other nodes"
         raise MessageRefusedError(ShareExceededError.code, detail)
 
@@ -111,11 +111,11 @@ def make_claim(store: Store, offer: OfferRecord, *, free: int, site: Site) -> Me
 
     Only the answer to a node's newest claim counts, so what was remembered of earlier ones is forgotten.
     """
-    fresh = store.offer(offer.run_id)
+    fresh = store.offers.get(offer.run_id)
     if fresh is None or fresh.state is OfferState.CLOSED or fresh.epoch != offer.epoch:
         return None
     ask = remember_ask(store, offer.run_id, keep=1, site=site)
-    store.set_offer_state(offer.run_id, OfferState.CLAIMED, claim_at_us=ask.asked_at_us)
+    store.offers.set_state(offer.run_id, OfferState.CLAIMED, claim_at_us=ask.asked_at_us)
     claim = Claim(node_id=site.node_id, epoch=offer.epoch, free=max(0, free), nonce=ask.nonce)
     return Message(
         kind=MessageKind.CLAIM,
@@ -140,15 +140,15 @@ def ask_to_renew(store: Store, run_id: str, *, site: Site) -> str:
 def hear_grant(store: Store, heard: Heard, *, site: Site) -> Outcome:
     """Take on a run that is granted to this node, or renew its lease; let go of one that is granted to another."""
     message, grant = heard.message, Grant.read(heard.message.fields)
-    held = store.remote_run(message.run_id)
+    held = store.remotes.get(message.run_id)
     if held is not None and (held.role is not RemoteRole.RECEIVED or held.peer != message.sender):
         raise NotAllowedError(f"run {message.run_id!r} is not for node {message.sender!r} to grant")
-    offer = store.offer(message.run_id)
+    offer = store.offers.get(message.run_id)
     if offer is not None:
         if offer.sender != message.sender:
             raise NotAllowedError(f"run {message.run_id!r} was not offered by node {message.sender!r}")
         if offer.epoch < grant.epoch:
-            store.put_offer(replace(offer, epoch=grant.epoch - 1, state=OfferState.CLOSED))
+            store.offers.put(replace(offer, epoch=grant.epoch - 1, state=OfferState.CLOSED))
     mine = grant.node_id == site.node_id
     if held is not None and (held.epoch > grant.epoch or (held.epoch == grant.epoch and not mine)):
         return outcome(Result.DUPLICATE)
@@ -159,7 +159,7 @@ def hear_grant(store: Store, heard: Heard, *, site: Site) -> Outcome:
         return _without_nonce(store, held, grant, sender=message.sender)
     if not renews and offer is not None and offer.content.get(UNFIT):
         raise MessageRefusedError("lease.unfit", f"run {message.run_id!r} was refused here before")
-    ask = store.ask(message.run_id, grant.nonce)
+    ask = store.offers.ask(message.run_id, grant.nonce)
     if ask is None or ask.boot_id != site.boot_id:
         return outcome(Result.LATER)  # it answers nothing that this node asks now, however new it is said to be
     lease = _lease_of(grant, ask)
@@ -173,7 +173,7 @@ def hear_grant(store: Store, heard: Heard, *, site: Site) -> Outcome:
 def _without_nonce(store: Store, held: RemoteRun | None, grant: Grant, *, sender: str) -> Outcome:
     """Refuse a grant of a node of before. Its arbiter gives the run to another at once, so not while it runs here."""
     if held is not None:
-        item = store.queue_item(held.run_id)
+        item = store.queue.get(held.run_id)
         if held.epoch == grant.epoch or (item is not None and item.status is not QueueState.SUSPENDED):
             return outcome(Result.DUPLICATE)
     raise MessageRefusedError("lease.no_nonce", f"{NO_NONCE}: upgrade node {sender!r}")
@@ -194,7 +194,7 @@ def _lease_of(grant: Grant, ask: LeaseAsk) -> _Lease:
 def _renew(store: Store, held: RemoteRun, lease: _Lease) -> Outcome:
     """Prolong a lease. An answer that was overtaken by a later one shortens nothing."""
     if held.open and lease.uptime_us > (held.lease_uptime_us or 0):
-        store.put_remote(
+        store.remotes.put(
             replace(held, lease_until_us=lease.until_us, lease_uptime_us=lease.uptime_us, lease_us=lease.lease_us)
         )
     return outcome(Result.DUPLICATE)  # the run is the same as before: nobody has anything to do
@@ -202,15 +202,15 @@ def _renew(store: Store, held: RemoteRun, lease: _Lease) -> Outcome:
 
 def _take_up(store: Store, heard: Heard, held: RemoteRun | None, *, grant: Grant, lease: _Lease, site: Site) -> Outcome:
     if held is not None:
-        run = store.run(held.run_id)
+        run = store.runs.get(held.run_id)
     elif heard.wanted is None:
         raise MalformedMessageError(f"a grant of run {heard.message.run_id!r}, which was not offered to this node")
     else:
         run = take_on(store, heard, heard.wanted, site=site)
-    remote = store.remote_run(heard.message.run_id)
+    remote = store.remotes.get(heard.message.run_id)
     if run is None or remote is None:
         return outcome(Result.DUPLICATE)
-    store.put_remote(
+    store.remotes.put(
         replace(
             remote,
             epoch=grant.epoch,
@@ -228,10 +228,10 @@ def _take_up(store: Store, heard: Heard, held: RemoteRun | None, *, grant: Grant
 def _release(store: Store, run: RunRecord) -> list[str]:
     """Put a suspended run, and the runs that are its tasks, back into the queue; return their workers."""
     rings = [run.worker_id]
-    item = store.queue_item(run.run_id)
+    item = store.queue.get(run.run_id)
     if item is not None and item.status is QueueState.SUSPENDED:
-        store.release(run.run_id)
-    for child in store.child_runs(run.run_id):
+        store.queue.release(run.run_id)
+    for child in store.runs.children(run.run_id):
         if not child.status.final:
             rings += _release(store, child)
     return rings
@@ -239,16 +239,16 @@ def _release(store: Store, run: RunRecord) -> list[str]:
 
 def set_unfit(store: Store, run_id: str) -> None:
     """Remember that this node refused a run that was granted to it: it claims it no more."""
-    offer = store.offer(run_id)
+    offer = store.offers.get(run_id)
     if offer is not None:
-        store.put_offer(replace(offer, state=OfferState.CLOSED, content={**offer.content, UNFIT: True}))
+        store.offers.put(replace(offer, state=OfferState.CLOSED, content={**offer.content, UNFIT: True}))
 
 
 def _let_go(store: Store, held: RemoteRun | None, node_id: str, *, site: Site) -> Outcome:
     if held is None or not held.open:
         return outcome(Result.DUPLICATE)
     log.warning("a run was granted to another node", extra={"run_id": held.run_id, "node": node_id})
-    store.put_remote(replace(held, open=False))
+    store.remotes.put(replace(held, open=False))
     try:
         run = cancel(store, held.run_id, now_us=site.clock_us())
     except IllegalStateError:

@@ -83,7 +83,7 @@ def refuse(store: Store, heard: Heard, error: CisError, *, now_us: int) -> Outco
     message, detail = heard.message, str(error)[:MAX_DETAIL]
     kind = message.kind.rpartition(".")[2]
     log.warning("a message was refused", extra={"kind": kind, "sender": message.sender, "reason": detail})
-    store.append_audit(
+    store.audit.append(
         AuditRecord(
             at_us=now_us,
             actor=f"node:{heard.peer.node_id}",
@@ -105,7 +105,7 @@ def _as_trusted_now(store: Store, heard: Heard, *, site: Site) -> Heard:
     """Return a message with what its sender may do now: what travels beside it may have taken minutes to come."""
     if heard.peer.node_id == site.node_id:
         return heard
-    peer = store.peer(heard.peer.node_id)
+    peer = store.peers.get(heard.peer.node_id)
     if peer is None:
         raise MessageRefusedError("message.untrusted", f"node {heard.peer.node_id!r} is not trusted any more")
     return replace(heard, peer=peer)
@@ -122,7 +122,7 @@ def check_allowed(store: Store, heard: Heard, *, site: Site) -> None:
     if message.kind is MessageKind.STATUS:
         _held_run(store, heard)
     if message.kind is MessageKind.EXECUTE and message.target is not None:
-        known = store.run(message.run_id)
+        known = store.runs.get(message.run_id)
         if known is not None and known.node_id == message.sender:
             return
     needed = _NEEDED.get(message.kind)
@@ -135,7 +135,7 @@ def check_allowed(store: Store, heard: Heard, *, site: Site) -> None:
 def _held_run(store: Store, heard: Heard) -> RemoteRun:
     """Return the other node's part in the run that a status message is about, which has to be its sender's."""
     message = heard.message
-    remote = store.remote_run(message.run_id)
+    remote = store.remotes.get(message.run_id)
     known = restored.adopted(store, heard, remote) if remote is not None else None
     if known is not None:
         return known
@@ -171,10 +171,10 @@ def _execute(store: Store, heard: Heard, *, site: Site) -> Outcome:
     message = heard.message
     if heard.wanted is None or not message.run_id:
         raise MalformedMessageError("an execute message needs a run_id and a DAG")
-    known = store.run(message.run_id)
+    known = store.runs.get(message.run_id)
     if known is not None:
         return _known(store, known, heard.wanted, sender=message.sender)
-    if store.withdrawn(message.run_id, sender=message.sender):
+    if store.remotes.withdrawn(message.run_id, sender=message.sender):
         raise MessageRefusedError("run.withdrawn", "it was cancelled before it came, or is forgotten")
     question = restored.ask_for(store, heard, site=site)
     if question is not None:
@@ -184,7 +184,7 @@ def _execute(store: Store, heard: Heard, *, site: Site) -> Outcome:
 
 
 def _known(store: Store, run: RunRecord, wanted: Wanted, *, sender: str) -> Outcome:
-    definition = store.definition_by_id(run.definition_id)
+    definition = store.definitions.get(run.definition_id)
     digest = hashlib.sha256(canonical_json(wanted.spec).encode()).hexdigest()
     if run.node_id != sender or definition is None or definition.sha256 != digest:
         raise MessageRefusedError("run.known", f"run {run.run_id} is known here as another one; run ids are used once")
@@ -197,26 +197,26 @@ def _control(store: Store, heard: Heard, *, site: Site) -> Outcome:
     action, seq = message.fields.get("action"), message.fields.get("seq")
     if not isinstance(action, str) or action not in _ACTIONS or not isinstance(seq, int) or isinstance(seq, bool):
         raise MalformedMessageError(f"a control message needs a number seq and an action: {', '.join(_ACTIONS)}")
-    remote = store.remote_run(message.run_id)
+    remote = store.remotes.get(message.run_id)
     if remote is None:
-        if action == "cancel" and store.run(message.run_id) is None:
-            known = store.withdrawn(message.run_id, sender=message.sender)
-            if not known and store.withdrawal_count(message.sender, at_most=MAX_WITHDRAWN) >= MAX_WITHDRAWN:
+        if action == "cancel" and store.runs.get(message.run_id) is None:
+            known = store.remotes.withdrawn(message.run_id, sender=message.sender)
+            if not known and store.remotes.withdrawal_count(message.sender, at_most=MAX_WITHDRAWN) >= MAX_WITHDRAWN:
                 what = f"{MAX_WITHDRAWN:,} runs of node {message.sender!r} are remembered as gone or withdrawn"
                 raise OverloadedError(what, retry_after_s=60)
-            store.withdraw(message.run_id, sender=message.sender, expires_at_us=message.expires_at_us)
+            store.remotes.withdraw(message.run_id, sender=message.sender, expires_at_us=message.expires_at_us)
             return outcome(Result.ACCEPTED, withdrawn=True)
         raise MessageRefusedError("not_found", f"no run {message.run_id!r} of node {message.sender!r}")
     if remote.role is not RemoteRole.RECEIVED or remote.peer != message.sender:
         raise MessageRefusedError("auth.forbidden", f"run {message.run_id} is not node {message.sender!r}'s")
     if seq <= remote.control_seq:
         return outcome(Result.DUPLICATE)
-    store.put_remote(replace(remote, control_seq=seq))
+    store.remotes.put(replace(remote, control_seq=seq))
     try:
         run = _ACTIONS[action](store, message.run_id, now_us=site.clock_us())
     except IllegalStateError as error:
         return Outcome(reply=Reply(result=Result.DUPLICATE, code=error.code, detail=str(error)))
-    rings = [run.worker_id, *(child.worker_id for child in store.child_runs(run.run_id))]
+    rings = [run.worker_id, *(child.worker_id for child in store.runs.children(run.run_id))]
     return outcome(Result.ACCEPTED, rings=tuple(rings))
 
 
@@ -227,11 +227,11 @@ def _status(store: Store, heard: Heard, *, site: Site, logfiles: LogFiles) -> Ou
     if answer is not None:
         return answer
     refusal = message.fields.get("refused")
-    is_restored = remote.epoch > 0 and store.is_restored_run(message.run_id)
+    is_restored = remote.epoch > 0 and store.restores.doubts(message.run_id)
     if is_restored and refusal is not None:
         return outcome(Result.DUPLICATE)  # of long ago perhaps: it is offered again in any case
     if is_restored:
-        store.put_remote(remote)
+        store.remotes.put(remote)
     if refusal is not None and remote.epoch:
         offers.take_back(store, remote, site=site, why=refusal_text(message.sender, refusal))
         return outcome(Result.ACCEPTED)
@@ -240,12 +240,12 @@ def _status(store: Store, heard: Heard, *, site: Site, logfiles: LogFiles) -> Ou
         return outcome(Result.ACCEPTED)
     delivered(store, message.run_id, now_us=now_us)
     offers.hear_from_holder(store, remote, Standing.read(message.fields), site=site)
-    fresh = store.remote_run(message.run_id)
+    fresh = store.remotes.get(message.run_id)
     if fresh is None or fresh.role is not RemoteRole.SENT or not fresh.open:
         return outcome(Result.DUPLICATE)
     applied = apply_report(store, logfiles, fresh, heard.report, now_us=now_us)
     if applied.run.status.final:
-        store.unpost_run(message.run_id, MessageKind.CONTROL)
+        store.outbox.remove_of_run(message.run_id, MessageKind.CONTROL)
     if applied.incomplete:
         if heard.event_id is not None:
             ask_in_room(store, fresh, message_id=site.new_id(), now_us=now_us)
@@ -256,19 +256,19 @@ def _status(store: Store, heard: Heard, *, site: Site, logfiles: LogFiles) -> Ou
 def _ask(store: Store, heard: Heard) -> Outcome:
     """Open a run again that is asked for in the room: it is told from its beginning. Over HTTP the answer tells."""
     if heard.event_id is not None:
-        remote, sender = store.remote_run(heard.message.run_id), heard.message.sender
+        remote, sender = store.remotes.get(heard.message.run_id), heard.message.sender
         if remote is None or remote.role is not RemoteRole.RECEIVED or remote.peer != sender:
             raise MessageRefusedError("not_found", f"no run {heard.message.run_id!r} of node {sender!r} ever came here")
-        store.put_remote(replace(remote, open=True))
+        store.remotes.put(replace(remote, open=True))
     return outcome(Result.ACCEPTED)
 
 
 def ask_in_room(store: Store, remote: RemoteRun, *, message_id: str, now_us: int) -> None:
     """Ask the node that has a run how it goes, unless that was asked and is not answered yet."""
-    run = store.run(remote.run_id)
-    if run is None or any(item.kind == MessageKind.ASK for item in store.outbox_of_run(remote.run_id)):
+    run = store.runs.get(remote.run_id)
+    if run is None or any(item.kind == MessageKind.ASK for item in store.outbox.of_run(remote.run_id)):
         return
-    store.post(
+    store.outbox.add(
         OutboxItem(
             message_id=message_id,
             kind=MessageKind.ASK,
@@ -285,7 +285,7 @@ def ask_in_room(store: Store, remote: RemoteRun, *, message_id: str, now_us: int
 
 def parent_ring(store: Store, parent_run_id: str | None) -> frozenset[str]:
     """Return the worker that waits for a run as its task, if there is one."""
-    parent = store.run(parent_run_id) if parent_run_id is not None else None
+    parent = store.runs.get(parent_run_id) if parent_run_id is not None else None
     return frozenset() if parent is None else frozenset({parent.worker_id})
 
 

@@ -196,16 +196,16 @@ def message_of(store: Store, item: OutboxItem, *, sender: str, lease_s: float) -
     fields: Mapping[str, Json] = item.fields
     blob_name = blob = None
     if item.kind == MessageKind.EXECUTE:
-        run = store.run(item.run_id)
+        run = store.runs.get(item.run_id)
         if run is None:
             raise NotFoundError("run", item.run_id)
-        remote = store.remote_run(item.run_id)
+        remote = store.remotes.get(item.run_id)
         fields = {**_head(run), **_place_of(store, run), **item.fields, "epoch": remote.epoch if remote else 0}
-        document = store.document(run.definition_id)
+        document = store.definitions.document(run.definition_id)
         spec = read_spec(document)  # what is no DAG any more is not sent
         if not item.node_id:
             fields = {**fields, **offer_terms(spec, epoch=fields["epoch"], lease_s=lease_s).fields()}
-        inline, blob = _document(document, progress_of(store.tasks(run.run_id)))
+        inline, blob = _document(document, progress_of(store.tasks.of_run(run.run_id)))
         if blob is None:
             fields = {**fields, **inline}
         else:

@@ -82,7 +82,7 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
     told = _read(store, run, content, peer=remote.peer)
     if run.status.final and not _is_of_heard_end(told.run, remote.heard_version):
         if told.run.status.final and remote.open:
-            store.put_remote(replace(remote, open=False))
+            store.remotes.put(replace(remote, open=False))
         return Applied(run=run, changed=False, parent_run_id=None)
     told = _within_bounds(store, run, told, peer=remote.peer, room=room_for(run.task_count, remote.told_bytes))
     written = write_logs(logfiles, run.run_id, told.pieces)
@@ -92,13 +92,13 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
         return _steps(run, told.run, now_us=now_us) if is_news and not _lacks_ends(store, run, told.run) else ()
 
     latest, tasks = mirror(store, run, () if run.status.final else told.tasks, steps, at_us=now_us)
-    attempts = store.mirror_attempts(told.attempts)
+    attempts = store.attempts.mirror(told.attempts)
     heard = replace(remote, told_bytes=remote.told_bytes + written + bytes_of(tasks, attempts))
     incomplete = _lacks_ends(store, latest, told.run)
     if is_news and not incomplete:
         heard = replace(heard, heard_version=told.run.version, open=remote.open and not told.run.status.final)
     if heard != remote:
-        store.put_remote(heard)
+        store.remotes.put(heard)
     ended = latest.status.final and not run.status.final
     return Applied(
         run=latest,
@@ -131,7 +131,7 @@ def _is_of_heard_end(told: _ToldRun, heard_version: int) -> bool:
 def _lacks_ends(store: Store, run: RunRecord, told: _ToldRun) -> bool:
     if not told.status.final or run.status.final:
         return False
-    return not all(task.status.final for task in store.tasks(run.run_id))
+    return not all(task.status.final for task in store.tasks.of_run(run.run_id))
 
 
 def _steps(run: RunRecord, told: _ToldRun, *, now_us: int) -> list[RunChange]:

@@ -59,9 +59,9 @@ def shortened(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:
 def with_outputs_that_fit(store: Store, run_id: str, tasks: Sequence[TaskRecord]) -> list[TaskRecord]:
     """Return tasks, without the outputs for which their run has no room; each of those says so."""
     new = sum(size_of(task.outputs) for task in tasks if task.outputs)
-    if not new or no_room(new, store.outputs_size(run_id)) is None:
+    if not new or no_room(new, store.tasks.outputs_size(run_id)) is None:
         return list(tasks)
-    kept = sum(map(size_of, store.outputs(run_id)))  # as they are stored they take up to six times as much
+    kept = sum(map(size_of, store.tasks.outputs(run_id)))  # as they are stored they take up to six times as much
     fitted = []
     for task in tasks:
         size = size_of(task.outputs)
@@ -77,9 +77,9 @@ def most_attempts(store: Store, run_id: str, told: Sequence[TaskRecord], numbers
     What is told of a task comes after its attempts, so one that is not over may have had more than its row says.
     """
     if len(numbers) <= _FEW:
-        rows = [row for number in numbers for row in store.tasks_after(run_id, number - 1, limit=1, max_bytes=1)]
+        rows = [row for number in numbers for row in store.tasks.page(run_id, number - 1, limit=1, max_bytes=1)]
     else:
-        rows = [row for row in store.tasks(run_id, outputs=False) if row.task_no in numbers]
+        rows = [row for row in store.tasks.of_run(run_id, outputs=False) if row.task_no in numbers]
     most: dict[int, int] = {}
     final: set[int] = set()
     for row in (*rows, *told):

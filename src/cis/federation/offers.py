@@ -67,7 +67,7 @@ def hear_claim(store: Store, heard: Heard, *, site: Site) -> Outcome:
         heard.message.sender,
         Claim.read(heard.message.fields, sender=heard.message.sender),
     )
-    remote = store.remote_run(run_id)
+    remote = store.remotes.get(run_id)
     if remote is None or remote.role is RemoteRole.RECEIVED:
         raise NotAllowedError(f"run {run_id!r} is not on offer by this node")
     if sender != site.node_id and EXECUTE not in heard.peer.may:
@@ -91,17 +91,17 @@ def _was_granted(remote: RemoteRun, claim: Claim, sender: str) -> bool:
 
 def _answer(store: Store, remote: RemoteRun, nonce: str, *, site: Site) -> None:
     """Say once more that a run is its holder's, in answer to its question, and count its lease from now."""
-    run, now_us = store.run(remote.run_id), site.clock_us()
+    run, now_us = store.runs.get(remote.run_id), site.clock_us()
     if run is None or run.status.final:
         return
-    store.put_remote(replace(remote, lease_until_us=now_us + remote.lease_us))
+    store.remotes.put(replace(remote, lease_until_us=now_us + remote.lease_us))
     grant = Grant(node_id=remote.peer, epoch=remote.epoch, lease_ms=remote.lease_us // 1000, nonce=nonce)
     post_grant(store, run, grant, now_us=now_us)
 
 
 def grant_to(store: Store, remote: RemoteRun, node_id: str, *, nonce: str, site: Site) -> Outcome:
     """Store the choice of *node_id*, and post the grant; nothing happens when the run is not on offer any more."""
-    run = store.run(remote.run_id)
+    run = store.runs.get(remote.run_id)
     if run is None or remote.role is not RemoteRole.OFFERED or not remote.open:
         return outcome(Result.DUPLICATE)
     if run.status is not RunState.PENDING and run.status is not RunState.RUNNING:
@@ -121,24 +121,24 @@ def grant_to(store: Store, remote: RemoteRun, node_id: str, *, nonce: str, site:
         lease_us=round(site.lease_s * 1e6),
         heard_version=0,
     )
-    store.put_remote(replace(granted, open=not mine))
+    store.remotes.put(replace(granted, open=not mine))
     run = move_run(store, run, RunChange(owner_node=node_id), at_us=now_us)
-    store.unpost_run(run.run_id, MessageKind.EXECUTE)
-    store.set_offer_state(run.run_id, OfferState.CLOSED)  # this node's own view of it, as the grant is for others
+    store.outbox.remove_of_run(run.run_id, MessageKind.EXECUTE)
+    store.offers.set_state(run.run_id, OfferState.CLOSED)  # this node's own view of it, as the grant is for others
     grant = Grant(node_id=node_id, epoch=epoch, lease_ms=granted.lease_us // 1000, nonce=nonce)
     post_grant(store, run, grant, now_us=now_us)
     if not mine:
         return outcome(Result.ACCEPTED)
-    document = submitting.canonical_json(stored_spec(store, run.definition_id))
+    document = submitting.canonical_json(stored_spec(store.definitions, run.definition_id))
     submitting.enqueue(store, run, document=document, site=site, now_us=now_us)
     return outcome(Result.ACCEPTED, rings=(run.worker_id,))
 
 
 def grant_sent(store: Store, run_id: str, *, epoch: int, now_us: int) -> None:
     """Begin the lease of a grant: the homeserver has it now."""
-    remote = store.remote_run(run_id)
+    remote = store.remotes.get(run_id)
     if remote is not None and remote.epoch == epoch and remote.role is RemoteRole.SENT and remote.open:
-        store.put_remote(replace(remote, lease_until_us=now_us + remote.lease_us))
+        store.remotes.put(replace(remote, lease_until_us=now_us + remote.lease_us))
 
 
 def hear_from_holder(store: Store, remote: RemoteRun, told: Standing, *, site: Site) -> None:
@@ -150,10 +150,10 @@ def hear_from_holder(store: Store, remote: RemoteRun, told: Standing, *, site: S
         if told.nonce is not None:
             _answer(store, remote, told.nonce, site=site)
         else:  # a node of before renews its lease by itself: what it says has to count here as well
-            store.put_remote(replace(remote, lease_until_us=now_us + remote.lease_us))
+            store.remotes.put(replace(remote, lease_until_us=now_us + remote.lease_us))
         return
-    run = store.run(remote.run_id)
-    if run is None or run.status.final or store.is_restored_run(remote.run_id):
+    run = store.runs.get(remote.run_id)
+    if run is None or run.status.final or store.restores.doubts(remote.run_id):
         return
     if run.cancel_requested:
         _end_cancelled(store, run, remote, now_us=now_us)
@@ -163,15 +163,15 @@ def hear_from_holder(store: Store, remote: RemoteRun, told: Standing, *, site: S
     if remote.suspended_us is not None and now_us - remote.suspended_us < remote.lease_us // 4:
         return  # it was granted anew a moment ago, in vain: let the lease end, and somebody else have it
     epoch = remote.epoch + 1
-    store.put_remote(replace(remote, epoch=epoch, lease_until_us=None, suspended_us=now_us))
+    store.remotes.put(replace(remote, epoch=epoch, lease_until_us=None, suspended_us=now_us))
     grant = Grant(node_id=remote.peer, epoch=epoch, lease_ms=remote.lease_us // 1000, nonce=told.nonce)
     post_grant(store, run, grant, now_us=now_us)
 
 
 def _end_cancelled(store: Store, run: RunRecord, remote: RemoteRun, *, now_us: int) -> None:
     """End a run that was to be cancelled and that no node executes any more; who has it still is told when it is back."""
-    store.put_remote(replace(remote, open=False))
-    store.unpost_run(run.run_id, MessageKind.GRANT)
+    store.remotes.put(replace(remote, open=False))
+    store.outbox.remove_of_run(run.run_id, MessageKind.GRANT)
     end_cancelled(store, run, now_us=now_us)
 
 
@@ -199,20 +199,20 @@ class LeaseWatch:
 
 def take_back(store: Store, seen: RemoteRun, *, site: Site, why: str = "its lease is over") -> bool:
     """Put a run back on offer, unless its grant is another one than *seen* by now; return whether it was."""
-    remote, run = store.remote_run(seen.run_id), store.run(seen.run_id)
+    remote, run = store.remotes.get(seen.run_id), store.runs.get(seen.run_id)
     if remote is None or run is None or run.status.final or remote.role is not RemoteRole.SENT or not remote.open:
         return False
     if (remote.epoch, remote.lease_until_us) != (seen.epoch, seen.lease_until_us):
         return False  # it was renewed, or granted anew
     facts = {"run_id": run.run_id, "node": remote.peer, "epoch": remote.epoch, "reason": why}
     log.warning("a run is taken back", extra=facts)
-    store.unpost_run(run.run_id, MessageKind.GRANT)
+    store.outbox.remove_of_run(run.run_id, MessageKind.GRANT)
     if run.cancel_requested:
         _end_cancelled(store, run, remote, now_us=site.clock_us())
         return True
     # After a restore this node does not know which epochs it has given out since the backup.
-    epoch = remote.epoch + (LEAP if store.settle_restored_run(run.run_id) else 0)
-    store.put_remote(replace(remote, role=RemoteRole.OFFERED, peer=EVERYONE, epoch=epoch, lease_until_us=None))
+    epoch = remote.epoch + (LEAP if store.restores.settle(run.run_id) else 0)
+    store.remotes.put(replace(remote, role=RemoteRole.OFFERED, peer=EVERYONE, epoch=epoch, lease_until_us=None))
     move_run(store, run, RunChange(owner_node=site.node_id), at_us=site.clock_us())
     _offer_again(store, run, epoch=epoch, site=site)
     return True
@@ -220,7 +220,7 @@ def take_back(store: Store, seen: RemoteRun, *, site: Site, why: str = "its leas
 
 def _offer_again(store: Store, run: RunRecord, *, epoch: int, site: Site) -> None:
     now_us = site.clock_us()
-    store.post(
+    store.outbox.add(
         OutboxItem(
             message_id=f"{run.run_id}.execute.{epoch}",
             kind=MessageKind.EXECUTE,

@@ -69,12 +69,12 @@ def take_on(store: Store, heard: Heard, wanted: Wanted, *, site: Site) -> RunRec
     asker = Asker(name=f"node {message.sender!r}", scopes=in_common(heard.peer.scopes, wanted.scopes), shares=True)
     request = SubmitRequest(spec=wanted.spec, kept=wanted.kept, origin=origin, asker=asker)
     run = submit(store, request, site=site).run
-    store.put_remote(
+    store.remotes.put(
         RemoteRun(run_id=run.run_id, role=RemoteRole.RECEIVED, peer=message.sender, event_id=heard.event_id)
     )
     # The run itself may be forgotten while this message could still be sent again; this note outlives it.
-    store.withdraw(run.run_id, sender=message.sender, expires_at_us=message.expires_at_us)
-    store.append_audit(
+    store.remotes.withdraw(run.run_id, sender=message.sender, expires_at_us=message.expires_at_us)
+    store.audit.append(
         AuditRecord(
             at_us=site.clock_us(),
             actor=f"node:{message.sender}",
@@ -95,5 +95,5 @@ def remember_ask(store: Store, run_id: str, *, keep: int, site: Site) -> LeaseAs
         asked_uptime_us=site.uptime_us(),
         boot_id=site.boot_id,
     )
-    store.put_ask(ask, keep=keep)
+    store.offers.put_ask(ask, keep=keep)
     return ask

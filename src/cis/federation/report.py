@@ -125,11 +125,11 @@ def build_report(
 def named_tasks(store: Store, run: RunRecord, names: Collection[str] | None) -> Sequence[TaskRecord]:
     """Return the tasks of a run that are named (None: all), by number; names that it does not have are left out."""
     if names is not None and len(names) <= FEW_TASKS < run.task_count:
-        found = [store.task(run.run_id, name) for name in names]
+        found = [store.tasks.get(run.run_id, name) for name in names]
         return sorted((task for task in found if task is not None), key=lambda task: task.task_no)
     if names is not None and not names:
         return ()
-    tasks = store.tasks(run.run_id)
+    tasks = store.tasks.of_run(run.run_id)
     return tasks if names is None else [task for task in tasks if task.task_id in names]
 
 
@@ -147,7 +147,7 @@ class _AttemptRows:
         while self._few and (self._few[0].task_no, self._few[0].attempt) <= key:
             self._few.popleft()
         if not self._few:
-            self._few.extend(self._store.attempts_after(self._run_id, *key, limit=self._at_once))
+            self._few.extend(self._store.attempts.page(self._run_id, *key, limit=self._at_once))
         return self._few[0] if self._few else None
 
 

@@ -86,16 +86,16 @@ class _Had(NamedTuple):
 
 def mark_restored(store: Store, *, node_id: str, lease_s: float, now_us: int) -> Restored:
     """Note in a backup that it is put in place now, and hold what may be over. Nothing uses it yet."""
-    record = RestoreRecord(restored_at_us=now_us, known_until_us=store.newest_record_us())
-    store.put_restore(record)
-    store.prune_asks(asked_before_us=2**62)
+    record = RestoreRecord(restored_at_us=now_us, known_until_us=store.restores.newest_record_us())
+    store.restores.put(record)
+    store.offers.prune_asks(asked_before_us=2**62)
     count: Counter[str] = Counter()
     for status in _UNFINISHED:
         cursor = None
         while True:
-            page = store.runs(RunFilter(status=status), limit=AT_ONCE, cursor=cursor)
+            page = store.runs.page(RunFilter(status=status), limit=AT_ONCE, cursor=cursor)
             for run in page.items:
-                if not store.is_restored_run(run.run_id):
+                if not store.restores.doubts(run.run_id):
                     count[_mark(store, run, node_id=node_id, lease_s=lease_s, now_us=now_us)] += 1
             cursor = page.next_cursor
             if cursor is None:
@@ -110,28 +110,28 @@ def mark_restored(store: Store, *, node_id: str, lease_s: float, now_us: int) ->
 
 
 def _mark(store: Store, run: RunRecord, *, node_id: str, lease_s: float, now_us: int) -> str:
-    remote = store.remote_run(run.run_id)
+    remote = store.remotes.get(run.run_id)
     if remote is not None and remote.role is RemoteRole.RECEIVED and remote.epoch:
         _let_go(store, run, remote, now_us=now_us)
         return "let go"
     if remote is not None and remote.role is not RemoteRole.RECEIVED and remote.open:
         remote = replace(remote, control_seq=remote.control_seq + LEAP)
-        store.put_remote(remote)
+        store.remotes.put(remote)
         if remote.role is RemoteRole.SENT and not remote.epoch:
             return "sent"
         _hold_offer(store, remote, lease_s=lease_s, now_us=now_us)
         return "offer"
-    store.put_restored_run(run.run_id)
+    store.restores.doubt(run.run_id)
     paused = run.status is RunState.PAUSED
     if not paused:
         move_run(store, run, RunChange(status=RunState.PAUSED), at_us=now_us)
     if remote is None or run.node_id == node_id:
         return "held"
-    steps = sum(task.version for task in store.tasks(run.run_id))
+    steps = sum(task.version for task in store.tasks.of_run(run.run_id))
     told: dict[str, Json] = {"version": run.version, "steps": steps, "paused": paused}
     fields: dict[str, Json] = {"state": "paused", "epoch": 0, RESTORED: told}
     _post_question(
-        store, run.run_id, store.peer(remote.peer), fields, message_id=f"{run.run_id}.restored", now_us=now_us
+        store, run.run_id, store.peers.get(remote.peer), fields, message_id=f"{run.run_id}.restored", now_us=now_us
     )
     return "asked"
 
@@ -139,8 +139,8 @@ def _mark(store: Store, run: RunRecord, *, node_id: str, lease_s: float, now_us:
 def _let_go(store: Store, run: RunRecord, remote: RemoteRun, *, now_us: int) -> None:
     """End a leased run here, without a word: its arbiter gives it to somebody when the lease is over."""
     error = "this node was restored from a backup; the run is its arbiter's to grant anew"
-    store.put_remote(replace(remote, open=False))
-    for one in (run, *store.child_runs(run.run_id)):
+    store.remotes.put(replace(remote, open=False))
+    for one in (run, *store.runs.children(run.run_id)):
         if not one.status.final:
             _cancel(store, one, error=error, now_us=now_us)
 
@@ -152,9 +152,9 @@ def _cancel(store: Store, run: RunRecord, *, error: str, now_us: int) -> None:
 def _hold_offer(store: Store, remote: RemoteRun, *, lease_s: float, now_us: int) -> None:
     lease_us = remote.lease_us or round(lease_s * 1e6)
     for kind in (MessageKind.EXECUTE, MessageKind.GRANT):
-        store.unpost_run(remote.run_id, kind)
-    store.put_restored_run(remote.run_id)
-    store.put_remote(replace(remote, role=RemoteRole.SENT, lease_us=lease_us, lease_until_us=now_us + lease_us))
+        store.outbox.remove_of_run(remote.run_id, kind)
+    store.restores.doubt(remote.run_id)
+    store.remotes.put(replace(remote, role=RemoteRole.SENT, lease_us=lease_us, lease_until_us=now_us + lease_us))
 
 
 # The restored node's side: what comes to it.
@@ -162,7 +162,7 @@ def _hold_offer(store: Store, remote: RemoteRun, *, lease_s: float, now_us: int)
 
 def ask_for(store: Store, heard: Heard, *, site: Site) -> Outcome | None:
     """Return what an execute message is answered with that may have been acted upon before the restore; None: act on it."""
-    message, record = heard.message, store.restore()
+    message, record = heard.message, store.restores.last()
     if record is None or _is_confirmed(store, message, site=site) or _is_newer(heard.peer, message, record):
         return None
     nonce = remember_ask(store, message.run_id, keep=QUESTIONS_KEPT, site=site).nonce
@@ -177,13 +177,13 @@ def ask_for(store: Store, heard: Heard, *, site: Site) -> Outcome | None:
 
 def is_past(store: Store, sent_at_us: int) -> bool:
     """Whether what was typed in the room at a time may have been acted upon before the restore."""
-    record = store.restore()
+    record = store.restores.last()
     return record is not None and sent_at_us <= record.restored_at_us
 
 
 def _is_confirmed(store: Store, message: Message, *, site: Site) -> bool:
     nonce = message.fields.get(CONFIRMS)
-    ask = store.ask(message.run_id, nonce) if isinstance(nonce, str) else None
+    ask = store.offers.ask(message.run_id, nonce) if isinstance(nonce, str) else None
     return ask is not None and ask.boot_id == site.boot_id
 
 
@@ -199,7 +199,7 @@ def _post_question(
 ) -> None:
     if peer is None:
         return  # not trusted any more: nobody is asked, and the run waits for a person
-    store.post(
+    store.outbox.add(
         OutboxItem(
             message_id=message_id,
             kind=MessageKind.STATUS,
@@ -231,7 +231,7 @@ def hear_question(store: Store, heard: Heard, remote: RemoteRun, *, site: Site) 
     run = existing_run(store, remote.run_id)
     # One version more than what it had: that it holds the run since.
     went_on = remote.heard_version > had.version + 1
-    went_on = went_on or sum(task.version for task in store.tasks(run.run_id)) > had.steps
+    went_on = went_on or sum(task.version for task in store.tasks.of_run(run.run_id)) > had.steps
     if run.status.final or went_on:
         error = f"node {remote.peer} was restored from a backup of before it did this: 'cis dag rerun --from-failed' goes on"
         undeliverable(store, run.run_id, error=error, now_us=now_us)
@@ -245,23 +245,23 @@ def confirm(store: Store, run_id: str, nonce: Json, *, message_id: str, site: Si
     """Send a run once more, in answer to a restored node, unless something was heard of its having begun there."""
     if not isinstance(nonce, str) or id_fault(nonce):
         raise MalformedMessageError(f"{CONFIRM} is no id")
-    run, remote = store.run(run_id), store.remote_run(run_id)
+    run, remote = store.runs.get(run_id), store.remotes.get(run_id)
     is_sent = remote is not None and remote.role is RemoteRole.SENT and remote.open and not remote.epoch
     if run is None or run.status.final or remote is None or not is_sent or remote.heard_version:
         return
     now_us = site.clock_us()
-    for item in store.outbox_of_run(run_id):
+    for item in store.outbox.of_run(run_id):
         if item.kind == MessageKind.EXECUTE:
-            store.unpost(item.message_id)
+            store.outbox.remove(item.message_id)
             again = replace(item, message_id=message_id, due_at_us=now_us, fields={**item.fields, CONFIRMS: nonce})
-            store.post(again)
+            store.outbox.add(again)
             return
 
 
 def _is_to_be_paused(store: Store, run_id: str) -> bool:
     return any(
         item.kind == MessageKind.CONTROL and item.fields.get("action") in ("pause", "cancel")
-        for item in store.outbox_of_run(run_id)
+        for item in store.outbox.of_run(run_id)
     )
 
 
@@ -275,7 +275,7 @@ def adopted(store: Store, heard: Heard, remote: RemoteRun) -> RemoteRun | None:
         return None
     if not isinstance(epoch, int) or isinstance(epoch, bool) or not max(1, remote.epoch) <= epoch < 2**31 - LEAP:
         return None
-    if not store.is_restored_run(message.run_id):
+    if not store.restores.doubts(message.run_id):
         return None
     same = (remote.peer, remote.epoch) == (message.sender, epoch)
     return remote if same else replace(remote, peer=message.sender, epoch=epoch, heard_version=0)
@@ -288,11 +288,11 @@ def disown(store: Store, *, reason: str, now_us: int) -> int:
     """
     closed = 0
     for status in _UNFINISHED:
-        while runs := store.runs(RunFilter(status=status), limit=AT_ONCE).items:
+        while runs := store.runs.page(RunFilter(status=status), limit=AT_ONCE).items:
             with store.transaction():
                 for run in runs:
                     _cancel(store, run, error=reason, now_us=now_us)
             closed += len(runs)
     with store.transaction():
-        store.forget_queue()
+        store.restores.forget_queue()
     return closed

@@ -117,7 +117,7 @@ class EventHub:
     def _serve(self, open_store: Callable[[], Store], opened: Future[None]) -> None:
         try:
             store = open_store()
-            self._last_seq = store.last_event_seq()
+            self._last_seq = store.events.last_seq()
         except BaseException as error:  # noqa: BLE001 - it is raised again where the hub is made
             opened.set_exception(error)
             return
@@ -138,7 +138,7 @@ class EventHub:
         if not self._subscriptions:
             self._pass_over(store)
             return
-        while events := store.events_after(self._last_seq, limit=_AT_ONCE):
+        while events := store.events.after(self._last_seq, limit=_AT_ONCE):
             with self._lock:
                 self._recent.extend(events)
                 self._last_seq = events[-1].seq
@@ -148,7 +148,7 @@ class EventHub:
 
     def _pass_over(self, store: Store) -> None:
         """Count what is new; whoever begins to listen this very moment finds it in the store."""
-        tally = store.tally_events_after(self._last_seq)
+        tally = store.events.tally_after(self._last_seq)
         if not tally.events:
             return
         with self._lock:
@@ -164,7 +164,7 @@ class EventHub:
         gone = PRUNE_AT_ONCE
         while gone >= PRUNE_AT_ONCE:
             with store.transaction():
-                gone = store.prune_events(keep=self._keep, at_most=PRUNE_AT_ONCE)
+                gone = store.events.prune(keep=self._keep, at_most=PRUNE_AT_ONCE)
         self._since_prune = 0
 
     def _wake(self) -> None:
@@ -232,8 +232,8 @@ class Delivering:
         items: list[OutboxItem] = []
 
         def look(store: Store) -> RunRecord | None:
-            items.extend(item for item in store.outbox_of_run(run.run_id) if item.route is Route.PUSH)
-            return store.run(run.run_id)
+            items.extend(item for item in store.outbox.of_run(run.run_id) if item.route is Route.PUSH)
+            return store.runs.get(run.run_id)
 
         try:
             fresh = await self._read(look)
@@ -247,6 +247,6 @@ class Delivering:
         except CisError as error:
             log.warning("a run could not be sent at once", extra={"run_id": run.run_id, "error": str(error)})
         try:
-            return await self._read(lambda store: store.run(run.run_id)) or run
+            return await self._read(lambda store: store.runs.get(run.run_id)) or run
         except CisError:
             return run

@@ -32,9 +32,10 @@ from cis.node.tables import TomlSecrets
 from cis.node.this_node import make_site
 from cis.node.workers import make_supervisor
 from cis.skills.registry import InstalledSkills
+from cis.store import open_store
 from cis.store.port import Store
 from cis.store.sqlite.migrate import NEWEST
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 from cis.worker.bell import FifoBell, bell_path, ring
 from cis.worker.lock import acquire
 from cis.worker.supervisor import Supervisor
@@ -58,12 +59,12 @@ class Node:
         self.settings = settings
         self._lock = acquire(node_lock_path(home), what=f"node {settings.node_id}")
         try:
-            store = open_sqlite(home.db)  # migrates, or refuses, before anything else starts
+            store = open_store(home.db)  # migrates, or refuses, before anything else starts
             take_up(store, home, settings)
         except BaseException:
             self._lock.release()  # whoever waits for room on the disk comes again
             raise
-        for node_id, runs in store.runs_of_other_ids(settings.node_id).items():
+        for node_id, runs in store.queue.of_other_ids(settings.node_id).items():
             log.warning("runs wait that this home took on under another id", extra={"node_id": node_id, "runs": runs})
         store.close()
         self.skills = InstalledSkills()
@@ -102,7 +103,7 @@ class Node:
 
     def open_store(self) -> SqliteStore:
         """Return a store for one more thread."""
-        return open_sqlite(self.home.db)
+        return open_store(self.home.db)
 
     def announce(self, url: str) -> None:
         """Write down where this node listens, for the commands of this home."""
@@ -179,7 +180,7 @@ class Node:
         supervisor = make_supervisor(self.home, self.settings, store=store, bell=self._bell, told=self._told)
         while not self._stop.is_set():
             try:
-                store.check_current()
+                store.upkeep.check_current()
                 self._lock.check()
                 supervisor.turn()
                 self._announce()

@@ -41,13 +41,13 @@ def take_up(store: Store, home: Home, settings: Settings) -> None:
     Raises:
         HomeElsewhereError: it woke up on another machine or path.
     """
-    kept, here = store.home(), _here(home, settings.node_id)
+    kept, here = store.home.get(), _here(home, settings.node_id)
     if kept == here:
         return
     if kept is not None:
         check_place(kept, here)
     with store.transaction():
-        store.put_home(here)
+        store.home.put(here)
 
 
 def check_place(kept: HomeRecord, here: HomeRecord) -> None:
@@ -60,7 +60,7 @@ def check_place(kept: HomeRecord, here: HomeRecord) -> None:
 
 def place_fault(store: Store, home: Home) -> str | None:
     """Return why this home does not act here, or None when it does."""
-    kept = store.home()
+    kept = store.home.get()
     try:
         if kept is not None:
             check_place(kept, _here(home, kept.node_id))
@@ -78,7 +78,7 @@ def move(store: Store, home: Home) -> HomeRecord | None:
         ConflictError: a process still uses it, or the home is still at its old place too, so this one is a copy.
         OrphanError: something that a task started cannot be ended.
     """
-    kept = store.home()
+    kept = store.home.get()
     here = _here(home, kept.node_id if kept else "")
     if kept is None or kept == here:
         return None
@@ -88,10 +88,10 @@ def move(store: Store, home: Home) -> HomeRecord | None:
         raise ConflictError(
             f"the home at {old} is still there, so this one is a copy: 'cis init --copied'; or remove that one first"
         )
-    for worker_id in {worker.worker_id for worker in store.workers()}:
+    for worker_id in {worker.worker_id for worker in store.workers.all()}:
         end_orphans(store, worker_id, kill=partial(kill_orphans, home=kept.path))
     with store.transaction():
-        store.put_home(here)
+        store.home.put(here)
     return kept
 
 
@@ -105,7 +105,7 @@ def become_copy(store: Store, home: Home, *, node_id: str | None) -> HomeRecord 
     """
     from cis.node.keyfile import KeyFile  # noqa: PLC0415 - 30 ms
 
-    kept = store.home()
+    kept = store.home.get()
     here = _here(home, node_id or f"{default_node_id()[:100]}-{secrets.token_hex(3)}")
     if kept is None or (_same_machine(kept, here) and kept.path == here.path):
         return None
@@ -119,7 +119,7 @@ def become_copy(store: Store, home: Home, *, node_id: str | None) -> HomeRecord 
     announcement_path(home).unlink(missing_ok=True)
     disown(store, reason=f"this home is a copy of node {kept.node_id!r}, which goes on with this run", now_us=now_us())
     with store.transaction():
-        store.put_home(here)
+        store.home.put(here)
     return kept
 
 

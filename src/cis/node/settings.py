@@ -214,7 +214,7 @@ def _node_id(
     place = "--node-id" if "node_id" in given else "CIS_NODE_ID" if environ.get("CIS_NODE_ID") else None
     if said is not None and said == in_toml:
         return said
-    from cis.store.sqlite.upkeep import kept_node_id  # noqa: PLC0415 - not where cis.toml says it
+    from cis.store import kept_node_id  # noqa: PLC0415 - not where cis.toml says it
 
     kept = kept_node_id(home.db)
     if said is None:

@@ -5,7 +5,7 @@ hundred submissions that come at once share one. Each job has a savepoint of its
 alone. Nobody is answered before the commit, so an answer means that it is on disk.
 
 A transaction takes no further job on once it has taken ``GROUP_S``; the others go into the next. After a group of
-several the writer leaves the database to others for a moment: without that, workers find the write lock taken whenever
+several the writer lets others in (``Store.let_others_in``): without that, workers find the database taken whenever
 they look while submissions come in one after another, and what was accepted waits. The next group is the larger.
 
 When the database itself fails in a job, the group is given up and every job is done again alone: the one that cannot be
@@ -42,8 +42,7 @@ T = TypeVar("T")
 
 MAX_WAITING = 1024
 MAX_GROUP = 128
-GROUP_S = 0.05  # after so long a transaction takes no further job on: whoever holds the write lock holds up all others
-GAP_S = 0.002  # longer than any pause after which a worker looks again (cis.store.sqlite.connection)
+GROUP_S = 0.05  # after so long a transaction takes no further job on: it may hold up all others
 
 DEFAULT_THREADS = 4
 MAX_READS_WAITING = 2048  # every request that is answered at once may read, and the node itself besides
@@ -142,7 +141,7 @@ class Writer:
             while left:
                 left = _do(store, left)
                 if len(group) > 1:
-                    time.sleep(GAP_S)
+                    store.let_others_in()
             del group  # what was answered may go while the next is waited for
         store.close()
 
@@ -163,7 +162,7 @@ def _do(store: Store, group: Sequence[Job]) -> Sequence[Job]:
     done = 0
     try:
         with store.transaction():
-            store.check_current()  # what a newer program does not expect is not written beside it
+            store.upkeep.check_current()  # what a newer program does not expect is not written beside it
             until_s = time.monotonic() + GROUP_S
             for job in group:
                 _attempt(store, job)

@@ -28,8 +28,9 @@ from cis.node.settings import Settings
 from cis.node.tables import TomlSecrets
 from cis.node.this_node import make_site
 from cis.skills.registry import InstalledSkills
+from cis.store import open_store
 from cis.store.records import WorkerRecord, WorkerState
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 from cis.worker import bell as bells
 from cis.worker.lock import SignOfLife, acquire, worker_lock_path
 from cis.worker.process import Reporter, Tenure, WorkerProcess
@@ -68,7 +69,7 @@ def run_worker(
     home.ensure()
     started = process_started(os.getpid())
     lock = acquire(worker_lock_path(home.run, worker_id), what=worker_id, started=started)
-    store = open_sqlite(home.db)
+    store = open_store(home.db)
     # A worker that waits for the lock can neither see its lease run out nor end its tasks, so it looks up in between.
     alive = SignOfLife(lock)
     store.wait_at_most(max(1.0, settings.lease_s / 3), meanwhile=alive)
@@ -144,7 +145,7 @@ def run_worker(
 def _take_office(store: SqliteStore, settings: Settings, *, worker_id: str, scope: Scope) -> WorkerRecord:
     at_us = now_us()
     with store.transaction():
-        return store.take_worker(
+        return store.workers.take(
             WorkerRecord(
                 worker_id=worker_id,
                 node_id=settings.node_id,

@@ -26,8 +26,8 @@ from cis.node.home import Home
 from cis.node.settings import Settings
 from cis.node.this_node import make_site
 from cis.skills.registry import InstalledSkills
+from cis.store import open_store
 from cis.store.port import Store
-from cis.store.sqlite.store import open_sqlite
 from cis.worker.bell import FifoBell, bell_path, ring
 from cis.worker.supervisor import SpawnWorker, Supervisor, SupervisorParts, WorkerProcessHandle
 
@@ -104,13 +104,13 @@ def run_embedded(home: Home, settings: Settings, *, run_id: str, on_change: Call
         NotFoundError: no such run.
         StoreNewerError: a newer program has changed the schema; what ran has ended, and that one does the rest.
     """
-    store = open_sqlite(home.db)
+    store = open_store(home.db)
     bell = FifoBell(bell_path(home.run, f"embedded-{os.getpid()}"))
     supervisor = make_supervisor(home, settings, store=store, bell=bell, told=on_change)
     try:
         try:
             while not existing_run(store, run_id).status.final:
-                store.check_current()
+                store.upkeep.check_current()
                 supervisor.turn(at_most_s=0.5)
             supervisor.dismiss()
         except StoreNewerError:

@@ -1,5 +1,10 @@
 """The store: its port, its records, its databases.
 
-``port.Store`` is what the engine sees, in parts (``queue_port``, ``cluster_port``, ``upkeep_port``); ``records`` and
-``cluster`` are what it hands out. ``sqlite`` is an adapter, ``migrations`` the schema.
+``opening.open_store`` opens one from its address. ``port.Store`` is what the engine sees, in parts by concept:
+``run_port`` (DAGs and runs), ``queue_port`` (queue, workers, events), ``cluster_port`` (other nodes), ``upkeep_port``
+(all else). ``records`` and ``cluster`` are what it hands out. ``sqlite`` is an adapter, ``migrations`` the schema.
 """
+
+from cis.store.opening import kept_node_id, open_store
+
+__all__ = ["kept_node_id", "open_store"]

@@ -1,4 +1,4 @@
-"""The part of the store's port that is about other nodes; the rules are those of ``cis.store.port``."""
+"""The parts of the store's port (``cis.store.port``) that are about other nodes."""
 
 from __future__ import annotations
 
@@ -18,37 +18,44 @@ from cis.store.cluster import (
     RoomEvent,
     Route,
 )
-from cis.store.records import AttemptRecord, TaskRecord
 
 
-class PeerStore(Protocol):
+class Peers(Protocol):
     """Nodes that are trusted."""
 
-    def put_peer(self, peer: PeerRecord) -> None:
-        """Store a peer, in place of one of the same id.
+    def put(self, peer: PeerRecord) -> None:
+        """Store a peer, in place of one of the same id. Keys and users are unique.
 
         Raises:
             ConflictError: another peer has this Matrix user or this public key.
         """
         ...
 
-    def delete_peer(self, node_id: str) -> bool: ...
+    def delete(self, node_id: str) -> bool:
+        """Delete a peer; return whether there was one."""
+        ...
 
-    def peer(self, node_id: str) -> PeerRecord | None: ...
+    def get(self, node_id: str) -> PeerRecord | None:
+        """Return a peer."""
+        ...
 
     def put_farewell(self, peer: PeerRecord, *, until_us: int) -> None:
         """Keep where a node is that is trusted no more, so that it can be told what became of its runs."""
         ...
 
-    def peer_or_farewell(self, node_id: str) -> PeerRecord | None:
+    def get_or_farewell(self, node_id: str) -> PeerRecord | None:
         """Return a peer, or one that was; that one may nothing here, and is only told something."""
         ...
 
-    def prune_farewells(self, *, before_us: int) -> int: ...
+    def prune_farewells(self, *, before_us: int) -> int:
+        """Forget those whose time is over; return how many went."""
+        ...
 
-    def peer_of_user(self, matrix_user: str) -> PeerRecord | None: ...
+    def by_user(self, matrix_user: str) -> PeerRecord | None:
+        """Return the peer that speaks as a Matrix user."""
+        ...
 
-    def peers(self) -> Sequence[PeerRecord]:
+    def all(self) -> Sequence[PeerRecord]:
         """Return all peers by id."""
         ...
 
@@ -56,15 +63,19 @@ class PeerStore(Protocol):
         """Record that a peer was heard, and forget its fault; None keeps the clock difference that is known."""
         ...
 
-    def note_fault(self, node_id: str, fault: str) -> None: ...
+    def note_fault(self, node_id: str, fault: str) -> None:
+        """Record why a peer could not be reached."""
+        ...
 
 
-class OutboxStore(Protocol):
+class Outbox(Protocol):
     """What is to be sent."""
 
-    def post(self, item: OutboxItem) -> None: ...
+    def add(self, item: OutboxItem) -> None:
+        """Put a message into the outbox, in the same transaction as what it tells of."""
+        ...
 
-    def due_items(self, route: Route, *, now_us: int, limit: int, node_id: str | None = None) -> Sequence[OutboxItem]:
+    def due(self, route: Route, *, now_us: int, limit: int, node_id: str | None = None) -> Sequence[OutboxItem]:
         """Return what is due, the most urgent first, then the oldest (by ``message_id``)."""
         ...
 
@@ -76,7 +87,12 @@ class OutboxStore(Protocol):
         """Return when the next item is due; None when the outbox is empty."""
         ...
 
-    def outbox_of_run(self, run_id: str) -> Sequence[OutboxItem]: ...
+    def of_run(self, run_id: str) -> Sequence[OutboxItem]:
+        """Return what is to be sent about a run, the oldest first.
+
+        Holds until the commit: what was not begun to be sent then is not (``begin_sending`` waits for the rows).
+        """
+        ...
 
     def begin_sending(self, message_ids: Iterable[str], *, due_at_us: int) -> Collection[str]:
         """Count an attempt of each, which from now on may arrive, and make it due again only at *due_at_us*.
@@ -89,42 +105,40 @@ class OutboxStore(Protocol):
         """Record why an item was not accepted, and when to try again; with *uncertain* False none has arrived."""
         ...
 
-    def unpost(self, message_id: str) -> bool:
+    def remove(self, message_id: str) -> bool:
         """Delete an item; return whether it was there."""
         ...
 
-    def unpost_run(self, run_id: str, kind: str) -> int:
+    def remove_of_run(self, run_id: str, kind: str) -> int:
         """Delete all items of a kind for a run; return how many there were."""
         ...
 
-    def outbox_load(self, *, at_most: int) -> int:
-        """Return how many items wait, counting up to *at_most*, for backpressure."""
+    def count(self, *, at_most: int) -> int:
+        """Return how many items wait, counting up to *at_most*. It is for backpressure: a few more may come beside it."""
         ...
 
-    def outbox_depths(self) -> Mapping[str, int]:
+    def depths(self) -> Mapping[str, int]:
         """Return how many items wait for each node id (empty: for everyone)."""
         ...
 
 
-class RemoteStore(Protocol):
+class Remotes(Protocol):
     """Runs in which another node has a part, and what is known of their execution."""
 
-    def put_remote(self, remote: RemoteRun) -> None:
+    def put(self, remote: RemoteRun) -> None:
         """Store, or replace, the other node's part in a run, which must be there already."""
         ...
 
-    def remote_run(self, run_id: str) -> RemoteRun | None: ...
+    def get(self, run_id: str) -> RemoteRun | None:
+        """Return the other node's part in a run.
 
-    def open_remotes(self, role: RemoteRole) -> Sequence[RemoteRun]:
+        Holds until the commit, inside a transaction: a grant, a lease and a control are decided by what was read (the
+        run's row is locked, or that of the part).
+        """
+        ...
+
+    def open(self, role: RemoteRole) -> Sequence[RemoteRun]:
         """Return those that are open, by run id (an index serves this)."""
-        ...
-
-    def mirror_tasks(self, tasks: Iterable[TaskRecord]) -> Sequence[TaskRecord]:
-        """Take over tasks as their executor stored them, each whose version is above the stored one; return those."""
-        ...
-
-    def mirror_attempts(self, attempts: Iterable[AttemptRecord]) -> Sequence[AttemptRecord]:
-        """Take over new attempts, and what changed of running ones; return those that changed anything."""
         ...
 
     def withdraw(self, run_id: str, *, sender: str, expires_at_us: int) -> None:
@@ -132,7 +146,10 @@ class RemoteStore(Protocol):
         ...
 
     def withdrawn(self, run_id: str, *, sender: str) -> bool:
-        """Return whether such a run is to be refused."""
+        """Return whether such a run is to be refused.
+
+        Check, then insert: ``withdraw`` and ``runs.add`` of one id exclude each other.
+        """
         ...
 
     def withdrawal_count(self, sender: str, *, at_most: int) -> int:
@@ -143,67 +160,37 @@ class RemoteStore(Protocol):
         """Forget those whose run would be refused as expired anyway; return how many went."""
         ...
 
-    def suspend(self, run_id: str) -> None:
-        """Keep a run, claimed or not, in the queue where no worker takes it (``release`` puts it back to queued)."""
+
+class Room(Protocol):
+    """The journal of the room."""
+
+    def cursor(self, room_id: str) -> RoomCursor | None:
+        """Return how far a room was read."""
         ...
 
-    def local_load(self, node_id: str, *, at_most: int) -> int:
-        """Return how many runs are in this node's queue, claimed or not, counting up to *at_most*."""
+    def put_cursor(self, cursor: RoomCursor) -> None:
+        """Record how far a room was read, in the same transaction as what was read."""
         ...
 
-
-class RoomStore(Protocol):
-    """The journal of the room, and the offers in it."""
-
-    def room_cursor(self, room_id: str) -> RoomCursor | None: ...
-
-    def put_room_cursor(self, cursor: RoomCursor) -> None: ...
-
-    def journal(self, events: Iterable[RoomEvent]) -> int:
+    def append(self, events: Iterable[RoomEvent]) -> int:
         """Append events that are not there yet; return how many were new."""
         ...
 
-    def new_room_events(self, *, limit: int, after: int = 0) -> Sequence[RoomEvent]:
+    def new_events(self, *, limit: int, after: int = 0) -> Sequence[RoomEvent]:
         """Return events that were not acted upon and come after one, by ``seq``, in the room's order."""
         ...
 
-    def room_event(self, event_id: str) -> RoomEvent | None: ...
+    def event(self, event_id: str) -> RoomEvent | None:
+        """Return an event of the journal."""
+        ...
 
-    def settle_room_event(self, event_id: str, state: JournalState) -> None: ...
+    def settle(self, event_id: str, state: JournalState) -> None:
+        """Record what became of an event, in the transaction that did it. One process of a node acts on events."""
+        ...
 
-    def prune_room_events(self, *, keep: int) -> int:
+    def prune(self, *, keep: int) -> int:
         """Delete all but the newest *keep* settled events, and those that an offer needs; return how many went."""
         ...
-
-    def put_offer(self, offer: OfferRecord) -> None:
-        """Store, or replace, an offer."""
-        ...
-
-    def offer(self, run_id: str) -> OfferRecord | None: ...
-
-    def set_offer_state(self, run_id: str, state: OfferState, *, claim_at_us: int | None = None) -> None: ...
-
-    def offers_in_state(self, state: OfferState, *, limit: int) -> Sequence[OfferRecord]:
-        """Return offers, the most urgent first, then the oldest."""
-        ...
-
-    def has_offers(self, sender: str, *, at_least: int) -> bool:
-        """Whether so many offers of *sender* are remembered; they are counted only when there are so many at all."""
-        ...
-
-    def forget_closed_offer(self, sender: str) -> bool:
-        """Forget the closed offer of *sender* that expires first; return whether there was one."""
-        ...
-
-    def prune_offers(self, *, expired_before_us: int) -> int: ...
-
-    def put_ask(self, ask: LeaseAsk, *, keep: int) -> None:
-        """Remember what was asked about a run, and of earlier asks about it the newest, so that *keep* are known."""
-        ...
-
-    def ask(self, run_id: str, nonce: str) -> LeaseAsk | None: ...
-
-    def prune_asks(self, *, asked_before_us: int) -> int: ...
 
     def put_thread(self, run_id: str, *, room_id: str, event_id: str) -> None:
         """Remember the thread of the room into which a run reports."""
@@ -211,4 +198,48 @@ class RoomStore(Protocol):
 
     def thread(self, run_id: str) -> tuple[str, str] | None:
         """Return (room id, event id) of a run's thread."""
+        ...
+
+
+class Offers(Protocol):
+    """Offers of the room, and what was asked about leases."""
+
+    def put(self, offer: OfferRecord) -> None:
+        """Store, or replace, an offer."""
+        ...
+
+    def get(self, run_id: str) -> OfferRecord | None:
+        """Return an offer. Holds until the commit, inside a transaction (the offer's row is locked)."""
+        ...
+
+    def set_state(self, run_id: str, state: OfferState, *, claim_at_us: int | None = None) -> None:
+        """Record what became of an offer, if it is there; None keeps the time at which it was claimed."""
+        ...
+
+    def in_state(self, state: OfferState, *, limit: int) -> Sequence[OfferRecord]:
+        """Return offers, the most urgent first, then the oldest."""
+        ...
+
+    def has(self, sender: str, *, at_least: int) -> bool:
+        """Whether so many offers of *sender* are remembered. It is for a bound: one more that comes beside it does no harm."""
+        ...
+
+    def forget_closed(self, sender: str) -> bool:
+        """Forget the closed offer of *sender* that expires first; return whether there was one."""
+        ...
+
+    def prune(self, *, expired_before_us: int) -> int:
+        """Forget offers that expired before a time; return how many went."""
+        ...
+
+    def put_ask(self, ask: LeaseAsk, *, keep: int) -> None:
+        """Remember what was asked about a run, and of earlier asks about it the newest, so that *keep* are known."""
+        ...
+
+    def ask(self, run_id: str, nonce: str) -> LeaseAsk | None:
+        """Return what was asked with a nonce."""
+        ...
+
+    def prune_asks(self, *, asked_before_us: int) -> int:
+        """Forget what was asked before a time; return how much went."""
         ...

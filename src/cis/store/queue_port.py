@@ -1,34 +1,30 @@
-"""The parts of the store's port (``cis.store.port``) between node and worker.
-
-They are the queue and who serves it, tasks that are stored before their run is (``cis.engine.accept.staging``), tasks
-that lost their worker, and processes that tasks were allowed to leave running.
-"""
+"""The parts of the store's port (``cis.store.port``) between node and worker: the queue, who serves it, and events."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cis.model.scope import Scope
 from cis.store.records import (
-    LeftProcess,
+    EventRecord,
+    EventTally,
     QueueDemand,
     QueuedRun,
     QueueItem,
-    TaskLoss,
-    TaskRecord,
     WorkerRecord,
     WorkerState,
 )
 
 
-class QueueStore(Protocol):
-    """The queue between node and worker."""
+class Queue(Protocol):
+    """Runs that wait for their worker, or that it holds."""
 
-    def enqueue(self, node_id: str, item: QueueItem) -> None: ...
+    def add(self, node_id: str, item: QueueItem) -> None:
+        """Put a run into its worker's queue, in the transaction that adds the run. ``waiting_count`` counts it at once."""
+        ...
 
-    def queue_demand(self, node_id: str) -> Sequence[QueueDemand]:
+    def demand(self, node_id: str) -> Sequence[QueueDemand]:
         """Return the worker ids with queued (not claimed) runs; the most urgent first, then the oldest."""
         ...
 
@@ -41,17 +37,16 @@ class QueueStore(Protocol):
 
         *holder* is a worker id, or an asker; empty: all of them. With an empty *node_id*, DAGs in the outbox are meant.
 
-        What this says holds until the transaction ends: check, then insert. An adapter without one write lock locks the
-        counter, so that two submissions cannot both take the last place. Cheap, however many wait.
+        Check, then insert: two submissions must not both take the last place (the counter's row is locked until the
+        commit). Cheap, however many wait.
         """
         ...
 
     def admitted_count(self, node_id: str, worker_id: str, *, at_most: int) -> int:
-        """Return how many runs of a worker are in the queue and not ``waiting``, but for those that are tasks of others.
+        """Return how many runs of a worker, no tasks of others, are in the queue and not ``waiting``.
 
-        It counts up to *at_most*.
-
-        It holds until the transaction ends, as ``waiting_count`` does.
+        It counts up to *at_most*. Check, then insert: two must not both take the last place of a scope (the worker's id
+        is what to lock).
         """
         ...
 
@@ -63,23 +58,25 @@ class QueueStore(Protocol):
         """Make up to *limit* waiting runs queued, in the order of ``claim``."""
         ...
 
-    def queue_item(self, run_id: str) -> QueueItem | None: ...
+    def get(self, run_id: str) -> QueueItem | None:
+        """Return a run's place in the queue, with the document; ``below`` and ``asker`` are not read back."""
+        ...
 
     def claim(
         self, node_id: str, worker_id: str, *, epoch: int, limit: int, above: int | None = None
     ) -> Sequence[QueueItem]:
-        """Take up to *limit* queued runs, higher priority first, then oldest.
+        """Take up to *limit* queued runs, higher priority first, then oldest. Nobody else can take one of them.
 
         With *above*, only runs of a higher priority than that number. A row that cannot be read comes with an
         empty document: whoever takes it finds no DAG in it, and sets the run aside.
         """
         ...
 
-    def queued_runs(self, node_id: str, worker_id: str, *, limit: int, above: int | None = None) -> Sequence[QueuedRun]:
+    def queued(self, node_id: str, worker_id: str, *, limit: int, above: int | None = None) -> Sequence[QueuedRun]:
         """Return the runs that ``claim`` would take, in its order; nothing is taken, and no document is read."""
         ...
 
-    def claimed_runs(self, node_id: str, worker_id: str) -> Sequence[QueuedRun]:
+    def claimed(self, node_id: str, worker_id: str) -> Sequence[QueuedRun]:
         """Return the runs that some epoch of this worker holds, in the order of ``claim``; no document is read."""
         ...
 
@@ -94,8 +91,11 @@ class QueueStore(Protocol):
     def park(self, run_id: str, *, due_at_us: int | None) -> None:
         """Let go of a claimed run that only waits, until *due_at_us* (None: until somebody wakes it).
 
-        It is in no ``claim`` and no ``queue_demand`` until it is queued again: by ``wake``, by ``wake_due``, or when a child
-        run of it becomes final (``change_run``, ``set_aside``).
+        Check, then write: the caller has found that no child run has ended and nothing was asked of the run. An end
+        that comes before the commit must wake it, so whoever ends a child waits for this row's lock.
+
+        It is in no ``claim`` and no ``queue_demand`` until it is queued again: by ``wake``, by ``wake_due``, or when a
+        child run of it becomes final (``runs.change``, ``runs.set_aside``).
         """
         ...
 
@@ -115,20 +115,38 @@ class QueueStore(Protocol):
         """Put every run that some epoch of this worker holds back to queued, at its old place."""
         ...
 
-    def dequeue(self, run_id: str) -> None:
+    def remove(self, run_id: str) -> None:
         """Delete the row of a run that is final."""
         ...
 
+    def suspend(self, run_id: str) -> None:
+        """Keep a run, claimed or not, in the queue where no worker takes it (``release`` puts it back to queued)."""
+        ...
 
-class WorkerStore(Protocol):
+    def load(self, node_id: str, *, at_most: int) -> int:
+        """Return how many runs are in this node's queue, claimed or not, counting up to *at_most*."""
+        ...
+
+    def of_other_ids(self, node_id: str) -> dict[str, int]:
+        """Return how many runs wait in the queues of other node ids that this home had, by id."""
+        ...
+
+
+class Workers(Protocol):
     """Workers, their leases and epochs."""
 
-    def take_worker(self, worker: WorkerRecord) -> WorkerRecord:
-        """Register a process as its id's worker under the next epoch (the one given is ignored); return the row."""
+    def take(self, worker: WorkerRecord) -> WorkerRecord:
+        """Register a process as its id's worker under the next epoch, and return the row.
+
+        Of two that do so at once each gets an epoch of its own, and the later one holds.
+        """
         ...
 
     def check_epoch(self, node_id: str, worker_id: str, epoch: int) -> None:
-        """Raise FencedError unless *epoch* is the id's current one and it was not declared dead."""
+        """Raise FencedError unless *epoch* is the id's current one and it was not declared dead.
+
+        Holds until the commit: ``take`` and ``set_status`` of others wait for it (the worker's row is locked).
+        """
         ...
 
     def beat(
@@ -154,58 +172,43 @@ class WorkerStore(Protocol):
         """Note what the machine has too little of to start a worker; the row of one that lives stays as it is."""
         ...
 
-    def set_worker_status(self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int) -> bool:
+    def set_status(self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int) -> bool:
         """Change the status if *epoch* still holds and was not declared dead; return whether it did."""
         ...
 
-    def worker(self, node_id: str, worker_id: str) -> WorkerRecord | None: ...
-
-    def workers(self, *, node_id: str | None = None, live_only: bool = False) -> Sequence[WorkerRecord]: ...
-
-
-class StagingStore(Protocol):
-    """What is stored of a run that is yet to come; nothing of it is shown anywhere."""
-
-    def staging(self) -> AbstractContextManager[None]:
-        """A transaction in which tasks may be stored before their run is: nothing is shown of them until it comes."""
+    def get(self, node_id: str, worker_id: str) -> WorkerRecord | None:
+        """Return one worker of a node. Inside a transaction it holds until the commit: a rescuer decides by it."""
         ...
 
-    def stage_tasks(self, tasks: Sequence[TaskRecord]) -> None:
-        """Inside ``staging``: store tasks of one run that is not there yet. Raises StoreRefusedError when it is."""
-        ...
-
-    def is_staged(self, run_id: str, *, tasks: int) -> bool:
-        """Whether so many tasks are stored under the id of a run. They come and go in order, so the first and the last tell."""
-        ...
-
-    def staged_runs(self, *, after: str, before: str, limit: int) -> Sequence[str]:
-        """Return ids between two others under which tasks are stored, but no run."""
-        ...
-
-    def drop_staged(self, run_id: str, *, at_most: int) -> bool:
-        """Delete some tasks that have no run; return whether there were any. Those of a run that is there stay."""
+    def all(self, *, node_id: str | None = None, live_only: bool = False) -> Sequence[WorkerRecord]:
+        """Return workers by node and id, those of one node or of every one."""
         ...
 
 
-class LossStore(Protocol):
-    """Tasks whose worker died while they ran."""
+class Events(Protocol):
+    """The log of changes."""
 
-    def add_losses(self, losses: Iterable[TaskLoss]) -> None:
-        """Count losses to those that are stored of the same tasks; ``alone_us`` takes the place of the old one."""
+    def append(self, events: Iterable[EventRecord]) -> None:
+        """Add events to the log; the store gives each its ``seq``, above that of every event there ever was.
+
+        Events become visible in the order of ``seq``: whoever reads on after one must not miss another that was
+        committed later with a smaller number. An adapter whose transactions commit in parallel lets one at a time take
+        numbers.
+        """
         ...
 
-    def losses(self, run_id: str) -> Sequence[TaskLoss]:
-        """Return the losses of a run's tasks; a task that has none is not in it."""
+    def after(self, seq: int, *, limit: int) -> Sequence[EventRecord]:
+        """Return the events after one, in order."""
         ...
 
-    def forget_losses(self, run_id: str, task_nos: Iterable[int]) -> None: ...
+    def last_seq(self) -> int:
+        """Return the number of the newest event; 0 when there was none."""
+        ...
 
+    def tally_after(self, seq: int) -> EventTally:
+        """Return how many events there are after one, and what they say, without reading each of them."""
+        ...
 
-class LeftStore(Protocol):
-    """What tasks were allowed to leave running."""
-
-    def add_left(self, left: Iterable[LeftProcess]) -> None: ...
-
-    def left_processes(self, run_id: str) -> Sequence[LeftProcess]:
-        """Return what the tasks of a run left running when they ended, in their order, whether or not it still runs."""
+    def prune(self, *, keep: int, at_most: int) -> int:
+        """Delete the oldest events, but for the newest *keep*, at least one; return how many went."""
         ...

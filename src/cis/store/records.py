@@ -89,7 +89,7 @@ class RunRecord(NamedTuple):
     """One run of a DAG. ``node_id`` accepted it; ``owner_node`` executes it.
 
     ``scopes`` are those that it and all that it starts may run in, as whoever handed it in may (None: all). ``tree`` is
-    set for a run that is below another (``RunStore.grow_tree``); ``above`` are the DAGs over it on the node that sent it.
+    set for a run that is below another (``Runs.grow_tree``); ``above`` are the DAGs over it on the node that sent it.
     """
 
     run_id: str

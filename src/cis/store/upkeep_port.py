@@ -1,4 +1,4 @@
-"""The parts of the store's port (``cis.store.port``) about forgetting, restored backups and the home.
+"""The parts of the store's port (``cis.store.port``) about rights, forgetting, restores and the store itself.
 
 A run is *live*, whatever its state says, while it is not over, its parent is not, it is in a queue, something about it
 waits in the outbox, or another node's part in it is open. Whatever ends a run ends its attempts in the same
@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
+
+from cis.store.records import EVERY_ENTRY, AuditFilter, AuditRecord, TokenRecord
 
 
 class Pruned(StrEnum):
@@ -29,7 +32,56 @@ class EndedRun:
     run_id: str
 
 
-class RetentionStore(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreRecord:
+    """A backup was put in place of the database at one time, and knows nothing of what happened after another."""
+
+    restored_at_us: int
+    known_until_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HomeRecord:
+    """Whose home this is, and where it lives: *machine* is empty where it is not known, or is a container."""
+
+    node_id: str
+    machine: str
+    path: str
+
+
+class Tokens(Protocol):
+    """Tokens of the API."""
+
+    def put(self, token: TokenRecord) -> None:
+        """Store a token, in place of one of the same name."""
+        ...
+
+    def all(self) -> Sequence[TokenRecord]:
+        """Return all tokens by name."""
+        ...
+
+    def by_sha256(self, sha256: str) -> TokenRecord | None:
+        """Return the token with this digest."""
+        ...
+
+    def delete(self, name: str) -> bool:
+        """Delete a token; return whether there was one."""
+        ...
+
+
+class Audit(Protocol):
+    """Who did what; nothing changes or deletes an entry."""
+
+    def append(self, entry: AuditRecord) -> None:
+        """Add an entry to the audit log; of one actor's refusals, no more than its share (``cis.store.refusals``)."""
+        ...
+
+    def page(self, where: AuditFilter = EVERY_ENTRY, *, limit: int, before: int | None = None) -> Sequence[AuditRecord]:
+        """Return entries, newest first. Nothing changes or deletes one."""
+        ...
+
+
+class Retention(Protocol):
     """What is old, and how it goes."""
 
     def ended_dags(self, *, after: str, limit: int) -> Sequence[str]:
@@ -45,77 +97,86 @@ class RetentionStore(Protocol):
         """
         ...
 
-    def run_family(self, run_id: str) -> Sequence[str]:
-        """Return a run and all that its tasks and their tasks started, deepest first; nothing if one of them is live."""
+    def family(self, run_id: str) -> Sequence[str]:
+        """Return a run and all that came of its tasks, deepest first; nothing if one of them is live."""
         ...
 
-    def prune_run(self, run_id: str, *, at_most: int) -> Pruned:
-        """Delete about *at_most* attempts of a run, and once none is left the run itself with all that is its own."""
+    def prune(self, run_id: str, *, at_most: int) -> Pruned:
+        """Delete about *at_most* attempts of a run, and once none is left the run itself with all that is its own.
+
+        Check, then delete: nothing may make the run live before the commit (its row is locked; what is added names it).
+        """
         ...
 
-    def run_ends(self, run_ids: Sequence[str]) -> Mapping[str, int | None]:
+    def ends(self, run_ids: Sequence[str]) -> Mapping[str, int | None]:
         """Return when each of these runs ended, None for one that is live; those that are not known are left out."""
         ...
 
-    def unused_definitions(self, *, limit: int) -> Sequence[int]:
-        """Return ids of documents that are not the stored version of their DAG, and that no run is of."""
-        ...
 
-    def drop_definitions(self, definition_ids: Sequence[int]) -> int:
-        """Delete those of them that are still unused; return how many went."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreRecord:
-    """A backup was put in place of the database at one time, and knows nothing of what happened after another."""
-
-    restored_at_us: int
-    known_until_us: int
-
-
-class RestoreStore(Protocol):
+class Restores(Protocol):
     """What a database knows of its own age."""
 
-    def restore(self) -> RestoreRecord | None:
+    def last(self) -> RestoreRecord | None:
         """Return the last restore; None for a database that never was restored."""
         ...
 
-    def put_restore(self, record: RestoreRecord) -> None: ...
+    def put(self, record: RestoreRecord) -> None:
+        """Note that this database was restored."""
+        ...
 
     def newest_record_us(self) -> int:
         """Return when the last event, or entry of the audit log, was written; 0 when there is none."""
         ...
 
-    def put_restored_run(self, run_id: str) -> None:
+    def doubt(self, run_id: str) -> None:
         """Note that what is stored of a run may be out of date."""
         ...
 
-    def is_restored_run(self, run_id: str) -> bool: ...
+    def doubts(self, run_id: str) -> bool:
+        """Whether there is such a note."""
+        ...
 
-    def settle_restored_run(self, run_id: str) -> bool:
+    def settle(self, run_id: str) -> bool:
         """Forget that note: it was found out how the run goes, or somebody decided. Return whether there was one."""
         ...
 
-    def restored_runs(self) -> int:
+    def doubted(self) -> int:
         """Return how many runs with such a note are not over."""
         ...
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HomeRecord:
-    """Whose home this is, and where it lives: *machine* is empty where it is not known, or is a container."""
-
-    node_id: str
-    machine: str
-    path: str
+    def forget_queue(self) -> None:
+        """Forget all that waits to be done, sent or granted; runs stay as they are."""
+        ...
 
 
-class HomeStore(Protocol):
-    """What a home knows of itself."""
+class Homes(Protocol):
+    """Whose home this is."""
 
-    def home(self) -> HomeRecord | None:
+    def get(self) -> HomeRecord | None:
         """Return what was kept; None before the first command that acts."""
+        ...
+
+    def put(self, home: HomeRecord) -> None:
+        """Keep it, in place of what was kept before."""
+        ...
+
+
+class Upkeep(Protocol):
+    """The store itself."""
+
+    def write_nothing(self) -> None:
+        """Write what changes nothing, but takes the same way to the disk as anything else: can there be a commit now?
+
+        Raises:
+            StoreError: nothing can be written.
+        """
+        ...
+
+    def first_damage(self) -> str | None:
+        """Return the first thing that is wrong with what is stored; None when it is sound or the search took too long.
+
+        Looks at every page.
+        """
         ...
 
     def check_current(self) -> None:
@@ -127,14 +188,24 @@ class HomeStore(Protocol):
         """
         ...
 
-    def put_home(self, home: HomeRecord) -> None:
-        """Keep it, in place of what was kept before."""
+    @property
+    def is_newest(self) -> bool:
+        """Whether the schema is the one that this program knows; one that was opened as it is may be older."""
         ...
 
-    def forget_queue(self) -> None:
-        """Forget all that waits to be done, sent or granted; runs stay as they are."""
+    @property
+    def has_runs(self) -> bool:
+        """Whether there is a table of runs, as in any store of ours; one that was opened as it is may be anybody's."""
         ...
 
-    def runs_of_other_ids(self, node_id: str) -> dict[str, int]:
-        """Return how many runs wait in the queues of other node ids that this home had, by id."""
+    def integrity_check(self) -> list[str]:
+        """Return what is wrong with what is stored, a line each; nothing when it is sound. Looks at everything."""
+        ...
+
+    def back_up(self, path: Path) -> None:
+        """Copy the store to a new file, mode 0600, while it is in use, as of one moment.
+
+        Raises:
+            StoreError: the file is there already, or cannot be written.
+        """
         ...

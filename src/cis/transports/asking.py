@@ -61,7 +61,7 @@ class Teller:
 
     async def answer(self, ask: Message, *, token: str) -> tuple[dict[str, Json], str | None]:
         """Return the fields and the blob of an answer; *token* names it for the next question."""
-        remote = await self._node.read(lambda store: store.remote_run(ask.run_id))
+        remote = await self._node.read(lambda store: store.remotes.get(ask.run_id))
         if remote is None or remote.role is not RemoteRole.RECEIVED or remote.peer != ask.sender:
             return {"known": False}, None
         last = self._told.get(ask.run_id)
@@ -176,10 +176,10 @@ def _blob_of(blob: str | None) -> FetchBlob:
 
 def _taken_on(store: Store) -> list[tuple[RemoteRun, PeerRecord | None]]:
     """Return the runs that a peer has taken on, with the peer where it has an address; else the room is to be asked."""
-    peers = {peer.node_id: peer for peer in store.peers()}
+    peers = {peer.node_id: peer for peer in store.peers.all()}
     found: list[tuple[RemoteRun, PeerRecord | None]] = []
-    for remote in store.open_remotes(RemoteRole.SENT):
-        run = store.run(remote.run_id)
+    for remote in store.remotes.open(RemoteRole.SENT):
+        run = store.runs.get(remote.run_id)
         if remote.epoch or remote.peer not in peers or run is None or run.delivery is not Delivery.PUSHED:
             continue  # one under a lease says itself that it lives, and how it goes
         peer = peers[remote.peer]

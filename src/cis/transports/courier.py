@@ -115,7 +115,7 @@ class Courier:
         line = self._lines.setdefault(item.node_id, _Line())
         if item.message_id in line.in_flight:
             return None
-        peer = await self._node.read(lambda store: store.peer(item.node_id))
+        peer = await self._node.read(lambda store: store.peers.get(item.node_id))
         if peer is None:
             return None
         try:
@@ -127,13 +127,13 @@ class Courier:
         """Make due again what was being sent when this node ended the last time."""
         now_us = self._node.this_node.clock_us()
         later_us = now_us + round(dispatch.SENDING_S * 1e6)
-        items = await self._node.read(lambda store: store.due_items(Route.PUSH, now_us=later_us, limit=LATE_AT_ONCE))
+        items = await self._node.read(lambda store: store.outbox.due(Route.PUSH, now_us=later_us, limit=LATE_AT_ONCE))
         flying = {message_id for line in self._lines.values() for message_id in line.in_flight}
         items = [item for item in items if item.uncertain and item.due_at_us > now_us and item.message_id not in flying]
 
         def job(store: Store) -> None:
             for item in items:
-                store.put_off(item.message_id, due_at_us=now_us, fault=item.fault or "", uncertain=True)
+                store.outbox.put_off(item.message_id, due_at_us=now_us, fault=item.fault or "", uncertain=True)
 
         if items:
             await self._node.write(job)
@@ -141,7 +141,9 @@ class Courier:
     async def _look(self) -> float:
         """Have each peer served for which something is due; return when to look again."""
         now_us, now_s = self._node.this_node.clock_us(), asyncio.get_running_loop().time()
-        nodes, next_us = await self._node.read(lambda store: (store.due_nodes(now_us=now_us), store.next_due_us()))
+        nodes, next_us = await self._node.read(
+            lambda store: (store.outbox.due_nodes(now_us=now_us), store.outbox.next_due_us())
+        )
         due_s = LOOK_AROUND_S if nodes else LOOK_EVERY_S
         if not nodes and next_us is not None:
             due_s = min(due_s, max(0.02, (next_us - now_us) / 1e6))
@@ -192,10 +194,10 @@ class Courier:
         def job(store: Store) -> Collection[str]:
             for item, before in batch.held:
                 held_until_us = max(now_us, before.due_at_us) + HOLD_BACK_US
-                store.put_off(
+                store.outbox.put_off(
                     item.message_id, due_at_us=held_until_us, fault=item.fault or "", uncertain=item.uncertain
                 )
-            return store.begin_sending(ids, due_at_us=due_at_us)
+            return store.outbox.begin_sending(ids, due_at_us=due_at_us)
 
         return await self._node.write(job) if ids or batch.held else ()
 
@@ -256,7 +258,7 @@ class Courier:
             return
 
         def job(store: Store) -> None:
-            store.unpost(item.message_id)
+            store.outbox.remove(item.message_id)
             if item.kind == MessageKind.EXECUTE:
                 dispatch.delivered(store, item.run_id, now_us=now_us)
             elif reply.fields.get("withdrawn") is True and item.fields.get("action") == "cancel":
@@ -286,7 +288,7 @@ class Courier:
         now_us = self._node.this_node.clock_us()
 
         def job(store: Store) -> None:
-            store.unpost(item.message_id)
+            store.outbox.remove(item.message_id)
             if item.kind == MessageKind.EXECUTE:
                 dispatch.undeliverable(store, item.run_id, error=error, now_us=now_us)
 
@@ -301,7 +303,7 @@ class Courier:
             await self._put_off(item, fault=why.fault, uncertain=why.uncertain, pause=0.0)
         else:
             await self._put_off(item, fault=why.fault, uncertain=why.uncertain)
-        await self._node.write(lambda store: store.note_fault(peer.node_id, why.fault))
+        await self._node.write(lambda store: store.peers.note_fault(peer.node_id, why.fault))
         if why.redirected and line.redirected != peer.url:
             line.redirected = peer.url  # written down once, until it has answered by itself again
             await self._audit_redirect(item, peer)
@@ -317,18 +319,20 @@ class Courier:
             subject=item.run_id or item.message_id,
             source=peer.url or "",
         )
-        await self._node.write(lambda store: store.append_audit(entry))
+        await self._node.write(lambda store: store.audit.append(entry))
 
     async def _note_contact(self, answer: Answered, peer: PeerRecord) -> None:
         now_us, ahead_us = self._node.this_node.clock_us(), answer.clock_ahead_us
-        await self._node.write(lambda store: store.note_contact(peer.node_id, now_us=now_us, clock_ahead_us=ahead_us))
+        await self._node.write(
+            lambda store: store.peers.note_contact(peer.node_id, now_us=now_us, clock_ahead_us=ahead_us)
+        )
 
     async def _put_off(self, item: OutboxItem, *, fault: str, uncertain: bool, pause: float | None = None) -> None:
         pause = pause_s(item.attempts + 1, chance=self._chance) if pause is None else pause
         due_at_us = self._node.this_node.clock_us() + round(pause * 1e6)
         maybe = item.uncertain or uncertain  # an earlier try may have arrived
         await self._node.write(
-            lambda store: store.put_off(item.message_id, due_at_us=due_at_us, fault=fault, uncertain=maybe)
+            lambda store: store.outbox.put_off(item.message_id, due_at_us=due_at_us, fault=fault, uncertain=maybe)
         )
 
     async def _also_by_room(self, item: OutboxItem) -> None:
@@ -340,7 +344,7 @@ class Courier:
 def _batch(store: Store, node_id: str, line: _Line, *, now_us: int) -> _Batch:
     # While a peer is down, what expires behind something that does not is looked for as well.
     limit, look_at = (1, LATE_AT_ONCE) if line.failures else (AT_ONCE, AT_ONCE + len(line.in_flight))
-    due = store.due_items(Route.PUSH, now_us=now_us, limit=look_at, node_id=node_id)
+    due = store.outbox.due(Route.PUSH, now_us=now_us, limit=look_at, node_id=node_id)
     due = [item for item in due if item.message_id not in line.in_flight]
     fresh, held = [], []
     for item in [item for item in due if item.expires_at_us > now_us][:limit]:
@@ -350,4 +354,4 @@ def _batch(store: Store, node_id: str, line: _Line, *, now_us: int) -> _Batch:
         else:
             held.append((item, before))
     late = [item for item in due if item.expires_at_us <= now_us]
-    return _Batch(peer=store.peer_or_farewell(node_id), late=late, fresh=fresh, held=held)
+    return _Batch(peer=store.peers.get_or_farewell(node_id), late=late, fresh=fresh, held=held)

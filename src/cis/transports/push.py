@@ -210,7 +210,7 @@ class Pinger:
         while True:
             self._woken.clear()
             try:
-                peers = await self._node.read(lambda store: store.peers())
+                peers = await self._node.read(lambda store: store.peers.all())
                 due = loop.time() >= all_at_s
                 chosen = [peer for peer in peers if peer.url is not None and (due or _face(peer) not in known)]
                 known = frozenset(_face(peer) for peer in peers)
@@ -230,12 +230,14 @@ class Pinger:
         at_us = node.this_node.clock_us()
         if isinstance(answer, Answered):
             ahead_us = answer.clock_ahead_us
-            await node.write(lambda store: store.note_contact(peer.node_id, now_us=at_us, clock_ahead_us=ahead_us))
+            await node.write(
+                lambda store: store.peers.note_contact(peer.node_id, now_us=at_us, clock_ahead_us=ahead_us)
+            )
             if peer.fault is not None:
                 self._answered(peer.node_id)
         else:
             fault = answer.fault
-            await node.write(lambda store: store.note_fault(peer.node_id, fault))
+            await node.write(lambda store: store.peers.note_fault(peer.node_id, fault))
 
 
 def _face(peer: PeerRecord) -> tuple[str, str | None, str]:

@@ -52,7 +52,7 @@ class Reception:
         sender = content.get("sender") if isinstance(content, dict) else None
         if isinstance(sender, str) and not id_fault(sender):
             own = room_id is not None and sender == self._node.this_node.node_id
-            peer = self.myself(source) if own else await self._node.read(lambda store: store.peer(sender))
+            peer = self.myself(source) if own else await self._node.read(lambda store: store.peers.get(sender))
             if peer is not None:
                 peers[sender] = peer
 
@@ -165,7 +165,7 @@ class Reception:
         )
         if entry is not None:
             log.warning("a message was refused", extra={"claimed_sender": name, "source": source, "reason": str(error)})
-            await self._node.write(lambda store: store.append_audit(entry))
+            await self._node.write(lambda store: store.audit.append(entry))
 
     async def _follow(self, peer: PeerRecord, opened: Opened, *, source: str) -> PeerRecord:
         entry = AuditRecord(
@@ -177,14 +177,14 @@ class Reception:
         )
 
         def job(store: Store) -> PeerRecord:
-            now = store.peer(peer.node_id)
+            now = store.peers.get(peer.node_id)
             if now is None or now.public_key not in (peer.public_key, opened.public_key):
                 raise UntrustedError(f"node {peer.node_id!r} was trusted with this key until just now")
             if now.public_key == opened.public_key:
                 return now
             fresh = replace(now, public_key=opened.public_key)
-            store.put_peer(fresh)
-            store.append_audit(entry)
+            store.peers.put(fresh)
+            store.audit.append(entry)
             return fresh
 
         fresh = await self._node.write(job)
@@ -198,7 +198,7 @@ class Reception:
             return
         now_us = self._node.this_node.clock_us()
         await self._node.write(
-            lambda store: store.note_contact(peer.node_id, now_us=now_us, clock_ahead_us=clock_ahead_us)
+            lambda store: store.peers.note_contact(peer.node_id, now_us=now_us, clock_ahead_us=clock_ahead_us)
         )
 
     def note_contact(self, peer: PeerRecord, *, clock_ahead_us: int | None = None) -> None:
@@ -214,7 +214,7 @@ class Reception:
         # Nobody who brings a message waits for this note.
         note = asyncio.ensure_future(
             self._node.write(
-                lambda store: store.note_contact(peer.node_id, now_us=now_us, clock_ahead_us=clock_ahead_us)
+                lambda store: store.peers.note_contact(peer.node_id, now_us=now_us, clock_ahead_us=clock_ahead_us)
             )
         )
         self._notes.add(note)

@@ -95,7 +95,7 @@ class Reporter:
         """Serve until cancelled."""
         while True:
             try:
-                for remote in await self._node.read(lambda store: store.open_remotes(RemoteRole.RECEIVED)):
+                for remote in await self._node.read(lambda store: store.remotes.open(RemoteRole.RECEIVED)):
                     self._open.setdefault(remote.run_id, _Telling(remote))
                 while True:
                     await self._turn()
@@ -203,10 +203,10 @@ class Reporter:
 
     def _look(self, store: Store, telling: _Telling, tasks: set[str] | None) -> tuple[Report, bool, PeerRecord | None]:
         remote = telling.remote
-        item = store.queue_item(remote.run_id) if remote.epoch else None
+        item = store.queue.get(remote.run_id) if remote.epoch else None
         suspended = item is not None and item.status is QueueState.SUSPENDED
         report = build_report(store, self._node.logs, remote.run_id, tasks=tasks, cursor=telling.cursor)
-        return report, suspended, store.peer_or_farewell(remote.peer)
+        return report, suspended, store.peers.get_or_farewell(remote.peer)
 
     async def _send(
         self, report: Report, telling: _Telling, peer: PeerRecord | None, *, suspended: bool
@@ -255,9 +255,9 @@ class Reporter:
         self._open.pop(run_id, None)
 
         def job(store: Store) -> None:
-            remote = store.remote_run(run_id)
+            remote = store.remotes.get(run_id)
             if remote is not None and remote.open:
-                store.put_remote(replace(remote, open=False))
+                store.remotes.put(replace(remote, open=False))
 
         await self._node.write(job)
 
@@ -266,7 +266,7 @@ def _to_be_told(store: Store, run_ids: Iterable[str]) -> list[RemoteRun]:
     found = []
     for run_id in run_ids:
         try:
-            remote = store.remote_run(run_id)
+            remote = store.remotes.get(run_id)
         except PoisonRecordError as error:
             log.error("a run cannot be told of", extra={"run_id": run_id, "error": str(error)})
             continue

@@ -89,7 +89,7 @@ class EventTail:
                 return
 
     async def _skip(self) -> None:
-        self._seq = await self._node.read(lambda store: store.last_event_seq())
+        self._seq = await self._node.read(lambda store: store.events.last_seq())
 
     def _after(self, store: Store) -> Sequence[EventRecord]:
-        return store.events_after(self._seq or 0, limit=AT_ONCE)
+        return store.events.after(self._seq or 0, limit=AT_ONCE)

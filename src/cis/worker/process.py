@@ -151,7 +151,7 @@ class WorkerProcess:
             return False
         self._look_s = now_s + LOOK_EVERY_S
         try:
-            self._tenure.store.check_current()
+            self._tenure.store.upkeep.check_current()
         except StoreNewerError as error:
             log.error("nothing more is started; what runs goes on to its end", extra={"error": str(error)})
             self._superseded = True
@@ -193,10 +193,10 @@ class WorkerProcess:
         try:
             self._loop.hand_back()
             with store.transaction():
-                if store.set_worker_status(
+                if store.workers.set_status(
                     worker.node_id, worker.worker_id, epoch=worker.epoch, status=WorkerState.STOPPED, now_us=now_us
                 ):
-                    store.append_events([worker_event(worker.worker_id, WorkerState.STOPPED, at_us=now_us)])
+                    store.events.append([worker_event(worker.worker_id, WorkerState.STOPPED, at_us=now_us)])
         except FencedError:
             raise
         except StoreError as error:

@@ -61,7 +61,7 @@ def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller, up_to_epoch
     With *up_to_epoch*, what a later holder of the id has started since is let be.
     """
     attempts = [
-        attempt for attempt in store.running_attempts(worker_id) if up_to_epoch is None or attempt.epoch <= up_to_epoch
+        attempt for attempt in store.attempts.running(worker_id) if up_to_epoch is None or attempt.epoch <= up_to_epoch
     ]
     if attempts:
         kill(
@@ -79,15 +79,15 @@ def bury(store: Store, worker: WorkerRecord, *, kill: OrphanKiller, now_us: int,
         orphans = end_orphans(store, worker.worker_id, kill=kill, up_to_epoch=worker.epoch)
         log.warning("a worker died", extra={"worker_id": worker.worker_id, "pid": worker.pid, "attempts": orphans})
     with store.transaction():
-        if not store.set_worker_status(
+        if not store.workers.set_status(
             worker.node_id, worker.worker_id, epoch=worker.epoch, status=WorkerState.DEAD, now_us=now_us
         ):
             return False
         if unasked:
-            held = [claimed.run_id for claimed in store.claimed_runs(worker.node_id, worker.worker_id)]
+            held = [claimed.run_id for claimed in store.queue.claimed(worker.node_id, worker.worker_id)]
             blame(store, worker, held, now_us=now_us)
-        store.release_claimed(worker.node_id, worker.worker_id)
-        store.append_events([worker_event(worker.worker_id, WorkerState.DEAD, at_us=now_us)])
+        store.queue.release_claimed(worker.node_id, worker.worker_id)
+        store.events.append([worker_event(worker.worker_id, WorkerState.DEAD, at_us=now_us)])
     return True
 
 
@@ -151,8 +151,8 @@ class Rescuer:
         passed_s = 0.0 if self._looked_s is None else min(now_s - self._looked_s, self.look_every_s)
         self._looked_s = now_s
         self._locked = False
-        rows = {row.worker_id: row for row in store.workers(node_id=self._parts.node_id, live_only=True)}
-        wanted = {demand.worker_id for demand in store.queue_demand(self._parts.node_id)}
+        rows = {row.worker_id: row for row in store.workers.all(node_id=self._parts.node_id, live_only=True)}
+        wanted = {demand.worker_id for demand in store.queue.demand(self._parts.node_id)}
         seen: dict[str, _Silence] = {}
         for worker_id in sorted({*own, *rows, *wanted}):
             try:
@@ -240,12 +240,12 @@ class Rescuer:
             raise StoreError("the database is locked")
         try:
             with self._parts.store.transaction():
-                if self._parts.store.worker(row.node_id, row.worker_id) != row:
+                if self._parts.store.workers.get(row.node_id, row.worker_id) != row:
                     return None
                 holder = self._holder(row.worker_id)  # whoever waited for this very lock has touched its own meanwhile
                 if holder is not None and holder.touched_ns != touched_ns:
                     return None
-                return self._parts.store.take_worker(row)
+                return self._parts.store.workers.take(row)
         except StoreBusyError:
             self._locked = True
             raise

@@ -229,7 +229,7 @@ class Supervisor:
         self._let_in()
         self._short_of_room = 0
         waiting = self._in_state(WorkerState.WAITING)
-        for demand in self._parts.store.queue_demand(self._parts.node_id):
+        for demand in self._parts.store.queue.demand(self._parts.node_id):
             child = self._children.get(demand.worker_id)
             if child is not None:
                 child.used_s = now_s
@@ -252,18 +252,18 @@ class Supervisor:
         set_back = ahead_s < self._wall_ahead_s - CLOCK_STEP_S
         self._wall_ahead_s = ahead_s
         now_us = LATEST_US if set_back else now.wall_us
-        if not store.any_due(self._parts.node_id, now_us=now_us):
+        if not store.queue.any_due(self._parts.node_id, now_us=now_us):
             return
         try:
             with store.transaction():
-                store.wake_due(self._parts.node_id, now_us=now_us, limit=WAKE_AT_ONCE)
+                store.queue.wake_due(self._parts.node_id, now_us=now_us, limit=WAKE_AT_ONCE)
         except StoreError as error:
             log.error("runs that are due could not be woken", extra={"error": str(error)})
 
     def _let_in(self) -> None:
         """Queue what waits for a place among the runs of its scope, where there is one: who ended the last may not have looked."""
         store = self._parts.store
-        for worker_id in store.workers_waited_for(self._parts.node_id):
+        for worker_id in store.queue.workers_waited_for(self._parts.node_id):
             try:
                 with store.transaction():
                     self._parts.let_in(store, worker_id)
@@ -285,7 +285,7 @@ class Supervisor:
         return len(self._children) - waiting < self._parts.max_workers and waiting < MAX_WAITING
 
     def _in_state(self, state: WorkerState) -> list[Child]:
-        rows = self._parts.store.workers(node_id=self._parts.node_id, live_only=True)
+        rows = self._parts.store.workers.all(node_id=self._parts.node_id, live_only=True)
         pids = {row.worker_id: row.pid for row in rows if row.status is state}
         return [child for child in self._children.values() if pids.get(child.worker_id) == child.process.pid]
 
@@ -323,7 +323,7 @@ class Supervisor:
         store, now_us = self._parts.store, self._parts.clock().wall_us
         try:
             with store.transaction():
-                store.cannot_start(
+                store.workers.cannot_start(
                     self._parts.node_id, worker_id, parse_worker_id(worker_id), short_of=short_of, now_us=now_us
                 )
         except StoreError as error:
@@ -363,7 +363,7 @@ class Supervisor:
         if status != 0 or not child.ready:
             self._could_not_start(child.worker_id, short_of, now_s)
         try:
-            worker = self._parts.store.worker(self._parts.node_id, child.worker_id)
+            worker = self._parts.store.workers.get(self._parts.node_id, child.worker_id)
             if worker is not None and worker.pid == child.process.pid and worker.status.live:
                 self._rescuer.bury(worker, unasked=unasked)
         except StoreError as error:

@@ -16,7 +16,7 @@ import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]  #
 
 with atheris.instrument_imports(include=["cis"]):
     from cis.model.formats import Format
-    from cis.store.sqlite.store import open_sqlite
+    from cis.store import open_store
     from tests.chaos.fuzzing import documents, household, messages
     from tests.chaos.fuzzing.trees import seeded
 
@@ -58,7 +58,7 @@ class MessageBytes:
         used = self._folder / "used"
         shutil.rmtree(used, ignore_errors=True)
         shutil.copytree(self._folder / "fresh", used)
-        store = open_sqlite(used / "cis.db")
+        store = open_store(used / "cis.db")
         store._db.connection.execute("PRAGMA synchronous = OFF")
         return messages.Target(store, used, self._house)
 

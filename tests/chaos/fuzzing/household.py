@@ -54,7 +54,7 @@ def furnish(folder: Path) -> Household:
         node.hears(control, "node-2", "r-withdrawn", action="cancel", seq=1)
         node.hears(control, "node-3", "r-received", action="cancel", seq=1)  # is refused, which is written down
         with node.store.transaction():
-            node.store.save_definition(victim.definition_id, now_us=node.now_us)
+            node.store.definitions.save(victim.definition_id, now_us=node.now_us)
             _begin(node.store, victim.run_id, at_us=node.now_us)
             _others(node.store, victim.run_id)
     return Household(
@@ -82,14 +82,14 @@ def worker_row() -> WorkerRecord:
 
 def _begin(store: SqliteStore, run_id: str, *, at_us: int) -> None:
     """Let a worker that is gone have begun a run."""
-    epoch = store.take_worker(worker_row()).epoch
-    run, old = store.run(run_id), store.task(run_id, "t0")
+    epoch = store.workers.take(worker_row()).epoch
+    run, old = store.runs.get(run_id), store.tasks.get(run_id, "t0")
     assert run is not None
     assert old is not None
     store._db.write("UPDATE worker_queue SET status = 'claimed', epoch = ? WHERE run_id = ?", (epoch, run_id))
-    store.change_run(run, RunChange(status=RunState.RUNNING, started_at_us=at_us))
-    store.change_tasks([(old, old._replace(status=TaskState.RUNNING, attempts=1, started_at_us=at_us))])
-    store.start_attempts(
+    store.runs.change(run, RunChange(status=RunState.RUNNING, started_at_us=at_us))
+    store.tasks.change([(old, old._replace(status=TaskState.RUNNING, attempts=1, started_at_us=at_us))])
+    store.attempts.start(
         [
             AttemptRecord(
                 run_id=run_id,
@@ -106,10 +106,10 @@ def _begin(store: SqliteStore, run_id: str, *, at_us: int) -> None:
 
 
 def _others(store: SqliteStore, run_id: str) -> None:
-    store.put_token(TokenRecord(name="ci", sha256="5" * 64, may=("read", "execute"), created_at_us=1))
-    store.append_audit(AuditRecord(at_us=1, actor="me", action="x", subject="y", source="z"))
-    store.put_room_cursor(RoomCursor(room_id=ROOM, user_id=ME, next_batch="s1", synced_at_us=1))
-    store.put_thread(run_id, room_id=ROOM, event_id="$t")
+    store.tokens.put(TokenRecord(name="ci", sha256="5" * 64, may=("read", "execute"), created_at_us=1))
+    store.audit.append(AuditRecord(at_us=1, actor="me", action="x", subject="y", source="z"))
+    store.room.put_cursor(RoomCursor(room_id=ROOM, user_id=ME, next_batch="s1", synced_at_us=1))
+    store.room.put_thread(run_id, room_id=ROOM, event_id="$t")
     for number in (2, 3):
         event = RoomEvent(
             event_id=f"$e{number}",
@@ -119,4 +119,4 @@ def _others(store: SqliteStore, run_id: str) -> None:
             content={"sender": f"node-{number}", "v": 1},
             sent_at_us=number,
         )
-        store.journal([event])
+        store.room.append([event])

@@ -106,9 +106,9 @@ class Target:
         self._handle = DirectHandle(site(), LogFiles(folder / "logs"), OneKey(SIGNER), store)
         with store.transaction():
             for name, signer in KEYS.items():
-                peer = store.peer(name)
+                peer = store.peers.get(name)
                 assert peer is not None
-                store.put_peer(replace(peer, public_key=signer.public_key))
+                store.peers.put(replace(peer, public_key=signer.public_key))
         self._before = self._untouched()
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class Target:
             sent_at_us=site().clock_us(),
         )
         with self._store.transaction():
-            self._store.journal([event])
+            self._store.room.append([event])
 
         async def chat(_: object) -> None:
             return
@@ -154,7 +154,7 @@ class Target:
             client = MatrixClient("http://127.0.0.1:1", "token")
             await Journal(self._handle, self._reception(), client, room_id=ROOM, me=ME, chat=chat).work()
             await client.aclose()
-            found = self._store.room_event(event.event_id)
+            found = self._store.room.event(event.event_id)
             return found is not None and found.state is JournalState.DONE
 
         return self._done(work)
@@ -178,7 +178,10 @@ class Target:
 
     def _untouched(self) -> list[Any]:
         runs = (*self.house.innocent, self.house.victim)
-        return [(self._store.run(run_id), self._store.tasks(run_id), self._store.attempts(run_id)) for run_id in runs]
+        return [
+            (self._store.runs.get(run_id), self._store.tasks.of_run(run_id), self._store.attempts.of_run(run_id))
+            for run_id in runs
+        ]
 
 
 def envelope(house: Household, chance: Random, *, number: int) -> tuple[dict[str, Any], bytes, MessageKind]:

@@ -75,8 +75,8 @@ def ask_all(store: Store, house: Household) -> int:
         *_lists(store),
         *(question for run_id in house.runs for question in _of_run(store, run_id)),
         *(question for dag_id in ("demo", "sent", "offered", "") for question in _of_dag(store, dag_id)),
-        *(lambda peer=peer: store.peer(peer) for peer in ("node-1", "node-2", "node-3")),
-        *(lambda user=user: store.peer_of_user(user) for user in ("@node-2:x", "@node-3:x")),
+        *(lambda peer=peer: store.peers.get(peer) for peer in ("node-1", "node-2", "node-3")),
+        *(lambda user=user: store.peers.by_user(user) for user in ("@node-2:x", "@node-3:x")),
     ]
     return sum(_refused(question) for question in asked)
 
@@ -93,61 +93,61 @@ def _lists(store: Store) -> list[Callable[[], object]]:
     wheres = (RunFilter(), RunFilter(dag_id="demo"), RunFilter(status=RunState.PENDING), RunFilter(node=NODE))
     return [
         *(lambda where=where: _pages(store, where) for where in wheres),
-        store.unfinished_counts,
-        lambda: [views.dag_view(one) for one in store.definitions(limit=9).items],
-        lambda: store.definitions(limit=1, saved_only=True),
-        lambda: [views.worker_view(one) for one in store.workers()],
-        lambda: [views.event_view(one) for one in store.events_after(0, limit=99)],
-        store.last_event_seq,
-        lambda: [(one.name, one.may, rfc3339(one.created_at_us)) for one in store.tokens()],
-        lambda: store.token_by_sha256("5" * 64),
-        lambda: [rfc3339(one.at_us) for one in store.audit(limit=99)],
-        lambda: [views.peer_view(one, outbox=0, now_us=now_us()) for one in store.peers()],
-        store.outbox_depths,
-        store.next_due_us,
-        lambda: store.due_nodes(now_us=FAR_US),
-        lambda: store.room_cursor(ROOM),
-        lambda: [store.room_event(f"$e{number}") for number in (2, 3)],
-        lambda: store.running_attempts(WORKER),
-        lambda: store.worker(NODE, WORKER),
-        lambda: store.unfinished_run_elsewhere(WORKER, "node-2"),
-        lambda: store.local_load(NODE, at_most=9),
-        lambda: store.queued_count(NODE),
-        lambda: [eligible(one, labels=["gpu"], grace_s=1) for one in store.offers_in_state(OfferState.OPEN, limit=9)],
-        lambda: store.open_remotes(RemoteRole.SENT),
+        store.runs.unfinished_counts,
+        lambda: [views.dag_view(one) for one in store.definitions.page(limit=9).items],
+        lambda: store.definitions.page(limit=1, saved_only=True),
+        lambda: [views.worker_view(one) for one in store.workers.all()],
+        lambda: [views.event_view(one) for one in store.events.after(0, limit=99)],
+        store.events.last_seq,
+        lambda: [(one.name, one.may, rfc3339(one.created_at_us)) for one in store.tokens.all()],
+        lambda: store.tokens.by_sha256("5" * 64),
+        lambda: [rfc3339(one.at_us) for one in store.audit.page(limit=99)],
+        lambda: [views.peer_view(one, outbox=0, now_us=now_us()) for one in store.peers.all()],
+        store.outbox.depths,
+        store.outbox.next_due_us,
+        lambda: store.outbox.due_nodes(now_us=FAR_US),
+        lambda: store.room.cursor(ROOM),
+        lambda: [store.room.event(f"$e{number}") for number in (2, 3)],
+        lambda: store.attempts.running(WORKER),
+        lambda: store.workers.get(NODE, WORKER),
+        lambda: store.runs.unfinished_elsewhere(WORKER, "node-2"),
+        lambda: store.queue.load(NODE, at_most=9),
+        lambda: store.queue.queued_count(NODE),
+        lambda: [eligible(one, labels=["gpu"], grace_s=1) for one in store.offers.in_state(OfferState.OPEN, limit=9)],
+        lambda: store.remotes.open(RemoteRole.SENT),
     ]
 
 
 def _pages(store: Store, where: RunFilter) -> list[object]:
-    page = store.runs(where, limit=2)
+    page = store.runs.page(where, limit=2)
     shown = [views.run_list_item(run) for run in page.items]
     if page.next_cursor is not None:
-        shown += [views.run_list_item(run) for run in store.runs(where, limit=9, cursor=page.next_cursor).items]
+        shown += [views.run_list_item(run) for run in store.runs.page(where, limit=9, cursor=page.next_cursor).items]
     return list(shown)
 
 
 def _of_run(store: Store, run_id: str) -> list[Callable[[], object]]:
     return [
         lambda: views.read_run(store, run_id),
-        lambda: store.run_version(run_id),
-        lambda: store.child_runs(run_id),
-        lambda: store.task(run_id, "t0"),
-        lambda: store.attempts(run_id),
-        lambda: store.queue_item(run_id),
-        lambda: store.remote_run(run_id),
-        lambda: store.offer(run_id),
-        lambda: store.thread(run_id),
-        lambda: store.withdrawn(run_id, sender="node-2"),
+        lambda: store.runs.version(run_id),
+        lambda: store.runs.children(run_id),
+        lambda: store.tasks.get(run_id, "t0"),
+        lambda: store.attempts.of_run(run_id),
+        lambda: store.queue.get(run_id),
+        lambda: store.remotes.get(run_id),
+        lambda: store.offers.get(run_id),
+        lambda: store.room.thread(run_id),
+        lambda: store.remotes.withdrawn(run_id, sender="node-2"),
         lambda: dispatch.on_its_way(store, run_id),
     ]
 
 
 def _of_dag(store: Store, dag_id: str) -> list[Callable[[], object]]:
     def spec() -> object:
-        found = store.definition(dag_id)
-        return None if found is None else stored_spec(store, found.definition_id)
+        found = store.definitions.current(dag_id)
+        return None if found is None else stored_spec(store.definitions, found.definition_id)
 
-    return [lambda: views.read_status(store, dag_id), lambda: store.latest_run(dag_id), spec]
+    return [lambda: views.read_status(store, dag_id), lambda: store.runs.latest(dag_id), spec]
 
 
 def read_logs(store: Store, house: Household, logs: LogFiles) -> None:
@@ -178,7 +178,7 @@ def _undone(store: Store, action: Callable[..., object], run_id: str) -> NoRetur
 def tell_others(store: Store, house: Household, logs: LogFiles) -> None:
     """Make each message that is due, and a report on each run, as they go out; forget what is late."""
     for route in Route:
-        for item in store.due_items(route, now_us=FAR_US, limit=99):
+        for item in store.outbox.due(route, now_us=FAR_US, limit=99):
             _refused(lambda item=item: seal(message_of(store, item, sender=NODE, lease_s=60.0), SIGNER))  # type: ignore[misc]
             with store.transaction():
                 _refused(lambda item=item: _undone(store, _expire, item))  # type: ignore[misc]
@@ -275,14 +275,14 @@ def run_to_the_end(store: Store, house: Household, folder: Path) -> None:
 
 
 def _state(store: Store, run_id: str) -> RunState | None:
-    run = store.run(run_id)
+    run = store.runs.get(run_id)
     return None if run is None else run.status
 
 
 @contextmanager
 def _worker(store: Store, folder: Path) -> Iterator[WorkerLoop]:
     with store.transaction():
-        epoch = store.take_worker(worker_row()).epoch
+        epoch = store.workers.take(worker_row()).epoch
     logfiles = LogFiles(folder / "logs")
     executor, bell = LocalExecutor(max_log_bytes=2**20), FifoBell(folder / "worker.fifo")
     parts = LoopParts(

@@ -27,9 +27,9 @@ from cis.model.lease_messages import Standing
 from cis.model.message import Message, MessageKind
 from cis.model.states import RunState, TaskState
 from cis.skills.registry import InstalledSkills
+from cis.store import open_store
 from cis.store.cluster import OfferState, OutboxItem, PeerRecord, RemoteRole, Route
 from cis.store.records import QueueState, RunChange
-from cis.store.sqlite.store import open_sqlite
 from cis.transports.matrix.sender import RoomSender
 from tests.worlds.migrated import new_database
 
@@ -73,7 +73,7 @@ class Party:
         self.clocks = Clocks(wall_ahead_s=rng.uniform(-1e5, 1e5), booted_s=-rng.uniform(1.0, 1e6))
         self.executing: dict[str, Execution] = {}
         self._latest_s = self.clocks.wall_ahead_s
-        self.store = open_sqlite(new_database(folder))
+        self.store = open_store(new_database(folder))
         self.store._db.connection.pragma("synchronous", "OFF")
         self._logfiles = LogFiles(folder / "logs")
         self._ids = 0
@@ -84,7 +84,7 @@ class Party:
                 peer = PeerRecord(
                     node_id=other, public_key=f"key-{other}", may=("execute", "control", "read"), trusted_at_us=1
                 )
-                self.store.put_peer(peer)
+                self.store.peers.put(peer)
 
     def close(self) -> None:
         """Close the store."""
@@ -135,14 +135,14 @@ class Party:
         """Act on a message whose signature holds."""
         if message.target not in (None, self.name):
             return
-        peer = self.store.peer(message.sender)
+        peer = self.store.peers.get(message.sender)
         if peer is None:
             if message.sender != self.name or message.kind is not MessageKind.CLAIM:
                 return
             peer = PeerRecord(node_id=self.name, public_key="self", may=(), trusted_at_us=0)
         wanted = None
-        if message.kind is MessageKind.GRANT and self.store.remote_run(message.run_id) is None:
-            wanted = Wanted(spec=SPEC) if self.store.offer(message.run_id) is not None else None
+        if message.kind is MessageKind.GRANT and self.store.remotes.get(message.run_id) is None:
+            wanted = Wanted(spec=SPEC) if self.store.offers.get(message.run_id) is not None else None
         heard = Heard(
             message=message,
             peer=peer,
@@ -157,9 +157,9 @@ class Party:
     def says(self) -> Iterator[tuple[Message, OutboxItem | None]]:
         """Return what there is to say now: of the outbox, a claim, a status of what is held here."""
         now_us = self.wall_us()
-        for item in self.store.due_items(Route.ROOM, now_us=now_us, limit=4):
+        for item in self.store.outbox.due(Route.ROOM, now_us=now_us, limit=4):
             with self.store.transaction():
-                self.store.begin_sending([item.message_id], due_at_us=now_us + round(SENDING_S * 1e6))
+                self.store.outbox.begin_sending([item.message_id], due_at_us=now_us + round(SENDING_S * 1e6))
             yield message_of(self.store, item, sender=self.name, lease_s=LEASE_S), item
         yield from ((claim, None) for claim in self._claims())
         yield from ((status, None) for status in self._statuses())
@@ -174,11 +174,11 @@ class Party:
         """Put an item off that the homeserver says it did not take."""
         due_at_us = self.wall_us() + round(self.rng.uniform(0.1, 3.0) * 1e6)
         with self.store.transaction():
-            self.store.put_off(item.message_id, due_at_us=due_at_us, fault="no", uncertain=True)
+            self.store.outbox.put_off(item.message_id, due_at_us=due_at_us, fault="no", uncertain=True)
 
     def _claims(self) -> Iterator[Message]:
         for state in (OfferState.OPEN, OfferState.CLAIMED):
-            for offer in self.store.offers_in_state(state, limit=10):
+            for offer in self.store.offers.in_state(state, limit=10):
                 fits = grants.eligible(offer, labels=(), grace_s=GRACE_S)
                 if not self.claims or not fits or self.rng.random() < 0.6:
                     continue
@@ -188,10 +188,10 @@ class Party:
                     yield claim
 
     def _statuses(self) -> Iterator[Message]:
-        for remote in self.store.open_remotes(RemoteRole.RECEIVED):
+        for remote in self.store.remotes.open(RemoteRole.RECEIVED):
             if self.rng.random() < 0.5:
                 continue
-            item = self.store.queue_item(remote.run_id)
+            item = self.store.queue.get(remote.run_id)
             suspended = item is not None and item.status is QueueState.SUSPENDED
             nonce = None
             if suspended or self.rng.random() < 0.6:
@@ -212,7 +212,7 @@ class Party:
 
     def look_at_leases(self) -> None:
         """Take back what nobody was heard of for a lease; the last sync has just come back, says the homeserver."""
-        for remote in self._watch.over(self.store.open_remotes(RemoteRole.SENT), now_s=self.now_s, synced_s=self.now_s):
+        for remote in self._watch.over(self.store.remotes.open(RemoteRole.SENT), now_s=self.now_s, synced_s=self.now_s):
             with self.store.transaction():
                 offers.take_back(self.store, remote, site=self.site)
 
@@ -221,13 +221,13 @@ class Party:
         now = Instant(self.wall_us(), self.now_s)
         self.executing = {run_id: one for run_id, one in self.executing.items() if one.dies_s > self.now_s}
         for run_id, one in self.executing.items():
-            run = self.store.run(run_id)
+            run = self.store.runs.get(run_id)
             if run is None or run.status.final or run.cancel_requested:
                 one.dies_s = min(one.dies_s, self.now_s + self.rng.uniform(0.0, GRACE_S))
             elif self._leases.over(self.store, run, now=now) and one.dies_s == float("inf"):
                 one.dies_s = self.now_s + self.rng.uniform(0.0, GRACE_S)
                 with self.store.transaction():
-                    self.store.suspend(run_id)
+                    self.store.queue.suspend(run_id)
             if run_id in self._leases.late(now, within_s=0.0):
                 one.dies_s = self.now_s
         self._begin(now)
@@ -235,20 +235,20 @@ class Party:
     def _begin(self, now: Instant) -> None:
         worker_id = "worker-global"
         with self.store.transaction():
-            for item in self.store.claim(self.name, worker_id, epoch=1, limit=10):
-                run = self.store.run(item.run_id)
+            for item in self.store.queue.claim(self.name, worker_id, epoch=1, limit=10):
+                run = self.store.runs.get(item.run_id)
                 if run is None or run.status.final:
-                    self.store.dequeue(item.run_id)
+                    self.store.queue.remove(item.run_id)
                 elif item.run_id in self.executing:
-                    self.store.release(item.run_id)  # its old processes live
+                    self.store.queue.release(item.run_id)  # its old processes live
                 elif run.cancel_requested:
                     self._end(item.run_id, RunState.CANCELLED)
                 elif self._leases.over(self.store, run, now=now):
-                    self.store.suspend(item.run_id)
+                    self.store.queue.suspend(item.run_id)
                 else:
                     if run.status is RunState.PENDING:
                         change = RunChange(status=RunState.RUNNING, started_at_us=now.wall_us)
-                        self.store.change_run(run, change)
+                        self.store.runs.change(run, change)
                     self.executing[item.run_id] = Execution()
 
     def finish(self, run_id: str) -> None:
@@ -258,18 +258,18 @@ class Party:
         self.executing[run_id].dies_s = self.now_s
 
     def _end(self, run_id: str, status: RunState) -> None:
-        run = self.store.run(run_id)
+        run = self.store.runs.get(run_id)
         assert run is not None
         done = TaskState.COMPLETED if status is RunState.COMPLETED else TaskState.CANCELLED
-        (task,) = self.store.tasks(run_id)
+        (task,) = self.store.tasks.of_run(run_id)
         if done is TaskState.COMPLETED and task.status is not TaskState.RUNNING:
-            self.store.change_tasks([(task, task._replace(status=TaskState.RUNNING))])
-            (task,) = self.store.tasks(run_id)
-        self.store.change_tasks([(task, task._replace(status=done, finished_at_us=self.wall_us()))])
+            self.store.tasks.change([(task, task._replace(status=TaskState.RUNNING))])
+            (task,) = self.store.tasks.of_run(run_id)
+        self.store.tasks.change([(task, task._replace(status=done, finished_at_us=self.wall_us()))])
         if status is RunState.COMPLETED and run.status is RunState.PENDING:
-            run = self.store.change_run(run, RunChange(status=RunState.RUNNING, started_at_us=self.wall_us()))
-        self.store.change_run(run, RunChange(status=status, finished_at_us=self.wall_us()))
-        self.store.dequeue(run_id)
+            run = self.store.runs.change(run, RunChange(status=RunState.RUNNING, started_at_us=self.wall_us()))
+        self.store.runs.change(run, RunChange(status=status, finished_at_us=self.wall_us()))
+        self.store.queue.remove(run_id)
 
     # What befalls it.
 
@@ -282,7 +282,7 @@ class Party:
         self._leases = self._fresh_leases()
         self.executing.clear()
         with self.store.transaction():
-            self.store.release_claimed(self.name, "worker-global")
+            self.store.queue.release_claimed(self.name, "worker-global")
 
     def reboot(self) -> None:
         """Start the machine anew: its uptime begins from nothing."""

@@ -174,7 +174,7 @@ class LyingRoom:
 
     def _finish(self, party: Party) -> None:
         for run_id, one in list(party.executing.items()):
-            run = party.store.run(run_id)
+            run = party.store.runs.get(run_id)
             ends = self.rng.random() < (0.2 if self._honest else 0.005)
             if ends and one.dies_s == float("inf") and run is not None and not run.status.final:
                 party.finish(run_id)
@@ -197,7 +197,7 @@ class LyingRoom:
 
     def _left(self) -> list[str]:
         arbiter = self.parties["arbiter"].store
-        runs = [arbiter.run(run_id) for run_id in self._runs]
+        runs = [arbiter.runs.get(run_id) for run_id in self._runs]
         return [run.run_id for run in runs if run is not None and not run.status.final]
 
     def _log(self, line: str) -> None:

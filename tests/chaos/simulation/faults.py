@@ -48,8 +48,8 @@ class Faults:
         self.full_until_s = self.busy_until_s = 0.0
         self.fuses.clear()
 
-    def point(self, who: str, where: str) -> None:
-        """Come to a point where something can fail.
+    def point(self, who: str, where: str) -> bool:
+        """Come to a point where something can fail; return whether others had to be waited for.
 
         Raises:
             CrashError: *who* dies here.
@@ -61,12 +61,14 @@ class Faults:
             self._fail_store(who, where)
             if where == "begin" and self.wait_p and self._stage.chance(self.wait_p):
                 self._stage.let_others(LONGEST_WAIT_S * self._stage.rng.random())  # they have the write lock
+                return True
         elif where == "committed" and self.late_p and self._stage.chance(self.late_p):
             self._say(who, "the commit holds, but is reported as failed")
             raise StoreError("simulated: the commit failed")
         elif where == "start" and self.launch_p and self._stage.chance(self.launch_p):
             self._say(who, "a process cannot be started")
             raise LaunchError("simulated: no such program")
+        return False
 
     def _burn(self, who: str, where: str) -> None:
         if who not in self.fuses:
@@ -97,7 +99,7 @@ class Faults:
 class FaultyDatabase(Database):
     """A connection whose statements fail where the faults say so."""
 
-    def __init__(self, path: Path, *, point: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, *, point: Callable[[str], bool]) -> None:
         super().__init__(path)
         self._point = point
 
@@ -115,8 +117,9 @@ class FaultyDatabase(Database):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        self._point("begin")
+        waited = self._point("begin")
         with super().transaction():
+            self.waited = waited
             yield
             self._point("commit")
 
@@ -126,9 +129,8 @@ class FaultyStore(SqliteStore):
 
     def __init__(self, path: Path, *, who: str, faults: Faults, prepare: Prepare, committed: Committed) -> None:
         self._point = partial(faults.point, who)
-        self._db = FaultyDatabase(path, point=self._point)
+        super().__init__(FaultyDatabase(path, point=self._point))
         self._committed = committed
-        self.path = path
         prepare(self._db.connection)
 
     def transaction(self) -> AbstractContextManager[None]:

@@ -34,7 +34,7 @@ class Node:
         self.due_s = self._stage.now_s + LOOK_S * (0.5 + self._stage.rng.random())
         try:
             self._look_around()
-            for demand in self.store.queue_demand(NODE):
+            for demand in self.store.queue.demand(NODE):
                 if demand.worker_id in self._machine.locks:
                     self._machine.ring(demand.worker_id)
                 else:
@@ -49,7 +49,7 @@ class Node:
             Worker(self._machine, worker_id)
 
     def _look_around(self) -> None:
-        for row in self.store.workers(node_id=NODE, live_only=True):
+        for row in self.store.workers.all(node_id=NODE, live_only=True):
             if row.worker_id not in self._machine.locks:
                 self._stage.let_others(0.6 * self._stage.rng.random() if self._stage.chance(0.5) else 0.0)
                 self._bury(row)

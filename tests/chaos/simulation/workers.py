@@ -110,7 +110,7 @@ class Worker:
         end_orphans(self.store, self.worker_id, kill=self.machine.processes.kill_orphans)
         now_us = self.stage.instant().wall_us
         with self.store.transaction():
-            row = self.store.take_worker(
+            row = self.store.workers.take(
                 WorkerRecord(
                     worker_id=self.worker_id,
                     node_id=NODE,
@@ -145,13 +145,16 @@ class Worker:
             site=self.machine.site,
             bell=self.bell,
             ring=self.machine.ring,
-            tell=lambda: self.machine.faults.point(self.name, "tell"),
+            tell=self._told,
             clock=self.stage.instant,
             jitter=self.stage.rng.random,
             parse=DagSpec.from_dict,
         )
         limits = LoopLimits(slots=self._slots, grace_s=self._grace_s, lease_s=LEASE_S)
         return WorkerLoop(parts, limits, Incarnation(NODE, self.worker_id, self.epoch))
+
+    def _told(self) -> None:
+        self.machine.faults.point(self.name, "tell")
 
     def _turn(self, loop: WorkerLoop) -> None:
         now_s = self.stage.now_s
@@ -173,7 +176,7 @@ class Worker:
         try:
             loop.hand_back()
             with self.store.transaction():
-                self.store.set_worker_status(
+                self.store.workers.set_status(
                     NODE,
                     self.worker_id,
                     epoch=self.epoch,
@@ -181,7 +184,7 @@ class Worker:
                     now_us=self.stage.instant().wall_us,
                 )
                 at_us = self.stage.instant().wall_us
-                self.store.append_events([worker_event(self.worker_id, WorkerState.STOPPED, at_us=at_us)])
+                self.store.events.append([worker_event(self.worker_id, WorkerState.STOPPED, at_us=at_us)])
         except FencedError:
             raise
         except StoreError:

@@ -81,7 +81,7 @@ def test_a_place_that_nobody_gave_on_is_given_by_whoever_looks_around(tmp_path: 
         with node.store.transaction():
             cancel(node.store, first.run_id, now_us=node.now_us)
             assert worker.queued(second.run_id) == QueueState.WAITING
-            assert node.store.workers_waited_for("node-1") == ["worker-global"]
+            assert node.store.queue.workers_waited_for("node-1") == ["worker-global"]
             let_in(node.store, "worker-global", site=node.site)
 
         assert worker.queued(second.run_id) == QueueState.QUEUED
@@ -89,16 +89,16 @@ def test_a_place_that_nobody_gave_on_is_given_by_whoever_looks_around(tmp_path: 
         with node.store.transaction():
             let_in(node.store, "worker-global", site=replace(node.site, scopes=()))  # the table is gone
         assert worker.queued(third.run_id) == QueueState.QUEUED
-        assert node.store.workers_waited_for("node-1") == []
+        assert node.store.queue.workers_waited_for("node-1") == []
 
 
 def test_what_waits_for_a_place_waits_in_the_queue_and_counts_there(tmp_path: Path) -> None:
     with served(tmp_path) as (node, worker):
         runs = [begun(node) for _ in range(3)]
 
-        assert node.store.queued_count("node-1") == 3
+        assert node.store.queue.queued_count("node-1") == 3
         with node.store.transaction():
             cancel(node.store, runs[2].run_id, now_us=node.now_us)
-        assert node.store.waiting_count("node-1", below=False, holder="worker-global") == 2
+        assert node.store.queue.waiting_count("node-1", below=False, holder="worker-global") == 2
         assert worker.queued(runs[2].run_id) is None
         assert node.run(runs[2].run_id).status is RunState.CANCELLED

@@ -46,26 +46,26 @@ def rows(node: Decider, table: str) -> int:
 
 def test_nothing_of_it_is_shown_until_a_small_transaction_makes_the_run(node: Decider) -> None:
     request = stage(node.store, large(), site=replace(node.site, new_id=new_id))
-    shown = (list(node.store.runs(RunFilter(), limit=9).items), node.store.queue_demand("node-1"))
-    sound = node.store.integrity_check()
+    shown = (list(node.store.runs.page(RunFilter(), limit=9).items), node.store.queue.demand("node-1"))
+    sound = node.store.upkeep.integrity_check()
     before = node.store._db.connection.total_changes()
     run = accepted(node, request).run
 
     assert (shown, sound) == (([], []), [])
     assert node.store._db.connection.total_changes() - before < 20
     assert run.run_id == request.staged
-    assert [task.task_no for task in node.store.tasks(run.run_id)] == list(range(COUNT))
+    assert [task.task_no for task in node.store.tasks.of_run(run.run_id)] == list(range(COUNT))
 
 
 def test_no_transaction_of_it_writes_more_than_a_piece(node: Decider, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
-    stage_tasks = node.store.stage_tasks
+    stage_tasks = node.store.staged.add
 
     def counted(tasks: Sequence[TaskRecord]) -> None:
         written.append(len(tasks))
         stage_tasks(tasks)
 
-    monkeypatch.setattr(node.store, "stage_tasks", counted)
+    monkeypatch.setattr(node.store.staged, "add", counted)
     stage(node.store, large(), site=node.site)
 
     assert written == [ROWS_AT_ONCE, ROWS_AT_ONCE, 500]
@@ -77,7 +77,7 @@ def test_what_made_no_run_is_removed_and_what_made_one_stays(node: Decider) -> N
     unstage(node.store, kept)
     unstage(node.store, refused)
 
-    assert rows(node, "run_tasks") == len(node.store.tasks(run.run_id)) == COUNT
+    assert rows(node, "run_tasks") == len(node.store.tasks.of_run(run.run_id)) == COUNT
 
 
 def test_a_request_whose_key_is_known_is_staged_no_second_time(node: Decider) -> None:
@@ -113,12 +113,12 @@ def test_a_run_whose_rows_went_meanwhile_is_refused_and_none_is_ever_added_to_on
     with pytest.raises(OverloadedError, match="gone"):
         accepted(node, request)
     run = accepted(node, stage(node.store, large(), site=node.site)).run
-    tasks = node.store.tasks(run.run_id)
-    with pytest.raises(StoreRefusedError), node.store.staging():
-        node.store.stage_tasks(tasks)
+    tasks = node.store.tasks.of_run(run.run_id)
+    with pytest.raises(StoreRefusedError), node.store.staged.transaction():
+        node.store.staged.add(tasks)
     forget_staged(node.store, run.run_id)
 
-    assert len(node.store.tasks(run.run_id)) == COUNT
+    assert len(node.store.tasks.of_run(run.run_id)) == COUNT
 
 
 def test_the_pruner_removes_what_nobody_took_up_once_it_is_too_old(node: Decider, tmp_path: Path) -> None:
@@ -133,13 +133,13 @@ def test_the_pruner_removes_what_nobody_took_up_once_it_is_too_old(node: Decider
         left.append(rows(node, "run_tasks"))
 
     assert left == [2 * COUNT, COUNT]
-    assert len(node.store.tasks(run.run_id)) == COUNT
+    assert len(node.store.tasks.of_run(run.run_id)) == COUNT
 
 
 def test_a_large_document_is_stored_once_and_its_run_completes(node: Decider, tmp_path: Path) -> None:
     request = large(2, env={f"X{number}": "x" * (MAX_QUEUED_DOCUMENT // 16) for number in range(10)})
     run = accepted(node, stage(node.store, request, site=node.site)).run
-    item = node.store.queue_item(run.run_id)
+    item = node.store.queue.get(run.run_id)
     with working(node, tmp_path) as worker:
         worker.until(lambda: node.run(run.run_id).status.final, "its end")
 
@@ -151,14 +151,14 @@ def test_a_large_document_is_stored_once_and_its_run_completes(node: Decider, tm
 def test_a_large_run_that_is_repeated_from_its_failed_tasks_keeps_what_completed(node: Decider) -> None:
     first = accepted(node, stage(node.store, large(), site=node.site)).run
     with node.store.transaction():
-        done = node.store.tasks(first.run_id)[7]
+        done = node.store.tasks.of_run(first.run_id)[7]
         running = done._replace(status=TaskState.RUNNING, version=2)
-        node.store.change_tasks([(done, running)])
-        node.store.change_tasks([(running, running._replace(status=TaskState.COMPLETED, outputs={"a": "b"}))])
+        node.store.tasks.change([(done, running)])
+        node.store.tasks.change([(running, running._replace(status=TaskState.COMPLETED, outputs={"a": "b"}))])
     node.change_run(first.run_id, status=RunState.CANCELLED)
     wanted = rerun_of(node.store, first.run_id, from_failed=True)
     again = accepted(node, stage(node.store, wanted, site=node.site)).run
-    tasks = node.store.tasks(again.run_id)
+    tasks = node.store.tasks.of_run(again.run_id)
 
     assert [task.task_no for task in tasks if task.status is TaskState.COMPLETED] == [7]
     assert tasks[7].outputs == {"a": "b"}

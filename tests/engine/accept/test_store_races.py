@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from cis.model.states import RunState, check_run_arrow
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store import open_store
+from cis.store.sqlite.store import SqliteStore
 from tests.worlds.migrated import new_database
 from tests.worlds.racing import ROUNDS, Step, read, step, target
 from tests.worlds.rows import put_run
@@ -27,7 +28,7 @@ PROCESSES = 8
 def path(tmp_path: Path) -> Path:
     """A database with the run ``r``."""
     path = new_database(tmp_path)
-    store = open_sqlite(path)
+    store = open_store(path)
     put_run(store, "r")
     store.close()
     return path
@@ -36,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def final(path: Path) -> Iterator[SqliteStore]:
     """The database as it is seen when all is over."""
-    store = open_sqlite(path)
+    store = open_store(path)
     yield store
     store.close()
 
@@ -56,7 +57,7 @@ def test_of_32_threads_that_read_the_same_version_exactly_one_changes_it(path: P
     gate = threading.Barrier(THREADS, timeout=60)
 
     def racer(number: int) -> list[Step | None]:
-        store = open_sqlite(path)
+        store = open_store(path)
         made: list[Step | None] = []
         for turn in range(ROUNDS):
             gate.wait()

@@ -72,7 +72,7 @@ def begun(node: Decider, spec: DagSpec, **request: Any) -> RunRecord:
 def over(worker: Worker, run: RunRecord) -> list[str]:
     """Wait for the end of a run, and return the errors of its tasks."""
     worker.until(lambda: worker.node.run(run.run_id).status.final, "the end of the run")
-    return [task.error or "" for task in worker.store.tasks(run.run_id)]
+    return [task.error or "" for task in worker.store.tasks.of_run(run.run_id)]
 
 
 def all_runs(worker: Worker) -> int:
@@ -105,7 +105,7 @@ def test_a_circle_of_several_dags_is_refused_where_it_closes(tmp_path: Path) -> 
         told = [
             task.error or ""
             for one in worker.store._db.rows("SELECT run_id FROM dag_runs")
-            for task in worker.store.tasks(one[0])
+            for task in worker.store.tasks.of_run(one[0])
         ]
         assert all_runs(worker) == 3
         assert any("a -> b -> c -> a" in error for error in told)
@@ -146,7 +146,7 @@ def test_a_tree_has_no_more_runs_than_it_may_and_what_is_beyond_fails(tmp_path: 
             failed = [
                 task.error or ""
                 for one in worker.store._db.rows("SELECT run_id FROM dag_runs")
-                for task in worker.store.tasks(one[0])
+                for task in worker.store.tasks.of_run(one[0])
                 if task.status is TaskState.FAILED
             ]
             assert any("there are 7 runs below one already ([queue] max_descendants)" in error for error in failed)
@@ -162,25 +162,25 @@ def test_what_stands_above_and_the_tree_travel_with_a_dag_to_another_node(tmp_pa
         stored(node, "top", {"id": "t", "command": "true"})
         with working(origin, tmp_path / "origin") as sender:
             root = begun(origin, spec_of(by_name("t", "middle"), dag_id="top", scope="global"))
-            sender.until(lambda: sender.store.child_runs(root.run_id), "the child to be handed over")
+            sender.until(lambda: sender.store.runs.children(root.run_id), "the child to be handed over")
             (item,) = origin.posted(sender.child(root.run_id), MessageKind.EXECUTE)
             message = replace(message_of(origin.store, item, sender="node-2", lease_s=60.0), target="node-1")
         wanted = wanted_of(message, blob=None, parse=dag_from_plain)
-        peer = node.store.peer("node-2")
+        peer = node.store.peers.get("node-2")
         assert peer is not None
         here = replace(wanted, spec=replace(wanted.spec, scope=GLOBAL))
         with node.store.transaction():
             run = take_on(
                 node.store, Heard(message=message, peer=peer, source="test", wanted=here), here, site=node.site
             )
-        assert node.store.waiting_count("node-1", below=True) == 1
+        assert node.store.queue.waiting_count("node-1", below=True) == 1
         with working(node, tmp_path / "executor") as worker:
             (error,) = over(worker, run)
 
         assert (run.tree, run.above, run.depth) == (f"node-2:{root.run_id}", ("top",), 1)
         assert "top -> middle -> top" in error
         with node.store.transaction():
-            assert node.store.grow_tree(f"node-2:{root.run_id}") == 2
+            assert node.store.runs.grow_tree(f"node-2:{root.run_id}") == 2
 
 
 def shares_of(node: Decider, *documents: dict[str, Any], asker: Asker = OWNER) -> list[str]:
@@ -267,9 +267,9 @@ def test_a_child_that_finds_no_place_waits_says_so_and_starts_when_there_is_one(
             # What waits at the door keeps no child out.
             assert shares_of(node, *of("project:b", 1)) == ["ok"]
             with worker.store.transaction():
-                worker.store.claim("node-1", parse_scope("project:a").worker_id, epoch=1, limit=1)
+                worker.store.queue.claim("node-1", parse_scope("project:a").worker_id, epoch=1, limit=1)
             node.later(2)
-            worker.until(lambda: len(worker.store.child_runs(run.run_id)) == 2, "the second to start")
+            worker.until(lambda: len(worker.store.runs.children(run.run_id)) == 2, "the second to start")
             assert worker.task(run.run_id, "two").error is None
 
 
@@ -281,7 +281,7 @@ def test_what_waits_at_the_door_keeps_no_child_out(tmp_path: Path) -> None:
             assert shares_of(node, *of("project:a", 2)) == ["ok", "overloaded.share"]
             run = begun(node, spec_of(inline("one", child), dag_id="p", scope="global"))
 
-            worker.until(lambda: worker.store.child_runs(run.run_id), "the child to start")
+            worker.until(lambda: worker.store.runs.children(run.run_id), "the child to start")
 
-            assert worker.store.waiting_count("node-1", below=True, holder="worker-project-a") == 1
+            assert worker.store.queue.waiting_count("node-1", below=True, holder="worker-project-a") == 1
             assert GLOBAL.worker_id == "worker-global"

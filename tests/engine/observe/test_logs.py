@@ -198,7 +198,7 @@ def test_a_follower_sees_new_attempts_after_the_event_log_was_pruned_under_it(no
     node.wrote(attempt, out=b"seen\n")
     node.submitted(dag_id="other")
     with node.store.transaction():
-        node.store.prune_events(keep=1, at_most=1000)
+        node.store.events.prune(keep=1, at_most=1000)
 
     assert next(pieces) == LogPiece("a", 1, LogStream.OUTPUT, "seen\n")
 

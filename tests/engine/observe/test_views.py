@@ -79,7 +79,7 @@ def test_a_run_whose_worker_is_gone_waits_for_one(node: NodeUnderTest, state: Wo
     worker = node.with_worker(run)
     node.started(run, "a")
     with node.store.transaction():
-        node.store.set_worker_status(NODE_ID, worker.worker_id, epoch=worker.epoch, status=state, now_us=1)
+        node.store.workers.set_status(NODE_ID, worker.worker_id, epoch=worker.epoch, status=state, now_us=1)
 
     assert read_run(node.store, run.run_id)["waiting"]["reason"] == "worker"
 

@@ -13,7 +13,7 @@ from tests.worlds.looping import Worker, working
 
 
 def row(worker: Worker) -> WorkerRecord:
-    found = worker.store.worker("node-1", GLOBAL.worker_id)
+    found = worker.store.workers.get("node-1", GLOBAL.worker_id)
     assert found is not None
     return found
 
@@ -33,7 +33,7 @@ def died(node: Decider, folder: Path, *, running: int, unasked: bool = True) -> 
 
 def losses(node: Decider, run_id: str) -> list[tuple[int, int]]:
     """Return the losses of a run's tasks: the task, and how many."""
-    return [(loss.task_no, loss.losses) for loss in node.store.losses(run_id)]
+    return [(loss.task_no, loss.losses) for loss in node.store.attempts.losses(run_id)]
 
 
 def test_only_a_worker_that_died_unasked_while_an_attempt_ran_alone_counts(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_of_several_none_is_counted_and_each_is_tried_again_apart(tmp_path: Path
             worker.until(lambda: worker.pids, "the first of them")
             for _ in range(5):
                 worker.turn()
-            states = [task.status for task in worker.store.tasks(run.run_id)]
+            states = [task.status for task in worker.store.tasks.of_run(run.run_id)]
 
             assert counted == [(0, 0), (1, 0), (2, 0)]
             assert states == [TaskState.RUNNING, TaskState.PENDING, TaskState.PENDING]
@@ -145,7 +145,7 @@ def test_a_dag_as_a_task_that_waits_for_its_run_is_no_suspect(tmp_path: Path) ->
         child = {"command": None, "skill": "dag", "params": {"document": document}}
         run = node.submitted(child, target_node="node-1")
         died(node, tmp_path, running=1)
-        (inner,) = node.store.child_runs(run.run_id)
+        (inner,) = node.store.runs.children(run.run_id)
 
         assert losses(node, run.run_id) == []
         assert losses(node, inner.run_id) == [(0, 1)]

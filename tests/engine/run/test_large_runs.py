@@ -29,7 +29,7 @@ class Ledger:
         self.read_outside = 0
         self._inside = False
         store = worker.store
-        transaction, tasks = store.transaction, store.tasks_after
+        transaction, tasks = store.transaction, store.tasks.page
 
         @contextmanager
         def noted() -> Iterator[None]:
@@ -52,7 +52,7 @@ class Ledger:
             return found
 
         monkeypatch.setattr(store, "transaction", noted)
-        monkeypatch.setattr(store, "tasks_after", counted)
+        monkeypatch.setattr(store.tasks, "page", counted)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_large_run_that_an_earlier_process_held_is_taken_over_outside_the_writ
     with working(node, tmp_path) as worker:
         ledger = Ledger(worker, monkeypatch)
         worker.until(lambda: worker.pids, "the processes")
-        lost = [one for one in node.store.attempts(large.run_id) if one.status == "lost"]
+        lost = [one for one in node.store.attempts.of_run(large.run_id) if one.status == "lost"]
 
     assert len(lost) == 4
     assert sum(ledger.read) == 0
@@ -104,7 +104,7 @@ def test_a_run_that_is_cancelled_while_it_is_read_never_starts(node: Decider, tm
         worker.until(lambda: node.run(large.run_id).status.final, "its end")
 
     assert node.run(large.run_id).status is RunState.CANCELLED
-    assert list(node.store.attempts(large.run_id)) == []
+    assert list(node.store.attempts.of_run(large.run_id)) == []
 
 
 def test_a_failure_that_skips_thousands_of_tasks_is_stored_in_pieces(
@@ -115,7 +115,7 @@ def test_a_failure_that_skips_thousands_of_tasks_is_stored_in_pieces(
     with working(node, tmp_path) as worker:
         ledger = Ledger(worker, monkeypatch)
         worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
-    tasks = node.store.tasks(run.run_id)
+    tasks = node.store.tasks.of_run(run.run_id)
 
     assert node.run(run.run_id).status is RunState.FAILED
     assert [task.status for task in tasks] == [TaskState.FAILED, *[TaskState.SKIPPED] * count]
@@ -135,7 +135,7 @@ def test_a_cancelled_run_of_thousands_of_tasks_is_ended_in_pieces(
         worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
 
     assert node.run(run.run_id).status is RunState.CANCELLED
-    assert {task.status for task in node.store.tasks(run.run_id)} == {TaskState.CANCELLED}
+    assert {task.status for task in node.store.tasks.of_run(run.run_id)} == {TaskState.CANCELLED}
     assert max(ledger.written) < 4 * CHANGES_AT_ONCE + 50
 
 
@@ -143,14 +143,14 @@ def test_whoever_takes_over_in_the_middle_of_skipping_skips_the_rest(node: Decid
     count = 3 * CHANGES_AT_ONCE
     run = node.submitted(*fan(count, "false"), scope="global", target_node="node-1")
     with working(node, tmp_path) as worker:
-        worker.until(lambda: node.store.tasks(run.run_id)[0].status is TaskState.FAILED, "the failure")
-        skipped = sum(task.status is TaskState.SKIPPED for task in node.store.tasks(run.run_id))
+        worker.until(lambda: node.store.tasks.of_run(run.run_id)[0].status is TaskState.FAILED, "the failure")
+        skipped = sum(task.status is TaskState.SKIPPED for task in node.store.tasks.of_run(run.run_id))
     with working(node, tmp_path) as worker:
         worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
 
     assert 0 < skipped < count
-    assert {task.blocked_by for task in node.store.tasks(run.run_id)[1:]} == {"t0"}
-    assert [(one.attempt, one.status) for one in node.store.attempts(run.run_id)] == [(1, "failed")]
+    assert {task.blocked_by for task in node.store.tasks.of_run(run.run_id)[1:]} == {"t0"}
+    assert [(one.attempt, one.status) for one in node.store.attempts.of_run(run.run_id)] == [(1, "failed")]
 
 
 def test_a_worker_holds_no_more_than_can_start_something_however_much_waits(
@@ -179,7 +179,7 @@ def test_what_an_earlier_process_held_goes_back_into_the_queue_when_there_is_no_
     document = {"scope": "global", "target_node": "node-1", "max_parallel": 1}
     runs = [node.submitted(*({"command": "sleep 60"} for _ in range(LARGE)), **document) for _ in range(8)]
     with node.store.transaction():
-        node.store.claim("node-1", runs[0].worker_id, epoch=0, limit=8)
+        node.store.queue.claim("node-1", runs[0].worker_id, epoch=0, limit=8)
     monkeypatch.setattr(claiming, "MAX_HELD_TASKS", LARGE)
     with working(node, tmp_path) as worker:
         worker.until(lambda: len(worker.pids) == 4, "a process in each slot")
@@ -195,7 +195,7 @@ def test_large_children_of_one_run_are_begun_one_after_the_other(
     run = node.submitted(*tasks, scope="global", target_node="node-1")
     with working(node, tmp_path) as worker:
         ledger = Ledger(worker, monkeypatch)
-        worker.until(lambda: len(node.store.child_runs(run.run_id)) == 6, "all children")
+        worker.until(lambda: len(node.store.runs.children(run.run_id)) == 6, "all children")
 
     assert max(ledger.written) < 3 * 1500
 
@@ -211,5 +211,5 @@ def test_children_of_one_run_are_begun_a_few_at_a_time(
         worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
 
     assert node.run(run.run_id).status is RunState.COMPLETED
-    assert len(node.store.child_runs(run.run_id)) == 120
+    assert len(node.store.runs.children(run.run_id)) == 120
     assert max(ledger.written) < 120 * 6  # of a dozen rows for each child

@@ -98,8 +98,8 @@ def test_what_a_task_took_is_told_by_a_clock_that_nobody_sets(node: Decider, tmp
         clocks.wall_us += jump_us
         (tmp_path / "go").touch()
         worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
-    (attempt,) = node.store.attempts(run.run_id)
-    (task,) = node.store.tasks(run.run_id)
+    (attempt,) = node.store.attempts.of_run(run.run_id)
+    (task,) = node.store.tasks.of_run(run.run_id)
     ended = node.run(run.run_id)
     took_us = [(one.finished_at_us or 0) - (one.started_at_us or 0) for one in (attempt, task, ended)]
 
@@ -179,7 +179,7 @@ def test_a_worker_whose_store_fails_for_less_than_a_lease_goes_on_and_loses_no_e
         worker.store.broken = False
         clocks.later(2)
         worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
-        row = worker.store.worker("node-1", GLOBAL.worker_id)
+        row = worker.store.workers.get("node-1", GLOBAL.worker_id)
 
         assert worker.attempts(run.run_id) == [(1, AttemptState.COMPLETED)]
         assert row is not None
@@ -207,10 +207,10 @@ def test_a_worker_whose_id_was_taken_over_stores_no_end_although_no_heartbeat_is
     with working(node, tmp_path) as worker:
         worker.until(lambda: len(worker.pids) == 2, "both tasks")
         worker.turn()
-        row = worker.store.worker("node-1", GLOBAL.worker_id)
+        row = worker.store.workers.get("node-1", GLOBAL.worker_id)
         assert row is not None
         with worker.store.transaction():
-            worker.store.take_worker(row)
+            worker.store.workers.take(row)
         (tmp_path / "go").touch()
         with pytest.raises(FencedError):
             worker.until(lambda: len(worker.pids) == 1, "an end that may not be stored")

@@ -35,11 +35,11 @@ def test_a_run_that_waits_for_its_retry_is_parked_until_then(tmp_path: Path) -> 
         run = node.submitted(task, target_node="node-1")
         worker.until(lambda: worker.task(run.run_id).retry_at_us, "its retry to be set")
         put_away(worker, run.run_id)
-        early = node.store.any_due("node-1", now_us=node.now_us + 50_000_000)
+        early = node.store.queue.any_due("node-1", now_us=node.now_us + 50_000_000)
         node.later(61)
-        assert node.store.any_due("node-1", now_us=node.now_us)
+        assert node.store.queue.any_due("node-1", now_us=node.now_us)
         with node.store.transaction():
-            node.store.wake_due("node-1", now_us=node.now_us, limit=10)
+            node.store.queue.wake_due("node-1", now_us=node.now_us, limit=10)
         worker.until(lambda: worker.task(run.run_id).status is TaskState.FAILED, "its second attempt")
 
         assert not early
@@ -82,14 +82,14 @@ def test_the_end_of_its_child_run_brings_a_parked_run_back(tmp_path: Path, end: 
     with decider(tmp_path) as node, working(node, tmp_path) as worker:
         document = {"dag_id": "inner", "scope": "project:p", "tasks": [{"id": "x", "command": "true"}]}
         run = node.submitted({"command": None, "skill": "dag", "params": {"document": document}}, target_node="node-1")
-        worker.until(lambda: node.store.child_runs(run.run_id), "its child run")
+        worker.until(lambda: node.store.runs.children(run.run_id), "its child run")
         put_away(worker, run.run_id)
         child = worker.child(run.run_id)
         if end == "cancel":
             controlled(node, child, "cancel")
         else:
             with node.store.transaction():
-                node.store.set_aside(child, error="poison", now_us=node.now_us)
+                node.store.runs.set_aside(child, error="poison", now_us=node.now_us)
         worker.until(lambda: worker.task(run.run_id).status is TaskState.FAILED, "its end")
 
 
@@ -109,11 +109,11 @@ def test_the_time_limit_of_a_child_run_brings_its_parked_parent_back(tmp_path: P
         document = {"dag_id": "inner", "scope": "project:p", "tasks": [{"id": "x", "command": "true"}]}
         task = {"command": None, "skill": "dag", "params": {"document": document}, "timeout": 30.0}
         run = node.submitted(task, target_node="node-1")
-        worker.until(lambda: node.store.child_runs(run.run_id), "its child run")
+        worker.until(lambda: node.store.runs.children(run.run_id), "its child run")
         put_away(worker, run.run_id)
         node.later(31)
         with node.store.transaction():
-            node.store.wake_due("node-1", now_us=node.now_us, limit=10)
+            node.store.queue.wake_due("node-1", now_us=node.now_us, limit=10)
         worker.until(lambda: worker.task(run.run_id).status is TaskState.FAILED, "its end")
 
         assert "timed out after 30 s" in (worker.task(run.run_id).error or "")
@@ -125,8 +125,8 @@ def test_a_worker_whose_id_was_taken_over_parks_nothing(tmp_path: Path) -> None:
         controlled(node, run.run_id, "pause")
         worker.until(lambda: worker.queued(run.run_id) is QueueState.CLAIMED and worker.loop.resting, "the claim")
         with node.store.transaction():
-            (row,) = node.store.workers()
-            node.store.take_worker(row)
+            (row,) = node.store.workers.all()
+            node.store.workers.take(row)
 
         with pytest.raises(FencedError):
             worker.loop.put_away()

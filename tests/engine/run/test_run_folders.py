@@ -32,7 +32,7 @@ def test_when_all_logs_are_removed_under_a_run_its_next_task_has_its_files_again
         (tmp_path / "go").touch()
         worker.until(partial(_is_over, node, run.run_id), "the end of the run")
 
-        assert node.store.tasks(run.run_id)[1].outputs == {"x": "1"}
+        assert node.store.tasks.of_run(run.run_id)[1].outputs == {"x": "1"}
 
 
 def _is_over(node: Decider, run_id: str) -> bool:

@@ -30,7 +30,7 @@ def nested(document: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 def kept(worker: Worker, run_id: str) -> int:
     """Return how many bytes of outputs the rows of a run hold."""
-    return sum(size_of(task.outputs) for task in worker.store.tasks(run_id))
+    return sum(size_of(task.outputs) for task in worker.store.tasks.of_run(run_id))
 
 
 def test_a_task_beyond_what_its_run_may_keep_fails_with_both_numbers_and_the_way_out(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_task_beyond_what_its_run_may_keep_fails_with_both_numbers_and_the_way
         run = node.submitted(*(giver(f"t{number}") for number in range(20)), target_node="node-1")
         worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
 
-        tasks = worker.store.tasks(run.run_id)
+        tasks = worker.store.tasks.of_run(run.run_id)
         failed = [task for task in tasks if task.status is TaskState.FAILED]
         assert node.run(run.run_id).status is RunState.FAILED
         assert len(tasks) - len(failed) == MAX_RUN_OUTPUT_BYTES // MAX_OUTPUT_BYTES
@@ -73,7 +73,7 @@ def test_a_child_with_more_than_a_run_may_keep_is_not_read_and_its_parent_goes_o
     """A program of before, or another node, may have let it keep them."""
     monkeypatch.setattr(children, "_MOST_STORED", MAX_OUTPUT_BYTES)
     with decider(tmp_path) as node, working(node, tmp_path) as worker:
-        monkeypatch.setattr(worker.store, "outputs", pytest.fail)
+        monkeypatch.setattr(worker.store.tasks, "outputs", pytest.fail)
         child = {"dag_id": "child", "scope": "global", "target_node": "node-1", "tasks": [giver("a"), giver("b")]}
         run = node.submitted(nested(child), target_node="node-1")
         worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")

@@ -103,14 +103,14 @@ def test_the_row_of_the_worker_says_nothing_more_when_the_shortage_is_over(tmp_p
         with lacking(worker, errno.EAGAIN) as lack:
             worker.until(lambda: lack.tries, "the first try")
             worker.turn()
-            said = [row.short_of for row in node.store.workers()]
+            said = [row.short_of for row in node.store.workers.all()]
             lack.room = 100
             node.later(LONGEST_PAUSE_S)
             worker.until(lambda: worker.task(run.run_id).status is TaskState.COMPLETED, "its end")
             worker.turn()
 
             assert said[0] is not None
-            assert [row.short_of for row in node.store.workers()] == [None]
+            assert [row.short_of for row in node.store.workers.all()] == [None]
 
 
 def test_outputs_that_cannot_be_read_for_want_of_a_descriptor_are_read_later(

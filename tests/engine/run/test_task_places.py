@@ -164,12 +164,12 @@ def test_tasks_that_follow_one_upon_the_other_do_not_keep_a_place_from_a_scope_t
             return new.ask("take") == "True"
 
         worker.until(handed, "a place for the other scope")
-        still = [task for task in worker.store.tasks(run.run_id) if task.status is TaskState.PENDING]
+        still = [task for task in worker.store.tasks.of_run(run.run_id) if task.status is TaskState.PENDING]
         said = new.ask("keep 0")
 
         def done() -> bool:
             node.later(ASK_AGAIN_S)
-            return all(task.status is TaskState.COMPLETED for task in worker.store.tasks(run.run_id))
+            return all(task.status is TaskState.COMPLETED for task in worker.store.tasks.of_run(run.run_id))
 
         worker.until(done, "all of them")
 
@@ -192,7 +192,7 @@ def test_a_worker_starts_no_more_tasks_than_there_are_places_and_goes_on_as_they
 
         def done() -> bool:
             node.later(ASK_AGAIN_S)
-            return all(task.status is TaskState.COMPLETED for task in worker.store.tasks(run.run_id))
+            return all(task.status is TaskState.COMPLETED for task in worker.store.tasks.of_run(run.run_id))
 
         worker.until(done, "all of them")
         worker.turn()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -57,25 +56,21 @@ def test_between_many_starts_what_has_ended_is_attended_to(tmp_path: Path, monke
     assert seen[first : first + 5] == ["started", "started", "attended", "started", "started"]
 
 
-def test_what_ends_while_the_write_lock_is_waited_for_is_stored_with_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_ends_while_the_write_lock_is_waited_for_is_stored_with_the_rest(tmp_path: Path) -> None:
     with decider(tmp_path) as node, working(node, tmp_path) as worker:
         gate = tmp_path / "gate"
         run = node.submitted({"id": "a", "command": f"until [ -e {gate} ]; do sleep 0.01; done"}, target_node="node-1")
         worker.until(lambda: worker.pids, "the task")
         (pid,) = worker.pids
-        usual_transaction = worker.store.transaction
+        others = ExitStack()
+        others.enter_context(node.store.transaction())
 
-        @contextmanager
-        def delayed() -> Iterator[None]:
-            with usual_transaction():
-                gate.touch()
-                wait_for(lambda: ended(pid), what="the end of the task")
-                node.now_us += 1000
-                yield
+        def let_go() -> None:
+            gate.touch()
+            wait_for(lambda: ended(pid), what="the end of the task")
+            others.close()
 
-        monkeypatch.setattr(worker.store, "transaction", delayed)
+        worker.store.wait_at_most(10.0, meanwhile=let_go)
         worker.turn()
 
         assert node.run(run.run_id).status is RunState.COMPLETED

@@ -20,8 +20,9 @@ from cis.engine.observe.logreader import LogReader, LogStream
 from cis.engine.upkeep import pruner as pruner_module
 from cis.engine.upkeep.pruner import ORPHAN_S, YOUNG_S, Cutoff, Pruner, Retention
 from cis.model.states import AttemptState, RunState
+from cis.store import open_store
 from cis.store.cluster import RemoteRole, RemoteRun
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 from tests.worlds.cluster_rows import message
 from tests.worlds.migrated import new_database
 from tests.worlds.rows import DOCUMENT, attempt, definition, item, put_run
@@ -67,13 +68,13 @@ def fill(store: SqliteStore, logfiles: LogFiles, world: Sequence[Planned]) -> No
         logfiles.prepare(one.name)
         Path(logfiles.paths(one.name, 0, 1).stdout).write_text("said")
         with store.transaction():
-            store.start_attempts([attempt(one.name, status=AttemptState.COMPLETED)])
+            store.attempts.start([attempt(one.name, status=AttemptState.COMPLETED)])
             if one.hold == "queued":
-                store.enqueue("n", item(one.name))
+                store.queue.add("n", item(one.name))
             if one.hold == "to be sent":
-                store.post(message(f"m-{one.name}", run_id=one.name))
+                store.outbox.add(message(f"m-{one.name}", run_id=one.name))
             if one.hold == "open":
-                store.put_remote(RemoteRun(run_id=one.name, role=RemoteRole.RECEIVED, peer="n2"))
+                store.remotes.put(RemoteRun(run_id=one.name, role=RemoteRole.RECEIVED, peer="n2"))
 
 
 def ended_us(one: Planned) -> int:
@@ -104,8 +105,8 @@ def should_go(world: Sequence[Planned], keep: Retention) -> set[str]:
 
 def left(store: SqliteStore, world: Sequence[Planned]) -> Mapping[str, tuple[int, int]]:
     """Return the runs that are there, with how many tasks and attempts each has."""
-    there = [one.name for one in world if store.run(one.name) is not None]
-    return {name: (len(store.tasks(name)), len(store.attempts(name))) for name in there}
+    there = [one.name for one in world if store.runs.get(one.name) is not None]
+    return {name: (len(store.tasks.of_run(name)), len(store.attempts.of_run(name))) for name in there}
 
 
 @given(
@@ -128,7 +129,7 @@ def test_what_is_live_is_never_touched_and_what_is_old_goes_whole(
     gone = should_go(world, keep)
     with tempfile.TemporaryDirectory() as folder:
         logfiles = LogFiles(Path(folder) / "logs")
-        store = open_sqlite(new_database(Path(folder)))
+        store = open_store(new_database(Path(folder)))
         try:
             fill(store, logfiles, world)
 
@@ -144,7 +145,7 @@ def test_what_is_live_is_never_touched_and_what_is_old_goes_whole(
             assert {one.name for one in world if one.name not in gone} <= {
                 path.name for path in logfiles.root.glob("*")
             }
-            assert not store.integrity_check()
+            assert not store.upkeep.integrity_check()
         finally:
             store.close()
 
@@ -152,7 +153,7 @@ def test_what_is_live_is_never_touched_and_what_is_old_goes_whole(
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """An empty store."""
-    store = open_sqlite(new_database(tmp_path))
+    store = open_store(new_database(tmp_path))
     yield store
     store.close()
 
@@ -227,7 +228,7 @@ def test_logs_may_go_before_their_runs_whose_tails_remain(store: SqliteStore, lo
     pruner = swept(store, logfiles, now_us=NOW_US, max_log_age_s=10)
 
     assert sorted(path.name for path in logfiles.root.iterdir()) == ["going", "young"]
-    assert store.run("old") is not None
+    assert store.runs.get("old") is not None
     assert (pruner.tally.runs, pruner.tally.folders) == (0, 1)
 
 
@@ -261,19 +262,19 @@ def test_documents_of_pruned_runs_go_and_those_that_were_saved_stay(store: Sqlit
     put_run(store, "r1", dag_id="once", status=RunState.COMPLETED, finished_at_us=1)
     put_run(store, "r2", dag_id="saved", status=RunState.COMPLETED, finished_at_us=1)
     with store.transaction():
-        store.save_definition(store.put_definition(definition("saved"), DOCUMENT), now_us=1)
+        store.definitions.save(store.definitions.put(definition("saved"), DOCUMENT), now_us=1)
 
     pruner = swept(store, logfiles, now_us=NOW_US, max_age_s=5)
 
-    assert store.definition("once") is None
-    assert store.definition("saved") is not None
+    assert store.definitions.current("once") is None
+    assert store.definitions.current("saved") is not None
     assert (pruner.tally.runs, pruner.tally.documents) == (2, 1)
 
 
 def test_a_transaction_is_short_however_many_attempts_there_are(store: SqliteStore, logfiles: LogFiles) -> None:
     put_run(store, "r1", status=RunState.COMPLETED, finished_at_us=1)
     with store.transaction():
-        store.start_attempts(
+        store.attempts.start(
             attempt("r1", status=AttemptState.COMPLETED, task_no=number, stdout_tail="x" * 1000)
             for number in range(20_000)
         )
@@ -289,7 +290,7 @@ def test_a_transaction_is_short_however_many_attempts_there_are(store: SqliteSto
 def test_a_reader_of_a_log_that_is_pruned_is_told_so(store: SqliteStore, logfiles: LogFiles) -> None:
     put_run(store, "r1", status=RunState.COMPLETED, finished_at_us=1)
     with store.transaction():
-        store.start_attempts([attempt("r1", status=AttemptState.COMPLETED)])
+        store.attempts.start([attempt("r1", status=AttemptState.COMPLETED)])
     logfiles.prepare("r1")
     Path(logfiles.paths("r1", 0, 1).stdout).write_bytes(b"line\n" * 2**19)
     reader = LogReader(logfiles, "r1", task=None, attempt=None, follow=True)

@@ -32,10 +32,11 @@ from cis.node.hub import EventHub
 from cis.node.keyfile import KeyFile
 from cis.node.store_threads import Readers, Writer
 from cis.skills.registry import InstalledSkills
+from cis.store import open_store
 from cis.store.cluster import JournalState, OfferRecord, OfferState, PeerRecord, RemoteRole, RemoteRun, RoomEvent
 from cis.store.port import Store
 from cis.store.records import RunChange, RunRecord
-from cis.store.sqlite.store import SqliteStore, open_sqlite
+from cis.store.sqlite.store import SqliteStore
 from cis.transports.courier import Courier, _Line
 from cis.transports.envelope import MEDIA_TYPE, frame, seal
 from cis.transports.keys import Signer, new_private_key
@@ -73,7 +74,7 @@ class Office:
             return job(self.store)
 
     def remote(self, run_id: str = RUN_ID) -> RemoteRun:
-        found = self.store.remote_run(run_id)
+        found = self.store.remotes.get(run_id)
         assert found is not None
         return found
 
@@ -83,8 +84,8 @@ class Office:
 
         def job(store: Store) -> RunRecord:
             run = submit(store, SubmitRequest(spec=spec_of(*tasks), origin=origin), site=self.handle.this_node).run
-            store.put_remote(RemoteRun(run_id=RUN_ID, role=RemoteRole.RECEIVED, peer="node-2", **remote))
-            return store.change_run(run, RunChange(status=RunState.RUNNING, started_at_us=NOW_US))
+            store.remotes.put(RemoteRun(run_id=RUN_ID, role=RemoteRole.RECEIVED, peer="node-2", **remote))
+            return store.runs.change(run, RunChange(status=RunState.RUNNING, started_at_us=NOW_US))
 
         run = self.change(job)
         self.moves(run, "t0")
@@ -92,7 +93,7 @@ class Office:
 
     def moves(self, run: RunRecord, task_id: str, status: TaskState = TaskState.RUNNING) -> None:
         """Change a task, as a worker would."""
-        old = self.store.task(run.run_id, task_id)
+        old = self.store.tasks.get(run.run_id, task_id)
         assert old is not None
         changes = [(old, old._replace(status=status, version=old.version + 1))]
 
@@ -108,11 +109,11 @@ def office(
 ) -> Iterator[Office]:
     """Give a test node-1, which trusts node-2."""
     path = new_database(folder)
-    store, key = open_sqlite(path), Signer(new_private_key())
+    store, key = open_store(path), Signer(new_private_key())
     peer = PeerRecord(node_id="node-2", public_key=key.public_key, may=may, trusted_at_us=1, matrix_user=USER, url=url)
-    writer, readers = Writer(lambda: open_sqlite(path)), Readers(lambda: open_sqlite(path))
-    stager = Readers(lambda: open_sqlite(path), threads=1)
-    hub = EventHub(lambda: open_sqlite(path))
+    writer, readers = Writer(lambda: open_store(path)), Readers(lambda: open_store(path))
+    stager = Readers(lambda: open_store(path), threads=1)
+    hub = EventHub(lambda: open_store(path))
     handle = NodeHandle(
         this_node=Site(
             node_id="node-1",
@@ -132,7 +133,7 @@ def office(
         woken=lambda _: None,
     )
     place = Office(handle, store, key)
-    place.change(lambda store: store.put_peer(peer))
+    place.change(lambda store: store.peers.put(peer))
     try:
         yield place
     finally:
@@ -218,12 +219,12 @@ class Reader:
             sent_at_us=NOW_US,
         )
         with self.store.transaction():
-            self.store.journal([event])
+            self.store.room.append([event])
         return event_id
 
     def state(self, event_id: str) -> JournalState:
         """Return how an event stands."""
-        event = self.store.room_event(event_id)
+        event = self.store.room.event(event_id)
         assert event is not None
         return event.state
 
@@ -281,7 +282,7 @@ def test_a_clock_of_which_nothing_was_known_is_known_once_its_node_has_pinged(tm
         else:
             asyncio.run(pushed(node, messages))
 
-        assert node.store.run("run-late") is not None
+        assert node.store.runs.get("run-late") is not None
 
 
 async def pushed(node: Reader, messages: list[Message]) -> None:
@@ -292,7 +293,7 @@ async def pushed(node: Reader, messages: list[Message]) -> None:
         raise AssertionError("nothing travels beside it")
 
     for message in messages:
-        peer = node.store.peer("node-2")
+        peer = node.store.peers.get("node-2")
         assert peer is not None
         await reception.take(message, peer, source="test", fetch=nothing)
 
@@ -302,7 +303,7 @@ def test_an_event_whose_medium_the_homeserver_refuses_is_refused_for_good(tmp_pa
     with reading(tmp_path, RoomRefusedError("no", errcode="M_NO", status=status)) as node:
         event_id = node.event(blob=True)
         waiting = node.works()
-        told = [item.fields["refused"] for item in node.store.outbox_of_run("run-1")]
+        told = [item.fields["refused"] for item in node.store.outbox.of_run("run-1")]
 
         assert waiting == frozenset()
         assert node.state(event_id) is JournalState.REFUSED
@@ -320,7 +321,7 @@ def test_what_has_to_wait_holds_up_nothing_behind_it(tmp_path: Path, fault: Room
         assert waiting == {str(MessageKind.EXECUTE)}
         assert {node.state(event_id) for event_id in stuck} == {JournalState.NEW}
         assert node.state(last) is JournalState.DONE
-        assert node.store.run("run-251") is not None
+        assert node.store.runs.get("run-251") is not None
 
 
 def test_an_event_at_which_this_program_fails_is_set_aside_and_the_next_is_acted_upon(tmp_path: Path) -> None:
@@ -357,7 +358,7 @@ def test_nothing_is_fetched_for_who_may_not_say_this(tmp_path: Path, why: str) -
         assert waiting == frozenset()
         assert node.state(event_id) is JournalState.REFUSED
         assert node.media.asked == []
-        assert [entry.action.partition(".")[0] for entry in node.store.audit(limit=9)] == ["refused"]
+        assert [entry.action.partition(".")[0] for entry in node.store.audit.page(limit=9)] == ["refused"]
 
 
 def test_a_node_that_refuses_what_it_was_granted_says_so_under_that_grant_and_claims_it_no_more(
@@ -381,7 +382,7 @@ def test_a_node_that_refuses_what_it_was_granted_says_so_under_that_grant_and_cl
         asyncio.run(claimer._turn())
         grant = node.for_all(MessageKind.GRANT, node_id="node-1", epoch=1, lease_ms=60_000, nonce=nonces[-1])
         node.works()
-        (told,) = node.store.outbox_of_run(RUN_ID)
+        (told,) = node.store.outbox.of_run(RUN_ID)
         node.for_all(MessageKind.EXECUTE, epoch=1, **offer)
         node.works()
         asyncio.run(claimer._turn())
@@ -390,7 +391,7 @@ def test_a_node_that_refuses_what_it_was_granted_says_so_under_that_grant_and_cl
         assert node.state(grant) is JournalState.REFUSED
         assert (told.kind, told.node_id, told.fields["epoch"]) == (MessageKind.STATUS, "node-2", 1)
         assert "no-such-skill" in told.fields["refused"]["detail"]
-        assert node.store.run(RUN_ID) is None
+        assert node.store.runs.get(RUN_ID) is None
 
 
 # Claims.
@@ -467,7 +468,7 @@ def test_claims_that_nobody_answers_keep_a_node_from_others_only_for_a_while(tmp
         def see(run_ids: list[str]) -> None:
             with place.store.transaction():
                 for run_id in run_ids:
-                    place.store.put_offer(offered(run_id))
+                    place.store.offers.put(offered(run_id))
 
         claimer = claiming(place.handle, claims, chance=0.9)
         see(dead)
@@ -493,14 +494,14 @@ def test_claims_that_nobody_answers_keep_a_node_from_others_only_for_a_while(tmp
 def test_a_claim_is_noted_as_of_before_it_was_sent(tmp_path: Path) -> None:
     """The machine may sleep while it is on its way; the lease that it brings counts from this time."""
     with office(tmp_path) as place:
-        place.change(lambda store: store.put_offer(offered(RUN_ID)))
+        place.change(lambda store: store.offers.put(offered(RUN_ID)))
         place.now_us += 7 * SECOND_US
 
         def sleep() -> None:
             place.now_us += HOUR_US // 2
 
         asyncio.run(claiming(place.handle, [], while_sent=sleep)._turn())
-        offer = place.store.offer(RUN_ID)
+        offer = place.store.offers.get(RUN_ID)
 
         assert offer is not None
         assert (offer.state, offer.claim_at_us) == (OfferState.CLAIMED, NOW_US + 7 * SECOND_US)
@@ -508,13 +509,13 @@ def test_a_claim_is_noted_as_of_before_it_was_sent(tmp_path: Path) -> None:
 
 def test_an_offer_that_was_granted_while_this_node_claimed_it_stays_closed(tmp_path: Path) -> None:
     with office(tmp_path) as place:
-        place.change(lambda store: store.put_offer(offered(RUN_ID)))
+        place.change(lambda store: store.offers.put(offered(RUN_ID)))
 
         def grant() -> None:
-            place.change(lambda store: store.set_offer_state(RUN_ID, OfferState.CLOSED))
+            place.change(lambda store: store.offers.set_state(RUN_ID, OfferState.CLOSED))
 
         asyncio.run(claiming(place.handle, [], while_sent=grant)._turn())
-        offer = place.store.offer(RUN_ID)
+        offer = place.store.offers.get(RUN_ID)
 
         assert offer is not None
         assert offer.state is OfferState.CLOSED
@@ -585,7 +586,7 @@ def test_the_room_is_sent_nothing_that_was_taken_back_since_it_was_looked_at(
 
         client = Takes()
         asyncio.run(sending(Meddler(place.handle, cancel if cancelled else None), client)._serve())
-        stored = place.store.run(run.run_id)
+        stored = place.store.runs.get(run.run_id)
 
         assert [kind for kind, _ in client.sent] == [MessageKind.EXECUTE] * count
         assert stored is not None
@@ -600,12 +601,12 @@ def test_a_run_whose_offer_cannot_be_made_fails_and_waits_for_nobody(tmp_path: P
         connection.close()
         client = Takes()
         asyncio.run(sending(place.handle, client)._serve())
-        stored = place.store.run(run.run_id)
+        stored = place.store.runs.get(run.run_id)
 
         assert client.sent == []
         assert stored is not None
         assert stored.status is RunState.FAILED
-        assert place.store.outbox_of_run(run.run_id) == []
+        assert place.store.outbox.of_run(run.run_id) == []
 
 
 @pytest.mark.parametrize(("cancelled", "count"), [(False, 1), (True, 0)])
@@ -632,7 +633,7 @@ def test_a_peer_is_sent_nothing_that_was_taken_back_since_it_was_looked_at(
             control.cancel(store, run.run_id, now_us=NOW_US)
 
         asyncio.run(scenario(Meddler(place.handle, cancel if cancelled else None)))
-        stored = place.store.run(run.run_id)
+        stored = place.store.runs.get(run.run_id)
 
         assert len(requests) == count
         assert stored is not None
@@ -648,8 +649,8 @@ def test_an_offer_that_was_cancelled_while_it_was_sent_is_not_kept_as_one(tmp_pa
 
         asyncio.run(sending(place.handle, Takes(meanwhile=cancel))._serve())
 
-        assert place.store.offer(run.run_id) is None
-        assert [item.kind for item in place.store.outbox_of_run(run.run_id)] == []
+        assert place.store.offers.get(run.run_id) is None
+        assert [item.kind for item in place.store.outbox.of_run(run.run_id)] == []
 
 
 def said(*, suspended: bool = False) -> Message:
@@ -788,7 +789,7 @@ def test_a_run_that_is_granted_anew_is_told_from_its_beginning_under_the_new_gra
         with reporting(place, PushClient(), ear) as reporter:
             await soon(lambda: ear.told, "the first report")
             await quiet(reporter)
-            place.change(lambda store: store.put_remote(replace(place.remote(), epoch=2)))
+            place.change(lambda store: store.remotes.put(replace(place.remote(), epoch=2)))
             reporter.add(RUN_ID)
             await soon(lambda: len(ear.told) > 1, "the second report")
 
@@ -806,7 +807,7 @@ def test_the_end_that_was_on_its_way_under_the_old_grant_does_not_count_under_th
         with reporting(place, PushClient(), ear) as reporter:
             await soon(lambda: ear.told, "the first report")
             (first,) = reporter._tasks
-            place.change(lambda store: store.put_remote(replace(place.remote(), epoch=2)))
+            place.change(lambda store: store.remotes.put(replace(place.remote(), epoch=2)))
             reporter.add(RUN_ID)
             await soon(lambda: len(ear.told) > 1, "the second report")
             ear.gates[0].set()
@@ -822,7 +823,7 @@ def test_the_end_that_was_on_its_way_under_the_old_grant_does_not_count_under_th
         begun = place.received(**LEASED)
         place.moves(begun, "t0", TaskState.COMPLETED)
         over = RunChange(status=RunState.COMPLETED, finished_at_us=NOW_US)
-        place.change(lambda store: store.change_run(begun, over))
+        place.change(lambda store: store.runs.change(begun, over))
         play(scenario(place))
 
 

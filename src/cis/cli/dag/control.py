@@ -73,7 +73,7 @@ def list_workers(options: argparse.Namespace) -> None:
     """Print the workers that live; with --all, those that stopped or died as well."""
     context = from_environment()
     with context.store() as store:
-        workers = store.workers(live_only=not options.all)
+        workers = store.workers.all(live_only=not options.all)
     views = [_seen(context, worker) for worker in workers]
     if not options.all:
         views = [view for view in views if view["status"] != WorkerState.DEAD]
@@ -93,7 +93,7 @@ def worker_status(options: argparse.Namespace) -> None:
     context = from_environment()
     with context.store() as store:
         worker = existing_worker(store, context.settings.node_id, options.worker_id)
-        demand = {one.worker_id: one.count for one in store.queue_demand(worker.node_id)}
+        demand = {one.worker_id: one.count for one in store.queue.demand(worker.node_id)}
     view = {**_seen(context, worker), "queued": demand.get(worker.worker_id, 0)}
     if options.json:
         print_json(view)

@@ -22,7 +22,7 @@ def list_runs(options: argparse.Namespace) -> None:
         raise UsageError(f"--limit must be from 1 to {MAX_LIMIT}, not {options.limit}")
     where = RunFilter(status=_status(options.status), scope=_scope(options.scope), node=options.node)
     with from_environment().store() as store:
-        items = [run_list_item(run) for run in store.runs(where, limit=options.limit).items]
+        items = [run_list_item(run) for run in store.runs.page(where, limit=options.limit).items]
     if options.json:
         print_json(items)
         return
@@ -55,7 +55,7 @@ def definitions(options: argparse.Namespace) -> None:
     views, cursor = [], None
     with from_environment().store() as store:
         while True:
-            page = store.definitions(limit=1000, cursor=cursor, saved_only=True)
+            page = store.definitions.page(limit=1000, cursor=cursor, saved_only=True)
             views += [dag_view(one) for one in page.items]
             cursor = page.next_cursor
             if cursor is None:

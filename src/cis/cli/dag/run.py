@@ -137,7 +137,7 @@ def _await_delivery(context: Context, run_id: str) -> None:
     with context.store() as store:
         while time.monotonic() < deadline_s:
             run = existing_run(store, run_id)
-            peer = store.peer(run.owner_node)
+            peer = store.peers.get(run.owner_node)
             if run.delivery is not Delivery.QUEUED or peer is None or peer.fault is not None:
                 return  # it is there, or its node was not to be reached just now
             time.sleep(0.02)
@@ -218,7 +218,7 @@ class Progress:
                 self.look()
             if self._on_terminal and not self._quiet and self._reader is None:
                 sys.stderr.write("\r\x1b[K")
-                failed = [task for task in self._store.tasks(self._run_id) if task.status is TaskState.FAILED]
+                failed = [task for task in self._store.tasks.of_run(self._run_id) if task.status is TaskState.FAILED]
                 self._tell(failed[:MAX_FAILED])
         finally:
             self._opening.__exit__(kind, error, trace)
@@ -244,7 +244,7 @@ class Progress:
 
     def _show(self) -> None:
         started_s = time.monotonic()
-        tasks = self._store.tasks(self._run_id)
+        tasks = self._store.tasks.of_run(self._run_id)
         if self._on_terminal:
             self._draw(tasks)
         else:

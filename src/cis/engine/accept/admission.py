@@ -52,7 +52,7 @@ OWNER = Asker()
 def state_of_new(store: Store, scope: Scope, *, site: Site, below: bool) -> QueueState:
     """Return how a new run of *scope* comes into the queue; in the transaction that puts it there."""
     most = site.rules_of(scope).max_runs
-    if most is None or below or store.admitted_count(site.node_id, scope.worker_id, at_most=most) < most:
+    if most is None or below or store.queue.admitted_count(site.node_id, scope.worker_id, at_most=most) < most:
         return QueueState.QUEUED
     return QueueState.WAITING
 
@@ -60,16 +60,16 @@ def state_of_new(store: Store, scope: Scope, *, site: Site, below: bool) -> Queu
 def let_in(store: Store, worker_id: str, *, site: Site) -> None:
     """Queue as many waiting runs of a worker's scope as there are places for, the most urgent first."""
     most = site.rules_of(parse_worker_id(worker_id)).max_runs
-    free = AT_ONCE if most is None else most - store.admitted_count(site.node_id, worker_id, at_most=most)
+    free = AT_ONCE if most is None else most - store.queue.admitted_count(site.node_id, worker_id, at_most=most)
     if free > 0:
-        store.admit(site.node_id, worker_id, limit=free)
+        store.queue.admit(site.node_id, worker_id, limit=free)
 
 
 def lineage(store: Store, run: RunRecord) -> list[RunRecord]:
     """Return *run*, what it is a task of, and so on to its root on this node."""
     found = [run]
     while found[-1].parent_run_id is not None and len(found) < MAX_PARENTS:
-        parent = store.run(found[-1].parent_run_id)
+        parent = store.runs.get(found[-1].parent_run_id)
         if parent is None:
             break
         found.append(parent)
@@ -104,9 +104,9 @@ def asker_of_child(store: Store, run: RunRecord, root: RunRecord) -> Asker:
     A node that handed the *root* in may have been trusted with fewer scopes since.
     """
     scopes = run.scopes
-    remote = store.remote_run(root.run_id)
+    remote = store.remotes.get(root.run_id)
     if remote is not None and remote.role is RemoteRole.RECEIVED:
-        peer = store.peer(remote.peer)
+        peer = store.peers.get(remote.peer)
         scopes = in_common(scopes, () if peer is None else peer.scopes)
     return Asker(name=f"run {run.run_id}", scopes=scopes)
 

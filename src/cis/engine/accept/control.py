@@ -37,7 +37,7 @@ def cancel(store: Store, run_id: str, *, now_us: int) -> RunRecord:
     if remote is not None and not _recalled(store, remote, now_us=now_us):
         post_control(store, run, "cancel", now_us=now_us)
         return _ask_to_cancel(store, run, now_us=now_us)
-    item = store.queue_item(run_id)
+    item = store.queue.get(run_id)
     if item is not None and item.status is QueueState.CLAIMED:
         return _ask_to_cancel(store, run, now_us=now_us)
     return end_cancelled(store, run, now_us=now_us)
@@ -49,7 +49,7 @@ def _ask_to_cancel(store: Store, run: RunRecord, *, now_us: int) -> RunRecord:
 
 def elsewhere(store: Store, run_id: str) -> RemoteRun | None:
     """Return the other node's part in a run that is not over and that this node has handed over."""
-    remote = store.remote_run(run_id)
+    remote = store.remotes.get(run_id)
     return remote if remote is not None and remote.open and remote.role is not RemoteRole.RECEIVED else None
 
 
@@ -61,13 +61,13 @@ def _has_it(store: Store, run_id: str) -> bool:
 
 def _recalled(store: Store, remote: RemoteRun, *, now_us: int) -> bool:
     """Take a run back that nobody can have taken on: it arrived nowhere, or is only offered. Return whether it was."""
-    sendings = [item for item in store.outbox_of_run(remote.run_id) if item.kind == MessageKind.EXECUTE]
+    sendings = [item for item in store.outbox.of_run(remote.run_id) if item.kind == MessageKind.EXECUTE]
     never_came = bool(sendings) and not any(item.uncertain for item in sendings) and remote.event_id is None
     if remote.role is not RemoteRole.OFFERED and not never_came:
         return False
-    store.unpost_run(remote.run_id, MessageKind.EXECUTE)
+    store.outbox.remove_of_run(remote.run_id, MessageKind.EXECUTE)
     close_offer(store, existing_run(store, remote.run_id), remote, now_us=now_us)
-    store.put_remote(replace(remote, open=False))
+    store.remotes.put(replace(remote, open=False))
     return True
 
 
@@ -78,14 +78,14 @@ def end_cancelled(store: Store, run: RunRecord, *, now_us: int) -> RunRecord:
     finished_at_us = max(now_us, run.started_at_us or 0)
     change = RunChange(status=RunState.CANCELLED, finished_at_us=finished_at_us, cancel_requested=True)
     ended = move_run(store, run, change, at_us=now_us)
-    store.dequeue(run.run_id)
+    store.queue.remove(run.run_id)
     cancel_children(store, run.run_id, now_us=now_us)
     return ended
 
 
 def cancel_children(store: Store, run_id: str, *, now_us: int) -> None:
     """Cancel what runs as a task of this run."""
-    for child in store.child_runs(run_id):
+    for child in store.runs.children(run_id):
         if not child.status.final:
             cancel(store, child.run_id, now_us=now_us)
 
@@ -109,9 +109,9 @@ def resume(store: Store, run_id: str, *, now_us: int) -> RunRecord:
         NotFoundError, IllegalStateError: as for ``cancel``.
     """
     run = existing_run(store, run_id)
-    if store.settle_restored_run(run_id):  # whoever asks for it knows, or does not mind, what became of it
-        for child in store.child_runs(run_id):
-            if child.status is RunState.PAUSED and store.is_restored_run(child.run_id):
+    if store.restores.settle(run_id):  # whoever asks for it knows, or does not mind, what became of it
+        for child in store.runs.children(run_id):
+            if child.status is RunState.PAUSED and store.restores.doubts(child.run_id):
                 resume(store, child.run_id, now_us=now_us)
     if run.status in (RunState.PENDING, RunState.RUNNING) and not _has_it(store, run_id):
         return run
@@ -137,13 +137,15 @@ def rerun_of(store: Store, run_id: str, *, from_failed: bool, asker: Asker = OWN
             raise IllegalStateError(f"run {run_id}", old.status, "rerun from failed tasks: none failed")
         kept = {
             task.task_id: task._replace(version=1, attempts=0, failures=0, error=None, retry_at_us=None)
-            for task in store.tasks(run_id)
+            for task in store.tasks.of_run(run_id)
             if task.status is TaskState.COMPLETED
         }
         if len(kept) == old.task_count:
             raise IllegalStateError(f"run {run_id}", old.status, "rerun from failed tasks: every task completed")
     asker = replace(asker, scopes=in_common(old.scopes, asker.scopes))
-    return SubmitRequest(spec=stored_spec(store, old.definition_id), rerun_of=run_id, kept=kept, asker=asker)
+    return SubmitRequest(
+        spec=stored_spec(store.definitions, old.definition_id), rerun_of=run_id, kept=kept, asker=asker
+    )
 
 
 def _change(store: Store, run: RunRecord, status: RunState, *, now_us: int, action: str) -> RunRecord:
@@ -154,5 +156,5 @@ def _change(store: Store, run: RunRecord, status: RunState, *, now_us: int, acti
         return run
     changed = move_run(store, run, RunChange(status=status), at_us=now_us)
     if run.status is RunState.PAUSED:
-        store.wake(run.run_id)
+        store.queue.wake(run.run_id)
     return changed

@@ -72,9 +72,9 @@ def choose(store: Store, spec: DagSpec, *, site: Site, nested: bool) -> Destinat
         return Destination(to_room=True) if site.offers and not nested else HERE
     if wanted == site.node_id:
         return HERE
-    peer = store.peer(wanted)
+    peer = store.peers.get(wanted)
     if peer is None:
-        known = [site.node_id, *(each.node_id for each in store.peers())]
+        known = [site.node_id, *(each.node_id for each in store.peers.all())]
         raise UnknownNodeError(wanted, known=known)
     if _route(peer, site) is None:
         raise NodeUnreachableError(
@@ -89,8 +89,8 @@ def hand_over(store: Store, run: RunRecord, destination: Destination, *, spec: D
     peer = destination.peer
     route = Route.ROOM if peer is None else _route(peer, site) or Route.PUSH
     role = RemoteRole.OFFERED if peer is None else RemoteRole.SENT
-    store.put_remote(RemoteRun(run_id=run.run_id, role=role, peer=peer.node_id if peer else EVERYONE))
-    store.post(
+    store.remotes.put(RemoteRun(run_id=run.run_id, role=role, peer=peer.node_id if peer else EVERYONE))
+    store.outbox.add(
         OutboxItem(
             message_id=site.new_id(),
             kind=MessageKind.EXECUTE,
@@ -107,16 +107,16 @@ def hand_over(store: Store, run: RunRecord, destination: Destination, *, spec: D
 
 def close_offer(store: Store, run: RunRecord, remote: RemoteRun, *, now_us: int) -> None:
     """Tell the room that a run is on offer no more: a grant to nobody, under an epoch of its own."""
-    store.set_offer_state(run.run_id, OfferState.CLOSED)
+    store.offers.set_state(run.run_id, OfferState.CLOSED)
     if remote.role is RemoteRole.OFFERED and remote.event_id is not None:
         post_grant(store, run, Grant(node_id=EVERYONE, epoch=remote.epoch + 1, lease_ms=0, nonce=None), now_us=now_us)
 
 
 def post_grant(store: Store, run: RunRecord, grant: Grant, *, now_us: int) -> None:
     """Post who may execute a run, under which epoch, and for how long; what was to be said before is said no more."""
-    store.unpost_run(run.run_id, MessageKind.GRANT)
+    store.outbox.remove_of_run(run.run_id, MessageKind.GRANT)
     answers = f".{grant.nonce}" if grant.nonce else ""
-    store.post(
+    store.outbox.add(
         OutboxItem(
             message_id=f"{run.run_id}.grant.{grant.epoch}{answers}",
             kind=MessageKind.GRANT,
@@ -137,10 +137,10 @@ def mark_sending(store: Store, run: RunRecord, *, now_us: int) -> None:
 
     Not where the peer did not answer last time: then they wait for their turn.
     """
-    peer = store.peer(run.owner_node) if run.delivery is Delivery.QUEUED else None
+    peer = store.peers.get(run.owner_node) if run.delivery is Delivery.QUEUED else None
     if peer is not None and peer.fault is None:
-        items = [item for item in store.outbox_of_run(run.run_id) if item.route is Route.PUSH]
-        store.begin_sending([item.message_id for item in items], due_at_us=now_us + round(SENDING_S * 1e6))
+        items = [item for item in store.outbox.of_run(run.run_id) if item.route is Route.PUSH]
+        store.outbox.begin_sending([item.message_id for item in items], due_at_us=now_us + round(SENDING_S * 1e6))
 
 
 def _route(peer: PeerRecord, site: Site) -> Route | None:
@@ -151,20 +151,20 @@ def _route(peer: PeerRecord, site: Site) -> Route | None:
 
 def also_by_room(store: Store, item: OutboxItem, *, message_id: str, now_us: int) -> bool:
     """Send what a push has not delivered for long through the room as well; return whether that is new."""
-    others = store.outbox_of_run(item.run_id)
+    others = store.outbox.of_run(item.run_id)
     if any(other.route is Route.ROOM and other.kind == item.kind for other in others):
         return False
-    remote = store.remote_run(item.run_id)
+    remote = store.remotes.get(item.run_id)
     if item.kind == MessageKind.EXECUTE and remote is not None and remote.event_id is not None:
         return False  # the room has it already
-    store.post(replace(item, message_id=message_id, route=Route.ROOM, attempts=0, due_at_us=now_us, fault=None))
+    store.outbox.add(replace(item, message_id=message_id, route=Route.ROOM, attempts=0, due_at_us=now_us, fault=None))
     return True
 
 
 def delivered(store: Store, run_id: str, *, now_us: int) -> RunRecord | None:
     """Record that the peer has taken a run on; return the run unless it is gone."""
-    store.unpost_run(run_id, MessageKind.EXECUTE)
-    run = store.run(run_id)
+    store.outbox.remove_of_run(run_id, MessageKind.EXECUTE)
+    run = store.runs.get(run_id)
     if run is None or run.status.final or run.delivery is not Delivery.QUEUED:
         return run
     return move_run(store, run, RunChange(delivery=Delivery.PUSHED), at_us=now_us)
@@ -176,27 +176,27 @@ def undeliverable(store: Store, run_id: str, *, error: str, now_us: int) -> RunR
     Return the run unless it is gone. Harmless for one that is over.
     """
     for kind in (MessageKind.EXECUTE, MessageKind.CONTROL, MessageKind.ASK):
-        store.unpost_run(run_id, kind)
-    run = store.run(run_id)
+        store.outbox.remove_of_run(run_id, kind)
+    run = store.runs.get(run_id)
     if run is None or run.status.final:
         return run
     cancel_unfinished(store, run_id, at_us=now_us)
     status = RunState.CANCELLED if run.cancel_requested else RunState.FAILED
     change = RunChange(status=status, finished_at_us=max(now_us, run.started_at_us or 0), error=error)
     run = move_run(store, run, change, at_us=now_us)
-    remote = store.remote_run(run_id)
+    remote = store.remotes.get(run_id)
     if remote is not None:
         close_offer(store, run, remote, now_us=now_us)
-        store.put_remote(replace(remote, open=False))
+        store.remotes.put(replace(remote, open=False))
     return run
 
 
 def on_its_way(store: Store, run_id: str) -> str | None:
     """Return what keeps a run from the node that is to execute it; empty once that has it, None for one of this node."""
-    remote = store.remote_run(run_id)
+    remote = store.remotes.get(run_id)
     if remote is None or not remote.open or remote.role is RemoteRole.RECEIVED:
         return None
-    items = [item for item in store.outbox_of_run(run_id) if item.kind == MessageKind.EXECUTE]
+    items = [item for item in store.outbox.of_run(run_id) if item.kind == MessageKind.EXECUTE]
     if remote.role is RemoteRole.OFFERED:
         return "is on offer in the room" if remote.event_id else f"waits to be offered in the room{_tries(items)}"
     if items:
@@ -217,8 +217,8 @@ def expire(store: Store, items: Sequence[OutboxItem], *, now_us: int) -> list[Ru
     """Give up *items*, whose time is over; return the runs that failed with them."""
     ended = []
     for item in items:
-        store.unpost(item.message_id)
-        others = store.outbox_of_run(item.run_id)
+        store.outbox.remove(item.message_id)
+        others = store.outbox.of_run(item.run_id)
         if item.kind != MessageKind.EXECUTE or any(other.kind == MessageKind.EXECUTE for other in others):
             continue
         if item.uncertain:
@@ -232,14 +232,14 @@ def expire(store: Store, items: Sequence[OutboxItem], *, now_us: int) -> list[Ru
 
 def not_cancelled(store: Store, run_id: str, *, now_us: int) -> None:
     """Record that the node that executes a run refused to cancel it: it goes on."""
-    run = store.run(run_id)
+    run = store.runs.get(run_id)
     if run is not None and run.cancel_requested and not run.status.final:
         move_run(store, run, RunChange(cancel_requested=False), at_us=now_us)
 
 
 def _await_word(store: Store, run_id: str, *, now_us: int) -> None:
     """Take a run that may have arrived for one that has: its node is asked from now on."""
-    run = store.run(run_id)
+    run = store.runs.get(run_id)
     if run is not None and not run.status.final and run.delivery is Delivery.QUEUED:
         move_run(store, run, RunChange(delivery=Delivery.PUSHED), at_us=now_us)
 
@@ -255,7 +255,7 @@ def goes_before(store: Store, item: OutboxItem) -> OutboxItem | None:
     if item.kind not in (MessageKind.EXECUTE, MessageKind.CONTROL):
         return None
     cancels = item.fields.get("action") == "cancel"
-    for other in store.outbox_of_run(item.run_id):
+    for other in store.outbox.of_run(item.run_id):
         if other.route is not item.route or other.node_id != item.node_id:
             continue
         if item.kind == MessageKind.EXECUTE and other.fields.get("action") == "cancel":
@@ -267,15 +267,15 @@ def goes_before(store: Store, item: OutboxItem) -> OutboxItem | None:
 
 def post_control(store: Store, run: RunRecord, action: str, *, now_us: int) -> None:
     """Ask the node that executes a run to *action*: cancel, pause or resume it; the last asked is what counts."""
-    remote = store.remote_run(run.run_id)
+    remote = store.remotes.get(run.run_id)
     if remote is None:
         return
     remote = replace(remote, control_seq=remote.control_seq + 1)
-    store.put_remote(remote)
-    store.unpost_run(run.run_id, MessageKind.CONTROL)
+    store.remotes.put(remote)
+    store.outbox.remove_of_run(run.run_id, MessageKind.CONTROL)
     fields: dict[str, Json] = {"action": action, "seq": remote.control_seq}
-    peer = store.peer(remote.peer)
-    store.post(
+    peer = store.peers.get(remote.peer)
+    store.outbox.add(
         OutboxItem(
             message_id=f"{run.run_id}.control.{remote.control_seq}",
             kind=MessageKind.CONTROL,

@@ -41,7 +41,7 @@ def stage(store: Store, request: SubmitRequest, *, site: Site) -> SubmitRequest:
     prepared = request.prepared or prepare(request.spec, skills=site.skills)
     request = replace(request, prepared=prepared)
     request.asker.check(prepared.scope)
-    known = request.idempotency_key is not None and store.run_by_key(request.idempotency_key) is not None
+    known = request.idempotency_key is not None and store.runs.by_key(request.idempotency_key) is not None
     if known or not is_large(request.spec, document_bytes=len(prepared.document)):
         return request
     here = choose(store, request.spec, site=site, nested=request.parent is not None).here
@@ -51,8 +51,8 @@ def stage(store: Store, request: SubmitRequest, *, site: Site) -> SubmitRequest:
     try:
         for first in range(0, len(request.spec.tasks), ROWS_AT_ONCE):
             tasks = first_tasks(run_id, request.spec, request.kept or {}, first=first, limit=ROWS_AT_ONCE)
-            with store.staging():
-                store.stage_tasks(tasks)
+            with store.staged.transaction():
+                store.staged.add(tasks)
         with store.transaction():
             record_definition(store, request.spec, prepared=prepared, now_us=site.clock_us())
     except BaseException:
@@ -72,4 +72,4 @@ def forget_staged(store: Store, run_id: str) -> None:
     gone = True
     while gone:
         with store.transaction():
-            gone = store.drop_staged(run_id, at_most=ROWS_AT_ONCE)
+            gone = store.staged.drop(run_id, at_most=ROWS_AT_ONCE)

@@ -122,7 +122,7 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
     scope = prepared.scope
     request.asker.check(scope)
     if request.idempotency_key is not None:
-        first = store.run_by_key(request.idempotency_key)
+        first = store.runs.by_key(request.idempotency_key)
         if first is not None:
             return Submission(run=_same_document(store, first, prepared.sha256, request.idempotency_key), created=False)
 
@@ -138,7 +138,7 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
         raise DocumentError([Fault(place="tasks", message=f"DAGs are nested more than {MAX_DEPTH} deep")])
     check_place(store, request, scope, site=site, here=destination.here)
     tree = _tree(request)
-    if tree is not None and store.grow_tree(tree) > site.max_descendants:
+    if tree is not None and store.runs.grow_tree(tree) > site.max_descendants:
         fault = (
             f"there are {site.max_descendants:,} runs below one already ([queue] max_descendants); start fewer from one"
         )
@@ -172,7 +172,7 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
     )
     if request.staged is None:
         insert_run(store, run, first_tasks(run.run_id, spec, request.kept or {}), at_us=now_us)
-    elif store.is_staged(run.run_id, tasks=len(spec.tasks)):
+    elif store.staged.complete(run.run_id, tasks=len(spec.tasks)):
         insert_run(store, run, (), at_us=now_us)
     else:
         raise OverloadedError("it took so long that what was stored for it is gone", retry_after_s=1)
@@ -187,7 +187,7 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
 def enqueue(store: Store, run: RunRecord, *, document: str, site: Site, now_us: int, asker: str | None = None) -> None:
     """Put a run into the queue of its worker on this node."""
     below = run.tree is not None
-    store.enqueue(
+    store.queue.add(
         site.node_id,
         QueueItem(
             run_id=run.run_id,
@@ -228,7 +228,7 @@ def record_definition(store: Store, spec: DagSpec, *, prepared: Prepared, now_us
         task_count=len(spec.tasks),
         created_at_us=now_us,
     )
-    return store.put_definition(definition, prepared.document)
+    return store.definitions.put(definition, prepared.document)
 
 
 def save(store: Store, spec: DagSpec, *, site: Site) -> DefinitionRecord:
@@ -243,8 +243,8 @@ def save(store: Store, spec: DagSpec, *, site: Site) -> DefinitionRecord:
         check_secrets(spec, prepared.scope, site)
     now_us = site.clock_us()
     definition_id = record_definition(store, spec, prepared=prepared, now_us=now_us)
-    store.save_definition(definition_id, now_us=now_us)
-    saved = store.definition_by_id(definition_id)
+    store.definitions.save(definition_id, now_us=now_us)
+    saved = store.definitions.get(definition_id)
     if saved is None:
         raise NotFoundError("DAG", spec.dag_id)
     return saved
@@ -306,7 +306,7 @@ def canonical_json(spec: DagSpec) -> str:
 
 
 def _same_document(store: Store, run: RunRecord, digest: str, key: str) -> RunRecord:
-    definition = store.definition_by_id(run.definition_id)
+    definition = store.definitions.get(run.definition_id)
     if definition is None or definition.sha256 != digest:
         raise IdempotencyConflictError(key, run.run_id)
     return run
@@ -321,17 +321,17 @@ def check_place(store: Store, request: SubmitRequest, scope: Scope, *, site: Sit
     """
     below, place, asker = _tree(request) is not None, site.node_id if here else OUTBOX, request.asker
     most, half = site.max_queued, max(1, site.max_queued // 2)
-    full = store.waiting_count(place, below=below) >= most if here else store.outbox_load(at_most=most) >= most
+    full = store.queue.waiting_count(place, below=below) >= most if here else store.outbox.count(at_most=most) >= most
     if full:
         what = "runs wait" if here else "messages to other nodes wait"
         raise OverloadedError(f"{most} {what} already", retry_after_s=RETRY_AFTER_S)
     share = site.rules_of(scope).max_queued or half
-    if store.waiting_count(place, below=below and here, holder=scope.worker_id) >= share:
+    if store.queue.waiting_count(place, below=below and here, holder=scope.worker_id) >= share:
         what = f"scope {scope} has {counted(share, 'run')} waiting already, its share of the queue"
         raise ShareExceededError(
             f'{what} (max_queued in [scope."{scope}"] gives it another)', retry_after_s=RETRY_AFTER_S
         )
-    if asker.shares and here and store.waiting_count(place, below=below, holder=asker.name) >= half:
+    if asker.shares and here and store.queue.waiting_count(place, below=below, holder=asker.name) >= half:
         what = f"{asker.name} has {counted(half, 'run')} waiting already, which is half of the queue"
         raise ShareExceededError(what, retry_after_s=RETRY_AFTER_S)
 
@@ -346,7 +346,7 @@ def _check_worker(store: Store, spec: DagSpec, scope: Scope) -> None:
     wanted = spec.target_node
     if wanted is None:
         return
-    other = store.unfinished_run_elsewhere(scope.worker_id, wanted)
+    other = store.runs.unfinished_elsewhere(scope.worker_id, wanted)
     if other is not None and other.target_node is not None:
         raise WorkerConflictError(scope.worker_id, wanted=wanted, busy=other.target_node, run_id=other.run_id)
 

@@ -104,7 +104,7 @@ class LogReader:
             if due is None:
                 break
             budget -= _LEAST_COST
-            record = store.attempt(self._run_id, *due)
+            record = store.attempts.get(self._run_id, *due)
             if record is not None:
                 self._open[due] = _OpenAttempt(record, self._logfiles)
                 budget -= self._read(store, due, pieces, at_most=max(budget, 1))
@@ -119,17 +119,17 @@ class LogReader:
         if not (last and attempt.drained):
             return count
         before = len(pieces)
-        attempt.finish(pieces, store.attempt(self._run_id, *key))
+        attempt.finish(pieces, store.attempts.get(self._run_id, *key))
         del self._open[key]
         if self._follow:
             self._told.add(key)
         return count + sum(len(piece.text) for piece in pieces[before:])
 
     def _discover(self, store: Store) -> None:
-        run = store.run(self._run_id)
+        run = store.runs.get(self._run_id)
         over = run is None or run.status.final or not self._follow
         if over or self._seq is None:
-            self._seq = store.last_event_seq()
+            self._seq = store.events.last_seq()
             self._run_over = over
             self._list_anew()
             return
@@ -159,7 +159,7 @@ class LogReader:
         return key
 
     def _places(self, store: Store, *, task: str | None, after: AttemptPlace | None) -> Sequence[AttemptPlace]:
-        return store.attempt_places(
+        return store.attempts.places(
             self._run_id, task_id=task, attempt=self._attempt, after=after, limit=PLACES_AT_ONCE
         )
 
@@ -167,9 +167,9 @@ class LogReader:
         """Return the tasks of which something happened since event *seq*; None when that cannot be told."""
         found: dict[str, None] = {}
         while True:
-            events = store.events_after(seq, limit=_EVENTS_AT_ONCE)
+            events = store.events.after(seq, limit=_EVENTS_AT_ONCE)
             if events and events[0].seq > seq + 1:
-                self._seq = store.last_event_seq()
+                self._seq = store.events.last_seq()
                 return None
             for event in events:
                 if event.run_id == self._run_id and event.task_id is not None and self._task in (None, event.task_id):

@@ -40,7 +40,7 @@ def check_attempts(
 ) -> None:
     """Raise NotFoundError when there is no such run that may be seen, no such task in it, or no such attempt."""
     check_choice(store, run_id, task=task, scopes=scopes)
-    if attempt is not None and not store.attempt_places(run_id, task_id=task, attempt=attempt, limit=1):
+    if attempt is not None and not store.attempts.places(run_id, task_id=task, attempt=attempt, limit=1):
         of = f"of task {task!r}" if task is not None else f"of run {run_id}"
         raise NotFoundError("attempt", str(attempt), hint=f"{of} there are fewer")
 
@@ -48,7 +48,7 @@ def check_attempts(
 def check_choice(store: Store, run_id: str, *, task: str | None, scopes: Patterns | None = None) -> None:
     """Raise NotFoundError when there is no such run that may be seen, or no such task in it."""
     existing_run(store, run_id, scopes=scopes)
-    if task is not None and store.task(run_id, task) is None:
+    if task is not None and store.tasks.get(run_id, task) is None:
         raise NotFoundError("task", task, hint=f"run {run_id} has none of that id")
 
 
@@ -65,10 +65,10 @@ def last_attempts(
     more = True
     while more:
         after = last[-1] if last else None
-        places = store.attempt_places(run_id, task_id=task, after=after, limit=PLACES_AT_ONCE)
+        places = store.attempts.places(run_id, task_id=task, after=after, limit=PLACES_AT_ONCE)
         last.extend(places)
         more = len(places) == PLACES_AT_ONCE
-    found = (store.attempt(run_id, place.task_no, place.attempt) for place in last)
+    found = (store.attempts.get(run_id, place.task_no, place.attempt) for place in last)
     return [attempt for attempt in found if attempt is not None]
 
 
@@ -91,14 +91,14 @@ class AttemptParts:
     def next(self, store: Store) -> Sequence[AttemptRecord]:
         """Return the next part, of ``ATTEMPTS_AT_ONCE`` attempts at most; it may be empty."""
         if not self._due and not self._listed_all:
-            places = store.attempt_places(
+            places = store.attempts.places(
                 self._run_id, task_id=self._task, attempt=self._attempt, after=self._listed_to, limit=PLACES_AT_ONCE
             )
             self._listed_all = len(places) < PLACES_AT_ONCE
             self._listed_to = places[-1] if places else None
             self._due = list(reversed(places))
         part = [self._due.pop() for _ in range(min(ATTEMPTS_AT_ONCE, len(self._due)))]
-        found = (store.attempt(self._run_id, place.task_no, place.attempt) for place in part)
+        found = (store.attempts.get(self._run_id, place.task_no, place.attempt) for place in part)
         return [attempt for attempt in found if attempt is not None]
 
 

@@ -242,7 +242,7 @@ def read_run_head(
     run = existing_run(store, run_id, scopes=scopes)
     if run.status.final:
         return _run_head(run, None, _left(store, run, still)), {}
-    tasks = store.tasks(run_id, outputs=False)
+    tasks = store.tasks.of_run(run_id, outputs=False)
     waiting, reasons = _waiting(store, run, tasks)
     return _run_head(run, waiting, _left(store, run, still)), reasons
 
@@ -262,14 +262,14 @@ def read_status(
     """
     definition = existing_definition(store, dag_id, scopes=scopes)
     if run_id is None:
-        runs = store.runs(RunFilter(dag_id=dag_id, scopes=scopes), limit=LATEST_RUNS).items
+        runs = store.runs.page(RunFilter(dag_id=dag_id, scopes=scopes), limit=LATEST_RUNS).items
     else:
         runs = (run_of(store, dag_id, run_id=run_id, scopes=scopes),)
     return {"dag": dag_view(definition), "runs": [_read_view(store, run, still) for run in runs]}
 
 
 def _read_view(store: Store, run: RunRecord, still: StillRuns) -> dict[str, Json]:
-    tasks, left = store.tasks(run.run_id), _left(store, run, still)
+    tasks, left = store.tasks.of_run(run.run_id), _left(store, run, still)
     if run.status.final:
         return run_view(run, tasks, waiting=None, reasons={}, left=left)
     waiting, reasons = _waiting(store, run, tasks)
@@ -277,7 +277,7 @@ def _read_view(store: Store, run: RunRecord, still: StillRuns) -> dict[str, Json
 
 
 def _left(store: Store, run: RunRecord, still: StillRuns) -> list[LeftProcess]:
-    return [one for one in store.left_processes(run.run_id) if still(one.pid, one.pid_started)]
+    return [one for one in store.attempts.left(run.run_id) if still(one.pid, one.pid_started)]
 
 
 def _waiting(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> tuple[Waiting | None, Mapping[str, Waiting]]:
@@ -292,14 +292,14 @@ def _surroundings(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> 
     from cis.engine.accept.dispatch import on_its_way  # noqa: PLC0415 - 6 ms, and most runs are over
     from cis.engine.observe.waiting import Surroundings, why_held  # noqa: PLC0415
 
-    item = store.queue_item(run.run_id)
+    item = store.queue.get(run.run_id)
     held = why_held(store, run)
     elsewhere = None if run.delivery is Delivery.LOCAL else on_its_way(store, run.run_id)
     return Surroundings(
         elsewhere=held if elsewhere is not None and held else elsewhere,
         held=held,
         queue=item.status if item is not None else None,
-        worker=store.worker(run.owner_node, run.worker_id),
+        worker=store.workers.get(run.owner_node, run.worker_id),
         depends_on=_depends_on(store, run) if any(task.status is TaskState.PENDING for task in tasks) else {},
     )
 
@@ -308,7 +308,7 @@ def _depends_on(store: Store, run: RunRecord) -> dict[str, Sequence[str]]:
     from cis.store.port import stored_spec  # noqa: PLC0415 - as above
 
     try:
-        spec = stored_spec(store, run.definition_id)
+        spec = stored_spec(store.definitions, run.definition_id)
     except PoisonRecordError:
         return {}  # what can be told of the run is worth more than an error; its worker reports the row
     return {task.id: task.depends_on for task in spec.tasks if task.depends_on}

@@ -193,11 +193,11 @@ def _named(reason: WaitReason, names: Sequence[str]) -> Waiting:
 
 def why_held(store: Store, run: RunRecord) -> str | None:
     """Return why a run does not go on that may be over, in words for people; None for any other."""
-    record = store.restore()
-    if record is None or run.status.final or not store.is_restored_run(run.run_id):
+    record = store.restores.last()
+    if record is None or run.status.final or not store.restores.doubts(run.run_id):
         return None
     known = f"this node was restored from a backup of {rfc3339(record.known_until_us)}"
-    remote = store.remote_run(run.run_id)
+    remote = store.remotes.get(run.run_id)
     if remote is not None and remote.role is not RemoteRole.RECEIVED:
         return f"{known}: the room is read for who has the run; else it is offered again after a lease"
     if run.status is not RunState.PAUSED:

@@ -39,14 +39,14 @@ def take_over(store: Store, me: Incarnation) -> list[QueuedRun]:
     Raises:
         FencedError: *me* is not the current epoch.
     """
-    store.check_epoch(me.node_id, me.worker_id, me.epoch)
-    store.reclaim(me.node_id, me.worker_id, epoch=me.epoch)
-    return list(store.claimed_runs(me.node_id, me.worker_id))
+    store.workers.check_epoch(me.node_id, me.worker_id, me.epoch)
+    store.queue.reclaim(me.node_id, me.worker_id, epoch=me.epoch)
+    return list(store.queue.claimed(me.node_id, me.worker_id))
 
 
 def unended(store: Store, attempt: AttemptRecord) -> bool:
     """Whether the store lacks the end of an attempt: a commit that was reported as failed may be there after all."""
-    found = store.attempts(attempt.run_id, task_id=attempt.task_id, attempt=attempt.attempt)
+    found = store.attempts.of_run(attempt.run_id, task_id=attempt.task_id, attempt=attempt.attempt)
     return any(one.status is AttemptState.RUNNING for one in found)
 
 
@@ -61,10 +61,10 @@ def hold(store: Store, held: Held, reading: RunReading, *, ours: AbstractSet[Att
         run = _as_it_is_now(store, reading)
         plan = reading.plan
         if run is None or run.status.final or plan is None:
-            store.dequeue(run_id)
+            store.queue.remove(run_id)
             return
         if held.leases.over(store, run, now=now):
-            store.suspend(run_id)
+            store.queue.suspend(run_id)
             return
         plan.run = run
         if reading.attempts:
@@ -101,9 +101,9 @@ def _take_up(
 def _as_it_is_now(store: Store, reading: RunReading) -> RunRecord | None:
     """Return the run, whose row others may have changed since it was read; its tasks and attempts are as they were."""
     run = reading.run
-    if run is None or store.run_version(run.run_id) == run.version:
+    if run is None or store.runs.version(run.run_id) == run.version:
         return run
-    return store.run(run.run_id)
+    return store.runs.get(run.run_id)
 
 
 def child_due_s(plan: RunPlan, attempt: AttemptRecord, *, now: Instant) -> float:
@@ -117,7 +117,7 @@ def child_due_s(plan: RunPlan, attempt: AttemptRecord, *, now: Instant) -> float
 def _lose(store: Store, plan: RunPlan, attempt: AttemptRecord | None, *, number: int, now: Instant) -> None:
     if attempt is not None and attempt.status is AttemptState.RUNNING:
         finished_at_us = max(now.wall_us, attempt.started_at_us)
-        store.finish_attempts([attempt._replace(status=AttemptState.LOST, error=LOST, finished_at_us=finished_at_us)])
+        store.attempts.finish([attempt._replace(status=AttemptState.LOST, error=LOST, finished_at_us=finished_at_us)])
     plan.end(number, AttemptState.LOST, now=now, jitter=0.0, error=LOST)
 
 
@@ -132,4 +132,4 @@ def set_aside(store: Store, run_id: str, *, worker_id: str, why: str, now_us: in
             end_unread(store, run_id, error=why, at_us=now_us, worker_id=worker_id)
     except StoreRefusedError as error:
         log.error("a run cannot be failed: it stays in the queue", extra={"run_id": run_id, "error": str(error)})
-        store.suspend(run_id)
+        store.queue.suspend(run_id)

@@ -110,6 +110,6 @@ class TurnsApart:
         why = f"it was set aside: the store refused {MOST_REFUSALS} times what it wanted to store: {error}"
         store = self._parts.store
         with store.transaction():
-            store.check_epoch(self._me.node_id, self._me.worker_id, self._me.epoch)
+            store.workers.check_epoch(self._me.node_id, self._me.worker_id, self._me.epoch)
             set_aside(store, run_id, worker_id=self._me.worker_id, why=why, now_us=now.wall_us)
         del self._refused[run_id]

@@ -57,12 +57,12 @@ def ended_child(store: Store, wait: ChildWait, plan: RunPlan, *, now_us: int) ->
     child_run_id = plan.children[attempt.task_no]
     outputs = {}
     try:
-        run = store.run(child_run_id)
+        run = store.runs.get(child_run_id)
         status, error = _verdict(run, child_run_id)
         if status is AttemptState.COMPLETED:
             outputs = {"run_id": child_run_id}
-            if store.outputs_size(child_run_id) <= _MOST_STORED:
-                for each in store.outputs(child_run_id):
+            if store.tasks.outputs_size(child_run_id) <= _MOST_STORED:
+                for each in store.tasks.outputs(child_run_id):
                     outputs.update(each)
             else:
                 status, error = AttemptState.FAILED, _TOO_MUCH.format(child_run_id)
@@ -95,10 +95,10 @@ def _spec(parts: LoopParts, child: ChildDag) -> DagSpec:
     if child.document is not None:
         return parts.parse(child.document)
     dag_id = child.dag_id or ""
-    definition = parts.store.definition(dag_id)
+    definition = parts.store.definitions.current(dag_id)
     if definition is None:
         raise NotFoundError("stored DAG", dag_id, hint="'cis dag save FILE' stores one")
-    return stored_spec(parts.store, definition.definition_id)
+    return stored_spec(parts.store.definitions, definition.definition_id)
 
 
 def _verdict(run: RunRecord | None, child_run_id: str) -> tuple[AttemptState, str | None]:

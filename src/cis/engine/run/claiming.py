@@ -91,7 +91,7 @@ def take_queued(
     it waits for the next turn.
     """
     store, room = parts.store, Room(held, slots=limits.slots)
-    waiting = store.queued_runs(me.node_id, me.worker_id, limit=room.most, above=room.above)
+    waiting = store.queue.queued(me.node_id, me.worker_id, limit=room.most, above=room.above)
     if not waiting:
         held.reading = None  # somebody has cancelled what it reads
         return []
@@ -106,9 +106,11 @@ def take_queued(
         held.poll_due_s = now.mono_s  # the rest in the next turn, once others have had theirs
     taken = []
     unstored = {end.attempt.run_id for end in ends} | {live.attempt.run_id for live in held.live}
-    for item in store.claim(me.node_id, me.worker_id, epoch=me.epoch, limit=count, above=room.above) if count else ():
+    for item in (
+        store.queue.claim(me.node_id, me.worker_id, epoch=me.epoch, limit=count, above=room.above) if count else ()
+    ):
         if item.run_id in unstored:
-            store.release(item.run_id)
+            store.queue.release(item.run_id)
             continue
         found = read if read is not None and read.run_id == item.run_id else None
         hold(
@@ -146,7 +148,7 @@ def hold_some(
 def may_wait(store: Store, held: Held, queued: QueuedRun, *, slots: int) -> bool:
     """Whether a run that an earlier process held can go back into the queue unread: nothing of it runs, and there is no room."""
     return (
-        not is_small(queued) and not Room(held, slots=slots).has(queued) and not store.has_running_tasks(queued.run_id)
+        not is_small(queued) and not Room(held, slots=slots).has(queued) and not store.tasks.any_running(queued.run_id)
     )
 
 
@@ -189,9 +191,9 @@ def adopt(
             if left is None:
                 left = deque(take_over(store, me))
             else:
-                store.check_epoch(me.node_id, me.worker_id, me.epoch)
+                store.workers.check_epoch(me.node_id, me.worker_id, me.epoch)
             if waits and left:
-                store.release(left.popleft().run_id)
+                store.queue.release(left.popleft().run_id)
             hold_some(store, held, left, reading, worker_id=me.worker_id, ours=ours, now=now)
             pending = {queued.run_id for queued in left}
             ends[:] = [end for end in ends if end.attempt.run_id in pending or unended(store, end.attempt)]
@@ -223,24 +225,24 @@ def park(store: Store, me: Incarnation, held: Held, *, at_most: int, now: Instan
     Raises:
         FencedError: another epoch holds the worker's id.
     """
-    store.check_epoch(me.node_id, me.worker_id, me.epoch)
+    store.workers.check_epoch(me.node_id, me.worker_id, me.epoch)
     parked: list[str] = []
     for run_id, plan in held.plans.items():
         if len(parked) >= at_most:
             break
         waits = [wait for key, wait in held.children.items() if key[0] == run_id] if plan.children else []
         if plan.waits and not _has_changed(store, plan):
-            store.park(run_id, due_at_us=_due_us(plan, waits, now=now))
+            store.queue.park(run_id, due_at_us=_due_us(plan, waits, now=now))
             parked.append(run_id)
     return parked
 
 
 def _has_changed(store: Store, plan: RunPlan) -> bool:
     """Whether control, or the end of a child run, has something for the worker to do."""
-    if store.run_version(plan.run.run_id) != plan.run.version:
+    if store.runs.version(plan.run.run_id) != plan.run.version:
         return True
     try:
-        children = [store.run(child_run_id) for child_run_id in plan.children.values()]
+        children = [store.runs.get(child_run_id) for child_run_id in plan.children.values()]
     except PoisonRecordError:
         return True
     return any(child is None or child.status.final for child in children)

@@ -55,7 +55,7 @@ def decide(
     Raises:
         FencedError: another epoch holds the worker's id.
     """
-    parts.store.check_epoch(me.node_id, me.worker_id, me.epoch)
+    parts.store.workers.check_epoch(me.node_id, me.worker_id, me.epoch)
     turn = Turn(parts, limits, me, held, now=now)
     steps = _Steps(turn)
     if poll:
@@ -94,7 +94,7 @@ def claim_only(
     Raises:
         FencedError: another epoch holds the worker's id.
     """
-    parts.store.check_epoch(me.node_id, me.worker_id, me.epoch)
+    parts.store.workers.check_epoch(me.node_id, me.worker_id, me.epoch)
     if not held.stopping:
         take_queued(parts, limits, me, held, ends=ends, now=now)
 
@@ -128,7 +128,7 @@ class _Steps:
         if not held.children:
             return
         ids = [held.plans[run_id].children[number] for run_id, number in held.children]
-        unfinished = self._store.unfinished_of(ids)
+        unfinished = self._store.runs.unfinished_of(ids)
         left = CHILDREN_AT_ONCE
         for (run_id, number), wait in list(held.children.items()):
             plan = held.plans[run_id]
@@ -158,7 +158,7 @@ class _Steps:
                 continue
             attempt, outputs, left = end
             if left:
-                self._store.add_left(left)
+                self._store.attempts.add_left(left)
             if outputs and (why := no_room(size_of(outputs), plan.output_bytes)):
                 attempt, outputs = attempt._replace(status=AttemptState.FAILED, error=why), {}
             plan.end(
@@ -171,7 +171,7 @@ class _Steps:
                 outputs=outputs,
             )
             stored.append(attempt)
-        self._store.finish_attempts(stored)
+        self._store.attempts.finish(stored)
 
     def work_off(self) -> None:
         """Do some of what was decided for thousands of tasks at once; the rest in the next turns."""
@@ -187,7 +187,7 @@ class _Steps:
             self._held.plans[attempt.run_id].put_back(attempt.task_no, self._now)
             if self._held.alone is not None and self._held.alone[0][:4] == attempt[:4]:
                 self._held.alone = None
-        self._store.drop_attempts(ours)
+        self._store.attempts.drop(ours)
 
     def release_retries(self) -> None:
         """Make ready what has waited for its retry."""
@@ -213,7 +213,7 @@ class _Steps:
                 move_tasks(self._store, plan.run, changes, at_us=self._now.wall_us)
                 acquitted = plan.losses.take_acquitted()
                 if acquitted:
-                    self._store.forget_losses(plan.run.run_id, acquitted)
+                    self._store.attempts.forget_losses(plan.run.run_id, acquitted)
 
     def end_runs(self) -> None:
         """Store the end of each run that has nothing left to do, and wake whoever waits for it."""
@@ -229,7 +229,7 @@ class _Steps:
             finished_at_us = max(self._parts.clock().wall_us, plan.ended_at_us, plan.run.started_at_us or 0)
             change = RunChange(status=verdict, finished_at_us=finished_at_us)
             plan.run = move_run(self._store, plan.run, change, at_us=finished_at_us)
-            self._store.dequeue(plan.run.run_id)
+            self._store.queue.remove(plan.run.run_id)
             if self._parts.site.rules_of(plan.run.scope).max_runs is not None:
                 let_in(self._store, self._turn.me.worker_id, site=self._parts.site)
             self._turn.ended.add(plan.run.run_id)
@@ -239,7 +239,7 @@ class _Steps:
         if run.parent_run_id is None:
             return
         try:
-            parent = self._store.run(run.parent_run_id)
+            parent = self._store.runs.get(run.parent_run_id)
         except PoisonRecordError as error:
             log.error("nobody can be told of the end of a run", extra={"run_id": run.run_id, "error": str(error)})
             return
@@ -257,7 +257,7 @@ class _Steps:
         for key in [key for key in self._held.children if key[0] == run_id]:
             del self._held.children[key]
         del self._held.plans[run_id]
-        self._store.suspend(run_id)
+        self._store.queue.suspend(run_id)
 
     def _start_child(self, plan: RunPlan) -> int:
         """Record the child run of the next DAG as a task; return how many tasks it has."""
@@ -280,12 +280,12 @@ class _Steps:
             reason = refusal(error)
             plan.start_child(number, None, begun)
             attempt = self._turn.attempt(plan, number, begun)
-            self._store.start_attempts([attempt])
+            self._store.attempts.start([attempt])
             self.record_ends([failed(attempt, reason, at_us=begun.wall_us)])
             return 0
         plan.start_child(number, run.run_id, begun)
         attempt = self._turn.attempt(plan, number, begun)
-        self._store.start_attempts([attempt])
+        self._store.attempts.start([attempt])
         due_s = child_due_s(plan, attempt, now=self._now)
         self._held.children[plan.run.run_id, number] = ChildWait(attempt, due_s)
         self._turn.rings.add(run.worker_id)

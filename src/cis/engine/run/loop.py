@@ -3,7 +3,7 @@
 One turn is one transaction:
 
     wait for exits, rings of the bell, time limits
-    BEGIN   wait again, for no time, if others had the write lock
+    BEGIN   wait again, for no time, if others had to be waited for
             check the epoch · look at control · claim runs · take the ends · choose what starts   COMMIT
     spawn what was chosen, then whatever can wait
 
@@ -52,7 +52,6 @@ PID_AFTER_S = 0.05
 RETRY_STORE_S = 1.0
 READ_AGAIN_S = 0.1
 TELL_EVERY_S = 0.05
-WAITED_S = 0.0005  # for the write lock, which others had: the first wait for it (``LOCK_PAUSE_S``)
 PARK_AT_ONCE = 200
 READ_FOR_S = 0.02  # of a large run, between two turns
 
@@ -153,8 +152,8 @@ class WorkerLoop:
         """Put the runs that this worker holds back into the queue, in their old order."""
         store, me = self._parts.store, self._me
         with store.transaction():
-            store.check_epoch(me.node_id, me.worker_id, me.epoch)
-            store.release_claimed(me.node_id, me.worker_id)
+            store.workers.check_epoch(me.node_id, me.worker_id, me.epoch)
+            store.queue.release_claimed(me.node_id, me.worker_id)
         self._held.plans.clear()
         self._parts.tell()
 
@@ -245,16 +244,15 @@ class WorkerLoop:
     def _commit(self, now: Instant) -> Effects:
         if not self._adopted:
             self._adopt(now)
-        asked_s = self._parts.clock().mono_s
         self._begun = False
         with self._parts.store.transaction():
             self._begun = True
             pids = self._held.live.take_pids(older_than_s=now.mono_s - PID_AFTER_S)
-            if self._parts.clock().mono_s >= asked_s + WAITED_S:
+            if self._parts.store.waited:
                 now = self.attend(at_most_s=0.0)
             poll = self._held.poll_due_s <= now.mono_s
             effects = decide(self._parts, self._limits, self._me, self._held, ends=self._ends, poll=poll, now=now)
-            self._parts.store.set_pids(pids)
+            self._parts.store.attempts.set_pids(pids)
         self._ends = []
         self._held.unstarted.clear()
         return effects

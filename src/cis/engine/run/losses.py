@@ -69,18 +69,18 @@ def blame(store: Store, worker: WorkerRecord, held: Collection[str], *, now_us: 
     """Store what the death of *worker* says of the tasks that it ran of the runs *held*."""
     attempts = [
         attempt
-        for attempt in store.running_attempts(worker.worker_id)
+        for attempt in store.attempts.running(worker.worker_id)
         if attempt.epoch == worker.epoch and attempt.run_id in held and _is_process(store, attempt)
     ]
     counted = int(len(attempts) == 1)
-    store.add_losses(
+    store.attempts.add_losses(
         TaskLoss(attempt.run_id, attempt.task_no, counted, _alone_us(attempt, now_us=now_us)) for attempt in attempts
     )
 
 
 def _is_process(store: Store, attempt: AttemptRecord) -> bool:
     try:
-        task = store.task(attempt.run_id, attempt.task_id)
+        task = store.tasks.get(attempt.run_id, attempt.task_id)
     except PoisonRecordError:
         return False
     return task is not None and task.child_run_id is None

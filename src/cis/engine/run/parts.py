@@ -171,7 +171,7 @@ def beat(store: Store, limits: LoopLimits, me: Incarnation, held: Held, *, now: 
     told = (state, current_run, held.runs_done, short_of)
     if told == held.told and now.mono_s < held.beat_due_s:
         return
-    store.beat(
+    store.workers.beat(
         me.node_id,
         me.worker_id,
         epoch=me.epoch,
@@ -182,7 +182,7 @@ def beat(store: Store, limits: LoopLimits, me: Incarnation, held: Held, *, now: 
         current_run=current_run,
     )
     if short_of is not None or held.told_short:
-        store.set_short_of(me.node_id, me.worker_id, epoch=me.epoch, short_of=short_of)
+        store.workers.set_short_of(me.node_id, me.worker_id, epoch=me.epoch, short_of=short_of)
         held.told_short = short_of is not None
     held.told = told
     held.beat_s = now.mono_s

@@ -77,10 +77,10 @@ class RunReading:
 
     def _read(self) -> Generator[None, None, None]:
         store, run_id = self._store, self.run_id
-        self.run = run = store.run(run_id)
+        self.run = run = store.runs.get(run_id)
         if run is None or run.status.final:
             return
-        item = self._item or store.queue_item(run_id)
+        item = self._item or store.queue.get(run_id)
         text = "" if item is None else item.dag_json
         plain = json.loads(self._defined(run) if text == AS_DEFINED else text)
         if not isinstance(plain, Mapping):
@@ -93,26 +93,26 @@ class RunReading:
             yield
         if [task.task_id for task in tasks] != [task.id for task in spec.tasks]:
             raise PoisonRecordError(f"run {run_id}", "its tasks are not those of its document")
-        if store.has_stray_attempts(run_id):
+        if store.attempts.any_stray(run_id):
             raise PoisonRecordError(f"run {run_id}", "it has attempts that none of its tasks made")
-        plan = RunPlan(run, spec, tasks, losses=store.losses(run_id))
+        plan = RunPlan(run, spec, tasks, losses=store.attempts.losses(run_id))
         yield
         yield from plan.place_in_pieces(self._now, size=ROWS_IN_A_PIECE)
         if plan.cyclic:
             raise PoisonRecordError(f"run {run_id}", "its tasks wait for each other")
         for count, number in enumerate(sorted(plan.running | plan.children.keys())):
             task = plan.tasks[number]
-            found = store.attempts(run_id, task_id=task.task_id, attempt=task.attempts)
+            found = store.attempts.of_run(run_id, task_id=task.task_id, attempt=task.attempts)
             self.attempts[number] = found[0] if found else None
             if count % ROWS_IN_A_PIECE == 0:
                 yield
         self.plan = plan
 
     def _tasks_after(self, number: int) -> Sequence[TaskRecord]:
-        return self._store.tasks_after(self.run_id, number, limit=ROWS_IN_A_PIECE, max_bytes=BYTES_IN_A_PIECE)
+        return self._store.tasks.page(self.run_id, number, limit=ROWS_IN_A_PIECE, max_bytes=BYTES_IN_A_PIECE)
 
     def _defined(self, run: RunRecord) -> str:
         try:
-            return self._store.document(run.definition_id)
+            return self._store.definitions.document(run.definition_id)
         except NotFoundError as error:
             raise PoisonRecordError(f"run {run.run_id}", "its document is gone") from error

@@ -43,7 +43,7 @@ def choose_starts(turn: Turn) -> list[Start]:
         while len(starts) < free and plan.wants_slot and _has_place(turn, len(starts) + 1):
             number = plan.start_next(begun)
             starts.append(Start(plan, turn.attempt(plan, number, begun)))
-    turn.store.start_attempts([start.attempt for start in starts])
+    turn.store.attempts.start([start.attempt for start in starts])
     return starts
 
 
@@ -67,7 +67,7 @@ def _start_alone(turn: Turn, suspects: Sequence[RunPlan], begun: Instant) -> lis
         number, alone_s = plan.start_alone(begun)
         attempt = turn.attempt(plan, number, begun)
         turn.alone = (attempt, turn.now.mono_s + alone_s)
-        turn.store.start_attempts([attempt])
+        turn.store.attempts.start([attempt])
         return [Start(plan, attempt)]
     return None
 

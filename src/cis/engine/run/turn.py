@@ -49,8 +49,8 @@ class Turn:
 
     def refresh(self, plan: RunPlan) -> None:
         """Read the run again if somebody changed it, and begin to cancel it if that is what they asked for."""
-        if self.store.run_version(plan.run.run_id) != plan.run.version:
-            fresh = self.store.run(plan.run.run_id)
+        if self.store.runs.version(plan.run.run_id) != plan.run.version:
+            fresh = self.store.runs.get(plan.run.run_id)
             if fresh is None:
                 raise PoisonRecordError(f"run {plan.run.run_id}", "its row is gone")
             plan.run = fresh
@@ -61,7 +61,7 @@ class Turn:
         run_id = plan.run.run_id
         plan.cancel_waiting(self.now)
         self.cancelled.add(run_id)
-        self.rings.update(child.worker_id for child in self.store.child_runs(run_id))
+        self.rings.update(child.worker_id for child in self.store.runs.children(run_id))
         cancel_children(self.store, run_id, now_us=self.now.wall_us)
 
     def held_back(self, plan: RunPlan) -> bool:

@@ -84,14 +84,14 @@ def expired_families(store: Store, keep: Retention, cutoff: Cutoff) -> Iterator[
     if before_us is None and keep.max_runs is None:
         return
     name = ""
-    while names := store.ended_dags(after=name, limit=NAMES_AT_ONCE):
+    while names := store.retention.ended_dags(after=name, limit=NAMES_AT_ONCE):
         for name in names:
             last: EndedRun | None = None
-            while runs := store.expired_runs(
+            while runs := store.retention.expired_runs(
                 name, before_us=before_us, keep=keep.max_runs, until_us=young_us, after=last, limit=RUNS_AT_ONCE
             ):
                 for last in runs:
-                    if family := store.run_family(last.run_id):
+                    if family := store.retention.family(last.run_id):
                         yield family
 
 
@@ -100,7 +100,7 @@ def expired_folders(store: Store, logfiles: LogFiles, keep: Retention, cutoff: C
     before_us, orphaned_us = cutoff.before_us(keep.max_log_age_s), cutoff.before_us(ORPHAN_S)
     folders = log_folders(logfiles.root)
     while some := dict(islice(folders, NAMES_AT_ONCE)):
-        ends = store.run_ends(list(some))
+        ends = store.retention.ends(list(some))
         for name, changed_us in some.items():
             ended_us = ends.get(name)
             is_old = before_us is not None and ended_us is not None and ended_us < before_us
@@ -115,7 +115,7 @@ def expired_outputs(store: Store, logfiles: LogFiles, cutoff: Cutoff) -> Iterato
     orphaned_us = cutoff.before_us(ORPHAN_S)
     files = outputs_left(logfiles.root)
     while some := list(islice(files, NAMES_AT_ONCE)):
-        ends = store.run_ends([run_id for run_id, *_ in some])
+        ends = store.retention.ends([run_id for run_id, *_ in some])
         yield [
             name
             for run_id, name, changed_us in some
@@ -147,19 +147,19 @@ class Pruner:
 
     def leftovers(self, cutoff: Cutoff) -> Iterator[None]:
         """Delete unused documents, tasks that nobody has taken up, old logs, and files whose run is gone, in steps as ``runs`` does."""
-        while unused := self._store.unused_definitions(limit=RUNS_AT_ONCE):
+        while unused := self._store.definitions.unused(limit=RUNS_AT_ONCE):
             with self._store.transaction():
-                gone = self._store.drop_definitions(unused)
+                gone = self._store.definitions.drop(unused)
             self.tally.documents += gone
             yield
             if not gone:
                 break  # all of them have come into use meanwhile; others wait for the next round
         before = id_at(cutoff.now_us - round(FORGET_S * 1e6))
-        for run_id in self._store.staged_runs(after="", before=before, limit=RUNS_AT_ONCE):
+        for run_id in self._store.staged.runs(after="", before=before, limit=RUNS_AT_ONCE):
             left = _OWN_RUN_ID.fullmatch(run_id) is not None
             while left:
                 with self._store.transaction():
-                    left = self._store.drop_staged(run_id, at_most=ATTEMPTS_AT_ONCE)
+                    left = self._store.staged.drop(run_id, at_most=ATTEMPTS_AT_ONCE)
                 yield
         for name in expired_folders(self._store, self._logfiles, self._keep, cutoff):
             if name is not None:
@@ -175,7 +175,7 @@ class Pruner:
         with self._store.transaction():
             end_s = self._elapsed_s() + TURN_S
             while doomed:
-                state = self._store.prune_run(doomed[0], at_most=ATTEMPTS_AT_ONCE)
+                state = self._store.retention.prune(doomed[0], at_most=ATTEMPTS_AT_ONCE)
                 if state is not Pruned.MORE:
                     run_id = doomed.popleft()
                     if state is Pruned.GONE:

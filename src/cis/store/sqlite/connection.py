@@ -24,8 +24,8 @@ from cis.store.sqlite.migrate import check_known, migrate
 
 BUSY_TIMEOUT_MS = 30_000
 LOCK_PAUSE_S = 0.0005  # a transaction with its flush takes about as long
-# Shorter than the gap that a node's writer leaves (cis.node.store_threads): else it can be missed again and again.
 LONGEST_PAUSE_S = 0.0015
+GAP_S = 0.002  # longer than any pause after which others look again: else they can miss it again and again
 FULL_BELOW_BYTES = 64 * 2**10  # the least that SQLite asks for at once: shared memory grows by 32 KiB
 Row = tuple[Any, ...]
 Value = Any  # what SQLite binds: the columns are STRICT, so it checks the types itself
@@ -174,6 +174,7 @@ class Database:
         self._patience_s = BUSY_TIMEOUT_MS / 1000
         self._gives_up_s = 0.0
         self._meanwhile: Callable[[], None] | None = None
+        self.waited = False  # whether others had the write lock when the last transaction began
 
     def wait_at_most(self, seconds: float, *, meanwhile: Callable[[], None] | None = None) -> None:
         """Wait no longer than that for others to let go of the write lock, and call *meanwhile* again and again."""
@@ -188,6 +189,7 @@ class Database:
         ask again every half of a millisecond would take a third of a core for it.
         """
         now_s = time.monotonic()
+        self.waited = True
         if not tries:
             self._gives_up_s = now_s + self._patience_s
         if now_s >= self._gives_up_s:
@@ -272,8 +274,13 @@ class Database:
             with translated(self.path):
                 self._cursor.execute("PRAGMA foreign_keys = ON")
 
+    def leave_gap(self) -> None:
+        """Leave the write lock to others for a moment: a process that writes again and again leaves none that they would hit."""
+        time.sleep(GAP_S)
+
     def begin(self) -> None:
         """Take the write lock. Raises StoreBusyError when others keep it."""
+        self.waited = False
         try:
             self._cursor.execute("BEGIN IMMEDIATE")
         except apsw.BusyError as error:

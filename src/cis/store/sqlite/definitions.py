@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cis.errors import NotFoundError
 from cis.model.scope_rules import Patterns, allows
 from cis.store.records import DefinitionRecord, Page
@@ -32,14 +34,23 @@ _UNSAVE = (
     " AND dag_id = (SELECT dag_id FROM dag_definitions WHERE definition_id = ?)"
 )
 _SAVE = "UPDATE dag_definitions SET saved_at_us = ? WHERE definition_id = ?"
+_FIND_UNUSED = (
+    "SELECT d.definition_id FROM dag_definitions d WHERE d.saved_at_us IS NULL AND NOT EXISTS"
+    " (SELECT 1 FROM dag_runs r WHERE r.definition_id = d.definition_id) LIMIT ?"
+)
+_DROP_UNUSED = (
+    "DELETE FROM dag_definitions WHERE definition_id = ? AND saved_at_us IS NULL AND NOT EXISTS"
+    " (SELECT 1 FROM dag_runs r WHERE r.definition_id = dag_definitions.definition_id)"
+)
 
 
 class DefinitionRows:
     """The definitions' part of the store."""
 
-    _db: Database
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
-    def put_definition(self, definition: DefinitionRecord, document_json: str) -> int:
+    def put(self, definition: DefinitionRecord, document_json: str) -> int:
         """Store a document unless that version is there; return its id."""
         self._db.write(
             _PUT,
@@ -62,17 +73,17 @@ class DefinitionRows:
         number: int = row[0]
         return number
 
-    def save_definition(self, definition_id: int, *, now_us: int) -> None:
+    def save(self, definition_id: int, *, now_us: int) -> None:
         """Mark a version as the stored one of its DAG, in place of any other."""
         self._db.write(_UNSAVE, (definition_id,))
         self._db.write(_SAVE, (now_us, definition_id))
 
-    def definition(self, dag_id: str) -> DefinitionRecord | None:
+    def current(self, dag_id: str) -> DefinitionRecord | None:
         """Return the stored version of a DAG, or else its newest."""
         row = self._db.row(_PICK, (dag_id,))
         return None if row is None else read("definition", definition_of, row)
 
-    def definition_by_id(self, definition_id: int) -> DefinitionRecord | None:
+    def get(self, definition_id: int) -> DefinitionRecord | None:
         """Return one version."""
         row = self._db.row(_BY_ID, (definition_id,))
         return None if row is None else read("definition", definition_of, row)
@@ -84,7 +95,7 @@ class DefinitionRows:
             raise NotFoundError("definition", str(definition_id))
         return str(row[0])
 
-    def definitions(
+    def page(
         self, *, limit: int, cursor: str | None = None, saved_only: bool = False, scopes: Patterns | None = None
     ) -> Page[DefinitionRecord]:
         """Return one row a DAG, by ``dag_id``; the cursor is the last id of a page, whether or not it may be seen."""
@@ -93,3 +104,11 @@ class DefinitionRows:
         found = read_all("definition", definition_of, rows)
         items = tuple(one for one in found if allows(scopes, one.scope))
         return Page(items, str(names[limit - 1][0]) if len(names) > limit else None)
+
+    def unused(self, *, limit: int) -> Sequence[int]:
+        """Return ids of documents that are not stored by name, and that no run is of."""
+        return [number for (number,) in self._db.rows(_FIND_UNUSED, (limit,))]
+
+    def drop(self, definition_ids: Sequence[int]) -> int:
+        """Delete those of them that are still unused; return how many went."""
+        return sum(self._db.write(_DROP_UNUSED, (number,)) for number in definition_ids)

@@ -28,26 +28,26 @@ _AUDIT = (
 )
 
 
-class LogRows:
-    """The logs' part of the store."""
+class EventRows:
+    """The events' part of the store."""
 
-    _db: Database
-    _refusals: RefusalShares
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
-    def append_events(self, events: Iterable[EventRecord]) -> None:
+    def append(self, events: Iterable[EventRecord]) -> None:
         """Add events to the log; ``seq`` is given here."""
         self._db.write_many(_APPEND, map(_event_values, events))
 
-    def events_after(self, seq: int, *, limit: int) -> Sequence[EventRecord]:
+    def after(self, seq: int, *, limit: int) -> Sequence[EventRecord]:
         """Return the events after one, in order."""
         return read_all("event", event_of, self._db.rows(_AFTER, (seq, limit)))
 
-    def last_event_seq(self) -> int:
+    def last_seq(self) -> int:
         """Return the number of the newest event; 0 when there was none."""
         row = self._db.row("SELECT max(seq) FROM events")
         return int(row[0] or 0) if row else 0
 
-    def tally_events_after(self, seq: int) -> EventTally:
+    def tally_after(self, seq: int) -> EventTally:
         """Return how many events there are after one, and what they say, without reading each of them."""
         rows = self._db.rows(_TALLY, (seq,))
         return EventTally(
@@ -56,12 +56,19 @@ class LogRows:
             runs={status: runs for status, _, runs, _ in rows if runs},
         )
 
-    def prune_events(self, *, keep: int, at_most: int) -> int:
+    def prune(self, *, keep: int, at_most: int) -> int:
         """Delete the oldest events, but for the newest *keep*, at least one; return how many went."""
         # The next number is that of the newest and one.
         return self._db.write(_PRUNE, (max(keep, 1), at_most))
 
-    def put_token(self, token: TokenRecord) -> None:
+
+class TokenRows:
+    """The tokens' part of the store."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def put(self, token: TokenRecord) -> None:
         """Store a token, in place of one of the same name."""
         self._db.write(
             f"INSERT INTO api_tokens ({_COLUMNS_OF_TOKENS}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608 - constants
@@ -70,21 +77,29 @@ class LogRows:
             (token.name, token.sha256, ",".join(token.may), token.created_at_us, written(token.scopes)),
         )
 
-    def tokens(self) -> Sequence[TokenRecord]:
+    def all(self) -> Sequence[TokenRecord]:
         """Return all tokens by name."""
         rows = self._db.rows(f"SELECT {_COLUMNS_OF_TOKENS} FROM api_tokens ORDER BY name")  # noqa: S608 - constants
         return read_all("token", _token, rows)
 
-    def token_by_sha256(self, sha256: str) -> TokenRecord | None:
+    def by_sha256(self, sha256: str) -> TokenRecord | None:
         """Return the token with this digest."""
         row = self._db.row(f"SELECT {_COLUMNS_OF_TOKENS} FROM api_tokens WHERE sha256 = ?", (sha256,))  # noqa: S608 - constants
         return None if row is None else read("token", _token, row)
 
-    def delete_token(self, name: str) -> bool:
+    def delete(self, name: str) -> bool:
         """Delete a token; return whether there was one."""
         return self._db.write("DELETE FROM api_tokens WHERE name = ?", (name,)) == 1
 
-    def append_audit(self, entry: AuditRecord) -> None:
+
+class AuditRows:
+    """The audit log's part of the store."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._refusals = RefusalShares()
+
+    def append(self, entry: AuditRecord) -> None:
         """Add an entry to the audit log; of one actor's refusals, no more than its share (``RefusalShares``)."""
         admitted = self._refusals.admit(entry)
         if admitted is not None:
@@ -93,9 +108,7 @@ class LogRows:
                 (admitted.at_us, admitted.actor, admitted.action, admitted.subject, admitted.source),
             )
 
-    def audit(
-        self, where: AuditFilter = EVERY_ENTRY, *, limit: int, before: int | None = None
-    ) -> Sequence[AuditRecord]:
+    def page(self, where: AuditFilter = EVERY_ENTRY, *, limit: int, before: int | None = None) -> Sequence[AuditRecord]:
         """Return entries, newest first."""
         chosen = (before, where.since_us, where.actor, where.action, limit)
         return read_all("audit entry", _audit_entry, self._db.rows(_AUDIT, chosen))

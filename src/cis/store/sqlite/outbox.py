@@ -44,9 +44,10 @@ _PUT_OFF = "UPDATE outbox SET due_at_us = ?, fault = ?, uncertain = ? WHERE mess
 class OutboxRows:
     """The outbox's part of the store."""
 
-    _db: Database
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
-    def post(self, item: OutboxItem) -> None:
+    def add(self, item: OutboxItem) -> None:
         """Put a message into the outbox."""
         self._db.write(
             _POST,
@@ -67,7 +68,7 @@ class OutboxRows:
             ),
         )
 
-    def due_items(self, route: Route, *, now_us: int, limit: int, node_id: str | None = None) -> Sequence[OutboxItem]:
+    def due(self, route: Route, *, now_us: int, limit: int, node_id: str | None = None) -> Sequence[OutboxItem]:
         """Return what is due, the most urgent first, then the oldest; None: for whichever node."""
         if node_id is None:
             rows = self._db.rows(_DUE, (str(route), now_us, limit))
@@ -84,7 +85,7 @@ class OutboxRows:
         row = self._db.row("SELECT min(due_at_us) FROM outbox")
         return None if row is None else row[0]
 
-    def outbox_of_run(self, run_id: str) -> Sequence[OutboxItem]:
+    def of_run(self, run_id: str) -> Sequence[OutboxItem]:
         """Return what is to be sent about a run, the oldest first."""
         return read_all("message", outbox_item_of, self._db.rows(_OF_RUN, (run_id,)))
 
@@ -96,20 +97,20 @@ class OutboxRows:
         """Record why an item was not accepted, and when to try again."""
         self._db.write(_PUT_OFF, (due_at_us, fault[:FAULT_CHARS], int(uncertain), message_id))
 
-    def unpost(self, message_id: str) -> bool:
+    def remove(self, message_id: str) -> bool:
         """Delete an item; return whether it was there."""
         return self._db.write("DELETE FROM outbox WHERE message_id = ?", (message_id,)) == 1
 
-    def unpost_run(self, run_id: str, kind: str) -> int:
+    def remove_of_run(self, run_id: str, kind: str) -> int:
         """Delete all items of a kind for a run; return how many there were."""
         return self._db.write("DELETE FROM outbox WHERE run_id = ? AND kind = ?", (run_id, kind))
 
-    def outbox_load(self, *, at_most: int) -> int:
+    def count(self, *, at_most: int) -> int:
         """Return how many items wait, counting up to *at_most*."""
         row = self._db.row("SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT ?)", (at_most,))
         return int(row[0]) if row else 0
 
-    def outbox_depths(self) -> Mapping[str, int]:
+    def depths(self) -> Mapping[str, int]:
         """Return how many items wait for each node id (empty: for everyone)."""
         return dict(self._db.rows("SELECT node_id, count(*) FROM outbox GROUP BY node_id"))
 
@@ -137,9 +138,10 @@ _GONE = "SELECT public_key, url, matrix_user FROM farewells WHERE node_id = ?"
 class PeerRows:
     """The peers' part of the store."""
 
-    _db: Database
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
-    def put_peer(self, peer: PeerRecord) -> None:
+    def put(self, peer: PeerRecord) -> None:
         """Store a peer, in place of one of the same id. Raises ConflictError."""
         # The transaction holds the write lock: what is free here is free still when the row is written.
         self._demand_free(_KEY_TAKEN, "public key", peer.public_key, peer.node_id)
@@ -166,11 +168,11 @@ class PeerRows:
         if row is not None:
             raise ConflictError(f"node {node_id} cannot have the {what} {value}: that of node {row[0]} is the same")
 
-    def delete_peer(self, node_id: str) -> bool:
+    def delete(self, node_id: str) -> bool:
         """Delete a peer; return whether there was one."""
         return self._db.write("DELETE FROM peers WHERE node_id = ?", (node_id,)) == 1
 
-    def peer(self, node_id: str) -> PeerRecord | None:
+    def get(self, node_id: str) -> PeerRecord | None:
         """Return a peer, or None."""
         row = self._db.row(_ONE, (node_id,))
         return None if row is None else read("peer", peer_of, row)
@@ -179,9 +181,9 @@ class PeerRows:
         """Keep where a node is that is trusted no more."""
         self._db.write(_FAREWELL, (peer.node_id, peer.public_key, peer.url, peer.matrix_user, until_us))
 
-    def peer_or_farewell(self, node_id: str) -> PeerRecord | None:
+    def get_or_farewell(self, node_id: str) -> PeerRecord | None:
         """Return a peer, or one that was."""
-        peer = self.peer(node_id)
+        peer = self.get(node_id)
         row = self._db.row(_GONE, (node_id,)) if peer is None else None
         if row is None:
             return peer
@@ -193,12 +195,12 @@ class PeerRows:
         """Forget those whose time is over; return how many went."""
         return self._db.write("DELETE FROM farewells WHERE until_us < ?", (before_us,))
 
-    def peer_of_user(self, matrix_user: str) -> PeerRecord | None:
+    def by_user(self, matrix_user: str) -> PeerRecord | None:
         """Return the peer that speaks as this Matrix user."""
         row = self._db.row(_BY_USER, (matrix_user,))
         return None if row is None else read("peer", peer_of, row)
 
-    def peers(self) -> Sequence[PeerRecord]:
+    def all(self) -> Sequence[PeerRecord]:
         """Return all peers by id."""
         return read_all("peer", peer_of, self._db.rows(_ALL))
 

@@ -66,14 +66,17 @@ _WAKE_DUE = (
     "UPDATE worker_queue SET status = 'queued', due_at_us = NULL WHERE queue_id IN"  # noqa: S608 - constants
     f" (SELECT queue_id FROM worker_queue WHERE {_DUE} ORDER BY due_at_us LIMIT ?)"
 )
+_LOAD = "SELECT count(*) FROM (SELECT 1 FROM worker_queue WHERE node_id = ? AND status IN ('queued', 'claimed', 'parked', 'waiting') LIMIT ?)"
+_OTHERS = "SELECT node_id, count(*) FROM worker_queue WHERE node_id != ? GROUP BY node_id ORDER BY node_id"
 
 
 class QueueRows:
     """The queue's part of the store."""
 
-    _db: Database
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
-    def enqueue(self, node_id: str, item: QueueItem) -> None:
+    def add(self, node_id: str, item: QueueItem) -> None:
         """Put a run into its worker's queue."""
         self._db.write(
             _ENQUEUE,
@@ -91,7 +94,7 @@ class QueueRows:
             ),
         )
 
-    def queue_demand(self, node_id: str) -> Sequence[QueueDemand]:
+    def demand(self, node_id: str) -> Sequence[QueueDemand]:
         """Return the worker ids with queued runs; the most urgent first, then the oldest."""
         return read_all("queue of", _demand_of, self._db.rows(_DEMAND, (node_id,)))
 
@@ -118,7 +121,7 @@ class QueueRows:
         """Make up to *limit* waiting runs queued, in the order of ``claim``."""
         self._db.write(_ADMIT, (node_id, worker_id, limit))
 
-    def queue_item(self, run_id: str) -> QueueItem | None:
+    def get(self, run_id: str) -> QueueItem | None:
         """Return a run's place in the queue."""
         row = self._db.row(_ITEM, (run_id,))
         return None if row is None else read("queue item", queue_item_of, row)
@@ -132,18 +135,18 @@ class QueueRows:
             self._db.write(_CLAIM, (epoch, queue_id))
         return [self._held(run_id, worker_id, epoch) for _, run_id in chosen]
 
-    def queued_runs(self, node_id: str, worker_id: str, *, limit: int, above: int | None = None) -> Sequence[QueuedRun]:
+    def queued(self, node_id: str, worker_id: str, *, limit: int, above: int | None = None) -> Sequence[QueuedRun]:
         """Return what ``claim`` would take, without taking or reading it."""
         lowest = -1 if above is None else above
         return list(map(QueuedRun._make, self._db.rows(_SIZES, (node_id, worker_id, "queued", lowest, limit))))
 
-    def claimed_runs(self, node_id: str, worker_id: str) -> Sequence[QueuedRun]:
+    def claimed(self, node_id: str, worker_id: str) -> Sequence[QueuedRun]:
         """Return the runs that some epoch of this worker holds, without reading them; the most urgent first."""
         return list(map(QueuedRun._make, self._db.rows(_SIZES, (node_id, worker_id, "claimed", -MAX_NUMBER, -1))))
 
     def _held(self, run_id: str, worker_id: str, epoch: int) -> QueueItem:
         try:
-            item = self.queue_item(run_id)
+            item = self.get(run_id)
         except PoisonRecordError as error:
             from cis.store.sqlite.unreadable import tell_queued  # noqa: PLC0415 - see there
 
@@ -179,9 +182,22 @@ class QueueRows:
         """Put every claimed run of this worker back to queued, each at its old place."""
         self._db.write(_RELEASE_ALL, (node_id, worker_id))
 
-    def dequeue(self, run_id: str) -> None:
+    def remove(self, run_id: str) -> None:
         """Delete the row of a run that is final."""
         self._db.write("DELETE FROM worker_queue WHERE run_id = ?", (run_id,))
+
+    def suspend(self, run_id: str) -> None:
+        """Keep a run in the queue where no worker takes it."""
+        self._db.write("UPDATE worker_queue SET status = 'suspended' WHERE run_id = ?", (run_id,))
+
+    def load(self, node_id: str, *, at_most: int) -> int:
+        """Return how many runs are in this node's queue, claimed or not, counting up to *at_most*."""
+        row = self._db.row(_LOAD, (node_id, at_most))
+        return int(row[0]) if row else 0
+
+    def of_other_ids(self, node_id: str) -> dict[str, int]:
+        """Return how many runs wait in the queues of other node ids, by id."""
+        return {str(row[0]): int(row[1]) for row in self._db.rows(_OTHERS, (node_id,))}
 
 
 def _demand_of(row: Row) -> QueueDemand:
@@ -235,9 +251,10 @@ _STATUS = (
 class WorkerRows:
     """The workers' part of the store."""
 
-    _db: Database
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
-    def take_worker(self, worker: WorkerRecord) -> WorkerRecord:
+    def take(self, worker: WorkerRecord) -> WorkerRecord:
         """Register a process as its id's worker under the next epoch, and return the row."""
         self._db.write(
             _TAKE,
@@ -259,7 +276,7 @@ class WorkerRows:
                 None,
             ),
         )
-        taken = self.worker(worker.node_id, worker.worker_id)
+        taken = self.get(worker.node_id, worker.worker_id)
         if taken is None:
             raise StoreError(f"{worker.worker_id} could not be registered")
         return taken
@@ -286,7 +303,7 @@ class WorkerRows:
         if self._db.write(_BEAT, values) != 1:
             raise FencedError(worker_id, epoch)
 
-    def set_worker_status(self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int) -> bool:
+    def set_status(self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int) -> bool:
         """Change the status if *epoch* still holds and was not declared dead; return whether it did."""
         return self._db.write(_STATUS, (str(status), now_us, node_id, worker_id, epoch)) == 1
 
@@ -314,12 +331,12 @@ class WorkerRows:
         )
         self._db.write(_CANNOT_START, (*values, short_of))
 
-    def worker(self, node_id: str, worker_id: str) -> WorkerRecord | None:
+    def get(self, node_id: str, worker_id: str) -> WorkerRecord | None:
         """Return one worker of a node."""
         row = self._db.row(_ONE, (node_id, worker_id))
         return None if row is None else read("worker", worker_of, row)
 
-    def workers(self, *, node_id: str | None = None, live_only: bool = False) -> Sequence[WorkerRecord]:
+    def all(self, *, node_id: str | None = None, live_only: bool = False) -> Sequence[WorkerRecord]:
         """Return workers by node and id."""
         sql = (
             f"SELECT {WORKER} FROM workers WHERE node_id = coalesce(?, node_id)"  # noqa: S608 - values are bound

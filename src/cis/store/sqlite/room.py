@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from cis.store.records import AttemptRecord, TaskRecord
 from cis.store.sqlite.cluster_rows import REMOTE, remote_of
 from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import ATTEMPT, read, read_all
-from cis.store.sqlite.tasks import attempt_values, changing_values
+from cis.store.sqlite.rows import read, read_all
 
 if TYPE_CHECKING:
     from cis.store.cluster import RemoteRole, RemoteRun
@@ -46,22 +44,6 @@ _PUT = (
 )
 _ONE = f"SELECT {REMOTE} FROM remote_runs WHERE run_id = ?"  # noqa: S608 - constants
 _OPEN = f"SELECT {REMOTE} FROM remote_runs WHERE role = ? AND open = 1 ORDER BY run_id"  # noqa: S608 - constants
-_MIRROR_TASK = (
-    "UPDATE run_tasks SET version = ?1, status = ?, attempts = ?, failures = ?, exit_code = ?, started_at_us = ?,"
-    " finished_at_us = ?, outputs = ?, error = ?, blocked_by = ?, retry_at_us = ?, child_run_id = ?"
-    " WHERE run_id = ? AND task_no = ? AND version < ?1"
-    " AND status NOT IN ('completed', 'failed', 'skipped', 'cancelled')"
-)
-_ATTEMPT_COLUMNS = ATTEMPT.split(", ")  # named as the record's fields are
-_TOLD = _ATTEMPT_COLUMNS[4:]  # all but the key and the task's id, which its number says
-_MIRROR_ATTEMPT = (
-    f"INSERT INTO task_executions ({ATTEMPT}) VALUES ({', '.join('?' * 17)})"  # noqa: S608 - constants
-    " ON CONFLICT (run_id, task_no, attempt) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in _TOLD)
-    + " WHERE task_executions.status = 'running' AND ("
-    + " OR ".join(f"task_executions.{name} IS NOT excluded.{name}" for name in _TOLD)
-    + ")"
-)
 _WITHDRAW = (
     "INSERT INTO withdrawals (run_id, sender, expires_at_us) VALUES (?, ?, ?)"
     " ON CONFLICT (run_id, sender) DO UPDATE SET expires_at_us = max(expires_at_us, excluded.expires_at_us)"
@@ -69,15 +51,15 @@ _WITHDRAW = (
 _PRUNE_WITHDRAWALS = "DELETE FROM withdrawals WHERE expires_at_us < ?"
 _WITHDRAWALS = "SELECT count(*) FROM (SELECT 1 FROM withdrawals WHERE sender = ? LIMIT ?)"
 _WITHDRAWN = "SELECT 1 FROM withdrawals WHERE run_id = ? AND sender = ?"
-_LOAD = "SELECT count(*) FROM (SELECT 1 FROM worker_queue WHERE node_id = ? AND status IN ('queued', 'claimed', 'parked', 'waiting') LIMIT ?)"
 
 
 class RemoteRows:
     """The remote runs' part of the store."""
 
-    _db: Database
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
-    def put_remote(self, remote: RemoteRun) -> None:
+    def put(self, remote: RemoteRun) -> None:
         """Store, or replace, the other node's part in a run."""
         self._db.write(
             _PUT,
@@ -99,26 +81,14 @@ class RemoteRows:
             ),
         )
 
-    def remote_run(self, run_id: str) -> RemoteRun | None:
+    def get(self, run_id: str) -> RemoteRun | None:
         """Return the other node's part in a run, or None."""
         row = self._db.row(_ONE, (run_id,))
         return None if row is None else read("remote run", remote_of, row)
 
-    def open_remotes(self, role: RemoteRole) -> Sequence[RemoteRun]:
+    def open(self, role: RemoteRole) -> Sequence[RemoteRun]:
         """Return those that are open, by run id."""
         return read_all("remote run", remote_of, self._db.rows(_OPEN, (str(role),)))
-
-    def mirror_tasks(self, tasks: Iterable[TaskRecord]) -> Sequence[TaskRecord]:
-        """Take over tasks whose version is above the stored one; return those."""
-        return [
-            task
-            for task in tasks
-            if self._db.write(_MIRROR_TASK, (task.version, *changing_values(task), task.run_id, task.task_no)) == 1
-        ]
-
-    def mirror_attempts(self, attempts: Iterable[AttemptRecord]) -> Sequence[AttemptRecord]:
-        """Take over new attempts, and what changed of running ones; return those that changed anything."""
-        return [one for one in attempts if self._db.write(_MIRROR_ATTEMPT, attempt_values(one)) == 1]
 
     def withdraw(self, run_id: str, *, sender: str, expires_at_us: int) -> None:
         """Refuse a run of *sender* from now on, if it is not here."""
@@ -136,15 +106,6 @@ class RemoteRows:
     def withdrawn(self, run_id: str, *, sender: str) -> bool:
         """Return whether such a run is to be refused."""
         return self._db.row(_WITHDRAWN, (run_id, sender)) is not None
-
-    def suspend(self, run_id: str) -> None:
-        """Keep a run in the queue where no worker takes it."""
-        self._db.write("UPDATE worker_queue SET status = 'suspended' WHERE run_id = ?", (run_id,))
-
-    def local_load(self, node_id: str, *, at_most: int) -> int:
-        """Return how many runs are in this node's queue, claimed or not, counting up to *at_most*."""
-        row = self._db.row(_LOAD, (node_id, at_most))
-        return int(row[0]) if row else 0
 
 
 _CURSOR = f"SELECT {ROOM_CURSOR} FROM room_cursors WHERE room_id = ?"  # noqa: S608 - constants
@@ -164,6 +125,70 @@ _PRUNE_EVENTS = (
     " (SELECT seq FROM room_events WHERE state != 'new' ORDER BY seq DESC LIMIT 1 OFFSET ?)"
     " AND event_id NOT IN (SELECT event_id FROM offers WHERE state != 'closed')"
 )
+_PUT_THREAD = (
+    "INSERT INTO chat_threads (run_id, room_id, event_id) VALUES (?, ?, ?)"
+    " ON CONFLICT (run_id) DO UPDATE SET room_id = excluded.room_id, event_id = excluded.event_id"
+)
+
+
+class RoomRows:
+    """The room's part of the store."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def cursor(self, room_id: str) -> RoomCursor | None:
+        """Return how far a room was read, or None."""
+        row = self._db.row(_CURSOR, (room_id,))
+        return None if row is None else read("room", room_cursor_of, row)
+
+    def put_cursor(self, cursor: RoomCursor) -> None:
+        """Record how far a room was read."""
+        self._db.write(_PUT_CURSOR, (cursor.room_id, cursor.user_id, cursor.next_batch, cursor.synced_at_us))
+
+    def append(self, events: Iterable[RoomEvent]) -> int:
+        """Append events that are not there yet; return how many were new."""
+        return sum(self._db.write(_JOURNAL, _event_values(event)) for event in events)
+
+    def new_events(self, *, limit: int, after: int = 0) -> Sequence[RoomEvent]:
+        """Return events that were not acted upon and come after one, in the room's order."""
+        return read_all("room event", room_event_of, self._db.rows(_NEW, (after, limit)))
+
+    def event(self, event_id: str) -> RoomEvent | None:
+        """Return an event of the journal, or None."""
+        row = self._db.row(_EVENT, (event_id,))
+        return None if row is None else read("room event", room_event_of, row)
+
+    def settle(self, event_id: str, state: JournalState) -> None:
+        """Record what became of an event."""
+        self._db.write("UPDATE room_events SET state = ? WHERE event_id = ?", (str(state), event_id))
+
+    def prune(self, *, keep: int) -> int:
+        """Delete all but the newest *keep* settled events, and those that an offer needs; return how many went."""
+        return self._db.write(_PRUNE_EVENTS, (keep,))
+
+    def put_thread(self, run_id: str, *, room_id: str, event_id: str) -> None:
+        """Remember the thread of the room into which a run reports."""
+        self._db.write(_PUT_THREAD, (run_id, room_id, event_id))
+
+    def thread(self, run_id: str) -> tuple[str, str] | None:
+        """Return (room id, event id) of a run's thread."""
+        row = self._db.row("SELECT room_id, event_id FROM chat_threads WHERE run_id = ?", (run_id,))
+        return None if row is None else (row[0], row[1])
+
+
+def _event_values(event: RoomEvent) -> tuple[object, ...]:
+    return (
+        event.event_id,
+        event.room_id,
+        event.sender,
+        event.type,
+        json_text(event.content),
+        event.sent_at_us,
+        str(event.state),
+    )
+
+
 _PUT_OFFER = (
     f"INSERT INTO offers ({OFFER}) VALUES ({', '.join('?' * 10)})"  # noqa: S608 - constants
     " ON CONFLICT (run_id) DO UPDATE SET sender = excluded.sender, event_id = excluded.event_id,"
@@ -192,48 +217,15 @@ _FORGET_ASKS = (
     " (SELECT nonce FROM lease_asks WHERE run_id = ?1 AND nonce != ?2 ORDER BY asked_at_us DESC, nonce DESC LIMIT ?3)"
     " AND nonce != ?2"
 )
-_PUT_THREAD = (
-    "INSERT INTO chat_threads (run_id, room_id, event_id) VALUES (?, ?, ?)"
-    " ON CONFLICT (run_id) DO UPDATE SET room_id = excluded.room_id, event_id = excluded.event_id"
-)
 
 
-class RoomRows:
-    """The room's part of the store."""
+class OfferRows:
+    """The offers' part of the store."""
 
-    _db: Database
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
-    def room_cursor(self, room_id: str) -> RoomCursor | None:
-        """Return how far a room was read, or None."""
-        row = self._db.row(_CURSOR, (room_id,))
-        return None if row is None else read("room", room_cursor_of, row)
-
-    def put_room_cursor(self, cursor: RoomCursor) -> None:
-        """Record how far a room was read."""
-        self._db.write(_PUT_CURSOR, (cursor.room_id, cursor.user_id, cursor.next_batch, cursor.synced_at_us))
-
-    def journal(self, events: Iterable[RoomEvent]) -> int:
-        """Append events that are not there yet; return how many were new."""
-        return sum(self._db.write(_JOURNAL, _event_values(event)) for event in events)
-
-    def new_room_events(self, *, limit: int, after: int = 0) -> Sequence[RoomEvent]:
-        """Return events that were not acted upon and come after one, in the room's order."""
-        return read_all("room event", room_event_of, self._db.rows(_NEW, (after, limit)))
-
-    def room_event(self, event_id: str) -> RoomEvent | None:
-        """Return an event of the journal, or None."""
-        row = self._db.row(_EVENT, (event_id,))
-        return None if row is None else read("room event", room_event_of, row)
-
-    def settle_room_event(self, event_id: str, state: JournalState) -> None:
-        """Record what became of an event."""
-        self._db.write("UPDATE room_events SET state = ? WHERE event_id = ?", (str(state), event_id))
-
-    def prune_room_events(self, *, keep: int) -> int:
-        """Delete all but the newest *keep* settled events, and those that an offer needs; return how many went."""
-        return self._db.write(_PRUNE_EVENTS, (keep,))
-
-    def put_offer(self, offer: OfferRecord) -> None:
+    def put(self, offer: OfferRecord) -> None:
         """Store, or replace, an offer."""
         self._db.write(
             _PUT_OFFER,
@@ -251,29 +243,29 @@ class RoomRows:
             ),
         )
 
-    def offer(self, run_id: str) -> OfferRecord | None:
+    def get(self, run_id: str) -> OfferRecord | None:
         """Return an offer, or None."""
         row = self._db.row(_OFFER, (run_id,))
         return None if row is None else read("offer", offer_of, row)
 
-    def set_offer_state(self, run_id: str, state: OfferState, *, claim_at_us: int | None = None) -> None:
+    def set_state(self, run_id: str, state: OfferState, *, claim_at_us: int | None = None) -> None:
         """Record what became of an offer; None keeps the time at which to claim it."""
         self._db.write(_OFFER_STATE, (str(state), claim_at_us, run_id))
 
-    def offers_in_state(self, state: OfferState, *, limit: int) -> Sequence[OfferRecord]:
+    def in_state(self, state: OfferState, *, limit: int) -> Sequence[OfferRecord]:
         """Return offers, the most urgent first, then the oldest."""
         return read_all("offer", offer_of, self._db.rows(_OFFERS, (str(state), limit)))
 
-    def has_offers(self, sender: str, *, at_least: int) -> bool:
+    def has(self, sender: str, *, at_least: int) -> bool:
         """Whether so many offers of *sender* are remembered; they are counted only when there are so many at all."""
         row = self._db.row(_HAS_OFFERS, (sender, at_least))
         return row is not None and bool(row[0])
 
-    def forget_closed_offer(self, sender: str) -> bool:
+    def forget_closed(self, sender: str) -> bool:
         """Forget the closed offer of *sender* that expires first; return whether there was one."""
         return self._db.write(_FORGET_CLOSED, (sender,)) > 0
 
-    def prune_offers(self, *, expired_before_us: int) -> int:
+    def prune(self, *, expired_before_us: int) -> int:
         """Delete offers that expired before a time; return how many went."""
         return self._db.write("DELETE FROM offers WHERE expires_at_us < ?", (expired_before_us,))
 
@@ -290,24 +282,3 @@ class RoomRows:
     def prune_asks(self, *, asked_before_us: int) -> int:
         """Forget what was asked before a time; return how much went."""
         return self._db.write("DELETE FROM lease_asks WHERE asked_at_us < ?", (asked_before_us,))
-
-    def put_thread(self, run_id: str, *, room_id: str, event_id: str) -> None:
-        """Remember the thread of the room into which a run reports."""
-        self._db.write(_PUT_THREAD, (run_id, room_id, event_id))
-
-    def thread(self, run_id: str) -> tuple[str, str] | None:
-        """Return (room id, event id) of a run's thread."""
-        row = self._db.row("SELECT room_id, event_id FROM chat_threads WHERE run_id = ?", (run_id,))
-        return None if row is None else (row[0], row[1])
-
-
-def _event_values(event: RoomEvent) -> tuple[object, ...]:
-    return (
-        event.event_id,
-        event.room_id,
-        event.sender,
-        event.type,
-        json_text(event.content),
-        event.sent_at_us,
-        str(event.state),
-    )

@@ -180,9 +180,10 @@ _WAKE_PARENT = (
 class RunRows:
     """The runs' part of the store."""
 
-    _db: Database
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
-    def insert_run(self, run: RunRecord, tasks: Iterable[TaskRecord]) -> None:
+    def add(self, run: RunRecord, tasks: Iterable[TaskRecord]) -> None:
         """Store a new run with its tasks."""
         self._db.write(
             _INSERT,
@@ -224,27 +225,27 @@ class RunRows:
         row = self._db.row(_GROW, (tree,))
         return int(row[0]) if row else 0
 
-    def run(self, run_id: str) -> RunRecord | None:
+    def get(self, run_id: str) -> RunRecord | None:
         """Return a run, or None."""
         row = self._db.row(_ONE, (run_id,))
         return None if row is None else read("run", run_of, row)
 
-    def run_version(self, run_id: str) -> int | None:
+    def version(self, run_id: str) -> int | None:
         """Return a run's version alone."""
         row = self._db.row("SELECT version FROM dag_runs WHERE run_id = ?", (run_id,))
         return None if row is None else row[0]
 
-    def run_by_key(self, idempotency_key: str) -> RunRecord | None:
+    def by_key(self, idempotency_key: str) -> RunRecord | None:
         """Return the run that an idempotency key made."""
         row = self._db.row(_BY_KEY, (idempotency_key,))
         return None if row is None else read("run", run_of, row)
 
-    def latest_run(self, dag_id: str) -> RunRecord | None:
+    def latest(self, dag_id: str) -> RunRecord | None:
         """Return the run of a DAG that was accepted last, whatever the clock said then."""
         row = self._db.row(_LATEST, (dag_id,))
         return None if row is None else read("run", run_of, row)
 
-    def runs(self, where: RunFilter, *, limit: int, cursor: str | None = None) -> Page[RunRecord]:
+    def page(self, where: RunFilter, *, limit: int, cursor: str | None = None) -> Page[RunRecord]:
         """Return runs, those first that were accepted last."""
         before = None if cursor is None else _read_cursor(cursor)
         with self._db.snapshot():
@@ -270,16 +271,16 @@ class RunRows:
         """Return those of the runs that are there and not over."""
         return {run_id for (run_id,) in self._db.rows(_UNFINISHED_OF, (json.dumps(list(run_ids)),))}
 
-    def unfinished_run_elsewhere(self, worker_id: str, target_node: str) -> RunRecord | None:
+    def unfinished_elsewhere(self, worker_id: str, target_node: str) -> RunRecord | None:
         """Return an unfinished run that asks for the worker on another node by name."""
         found = read_all("run", run_of, self._db.rows(f"{_ELSEWHERE} LIMIT 10", (worker_id, target_node)))
         return found[0] if found else None
 
-    def child_runs(self, parent_run_id: str) -> Sequence[RunRecord]:
+    def children(self, parent_run_id: str) -> Sequence[RunRecord]:
         """Return the runs of a run's DAG tasks."""
         return read_all("run", run_of, self._db.rows(_CHILDREN, (parent_run_id,)))
 
-    def change_run(self, run: RunRecord, change: RunChange) -> RunRecord:
+    def change(self, run: RunRecord, change: RunChange) -> RunRecord:
         """Apply *change* to the run as it was read, and return it as it is now."""
         if change.status is not None and change.status is not run.status:
             check_run_arrow(run.run_id, run.status, change.status)

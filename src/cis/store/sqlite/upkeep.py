@@ -79,20 +79,13 @@ _ENDS = (
     f"SELECT r.run_id, CASE WHEN {_LIVE} THEN NULL ELSE r.finished_at_us END"  # noqa: S608 - constants
     " FROM json_each(?) j CROSS JOIN dag_runs r ON r.run_id = j.value"
 )
-_FIND_UNUSED = (
-    "SELECT d.definition_id FROM dag_definitions d WHERE d.saved_at_us IS NULL AND NOT EXISTS"
-    " (SELECT 1 FROM dag_runs r WHERE r.definition_id = d.definition_id) LIMIT ?"
-)
-_DROP_UNUSED = (
-    "DELETE FROM dag_definitions WHERE definition_id = ? AND saved_at_us IS NULL AND NOT EXISTS"
-    " (SELECT 1 FROM dag_runs r WHERE r.definition_id = dag_definitions.definition_id)"
-)
 
 
 class RetentionRows:
     """The pruner's part of the store."""
 
-    _db: Database
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
     def ended_dags(self, *, after: str, limit: int) -> Sequence[str]:
         """Return ids of DAGs with runs that are over, by name."""
@@ -111,12 +104,12 @@ class RetentionRows:
         values = (dag_id, first.finished_at_us, first.run_id, last.finished_at_us, last.run_id, limit)
         return [EndedRun(*row) for row in self._db.rows(_EXPIRED, values)]
 
-    def run_family(self, run_id: str) -> Sequence[str]:
+    def family(self, run_id: str) -> Sequence[str]:
         """Return a run and all that came of its tasks, deepest first; nothing if one of them is live."""
         rows = self._db.rows(_FAMILY, (run_id,))
         return [] if any(live for _, live in rows) else [member for member, _ in rows]
 
-    def prune_run(self, run_id: str, *, at_most: int) -> Pruned:
+    def prune(self, run_id: str, *, at_most: int) -> Pruned:
         """Delete a part of a run's attempts, or the whole rest of it."""
         # The attempts go first: without them a run is what it was to whoever runs it again, since its tasks are whole.
         held = self._db.row(_HELD, (run_id,))
@@ -132,17 +125,9 @@ class RetentionRows:
             self._db.write(statement, (run_id,))
         return Pruned.GONE
 
-    def run_ends(self, run_ids: Sequence[str]) -> Mapping[str, int | None]:
+    def ends(self, run_ids: Sequence[str]) -> Mapping[str, int | None]:
         """Return when each of these runs ended, None for one that is live."""
         return dict(self._db.rows(_ENDS, (json.dumps(list(run_ids)),)))
-
-    def unused_definitions(self, *, limit: int) -> Sequence[int]:
-        """Return ids of documents that are not stored by name, and that no run is of."""
-        return [number for (number,) in self._db.rows(_FIND_UNUSED, (limit,))]
-
-    def drop_definitions(self, definition_ids: Sequence[int]) -> int:
-        """Delete those of them that are still unused; return how many went."""
-        return sum(self._db.write(_DROP_UNUSED, (number,)) for number in definition_ids)
 
 
 _LAST = "SELECT restored_at_us, known_until_us FROM restores ORDER BY restored_at_us DESC LIMIT 1"
@@ -157,61 +142,6 @@ _COUNT = (
 )
 
 
-class RestoreRows:
-    """The restores' part of the store."""
-
-    _db: Database
-
-    def restore(self) -> RestoreRecord | None:
-        """Return the last restore, or None."""
-        row = self._db.row(_LAST)
-        if row is None:
-            return None
-        from cis.store.upkeep_port import RestoreRecord  # noqa: PLC0415 - few databases have one
-
-        return RestoreRecord(restored_at_us=row[0], known_until_us=row[1])
-
-    def put_restore(self, record: RestoreRecord) -> None:
-        """Note that this database was restored."""
-        self._db.write(_PUT, (record.restored_at_us, record.known_until_us))
-
-    def newest_record_us(self) -> int:
-        """Return when the last event, or entry of the audit log, was written."""
-        row = self._db.row(_NEWEST)
-        return int(row[0]) if row else 0
-
-    def put_restored_run(self, run_id: str) -> None:
-        """Note that what is stored of a run may be out of date."""
-        self._db.write("INSERT OR IGNORE INTO restored_runs (run_id) VALUES (?)", (run_id,))
-
-    def is_restored_run(self, run_id: str) -> bool:
-        """Return whether there is such a note."""
-        return self._db.row("SELECT 1 FROM restored_runs WHERE run_id = ?", (run_id,)) is not None
-
-    def settle_restored_run(self, run_id: str) -> bool:
-        """Forget that note; return whether there was one."""
-        return self._db.write("DELETE FROM restored_runs WHERE run_id = ?", (run_id,)) == 1
-
-    def restored_runs(self) -> int:
-        """Return how many runs with such a note are not over."""
-        row = self._db.row(_COUNT)
-        return int(row[0]) if row else 0
-
-
-_GET = "SELECT node_id, machine, path FROM home WHERE number = 1"
-_PUT_HOME = (
-    "INSERT INTO home (number, node_id, machine, path) VALUES (1, ?, ?, ?)"
-    " ON CONFLICT (number) DO UPDATE SET node_id = excluded.node_id, machine = excluded.machine, path = excluded.path"
-)
-_OTHERS = "SELECT node_id, count(*) FROM worker_queue WHERE node_id != ? GROUP BY node_id ORDER BY node_id"
-# For homes that kept no id yet, which have several if their host was renamed: the one with the most work to be done,
-# since that is stranded under any other; else the one that a worker served last; else the one that accepted last.
-_FORMER = (
-    "SELECT node_id FROM worker_queue GROUP BY node_id ORDER BY count(*) DESC, max(queue_id) DESC LIMIT 1",
-    "SELECT node_id FROM workers ORDER BY heartbeat_at_us DESC LIMIT 1",
-    "SELECT node_id FROM dag_runs WHERE run_id NOT IN (SELECT run_id FROM remote_runs WHERE role = 'received')"  # noqa: ISC004
-    " ORDER BY run_id DESC LIMIT 1",
-)
 _FORGET = (
     "DELETE FROM worker_queue",
     "DELETE FROM outbox",
@@ -220,31 +150,85 @@ _FORGET = (
     "UPDATE room_events SET state = 'done' WHERE state = 'new'",
     "UPDATE workers SET status = 'dead', current_run = NULL WHERE status NOT IN ('stopped', 'dead')",
 )
-_BUSY_MS = 1000
 
 
-class HomeRows:
-    """The home's part of the store."""
+class RestoreRows:
+    """The restores' part of the store."""
 
-    _db: Database
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
-    def home(self) -> HomeRecord | None:
-        """Return what was kept."""
-        row = self._db.row(_GET)
-        return None if row is None else HomeRecord(node_id=row[0], machine=row[1], path=row[2])
+    def last(self) -> RestoreRecord | None:
+        """Return the last restore, or None."""
+        row = self._db.row(_LAST)
+        if row is None:
+            return None
+        from cis.store.upkeep_port import RestoreRecord  # noqa: PLC0415 - few databases have one
 
-    def put_home(self, home: HomeRecord) -> None:
-        """Keep it, in place of what was kept before."""
-        self._db.write(_PUT_HOME, (home.node_id, home.machine, home.path))
+        return RestoreRecord(restored_at_us=row[0], known_until_us=row[1])
+
+    def put(self, record: RestoreRecord) -> None:
+        """Note that this database was restored."""
+        self._db.write(_PUT, (record.restored_at_us, record.known_until_us))
+
+    def newest_record_us(self) -> int:
+        """Return when the last event, or entry of the audit log, was written."""
+        row = self._db.row(_NEWEST)
+        return int(row[0]) if row else 0
+
+    def doubt(self, run_id: str) -> None:
+        """Note that what is stored of a run may be out of date."""
+        self._db.write("INSERT OR IGNORE INTO restored_runs (run_id) VALUES (?)", (run_id,))
+
+    def doubts(self, run_id: str) -> bool:
+        """Return whether there is such a note."""
+        return self._db.row("SELECT 1 FROM restored_runs WHERE run_id = ?", (run_id,)) is not None
+
+    def settle(self, run_id: str) -> bool:
+        """Forget that note; return whether there was one."""
+        return self._db.write("DELETE FROM restored_runs WHERE run_id = ?", (run_id,)) == 1
+
+    def doubted(self) -> int:
+        """Return how many runs with such a note are not over."""
+        row = self._db.row(_COUNT)
+        return int(row[0]) if row else 0
 
     def forget_queue(self) -> None:
         """Forget all that waits to be done, sent or granted."""
         for statement in _FORGET:
             self._db.write(statement)
 
-    def runs_of_other_ids(self, node_id: str) -> dict[str, int]:
-        """Return how many runs wait in the queues of other node ids, by id."""
-        return {str(row[0]): int(row[1]) for row in self._db.rows(_OTHERS, (node_id,))}
+
+_GET = "SELECT node_id, machine, path FROM home WHERE number = 1"
+_PUT_HOME = (
+    "INSERT INTO home (number, node_id, machine, path) VALUES (1, ?, ?, ?)"
+    " ON CONFLICT (number) DO UPDATE SET node_id = excluded.node_id, machine = excluded.machine, path = excluded.path"
+)
+# For homes that kept no id yet, which have several if their host was renamed: the one with the most work to be done,
+# since that is stranded under any other; else the one that a worker served last; else the one that accepted last.
+_FORMER = (
+    "SELECT node_id FROM worker_queue GROUP BY node_id ORDER BY count(*) DESC, max(queue_id) DESC LIMIT 1",
+    "SELECT node_id FROM workers ORDER BY heartbeat_at_us DESC LIMIT 1",
+    "SELECT node_id FROM dag_runs WHERE run_id NOT IN (SELECT run_id FROM remote_runs WHERE role = 'received')"  # noqa: ISC004
+    " ORDER BY run_id DESC LIMIT 1",
+)
+_BUSY_MS = 1000
+
+
+class HomeRows:
+    """The home's part of the store."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def get(self) -> HomeRecord | None:
+        """Return what was kept."""
+        row = self._db.row(_GET)
+        return None if row is None else HomeRecord(node_id=row[0], machine=row[1], path=row[2])
+
+    def put(self, home: HomeRecord) -> None:
+        """Keep it, in place of what was kept before."""
+        self._db.write(_PUT_HOME, (home.node_id, home.machine, home.path))
 
 
 def kept_node_id(path: Path) -> str | None:

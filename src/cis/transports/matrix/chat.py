@@ -160,7 +160,7 @@ class Chat:
             accepted = accept(store, request, site=self._node.this_node, by=_actor_of(event))
             run = accepted.run
             if accepted.created:
-                store.put_thread(run.run_id, room_id=self._room_id, event_id=event.event_id)
+                store.room.put_thread(run.run_id, room_id=self._room_id, event_id=event.event_id)
                 post_notice(
                     store,
                     f"run {run.run_id} of {dag_id}",
@@ -194,11 +194,11 @@ class Chat:
         entry = self._strangers.admit(self._entry(event, "refused.chat", "not on this node's list"))
         if entry is not None:
             log.warning("a command was passed over", extra={"sender": event.sender, "reason": entry.subject})
-            await self._node.write(lambda store: store.append_audit(entry))
+            await self._node.write(lambda store: store.audit.append(entry))
 
     async def _note(self, event: RoomEvent, action: str, subject: str) -> None:
         log.warning("a command was passed over", extra={"sender": event.sender, "reason": subject})
-        await self._node.write(lambda store: store.append_audit(self._entry(event, action, subject)))
+        await self._node.write(lambda store: store.audit.append(self._entry(event, action, subject)))
 
     def _entry(self, event: RoomEvent, action: str, subject: str) -> AuditRecord:
         by = _actor_of(event)

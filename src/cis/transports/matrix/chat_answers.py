@@ -26,10 +26,10 @@ Each with --node NODE: that node alone answers, and runs what it is to run itsel
 
 def listing(store: Store, *, scopes: Patterns | None = None) -> str:
     """Return the stored DAGs that may be seen, a line each."""
-    page = store.definitions(limit=MAX_ROWS, saved_only=True, scopes=scopes)
+    page = store.definitions.page(limit=MAX_ROWS, saved_only=True, scopes=scopes)
     found = list(page.items)
     while page.next_cursor and len(found) < MAX_ROWS:
-        page = store.definitions(limit=PAGE, cursor=page.next_cursor, saved_only=True, scopes=scopes)
+        page = store.definitions.page(limit=PAGE, cursor=page.next_cursor, saved_only=True, scopes=scopes)
         found += page.items
     lines = [
         f"{one.dag_id} — {counted(one.task_count, 'task')}, scope {one.scope}"
@@ -44,7 +44,7 @@ def listing(store: Store, *, scopes: Patterns | None = None) -> str:
 def status(store: Store, dag_id: str | None, *, scopes: Patterns | None = None) -> str:
     """Return the latest runs, or how the latest run of one DAG goes."""
     if dag_id is None:
-        runs = store.runs(RunFilter(scopes=scopes), limit=10).items
+        runs = store.runs.page(RunFilter(scopes=scopes), limit=10).items
         return (
             "\n".join(f"{run.dag_id} {run.status} on {run.owner_node} — {run.run_id}" for run in runs) or "no runs yet"
         )
@@ -80,7 +80,7 @@ def log_tail(store: Store, dag_id: str, task: str | None, *, scopes: Patterns | 
 
 def workers(store: Store, node_id: str, *, scopes: Patterns | None = None) -> str:
     """Return the live workers of this node that may be seen."""
-    found = [one for one in store.workers(node_id=node_id, live_only=True) if allows(scopes, one.scope)][:MAX_ROWS]
+    found = [one for one in store.workers.all(node_id=node_id, live_only=True) if allows(scopes, one.scope)][:MAX_ROWS]
     return (
         "\n".join(f"{one.worker_id} {one.status} — {counted(one.runs_done, 'run')} done" for one in found)
         or "no worker lives"
@@ -90,7 +90,7 @@ def workers(store: Store, node_id: str, *, scopes: Patterns | None = None) -> st
 def nodes(store: Store, node_id: str, *, now_us: int) -> str:
     """Return this node and those it trusts."""
     lines = [f"{node_id} (this one)"]
-    for peer in store.peers()[:MAX_ROWS]:
+    for peer in store.peers.all()[:MAX_ROWS]:
         seen = (
             "never heard"
             if peer.contact_at_us is None

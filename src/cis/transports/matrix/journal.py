@@ -127,7 +127,7 @@ class Journal:
             await self._settle(event, JournalState.DONE)
             return True
         source = f"room:{event.sender}"
-        peer = await self._node.read(lambda store: store.peer_of_user(event.sender))
+        peer = await self._node.read(lambda store: store.peers.by_user(event.sender))
         if peer is None and event.sender == self._me:
             peer = self._reception.myself(event.sender)
         fault = _fault(event, peer)
@@ -196,11 +196,11 @@ class Journal:
         if message.kind is not MessageKind.GRANT or message.fields.get("node_id") != me:
             return await self._reception.complete(heard, self._fetch)
         offer, known = await self._node.read(
-            lambda store: (store.offer(message.run_id), store.remote_run(message.run_id))
+            lambda store: (store.offers.get(message.run_id), store.remotes.get(message.run_id))
         )
         event = None
         if offer is not None and known is None:
-            event = await self._node.read(lambda store: store.room_event(offer.event_id))
+            event = await self._node.read(lambda store: store.room.event(offer.event_id))
         if event is None:
             return heard
         offered, _ = await self._reception.open(dict(event.content), source=heard.source, room_id=self._room_id)
@@ -219,7 +219,7 @@ class Journal:
         if reply.result is Result.LATER and message.kind is MessageKind.EXECUTE:
             return outcome
         refused = reply.result is Result.REFUSED
-        store.settle_room_event(event.event_id, JournalState.REFUSED if refused else JournalState.DONE)
+        store.room.settle(event.event_id, JournalState.REFUSED if refused else JournalState.DONE)
         now_us, message_id = self._node.this_node.clock_us(), self._node.this_node.new_id()
         to_me = message.target == self._node.this_node.node_id
         if refused and message.kind is MessageKind.GRANT:
@@ -231,7 +231,7 @@ class Journal:
         return outcome
 
     async def _settle(self, event: RoomEvent, state: JournalState) -> None:
-        await self._node.write(lambda store: store.settle_room_event(event.event_id, state))
+        await self._node.write(lambda store: store.room.settle(event.event_id, state))
 
     async def _refuse_stranger(self, event: RoomEvent, why: str) -> None:
         kind = event.type.rpartition(".")[2]
@@ -245,14 +245,14 @@ class Journal:
         )
 
         def job(store: Store) -> None:
-            store.settle_room_event(event.event_id, JournalState.REFUSED)
-            store.append_audit(entry)
+            store.room.settle(event.event_id, JournalState.REFUSED)
+            store.audit.append(entry)
 
         await self._node.write(job)
 
 
 def _new_events(after: int, store: Store) -> Sequence[RoomEvent]:
-    return store.new_room_events(limit=AT_ONCE, after=after)
+    return store.room.new_events(limit=AT_ONCE, after=after)
 
 
 def _fault(event: RoomEvent, peer: PeerRecord | None) -> str | None:
@@ -272,7 +272,7 @@ def _fault(event: RoomEvent, peer: PeerRecord | None) -> str | None:
 def post_refusal(store: Store, heard: Heard, outcome: Outcome, *, now_us: int, message_id: str) -> None:
     """Tell the origin of a run that came by the room that it is refused here."""
     message, peer, reply = heard.message, heard.peer, outcome.reply
-    store.post(
+    store.outbox.add(
         OutboxItem(
             message_id=message_id,
             kind=MessageKind.STATUS,

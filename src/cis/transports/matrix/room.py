@@ -148,7 +148,7 @@ class Room:
     async def _sync(self) -> None:
         settings, loop = self._settings, asyncio.get_running_loop()
         reader = RoomReader(self._client, settings.room_id, types=(*MESSAGE_TYPES, CHAT_TYPE))
-        cursor = await self._node.read(lambda store: store.room_cursor(settings.room_id))
+        cursor = await self._node.read(lambda store: store.room.cursor(settings.room_id))
         since = cursor.next_batch if cursor is not None and cursor.user_id == settings.user_id else None
         waiting = await self._journal.work()  # what was journalled before a crash
         failures, timeout_ms = 0, 0
@@ -199,8 +199,8 @@ class Room:
             self._since_prune = 0
 
         def job(store: Store) -> None:
-            store.journal(events)
-            store.put_room_cursor(
+            store.room.append(events)
+            store.room.put_cursor(
                 RoomCursor(
                     room_id=settings.room_id,
                     user_id=settings.user_id,
@@ -209,7 +209,7 @@ class Room:
                 )
             )
             if prune:
-                store.prune_room_events(keep=KEEP_EVENTS)
+                store.room.prune(keep=KEEP_EVENTS)
 
         await self._node.write(job)
 
@@ -226,7 +226,7 @@ class Room:
         while True:
             await asyncio.sleep(LEASES_EVERY_S)
             try:
-                remotes = await self._node.read(lambda store: store.open_remotes(RemoteRole.SENT))
+                remotes = await self._node.read(lambda store: store.remotes.open(RemoteRole.SENT))
                 for remote in self._watch.over(remotes, now_s=loop.time(), synced_s=self._synced_s):
                     await self._node.write(partial(offers.take_back, seen=remote, site=self._node.this_node))
                     self._node.wake()
@@ -247,7 +247,7 @@ class Room:
             subject="the room is encrypted",
             source=f"room:{self._settings.room_id}",
         )
-        await self._node.write(lambda store: store.append_audit(entry))
+        await self._node.write(lambda store: store.audit.append(entry))
 
     def _say_fault(self, fault: str) -> None:
         if fault != self.fault:

@@ -121,7 +121,7 @@ class RoomSender:
         """Send what is due; return when there may be more."""
         now_us = self._node.this_node.clock_us()
         items, next_us = await self._node.read(
-            lambda store: (store.due_items(Route.ROOM, now_us=now_us, limit=AT_ONCE), store.next_due_us())
+            lambda store: (store.outbox.due(Route.ROOM, now_us=now_us, limit=AT_ONCE), store.outbox.next_due_us())
         )
         if not items:
             return LOOK_EVERY_S if next_us is None else min(LOOK_EVERY_S, max(0.05, (next_us - now_us) / 1e6))
@@ -139,7 +139,7 @@ class RoomSender:
     async def _deliver(self, item: OutboxItem) -> bool:
         node = self._node
         due_at_us = node.this_node.clock_us() + round(dispatch.SENDING_S * 1e6)
-        if not await node.write(lambda store: store.begin_sending([item.message_id], due_at_us=due_at_us)):
+        if not await node.write(lambda store: store.outbox.begin_sending([item.message_id], due_at_us=due_at_us)):
             return True  # it was taken back meanwhile
         try:
             if item.kind == NOTICE:
@@ -188,24 +188,24 @@ class RoomSender:
     def _sent(self, store: Store, item: OutboxItem, event_id: str) -> None:
         now_us = self._node.this_node.clock_us()
         if item.kind != MessageKind.EXECUTE:
-            store.unpost(item.message_id)
+            store.outbox.remove(item.message_id)
             if item.kind == MessageKind.GRANT:
                 offers.grant_sent(store, item.run_id, epoch=int(item.fields["epoch"]), now_us=now_us)
             return
-        remote = store.remote_run(item.run_id)
+        remote = store.remotes.get(item.run_id)
         if remote is None or not remote.open:
-            store.unpost(item.message_id)
+            store.outbox.remove(item.message_id)
             return
-        store.put_remote(replace(remote, event_id=event_id))
+        store.remotes.put(replace(remote, event_id=event_id))
         # The item stays until somebody takes the run, or its time is over. Nobody takes an offer without this node's word.
         offered = remote.role is RemoteRole.OFFERED
-        if not any(kept.message_id == item.message_id for kept in store.outbox_of_run(item.run_id)):
+        if not any(kept.message_id == item.message_id for kept in store.outbox.of_run(item.run_id)):
             return  # it was granted, or cancelled, while it was being sent
-        store.put_off(item.message_id, due_at_us=item.expires_at_us, fault="", uncertain=not offered)
-        run = store.run(item.run_id)
+        store.outbox.put_off(item.message_id, due_at_us=item.expires_at_us, fault="", uncertain=not offered)
+        run = store.runs.get(item.run_id)
         if offered and run is not None:
-            spec, lease_s = stored_spec(store, run.definition_id), self._node.this_node.lease_s
-            store.put_offer(
+            spec, lease_s = stored_spec(store.definitions, run.definition_id), self._node.this_node.lease_s
+            store.offers.put(
                 OfferRecord(
                     run_id=item.run_id,
                     sender=self._node.this_node.node_id,
@@ -227,7 +227,7 @@ class RoomSender:
         due_at_us, fault = self._node.this_node.clock_us() + round(pause * 1e6), str(error)
         maybe = item.uncertain or isinstance(error, RoomUnreachableError)
         await self._node.write(
-            lambda store: store.put_off(item.message_id, due_at_us=due_at_us, fault=fault, uncertain=maybe)
+            lambda store: store.outbox.put_off(item.message_id, due_at_us=due_at_us, fault=fault, uncertain=maybe)
         )
 
     def _held_up(self, error: RoomError) -> None:
@@ -246,7 +246,7 @@ class RoomSender:
 
 def _give_up(store: Store, item: OutboxItem, error: str, *, now_us: int) -> None:
     """Drop an item whose message cannot be made; a run that nobody can be told of fails."""
-    store.unpost(item.message_id)
+    store.outbox.remove(item.message_id)
     if item.kind == MessageKind.EXECUTE:
         dispatch.undeliverable(store, item.run_id, error=error, now_us=now_us)
 
@@ -328,9 +328,9 @@ class Claimer:
 
     def _look(self, store: Store) -> _Seen:
         return _Seen(
-            claimed=store.offers_in_state(OfferState.CLAIMED, limit=CLAIMS_AT_ONCE),
-            open=store.offers_in_state(OfferState.OPEN, limit=CLAIMS_AT_ONCE),
-            load=store.local_load(self._node.this_node.node_id, at_most=self._capacity),
+            claimed=store.offers.in_state(OfferState.CLAIMED, limit=CLAIMS_AT_ONCE),
+            open=store.offers.in_state(OfferState.OPEN, limit=CLAIMS_AT_ONCE),
+            load=store.queue.load(self._node.this_node.node_id, at_most=self._capacity),
         )
 
     async def _claim(self, offer: OfferRecord, *, free: int) -> bool:
@@ -339,4 +339,4 @@ class Claimer:
         return claim is None or await self._send(claim)
 
     async def _set(self, offer: OfferRecord, state: OfferState) -> None:
-        await self._node.write(lambda store: store.set_offer_state(offer.run_id, state))
+        await self._node.write(lambda store: store.offers.set_state(offer.run_id, state))

@@ -32,7 +32,7 @@ _TELL_FOR_US = 86_400_000_000
 
 def post_notice(store: Store, text: str, *, thread: str, run_id: str, message_id: str, now_us: int) -> None:
     """Put an answer in a thread into the outbox."""
-    store.post(
+    store.outbox.add(
         OutboxItem(
             message_id=message_id,
             kind=NOTICE,
@@ -97,11 +97,11 @@ class Threads:
     def _post(self, events: list[tuple[EventRecord, str]], store: Store) -> None:
         now_us = self._node.this_node.clock_us()
         for event, thread in events:
-            run = store.run(event.run_id or "")
+            run = store.runs.get(event.run_id or "")
             if run is None or _is_on_offer(store, event):
                 continue
             name, text = self._notice(store, event, run)
-            posted = {item.message_id for item in store.outbox_of_run(run.run_id)}
+            posted = {item.message_id for item in store.outbox.of_run(run.run_id)}
             if text and name not in posted:
                 post_notice(store, text, thread=thread, run_id=run.run_id, message_id=name, now_us=now_us)
 
@@ -130,19 +130,19 @@ def _is_notable(event: EventRecord) -> bool:
 
 def _is_on_offer(store: Store, event: EventRecord) -> bool:
     """Whether a run that is told to go on was taken back from its node, and is nobody's until it is granted anew."""
-    remote = store.remote_run(event.run_id or "") if event.status == RunState.RUNNING else None
+    remote = store.remotes.get(event.run_id or "") if event.status == RunState.RUNNING else None
     return remote is not None and remote.open and remote.role is RemoteRole.OFFERED
 
 
 def _with_threads(events: list[EventRecord], store: Store) -> list[tuple[EventRecord, str]]:
-    threads = {event.run_id: store.thread(event.run_id or "") for event in events}
+    threads = {event.run_id: store.room.thread(event.run_id or "") for event in events}
     return [(event, thread[1]) for event in events if (thread := threads[event.run_id]) is not None]
 
 
 def _failure(store: Store, run: RunRecord, task_id: str) -> str:
-    task = store.task(run.run_id, task_id)
+    task = store.tasks.get(run.run_id, task_id)
     why = task.error if task is not None and task.error else "failed"
-    last = None if task is None else store.attempt(run.run_id, task.task_no, task.attempts)
+    last = None if task is None else store.attempts.get(run.run_id, task.task_no, task.attempts)
     if last is None:
         return f"{task_id}: {why}"
     lines = (last.stderr_tail or last.stdout_tail).splitlines()[-MAX_LINES:]

@@ -1,0 +1,57 @@
+"""Opens a store from its address. Nothing but this package knows which databases there are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cis.errors import UsageError
+
+if TYPE_CHECKING:
+    from cis.store.sqlite.store import SqliteStore
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
+
+
+def open_store(address: Path | str, *, as_it_is: bool = False) -> SqliteStore:
+    """Open the store at *address*: a path, or ``sqlite:`` and a path.
+
+    It is made, and brought to the newest schema, where needed.
+    With *as_it_is* nothing is changed: of an older schema only what ``store.upkeep`` offers is sure to work.
+
+    Raises:
+        UsageError: no store of this kind is known.
+        StoreError: it cannot be opened, is damaged, or was written by a newer program (``StoreNewerError``).
+        NotFoundError: *as_it_is*, and there is none.
+    """
+    path = _path_of(address)
+    from cis.store.sqlite.store import open_sqlite  # noqa: PLC0415 - not every command reads it
+
+    return open_sqlite(path, as_it_is=as_it_is)
+
+
+def kept_node_id(address: Path | str) -> str | None:
+    """Return the node's id as the store at *address* has it; None where there is none, or it is damaged.
+
+    Nothing is changed.
+
+    Raises:
+        UsageError: no store of this kind is known.
+        StoreError: it cannot be read now.
+    """
+    path = _path_of(address)
+    from cis.store.sqlite import upkeep  # noqa: PLC0415 - not where cis.toml says it
+
+    return upkeep.kept_node_id(path)
+
+
+def _path_of(address: Path | str) -> Path:
+    if isinstance(address, Path):
+        return address
+    scheme = _SCHEME.match(address)
+    if scheme is None:
+        return Path(address)
+    if scheme[1].lower() != "sqlite":
+        raise UsageError(f"{scheme[1]}: is no kind of store that is known; a store is a path, or 'sqlite:' and a path")
+    return Path(address[scheme.end() :].removeprefix("//"))

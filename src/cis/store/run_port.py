@@ -1,0 +1,316 @@
+"""The parts of the store's port (``cis.store.port``) about DAGs and their runs.
+
+Documents, runs, tasks and attempts, and tasks that are stored before their run is (``cis.engine.accept.staging``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from cis.model.scope_rules import Patterns
+from cis.model.states import RunState
+from cis.store.records import (
+    AttemptPlace,
+    AttemptRecord,
+    DefinitionRecord,
+    LeftProcess,
+    Page,
+    RunChange,
+    RunFilter,
+    RunRecord,
+    TaskLoss,
+    TaskRecord,
+)
+
+
+class Definitions(Protocol):
+    """DAG documents, one row a version."""
+
+    def put(self, definition: DefinitionRecord, document_json: str) -> int:
+        """Store a document unless that version is there; return its ``definition_id`` (the one given is ignored)."""
+        ...
+
+    def save(self, definition_id: int, *, now_us: int) -> None:
+        """Mark a version as the stored one of its DAG, in place of any other: a DAG has one of these at most."""
+        ...
+
+    def current(self, dag_id: str) -> DefinitionRecord | None:
+        """Return the stored version of a DAG, or else its newest."""
+        ...
+
+    def get(self, definition_id: int) -> DefinitionRecord | None:
+        """Return one version."""
+        ...
+
+    def document(self, definition_id: int) -> str:
+        """Return a version's document as JSON text.
+
+        Raises:
+            NotFoundError: no such version.
+        """
+        ...
+
+    def page(
+        self, *, limit: int, cursor: str | None = None, saved_only: bool = False, scopes: Patterns | None = None
+    ) -> Page[DefinitionRecord]:
+        """Return one row a DAG (as ``definition`` picks it), by ``dag_id``; those of other *scopes* are left out.
+
+        A page may therefore have fewer than *limit*, and yet not be the last.
+        """
+        ...
+
+    def unused(self, *, limit: int) -> Sequence[int]:
+        """Return ids of documents that are not the stored version of their DAG, and that no run is of."""
+        ...
+
+    def drop(self, definition_ids: Sequence[int]) -> int:
+        """Delete those of them that are still unused; return how many went."""
+        ...
+
+
+class Runs(Protocol):
+    """Runs of DAGs."""
+
+    def add(self, run: RunRecord, tasks: Iterable[TaskRecord]) -> None:
+        """Store a new run with its tasks, or with those that were staged for it.
+
+        Its place among all runs is that of the next event at this time (``page`` shows the newest first, whatever the
+        clock said). A run's id and its idempotency key are unique. Check, then insert: whoever found neither (``get``,
+        ``by_key``) may add; of two that add the same at once, one must find the other's, or wait and find it.
+        """
+        ...
+
+    def grow_tree(self, tree: str) -> int:
+        """Count one more run of a tree, and return how many there are below its root now.
+
+        Holds until the commit: of two that grow one tree, the second sees the first's (the row of the tree is locked).
+        """
+        ...
+
+    def get(self, run_id: str) -> RunRecord | None:
+        """Return a run. Raises PoisonRecordError when its row cannot be read."""
+        ...
+
+    def version(self, run_id: str) -> int | None:
+        """Return a run's version alone: a cheap way to see whether it changed."""
+        ...
+
+    def by_key(self, idempotency_key: str) -> RunRecord | None:
+        """Return the run that an idempotency key made."""
+        ...
+
+    def latest(self, dag_id: str) -> RunRecord | None:
+        """Return the run of a DAG that was accepted last, whatever the clock said then."""
+        ...
+
+    def page(self, where: RunFilter, *, limit: int, cursor: str | None = None) -> Page[RunRecord]:
+        """Return runs, those first that were accepted last. One that cannot be read is left out, and named in the log.
+
+        Raises:
+            UsageError: *cursor* is none that this method returned.
+        """
+        ...
+
+    def unfinished_counts(self) -> Mapping[RunState, int]:
+        """Return how many runs are in each state that is not final; reads an index of those alone."""
+        ...
+
+    def unfinished_of(self, run_ids: Sequence[str]) -> AbstractSet[str]:
+        """Return those of the runs that are there and not over; their other columns are not read."""
+        ...
+
+    def unfinished_elsewhere(self, worker_id: str, target_node: str) -> RunRecord | None:
+        """Return a run, not final, that asks for the worker on another target node by name.
+
+        Check, then insert: no such run may come before the commit (the worker's id is what to lock).
+        """
+        ...
+
+    def children(self, parent_run_id: str) -> Sequence[RunRecord]:
+        """Return the runs of a run's DAG tasks, by id."""
+        ...
+
+    def change(self, run: RunRecord, change: RunChange) -> RunRecord:
+        """Apply *change* to the run as it was read, and return it as it is now.
+
+        The end of a child wakes its parent (``queue.wake``): the parent either is parked by then, or sees the end in
+        the transaction in which it would be (``queue.park``).
+
+        Raises:
+            StaleVersionError: the run is past the version of *run*; nothing was changed.
+            IllegalStateError: the model has no such arrow.
+        """
+        ...
+
+    def set_aside(self, run_id: str, *, error: str, now_us: int, status: RunState = RunState.FAILED) -> bool:
+        """End a run without reading its rows, which perhaps cannot be read; return False if it was final already.
+
+        Its unfinished tasks become cancelled, each with its event, running attempts lost, and it leaves the queue
+        either way.
+        """
+        ...
+
+
+class Tasks(Protocol):
+    """The tasks of runs."""
+
+    def of_run(self, run_id: str, *, outputs: bool = True) -> Sequence[TaskRecord]:
+        """Return a run's tasks in the order of the document, all or none; without *outputs* these are left out.
+
+        Raises:
+            PoisonRecordError: one of them cannot be read.
+        """
+        ...
+
+    def page(self, run_id: str, task_no: int, *, limit: int, max_bytes: int) -> Sequence[TaskRecord]:
+        """Return the tasks after one by number: at most *limit*, and none after *max_bytes* of outputs and errors."""
+        ...
+
+    def any_running(self, run_id: str) -> bool:
+        """Whether a task of a run has started and not ended."""
+        ...
+
+    def get(self, run_id: str, task_id: str) -> TaskRecord | None:
+        """Return one task of a run."""
+        ...
+
+    def outputs(self, run_id: str) -> Sequence[Mapping[str, str]]:
+        """Return the outputs of a run's tasks, of those that have some, in the order of the document."""
+        ...
+
+    def outputs_size(self, run_id: str) -> int:
+        """Return how many bytes the outputs of a run's tasks take as they are stored; never fewer than they have."""
+        ...
+
+    def cancel_unfinished(self, run_id: str, *, now_us: int) -> None:
+        """Make every task of a run that is not over cancelled, and every attempt of it that has no end lost.
+
+        Each of those tasks gets its event. However many they are, none of them is read: the store does it in a
+        statement for the rows and one for the events.
+        """
+        ...
+
+    def change(self, old_and_new: Iterable[tuple[TaskRecord, TaskRecord]]) -> None:
+        """Replace tasks as they were read by what they become; versions grow by one in the store.
+
+        The new record's ``version`` is that of the old one.
+
+        Raises:
+            StaleVersionError: one of them is past the version of its old record; the transaction must not go on.
+            IllegalStateError: the model has no such arrow.
+        """
+        ...
+
+    def mirror(self, tasks: Iterable[TaskRecord]) -> Sequence[TaskRecord]:
+        """Take over tasks of another node, each whose version is above the stored one; return those.
+
+        The node that executes them checked the arrows; one that is over here stays as it is.
+        """
+        ...
+
+
+class Staged(Protocol):
+    """Tasks that are stored before their run is; nothing of them is shown anywhere until it comes."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """A transaction in which tasks may be stored before their run is: nothing is shown of them until it comes."""
+        ...
+
+    def add(self, tasks: Sequence[TaskRecord]) -> None:
+        """Inside that transaction: store tasks of a run that is not there yet. Raises StoreRefusedError when it is."""
+        ...
+
+    def complete(self, run_id: str, *, tasks: int) -> bool:
+        """Whether so many tasks are stored under a run's id. They come and go in order: the first and the last tell."""
+        ...
+
+    def runs(self, *, after: str, before: str, limit: int) -> Sequence[str]:
+        """Return ids between two others under which tasks are stored, but no run."""
+        ...
+
+    def drop(self, run_id: str, *, at_most: int) -> bool:
+        """Delete some tasks that have no run; return whether there were any. Those of a run that is there stay."""
+        ...
+
+
+class Attempts(Protocol):
+    """Attempts at tasks, what they lost, and what they left running."""
+
+    def start(self, attempts: Iterable[AttemptRecord]) -> None:
+        """Store attempts that are about to start; this is on disk before their processes exist."""
+        ...
+
+    def drop(self, attempts: Iterable[AttemptRecord]) -> None:
+        """Delete running attempts that never became a process, as if they had not been tried."""
+        ...
+
+    def set_pids(self, attempts: Iterable[AttemptRecord]) -> None:
+        """Store ``pid`` and ``pid_started`` of running attempts."""
+        ...
+
+    def finish(self, attempts: Iterable[AttemptRecord]) -> None:
+        """Store the ends of attempts that are running in the store.
+
+        Raises:
+            StaleVersionError: one of them is not running there; the transaction must not go on.
+        """
+        ...
+
+    def of_run(self, run_id: str, *, task_id: str | None = None, attempt: int | None = None) -> Sequence[AttemptRecord]:
+        """Return a run's attempts by start time, then task number, then attempt."""
+        ...
+
+    def get(self, run_id: str, task_no: int, attempt: int) -> AttemptRecord | None:
+        """Return one attempt; None also when its row cannot be read."""
+        ...
+
+    def page(self, run_id: str, task_no: int, attempt: int, *, limit: int) -> Sequence[AttemptRecord]:
+        """Return the attempts of a run that follow one by their task's number, then their own: at most *limit*."""
+        ...
+
+    def places(
+        self,
+        run_id: str,
+        *,
+        task_id: str | None = None,
+        attempt: int | None = None,
+        after: AttemptPlace | None = None,
+        limit: int,
+    ) -> Sequence[AttemptPlace]:
+        """Return where a run's attempts come, in the order of ``attempts``: those that follow one, at most *limit*."""
+        ...
+
+    def any_stray(self, run_id: str) -> bool:
+        """Whether there is an attempt that none of the run's tasks has made: its number may be wanted by the next."""
+        ...
+
+    def running(self, worker_id: str) -> Sequence[AttemptRecord]:
+        """Return the attempts of one worker id that have no end, in runs that are not over."""
+        ...
+
+    def mirror(self, attempts: Iterable[AttemptRecord]) -> Sequence[AttemptRecord]:
+        """Take over new attempts, and what changed of running ones; return those that changed anything."""
+        ...
+
+    def add_losses(self, losses: Iterable[TaskLoss]) -> None:
+        """Count losses to those that are stored of the same tasks; ``alone_us`` takes the place of the old one."""
+        ...
+
+    def losses(self, run_id: str) -> Sequence[TaskLoss]:
+        """Return the losses of a run's tasks; a task that has none is not in it."""
+        ...
+
+    def forget_losses(self, run_id: str, task_nos: Iterable[int]) -> None:
+        """Forget the losses of tasks that have ended by themselves."""
+        ...
+
+    def add_left(self, left: Iterable[LeftProcess]) -> None:
+        """Note what attempts left running when they ended."""
+        ...
+
+    def left(self, run_id: str) -> Sequence[LeftProcess]:
+        """Return what the tasks of a run left running when they ended, in their order, whether or not it still runs."""
+        ...
