@@ -687,7 +687,7 @@ def test_a_run_whose_lease_is_over_is_suspended_when_a_worker_claims_it(node: De
     now = Instant(node.now_us, 0.0)
     with node.store.transaction():
         (item,) = node.store.queue.claim("node-1", run.worker_id, epoch=1, limit=1)
-        reading = RunReading(node.store, item.run_id, worker_id=run.worker_id, now=now)
+        reading = RunReading(node.store, item.run_id, worker_id=run.worker_id, skills=node.site.skills, now=now)
         hold(node.store, held, reading, ours=frozenset(), now=now)
     executor.close()
     kept = node.store.queue.get(RUN_ID)
@@ -717,7 +717,9 @@ def test_a_task_that_ran_at_the_old_holder_was_lost_and_what_is_over_stays_over(
     with node.store.transaction():
         run = submit(node.store, SubmitRequest(spec=spec, kept=kept), site=node.site).run
         (item,) = node.store.queue.claim("node-1", run.worker_id, epoch=1, limit=1)
-        reading = RunReading(node.store, item.run_id, worker_id=run.worker_id, now=Instant(node.now_us, 0.0))
+        reading = RunReading(
+            node.store, item.run_id, worker_id=run.worker_id, skills=node.site.skills, now=Instant(node.now_us, 0.0)
+        )
         hold(node.store, held, reading, ours=frozenset(), now=Instant(node.now_us, 0.0))
     executor.close()
     first, second, _ = node.store.tasks.of_run(run.run_id)

@@ -17,6 +17,7 @@ from cis.errors import PoisonRecordError
 from cis.executors.local import LocalExecutor
 from cis.model.dag import Priority
 from cis.model.states import AttemptState, RunState, TaskState
+from cis.skills.registry import InstalledSkills
 from cis.store import open_store
 from cis.store.port import read_spec
 from cis.store.records import AuditRecord, EventRecord, RunFilter, TokenRecord
@@ -174,7 +175,7 @@ def test_a_worker_sets_a_run_aside_that_it_cannot_read_and_goes_on_with_the_rest
     held = Held(LiveAttempts(executor, grace_s=1), Leases("node-1", margin_s=1.0))
     with store.transaction():
         for one in store.queue.claim("n", WORKER, epoch=1, limit=10):
-            reading = RunReading(store, one.run_id, worker_id=WORKER, now=NOW, item=one)
+            reading = RunReading(store, one.run_id, worker_id=WORKER, skills=InstalledSkills(), now=NOW, item=one)
             hold(store, held, reading, ours=frozenset(), now=NOW)
     executor.close()
 
@@ -196,7 +197,7 @@ def test_a_run_with_an_attempt_that_no_task_made_is_set_aside_before_its_number_
     held = Held(LiveAttempts(executor, grace_s=1), Leases("node-1", margin_s=1.0))
     with store.transaction():
         for one in store.queue.claim("n", WORKER, epoch=1, limit=10):
-            reading = RunReading(store, one.run_id, worker_id=WORKER, now=NOW, item=one)
+            reading = RunReading(store, one.run_id, worker_id=WORKER, skills=InstalledSkills(), now=NOW, item=one)
             hold(store, held, reading, ours=frozenset(), now=NOW)
     executor.close()
 

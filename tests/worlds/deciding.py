@@ -11,6 +11,7 @@ from typing import Any
 
 from cis.engine.accept.submit import SubmitRequest, submit
 from cis.engine.logfiles import LogFiles
+from cis.engine.ports import SkillBook
 from cis.engine.this_node import Site
 from cis.federation.inbox import receive
 from cis.federation.messages import Wanted
@@ -37,13 +38,14 @@ class Decider:
     store: SqliteStore
     logfiles: LogFiles
     now_us: int = START_US
+    skills: SkillBook = field(default_factory=InstalledSkills)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
     def site(self) -> Site:
         return Site(
             node_id="node-1",
-            skills=InstalledSkills(),
+            skills=self.skills,
             clock_us=lambda: self.now_us,
             uptime_us=lambda: self.now_us - START_US + HOUR_US,
             new_id=lambda: f"id-{next(self._numbers):06}",

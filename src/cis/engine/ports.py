@@ -38,7 +38,8 @@ class Skill(Protocol):
     """A kind of task: turns parameters into a process (or a DAG) and checks them beforehand.
 
     ``triggers`` is what starts it: ``("task",)`` for most. ``literal_params`` names the parameters that a
-    shell will interpret, in which ``${tasks.…}`` is therefore refused.
+    shell will interpret, in which ``${tasks.…}`` is therefore refused. One with a true ``waits`` plans a DAG, and its
+    tasks take no slot; without that attribute they are processes.
     """
 
     name: str
@@ -81,6 +82,10 @@ class SkillBook(Protocol):
 
     def get(self, name: str) -> Skill:
         """Return a skill. Raises NotFoundError, which names the nearest one."""
+        ...
+
+    def waits(self, name: str) -> bool:
+        """Whether the tasks of a skill take no slot, as far as is known without loading anything."""
         ...
 
     def infos(self) -> Sequence[SkillInfo]: ...

@@ -39,6 +39,7 @@ from cis.model.kinds import (
 )
 from cis.model.scope import SCOPE, Scope
 
+COMMAND_SKILL = "shell"  # what a task with a command is done by
 Json = Any  # JSON is where bytes become data; its shape is checked by whoever reads it
 
 

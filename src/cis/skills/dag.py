@@ -29,6 +29,7 @@ class DagSkill:
         "cli cis dag run",
         "task",
     )
+    waits = True  # for its run
     literal_params = frozenset({"document"})  # it holds commands, which a shell will interpret
 
     def check(self, params: Mapping[str, Json]) -> Faults:

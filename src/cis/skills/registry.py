@@ -68,6 +68,11 @@ class InstalledSkills:
         hint = did_you_mean(name, known).removeprefix("; ") or f"known: {', '.join(known)}"
         raise NotFoundError("skill", name, hint=hint)
 
+    def waits(self, name: str) -> bool:
+        """Whether the tasks of a skill take no slot; False while its package was not looked at."""
+        skill = self._built_in.get(name) or (self._found.skills.get(name) if self._found else None)
+        return bool(getattr(skill, "waits", False))
+
     def infos(self) -> Sequence[SkillInfo]:
         """Return every skill, broken ones too; the built-in ones first."""
         built_in = [

@@ -26,6 +26,9 @@ class Book:
             raise NotFoundError("skill", name)
         return self._skills[name]
 
+    def waits(self, name: str) -> bool:
+        return name == "dag"
+
     def infos(self) -> Sequence[SkillInfo]:
         return ()
 

@@ -28,6 +28,9 @@ class OneSkill:
     def get(self, _name: str) -> Any:
         return self
 
+    def waits(self, _name: str) -> bool:
+        return False
+
     def infos(self) -> list[Any]:
         return []
 

@@ -19,7 +19,7 @@ from cis.engine.outputs import forget_outputs
 from cis.engine.ports import ChildDag, Command, Launch, SecretBook, SkillBook, StrPath
 from cis.engine.run.plan import RunPlan
 from cis.errors import CisError, LaunchError
-from cis.model.dag import Json, TaskSpec
+from cis.model.dag import COMMAND_SKILL, Json, TaskSpec
 from cis.model.relations import OPENING_OF_SECRET, fill
 from cis.model.scope import Scope
 from cis.model.secret_forms import needles
@@ -140,7 +140,7 @@ class AttemptMaker:
     def _command(self, plan: RunPlan, task: TaskSpec) -> Command | ChildDag:
         try:
             if task.skill is None:
-                return self.skills.get("shell").plan({"command": _argument(task)})
+                return self.skills.get(COMMAND_SKILL).plan({"command": _argument(task)})
             skill = self.skills.get(task.skill)
             params = _filled(task.params, plan)
             _refuse(_smuggled(task.params, params))
@@ -149,7 +149,7 @@ class AttemptMaker:
         except CisError as error:
             raise LaunchError(str(error)) from error
         except Exception as error:  # a stranger's skill may raise anything, and must not end the worker
-            raise LaunchError(f"skill {task.skill or 'shell'!r} failed: {error!r}") from error
+            raise LaunchError(f"skill {task.skill or COMMAND_SKILL!r} failed: {error!r}") from error
 
     def _revealed(self, task: TaskSpec, scope: Scope) -> Mapping[str, str]:
         if self.secrets is None:

@@ -41,7 +41,7 @@ from cis.engine.times import Instant
 from cis.errors import PoisonRecordError
 from cis.model.dag import Priority
 from cis.store.port import Store
-from cis.store.records import QueuedRun
+from cis.store.records import QueuedRun, QueueItem
 
 MAX_ACTIVE_RUNS = 64
 MAX_HELD_TASKS = 20_000  # of the plans in memory, unless slots would stay free: about 1 KiB each
@@ -102,7 +102,7 @@ def take_queued(
         if read is not None and read.run_id == first.run_id:
             held.reading = read
         elif not is_small(first):
-            held.reading = RunReading(store, first.run_id, worker_id=me.worker_id, now=now)
+            held.reading = _reading(parts, me, first.run_id, now=now)
         held.poll_due_s = now.mono_s  # the rest in the next turn, once others have had theirs
     taken = []
     unstored = {end.attempt.run_id for end in ends} | {live.attempt.run_id for live in held.live}
@@ -116,7 +116,7 @@ def take_queued(
         hold(
             store,
             held,
-            found or RunReading(store, item.run_id, worker_id=me.worker_id, now=now, item=item),
+            found or _reading(parts, me, item.run_id, now=now, item=item),
             ours=frozenset(),
             now=now,
         )
@@ -126,12 +126,12 @@ def take_queued(
 
 
 def hold_some(
-    store: Store,
+    parts: LoopParts,
+    me: Incarnation,
     held: Held,
     left: deque[QueuedRun],
     reading: RunReading | None,
     *,
-    worker_id: str,
     ours: AbstractSet[AttemptKey],
     now: Instant,
 ) -> None:
@@ -140,9 +140,9 @@ def hold_some(
     while left and (reading is not None or (is_small(left[0]) and room.readable(left[0]))):
         queued = left.popleft()
         room.take(queued)
-        found = reading or RunReading(store, queued.run_id, worker_id=worker_id, now=now)
+        found = reading or _reading(parts, me, queued.run_id, now=now)
         reading = None
-        hold(store, held, found, ours=ours, now=now)
+        hold(parts.store, held, found, ours=ours, now=now)
 
 
 def may_wait(store: Store, held: Held, queued: QueuedRun, *, slots: int) -> bool:
@@ -194,7 +194,7 @@ def adopt(
                 store.workers.check_epoch(me.node_id, me.worker_id, me.epoch)
             if waits and left:
                 store.queue.release(left.popleft().run_id)
-            hold_some(store, held, left, reading, worker_id=me.worker_id, ours=ours, now=now)
+            hold_some(parts, me, held, left, reading, ours=ours, now=now)
             pending = {queued.run_id for queued in left}
             ends[:] = [end for end in ends if end.attempt.run_id in pending or unended(store, end.attempt)]
             held.unstarted = [one for one in held.unstarted if one.run_id in pending or unended(store, one)]
@@ -205,10 +205,16 @@ def adopt(
                 beat(store, limits, me, held, now=parts.clock())
 
 
+def _reading(
+    parts: LoopParts, me: Incarnation, run_id: str, *, now: Instant, item: QueueItem | None = None
+) -> RunReading:
+    return RunReading(parts.store, run_id, worker_id=me.worker_id, skills=parts.maker.skills, now=now, item=item)
+
+
 def _read(
     parts: LoopParts, me: Incarnation, queued: QueuedRun, attend: Callable[[], object], *, now: Instant
 ) -> RunReading:
-    reading = RunReading(parts.store, queued.run_id, worker_id=me.worker_id, now=now)
+    reading = _reading(parts, me, queued.run_id, now=now)
     while not reading.done:
         reading.advance()
         attend()

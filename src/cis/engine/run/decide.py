@@ -77,7 +77,7 @@ def decide(
     starts: list[Start] = []
     if not held.stopping:
         steps.release_retries()
-        steps.start_children()
+        steps.start_waits()
         starts = choose_starts(turn)
     steps.write_tasks()
     steps.end_runs()
@@ -194,11 +194,11 @@ class _Steps:
         for plan in self._held.plans.values():
             plan.release_retries(self._now)
 
-    def start_children(self) -> None:
-        """Record the child run of every DAG as a task that is ready; it takes no slot."""
+    def start_waits(self) -> None:
+        """Begin every ready task that takes no slot: record the child run of each DAG as a task."""
         left, tasks_left = CHILDREN_AT_ONCE, CHANGES_AT_ONCE
         for plan in self._held.plans.values():
-            while plan.wants_child and plan.children_due_s <= self._now.mono_s and not self._turn.held_back(plan):
+            while plan.wants_wait and plan.waits_due_s <= self._now.mono_s and not self._turn.held_back(plan):
                 if not left or tasks_left <= 0:
                     self._held.poll_due_s = self._now.mono_s
                     return
@@ -261,7 +261,7 @@ class _Steps:
 
     def _start_child(self, plan: RunPlan) -> int:
         """Record the child run of the next DAG as a task; return how many tasks it has."""
-        number = plan.next_child()
+        number = plan.next_wait()
         task = plan.task_spec(number)
         begun = self._turn.begun()
         self._turn.mark_running(plan, begun)
@@ -274,16 +274,16 @@ class _Steps:
                 directory=Path(self._parts.maker.directory(plan, task)),
             )
         except OverloadedError as error:
-            plan.hold_child(number, no_place(error), until_s=self._now.mono_s + AGAIN_S)
+            plan.hold_wait(number, no_place(error), until_s=self._now.mono_s + AGAIN_S)
             return 0
         except CisError as error:
             reason = refusal(error)
-            plan.start_child(number, None, begun)
+            plan.start_wait(number, None, begun)
             attempt = self._turn.attempt(plan, number, begun)
             self._store.attempts.start([attempt])
             self.record_ends([failed(attempt, reason, at_us=begun.wall_us)])
             return 0
-        plan.start_child(number, run.run_id, begun)
+        plan.start_wait(number, run.run_id, begun)
         attempt = self._turn.attempt(plan, number, begun)
         self._store.attempts.start([attempt])
         due_s = child_due_s(plan, attempt, now=self._now)

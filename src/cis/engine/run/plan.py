@@ -11,13 +11,13 @@ row: a plan that is built from the rows in the middle of it finds it again.
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
 from cis.engine.accept.admission import is_no_place
 from cis.engine.outputs import size_of
 from cis.engine.run.losses import Losses
+from cis.engine.run.ready import ReadyTasks
 from cis.engine.times import Instant
 from cis.model.dag import DagSpec, OnLost, TaskSpec
 from cis.model.graph import Graph
@@ -31,25 +31,28 @@ class RunPlan:
     """The tasks of one run: which may start, which wait, and whether the run is over."""
 
     def __init__(
-        self, run: RunRecord, spec: DagSpec, tasks: Sequence[TaskRecord], *, losses: Iterable[TaskLoss] = ()
+        self,
+        run: RunRecord,
+        spec: DagSpec,
+        tasks: Sequence[TaskRecord],
+        *,
+        losses: Iterable[TaskLoss] = (),
+        is_wait: Callable[[TaskSpec], bool] = lambda _: False,
     ) -> None:
-        """Make a plan that has nothing to do yet: ``place_in_pieces`` comes next."""
+        """Make a plan that has nothing to do yet: ``place_in_pieces`` comes next. *is_wait*: a task takes no slot."""
         self.run = run
         self.spec = spec
         self.tasks = list(tasks)
         self.running: set[int] = set()
         self.children: dict[int, str] = {}
         self.cancelling = False
-        self.children_due_s = 0.0  # no DAG as a task is started before that (monotonic)
+        self.waits_due_s = 0.0  # no task that waits is started before that (monotonic)
         self.output_bytes = 0
         self.ended_at_us = 0  # when the last end was that this process saw
         self.changes: list[tuple[TaskRecord, TaskRecord]] = []
         self._graph = Graph.of(spec.tasks)
         self.losses = Losses(losses)
-        self._ready: list[int] = []
-        self._ready_alone: list[tuple[float, int]] = []  # the time, and the task
-        self._ready_dags: list[int] = []
-        self._retries: list[tuple[float, int]] = []
+        self._ready = ReadyTasks(self.losses, is_wait)
         self._missing = [0] * len(tasks)
         self._unfinished = 0
         self._numbers: dict[str, int] | None = None
@@ -83,8 +86,7 @@ class RunPlan:
         elif task.retry_at_us is not None:
             # The wall clock may have been set back meanwhile: no wait is longer than the longest that was meant.
             longest_s = self.spec.tasks[number].wait_before_retry_s(failures=max(task.failures, 1), jitter=1.0)
-            at = now.until(task.retry_at_us, at_most_s=longest_s)
-            heapq.heappush(self._retries, (at, number))
+            self._ready.retry(number, at_s=now.until(task.retry_at_us, at_most_s=longest_s))
         elif not missing:
             self._make_ready(number)
 
@@ -102,36 +104,34 @@ class RunPlan:
     def wants_slot(self) -> bool:
         """Whether a task would start if a slot were free."""
         limit = self.spec.max_parallel
-        return (
-            bool(self._ready or self._ready_alone) and not self.paused and (limit is None or len(self.running) < limit)
-        )
+        return bool(self._ready) and not self.paused and (limit is None or len(self.running) < limit)
 
     @property
     def alone_s(self) -> float:
         """For how long the next task is to run apart from all others, since its worker died while it ran; infinity: none is."""
-        return self._ready_alone[0][0] if self._ready_alone and self.wants_slot else math.inf
+        return self._ready.alone_s if self.wants_slot else math.inf
 
     @property
-    def wants_child(self) -> bool:
-        """Whether a DAG as a task may start."""
-        return bool(self._ready_dags) and not self.paused
+    def wants_wait(self) -> bool:
+        """Whether a task may start that takes no slot."""
+        return self._ready.has_wait and not self.paused
 
     @property
     def active(self) -> bool:
         """Whether the run has work for this worker now, rather than only waiting."""
-        return bool(self.running) or self.backlog or (bool(self._ready or self._ready_alone) and not self.paused)
+        return bool(self.running) or self.backlog or (bool(self._ready) and not self.paused)
 
     @property
     def waits(self) -> bool:
         """Whether nothing of the run runs or could start: it waits for a retry, for a child run, or for whoever paused it."""
-        return not self.active and not self.wants_child and self.verdict() is None
+        return not self.active and not self.wants_wait and self.verdict() is None
 
     @property
     def slots_wanted(self) -> int:
         """How many slots its tasks use, or would use if they were free."""
         if self.paused:
             return len(self.running)
-        most = len(self.running) + len(self._ready) + len(self._ready_alone)
+        most = len(self.running) + len(self._ready)
         return most if self.spec.max_parallel is None else min(most, self.spec.max_parallel)
 
     @property
@@ -144,7 +144,7 @@ class RunPlan:
         """The monotonic time of the next retry, or the past while there is a backlog; infinity when nothing waits."""
         if self.backlog:
             return 0.0
-        return self._retries[0][0] if self._retries else math.inf
+        return self._ready.due_s
 
     def task_spec(self, number: int) -> TaskSpec:
         """Return the specification of a task by its place in the document."""
@@ -165,21 +165,20 @@ class RunPlan:
 
     def release_retries(self, now: Instant) -> None:
         """Make ready whatever has waited long enough for its retry."""
-        while self._retries and self._retries[0][0] <= now.mono_s:
-            _, number = heapq.heappop(self._retries)
+        for number in self._ready.take_due(now.mono_s):
             if self.tasks[number].status is TaskState.PENDING:
                 self._make_ready(number)
 
     def start_next(self, now: Instant) -> int:
         """Move the next ready task to running, and return its number."""
-        number = heapq.heappop(self._ready) if self._ready else heapq.heappop(self._ready_alone)[1]
+        number = self._ready.next_process()
         self.running.add(number)
         self._start(number, now, child_run_id=None)
         return number
 
     def start_alone(self, now: Instant) -> tuple[int, float]:
         """Move the task that is to run apart for the shortest time to running; return its number, and that time in seconds."""
-        alone_s, number = heapq.heappop(self._ready_alone)
+        alone_s, number = self._ready.next_alone()
         self.running.add(number)
         self._start(number, now, child_run_id=None)
         return number, alone_s
@@ -200,21 +199,21 @@ class RunPlan:
         else:
             self._make_ready(number)
 
-    def next_child(self) -> int:
-        """Take the next DAG as a task that is ready; ``start_child`` or ``end`` comes next."""
-        return heapq.heappop(self._ready_dags)
+    def next_wait(self) -> int:
+        """Take the next ready task that takes no slot; ``start_wait``, ``hold_wait`` or ``end`` comes next."""
+        return self._ready.next_wait()
 
-    def hold_child(self, number: int, why: str, *, until_s: float) -> None:
-        """Put a DAG as a task back that finds no place, and start no other of this run for a while."""
-        heapq.heappush(self._ready_dags, number)
-        self.children_due_s = until_s
+    def hold_wait(self, number: int, why: str, *, until_s: float) -> None:
+        """Put a task back that finds no place, and start no other of this run that waits for a while."""
+        self._ready.put_back_wait(number)
+        self.waits_due_s = until_s
         old = self.tasks[number]
         if old.error != why:
             self.tasks[number] = old._replace(version=old.version + 1, error=why)
             self.changes.append((old, self.tasks[number]))
 
-    def start_child(self, number: int, child_run_id: str | None, now: Instant) -> None:
-        """Move a DAG as a task to running; it waits for its child run and holds no slot."""
+    def start_wait(self, number: int, child_run_id: str | None, now: Instant) -> None:
+        """Move a task to running that holds no slot: it waits for its child run."""
         if child_run_id is not None:
             self.children[number] = child_run_id
         self._start(number, now, child_run_id=child_run_id)
@@ -256,9 +255,6 @@ class RunPlan:
         """Cancel every task that has not started; the running ones are for the loop to end."""
         self.cancelling = True
         self._ready.clear()
-        self._ready_alone.clear()
-        self._ready_dags.clear()
-        self._retries.clear()
         self._skips.clear()
         self._cancelled_up_to = 0
         self.work_off(now)
@@ -296,14 +292,8 @@ class RunPlan:
         return changes
 
     def _make_ready(self, number: int) -> None:
-        if self.cancelling:
-            return  # it will be cancelled when its turn comes
-        if self.spec.tasks[number].skill == "dag":
-            heapq.heappush(self._ready_dags, number)
-        elif number in self.losses:
-            heapq.heappush(self._ready_alone, (self.losses.alone_s(number), number))
-        else:
-            heapq.heappush(self._ready, number)
+        if not self.cancelling:  # else it will be cancelled when its turn comes
+            self._ready.add(number, self.spec.tasks[number])
 
     def _start(self, number: int, now: Instant, *, child_run_id: str | None) -> None:
         old = self.tasks[number]
@@ -322,7 +312,7 @@ class RunPlan:
         failures = self.tasks[number].failures + 1
         delay_s = self.spec.tasks[number].wait_before_retry_s(failures=failures, jitter=jitter)
         self._wait(number, now.wall_us + round(delay_s * 1e6), failures=1, exit_code=exit_code, error=error)
-        heapq.heappush(self._retries, (now.mono_s + delay_s, number))
+        self._ready.retry(number, at_s=now.mono_s + delay_s)
 
     def _wait(
         self,

@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Mapping, Sequence
 
+from cis.engine.ports import SkillBook
 from cis.engine.run.plan import RunPlan
 from cis.engine.times import Instant
 from cis.errors import NotFoundError, PoisonRecordError
+from cis.model.dag import TaskSpec
 from cis.model.stored import read_in_pieces
 from cis.model.tree import clipped
 from cis.store.port import Store
@@ -38,7 +40,14 @@ class RunReading:
     """
 
     def __init__(
-        self, store: Store, run_id: str, *, worker_id: str, now: Instant, item: QueueItem | None = None
+        self,
+        store: Store,
+        run_id: str,
+        *,
+        worker_id: str,
+        skills: SkillBook,
+        now: Instant,
+        item: QueueItem | None = None,
     ) -> None:
         self.run_id = run_id
         self.worker_id = worker_id
@@ -46,6 +55,7 @@ class RunReading:
         self.plan: RunPlan | None = None
         self.attempts: dict[int, AttemptRecord | None] = {}
         self._store = store
+        self._skills = skills
         self._now = now
         self._item = item
         self._steps = self._read()
@@ -95,7 +105,7 @@ class RunReading:
             raise PoisonRecordError(f"run {run_id}", "its tasks are not those of its document")
         if store.attempts.any_stray(run_id):
             raise PoisonRecordError(f"run {run_id}", "it has attempts that none of its tasks made")
-        plan = RunPlan(run, spec, tasks, losses=store.attempts.losses(run_id))
+        plan = RunPlan(run, spec, tasks, losses=store.attempts.losses(run_id), is_wait=self._is_wait)
         yield
         yield from plan.place_in_pieces(self._now, size=ROWS_IN_A_PIECE)
         if plan.cyclic:
@@ -107,6 +117,9 @@ class RunReading:
             if count % ROWS_IN_A_PIECE == 0:
                 yield
         self.plan = plan
+
+    def _is_wait(self, task: TaskSpec) -> bool:
+        return task.skill is not None and self._skills.waits(task.skill)
 
     def _tasks_after(self, number: int) -> Sequence[TaskRecord]:
         return self._store.tasks.page(self.run_id, number, limit=ROWS_IN_A_PIECE, max_bytes=BYTES_IN_A_PIECE)

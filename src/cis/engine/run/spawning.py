@@ -62,7 +62,7 @@ class Launches:
 
 
 class Spawning:
-    """Starts what a turn has chosen; what the machine has no room for is kept in ``Held.unstarted``, to be put back."""
+    """Starts what a turn has chosen; what has no room, or is no process, is kept in ``Held.unstarted``, to be put back."""
 
     def __init__(self, parts: LoopParts, held: Held) -> None:
         self._parts = parts
@@ -87,6 +87,9 @@ class Spawning:
             except LaunchError as error:
                 if self._is_shortage(error, starts[number:]):
                     return ends
+                if self._is_wait(start):
+                    self._held.unstarted.append(start.attempt)
+                    continue
                 ends.append(failed(start.attempt, str(error), at_us=self._parts.clock().wall_us))
         if len(starts) == len(self._held.live) == 1:
             launch = self._launches.foresee(starts[0].plan, starts[0].attempt)
@@ -110,6 +113,11 @@ class Spawning:
         self._held.live.add(handle, live)
         if self._held.short is not None:
             self._held.short.started(running=len(self._held.live), now_s=live.started_s)
+
+    def _is_wait(self, start: Start) -> bool:
+        """Whether the task takes no slot after all: its skill, of a package, was not loaded when that was asked."""
+        skill = start.plan.task_spec(start.attempt.task_no).skill
+        return skill is not None and self._parts.maker.skills.waits(skill)
 
     def _is_shortage(self, error: Exception, left: Sequence[Start]) -> bool:
         """Whether the machine is short of something; then those that are *left* are to be put back."""

@@ -1,0 +1,38 @@
+"""Skills of a test, as packages bring them: none is known by name before somebody has asked for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cis.engine.ports import ChildDag, Command
+from cis.skills.registry import InstalledSkills, _Installed
+
+
+class Brought:
+    """A skill whose plan is what *plans* returns for the parameters."""
+
+    description = "of a test"
+    triggers: tuple[str, ...] = ("task",)
+    literal_params: frozenset[str] = frozenset()
+
+    def __init__(self, name: str, plans: Callable[[Mapping[str, Any]], Command | ChildDag], *, waits: bool) -> None:
+        self.name = name
+        self.waits = waits
+        self.plan = plans
+
+    def check(self, _params: Mapping[str, Any]) -> list[tuple[str, str]]:
+        return []
+
+
+class WithSkills(InstalledSkills):
+    """The installed skills, and *brought*."""
+
+    def __init__(self, *brought: Brought) -> None:
+        super().__init__()
+        self._brought = brought
+
+    def _installed(self) -> _Installed:
+        found = super()._installed()
+        found.skills.update({skill.name: skill for skill in self._brought})
+        return found
