@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +21,7 @@ import apsw
 from cis.engine.accept.control import cancel
 from cis.engine.accept.submit import SubmitRequest, submit
 from cis.engine.logfiles import LogFiles
-from cis.engine.ports import Exit, Launch
+from cis.engine.ports import Exit, Fate, Launch, ProcessId, TakenUp
 from cis.engine.run.attempts import AttemptMaker
 from cis.engine.run.loop import WorkerLoop
 from cis.engine.run.parts import LoopLimits, LoopParts
@@ -71,12 +71,11 @@ class EndingTasks:
         self._random = random
         self._clock = clock
         self._started = started
-        self._handles = itertools.count(1000)
-        self._running: dict[int, Exit] = {}
+        self._running: dict[str, Exit] = {}
         self.rung = False
 
-    def start(self, launch: Launch) -> int:
-        env, handle = launch.env, next(self._handles)
+    def start(self, launch: Launch) -> str:
+        env, handle = launch.env, launch.handle
         self._started((env["CIS_RUN_ID"], env["CIS_TASK_ID"], int(env["CIS_ATTEMPT"])))
         fails = launch.argv[-1] == "exit 1" or (launch.argv[-1] == "flaky" and env["CIS_ATTEMPT"] == "1")
         self._running[handle] = Exit(handle=handle, exit_code=int(fails), stdout_tail="said\n", stdout_bytes=5)
@@ -88,8 +87,18 @@ class EndingTasks:
     def shortage(self) -> str | None:
         return None
 
-    def identity(self, handle: int) -> str:
-        return f"started-{handle}"
+    def identity(self, handle: str) -> ProcessId:
+        return ProcessId(1000, f"started-{handle}")
+
+    def take_up(self, handle: str, *, marks: Mapping[str, str]) -> TakenUp:  # noqa: ARG002 - the port's names
+        """Nothing outlives its worker here."""
+        return TakenUp(Fate.GONE)
+
+    def let_go(self, handle: str) -> bool:  # noqa: ARG002 - the port's name
+        return False
+
+    def forget(self, handle: str) -> None:
+        """Nothing is kept here."""
 
     def wait(self, timeout_s: float) -> Sequence[Exit]:
         ended = [handle for handle in self._running if self._random.random() < 0.6]
@@ -100,7 +109,7 @@ class EndingTasks:
     def watch(self, descriptor: int) -> None:
         """There is no bell to hear."""
 
-    def end(self, handle: int, *, force: bool) -> None:  # noqa: ARG002 - the port's name
+    def end(self, handle: str, *, force: bool) -> None:  # noqa: ARG002 - the port's name
         if handle in self._running:
             self._running[handle] = Exit(handle=handle, exit_code=-15)
 

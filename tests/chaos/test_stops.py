@@ -139,7 +139,7 @@ def stop_unminded(place: Besieged, chance: random.Random) -> None:
         row = store.workers.get(settings.node_id, GLOBAL.worker_id)
         assert row is not None
         if chance.random() < 0.5:
-            assert bury(store, row, kill=lambda _: None, now_us=now_us())
+            assert bury(store, row, kill=lambda _: (), now_us=now_us())
         else:
             with store.transaction():
                 taken = store.workers.take(replace(row, pid=os.getpid()))

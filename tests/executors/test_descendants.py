@@ -64,6 +64,7 @@ def launch(folder: Path, line: str, *, name: str = "task", leave: bool = False) 
         outputs="",
         marks=marks,
         leave=leave,
+        handle=name,
     )
 
 
@@ -85,7 +86,7 @@ def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def end_of(executor: LocalExecutor, handle: int, *, within_s: float = 20.0) -> Exit:
+def end_of(executor: LocalExecutor, handle: str, *, within_s: float = 20.0) -> Exit:
     """Wait for the end of an attempt."""
     (ended,) = wait_for(lambda: executor.wait(0.2), timeout_s=within_s, what="the end of the attempt")
     assert ended.handle == handle
@@ -107,17 +108,18 @@ def test_the_number_of_an_attempt_is_given_to_no_other_process_before_its_end(
     executor: LocalExecutor, tmp_path: Path
 ) -> None:
     handle = executor.start(launch(tmp_path, "trap '' TERM; " + escaping(tmp_path, "setsid that forks", wait="exit 3")))
+    leader = executor._pids[handle]
     escaped = pid_of(tmp_path)
     for _ in range(5):
         assert executor.wait(0.05) == []
-    while_it_lingers = is_alive(handle)
+    while_it_lingers = is_alive(leader)
     ended = end_of(executor, handle)
 
     assert while_it_lingers
     assert ended.exit_code == 3
     assert not is_alive(escaped)
     executor.wait(0.0)  # which gives the number back
-    assert not is_alive(handle)
+    assert not is_alive(leader)
 
 
 def test_a_stray_of_which_nothing_can_be_read_for_want_of_descriptors_takes_the_worker_not_down(
@@ -177,6 +179,7 @@ def test_a_known_stray_is_killed_also_when_there_is_no_descriptor_to_look_at_it(
 def test_what_left_the_group_is_found_beside_a_thousand_others(executor: LocalExecutor, tmp_path: Path) -> None:
     many = "i=0; while [ $i -lt 1000 ]; do sleep 60 & i=$((i+1)); done"
     crowd = executor.start(launch(tmp_path, many, name="crowd", leave=True))
+    group = executor._pids[crowd]
     end_of(executor, crowd, within_s=60.0)
     try:
         handle = executor.start(launch(tmp_path, escaping(tmp_path, "setsid that forks", wait="exit 0")))
@@ -185,7 +188,7 @@ def test_what_left_the_group_is_found_beside_a_thousand_others(executor: LocalEx
 
         assert not is_alive(escaped)
     finally:
-        os.killpg(crowd, signal.SIGKILL)
+        os.killpg(group, signal.SIGKILL)
 
 
 @ways

@@ -67,7 +67,15 @@ def launch(
         outputs="",
         marks=marks,
         leave=leave,
+        handle=name,
     )
+
+
+def pid_of(executor: LocalExecutor, handle: str) -> int:
+    """Return the process of an attempt that runs."""
+    found = executor.identity(handle)
+    assert found is not None
+    return found.pid
 
 
 def run(executor: LocalExecutor, wanted: Launch) -> Exit:
@@ -76,7 +84,7 @@ def run(executor: LocalExecutor, wanted: Launch) -> Exit:
     return end_of(executor, handle)
 
 
-def end_of(executor: LocalExecutor, handle: int) -> Exit:
+def end_of(executor: LocalExecutor, handle: str) -> Exit:
     """Wait for the end of one process; nothing else may end meanwhile."""
     (ended,) = wait_for(lambda: executor.wait(0.2), what="the end of the process")
     assert ended.handle == handle
@@ -131,7 +139,7 @@ def test_a_list_is_run_without_a_shell(executor: LocalExecutor, tmp_path: Path) 
 def test_many_processes_at_once_each_give_one_exit(executor: LocalExecutor, tmp_path: Path) -> None:
     codes = {executor.start(launch(tmp_path, f"exit {n}", name=str(n))): n for n in range(20)}
 
-    seen: dict[int, int] = {}
+    seen: dict[str, int | None] = {}
     while len(seen) < len(codes):
         for ended in wait_for(lambda: executor.wait(1.0), what="an exit"):
             assert ended.handle not in seen
@@ -160,7 +168,8 @@ def test_an_exit_wakes_a_long_wait_at_once(executor: LocalExecutor, tmp_path: Pa
 
 def test_an_exit_between_two_waits_is_seen_by_a_wait_of_no_time(executor: LocalExecutor, tmp_path: Path) -> None:
     handle = executor.start(launch(tmp_path, "true"))
-    wait_for(lambda: os.waitid(os.P_PID, handle, os.WEXITED | os.WNOWAIT), what="the end")
+    pid = executor._pids[handle]
+    wait_for(lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT), what="the end")
 
     assert [ended.handle for ended in executor.wait(0.0)] == [handle]
 
@@ -195,7 +204,7 @@ def test_children_of_others_are_left_to_them(tmp_path: Path, *, portable: bool) 
 
 def test_an_exit_status_that_somebody_else_took_is_not_a_success(executor: LocalExecutor, tmp_path: Path) -> None:
     handle = executor.start(launch(tmp_path, "true"))
-    os.waitpid(handle, 0)
+    os.waitpid(executor._pids[handle], 0)
 
     assert end_of(executor, handle).exit_code == exits.REAPED_BY_OTHERS
 
@@ -219,7 +228,7 @@ def test_an_inherited_ignored_sigchld_does_not_hide_exit_codes(tmp_path: Path) -
 
 
 def test_it_works_outside_of_the_main_thread(tmp_path: Path) -> None:
-    codes: list[int] = []
+    codes: list[int | None] = []
 
     def work() -> None:
         executor = LocalExecutor(max_log_bytes=CAP, portable=True)
@@ -428,20 +437,22 @@ def test_members_that_outlive_their_leader_have_until_force(executor: LocalExecu
 
 def test_force_ends_what_ignores_term_even_when_its_leader_is_gone(executor: LocalExecutor, tmp_path: Path) -> None:
     handle = executor.start(launch(tmp_path, "(trap '' TERM; echo up; while :; do sleep 0.05; done) & wait"))
+    pid = pid_of(executor, handle)
     wait_for(lambda: shown(executor, tmp_path / "task.out") == "up\n", what="the child")
     executor.end(handle, force=False)
-    wait_for(lambda: not executor.wait(0.05) and handle in executor._lingering, what="the end of the leader")
+    wait_for(lambda: not executor.wait(0.05) and pid in executor._lingering, what="the end of the leader")
 
     executor.end(handle, force=True)
 
     assert end_of(executor, handle).exit_code == -15
-    wait_for(lambda: not group_is_alive(handle), what="the end of the group")
+    wait_for(lambda: not group_is_alive(pid), what="the end of the group")
 
 
 def test_a_stopped_process_can_be_ended(executor: LocalExecutor, tmp_path: Path) -> None:
     handle = executor.start(launch(tmp_path, "exec sleep 60"))
-    os.kill(handle, signal.SIGSTOP)
-    wait_for(lambda: state_of(handle).startswith("T"), what="the stop")
+    pid = pid_of(executor, handle)
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: state_of(pid).startswith("T"), what="the stop")
 
     executor.end(handle, force=False)
 
@@ -450,7 +461,8 @@ def test_a_stopped_process_can_be_ended(executor: LocalExecutor, tmp_path: Path)
 
 def test_ending_what_has_ended_is_no_error(executor: LocalExecutor, tmp_path: Path) -> None:
     handle = executor.start(launch(tmp_path, "true"))
-    wait_for(lambda: os.waitid(os.P_PID, handle, os.WEXITED | os.WNOWAIT), what="the end")
+    pid = executor._pids[handle]
+    wait_for(lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT), what="the end")
 
     executor.end(handle, force=False)
     assert end_of(executor, handle).exit_code == 0
@@ -495,10 +507,11 @@ def test_close_leaves_no_process_and_no_descriptor(tmp_path: Path) -> None:
     before = open_descriptors()
     executor = LocalExecutor(max_log_bytes=CAP)
     handles = [executor.start(launch(tmp_path, "exec sleep 60", name=str(n))) for n in range(3)]
+    pids = [pid_of(executor, handle) for handle in handles]
 
     executor.close()
 
-    assert not any(is_alive(handle) for handle in handles)
+    assert not any(is_alive(pid) for pid in pids)
     assert open_descriptors() == before
 
 
@@ -581,7 +594,7 @@ def test_many_that_end_at_once_give_back_what_as_many_need_to_start(executor: Lo
     before = len(list(Path("/dev/fd").iterdir()))
     handles = {executor.start(launch(tmp_path, "true", name=str(number))) for number in range(20)}
     for handle in handles:
-        wait_for(partial(os.waitid, os.P_PID, handle, os.WEXITED | os.WNOWAIT), what="the end")
+        wait_for(partial(os.waitid, os.P_PID, executor._pids[handle], os.WEXITED | os.WNOWAIT), what="the end")
 
     assert {ended.handle for ended in executor.wait(0.0)} == handles
     assert len(list(Path("/dev/fd").iterdir())) == before

@@ -52,10 +52,11 @@ def launch(folder: Path, line: str, *, name: str = "task") -> Launch:
         stderr=folder / f"{name}.err",
         outputs="",
         mask=needles([SECRET]),
+        handle=name,
     )
 
 
-def end_of(executor: LocalExecutor, handle: int) -> Exit:
+def end_of(executor: LocalExecutor, handle: str) -> Exit:
     """Wait for the end of one process."""
     (ended,) = wait_for(lambda: executor.wait(0.2), what="the end of the process")
     assert ended.handle == handle

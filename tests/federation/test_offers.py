@@ -777,6 +777,18 @@ def test_a_dag_as_a_task_is_stopped_with_its_parents_lease_and_goes_on_under_the
         assert worker.attempts(child) == [(1, AttemptState.LOST), (2, AttemptState.RUNNING)]
 
 
+def test_a_task_that_would_go_on_without_its_worker_does_not_under_a_lease(node: Decider, tmp_path: Path) -> None:
+    """The run may go to another node, and nobody here would end it."""
+    received(node, {"command": "sleep 600", "on_lost": "adopt"})
+    with working(node, tmp_path) as worker:
+        worker.until(lambda: worker.pids, "the task")
+        lasting = [live.lasting for live in worker.loop._held.live]
+        node.later(48)
+        worker.until(lambda: not worker.pids, "its end")
+
+    assert lasting == [False]
+
+
 def test_a_nested_dag_that_names_another_node_is_refused_under_a_lease(node: Decider, tmp_path: Path) -> None:
     """That node could not be stopped when the lease is over."""
     received(node, nested("true", target_node="node-3"))

@@ -18,8 +18,9 @@ from tests.worlds.looping import working
 def test_a_burial_that_comes_late_ends_no_task_of_the_next_worker_and_keeps_its_runs(tmp_path: Path) -> None:
     killed: list[int | None] = []
 
-    def kill(orphans: Sequence[Orphan]) -> None:
+    def kill(orphans: Sequence[Orphan]) -> Sequence[str]:
         killed.extend(orphan.pid for orphan in orphans)
+        return ()
 
     with decider(tmp_path) as node:
         run = node.submitted({"command": "sleep 600"}, target_node="node-1")

@@ -123,10 +123,11 @@ class Scene:
             self.wall_us += round(every_s * 1e6)
             self.rescuer.look_around({} if own is None else {WORKER: own})
 
-    def _kill_orphans(self, orphans: Sequence[Orphan]) -> None:
+    def _kill_orphans(self, orphans: Sequence[Orphan]) -> Sequence[str]:
         del orphans
         if self.short:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return ()
 
     def _kill(self, pid: int, started: str) -> bool:
         assert process_started(pid) == started

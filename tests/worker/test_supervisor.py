@@ -51,7 +51,7 @@ class Scene:
                 run_dir=self.run_dir,
                 bell=self.bell,
                 spawn=self._spawn,
-                kill_orphans=lambda _: None,
+                kill_orphans=lambda _: (),
                 kill_process=lambda _pid, _started: True,
                 clock=lambda: Instant(self.wall_us, self.mono_s),
                 retire_signal=signal.SIGTERM,

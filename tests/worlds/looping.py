@@ -15,6 +15,7 @@ from cis.engine.run.task_places import NoBound, Places
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant
 from cis.errors import StoreError
+from cis.executors.attempt_folder import DROP, AttemptFolders
 from cis.executors.local import LocalExecutor
 from cis.model.document import dag_from_plain
 from cis.model.scope import GLOBAL
@@ -56,7 +57,18 @@ class Worker:
 
     @property
     def pids(self) -> list[int]:
-        """Return the processes that run."""
+        """Return the processes that run, but for those of lasting attempts."""
+        executor = self.loop._parts.executor
+        assert isinstance(executor, LocalExecutor)
+        return [
+            executor._pids.get(handle, 0)
+            for handle, live in self.loop._held.live._by_handle.items()
+            if not live.lasting
+        ]
+
+    @property
+    def handles(self) -> list[str]:
+        """Return the attempts that run, by the executor's names for them."""
         return list(self.loop._held.live._by_handle)
 
     def turn(self) -> None:
@@ -112,7 +124,8 @@ def working(
     *lease_s* is its own lease; without *clock* its two clocks go as the node's does.
     """
     store = MoodyStore(Database(node.store.path))
-    executor, bell = LocalExecutor(max_log_bytes=2**20), FifoBell(folder / "bell")
+    attempts = AttemptFolders(folder / "attempts")
+    executor, bell = LocalExecutor(max_log_bytes=2**20, attempts=attempts.root), FifoBell(folder / "bell")
     row = WorkerRecord(
         worker_id=GLOBAL.worker_id,
         node_id="node-1",
@@ -161,6 +174,14 @@ def working(
         executor.close()
         bell.close()
         store.close()
+
+
+def end_lasting(folder: Path) -> None:
+    """End the attempts that go on without a worker of this folder."""
+    folders = AttemptFolders(folder / "attempts")
+    for handle in folders.handles():
+        folders.order(handle, DROP)
+    wait_for(lambda: not any(map(folders.lives, folders.handles())), what="nothing to go on")
 
 
 def ended(pid: int) -> bool:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from cis.cli.context import Context, from_environment
 from cis.cli.output import print_json
 from cis.engine.observe.views import peer_view
+from cis.engine.ports import attempt_of_handle
 from cis.engine.times import rfc3339
 from cis.errors import (
     CisError,
@@ -27,11 +28,13 @@ from cis.errors import (
     StoreNewerError,
     StoreReadOnlyError,
 )
+from cis.executors.attempt_folder import AttemptFolders
 from cis.model.ids import counted
 from cis.node.clock import now_us
 from cis.node.presence import announced, node_is_running
 from cis.node.residence import place_fault
 from cis.node.tables import holds_values
+from cis.store.port import Store
 from cis.store.sqlite.migrate import NEWEST
 from cis.worker.lock import holder, worker_lock_path
 
@@ -224,8 +227,10 @@ def _look_at_workers(context: Context) -> Iterator[Finding]:
     try:
         with context.store_as_it_is() as store:
             workers, waiting = store.workers.all(live_only=True), sum(store.runs.unfinished_counts().values())
+            lasting = list(_lasting(store, AttemptFolders(context.home.attempts)))
     except (StoreError, NotFoundError):
         return  # said already
+    yield from (Finding(f"{what} goes on without a worker ('cis node start' takes it up)") for what in lasting)
     for worker in workers:
         pid = holder(worker_lock_path(context.home.run, worker.worker_id))
         if pid is None:
@@ -235,6 +240,17 @@ def _look_at_workers(context: Context) -> Iterator[Finding]:
             yield Finding(f"{worker.worker_id}, process {pid}, works without a node")
     if waiting:
         yield Finding(f"{counted(waiting, 'run')} to be done ('cis node start' does them)")
+
+
+def _lasting(store: Store, folders: AttemptFolders) -> Iterator[str]:
+    """Yield in words each attempt that goes on without a worker."""
+    for handle in folders.handles():
+        named = attempt_of_handle(handle)
+        row = store.attempts.get(*named) if named is not None and folders.lives(handle) else None
+        if row is not None:
+            process = folders.process(handle)
+            pid = f", process {process.pid}" if process is not None else ""
+            yield f"attempt {row.attempt} of task {row.task_id}, run {row.run_id}{pid}"
 
 
 def _look_at_space(context: Context) -> Finding:

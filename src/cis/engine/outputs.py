@@ -20,8 +20,8 @@ MAX_RUN_OUTPUT_BYTES = 16 << 20  # as much as a document, and as a message to an
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def take_outputs(path: str, *, mask: Sequence[bytes] = ()) -> Mapping[str, str]:
-    """Return what a task wrote to its ``CIS_OUTPUT``, and remove the file; empty when it wrote nothing.
+def take_outputs(path: str, *, mask: Sequence[bytes] = (), keep: bool = False) -> Mapping[str, str]:
+    """Return what a task wrote to its ``CIS_OUTPUT``, and remove the file, or *keep* it; empty when it wrote nothing.
 
     Blank lines are skipped, the last value of a name counts, and a value is all that follows the first ``=``. What
     *mask* names (``cis.model.secret_forms``) becomes ``***``.
@@ -30,7 +30,7 @@ def take_outputs(path: str, *, mask: Sequence[bytes] = ()) -> Mapping[str, str]:
         LaunchError: a line is no ``name=value``, the file is over 1 MiB, is no file at all, or cannot be read.
     """
     try:
-        data = _read(path)
+        data = _read(path, keep=keep)
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -75,8 +75,8 @@ def forget_outputs(path: str) -> None:
         os.unlink(path)  # noqa: PTH108 - a plain string, as all names of these files
 
 
-def _read(path: str) -> bytes:
-    """Return a little more of the file than it may hold, and remove it, or whatever is in its place (but a folder).
+def _read(path: str, *, keep: bool) -> bytes:
+    """Return a little more of the file than it may hold; unless *keep*, remove it, or whatever is in its place (but a folder).
 
     Never waits: what a task put there may be a FIFO that nobody writes to.
     """
@@ -88,4 +88,5 @@ def _read(path: str) -> bytes:
             return file.read(MAX_OUTPUT_BYTES + 1)
     finally:
         os.close(descriptor)
-        forget_outputs(path)
+        if not keep:
+            forget_outputs(path)

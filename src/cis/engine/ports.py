@@ -5,8 +5,9 @@ What is made anew for every task is a named tuple, which costs a third of what a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from os import PathLike
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -120,6 +121,10 @@ class Launch(NamedTuple):
     the attempt from all others, and are in ``env``, too. With ``leave``, what the process has started may outlive it when it
     ends by itself with status 0; otherwise all of it is ended before the attempt counts as ended. With ``keep_log``, what
     outlives the attempt, or the worker, can go on writing to the files.
+
+    ``handle`` is the name by which the executor knows the attempt (``attempt_handle``). With ``lasting``, the attempt goes on when the worker
+    that started it is gone, and may be taken up by the next one (``Executor.take_up``); the executor itself then holds it
+    to ``timeout_s``.
     """
 
     argv: Sequence[str]
@@ -133,35 +138,86 @@ class Launch(NamedTuple):
     marks: Mapping[str, str] = NO_ENV
     leave: bool = False
     keep_log: bool = False
+    handle: str = ""
+    lasting: bool = False
+    timeout_s: float | None = None
+
+
+def attempt_handle(run_id: str, task_no: int, attempt: int) -> str:
+    """Return the name of an attempt for its executor, which is on disk with its row before it is started."""
+    return f"{run_id}.{task_no}.{attempt}"
+
+
+def attempt_of_handle(handle: str) -> tuple[str, int, int] | None:
+    """Return the run, the task's number and the attempt that a handle names; None when it is no handle."""
+    run_id, *numbers = handle.rsplit(".", 2)
+    if len(numbers) != 2 or not all(number.isascii() and number.isdecimal() for number in numbers):
+        return None
+    return run_id, int(numbers[0]), int(numbers[1])
+
+
+class ProcessId(NamedTuple):
+    """A process by its number, and by what tells it from a later one with that number: its start time."""
+
+    pid: int
+    started: str | None
 
 
 class Exit(NamedTuple):
-    """How a process ended. ``exit_code`` is negative, -N, when signal N ended it (as ``subprocess`` has it).
+    """How an attempt ended. ``exit_code`` is negative, -N, when signal N ended it (as ``subprocess`` has it).
 
     ``stdout_bytes`` counts what was written, also what a cap cut away; the tails are decoded with replacement.
     ``fault`` says why the attempt failed whatever its exit code is. ``left`` is what may outlive it, by pid and start.
+
+    The last fields are of a lasting attempt: None for an exit code says that there was no process. ``lost`` says why nobody
+    knows how it ended, or that it was ended from outside; ``timed_out`` whether its executor ended it for its time limit;
+    ``ended_at_us`` and ``took_us`` when it ended and how long it took, since nobody may have looked for hours.
     """
 
-    handle: int
-    exit_code: int
+    handle: str
+    exit_code: int | None
+    pid: int | None = None
     stdout_tail: str = ""
     stderr_tail: str = ""
     stdout_bytes: int = 0
     stderr_bytes: int = 0
     fault: str | None = None
     left: Sequence[tuple[int, str]] = ()
+    lost: str | None = None
+    timed_out: bool = False
+    ended_at_us: int | None = None
+    took_us: int | None = None
+
+
+class Fate(StrEnum):
+    """What became of an attempt that somebody else has started, as far as an executor knows."""
+
+    RUNNING = "running"  # it is one of this executor's from now on
+    ENDED = "ended"
+    GONE = "gone"  # nothing is left of it, and nothing will be started of it any more
+    UNKNOWN = "unknown"  # it may run: ask again later
+
+
+class TakenUp(NamedTuple):
+    """The answer of an executor that was asked for an attempt; ``why`` says why it is not known."""
+
+    fate: Fate
+    exit: Exit | None = None
+    why: str = ""
 
 
 class Executor(Protocol):
-    """Where a task's process runs. Not thread-safe; one for each worker loop.
+    """Where the processes of tasks run. Not thread-safe; one for each worker loop.
+
+    It knows each attempt by its handle: a text that was stored before the start, so that it can be asked for after a crash.
 
     ``rung`` says whether the last ``wait`` found a watched descriptor readable.
     """
 
     rung: bool
 
-    def start(self, launch: Launch) -> int:
-        """Start a process in a process group of its own, and return its handle, the pid here.
+    def start(self, launch: Launch) -> str:
+        """Start a process in a process group of its own, and return its handle, that of *launch*.
 
         Raises:
             LaunchError: it cannot be started: no such directory, program, or permission.
@@ -176,8 +232,23 @@ class Executor(Protocol):
         """Return what there is too little of to start a process, with the mend; None: one could be started."""
         ...
 
-    def identity(self, handle: int) -> str | None:
-        """Return what tells this process from a later one with the same pid: its start time.
+    def take_up(self, handle: str, *, marks: Mapping[str, str]) -> TakenUp:
+        """Say what became of a lasting attempt that another executor started; one that runs is waited for from now on.
+
+        *marks* are those of its launch: what is left of an attempt that is gone has been ended by then.
+        """
+        ...
+
+    def let_go(self, handle: str) -> bool:
+        """Leave a lasting attempt to whoever takes it up next; False: it is not lasting, or has ended."""
+        ...
+
+    def forget(self, handle: str) -> None:
+        """Remove what is kept of a lasting attempt whose end is stored by now."""
+        ...
+
+    def identity(self, handle: str) -> ProcessId | None:
+        """Return the process of an attempt; None: it is not known yet, or gone.
 
         Raises:
             OSError: the machine is short of what finding it out takes; ask again later.
@@ -196,7 +267,7 @@ class Executor(Protocol):
         """Return from ``wait`` when *descriptor* becomes readable, too; the caller drains it."""
         ...
 
-    def end(self, handle: int, *, force: bool) -> None:
+    def end(self, handle: str, *, force: bool) -> None:
         """Send TERM, or KILL with *force*, to the process and all that descends from it; no error when it is gone."""
         ...
 
@@ -207,19 +278,20 @@ class Orphan(NamedTuple):
     """What an attempt of a dead worker may have left behind.
 
     That is the process group *pid*, if it is still the process that started then, and any process whose
-    environment carries all *marks* (where the platform can tell).
+    environment carries all *marks* (where the platform can tell). ``handle`` names the attempt.
     """
 
     pid: int | None
     pid_started: str | None
     marks: Mapping[str, str]
+    handle: str = ""
 
 
 class OrphanKiller(Protocol):
     """Ends what attempts of a dead worker left behind."""
 
-    def __call__(self, orphans: Sequence[Orphan]) -> None:
-        """Kill what is left of all of them, and return when it is gone.
+    def __call__(self, orphans: Sequence[Orphan]) -> Collection[str]:
+        """Kill what is left of all of them, and return when it is gone; return the handles of those that go on by themselves.
 
         Raises:
             OrphanError: some survive.

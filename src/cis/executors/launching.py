@@ -191,3 +191,18 @@ def shortage() -> str | None:
     with suppress(ChildProcessError):
         os.waitpid(pid, 0)
     return None
+
+
+def unnamed_file(launch: Launch) -> int:
+    """Return a descriptor to read the input of *launch* from: a file without a name, so no pipe can fill up."""
+    import tempfile  # noqa: PLC0415 - few tasks have input
+
+    try:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            view = memoryview(launch.stdin)
+            while view:
+                view = view[file.write(view) :]
+            file.seek(0)
+            return os.dup(file.fileno())
+    except OSError as error:
+        raise LaunchError(f"the task's input cannot be stored: {error.strerror}") from error

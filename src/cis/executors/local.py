@@ -11,6 +11,8 @@ TERM at once, all of it, and KILL with ``force``.
 One that was given secrets, or that may leave something behind, writes into the pipes of a process that keeps its logs
 (``cis.executors.keeper``). It is over when that has told what it wrote, or two seconds later; what is left behind is masked and
 kept to the cap for as long as it writes. When that process dies, its task is killed: nothing gets past it.
+
+A lasting attempt is led by a process of its own, which outlives this one (``cis.executors.guarded``).
 """
 
 from __future__ import annotations
@@ -19,18 +21,19 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from signal import SIGKILL, SIGTERM
 
-from cis.engine.ports import Exit, Launch, StrPath
+from cis.engine.ports import Exit, Launch, ProcessId, StrPath, TakenUp
 from cis.errors import LaunchError
 from cis.executors import launching
 from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, expect_children
 from cis.executors.groups import Groups
+from cis.executors.guarded import GuardedAttempts, GuardianOptions
 from cis.executors.keeper import KeptStreams
-from cis.executors.launching import explain, has_terminal, lower, place_to_spawn_from, spawn
+from cis.executors.launching import explain, has_terminal, lower, place_to_spawn_from, spawn, unnamed_file
 from cis.executors.linux.descendants import Adopted, Descendants, adopt_descendants
 from cis.executors.linux.stamps import Stamping
 from cis.executors.platform import HAS_PIDFD, process_started
@@ -49,6 +52,7 @@ _KEEPER_DIED = "the process that masks its secrets and keeps its logs was ended,
 
 @dataclass(slots=True)
 class _Running:
+    handle: str
     process: Process
     streams: PlainStreams | KeptStreams
     ending: bool = False
@@ -62,12 +66,13 @@ class _Running:
 
 
 class LocalExecutor:
-    """An ``Executor`` (``cis.engine.ports``) for this machine; handles are pids.
+    """An ``Executor`` (``cis.engine.ports``) for this machine.
 
     ``max_log_bytes`` caps each log file; tasks are nicer than this process by ``nice``; ``portable`` keeps off what only Linux
     has. In portable mode, and only there, the object catches SIGCHLD while it lives. ``alone`` says that this process starts nothing but its tasks: then every other child is
     one that a task left, and is reaped and ended here. ``grace_s`` is how long that has between TERM and KILL.
-    ``home`` tells its processes from those of a copy of the home (``cis.executors.linux.stamps``).
+    ``home`` tells its processes from those of a copy of the home (``cis.executors.linux.stamps``). ``attempts`` is the folder that all
+    executors of this home share for lasting attempts; without it there are none.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class LocalExecutor:
         alone: bool = False,
         grace_s: float = 10.0,
         home: StrPath | None = None,
+        attempts: StrPath | None = None,
     ) -> None:
         expect_children()
         self._portable = portable or not HAS_PIDFD
@@ -89,6 +95,9 @@ class LocalExecutor:
         self._descendants: Descendants = Adopted(self._exits.has) if adopts else Groups(portable=self._portable)
         self._stamping = Stamping()
         self._grace_s = grace_s
+        options = GuardianOptions(cap=max_log_bytes, nice=nice, grace_s=grace_s, portable=self._portable, home=home)
+        self._guarded = GuardedAttempts(attempts, options, exits=self._exits, descendants=self._descendants)
+        self._pids: dict[str, int] = {}
         self._running: dict[int, _Running] = {}
         self._lingering: dict[int, _Running] = {}  # leader ended, what it left not yet gone
         self._look_due_s = 0.0
@@ -103,13 +112,16 @@ class LocalExecutor:
         self._own_session = has_terminal()
         self._nice = nice
 
-    def start(self, launch: Launch) -> int:
-        """Start a process in a process group of its own, and return its pid.
+    def start(self, launch: Launch) -> str:
+        """Start a process in a process group of its own, and return its handle.
 
         Raises:
             LaunchError: it cannot be started; the message says why and what to mend.
         """
-        stdin = self._null if not launch.stdin else _unnamed_file(launch)
+        if launch.lasting:
+            self._guarded.start(launch)
+            return launch.handle
+        stdin = self._null if not launch.stdin else unnamed_file(launch)
         try:
             made, stamp = self._foreseen.take(launch)
             streams = made if made is not None else self._open_streams(launch)
@@ -122,13 +134,26 @@ class LocalExecutor:
             if stdin != self._null:
                 os.close(stdin)
         streams.hand_over()
-        running = _Running(process, streams, leave=launch.leave)
+        running = _Running(launch.handle, process, streams, leave=launch.leave)
         if isinstance(streams, KeptStreams):
             self._keepers[streams.process.pid] = running
         else:
             self._listener.add(streams, time.monotonic())
         self._running[process.pid] = running
-        return process.pid
+        self._pids[launch.handle] = process.pid
+        return launch.handle
+
+    def take_up(self, handle: str, *, marks: Mapping[str, str]) -> TakenUp:
+        """Say what became of a lasting attempt; one that runs is waited for from now on."""
+        return self._guarded.take_up(handle, marks)
+
+    def let_go(self, handle: str) -> bool:
+        """Leave a lasting attempt to whoever takes it up next; False: it is not lasting, or has ended."""
+        return self._guarded.let_go(handle)
+
+    def forget(self, handle: str) -> None:
+        """Remove what is kept of a lasting attempt whose end is stored by now."""
+        self._guarded.folders.forget(handle)
 
     def foresee(self, launch: Launch) -> None:
         """Make the pipes of a launch that may be started next."""
@@ -138,10 +163,14 @@ class LocalExecutor:
         """Return what the machine is short of, with the mend; None: a process could be started."""
         return launching.shortage()
 
-    def identity(self, handle: int) -> str | None:
-        """Return the start time of the process, which tells it from a later one with its pid."""
+    def identity(self, handle: str) -> ProcessId | None:
+        """Return the process of an attempt; None: it is not known yet, or gone."""
         self._give_back()
-        return process_started(handle, portable=self._portable)
+        if handle in self._guarded:
+            return self._guarded.identity(handle)
+        pid = self._pids.get(handle)
+        started = None if pid is None else process_started(pid, portable=self._portable)
+        return None if pid is None or started is None else ProcessId(pid, started)
 
     def wait(self, timeout_s: float) -> Sequence[Exit]:
         """Return what has ended as soon as something has, a watched descriptor is readable or the time is over."""
@@ -153,6 +182,9 @@ class LocalExecutor:
             now_s = time.monotonic()
             self._listener.take(readable, now_s)
             self._listener.look(now_s)
+            if self._guarded:
+                for descriptor in readable:
+                    self._guarded.readable(descriptor)
             if ended or now_s >= self._look_due_s:
                 self._look_due_s = now_s + _LOOK_EVERY_S
                 self._descendants.look()
@@ -161,6 +193,8 @@ class LocalExecutor:
                 exits += self._gone(now_s)
             if self._draining:
                 exits += self._drained(now_s)
+            if self._guarded:
+                exits += self._guarded.collect(now_s)
             if len(exits) > 1:  # many would keep as many from being started
                 self._give_back()
             if exits or self.rung or now_s >= deadline_s:
@@ -170,18 +204,23 @@ class LocalExecutor:
         """Return from ``wait`` when *descriptor* becomes readable, too."""
         self._exits.watch(descriptor)
 
-    def end(self, handle: int, *, force: bool) -> None:
+    def end(self, handle: str, *, force: bool) -> None:
         """Send TERM, or KILL with *force*, to the process and all that descends from it; no error when it is gone."""
-        running = self._running.get(handle) or self._lingering.get(handle)
-        if running is None:
+        if handle in self._guarded:
+            self._guarded.end(handle, force=force)
+            return
+        pid = self._pids.get(handle)
+        running = None if pid is None else self._running.get(pid) or self._lingering.get(pid)
+        if pid is None or running is None:
             return
         running.ending = True
         running.forced = running.forced or force
         running.term_at_s = running.kill_at_s = _NEVER  # whoever asked sees to it
-        self._descendants.signal(handle, SIGKILL if force else SIGTERM, reaped=handle in self._lingering)
+        self._descendants.signal(pid, SIGKILL if force else SIGTERM, reaped=pid in self._lingering)
 
     def close(self) -> None:
-        """Kill every process that is left, reap it, and give all descriptors back."""
+        """Kill every process that is left, but for lasting attempts, reap it, and give all descriptors back."""
+        self._guarded.close()
         left = list(self._running.values())
         for pid in [*self._running, *self._lingering]:
             self._descendants.signal(pid, SIGKILL, reaped=pid in self._lingering)
@@ -241,13 +280,16 @@ class LocalExecutor:
             deadline_s = min(deadline_s, now_s + self._pause_s)
         for running in self._draining.values():
             deadline_s = min(deadline_s, running.drained_by_s)
+        if self._guarded:
+            deadline_s = min(deadline_s, self._guarded.due_s)
         return max(0.0, min(deadline_s, self._listener.due_s) - now_s)
 
     def _leader_ended(self, process: Process, now_s: float) -> Exit | None:
         running = self._running.pop(process.pid, None)
         if running is None:
-            self._exits.release(process)
-            self._keeper_ended(process)
+            if not (self._guarded and self._guarded.child_ended(process)):
+                self._exits.release(process)
+                self._keeper_ended(process)
             return None
         may_stay = running.leave and process.returncode == 0
         if not running.ending and (may_stay or not self._descendants.left_by(process.pid)):
@@ -343,8 +385,11 @@ class LocalExecutor:
 
     def _exit_of(self, running: _Running) -> Exit:
         written = self._finish(running)
+        if self._pids.get(running.handle) == running.process.pid:
+            del self._pids[running.handle]
         return Exit(
-            handle=running.process.pid,
+            handle=running.handle,
+            pid=running.process.pid,
             exit_code=running.process.returncode,
             stdout_tail=written.stdout_tail,
             stderr_tail=written.stderr_tail,
@@ -353,18 +398,3 @@ class LocalExecutor:
             fault=running.fault,
             left=running.left,
         )
-
-
-def _unnamed_file(launch: Launch) -> int:
-    """Return a descriptor to read the input of *launch* from: a file without a name, so no pipe can fill up."""
-    import tempfile  # noqa: PLC0415 - few tasks have input
-
-    try:
-        with tempfile.TemporaryFile(buffering=0) as file:
-            view = memoryview(launch.stdin)
-            while view:
-                view = view[file.write(view) :]
-            file.seek(0)
-            return os.dup(file.fileno())
-    except OSError as error:
-        raise LaunchError(f"the task's input cannot be stored: {error.strerror}") from error

@@ -18,12 +18,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from cis.engine.ports import Orphan, StrPath
 from cis.errors import OrphanError
+from cis.executors.attempt_folder import AttemptFolders
 from cis.executors.linux.stamps import stamp_of, stamp_on
 from cis.executors.platform import (
     all_pids,
@@ -67,17 +68,26 @@ def kill_orphans(
     orphans: Sequence[Orphan],
     *,
     home: StrPath | None = None,
+    attempts: StrPath | None = None,
     portable: bool = False,
     patience_s: float = PATIENCE_S,
-) -> None:
+) -> Collection[str]:
     """Kill the group of each, if it is still that one, and every process with its marks; return when all are gone.
 
     Never this process or one above it, nor what says that it is of another *home*. ``portable`` does without ``/proc``,
-    and so without the marks.
+    and so without the marks. Lasting attempts whose guardian lives, as the folder *attempts* tells, are let be, and their
+    handles returned.
 
     Raises:
         OrphanError: some are still there after *patience_s*.
     """
+    lasting = frozenset[str]()
+    if attempts is not None:
+        folders = AttemptFolders(attempts)
+        lasting = frozenset(one.handle for one in orphans if one.handle and folders.lives(one.handle))
+        orphans = [one for one in orphans if one.handle not in lasting]
+    if not orphans:
+        return lasting
     spared = ancestry()
     near = {*spared, os.getpgrp()}
     groups = [pid for one in orphans if (pid := _group_to_kill(one, home=home, portable=portable)) and pid not in near]
@@ -87,7 +97,7 @@ def kill_orphans(
         left, unclear = _kill_once(groups, wanted, spared)
         waited_s = time.monotonic() - began_s
         if not left and (not unclear or waited_s >= _UNCLEAR_S):
-            return
+            return lasting
         if left and waited_s >= patience_s:
             raise OrphanError(left, patience_s=patience_s)
         time.sleep(_LOOK_AGAIN_S)
@@ -104,7 +114,7 @@ def _wanted(marks: Iterable[Mapping[str, str]], home: StrPath | None) -> Wanted:
 
 
 def _group_to_kill(orphan: Orphan, *, home: StrPath | None, portable: bool) -> int | None:
-    pid, pid_started, _ = orphan
+    pid, pid_started = orphan.pid, orphan.pid_started
     if pid is None or pid_started is None or process_started(pid, portable=portable) != pid_started:
         return None
     return None if not portable and _of_another(home, environment_of(pid) or frozenset()) else pid

@@ -301,7 +301,7 @@ class Foreseen:
     def make(self, launch: Launch) -> None:
         """Make it for *launch*, if that needs nothing else, and there are descriptors."""
         self.forget()
-        if launch.mask or launch.keep_log or launch.stdin:
+        if launch.mask or launch.keep_log or launch.stdin or launch.lasting:
             return
         with suppress(OSError):
             self._streams = PlainStreams(launch.stdout, launch.stderr, cap=self._cap)

@@ -63,10 +63,11 @@ class Backoff(StrEnum):
 
 
 class OnLost(StrEnum):
-    """What becomes of a task whose attempt was lost in a crash."""
+    """What becomes of a task when its worker is gone: its attempt is lost, or (``adopt``) goes on without one."""
 
     RETRY = "retry"
     FAIL = "fail"
+    ADOPT = "adopt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,11 @@ class TaskSpec:
     )
     on_lost: OnLost = field(
         default=OnLost.RETRY,
-        metadata=declared(one_of(OnLost), "After a crash: retry (default) or fail.", shared=True),
+        metadata=declared(
+            one_of(OnLost),
+            "When its worker is gone: retry (default), fail, or adopt, which has it go on without one.",
+            shared=True,
+        ),
     )
     max_losses: int = field(
         default=3,

@@ -52,6 +52,11 @@ class Home:
         return self.root / "run"
 
     @property
+    def attempts(self) -> Path:
+        """What is kept of attempts that go on without their worker, one folder for each."""
+        return self.run / "attempts"
+
+    @property
     def work(self) -> Path:
         """The directories of tasks that name none, one for each worker id."""
         return self.root / "work"

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from cis.errors import AlreadyRunningError, ConflictError, HomeElsewhereError
+from cis.executors.attempt_folder import DROP, AttemptFolders
 from cis.executors.orphans import kill_orphans
 from cis.executors.platform import machine_id
 from cis.federation.restored import disown
@@ -88,6 +89,9 @@ def move(store: Store, home: Home) -> HomeRecord | None:
         raise ConflictError(
             f"the home at {old} is still there, so this one is a copy: 'cis init --copied'; or remove that one first"
         )
+    folders = AttemptFolders(home.attempts)
+    for handle in folders.handles():
+        folders.order(handle, DROP)
     for worker_id in {worker.worker_id for worker in store.workers.all()}:
         end_orphans(store, worker_id, kill=partial(kill_orphans, home=kept.path))
     with store.transaction():

@@ -15,6 +15,7 @@ from cis.engine.run.loop import WorkerLoop
 from cis.engine.run.parts import LoopLimits, LoopParts
 from cis.engine.this_node import Incarnation
 from cis.errors import UsageError
+from cis.executors.attempt_folder import AttemptFolders
 from cis.executors.linux.timeslice import take_short_turns
 from cis.executors.local import LocalExecutor
 from cis.executors.orphans import kill_orphans
@@ -34,7 +35,7 @@ from cis.store.sqlite.store import SqliteStore
 from cis.worker import bell as bells
 from cis.worker.lock import SignOfLife, acquire, worker_lock_path
 from cis.worker.process import Reporter, Tenure, WorkerProcess
-from cis.worker.rescuer import end_orphans
+from cis.worker.rescuer import end_orphans, end_unwanted
 from cis.worker.task_places import FILE, MachinePlaces
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,8 @@ def run_worker(
     try:
         take_up(store, home, settings)
         bell = bells.FifoBell(bells.bell_path(home.run, worker_id))
-        end_orphans(store, worker_id, kill=partial(kill_orphans, home=home.root))
+        end_orphans(store, worker_id, kill=partial(kill_orphans, home=home.root, attempts=home.attempts))
+        end_unwanted(store, AttemptFolders(home.attempts))
         worker = _take_office(store, settings, worker_id=worker_id, scope=scope)
         reporter = Reporter(report_fd)
         workdir = home.work / worker_id
@@ -89,6 +91,7 @@ def run_worker(
             alone=True,
             grace_s=settings.grace_s,
             home=home.root,
+            attempts=home.attempts,
         )
 
         places = MachinePlaces(home.run / FILE, most=tasks_at_once)

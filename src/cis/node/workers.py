@@ -18,6 +18,7 @@ from cis.engine.accept.control import cancel
 from cis.engine.logfiles import WORKERS
 from cis.engine.lookup import existing_run
 from cis.errors import IllegalStateError, StoreNewerError
+from cis.executors.attempt_folder import AttemptFolders
 from cis.executors.orphans import Inherited, kill_orphans
 from cis.executors.platform import kill_process
 from cis.model.scope import Scope
@@ -46,7 +47,7 @@ def make_supervisor(
             run_dir=home.run,
             bell=bell,
             spawn=worker_spawner(home, settings),
-            kill_orphans=partial(kill_orphans, home=home.root),
+            kill_orphans=partial(kill_orphans, home=home.root, attempts=home.attempts),
             kill_process=kill_process,
             clock=now,
             retire_signal=signal.SIGUSR1,
@@ -55,6 +56,7 @@ def make_supervisor(
             lease_s=settings.lease_s,
             told=told,
             reap=Inherited().reap,
+            lasting=AttemptFolders(home.attempts),
             let_in=lambda store, worker_id: let_in(store, worker_id, site=site),
         )
     )

@@ -156,6 +156,7 @@ class WorkerProcess:
             log.error("nothing more is started; what runs goes on to its end", extra={"error": str(error)})
             self._superseded = True
         except StoreGoneError as error:  # whoever has the home now knows nothing of these tasks
+            self._loop.disown()
             raise LeaseLostError(str(error)) from error
         except StoreError:
             return False  # the loop says so, and knows what to do

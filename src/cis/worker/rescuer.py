@@ -34,16 +34,17 @@ and holds its lock file, when twice the time is over is killed without a fence: 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from cis.engine.ports import Orphan, OrphanKiller
+from cis.engine.ports import Orphan, OrphanKiller, attempt_handle, attempt_of_handle
 from cis.engine.run.attempts import attempt_marks
 from cis.engine.run.losses import blame
 from cis.engine.times import Instant
-from cis.errors import ConfigError, OrphanError, StoreBusyError, StoreError
+from cis.errors import ConfigError, OrphanError, PoisonRecordError, StoreBusyError, StoreError
+from cis.model.states import AttemptState
 from cis.store.port import Store
 from cis.store.records import EventRecord, WorkerRecord, WorkerState
 from cis.worker.lock import Holder, holder_of, worker_lock_path
@@ -55,28 +56,106 @@ LOOKS_IN_A_LEASE = 3
 START_DEADLINE_S = 20.0
 
 
-def end_orphans(store: Store, worker_id: str, *, kill: OrphanKiller, up_to_epoch: int | None = None) -> int:
-    """Kill what attempts of a dead worker left behind; return how many attempts there were.
+class LastingAttempts(Protocol):
+    """The attempts that go on without a worker, by their handles; what is kept of them lies in the home."""
+
+    def handles(self) -> Sequence[str]:
+        """Return the handles of all that anything is kept of."""
+        ...
+
+    def lives(self, handle: str) -> bool:
+        """Whether an attempt goes on. Raises OSError: the machine is short of what finding it out takes."""
+        ...
+
+    def end(self, handle: str) -> None:
+        """Have an attempt end, within its grace period; nobody asks how it ended."""
+        ...
+
+    def forget(self, handle: str) -> None:
+        """Remove what is kept of an attempt."""
+        ...
+
+
+class NothingLasts:
+    """Where no attempt goes on without a worker."""
+
+    def handles(self) -> Sequence[str]:
+        """Return none."""
+        return ()
+
+    def lives(self, handle: str) -> bool:  # noqa: ARG002 - see LastingAttempts
+        """None does."""
+        return False
+
+    def end(self, handle: str) -> None:
+        """There is nothing to end."""
+
+    def forget(self, handle: str) -> None:
+        """There is nothing to remove."""
+
+
+def end_unwanted(store: Store, lasting: LastingAttempts) -> None:
+    """End lasting attempts that nobody will take up any more, and remove what is kept of those whose runs are over.
+
+    A run may have been cancelled while no worker held it, set aside, or be gone with a backup that was put in place. A start
+    is on disk before anything is kept of it, so what was just begun is never taken for unwanted.
+    """
+    for handle in lasting.handles():
+        named = attempt_of_handle(handle)
+        if named is None:
+            continue  # somebody else's file
+        run_id, task_no, attempt = named
+        try:
+            run = store.runs.get(run_id)
+            row = store.attempts.get(run_id, task_no, attempt)
+            over = run is None or run.status.final
+            if not over and row is not None and row.status is AttemptState.RUNNING:
+                continue
+            if lasting.lives(handle):
+                log.warning("an attempt that nobody will take up is ended", extra={"handle": handle})
+                lasting.end(handle)
+            elif over:
+                lasting.forget(handle)
+        except (
+            PoisonRecordError,
+            OSError,
+        ) as error:  # it cannot be read, or there is no descriptor to look with: it is let be
+            log.error("a lasting attempt cannot be looked at", extra={"handle": handle, "error": str(error)})
+
+
+def end_orphans(
+    store: Store, worker_id: str, *, kill: OrphanKiller, up_to_epoch: int | None = None
+) -> tuple[int, Collection[str]]:
+    """Kill what attempts of a dead worker left behind; return how many attempts there were, and the handles of those that go on.
 
     With *up_to_epoch*, what a later holder of the id has started since is let be.
     """
     attempts = [
         attempt for attempt in store.attempts.running(worker_id) if up_to_epoch is None or attempt.epoch <= up_to_epoch
     ]
-    if attempts:
-        kill(
-            [Orphan(one.pid, one.pid_started, attempt_marks(one.run_id, one.task_id, one.attempt)) for one in attempts]
+    orphans = [
+        Orphan(
+            one.pid,
+            one.pid_started,
+            attempt_marks(one.run_id, one.task_id, one.attempt),
+            attempt_handle(one.run_id, one.task_no, one.attempt),
         )
-    return len(attempts)
+        for one in attempts
+    ]
+    spared = kill(orphans) if orphans else ()
+    return len(attempts) - len(spared), spared
 
 
 def bury(store: Store, worker: WorkerRecord, *, kill: OrphanKiller, now_us: int, unasked: bool = False) -> bool:
     """Declare a worker dead whose lock is free, and release its runs; False if that was done, or is not to be done.
 
+    Its lasting attempts go on, and nothing is to blame on them.
+
     *unasked*: its parent saw it die though nobody had asked it to go, so what it ran may be to blame (``cis.engine.run.losses``).
     """
+    spared: Collection[str] = ()
     if worker.status.live:
-        orphans = end_orphans(store, worker.worker_id, kill=kill, up_to_epoch=worker.epoch)
+        orphans, spared = end_orphans(store, worker.worker_id, kill=kill, up_to_epoch=worker.epoch)
         log.warning("a worker died", extra={"worker_id": worker.worker_id, "pid": worker.pid, "attempts": orphans})
     with store.transaction():
         if not store.workers.set_status(
@@ -85,7 +164,7 @@ def bury(store: Store, worker: WorkerRecord, *, kill: OrphanKiller, now_us: int,
             return False
         if unasked:
             held = [claimed.run_id for claimed in store.queue.claimed(worker.node_id, worker.worker_id)]
-            blame(store, worker, held, now_us=now_us)
+            blame(store, worker, held, spared=spared, now_us=now_us)
         store.queue.release_claimed(worker.node_id, worker.worker_id)
         store.events.append([worker_event(worker.worker_id, WorkerState.DEAD, at_us=now_us)])
     return True
@@ -123,6 +202,7 @@ class RescuerParts:
     kill_process: ProcessKiller
     clock: Callable[[], Instant]
     lease_s: float
+    lasting: LastingAttempts = field(default_factory=NothingLasts)
 
 
 @dataclass(slots=True)
@@ -161,6 +241,7 @@ class Rescuer:
                 log.error("a worker cannot be looked at", extra={"worker_id": worker_id, "error": str(error)})
                 seen[worker_id] = self._silences.get(worker_id, _Silence(()))
         self._silences = seen
+        end_unwanted(store, self._parts.lasting)
 
     def _look_at(
         self, worker_id: str, row: WorkerRecord | None, child: OwnWorker | None, *, passed_s: float

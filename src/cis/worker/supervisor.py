@@ -20,7 +20,7 @@ import os
 import selectors
 from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Protocol
@@ -35,7 +35,7 @@ from cis.store.records import QueueDemand, WorkerState
 from cis.worker.bell import FifoBell, ring
 from cis.worker.lock import holder, worker_lock_path
 from cis.worker.process import Reporter
-from cis.worker.rescuer import ProcessKiller, Rescuer, RescuerParts
+from cis.worker.rescuer import LastingAttempts, NothingLasts, ProcessKiller, Rescuer, RescuerParts
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +117,7 @@ class SupervisorParts:
     told: Callable[[], None]
     reap: Callable[[Container[int]], None]
     let_in: Callable[[Store, str], None] = lambda _store, _worker_id: None
+    lasting: LastingAttempts = field(default_factory=NothingLasts)
 
 
 class Supervisor:
@@ -135,6 +136,7 @@ class Supervisor:
                 kill_process=parts.kill_process,
                 clock=parts.clock,
                 lease_s=parts.lease_s,
+                lasting=parts.lasting,
             )
         )
         self._selector = selectors.DefaultSelector()

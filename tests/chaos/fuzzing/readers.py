@@ -236,7 +236,7 @@ def meet_demand(store: Store, folder: Path) -> set[str]:
             run_dir=folder,
             bell=bell,
             spawn=spawn,
-            kill_orphans=lambda _: None,
+            kill_orphans=lambda _: (),
             kill_process=lambda _pid, _started: True,
             clock=now,
             retire_signal=signal.SIGUSR1,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cis.engine.ports import Exit, Launch, Orphan, StrPath
+from cis.engine.ports import Exit, Fate, Launch, Orphan, ProcessId, StrPath, TakenUp
 from cis.errors import OrphanError
 from tests.chaos.simulation.faults import Faults
 from tests.chaos.simulation.stage import Stage
@@ -116,10 +116,11 @@ class Processes:
                 self.signal(process, force=True, by="its parent's death")
         self.act()
 
-    def kill_orphans(self, orphans: Sequence[Orphan]) -> None:
+    def kill_orphans(self, orphans: Sequence[Orphan]) -> Sequence[str]:
         """Be the OrphanKiller: end the process of each number and start, and every one with the marks."""
-        for pid, pid_started, marks in orphans:
-            self._kill_orphan(pid, pid_started, marks)
+        for one in orphans:
+            self._kill_orphan(one.pid, one.pid_started, one.marks)
+        return ()
 
     def _kill_orphan(self, pid: int | None, pid_started: str | None, marks: Mapping[str, str]) -> None:
         wanted = tuple(marks[mark] for mark in MARKS)
@@ -162,12 +163,12 @@ class SimulatedExecutor:
         self._processes = processes
         self._faults = faults
         self._spawned = spawned
-        self._mine: dict[int, Process] = {}
+        self._mine: dict[str, Process] = {}
         self._bell = bell
         self.rung = False
         self.until_s = 0.0
 
-    def start(self, launch: Launch) -> int:
+    def start(self, launch: Launch) -> str:
         if self._stage.chance(0.1):
             self._stage.let_others(0.3 * self._stage.rng.random())
         self._faults.point(self._owner, "start")
@@ -175,8 +176,18 @@ class SimulatedExecutor:
         self._spawned(self._owner, (run_id, task_id, attempt), launch.env)
         process = self._processes.start(self._owner, launch, endless=launch.env.get("ENDLESS") == "1")
         self._faults.point(self._owner, "started")
-        self._mine[process.pid] = process
-        return process.pid
+        self._mine[launch.handle] = process
+        return launch.handle
+
+    def take_up(self, handle: str, *, marks: Mapping[str, str]) -> TakenUp:  # noqa: ARG002 - see Executor
+        """Nothing outlives its worker here."""
+        return TakenUp(Fate.GONE)
+
+    def let_go(self, handle: str) -> bool:  # noqa: ARG002 - see Executor
+        return False
+
+    def forget(self, handle: str) -> None:
+        """Nothing is kept here."""
 
     def foresee(self, launch: Launch) -> None:
         """Have nothing ready: nothing takes time here."""
@@ -184,18 +195,19 @@ class SimulatedExecutor:
     def shortage(self) -> str | None:
         return None
 
-    def identity(self, handle: int) -> str | None:
-        return str(self._mine[handle].began_s)
+    def identity(self, handle: str) -> ProcessId | None:
+        process = self._mine[handle]
+        return ProcessId(process.pid, str(process.began_s))
 
     def wait(self, timeout_s: float) -> Sequence[Exit]:
         self._faults.point(self._owner, "wait")
         self.until_s = self._stage.now_s + timeout_s
         self._processes.act()
         self.rung = self._bell.rung
-        ended = [process for process in self._mine.values() if self._reported_s(process) <= self._stage.now_s]
-        for process in ended:
-            del self._mine[process.pid]
-        return [Exit(handle=process.pid, exit_code=process.exit_code) for process in ended]
+        ended = {h: one for h, one in self._mine.items() if self._reported_s(one) <= self._stage.now_s}
+        for handle in ended:
+            del self._mine[handle]
+        return [Exit(handle=handle, exit_code=one.exit_code, pid=one.pid) for handle, one in ended.items()]
 
     def next_exit_s(self) -> float:
         """Return when the next end, as far as it is known now, is to be told; infinity when none is."""
@@ -204,7 +216,7 @@ class SimulatedExecutor:
     def watch(self, descriptor: int) -> None:
         """Nothing is watched: a ring moves the time at which the worker acts."""
 
-    def end(self, handle: int, *, force: bool) -> None:
+    def end(self, handle: str, *, force: bool) -> None:
         self._processes.signal(self._mine[handle], force=force, by="its worker")
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ def row(worker: Worker) -> WorkerRecord:
 
 def buried(node: Decider, worker: WorkerRecord, *, unasked: bool) -> None:
     """Bury a worker whose processes are gone."""
-    assert bury(node.store, worker, kill=lambda _: None, now_us=node.now_us, unasked=unasked)
+    assert bury(node.store, worker, kill=lambda _: (), now_us=node.now_us, unasked=unasked)
 
 
 def died(node: Decider, folder: Path, *, running: int, unasked: bool = True) -> None:

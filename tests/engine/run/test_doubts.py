@@ -21,18 +21,18 @@ def a_live_one() -> Live:
 def test_an_end_by_a_signal_that_a_manager_sends_waits_for_a_moment_and_is_lost_if_the_worker_stops(code: int) -> None:
     live, doubts = a_live_one(), Doubts()
 
-    assert doubts.hold(live, Exit(7, code), NOW)
+    assert doubts.hold(live, Exit("r.0.1", code), NOW)
     assert list(doubts.settled(NOW.mono_s, stopping=False)) == []
-    assert list(doubts.settled(NOW.mono_s, stopping=True)) == [(Exit(7, code), NOW.wall_us)]
+    assert list(doubts.settled(NOW.mono_s, stopping=True)) == [(Exit("r.0.1", code), NOW.wall_us)]
     assert live.ending is Ending.STOP
 
 
 def test_an_end_by_a_signal_is_its_own_when_nothing_else_was_told() -> None:
     live, doubts = a_live_one(), Doubts()
-    doubts.hold(live, Exit(7, -15), NOW)
+    doubts.hold(live, Exit("r.0.1", -15), NOW)
 
     assert doubts.next_due_s() == NOW.mono_s + MOMENT_S
-    assert list(doubts.settled(NOW.mono_s + MOMENT_S, stopping=False)) == [(Exit(7, -15), NOW.wall_us)]
+    assert list(doubts.settled(NOW.mono_s + MOMENT_S, stopping=False)) == [(Exit("r.0.1", -15), NOW.wall_us)]
     assert live.ending is None
 
 
@@ -40,10 +40,10 @@ def test_an_end_by_a_signal_is_its_own_when_nothing_else_was_told() -> None:
 def test_other_ends_wait_only_while_the_worker_may_be_told_once_more(code: int) -> None:
     live, doubts = a_live_one(), Doubts()
 
-    assert not doubts.hold(live, Exit(7, code), NOW)
+    assert not doubts.hold(live, Exit("r.0.1", code), NOW)
     doubts.doubt_all(until_s=NOW.mono_s + TOLD_AGAIN_WITHIN_S)
-    assert doubts.hold(live, Exit(7, code), NOW)
-    assert list(doubts.settled(NOW.mono_s + TOLD_AGAIN_WITHIN_S, stopping=True)) == [(Exit(7, code), NOW.wall_us)]
+    assert doubts.hold(live, Exit("r.0.1", code), NOW)
+    assert list(doubts.settled(NOW.mono_s + TOLD_AGAIN_WITHIN_S, stopping=True)) == [(Exit("r.0.1", code), NOW.wall_us)]
     assert live.ending is None
 
 
@@ -51,4 +51,4 @@ def test_an_end_that_was_asked_for_is_beyond_doubt() -> None:
     live, doubts = a_live_one(), Doubts()
     live.ending = Ending.TIMEOUT
 
-    assert not doubts.hold(live, Exit(7, -15), NOW)
+    assert not doubts.hold(live, Exit("r.0.1", -15), NOW)

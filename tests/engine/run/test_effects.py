@@ -55,7 +55,7 @@ def test_a_run_whose_end_was_not_stored_is_still_held(node: Decider, tmp_path: P
     with working(node, tmp_path) as worker:
         run = node.submitted({"command": "exec sleep 60"}, target_node="node-1")
         worker.until(lambda: worker.pids, "the process")
-        worker.loop._parts.executor.end(worker.pids[0], force=True)
+        worker.loop._parts.executor.end(worker.handles[0], force=True)
         worker.store.broken = worker.store.late = True
         worker.until(lambda: not worker.pids, "the end of the process")
 

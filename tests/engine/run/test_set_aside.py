@@ -26,7 +26,7 @@ def test_the_process_of_a_run_that_is_set_aside_is_killed_before_that_is_stored(
         seen: list[str] = []
         end, transaction = worker.loop._parts.executor.end, worker.store.transaction
 
-        def killed(handle: int, *, force: bool) -> None:
+        def killed(handle: str, *, force: bool) -> None:
             seen.append("KILL" if force else "TERM")
             end(handle, force=force)
 

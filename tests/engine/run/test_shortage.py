@@ -32,12 +32,12 @@ class Lacking:
 
     def __init__(self, worker: Worker, number: int, *, after: int) -> None:
         self._executor = worker.loop._parts.executor
-        self._start: Callable[[Launch], int] = self._executor.start
+        self._start: Callable[[Launch], str] = self._executor.start
         self._number = number
         self.tries = 0
         self.room = after
 
-    def start(self, launch: Launch) -> int:
+    def start(self, launch: Launch) -> str:
         if self.room > 0:
             self.room -= 1
             return self._start(launch)
@@ -183,6 +183,7 @@ def test_a_pid_whose_start_cannot_be_read_is_stored_when_there_are_descriptors_a
         )
     )
     live.add(handle, Live(attempt=attempt("r"), started_s=100.0, started_up_us=0, timeout_s=None, outputs=""))
+    pid = executor._pids[handle]
     with no_descriptors():
         early = live.take_pids(older_than_s=100.0)
     due_s = live.oldest_without_pid_s()
@@ -191,5 +192,5 @@ def test_a_pid_whose_start_cannot_be_read_is_stored_when_there_are_descriptors_a
 
     assert early == []
     assert 100.0 < due_s < 110.0
-    assert stored.pid == handle
+    assert stored.pid == pid
     assert stored.pid_started is not None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cis.engine.lookup import existing_definition, existing_run, run_of
 from cis.engine.times import rfc3339
 from cis.errors import PoisonRecordError
-from cis.model.dag import Json
+from cis.model.dag import Json, OnLost, TaskSpec
 from cis.model.scope_rules import Patterns
 from cis.model.states import TaskState
 from cis.store.records import (
@@ -19,6 +19,7 @@ from cis.store.records import (
     Delivery,
     EventRecord,
     LeftProcess,
+    QueueState,
     RunFilter,
     RunRecord,
     TaskRecord,
@@ -295,23 +296,33 @@ def _surroundings(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> 
     item = store.queue.get(run.run_id)
     held = why_held(store, run)
     elsewhere = None if run.delivery is Delivery.LOCAL else on_its_way(store, run.run_id)
+    worker = store.workers.get(run.owner_node, run.worker_id)
+    unheld = item is None or item.status is not QueueState.CLAIMED or worker is None or not worker.status.live
     return Surroundings(
         elsewhere=held if elsewhere is not None and held else elsewhere,
         held=held,
         queue=item.status if item is not None else None,
-        worker=store.workers.get(run.owner_node, run.worker_id),
+        worker=worker,
         depends_on=_depends_on(store, run) if any(task.status is TaskState.PENDING for task in tasks) else {},
+        lasting=_lasting(store, run) if unheld and any(task.status is TaskState.RUNNING for task in tasks) else (),
     )
 
 
 def _depends_on(store: Store, run: RunRecord) -> dict[str, Sequence[str]]:
+    return {task.id: task.depends_on for task in _tasks_of(store, run) if task.depends_on}
+
+
+def _lasting(store: Store, run: RunRecord) -> Sequence[str]:
+    return [task.id for task in _tasks_of(store, run) if task.on_lost is OnLost.ADOPT]
+
+
+def _tasks_of(store: Store, run: RunRecord) -> Sequence[TaskSpec]:
     from cis.store.port import stored_spec  # noqa: PLC0415 - as above
 
     try:
-        spec = stored_spec(store.definitions, run.definition_id)
+        return stored_spec(store.definitions, run.definition_id).tasks
     except PoisonRecordError:
-        return {}  # what can be told of the run is worth more than an error; its worker reports the row
-    return {task.id: task.depends_on for task in spec.tasks if task.depends_on}
+        return ()  # what can be told of the run is worth more than an error; its worker reports the row
 
 
 def _task_view(task: TaskRecord, waiting: Waiting | None) -> dict[str, Json]:

@@ -7,7 +7,7 @@ time of its retry, or for a slot. A run waits when nothing of it runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -82,7 +82,8 @@ class Surroundings:
 
     ``queue`` is None when the run is in no queue; ``depends_on`` maps task ids to the ids before them. ``elsewhere`` is
     set for a run that another node is to execute: what it waits for on its way there, or nothing once that node has it.
-    ``held`` says why a run does not go on that may be over, after a restore.
+    ``held`` says why a run does not go on that may be over, after a restore. ``lasting`` are tasks that go on without a worker (``on_lost: adopt``),
+    if no worker holds the run.
     """
 
     queue: QueueState | None
@@ -90,6 +91,7 @@ class Surroundings:
     depends_on: Mapping[str, Sequence[str]]
     elsewhere: str | None = None
     held: str | None = None
+    lasting: Collection[str] = ()
 
 
 def tasks_waiting(run: RunRecord, tasks: Sequence[TaskRecord], around: Surroundings) -> dict[str, Waiting]:
@@ -132,6 +134,9 @@ def _foremost(reasons: Sequence[Waiting]) -> Waiting | None:
     return min(retries, key=lambda each: each.until_us or 0, default=None)
 
 
+_WITHOUT_WORKER = Waiting(
+    reason=WaitReason.WORKER, words="goes on without a worker, until the next one takes it up ('cis node start')"
+)
 _OF_QUEUE: Mapping[QueueState | None, Waiting | None] = {
     QueueState.SUSPENDED: Waiting(
         reason=WaitReason.DELIVERY, words="is suspended: the lease under which this node holds it is over"
@@ -163,7 +168,9 @@ def _holds_all(run: RunRecord, around: Surroundings) -> Waiting | None:
 
 def _task_waiting(task: TaskRecord, done: set[str], *, common: Waiting | None, around: Surroundings) -> Waiting | None:
     if task.status is TaskState.RUNNING:
-        return None if task.child_run_id is None else _named(WaitReason.CHILD_RUN, [task.child_run_id])
+        if task.child_run_id is not None:
+            return _named(WaitReason.CHILD_RUN, [task.child_run_id])
+        return _WITHOUT_WORKER if task.task_id in around.lasting else None
     if task.status is not TaskState.PENDING:
         return None
     unmet = [parent for parent in around.depends_on.get(task.task_id, ()) if parent not in done]

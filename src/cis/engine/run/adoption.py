@@ -5,6 +5,10 @@ back into the queue when a dead worker was buried. A task whose
 start is on disk without an end is *lost* (unless its process is one of ours): its attempt is kept, marked so,
 and the task's ``on_lost`` decides what follows. The orphaned process was ended before (``OrphanKiller``).
 
+With ``on_lost: adopt`` the attempt went on by itself. The executor is asked what became of it, by its handle, once the
+run is held (``ask``): it runs, and is one of this worker's from now on; it has ended, and this is how; it is gone, and so
+lost; or that cannot be told now. What is not known is not lost: it is asked for again, and the task says why.
+
 What the id holds may be large, so it is taken over in several transactions (``cis.engine.run.claiming``): the epoch first, then
 run after run. Until its run is one of those that are held, nothing is decided about an attempt.
 """
@@ -12,10 +16,14 @@ run after run. Until its run is one of those that are held, nothing is decided a
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
-from cis.engine.run.parts import ChildWait, Held
+from cis.engine.outputs import forget_outputs
+from cis.engine.ports import Executor, Exit, Fate, attempt_handle
+from cis.engine.run.attempts import AttemptMaker, attempt_marks
+from cis.engine.run.live import End, Ending, Live
+from cis.engine.run.parts import ChildWait, Held, LoopParts
 from cis.engine.run.plan import RunPlan
 from cis.engine.run.reading import RunReading
 from cis.engine.this_node import Incarnation
@@ -23,6 +31,7 @@ from cis.engine.times import Instant
 from cis.engine.transitions import move_tasks
 from cis.engine.transitions import set_aside as end_unread
 from cis.errors import PoisonRecordError, StoreRefusedError
+from cis.model.dag import OnLost
 from cis.model.states import AttemptState
 from cis.store.port import Store
 from cis.store.records import AttemptRecord, QueuedRun, RunRecord
@@ -31,6 +40,7 @@ log = logging.getLogger(__name__)
 
 AttemptKey = tuple[str, int, int]
 LOST = "the worker died while it ran"
+ASK_AGAIN_S = 1.0
 
 
 def take_over(store: Store, me: Incarnation) -> list[QueuedRun]:
@@ -92,10 +102,86 @@ def _take_up(
     for number, attempt in attempts.items():
         if number in plan.children and attempt is not None:
             waits[run_id, number] = ChildWait(attempt, child_due_s(plan, attempt, now=now))
-        elif attempt is None or _key(attempt) not in ours:
+        elif attempt is not None and _key(attempt) in ours:
+            continue
+        elif attempt is not None and plan.task_spec(number).on_lost is OnLost.ADOPT:
+            held.asked[_key(attempt)] = (attempt, now.mono_s)
+        else:
             _lose(store, plan, attempt, number=number, now=now)
     move_tasks(store, plan.run, plan.take_changes(), at_us=now.wall_us)
     held.children |= waits
+
+
+def ask(parts: LoopParts, held: Held, *, now: Instant) -> tuple[list[End], list[Exit]]:
+    """Ask the executor for lasting attempts when it is time; return those that are lost, and how others have ended."""
+    lost: list[End] = []
+    exits: list[Exit] = []
+    for key, (attempt, due_s) in list(held.asked.items()):
+        plan = held.plans.get(attempt.run_id)
+        if plan is None or attempt.task_no not in plan.running:
+            del held.asked[key]  # its run is not held any more: whoever takes that up asks anew
+            continue
+        if due_s > now.mono_s:
+            continue
+        handle = attempt_handle(*key)
+        marks = attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt)
+        found = parts.executor.take_up(handle, marks=marks)
+        if found.fate is Fate.UNKNOWN:
+            held.asked[key] = (attempt, now.mono_s + ASK_AGAIN_S)
+            _say(plan, attempt.task_no, f"it may still run, and nobody can tell now: {found.why}")
+            continue
+        del held.asked[key]
+        _say(plan, attempt.task_no, None)
+        if found.fate is Fate.GONE:
+            lost.append(End(_lost(attempt, now=now), {}))
+            continue
+        held.live.add(handle, _live(parts, plan, attempt, now=now))
+        if plan.cancelling:
+            held.live.end(handle, Ending.CANCEL, now_s=now.mono_s)
+        if found.exit is not None:
+            exits.append(found.exit)
+    return lost, exits
+
+
+def forget_kept(executor: Executor, ends: Iterable[End]) -> None:
+    """Remove what was kept of lasting attempts until now, when their ends are stored."""
+    for end in ends:
+        if end.kept is not None:
+            handle, outputs = end.kept
+            executor.forget(handle)
+            forget_outputs(outputs)
+
+
+def sweep(maker: AttemptMaker, held: Held, swept: set[str]) -> None:
+    """Remove what attempts with secrets of an earlier process left, once for each run that is held."""
+    if swept.issuperset(held.plans):
+        return
+    keep = {_key(live.attempt) for live in held.live} | held.asked.keys()
+    for run_id in held.plans.keys() - swept:
+        maker.sweep(held.plans[run_id], keep=keep)
+        swept.add(run_id)
+
+
+def _live(parts: LoopParts, plan: RunPlan, attempt: AttemptRecord, *, now: Instant) -> Live:
+    """Return an attempt that was started by another worker; its outputs were masked by whoever kept its logs."""
+    ago_us = max(0, now.wall_us - attempt.started_at_us)
+    return Live(
+        attempt=attempt,
+        started_s=now.mono_s - ago_us / 1e6,
+        started_up_us=parts.site.uptime_us() - ago_us,
+        timeout_s=plan.task_spec(attempt.task_no).timeout_s,
+        outputs=parts.maker.logfiles.paths(*_key(attempt)).outputs,
+        pid_stored=attempt.pid is not None,
+        lasting=True,
+    )
+
+
+def _say(plan: RunPlan, number: int, why: str | None) -> None:
+    """Have a running task show why nobody knows how it does."""
+    old = plan.tasks[number]
+    if old.error != why:
+        plan.tasks[number] = old._replace(version=old.version + 1, error=why)
+        plan.changes.append((old, plan.tasks[number]))
 
 
 def _as_it_is_now(store: Store, reading: RunReading) -> RunRecord | None:
@@ -116,9 +202,13 @@ def child_due_s(plan: RunPlan, attempt: AttemptRecord, *, now: Instant) -> float
 
 def _lose(store: Store, plan: RunPlan, attempt: AttemptRecord | None, *, number: int, now: Instant) -> None:
     if attempt is not None and attempt.status is AttemptState.RUNNING:
-        finished_at_us = max(now.wall_us, attempt.started_at_us)
-        store.attempts.finish([attempt._replace(status=AttemptState.LOST, error=LOST, finished_at_us=finished_at_us)])
+        store.attempts.finish([_lost(attempt, now=now)])
     plan.end(number, AttemptState.LOST, now=now, jitter=0.0, error=LOST)
+
+
+def _lost(attempt: AttemptRecord, *, now: Instant) -> AttemptRecord:
+    finished_at_us = max(now.wall_us, attempt.started_at_us)
+    return attempt._replace(status=AttemptState.LOST, error=LOST, finished_at_us=finished_at_us)
 
 
 def _key(attempt: AttemptRecord) -> AttemptKey:

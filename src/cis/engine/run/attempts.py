@@ -16,10 +16,10 @@ from pathlib import Path
 
 from cis.engine.logfiles import LogFiles
 from cis.engine.outputs import forget_outputs
-from cis.engine.ports import ChildDag, Command, Launch, SecretBook, SkillBook, StrPath
+from cis.engine.ports import ChildDag, Command, Launch, SecretBook, SkillBook, StrPath, attempt_handle
 from cis.engine.run.plan import RunPlan
 from cis.errors import CisError, LaunchError
-from cis.model.dag import COMMAND_SKILL, Json, TaskSpec
+from cis.model.dag import COMMAND_SKILL, Json, OnLost, TaskSpec
 from cis.model.relations import OPENING_OF_SECRET, fill
 from cis.model.scope import Scope
 from cis.model.secret_forms import needles
@@ -100,6 +100,9 @@ class AttemptMaker:
             marks=marks,
             leave=task.leave,
             keep_log=task.leave,
+            handle=attempt_handle(attempt.run_id, number, attempt.attempt),
+            lasting=task.on_lost is OnLost.ADOPT,
+            timeout_s=task.timeout_s,
         )
 
     def make_workdir(self, launch: Launch) -> None:

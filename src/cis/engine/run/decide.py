@@ -156,9 +156,9 @@ class _Steps:
         for plan, end in ((self._held.plans.get(end.attempt.run_id), end) for end in ends):
             if plan is None:
                 continue
-            attempt, outputs, left = end
-            if left:
-                self._store.attempts.add_left(left)
+            attempt, outputs = end.attempt, end.outputs
+            if end.left:
+                self._store.attempts.add_left(end.left)
             if outputs and (why := no_room(size_of(outputs), plan.output_bytes)):
                 attempt, outputs = attempt._replace(status=AttemptState.FAILED, error=why), {}
             plan.end(

@@ -50,7 +50,8 @@ class Ending(StrEnum):
 class Live:
     """A started attempt. Times are monotonic seconds; ``outputs`` is its ``CIS_OUTPUT``, ``mask`` what may not be shown of it.
 
-    ``started_up_us`` and ``ended_up_us`` are how long the machine had been up, awake or asleep.
+    ``started_up_us`` and ``ended_up_us`` are how long the machine had been up, awake or asleep. One that is ``lasting`` is held to its time
+    limit by the executor, and goes on when this worker stops.
     """
 
     attempt: AttemptRecord
@@ -64,21 +65,26 @@ class Live:
     pid_stored: bool = False
     pid_asked_s: float = 0.0
     ended_up_us: int = 0
+    lasting: bool = False
 
     @property
     def due_s(self) -> float:
         """When something has to be done about it: its time limit, or KILL."""
         if self.ending is not None:
             return self.kill_at_s
-        return _NEVER if self.timeout_s is None else self.started_s + self.timeout_s
+        return _NEVER if self.timeout_s is None or self.lasting else self.started_s + self.timeout_s
 
 
 class End(NamedTuple):
-    """The end of an attempt: the row as it will be stored, the outputs that it gave, and what it was allowed to leave running."""
+    """The end of an attempt: the row as it will be stored, the outputs that it gave, and what it was allowed to leave running.
+
+    ``kept`` is the handle of a lasting attempt, and its ``CIS_OUTPUT``: what is kept of it until this is stored.
+    """
 
     attempt: AttemptRecord
     outputs: dict[str, str]
     left: Sequence[LeftProcess] = ()
+    kept: tuple[str, str] | None = None
 
 
 class LiveAttempts:
@@ -87,7 +93,7 @@ class LiveAttempts:
     def __init__(self, executor: Executor, *, grace_s: float) -> None:
         self._executor = executor
         self._grace_s = grace_s
-        self._by_handle: dict[int, Live] = {}
+        self._by_handle: dict[str, Live] = {}
 
     def __len__(self) -> int:
         return len(self._by_handle)
@@ -95,17 +101,29 @@ class LiveAttempts:
     def __iter__(self) -> Iterator[Live]:
         return iter(self._by_handle.values())
 
-    def add(self, handle: int, live: Live) -> None:
+    def add(self, handle: str, live: Live) -> None:
         """Take in a process that was just started."""
         self._by_handle[handle] = live
 
-    def get(self, handle: int) -> Live:
+    def get(self, handle: str) -> Live:
         """Return an attempt by its handle."""
         return self._by_handle[handle]
 
-    def pop(self, handle: int) -> Live:
+    def pop(self, handle: str) -> Live:
         """Give up a process that has ended."""
         return self._by_handle.pop(handle)
+
+    def note_ends(self, exits: Sequence[Exit], *, up_us: int) -> None:
+        """Note when attempts ended, by how long the machine is up; of a lasting one its executor says how long it took."""
+        for ended in exits:
+            live = self._by_handle[ended.handle]
+            live.ended_up_us = up_us if ended.took_us is None else live.started_up_us + ended.took_us
+
+    def let_lasting_go(self) -> None:
+        """Leave the lasting attempts that run to whoever takes them up next."""
+        for handle in [handle for handle, live in self._by_handle.items() if live.lasting]:
+            if self._executor.let_go(handle):
+                del self._by_handle[handle]
 
     def has(self, attempt: AttemptRecord) -> bool:
         """Whether the process of this attempt is one of ours."""
@@ -117,6 +135,10 @@ class LiveAttempts:
         for handle, live in self._by_handle.items():
             if live.ending is None and chosen(live):
                 self._begin(handle, live, why, now_s=now_s)
+
+    def end(self, handle: str, why: Ending, *, now_s: float) -> None:
+        """Begin to end one attempt."""
+        self._begin(handle, self._by_handle[handle], why, now_s=now_s)
 
     def kill_where(self, chosen: Callable[[Live], bool]) -> None:
         """Have KILL sent to each chosen attempt with the next ``tick``; each counts as lost unless it was being ended."""
@@ -163,7 +185,11 @@ class LiveAttempts:
                         raise
                     live.pid_asked_s = older_than_s + PID_AGAIN_S
                     continue
-                live.attempt = live.attempt._replace(pid=handle, pid_started=identity)
+                if identity is None and live.lasting:  # it has not said yet
+                    live.pid_asked_s = older_than_s + PID_AGAIN_S
+                    continue
+                if identity is not None:
+                    live.attempt = live.attempt._replace(pid=identity.pid, pid_started=identity.started)
                 live.pid_stored = True
                 found.append(live.attempt)
         return found
@@ -172,7 +198,7 @@ class LiveAttempts:
         """Return when the oldest attempt whose pid is not stored was started, or asked for; infinity when none is."""
         return min((max(live.started_s, live.pid_asked_s) for live in self if not live.pid_stored), default=_NEVER)
 
-    def _begin(self, handle: int, live: Live, why: Ending, *, now_s: float) -> None:
+    def _begin(self, handle: str, live: Live, why: Ending, *, now_s: float) -> None:
         live.ending = why
         live.kill_at_s = now_s + self._grace_s
         self._executor.end(handle, force=False)
@@ -180,6 +206,8 @@ class LiveAttempts:
 
 def judge(live: Live, ended: Exit, *, now_us: int) -> End:
     """Return what an exit means: completed, failed, cancelled or lost, and with which outputs, whose file goes.
+
+    That of a lasting attempt stays until its end is stored: whoever comes next would judge again.
 
     Raises:
         LaunchError: there is no descriptor to read the outputs with: judge again later.
@@ -189,7 +217,7 @@ def judge(live: Live, ended: Exit, *, now_us: int) -> End:
     outputs: dict[str, str] = {}
     if status is AttemptState.COMPLETED:
         try:
-            outputs = dict(take_outputs(live.outputs, mask=live.mask))
+            outputs = dict(take_outputs(live.outputs, mask=live.mask, keep=live.lasting))
         except LaunchError as refused:
             if shortage_of(refused) is not None:
                 raise
@@ -199,8 +227,12 @@ def judge(live: Live, ended: Exit, *, now_us: int) -> End:
     done = attempt._replace(
         status=status,
         exit_code=ended.exit_code,
-        pid=ended.handle,
-        finished_at_us=end_us(attempt.started_at_us, now_us=now_us, took_us=live.ended_up_us - live.started_up_us),
+        pid=ended.pid,
+        finished_at_us=end_us(
+            attempt.started_at_us,
+            now_us=now_us if ended.ended_at_us is None else ended.ended_at_us,
+            took_us=live.ended_up_us - live.started_up_us,
+        ),
         error=error,
         stdout_tail=ended.stdout_tail,
         stderr_tail=ended.stderr_tail,
@@ -208,19 +240,21 @@ def judge(live: Live, ended: Exit, *, now_us: int) -> End:
         stderr_bytes=ended.stderr_bytes,
     )
     left = [LeftProcess(done.run_id, done.task_no, done.task_id, pid, started) for pid, started in ended.left]
-    return End(attempt=done, outputs=outputs, left=left)
+    return End(done, outputs, left, (ended.handle, live.outputs) if live.lasting else None)
 
 
 def _verdict(live: Live, ended: Exit) -> tuple[AttemptState, str | None]:
-    if live.ending is Ending.TIMEOUT:
+    if live.ending is Ending.TIMEOUT or (live.ending is None and ended.timed_out):
         return AttemptState.FAILED, f"timed out after {live.timeout_s:g} s"
     # What was ended did not do its work, whatever status it makes of a TERM.
     if live.ending is Ending.CANCEL:
         return AttemptState.CANCELLED, "cancelled"
     if live.ending is Ending.STOP:
         return AttemptState.LOST, "the worker was stopped"
+    if ended.lost is not None:
+        return AttemptState.LOST, ended.lost
     exit_code = ended.exit_code
-    if ended.fault is not None:
+    if ended.fault is not None or exit_code is None:
         return AttemptState.FAILED, ended.fault
     if exit_code == 0:
         return AttemptState.COMPLETED, None
@@ -256,7 +290,7 @@ class Doubts:
 
     def hold(self, live: Live, ended: Exit, now: Instant) -> bool:
         """Take an end that nobody asked for, if it is one to doubt; return whether it was taken."""
-        if live.ending is not None or not (ended.exit_code in _TOLD or now.mono_s < self._all_until_s):
+        if live.ending is not None or live.lasting or not (ended.exit_code in _TOLD or now.mono_s < self._all_until_s):
             return False
         live.pid_stored = True  # its number may be somebody else's from now on
         due_s = max(self._all_until_s, now.mono_s + MOMENT_S if ended.exit_code in _TOLD else 0.0)

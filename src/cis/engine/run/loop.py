@@ -26,18 +26,19 @@ This module waits, commits and applies: what is decided inside the transaction (
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 
 from cis.engine.leases import Leases, margin_s
 from cis.engine.ports import Exit
+from cis.engine.run.adoption import ask, forget_kept, sweep
 from cis.engine.run.apart import REFUSALS, TurnsApart
 from cis.engine.run.claiming import adopt, park
 from cis.engine.run.decide import POLL_S, decide
 from cis.engine.run.effects import NOTHING, Effects, Start
 from cis.engine.run.live import TOLD_AGAIN_WITHIN_S, Doubts, End, Ending, LiveAttempts, judge
-from cis.engine.run.parts import Held, LoopLimits, LoopParts, fall_short, probe
+from cis.engine.run.parts import Held, LoopLimits, LoopParts, fall_short, probe, stop_the_late
 from cis.engine.run.reading import RunReading
 from cis.engine.run.spawning import Spawning
 from cis.engine.run.task_places import PlaceUse
@@ -113,8 +114,9 @@ class WorkerLoop:
         return bool(self._ends or self._held.unstarted)
 
     def drain(self, *, doubting: bool = False) -> None:
-        """Start nothing more, and let what runs go on; *doubting* whether it ends by itself (``cis.engine.run.live``)."""
+        """Start nothing more, let what runs go on, and lasting attempts go; *doubting* whether it ends by itself (``cis.engine.run.live``)."""
         self._held.stopping = True
+        self._held.live.let_lasting_go()
         if doubting:
             self._doubts.doubt_all(until_s=self._parts.clock().mono_s + TOLD_AGAIN_WITHIN_S)
 
@@ -124,6 +126,7 @@ class WorkerLoop:
         With *all_were_told*, the tasks had TERM from somebody else, so an end that was still in doubt came of it.
         """
         self._held.stopping = True
+        self._held.live.let_lasting_go()
         if not all_were_told:
             for ended, at_us in self._doubts.settled(float("inf"), stopping=True):
                 self._judge(ended, at_us=at_us)
@@ -132,7 +135,12 @@ class WorkerLoop:
     def kill(self) -> None:
         """End every process at once with KILL."""
         self._held.stopping = True
+        self._held.live.let_lasting_go()
         self._held.live.kill_all()
+
+    def disown(self) -> None:
+        """End the lasting attempts, too: whoever has the home now knows nothing of them."""
+        self._held.live.end_where(lambda live: live.lasting, Ending.STOP, now_s=self._parts.clock().mono_s)
 
     def put_away(self) -> bool:
         """Park runs that all only wait, up to ``PARK_AT_ONCE``; return whether there were some.
@@ -165,6 +173,7 @@ class WorkerLoop:
             LeaseLostError: transactions have failed for a whole lease time.
         """
         now = self.attend(at_most_s=self._patience(at_most_s))
+        self._ask(now)
         if now.mono_s < self._hold_until_s:
             return
         probe(self._held, self._parts.executor, now_s=now.mono_s)
@@ -198,7 +207,7 @@ class WorkerLoop:
         # A child's cancellation is stored with its parent's, or not at all.
         self._end_all_of(effects.cancelled, Ending.CANCEL)
         self._end_all_of(effects.suspended, Ending.STOP)
-        self._sweep()
+        sweep(self._parts.maker, self._held, self._swept)
         self._untold = True
         self._drop(effects.ended)
         self._tell(now, at_once=bool(effects.ended))
@@ -214,19 +223,11 @@ class WorkerLoop:
         self._parts.alive()
         self._tell(now)
         self._take_exits(exits, now)
-        self._stop_the_late(now)
+        stop_the_late(self._held, now)
         self._held.live.tick(now.mono_s)
         if rung:
             self._held.poll_due_s = now.mono_s
         return now
-
-    def _stop_the_late(self, now: Instant) -> None:
-        """End what runs under a lease that is over, whether or not the store can be used."""
-        late = self._held.leases.late(now)
-        if late:
-            self._held.live.end_where(lambda live: live.attempt.run_id in late, Ending.STOP, now_s=now.mono_s)
-            gone = self._held.leases.late(now, within_s=0.0)
-            self._held.live.kill_where(lambda live: live.attempt.run_id in gone)
 
     def _read_on(self, now: Instant) -> None:
         """Read some more of the large run that is taken next; what runs is attended to in between."""
@@ -253,6 +254,7 @@ class WorkerLoop:
             poll = self._held.poll_due_s <= now.mono_s
             effects = decide(self._parts, self._limits, self._me, self._held, ends=self._ends, poll=poll, now=now)
             self._parts.store.attempts.set_pids(pids)
+        forget_kept(self._parts.executor, self._ends)
         self._ends = []
         self._held.unstarted.clear()
         return effects
@@ -268,6 +270,7 @@ class WorkerLoop:
         except StoreError:
             self._ends = [*ends, *self._ends]  # those that are stored already are known when all rows are read anew
             raise
+        forget_kept(self._parts.executor, [end for end in ends if end not in left])
         self._ends = [*left, *self._ends]
         self._apart = self._turns_apart.needed
         if self._apart:
@@ -302,11 +305,9 @@ class WorkerLoop:
                 due_s = min(due_s, held.short.due_s)
         return due_s
 
-    def _take_exits(self, exits: Iterable[Exit], now: Instant) -> None:
+    def _take_exits(self, exits: Sequence[Exit], now: Instant) -> None:
         if exits:
-            up_us = self._parts.site.uptime_us()
-            for ended in exits:
-                self._held.live.get(ended.handle).ended_up_us = up_us
+            self._held.live.note_ends(exits, up_us=self._parts.site.uptime_us())
         unjudged, self._held.unjudged = self._held.unjudged, []
         for ended, at_us in unjudged:
             self._judge(ended, at_us=at_us)
@@ -333,6 +334,13 @@ class WorkerLoop:
         self._renewed_s = max(self._renewed_s, self._held.beat_s)
         self._held.poll_due_s = self._held.control_due_s = now.mono_s
         self._adopted = True
+
+    def _ask(self, now: Instant) -> None:
+        """Ask the executor for lasting attempts that somebody else has started."""
+        if self._held.asked and not self._held.stopping:
+            lost, exits = ask(self._parts, self._held, now=now)
+            self._ends += lost
+            self._take_exits(exits, now)
 
     def _forget(self, error: Exception, now: Instant) -> None:
         log.error("a transaction failed; the plans are read anew", extra={"error": str(error)})
@@ -361,16 +369,6 @@ class WorkerLoop:
         if run_ids:
             now_s = self._parts.clock().mono_s  # the commit may have taken as long as they have to end
             self._held.live.end_where(lambda live: live.attempt.run_id in run_ids, why, now_s=now_s)
-
-    def _sweep(self) -> None:
-        """Remove what attempts with secrets of an earlier process left, once for each run that is held."""
-        if self._swept.issuperset(self._held.plans):
-            return
-        attempts = [live.attempt for live in self._held.live]
-        keep = {(attempt.run_id, attempt.task_no, attempt.attempt) for attempt in attempts}
-        for run_id in self._held.plans.keys() - self._swept:
-            self._parts.maker.sweep(self._held.plans[run_id], keep=keep)
-            self._swept.add(run_id)
 
     def _tell(self, now: Instant, *, at_once: bool = False) -> None:
         """Say that something was stored: at once when a run has ended, else a few times a second."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from cis.engine.ports import attempt_handle
 from cis.errors import PoisonRecordError
 from cis.model.states import AttemptState
 from cis.store.port import Store
@@ -65,12 +66,17 @@ class Losses:
         return acquitted
 
 
-def blame(store: Store, worker: WorkerRecord, held: Collection[str], *, now_us: int) -> None:
-    """Store what the death of *worker* says of the tasks that it ran of the runs *held*."""
+def blame(
+    store: Store, worker: WorkerRecord, held: Collection[str], *, spared: Collection[str] = (), now_us: int
+) -> None:
+    """Store what the death of *worker* says of the tasks that it ran of the runs *held*, but for attempts that go on (*spared*)."""
     attempts = [
         attempt
         for attempt in store.attempts.running(worker.worker_id)
-        if attempt.epoch == worker.epoch and attempt.run_id in held and _is_process(store, attempt)
+        if attempt.epoch == worker.epoch
+        and attempt.run_id in held
+        and attempt_handle(attempt.run_id, attempt.task_no, attempt.attempt) not in spared
+        and _is_process(store, attempt)
     ]
     counted = int(len(attempts) == 1)
     store.attempts.add_losses(

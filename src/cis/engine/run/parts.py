@@ -7,13 +7,14 @@ heartbeat: the worker's lease is renewed, and its row says what it does.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cis.engine.leases import Leases
 from cis.engine.ports import Bell, Executor, Exit
 from cis.engine.run.attempts import AttemptMaker
-from cis.engine.run.live import LiveAttempts
+from cis.engine.run.live import Ending, LiveAttempts
 from cis.engine.run.plan import RunPlan
 from cis.engine.run.reading import RunReading
 from cis.engine.run.task_places import NoBound, Places, PlaceUse
@@ -85,6 +86,9 @@ class Held:
     unjudged: list[tuple[Exit, int]] = field(
         default_factory=list
     )  # and when: their outputs cannot be read for a shortage
+    asked: dict[tuple[str, int, int], tuple[AttemptRecord, float]] = field(
+        default_factory=dict
+    )  # lasting attempts that are still to be asked for, and when (monotonic)
     runs_done: int = 0
     stopping: bool = False
     beat_s: float = 0.0
@@ -97,7 +101,7 @@ class Held:
 
     def next_due_s(self) -> float:
         """Return when something is to be done about a process, or a place is asked for again."""
-        live_s = self.live.next_due_s()
+        live_s = min(self.live.next_due_s(), *(due_s for _, due_s in self.asked.values()), math.inf)
         return live_s if self.stopping else min(live_s, self.place.due_s)
 
     def short_of(self, now_s: float) -> str | None:
@@ -141,6 +145,15 @@ def fall_short(held: Held, short_of: str, *, now_s: float) -> None:
     if now_s >= held.say_short_s:
         held.say_short_s = now_s + SAY_AGAIN_S
         log.warning("the machine is short of something; what cannot start waits", extra={"short_of": short_of})
+
+
+def stop_the_late(held: Held, now: Instant) -> None:
+    """End what runs under a lease that is over, whether or not the store can be used."""
+    late = held.leases.late(now)
+    if late:
+        held.live.end_where(lambda live: live.attempt.run_id in late, Ending.STOP, now_s=now.mono_s)
+        gone = held.leases.late(now, within_s=0.0)
+        held.live.kill_where(lambda live: live.attempt.run_id in gone)
 
 
 def probe(held: Held, executor: Executor, *, now_s: float) -> None:

@@ -242,7 +242,7 @@ class RunPlan:
             self._unlock_children(number)
         elif status is AttemptState.CANCELLED or self.run.cancel_requested:
             self._finish(number, TaskState.CANCELLED, now=now, exit_code=exit_code, error=error)
-        elif status is AttemptState.LOST and spec.on_lost is OnLost.RETRY and given_up is None:
+        elif status is AttemptState.LOST and spec.on_lost is not OnLost.FAIL and given_up is None:
             self._wait(number, None, exit_code=exit_code, error=error)
             self._make_ready(number)
         elif status is AttemptState.FAILED and self.tasks[number].failures < spec.max_retries:

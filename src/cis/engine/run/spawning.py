@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from cis.engine.leases import under_lease
 from cis.engine.ports import Launch
 from cis.engine.run.attempts import AttemptMaker
 from cis.engine.run.effects import Start
@@ -101,6 +102,9 @@ class Spawning:
         attempt = start.attempt
         launch = self._launches.make(start.plan, attempt)
         self._parts.maker.make_workdir(launch)
+        # Under a lease the run may go to another node while nobody here lives to end it.
+        if launch.lasting and under_lease(self._parts.store, start.plan.run):
+            launch = launch._replace(lasting=False)
         handle = self._parts.executor.start(launch)
         live = Live(
             attempt=attempt,
@@ -109,6 +113,7 @@ class Spawning:
             timeout_s=start.plan.task_spec(attempt.task_no).timeout_s,
             outputs=launch.outputs,
             mask=launch.mask,
+            lasting=launch.lasting,
         )
         self._held.live.add(handle, live)
         if self._held.short is not None:

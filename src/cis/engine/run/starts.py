@@ -21,7 +21,7 @@ def choose_starts(turn: Turn) -> list[Start]:
     """Give the free slots to ready tasks: higher priority first, then the older run."""
     waiting = [plan for plan in turn.held.plans.values() if plan.wants_slot]
     room = room_for(turn.held, slots=turn.limits.slots, wanted=bool(waiting), now_s=turn.now.mono_s)
-    free = room - len(turn.held.live)
+    free = room - len(turn.held.live) - len(turn.held.asked)
     turn.held.place.begin(len(turn.held.live), now_s=turn.now.mono_s)
     if free <= 0 or not waiting or _one_runs_alone(turn):
         return []
