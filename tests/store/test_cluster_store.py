@@ -266,7 +266,7 @@ def test_a_task_is_mirrored_as_its_executor_has_it_if_that_is_newer(store: Store
         outputs={"v": "ü"},
         error="e",
         blocked_by="b",
-        retry_at_us=5,
+        due_at_us=5,
         child_run_id="c",
     )
     unknown = told._replace(task_no=9, task_id="t9")
@@ -277,9 +277,9 @@ def test_a_task_is_mirrored_as_its_executor_has_it_if_that_is_newer(store: Store
     kept = list(store.tasks.of_run("r1"))
     with store.transaction():
         after_the_end = store.tasks.mirror([TaskRecord(run_id="r1", task_no=0, task_id="t0", version=8)])
-        waiting = TaskRecord(run_id="r1", task_no=1, task_id="t1", version=3, error="e", retry_at_us=5)
+        waiting = TaskRecord(run_id="r1", task_no=1, task_id="t1", version=3, error="e", due_at_us=5)
         store.tasks.mirror([waiting])
-        cleared = store.tasks.mirror([waiting._replace(version=4, error=None, retry_at_us=None)])
+        cleared = store.tasks.mirror([waiting._replace(version=4, error=None, due_at_us=None)])
 
     assert list(changed) == [told]
     assert list(again) == []

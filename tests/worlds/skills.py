@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cis.engine.ports import ChildDag, Command
+from cis.engine.ports import ChildDag, Command, Wait
 from cis.skills.registry import InstalledSkills, _Installed
 
 
@@ -16,7 +16,9 @@ class Brought:
     triggers: tuple[str, ...] = ("task",)
     literal_params: frozenset[str] = frozenset()
 
-    def __init__(self, name: str, plans: Callable[[Mapping[str, Any]], Command | ChildDag], *, waits: bool) -> None:
+    def __init__(
+        self, name: str, plans: Callable[[Mapping[str, Any]], Command | ChildDag | Wait], *, waits: bool
+    ) -> None:
         self.name = name
         self.waits = waits
         self.plan = plans

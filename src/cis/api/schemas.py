@@ -29,7 +29,7 @@ class ScopeModel(BaseModel):
 class WaitingModel(BaseModel):
     """Why something does not move. `on` names at most 10 of the `count` things waited for."""
 
-    reason: Literal["dependency", "slot", "retry", "paused", "worker", "child_run", "delivery", "machine"]
+    reason: Literal["dependency", "slot", "retry", "paused", "worker", "child_run", "delivery", "machine", "wait"]
     on: list[str]
     count: int
     until: datetime | None

@@ -47,10 +47,15 @@ def take_outputs(path: str, *, mask: Sequence[bytes] = (), keep: bool = False) -
         if not text.strip():
             continue
         name, equals, value = text.partition("=")
-        if not equals or not _NAME.fullmatch(name):
+        if not equals or not is_output_name(name):
             raise LaunchError(f"CIS_OUTPUT line {number} is not name=value: {text[:80]!r}")
         outputs[name] = value
     return outputs
+
+
+def is_output_name(name: object) -> bool:
+    """Whether a task may name an output so."""
+    return isinstance(name, str) and bool(_NAME.fullmatch(name))
 
 
 def size_of(outputs: Mapping[str, str]) -> int:

@@ -5,7 +5,7 @@ What is made anew for every task is a named tuple, which costs a third of what a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from os import PathLike
@@ -35,12 +35,27 @@ class ChildDag:
     dag_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """A task that only waits, without a process: one of a moment, a duration, and a question.
+
+    It is over at ``until_us`` (microseconds since 1970, UTC); ``for_s`` seconds after its attempt began; or once ``ask``
+    returns its outputs, which is called every ``every_s`` seconds. None means: not yet. The worker's loop asks, so the answer
+    has to be there at once. LaunchError fails the attempt with the reason.
+    """
+
+    until_us: int | None = None
+    for_s: float | None = None
+    ask: Callable[[], Mapping[str, str] | None] | None = None
+    every_s: float = 1.0
+
+
 class Skill(Protocol):
-    """A kind of task: turns parameters into a process (or a DAG) and checks them beforehand.
+    """A kind of task: turns parameters into a process, a DAG or a wait, and checks them beforehand.
 
     ``triggers`` is what starts it: ``("task",)`` for most. ``literal_params`` names the parameters that a
-    shell will interpret, in which ``${tasks.…}`` is therefore refused. One with a true ``waits`` plans a DAG, and its
-    tasks take no slot; without that attribute they are processes.
+    shell will interpret, in which ``${tasks.…}`` is therefore refused. One with a true ``waits`` plans a DAG or a wait, and
+    its tasks take no slot; without that attribute they are processes.
     """
 
     name: str
@@ -55,8 +70,10 @@ class Skill(Protocol):
         """
         ...
 
-    def plan(self, params: Mapping[str, Json]) -> Command | ChildDag:
-        """Return what to run for *params*, which ``check`` passed and whose references are filled in.
+    def plan(self, params: Mapping[str, Json]) -> Command | ChildDag | Wait:
+        """Return what to run or to wait for, as *params* say, which ``check`` passed and whose references are filled in.
+
+        It is asked again for a wait that goes on in another worker, so it has to be quick and to touch nothing.
 
         Raises:
             LaunchError: a filled-in value makes no sense.

@@ -180,7 +180,7 @@ def _task(one: Mapping[str, Json], *, place: str) -> TaskRecord:
         outputs=dict(outputs),
         error=text("error"),
         blocked_by=text("blocked_by"),
-        retry_at_us=number("retry_at_us", highest=2**53, optional=True),
+        due_at_us=number("retry_at_us", highest=2**53, optional=True),
     )
 
 
@@ -281,7 +281,7 @@ def progress_of(tasks: Sequence[TaskRecord]) -> list[Json]:
             "outputs": dict(task.outputs),
             "error": task.error,
             "blocked_by": task.blocked_by,
-            "retry_at_us": task.retry_at_us,
+            "retry_at_us": task.due_at_us,
         }
         for task in tasks
         if task.status is not TaskState.PENDING or task.version > 1

@@ -234,7 +234,7 @@ def _read_task(fields: _Fields, run_id: str) -> TaskRecord:
         outputs=fields.texts("outputs", at_most=MAX_ROW),
         error=fields.maybe_text("error", at_most=MAX_ERROR),
         blocked_by=fields.maybe_text("blocked_by", at_most=MAX_ID_LENGTH),
-        retry_at_us=fields.maybe_number("retry_at_us"),
+        due_at_us=fields.maybe_number("retry_at_us"),
     )
 
 

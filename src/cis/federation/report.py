@@ -349,7 +349,7 @@ def _task_fields(task: TaskRecord) -> dict[str, Json]:
         "outputs": outputs,
         "error": _clipped(error),
         "blocked_by": task.blocked_by,
-        "retry_at_us": task.retry_at_us,
+        "retry_at_us": task.due_at_us,
     }
 
 

@@ -137,8 +137,8 @@ class TaskRecord(NamedTuple):
     """One task of a run. ``task_no`` is its place in the document, from 0.
 
     ``attempts`` counts every attempt, ``failures`` those that used up ``max_retries``;
-    ``blocked_by`` is the task because of which it was skipped; ``retry_at_us`` is set while it waits
-    for a retry; ``child_run_id`` is the run of a DAG as a task.
+    ``blocked_by`` is the task because of which it was skipped; ``due_at_us`` is set while it waits: for its retry while it is
+    pending, until its wait is over while it is running (0: only its skill can say); ``child_run_id`` is the run of a DAG as a task.
     """
 
     run_id: str
@@ -154,7 +154,7 @@ class TaskRecord(NamedTuple):
     outputs: Mapping[str, str] = NO_OUTPUTS
     error: str | None = None
     blocked_by: str | None = None
-    retry_at_us: int | None = None
+    due_at_us: int | None = None
     child_run_id: str | None = None
 
 

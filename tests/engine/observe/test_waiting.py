@@ -86,8 +86,8 @@ def test_at_most_ten_dependencies_are_named_and_all_are_counted() -> None:
 
 def test_a_retry_says_until_when_it_waits_and_the_run_waits_for_the_first_of_them() -> None:
     tasks = rows(a=TaskState.PENDING, b=TaskState.PENDING, c=TaskState.PENDING)
-    tasks[0] = tasks[0]._replace(retry_at_us=2_000_000)
-    tasks[1] = tasks[1]._replace(retry_at_us=1_000_000)
+    tasks[0] = tasks[0]._replace(due_at_us=2_000_000)
+    tasks[1] = tasks[1]._replace(due_at_us=1_000_000)
 
     run, reasons = why(RUN, tasks, around(depends_on={"c": ["a"]}))
 

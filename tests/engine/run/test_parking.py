@@ -33,7 +33,7 @@ def test_a_run_that_waits_for_its_retry_is_parked_until_then(tmp_path: Path) -> 
     with decider(tmp_path) as node, working(node, tmp_path) as worker:
         task = {"command": "false", "max_retries": 1, "retry_delay": 60.0}
         run = node.submitted(task, target_node="node-1")
-        worker.until(lambda: worker.task(run.run_id).retry_at_us, "its retry to be set")
+        worker.until(lambda: worker.task(run.run_id).due_at_us, "its retry to be set")
         put_away(worker, run.run_id)
         early = node.store.queue.any_due("node-1", now_us=node.now_us + 50_000_000)
         node.later(61)
@@ -48,7 +48,7 @@ def test_a_run_that_waits_for_its_retry_is_parked_until_then(tmp_path: Path) -> 
 def test_a_parked_run_says_what_it_waits_for_and_not_that_its_worker_is_gone(tmp_path: Path) -> None:
     with decider(tmp_path) as node, working(node, tmp_path) as worker:
         run = node.submitted({"command": "false", "max_retries": 1, "retry_delay": 60.0}, target_node="node-1")
-        worker.until(lambda: worker.task(run.run_id).retry_at_us, "its retry to be set")
+        worker.until(lambda: worker.task(run.run_id).due_at_us, "its retry to be set")
         put_away(worker, run.run_id)
         view = read_run(node.store, run.run_id)
 

@@ -136,7 +136,7 @@ def rerun_of(store: Store, run_id: str, *, from_failed: bool, asker: Asker = OWN
         if old.status is RunState.COMPLETED:
             raise IllegalStateError(f"run {run_id}", old.status, "rerun from failed tasks: none failed")
         kept = {
-            task.task_id: task._replace(version=1, attempts=0, failures=0, error=None, retry_at_us=None)
+            task.task_id: task._replace(version=1, attempts=0, failures=0, error=None, due_at_us=None)
             for task in store.tasks.of_run(run_id)
             if task.status is TaskState.COMPLETED
         }

@@ -337,6 +337,6 @@ def _task_view(task: TaskRecord, waiting: Waiting | None) -> dict[str, Json]:
         "error": task.error,
         "waiting": waiting.to_dict() if waiting else None,
         "skipped_because": task.blocked_by,
-        "retry_at": rfc3339(task.retry_at_us),
+        "retry_at": rfc3339(task.due_at_us if task.status is TaskState.PENDING else None),
         "child_run_id": task.child_run_id,
     }

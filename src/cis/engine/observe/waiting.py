@@ -7,6 +7,7 @@ time of its retry, or for a slot. A run waits when nothing of it runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,6 +34,7 @@ class WaitReason(StrEnum):
     CHILD_RUN = "child_run"
     DELIVERY = "delivery"
     MACHINE = "machine"
+    WAIT = "wait"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,8 @@ class Waiting:
             return "is paused"
         if self.reason is WaitReason.SLOT:
             return "waits for a free slot"
+        if self.reason is WaitReason.WAIT:
+            return "waits for what its skill asks" if self.until_us is None else f"waits until {rfc3339(self.until_us)}"
         if self.reason is WaitReason.RETRY:
             return f"waits for its retry at {rfc3339(self.until_us)}"
         what = ", ".join(self.on)
@@ -125,13 +129,13 @@ def run_waiting(
 def _foremost(reasons: Sequence[Waiting]) -> Waiting | None:
     """Return what a run waits for of which no task runs: the first of its tasks to go on decides."""
     children = [each for each in reasons if each.reason is WaitReason.CHILD_RUN]
-    retries = [each for each in reasons if each.reason is WaitReason.RETRY]
+    timed = [each for each in reasons if each.reason in (WaitReason.RETRY, WaitReason.WAIT)]
     for each in reasons:
         if each.reason in (WaitReason.SLOT, WaitReason.MACHINE):
             return each
     if children:
         return _named(WaitReason.CHILD_RUN, [run_id for each in children for run_id in each.on])
-    return min(retries, key=lambda each: each.until_us or 0, default=None)
+    return min(timed, key=lambda each: math.inf if each.until_us is None else each.until_us, default=None)
 
 
 _WITHOUT_WORKER = Waiting(
@@ -168,9 +172,7 @@ def _holds_all(run: RunRecord, around: Surroundings) -> Waiting | None:
 
 def _task_waiting(task: TaskRecord, done: set[str], *, common: Waiting | None, around: Surroundings) -> Waiting | None:
     if task.status is TaskState.RUNNING:
-        if task.child_run_id is not None:
-            return _named(WaitReason.CHILD_RUN, [task.child_run_id])
-        return _WITHOUT_WORKER if task.task_id in around.lasting else None
+        return _without_process(task, around)
     if task.status is not TaskState.PENDING:
         return None
     unmet = [parent for parent in around.depends_on.get(task.task_id, ()) if parent not in done]
@@ -178,11 +180,20 @@ def _task_waiting(task: TaskRecord, done: set[str], *, common: Waiting | None, a
         return _named(WaitReason.DEPENDENCY, unmet)
     if common is not None:
         return common
-    if task.retry_at_us is not None:
-        return Waiting(reason=WaitReason.RETRY, until_us=task.retry_at_us)
+    if task.due_at_us is not None:
+        return Waiting(reason=WaitReason.RETRY, until_us=task.due_at_us)
     if is_no_place(task.error):
         return Waiting(reason=WaitReason.SLOT, words=task.error or "")
     return _slot(around.worker)
+
+
+def _without_process(task: TaskRecord, around: Surroundings) -> Waiting | None:
+    """Return what a running task waits for without a process of this worker, if it does."""
+    if task.child_run_id is not None:
+        return _named(WaitReason.CHILD_RUN, [task.child_run_id])
+    if task.due_at_us is not None:
+        return Waiting(reason=WaitReason.WAIT, until_us=task.due_at_us or None)
+    return _WITHOUT_WORKER if task.task_id in around.lasting else None
 
 
 def _slot(worker: WorkerRecord | None) -> Waiting:

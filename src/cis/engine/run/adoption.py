@@ -26,6 +26,7 @@ from cis.engine.run.live import End, Ending, Live
 from cis.engine.run.parts import ChildWait, Held, LoopParts
 from cis.engine.run.plan import RunPlan
 from cis.engine.run.reading import RunReading
+from cis.engine.run.waits import TaskWait, resumed, time_limit_s
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant
 from cis.engine.transitions import move_tasks
@@ -96,20 +97,25 @@ def _take_up(
     ours: AbstractSet[AttemptKey],
     now: Instant,
 ) -> None:
-    """Go on to wait for child runs, and lose the attempts whose end nobody will tell."""
+    """Go on with what waits, and lose the attempts whose end nobody will tell."""
     run_id = plan.run.run_id
     waits: dict[tuple[str, int], ChildWait] = {}
+    timed: list[TaskWait] = []
     for number, attempt in attempts.items():
         if number in plan.children and attempt is not None:
-            waits[run_id, number] = ChildWait(attempt, child_due_s(plan, attempt, now=now))
+            waits[run_id, number] = ChildWait(attempt, time_limit_s(plan, attempt, now=now))
         elif attempt is not None and _key(attempt) in ours:
             continue
+        elif number in plan.waits and attempt is not None and attempt.status is AttemptState.RUNNING:
+            timed.append(resumed(plan, attempt, now=now))
         elif attempt is not None and plan.task_spec(number).on_lost is OnLost.ADOPT:
             held.asked[_key(attempt)] = (attempt, now.mono_s)
         else:
             _lose(store, plan, attempt, number=number, now=now)
     move_tasks(store, plan.run, plan.take_changes(), at_us=now.wall_us)
     held.children |= waits
+    for wait in timed:
+        held.waits.add(wait)
 
 
 def ask(parts: LoopParts, held: Held, *, now: Instant) -> tuple[list[End], list[Exit]]:
@@ -190,14 +196,6 @@ def _as_it_is_now(store: Store, reading: RunReading) -> RunRecord | None:
     if run is None or store.runs.version(run.run_id) == run.version:
         return run
     return store.runs.get(run.run_id)
-
-
-def child_due_s(plan: RunPlan, attempt: AttemptRecord, *, now: Instant) -> float:
-    """Return when the time limit of a DAG as a task is over, on the monotonic clock; infinity without one."""
-    limit_s = plan.task_spec(attempt.task_no).timeout_s
-    if limit_s is None:
-        return float("inf")
-    return now.until(attempt.started_at_us + round(limit_s * 1e6), at_most_s=limit_s)
 
 
 def _lose(store: Store, plan: RunPlan, attempt: AttemptRecord | None, *, number: int, now: Instant) -> None:

@@ -78,6 +78,7 @@ class TurnsApart:
             held,
             plans={key: plan for key, plan in held.plans.items() if key == run_id},
             children={key: wait for key, wait in held.children.items() if key[0] == run_id},
+            waits=held.waits.only(run_id),
             unstarted=[attempt for attempt in held.unstarted if attempt.run_id == run_id],
         )
         others = [attempt for attempt in held.unstarted if attempt.run_id != run_id]
@@ -87,9 +88,9 @@ class TurnsApart:
         except StoreError:
             held.unstarted = [*others, *one.unstarted]
             raise
-        for key in [key for key in held.children if key[0] == run_id]:
-            del held.children[key]
+        held.forget_waits(run_id)
         held.children |= one.children
+        held.waits.add_all(one.waits)
         if run_id is not None and run_id not in one.plans:
             del held.plans[run_id]
         held.alone, held.short = one.alone, one.short
@@ -99,8 +100,7 @@ class TurnsApart:
 
     def _drop(self, held: Held, run_id: str) -> None:
         held.plans.pop(run_id, None)
-        for key in [key for key in held.children if key[0] == run_id]:
-            del held.children[key]
+        held.forget_waits(run_id)
 
     def _set_aside(self, held: Held, run_id: str, error: Exception, *, now: Instant) -> None:
         log.error("a run was set aside", extra={"run_id": run_id, "error": str(error)})

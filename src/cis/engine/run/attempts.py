@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cis.engine.logfiles import LogFiles
 from cis.engine.outputs import forget_outputs
-from cis.engine.ports import ChildDag, Command, Launch, SecretBook, SkillBook, StrPath, attempt_handle
+from cis.engine.ports import ChildDag, Command, Launch, SecretBook, SkillBook, StrPath, Wait, attempt_handle
 from cis.engine.run.plan import RunPlan
 from cis.errors import CisError, LaunchError
 from cis.model.dag import COMMAND_SKILL, Json, OnLost, TaskSpec
@@ -70,8 +70,8 @@ class AttemptMaker:
         """
         run, task = plan.run, plan.task_spec(number)
         command = self._command(plan, task)
-        if isinstance(command, ChildDag):
-            raise LaunchError("a DAG as a task has no process")
+        if isinstance(command, ChildDag | Wait):
+            raise LaunchError(f"skill {task.skill!r} gave a DAG or a wait, and does not say that it waits")
         files = self.logfiles.paths(attempt.run_id, number, attempt.attempt)
         secrets = self._revealed(task, run.scope) if task.secrets else {}
         marks = attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt)
@@ -114,14 +114,19 @@ class AttemptMaker:
         except OSError as error:
             raise LaunchError(f"directory {self.workdir} cannot be made: {error.strerror}") from error
 
-    def child(self, plan: RunPlan, number: int) -> ChildDag:
-        """Return the DAG that a task is, its parameters filled in. Raises LaunchError."""
-        child = self._command(plan, plan.task_spec(number))
-        if not isinstance(child, ChildDag):
-            raise LaunchError(f"skill {plan.task_spec(number).skill!r} gave a process where a DAG was expected")
-        if plan.task_spec(number).secrets:
+    def wait(self, plan: RunPlan, number: int) -> ChildDag | Wait:
+        """Return the DAG that a task is, or what it waits for, its parameters filled in. Raises LaunchError."""
+        task = plan.task_spec(number)
+        planned = self._command(plan, task)
+        if not isinstance(planned, ChildDag | Wait):
+            raise LaunchError(f"skill {task.skill!r} gave a process where a DAG or a wait was expected")
+        if isinstance(planned, Wait) and [planned.until_us, planned.for_s, planned.ask].count(None) != 2:
+            raise LaunchError(f"skill {task.skill!r} gave a wait without one of a moment, a duration and a question")
+        if task.secrets and isinstance(planned, Wait):
+            raise LaunchError("a task that waits is given no secrets")
+        if task.secrets:
             raise LaunchError("a DAG as a task is given no secrets; its own tasks ask for those that they need")
-        return child
+        return planned
 
     def sweep(self, plan: RunPlan, *, keep: Container[tuple[str, int, int]]) -> None:
         """Remove what earlier attempts with secrets left in their ``CIS_OUTPUT``; *keep* are those that still run."""
@@ -140,7 +145,7 @@ class AttemptMaker:
         except RuntimeError as error:
             raise LaunchError(f"cwd {cwd} names a user whose home is not known; write the whole path") from error
 
-    def _command(self, plan: RunPlan, task: TaskSpec) -> Command | ChildDag:
+    def _command(self, plan: RunPlan, task: TaskSpec) -> Command | ChildDag | Wait:
         try:
             if task.skill is None:
                 return self.skills.get(COMMAND_SKILL).plan({"command": _argument(task)})

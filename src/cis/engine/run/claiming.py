@@ -36,6 +36,7 @@ from cis.engine.run.live import End, Live
 from cis.engine.run.parts import ChildWait, Held, LoopLimits, LoopParts, beat
 from cis.engine.run.plan import RunPlan
 from cis.engine.run.reading import RunReading, is_small
+from cis.engine.run.waits import Waits
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant
 from cis.errors import PoisonRecordError
@@ -236,9 +237,9 @@ def park(store: Store, me: Incarnation, held: Held, *, at_most: int, now: Instan
     for run_id, plan in held.plans.items():
         if len(parked) >= at_most:
             break
-        waits = [wait for key, wait in held.children.items() if key[0] == run_id] if plan.children else []
-        if plan.waits and not _has_changed(store, plan):
-            store.queue.park(run_id, due_at_us=_due_us(plan, waits, now=now))
+        children = [wait for key, wait in held.children.items() if key[0] == run_id] if plan.children else []
+        if plan.only_waits and not _has_changed(store, plan):
+            store.queue.park(run_id, due_at_us=_due_us(plan, children, held.waits.only(run_id), now=now))
             parked.append(run_id)
     return parked
 
@@ -254,14 +255,13 @@ def _has_changed(store: Store, plan: RunPlan) -> bool:
     return any(child is None or child.status.final for child in children)
 
 
-def _due_us(plan: RunPlan, waits: list[ChildWait], *, now: Instant) -> int | None:
-    due_s = min(_due_times(plan, waits), default=math.inf)
+def _due_us(plan: RunPlan, children: list[ChildWait], waits: Waits, *, now: Instant) -> int | None:
+    due_s = min(waits.due_s, *_due_times(plan, children))
     return None if math.isinf(due_s) else now.wall_us + round(max(0.0, due_s - now.mono_s) * 1e6)
 
 
-def _due_times(plan: RunPlan, waits: list[ChildWait]) -> Iterator[float]:
-    if not plan.paused:
-        yield plan.due_s
-    for wait in waits:
+def _due_times(plan: RunPlan, children: list[ChildWait]) -> Iterator[float]:
+    yield math.inf if plan.paused else plan.due_s
+    for wait in children:
         if not wait.timed_out:
             yield wait.due_s

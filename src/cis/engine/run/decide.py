@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from cis.engine.accept.admission import AGAIN_S, let_in, no_place
 from cis.engine.accept.control import cancel
 from cis.engine.outputs import no_room, size_of
-from cis.engine.run.adoption import child_due_s
+from cis.engine.ports import Wait
 from cis.engine.run.children import ended_child, refusal, start_child
 from cis.engine.run.claiming import take_queued
 from cis.engine.run.effects import Effects, Start
@@ -22,6 +23,7 @@ from cis.engine.run.parts import ChildWait, Held, LoopLimits, LoopParts, beat
 from cis.engine.run.plan import CHANGES_AT_ONCE, RunPlan
 from cis.engine.run.starts import choose_starts
 from cis.engine.run.turn import Turn
+from cis.engine.run.waits import cancelled, due_at_us, resumed, time_limit_s
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant
 from cis.engine.transitions import move_run, move_tasks
@@ -71,6 +73,7 @@ def decide(
             steps.look_at_new(take_queued(parts, limits, me, held, ends=ends, now=now))
         steps.look_at_children()
     steps.record_ends(ends)
+    steps.cancel_waits()
     steps.work_off()
     if held.unstarted:
         steps.put_back()
@@ -173,6 +176,14 @@ class _Steps:
             stored.append(attempt)
         self._store.attempts.finish(stored)
 
+    def cancel_waits(self) -> None:
+        """End the waits of runs that are cancelled; the processes of such a run are ended after the commit."""
+        for plan in self._held.plans.values():
+            if plan.cancelling and plan.waits:
+                keys = [(plan.run.run_id, number) for number in islice(sorted(plan.waits), CHANGES_AT_ONCE)]
+                waits = [wait for wait in map(self._held.waits.pop, keys) if wait is not None]
+                self.record_ends([cancelled(wait, now=self._now) for wait in waits])
+
     def work_off(self) -> None:
         """Do some of what was decided for thousands of tasks at once; the rest in the next turns."""
         left = CHANGES_AT_ONCE
@@ -195,7 +206,7 @@ class _Steps:
             plan.release_retries(self._now)
 
     def start_waits(self) -> None:
-        """Begin every ready task that takes no slot: record the child run of each DAG as a task."""
+        """Begin every ready task that takes no slot; of a DAG as a task, record the child run."""
         left, tasks_left = CHILDREN_AT_ONCE, CHANGES_AT_ONCE
         for plan in self._held.plans.values():
             while plan.wants_wait and plan.waits_due_s <= self._now.mono_s and not self._turn.held_back(plan):
@@ -203,7 +214,7 @@ class _Steps:
                     self._held.poll_due_s = self._now.mono_s
                     return
                 left -= 1
-                tasks_left -= self._start_child(plan)
+                tasks_left -= self._start_wait(plan)
 
     def write_tasks(self) -> None:
         """Store every change of a task, in the order in which they were decided."""
@@ -254,39 +265,41 @@ class _Steps:
         run_id = plan.run.run_id
         log.warning("a lease is over: a run is suspended", extra={"run_id": run_id})
         self._turn.suspended.add(run_id)
-        for key in [key for key in self._held.children if key[0] == run_id]:
-            del self._held.children[key]
+        self._held.forget_waits(run_id)
         del self._held.plans[run_id]
         self._store.queue.suspend(run_id)
 
-    def _start_child(self, plan: RunPlan) -> int:
-        """Record the child run of the next DAG as a task; return how many tasks it has."""
+    def _start_wait(self, plan: RunPlan) -> int:
+        """Begin the next task that takes no slot; return how many tasks were stored."""
         number = plan.next_wait()
         task = plan.task_spec(number)
         begun = self._turn.begun()
         self._turn.mark_running(plan, begun)
         try:
-            run = start_child(
-                self._parts,
-                plan,
-                self._parts.maker.child(plan, number),
-                task_id=task.id,
-                directory=Path(self._parts.maker.directory(plan, task)),
-            )
+            planned = self._parts.maker.wait(plan, number)
+            if isinstance(planned, Wait):
+                plan.start_wait(number, begun, due_at_us=due_at_us(planned, begun))
+                self._held.waits.add(resumed(plan, self._stored(plan, number, begun), now=self._now, wait=planned))
+                return 1
+            directory = Path(self._parts.maker.directory(plan, task))
+            run = start_child(self._parts, plan, planned, task_id=task.id, directory=directory)
         except OverloadedError as error:
             plan.hold_wait(number, no_place(error), until_s=self._now.mono_s + AGAIN_S)
             return 0
         except CisError as error:
             reason = refusal(error)
-            plan.start_wait(number, None, begun)
-            attempt = self._turn.attempt(plan, number, begun)
-            self._store.attempts.start([attempt])
-            self.record_ends([failed(attempt, reason, at_us=begun.wall_us)])
+            plan.start_wait(number, begun)
+            self.record_ends([failed(self._stored(plan, number, begun), reason, at_us=begun.wall_us)])
             return 0
-        plan.start_wait(number, run.run_id, begun)
-        attempt = self._turn.attempt(plan, number, begun)
-        self._store.attempts.start([attempt])
-        due_s = child_due_s(plan, attempt, now=self._now)
+        plan.start_wait(number, begun, child_run_id=run.run_id)
+        attempt = self._stored(plan, number, begun)
+        due_s = time_limit_s(plan, attempt, now=self._now)
         self._held.children[plan.run.run_id, number] = ChildWait(attempt, due_s)
         self._turn.rings.add(run.worker_id)
         return run.task_count
+
+    def _stored(self, plan: RunPlan, number: int, begun: Instant) -> AttemptRecord:
+        """Return the attempt of a task that was just moved to running, and store it."""
+        attempt = self._turn.attempt(plan, number, begun)
+        self._store.attempts.start([attempt])
+        return attempt

@@ -180,6 +180,7 @@ class WorkerLoop:
         placed = not self._held.stopping and self._held.place.ask_again(len(self._held.live), now_s=now.mono_s)
         try:
             self._read_on(now)
+            self._ends += self._held.ended_waits(self._parts.maker, now)
             if not (self._unstored or placed or self._due_s() <= now.mono_s):
                 return
             effects = self._commit_apart(now) if self._apart else self._commit(now)
@@ -346,6 +347,7 @@ class WorkerLoop:
         log.error("a transaction failed; the plans are read anew", extra={"error": str(error)})
         self._held.plans.clear()
         self._held.children.clear()
+        self._held.waits.clear()
         if self._held.alone is not None and not self._held.live.has(self._held.alone[0]):
             self._held.alone = None  # its end may be stored already
         self._held.reading = None

@@ -89,7 +89,7 @@ def _is_process(store: Store, attempt: AttemptRecord) -> bool:
         task = store.tasks.get(attempt.run_id, attempt.task_id)
     except PoisonRecordError:
         return False
-    return task is not None and task.child_run_id is None
+    return task is not None and task.child_run_id is None and task.due_at_us is None
 
 
 def _alone_us(attempt: AttemptRecord, *, now_us: int) -> int:

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from cis.engine.leases import Leases
 from cis.engine.ports import Bell, Executor, Exit
 from cis.engine.run.attempts import AttemptMaker
-from cis.engine.run.live import Ending, LiveAttempts
+from cis.engine.run.live import End, Ending, LiveAttempts
 from cis.engine.run.plan import RunPlan
 from cis.engine.run.reading import RunReading
 from cis.engine.run.task_places import NoBound, Places, PlaceUse
+from cis.engine.run.waits import Waits
 from cis.engine.shortage import FIRST_PAUSE_S, Shortage
 from cis.engine.this_node import Incarnation, Site
 from cis.engine.times import Instant
@@ -78,6 +79,7 @@ class Held:
     leases: Leases
     plans: dict[str, RunPlan] = field(default_factory=dict)
     children: dict[tuple[str, int], ChildWait] = field(default_factory=dict)
+    waits: Waits = field(default_factory=Waits)
     alone: tuple[AttemptRecord, float] | None = None  # what runs apart from all others, and until when (monotonic)
     reading: RunReading | None = None  # the large run that is taken next, while it is read
     place: PlaceUse = field(default_factory=lambda: PlaceUse(NoBound()))
@@ -100,9 +102,13 @@ class Held:
     say_short_s: float = 0.0
 
     def next_due_s(self) -> float:
-        """Return when something is to be done about a process, or a place is asked for again."""
+        """Return when something is to be done about a process or a wait, or a place is asked for again."""
         live_s = min(self.live.next_due_s(), *(due_s for _, due_s in self.asked.values()), math.inf)
-        return live_s if self.stopping else min(live_s, self.place.due_s)
+        return live_s if self.stopping else min(live_s, self.place.due_s, self.waits.due_s)
+
+    def ended_waits(self, maker: AttemptMaker, now: Instant) -> list[End]:
+        """Give up the waits that are over, and return their ends; a worker that stops leaves them as they are."""
+        return [] if self.stopping else self.waits.ended(self.plans, planned=maker.wait, now=now)
 
     def short_of(self, now_s: float) -> str | None:
         """Return what the machine has too little of for a task to start."""
@@ -120,6 +126,11 @@ class Held:
         """Forget a run that is over, or that was parked."""
         del self.plans[run_id]
         self.leases.forget(run_id)
+        self.forget_waits(run_id)
+
+    def forget_waits(self, run_id: str | None) -> None:
+        """Forget what the tasks of a run wait for."""
+        self.waits.forget(run_id)
         for key in [key for key in self.children if key[0] == run_id]:
             del self.children[key]
 

@@ -45,6 +45,7 @@ class RunPlan:
         self.tasks = list(tasks)
         self.running: set[int] = set()
         self.children: dict[int, str] = {}
+        self.waits: set[int] = set()  # running tasks without a process or a child run
         self.cancelling = False
         self.waits_due_s = 0.0  # no task that waits is started before that (monotonic)
         self.output_bytes = 0
@@ -81,12 +82,14 @@ class RunPlan:
         if task.status is TaskState.RUNNING:
             if task.child_run_id is not None:
                 self.children[number] = task.child_run_id
+            elif task.due_at_us is not None:
+                self.waits.add(number)
             else:
                 self.running.add(number)
-        elif task.retry_at_us is not None:
+        elif task.due_at_us is not None:
             # The wall clock may have been set back meanwhile: no wait is longer than the longest that was meant.
             longest_s = self.spec.tasks[number].wait_before_retry_s(failures=max(task.failures, 1), jitter=1.0)
-            self._ready.retry(number, at_s=now.until(task.retry_at_us, at_most_s=longest_s))
+            self._ready.retry(number, at_s=now.until(task.due_at_us, at_most_s=longest_s))
         elif not missing:
             self._make_ready(number)
 
@@ -122,8 +125,8 @@ class RunPlan:
         return bool(self.running) or self.backlog or (bool(self._ready) and not self.paused)
 
     @property
-    def waits(self) -> bool:
-        """Whether nothing of the run runs or could start: it waits for a retry, for a child run, or for whoever paused it."""
+    def only_waits(self) -> bool:
+        """Whether no process runs and nothing could start: its tasks wait, or it is paused."""
         return not self.active and not self.wants_wait and self.verdict() is None
 
     @property
@@ -141,8 +144,8 @@ class RunPlan:
 
     @property
     def due_s(self) -> float:
-        """The monotonic time of the next retry, or the past while there is a backlog; infinity when nothing waits."""
-        if self.backlog:
+        """The monotonic time of the next retry, or the past while there is a backlog; infinity when nothing waits for one."""
+        if self.backlog or (self.cancelling and self.waits):
             return 0.0
         return self._ready.due_s
 
@@ -173,14 +176,14 @@ class RunPlan:
         """Move the next ready task to running, and return its number."""
         number = self._ready.next_process()
         self.running.add(number)
-        self._start(number, now, child_run_id=None)
+        self._start(number, now)
         return number
 
     def start_alone(self, now: Instant) -> tuple[int, float]:
         """Move the task that is to run apart for the shortest time to running; return its number, and that time in seconds."""
         alone_s, number = self._ready.next_alone()
         self.running.add(number)
-        self._start(number, now, child_run_id=None)
+        self._start(number, now)
         return number, alone_s
 
     def put_back(self, number: int, now: Instant) -> None:
@@ -212,11 +215,15 @@ class RunPlan:
             self.tasks[number] = old._replace(version=old.version + 1, error=why)
             self.changes.append((old, self.tasks[number]))
 
-    def start_wait(self, number: int, child_run_id: str | None, now: Instant) -> None:
-        """Move a task to running that holds no slot: it waits for its child run."""
+    def start_wait(
+        self, number: int, now: Instant, *, child_run_id: str | None = None, due_at_us: int | None = None
+    ) -> None:
+        """Move a task to running that holds no slot: it waits for its child run, or until it is due."""
         if child_run_id is not None:
             self.children[number] = child_run_id
-        self._start(number, now, child_run_id=child_run_id)
+        elif due_at_us is not None:
+            self.waits.add(number)
+        self._start(number, now, child_run_id=child_run_id, due_at_us=due_at_us)
 
     def end(
         self,
@@ -233,6 +240,7 @@ class RunPlan:
         self.ended_at_us = max(self.ended_at_us, now.wall_us)
         self.running.discard(number)
         self.children.pop(number, None)
+        self.waits.discard(number)
         spec = self.spec.tasks[number]
         given_up = self.losses.take_end(number, status, limit=spec.max_losses) if self.losses else None
         error = given_up or error
@@ -295,14 +303,16 @@ class RunPlan:
         if not self.cancelling:  # else it will be cancelled when its turn comes
             self._ready.add(number, self.spec.tasks[number])
 
-    def _start(self, number: int, now: Instant, *, child_run_id: str | None) -> None:
+    def _start(
+        self, number: int, now: Instant, *, child_run_id: str | None = None, due_at_us: int | None = None
+    ) -> None:
         old = self.tasks[number]
         new = old._replace(
             status=TaskState.RUNNING,
             version=old.version + 1,
             attempts=old.attempts + 1,
             started_at_us=now.wall_us if old.started_at_us is None else old.started_at_us,
-            retry_at_us=None,
+            due_at_us=due_at_us,
             child_run_id=child_run_id,
             error=None if is_no_place(old.error) else old.error,
         )
@@ -317,7 +327,7 @@ class RunPlan:
     def _wait(
         self,
         number: int,
-        retry_at_us: int | None,
+        due_at_us: int | None,
         *,
         failures: int = 0,
         exit_code: int | None,
@@ -330,7 +340,7 @@ class RunPlan:
             failures=old.failures + failures,
             exit_code=exit_code,
             error=error,
-            retry_at_us=retry_at_us,
+            due_at_us=due_at_us,
             child_run_id=None,
         )
         self._move(number, old, new)
@@ -356,7 +366,7 @@ class RunPlan:
             error=error,
             outputs=outputs or {},
             blocked_by=blocked_by,
-            retry_at_us=None,
+            due_at_us=None,
         )
         self._unfinished -= 1
         self._move(number, old, new)

@@ -110,7 +110,7 @@ class RunReading:
         yield from plan.place_in_pieces(self._now, size=ROWS_IN_A_PIECE)
         if plan.cyclic:
             raise PoisonRecordError(f"run {run_id}", "its tasks wait for each other")
-        for count, number in enumerate(sorted(plan.running | plan.children.keys())):
+        for count, number in enumerate(sorted(plan.running | plan.waits | plan.children.keys())):
             task = plan.tasks[number]
             found = store.attempts.of_run(run_id, task_id=task.task_id, attempt=task.attempts)
             self.attempts[number] = found[0] if found else None

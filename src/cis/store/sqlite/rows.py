@@ -133,7 +133,7 @@ def task_of(row: Row) -> TaskRecord:
         outputs=mapping(row[10]) if row[10] else {},
         error=row[11],
         blocked_by=row[12],
-        retry_at_us=row[13],
+        due_at_us=row[13],
         child_run_id=row[14],
     )
 

@@ -135,7 +135,7 @@ def changing_values(task: TaskRecord) -> tuple[object, ...]:
         json.dumps(dict(task.outputs)) if task.outputs else None,
         task.error,
         task.blocked_by,
-        task.retry_at_us,
+        task.due_at_us,
         task.child_run_id,
     )
 
