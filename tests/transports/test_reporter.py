@@ -49,7 +49,7 @@ class Telling:
 
     def __init__(self, node: NodeUnderTest) -> None:
         self.handle = FailingHandle(node)
-        self.reporter = Reporter(cast(NodePort, self.handle), cast(PushClient, None), chance=lambda: 0.0)
+        self.reporter = Reporter(cast(NodePort, self.handle), cast(PushClient, None), jitter=lambda: 0.0)
         self.reporter.to_room = self._tell
         self._told: asyncio.Queue[Message] = asyncio.Queue()
         self._running = asyncio.create_task(self.reporter.run())

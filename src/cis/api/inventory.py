@@ -12,7 +12,7 @@ from cis.api.request_limits import admission_of
 from cis.api.requests import Query, limit_of, scopes_of
 from cis.api.schemas import DagDocumentModel, DagModel, NodeModel, PageModel, SkillModel, WorkerModel
 from cis.api.served import ServedNode
-from cis.engine.lookup import existing_definition, existing_worker
+from cis.engine.lookup import look_up_definition, look_up_worker
 from cis.engine.observe.views import dag_view, own_node_view, peer_view, skill_view, worker_view
 from cis.errors import Fault, UsageError
 from cis.model.dag import Json
@@ -66,7 +66,7 @@ def inventory_routes(node: ServedNode) -> APIRouter:
     )
     async def worker(worker_id: str, request: Request) -> Response:
         scopes = scopes_of(request)
-        found = await node.read(lambda store: existing_worker(store, node.node_id, worker_id, scopes=scopes))
+        found = await node.read(lambda store: look_up_worker(store, node.node_id, worker_id, scopes=scopes))
         return json_answer(worker_view(found))
 
     @router.get("/skills", tags=["skills"], responses=answers(PageModel[SkillModel]), summary="List skills")
@@ -98,5 +98,5 @@ def _definitions(
 
 
 def _dag_with_document(store: Store, dag_id: str, *, scopes: Patterns | None) -> dict[str, Json]:
-    definition = existing_definition(store, dag_id, scopes=scopes)
+    definition = look_up_definition(store, dag_id, scopes=scopes)
     return {**dag_view(definition), "document": json.loads(store.definitions.document(definition.definition_id))}

@@ -17,7 +17,7 @@ from cis.api.request_limits import admission_of
 from cis.api.requests import scopes_of
 from cis.api.served import ServedNode
 from cis.api.streams import stream
-from cis.engine.lookup import existing_run
+from cis.engine.lookup import look_up_run
 from cis.engine.observe.views import read_run, read_run_head, task_views
 from cis.executors.platform import still_runs
 from cis.model.dag import Json
@@ -56,7 +56,7 @@ async def run_answer(node: ServedNode, request: Request, run_id: str) -> Respons
     scopes = scopes_of(request)
 
     def small(store: Store) -> tuple[dict[str, Json] | None, int]:
-        run = existing_run(store, run_id, scopes=scopes)
+        run = look_up_run(store, run_id, scopes=scopes)
         size = store.tasks.outputs_size(run_id)
         is_small = run.task_count <= FEW_TASKS and size <= FEW_BYTES
         return read_run(store, run_id, scopes=scopes, still=still_runs) if is_small else None, size

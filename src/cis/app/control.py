@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from cis.app.actor import Actor, append_audit
 from cis.engine.accept import control as engine
-from cis.engine.lookup import existing_run
+from cis.engine.lookup import look_up_run
 from cis.model.scope_rules import Patterns
 from cis.store.port import Store
 from cis.store.records import RunRecord
@@ -49,7 +49,7 @@ def control(
         NotFoundError: no such run, or none in the *scopes* that may be seen (None: all).
         IllegalStateError: the run is over.
     """
-    existing_run(store, run_id, scopes=scopes)
+    look_up_run(store, run_id, scopes=scopes)
     before = None if audit_repeats else _asked_for(store, run_id)
     run = _ENGINE[action](store, run_id, now_us=now_us)
     if audit_repeats or _asked_for(store, run_id) != before:

@@ -15,7 +15,7 @@ from cis.engine.accept.dispatch import mark_sending
 from cis.engine.accept.staging import is_large, stage, unstage
 from cis.engine.accept.submit import SubmitRequest, anchored, check_secrets, check_skills, save
 from cis.engine.accept.submit import submit as record_run
-from cis.engine.lookup import existing_definition
+from cis.engine.lookup import look_up_definition
 from cis.engine.this_node import Site
 from cis.errors import UsageError
 from cis.store.port import Store, stored_spec
@@ -89,7 +89,7 @@ def stored_dag(store: Store, dag_id: str, *, key: str, asker: Asker, target: str
         NotFoundError: no such DAG, or none that *asker* may see.
         UsageError: it was run here, but never stored.
     """
-    definition = existing_definition(store, dag_id, scopes=asker.scopes)
+    definition = look_up_definition(store, dag_id, scopes=asker.scopes)
     if definition.saved_at_us is None:
         raise UsageError(f"{dag_id} is not stored here; 'cis dag save' stores a DAG, to be run by name")
     spec = stored_spec(store.definitions, definition.definition_id)

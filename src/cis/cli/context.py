@@ -1,10 +1,11 @@
-"""What every command has at hand: the home, the settings, the store, and a place to speak."""
+"""What every command has at hand: the home, the settings, the store, who types it, and a place to speak."""
 
 from __future__ import annotations
 
 import os
+import pwd
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from cis.errors import UsageError
 from cis.node.home import Home, find_home
 
 if TYPE_CHECKING:
+    from cis.app.actor import Actor
     from cis.engine.ports import SkillBook
     from cis.engine.this_node import Site
     from cis.node.settings import Settings
@@ -81,7 +83,7 @@ class Context:
             store.close()
 
     @contextmanager
-    def acting_store(self) -> Iterator[SqliteStore]:
+    def writable_store(self) -> Iterator[SqliteStore]:
         """Open the store to change something, or to have something done, which a home does only where it lives.
 
         Raises:
@@ -92,6 +94,26 @@ class Context:
         with self.store() as store:
             take_up(store, self.home, self.settings)
             yield store
+
+
+def this_user() -> Actor:
+    """Return the user of the operating system, by name where it has one; never what an environment variable claims."""
+    from cis.app.actor import Actor  # noqa: PLC0415 - only who changes something is named
+
+    uid = os.getuid()
+    try:
+        name = os.fsencode(pwd.getpwuid(uid).pw_name).decode(errors="backslashreplace")
+    except KeyError:
+        name = str(uid)
+    return Actor(name=f"user:{name}", source="cli")
+
+
+def wake(run_dir: Path, workers: Iterable[str]) -> None:
+    """Have the node of this home, and *workers* of it, look at what was stored."""
+    from cis.worker.bell import ring  # noqa: PLC0415 - only who changes something wakes anybody
+
+    for name in {"node", *workers}:
+        ring(run_dir, name)
 
 
 def check_utf8(path: Path) -> Path:

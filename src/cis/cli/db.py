@@ -16,8 +16,7 @@ from pathlib import Path
 from cis.app.actor import append_audit
 from cis.app.prune import Cutoff, survey
 from cis.app.prune import prune as prune_now
-from cis.cli.acting import this_user
-from cis.cli.context import Context, check_utf8, from_environment, say
+from cis.cli.context import Context, check_utf8, from_environment, say, this_user
 from cis.cli.output import local_time, print_json
 from cis.engine.logfiles import LogFiles
 from cis.engine.times import rfc3339
@@ -226,7 +225,7 @@ def prune(options: argparse.Namespace) -> None:
     if options.older_than is not None:
         keep = replace(keep, max_age_s=_age_s(options.older_than))
     logfiles, cutoff = LogFiles(context.home.logs), Cutoff(now_us=now_us())
-    with context.store() if options.dry_run else context.acting_store() as store:
+    with context.store() if options.dry_run else context.writable_store() as store:
         if options.dry_run:
             tally = survey(store, logfiles, keep, cutoff=cutoff)
         else:

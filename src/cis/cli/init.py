@@ -39,7 +39,7 @@ def _make(options: argparse.Namespace) -> None:
         said = from_environment().settings.node_id
         if said != options.node_id:
             raise ConflictError(f"{context.home.toml} already says node.id = {said!r}; change it there")
-    with context.acting_store():
+    with context.writable_store():
         fresh = identity.ensure_toml(context.home, node_id=node_id)
     _answer(options, created=fresh)
 

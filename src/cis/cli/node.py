@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cis.cli.context import Context, from_environment, say
 from cis.cli.output import local_time, print_json
-from cis.cli.parser import later
+from cis.cli.parser import lazy
 from cis.engine.times import rfc3339
 from cis.errors import StoreFullError
 from cis.node import identity
@@ -41,7 +41,7 @@ def _add_peers(commands: Any) -> None:
     def command(name: str, about: str, call: str) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
         made.add_argument("--json", action="store_true", help="one JSON document")
-        made.set_defaults(call=later(f"node_peers:{call}"))
+        made.set_defaults(call=lazy(f"node_peers:{call}"))
         return made
 
     trusted = command("trust", "trust another node: act upon what it signs", "trust")

@@ -9,8 +9,7 @@ from typing import Any
 from cis.app import trust as use_case
 from cis.app.actor import append_audit
 from cis.app.trust import RIGHTS
-from cis.cli.acting import this_user, wake
-from cis.cli.context import Context, from_environment, say
+from cis.cli.context import Context, from_environment, say, this_user, wake
 from cis.cli.output import local_time, print_json, print_table
 from cis.engine.observe.views import own_node_view, peer_view
 from cis.errors import UsageError
@@ -59,7 +58,7 @@ def trust(options: argparse.Namespace) -> None:
         scopes=scopes,
     )
     not_given = [name for name in ("url", "matrix_user", "scopes") if getattr(options, name) is None]
-    with context.acting_store() as store, store.transaction():
+    with context.writable_store() as store, store.transaction():
         trusted = use_case.trust(store, wanted, key_id=key_id(public_key), keep=not_given, by=this_user())
     wake(context.home.run, trusted.wake)
     peer = trusted.peer
@@ -75,7 +74,7 @@ def trust(options: argparse.Namespace) -> None:
 def untrust(options: argparse.Namespace) -> None:
     """Stop trusting a node; runs that it has for this node are given up, those that it sent here cancelled."""
     context = from_environment()
-    with context.acting_store() as store, store.transaction():
+    with context.writable_store() as store, store.transaction():
         gone = use_case.untrust(store, options.node_id, by=this_user(), now_us=now_us())
     wake(context.home.run, gone.wake)
     if options.json:
@@ -148,7 +147,7 @@ def rotate_key(options: argparse.Namespace) -> None:
     from cis.node.keyfile import KeyFile  # noqa: PLC0415 - 30 ms
 
     context = from_environment()
-    with context.acting_store() as store:
+    with context.writable_store() as store:
         signer = KeyFile(context.home.key_file).rotate(context.settings.node_id)
         with store.transaction():
             append_audit(store, this_user(), action="node.rotate_key", subject=signer.key_id, now_us=now_us())

@@ -1,6 +1,6 @@
 """The parser of the command line: argparse, with better words for mistakes, and without what it spends time on.
 
-A command is imported when it is called (``later``): whoever types another one does not wait for it.
+A command is imported when it is called (``lazy``): whoever types another one does not wait for it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, width=width - 2)
 
 
-def later(call: str) -> Any:
+def lazy(call: str) -> Any:
     """Return a function that imports ``module:function`` of this package when it is called."""
     module, _, function = call.partition(":")
 

@@ -13,8 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from cis.app.actor import append_audit
-from cis.cli.acting import this_user
-from cis.cli.context import Context, from_environment, say
+from cis.cli.context import Context, from_environment, say, this_user
 from cis.cli.output import local_time, print_json
 from cis.engine.times import rfc3339
 from cis.errors import ConfigError, Fault, RoomError, UsageError
@@ -61,7 +60,7 @@ def login(options: argparse.Namespace) -> None:
         user = matrix_user(options.user)
     except ValueError as error:
         raise UsageError(f"--user: {error}") from error
-    with context.acting_store():
+    with context.writable_store():
         pass  # before anything is written, here or on the homeserver
     password = _password(user)
     device = f"CIS-{context.settings.node_id}"[:64]
@@ -83,7 +82,7 @@ def setup(options: argparse.Namespace) -> int:
     context = from_environment()
     room_id, made = context.settings.room_id, False
     people = [one.user_id for one in context.settings.allow]
-    with context.acting_store() as store:
+    with context.writable_store() as store:
         nodes = [peer.matrix_user for peer in store.peers.all() if peer.matrix_user is not None]
     if room_id is None:
         room_id = _in_session(
@@ -180,5 +179,5 @@ def _password(user: str) -> str:
 
 
 def _audit(context: Context, action: str, subject: str) -> None:
-    with context.acting_store() as store, store.transaction():
+    with context.writable_store() as store, store.transaction():
         append_audit(store, this_user(), action=action, subject=subject, now_us=now_us())

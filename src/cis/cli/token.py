@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from cis.app.tokens import RIGHTS, create_token, revoke_token, rotate_own_token, token_name_fault
-from cis.cli.acting import this_user
-from cis.cli.context import from_environment, say
+from cis.cli.context import from_environment, say, this_user
 from cis.cli.output import local_time, print_json, print_table
 from cis.engine.times import rfc3339
 from cis.errors import UsageError
@@ -41,7 +40,7 @@ def _show(options: argparse.Namespace) -> None:
 
 def _rotate(options: argparse.Namespace) -> None:
     context = from_environment()
-    with context.acting_store() as store:
+    with context.writable_store() as store:
         token = rotate_own_token(store, lambda: identity.rotate_token(context.home), by=this_user(), now_us=now_us())
     _print_token(token, options)
 
@@ -79,7 +78,7 @@ def _create(options: argparse.Namespace) -> None:
     except ValueError as error:
         raise UsageError(f"--scopes: {error}") from error
     secret = identity.new_token()
-    with from_environment().acting_store() as store, store.transaction():
+    with from_environment().writable_store() as store, store.transaction():
         create_token(store, options.name, secret=secret, may=may, scopes=scopes, by=this_user(), now_us=now_us())
     if options.json:
         print_json({"name": options.name, "may": list(may), "scopes": scopes and list(scopes), "token": secret})
@@ -89,7 +88,7 @@ def _create(options: argparse.Namespace) -> None:
 
 
 def _revoke(options: argparse.Namespace) -> None:
-    with from_environment().acting_store() as store, store.transaction():
+    with from_environment().writable_store() as store, store.transaction():
         revoke_token(store, options.name, by=this_user(), now_us=now_us())
     if options.json:
         print_json({"name": options.name, "revoked": True})

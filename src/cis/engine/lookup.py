@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cis.store.records import DefinitionRecord, RunRecord, WorkerRecord
 
 
-def existing_run(store: Store, run_id: str, *, scopes: Patterns | None = None) -> RunRecord:
+def look_up_run(store: Store, run_id: str, *, scopes: Patterns | None = None) -> RunRecord:
     """Return a run. Raises NotFoundError when there is none."""
     run = store.runs.get(run_id)
     if run is None or not allows(scopes, run.scope):
@@ -40,12 +40,12 @@ def run_of(store: Store, dag_id: str, *, run_id: str | None = None, scopes: Patt
     else:
         run = next(iter(store.runs.page(RunFilter(dag_id=dag_id, scopes=scopes), limit=1).items), None)
     if run is None:
-        existing_definition(store, dag_id, scopes=scopes)
+        look_up_definition(store, dag_id, scopes=scopes)
         raise NotFoundError("run of DAG", dag_id, hint="it is stored, but was never run")
     return run
 
 
-def existing_definition(store: Store, dag_id: str, *, scopes: Patterns | None = None) -> DefinitionRecord:
+def look_up_definition(store: Store, dag_id: str, *, scopes: Patterns | None = None) -> DefinitionRecord:
     """Return the definition of a DAG. Raises NotFoundError when there is none."""
     definition = store.definitions.current(dag_id)
     if definition is None or not allows(scopes, definition.scope):
@@ -53,7 +53,7 @@ def existing_definition(store: Store, dag_id: str, *, scopes: Patterns | None = 
     return definition
 
 
-def existing_worker(store: Store, node_id: str, worker_id: str, *, scopes: Patterns | None = None) -> WorkerRecord:
+def look_up_worker(store: Store, node_id: str, worker_id: str, *, scopes: Patterns | None = None) -> WorkerRecord:
     """Return a worker of a node. Raises NotFoundError when there is none."""
     worker = store.workers.get(node_id, worker_id)
     if worker is None or not allows(scopes, worker.scope):

@@ -22,7 +22,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from cis.engine.logfiles import LogFiles
-from cis.engine.lookup import existing_run
+from cis.engine.lookup import look_up_run
 from cis.engine.transitions import mirror
 from cis.errors import MalformedMessageError
 from cis.federation.mirrored import (
@@ -78,7 +78,7 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
         NotFoundError: the run is gone.
         StoreError: the log files cannot be written.
     """
-    run = existing_run(store, remote.run_id)
+    run = look_up_run(store, remote.run_id)
     told = _read(store, run, content, peer=remote.peer)
     if run.status.final and not _is_of_heard_end(told.run, remote.heard_version):
         if told.run.status.final and remote.open:

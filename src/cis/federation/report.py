@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cis.engine.logfiles import LogFiles
-from cis.engine.lookup import existing_run
+from cis.engine.lookup import look_up_run
 from cis.model.dag import Json
 from cis.store.port import Store
 from cis.store.records import AttemptRecord, RunRecord, TaskRecord
@@ -96,7 +96,7 @@ def build_report(
     Raises:
         NotFoundError: no such run.
     """
-    run = existing_run(store, run_id)  # first: when it is over, so is all that is read after it
+    run = look_up_run(store, run_id)  # first: when it is over, so is all that is read after it
     names = None if tasks is None or run.status.final else {*tasks, *cursor.waiting}
     changed = [
         task

@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from cis.engine.accept.dispatch import EVERYONE, post_control, undeliverable
-from cis.engine.lookup import existing_run
+from cis.engine.lookup import look_up_run
 from cis.engine.this_node import Site
 from cis.engine.transitions import move_run, set_aside
 from cis.errors import MalformedMessageError
@@ -228,7 +228,7 @@ def hear_question(store: Store, heard: Heard, remote: RemoteRun, *, site: Site) 
     if told is None:
         return None
     had = _Had.read(told)
-    run = existing_run(store, remote.run_id)
+    run = look_up_run(store, remote.run_id)
     # One version more than what it had: that it holds the run since.
     went_on = remote.heard_version > had.version + 1
     went_on = went_on or sum(task.version for task in store.tasks.of_run(run.run_id)) > had.steps

@@ -171,11 +171,11 @@ class Cluster:
         self._courier = Courier(
             self._node,
             client,
-            chance=random.random,
+            jitter=random.random,
             room_takes=self._room_takes,
             fall_back_after_s=self._room_settings.fall_back_after_s if self._room_settings else 0.0,
         )
-        self._reporter = Reporter(self._node, client, chance=random.random)
+        self._reporter = Reporter(self._node, client, jitter=random.random)
         self._pinger = Pinger(self._node, client, answered=self._nudge)
         services = {
             "courier": self._courier.run,
@@ -185,7 +185,7 @@ class Cluster:
             "upkeep": self._upkeep,
         }
         if self._room_settings is not None:
-            self.room = Room(self._node, self.reception, self._room_settings, chance=random.random)
+            self.room = Room(self._node, self.reception, self._room_settings, jitter=random.random)
             self._reporter.to_room = self.room.send_status
             services["room"] = self.room.run
         tasks = [asyncio.create_task(_kept(name, run)) for name, run in services.items()]

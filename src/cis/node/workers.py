@@ -16,7 +16,7 @@ from functools import partial
 from cis.engine.accept.admission import let_in
 from cis.engine.accept.control import cancel
 from cis.engine.logfiles import WORKERS
-from cis.engine.lookup import existing_run
+from cis.engine.lookup import look_up_run
 from cis.errors import IllegalStateError, StoreNewerError
 from cis.executors.attempt_folder import AttemptFolders
 from cis.executors.orphans import Inherited, kill_orphans
@@ -111,7 +111,7 @@ def run_embedded(home: Home, settings: Settings, *, run_id: str, on_change: Call
     supervisor = make_supervisor(home, settings, store=store, bell=bell, told=on_change)
     try:
         try:
-            while not existing_run(store, run_id).status.final:
+            while not look_up_run(store, run_id).status.final:
                 store.upkeep.check_current()
                 supervisor.turn(at_most_s=0.5)
             supervisor.dismiss()
@@ -122,7 +122,7 @@ def run_embedded(home: Home, settings: Settings, *, run_id: str, on_change: Call
             with suppress(IllegalStateError), store.transaction():  # it may have ended by itself just now
                 run = cancel(store, run_id, now_us=now_us())
                 ring(home.run, run.worker_id)
-            while not existing_run(store, run_id).status.final:
+            while not look_up_run(store, run_id).status.final:
                 supervisor.turn(at_most_s=0.5)
             supervisor.dismiss()
             raise

@@ -67,13 +67,13 @@ class Courier:
         node: NodePort,
         client: PushClient,
         *,
-        chance: Callable[[], float],
+        jitter: Callable[[], float],
         room_takes: Callable[[PeerRecord], bool],
         fall_back_after_s: float,
     ) -> None:
         self._node = node
         self._client = client
-        self._chance = chance
+        self._jitter = jitter
         self._room_takes = room_takes
         self._fall_back_after_s = fall_back_after_s
         self._lines: dict[str, _Line] = {}
@@ -298,7 +298,7 @@ class Courier:
     async def _failed(self, item: OutboxItem, peer: PeerRecord, line: _Line, why: NotDelivered) -> None:
         if why.unreachable:
             line.failures += 1
-            pause = pause_s(line.failures, chance=self._chance)
+            pause = pause_s(line.failures, jitter=self._jitter)
             line.resume_at_s = max(line.resume_at_s, asyncio.get_running_loop().time() + pause)
             await self._put_off(item, fault=why.fault, uncertain=why.uncertain, pause=0.0)
         else:
@@ -328,7 +328,7 @@ class Courier:
         )
 
     async def _put_off(self, item: OutboxItem, *, fault: str, uncertain: bool, pause: float | None = None) -> None:
-        pause = pause_s(item.attempts + 1, chance=self._chance) if pause is None else pause
+        pause = pause_s(item.attempts + 1, jitter=self._jitter) if pause is None else pause
         due_at_us = self._node.this_node.clock_us() + round(pause * 1e6)
         maybe = item.uncertain or uncertain  # an earlier try may have arrived
         await self._node.write(

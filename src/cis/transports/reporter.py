@@ -64,11 +64,11 @@ class _Telling:
 class Reporter:
     """Reports runs that this node executes for others. *to_room* is None while there is no room."""
 
-    def __init__(self, node: NodePort, client: PushClient, *, chance: Callable[[], float]) -> None:
+    def __init__(self, node: NodePort, client: PushClient, *, jitter: Callable[[], float]) -> None:
         self.to_room: SendToRoom | None = None
         self._node = node
         self._client = client
-        self._chance = chance
+        self._jitter = jitter
         self._coming: set[str] = set()
         self._open: dict[str, _Telling] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -182,7 +182,7 @@ class Reporter:
         if report is None or every_s is None:
             telling.tasks = None if tasks is None or telling.tasks is None else telling.tasks | tasks
             telling.failures += 1
-            telling.due_s = telling.not_before_s = loop.time() + pause_s(telling.failures, chance=self._chance)
+            telling.due_s = telling.not_before_s = loop.time() + pause_s(telling.failures, jitter=self._jitter)
             return
         telling.failures = 0
         telling.cursor = report.cursor

@@ -1,6 +1,6 @@
 """How a service of a node waits: until it is woken, for a pause after a failure, and for new events.
 
-A storm of wakes becomes a few. Each failure doubles the pause, up to a bound, and chance keeps many services from
+A storm of wakes becomes a few. Each failure doubles the pause, up to a bound, and jitter keeps many services from
 trying again at once. The event log is read as it grows, from where it stands when it is first read, or first read again
 after ``forget``.
 """
@@ -60,10 +60,10 @@ class Calm:
         self._call()
 
 
-def pause_s(failures: int, *, chance: Callable[[], float], most_s: float = MOST_S) -> float:
-    """Return how long to wait after that many failures in a row: half of it is certain, half is chance."""
+def pause_s(failures: int, *, jitter: Callable[[], float], most_s: float = MOST_S) -> float:
+    """Return how long to wait after that many failures in a row: half of it is certain, half is jitter."""
     whole = min(most_s, FIRST_S * 2.0 ** min(failures, 30))
-    return whole * (0.5 + chance() / 2)
+    return whole * (0.5 + jitter() / 2)
 
 
 class EventTail:

@@ -167,7 +167,7 @@ class Party:
     def was_taken(self, item: OutboxItem, event_id: str) -> None:
         """Note that the homeserver says that it took an item of the outbox."""
         with self.store.transaction():
-            sender = RoomSender(_Handle(self.site), None, room_id="!r", chance=self.rng.random, offered=lambda: None)  # type: ignore[arg-type]
+            sender = RoomSender(_Handle(self.site), None, room_id="!r", jitter=self.rng.random, offered=lambda: None)  # type: ignore[arg-type]
             sender._sent(self.store, item, event_id)
 
     def was_not_taken(self, item: OutboxItem) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cis.engine.accept import submit
-from cis.engine.lookup import existing_worker, run_of
+from cis.engine.lookup import look_up_worker, run_of
 from cis.engine.observe.views import LATEST_RUNS, read_run, read_status
 from cis.errors import NotFoundError
 from cis.model.states import AttemptState, RunState
@@ -56,7 +56,7 @@ def test_what_is_not_there_is_named(node: NodeUnderTest) -> None:
     with pytest.raises(NotFoundError, match=other.run_id):
         run_of(node.store, "d", run_id=other.run_id)
     with pytest.raises(NotFoundError, match="worker-global"):
-        existing_worker(node.store, NODE_ID, "worker-global")
+        look_up_worker(node.store, NODE_ID, "worker-global")
 
 
 def test_a_skipped_task_says_because_of_which(node: NodeUnderTest) -> None:

@@ -428,7 +428,7 @@ def claiming(
     handle: NodePort,
     claims: list[str],
     *,
-    chance: float = 0.0,
+    jitter: float = 0.0,
     while_sent: Callable[[], None] | None = None,
     nonces: list[Any] | None = None,
 ) -> Claimer:
@@ -442,7 +442,7 @@ def claiming(
             while_sent()
         return True
 
-    return Claimer(handle, labels=[], capacity=4, grace_s=1.0, send=send, chance=lambda: chance)
+    return Claimer(handle, labels=[], capacity=4, grace_s=1.0, send=send, jitter=lambda: jitter)
 
 
 def offered(run_id: str) -> OfferRecord:
@@ -470,7 +470,7 @@ def test_claims_that_nobody_answers_keep_a_node_from_others_only_for_a_while(tmp
                 for run_id in run_ids:
                     place.store.offers.put(offered(run_id))
 
-        claimer = claiming(place.handle, claims, chance=0.9)
+        claimer = claiming(place.handle, claims, jitter=0.9)
         see(dead)
         await claimer._turn()
         skip(0.2)  # chance is over
@@ -571,7 +571,7 @@ class Meddler:
 
 
 def sending(handle: NodePort, client: Takes) -> RoomSender:
-    return RoomSender(handle, client, room_id=ROOM, chance=lambda: 0.0, offered=lambda: None)  # type: ignore[arg-type]  # all that it uses
+    return RoomSender(handle, client, room_id=ROOM, jitter=lambda: 0.0, offered=lambda: None)  # type: ignore[arg-type]  # all that it uses
 
 
 @pytest.mark.parametrize(("cancelled", "count"), [(False, 1), (True, 0)])
@@ -621,7 +621,7 @@ def test_a_peer_is_sent_nothing_that_was_taken_back_since_it_was_looked_at(
 
     async def scenario(handle: NodePort) -> None:
         client = PushClient(transport=httpx.MockTransport(away))
-        courier = Courier(handle, client, chance=lambda: 0.0, room_takes=lambda _: False, fall_back_after_s=60.0)
+        courier = Courier(handle, client, jitter=lambda: 0.0, room_takes=lambda _: False, fall_back_after_s=60.0)
         await courier._serve_some("node-2", _Line())
         await client.aclose()
 
@@ -729,7 +729,7 @@ async def quiet(reporter: Reporter) -> None:
 @contextmanager
 def reporting(place: Office, client: PushClient, ear: Ear | None) -> Iterator[Reporter]:
     """Let a reporter serve, in the running loop."""
-    reporter = Reporter(place.handle, client, chance=lambda: 0.0)
+    reporter = Reporter(place.handle, client, jitter=lambda: 0.0)
     reporter.to_room = ear
     service = asyncio.ensure_future(reporter.run())
     try:

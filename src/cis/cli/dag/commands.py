@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from cis.cli.parser import Parser, later
+from cis.cli.parser import Parser, lazy
 
 
 def add(group: Parser, _name: str) -> None:
@@ -17,7 +17,7 @@ def add(group: Parser, _name: str) -> None:
         about, call, fill = _COMMANDS[name]
         command = commands.add_parser(name, help=about, description=about)
         if call:
-            command.set_defaults(call=later(call))
+            command.set_defaults(call=lazy(call))
             _json(command)
         fill(command)
 
@@ -62,7 +62,7 @@ def _import(imported: Parser) -> None:
     imported.add_argument("--scale", type=float, default=1.0, metavar="X", help="of each task's recorded run time")
     imported.add_argument("--commands", action="store_true", help="the recorded commands, instead of sleeping")
     imported.add_argument("-o", "--output", metavar="OUT", help="a file; its suffix says the notation")
-    imported.set_defaults(call=later("dag.documents:import_"))
+    imported.set_defaults(call=lazy("dag.documents:import_"))
 
 
 def _workers(worker: Parser) -> None:
@@ -70,11 +70,11 @@ def _workers(worker: Parser) -> None:
     listed = actions.add_parser("list", help="workers that live")
     listed.add_argument("--all", action="store_true", help="also those that stopped or died")
     _json(listed)
-    listed.set_defaults(call=later("dag.control:list_workers"))
+    listed.set_defaults(call=lazy("dag.control:list_workers"))
     status = actions.add_parser("status", help="one worker in detail")
     _complete(status.add_argument("worker_id", metavar="WORKER_ID"), "worker_ids")
     _json(status)
-    status.set_defaults(call=later("dag.control:worker_status"))
+    status.set_defaults(call=lazy("dag.control:worker_status"))
 
 
 def _file(command: Parser) -> None:

@@ -6,10 +6,9 @@ import argparse
 from typing import Any
 
 from cis.app.control import Action, Controlled, control
-from cis.cli.acting import this_user, wake
-from cis.cli.context import Context, from_environment
+from cis.cli.context import Context, from_environment, this_user, wake
 from cis.cli.output import local_time, print_json, print_table, scope_text
-from cis.engine.lookup import existing_worker, run_of
+from cis.engine.lookup import look_up_worker, run_of
 from cis.engine.observe.views import read_run, worker_view
 from cis.executors.platform import still_runs
 from cis.node.clock import now_us
@@ -44,7 +43,7 @@ def resume(options: argparse.Namespace) -> None:
 
 
 def _control(context: Context, action: Action, options: argparse.Namespace) -> Controlled:
-    with context.acting_store() as store:
+    with context.writable_store() as store:
         run = run_of(store, options.dag_id, run_id=options.run)
         with store.transaction():
             changed = control(store, run.run_id, action, by=this_user(), now_us=now_us())
@@ -92,7 +91,7 @@ def worker_status(options: argparse.Namespace) -> None:
     """Print one worker in detail."""
     context = from_environment()
     with context.store() as store:
-        worker = existing_worker(store, context.settings.node_id, options.worker_id)
+        worker = look_up_worker(store, context.settings.node_id, options.worker_id)
         demand = {one.worker_id: one.count for one in store.queue.demand(worker.node_id)}
     view = {**_seen(context, worker), "queued": demand.get(worker.worker_id, 0)}
     if options.json:

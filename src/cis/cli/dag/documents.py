@@ -117,7 +117,7 @@ def save(options: argparse.Namespace) -> None:
     """Store a DAG under its id."""
     context = from_environment()
     spec = anchored(read_dag(options.file), base=base_directory(options.file))
-    with context.acting_store() as store, store.transaction():
+    with context.writable_store() as store, store.transaction():
         saved = save_dag(store, spec, site=context.site)
     if options.json:
         print_json(dag_view(saved))

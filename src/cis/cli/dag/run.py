@@ -19,11 +19,10 @@ from pathlib import Path
 from types import TracebackType
 
 from cis.app.submit import SubmitRequest, anchored, rerun_of, submit
-from cis.cli.acting import this_user, wake
-from cis.cli.context import Context, check_utf8, from_environment, say, silence_if_broken
+from cis.cli.context import Context, check_utf8, from_environment, say, silence_if_broken, this_user, wake
 from cis.cli.output import print_json
 from cis.engine.logfiles import LogFiles
-from cis.engine.lookup import existing_run, run_of
+from cis.engine.lookup import look_up_run, run_of
 from cis.engine.observe.logreader import LogReader, LogStream
 from cis.engine.observe.views import submission_view
 from cis.errors import UsageError
@@ -63,7 +62,7 @@ def rerun(options: argparse.Namespace) -> int:
 
 
 def _submit(context: Context, request_of: Callable[[Store], SubmitRequest]) -> RunRecord:
-    with context.acting_store() as store:
+    with context.writable_store() as store:
         return submit(store, request_of(store), site=context.site, by=this_user()).run
 
 
@@ -119,7 +118,7 @@ def _see_through(context: Context, submitted: RunRecord, options: argparse.Names
     if stay:
         _stay(context, submitted, options, here=here)
     with context.store() as store:
-        final = existing_run(store, submitted.run_id)
+        final = look_up_run(store, submitted.run_id)
     if options.json:
         print_json(submission_view(final))
     elif stay:
@@ -136,7 +135,7 @@ def _await_delivery(context: Context, run_id: str) -> None:
     deadline_s = time.monotonic() + DELIVERY_PATIENCE_S
     with context.store() as store:
         while time.monotonic() < deadline_s:
-            run = existing_run(store, run_id)
+            run = look_up_run(store, run_id)
             peer = store.peers.get(run.owner_node)
             if run.delivery is not Delivery.QUEUED or peer is None or peer.fault is not None:
                 return  # it is there, or its node was not to be reached just now
@@ -235,7 +234,7 @@ class Progress:
                 silence_if_broken(stream)
 
     def _look(self) -> None:
-        self.over = existing_run(self._store, self._run_id).status.final
+        self.over = look_up_run(self._store, self._run_id).status.final
         if self._reader is not None:
             if not self._reader.over:
                 self._write_logs(self._reader)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from cis.engine.accept.admission import OWNER, Asker
 from cis.engine.accept.dispatch import close_offer, post_control
 from cis.engine.accept.submit import SubmitRequest
-from cis.engine.lookup import existing_run
+from cis.engine.lookup import look_up_run
 from cis.engine.transitions import cancel_unfinished, move_run
 from cis.errors import IllegalStateError
 from cis.model.message import MessageKind
@@ -30,7 +30,7 @@ def cancel(store: Store, run_id: str, *, now_us: int) -> RunRecord:
         NotFoundError: no such run.
         IllegalStateError: the run is over.
     """
-    run = existing_run(store, run_id)
+    run = look_up_run(store, run_id)
     if run.status.final:
         raise IllegalStateError(f"run {run_id}", run.status, RunState.CANCELLED)
     remote = elsewhere(store, run_id)
@@ -66,7 +66,7 @@ def _recalled(store: Store, remote: RemoteRun, *, now_us: int) -> bool:
     if remote.role is not RemoteRole.OFFERED and not never_came:
         return False
     store.outbox.remove_of_run(remote.run_id, MessageKind.EXECUTE)
-    close_offer(store, existing_run(store, remote.run_id), remote, now_us=now_us)
+    close_offer(store, look_up_run(store, remote.run_id), remote, now_us=now_us)
     store.remotes.put(replace(remote, open=False))
     return True
 
@@ -96,7 +96,7 @@ def pause(store: Store, run_id: str, *, now_us: int) -> RunRecord:
     Raises:
         NotFoundError, IllegalStateError: as for ``cancel``.
     """
-    run = existing_run(store, run_id)
+    run = look_up_run(store, run_id)
     if run.status is RunState.PAUSED:
         return run
     return _change(store, run, RunState.PAUSED, now_us=now_us, action="pause")
@@ -108,7 +108,7 @@ def resume(store: Store, run_id: str, *, now_us: int) -> RunRecord:
     Raises:
         NotFoundError, IllegalStateError: as for ``cancel``.
     """
-    run = existing_run(store, run_id)
+    run = look_up_run(store, run_id)
     if store.restores.settle(run_id):  # whoever asks for it knows, or does not mind, what became of it
         for child in store.runs.children(run_id):
             if child.status is RunState.PAUSED and store.restores.doubts(child.run_id):
@@ -128,7 +128,7 @@ def rerun_of(store: Store, run_id: str, *, from_failed: bool, asker: Asker = OWN
         NotFoundError: no such run, or none that *asker* may see.
         IllegalStateError: *from_failed*, and the run is not over yet, or nothing of it is left to do.
     """
-    old = existing_run(store, run_id, scopes=asker.scopes)
+    old = look_up_run(store, run_id, scopes=asker.scopes)
     kept = {}
     if from_failed:
         if not old.status.final:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from cis.engine.logfiles import LogFiles
-from cis.engine.lookup import existing_run
+from cis.engine.lookup import look_up_run
 from cis.engine.observe.logreader import CHUNK_BYTES, PLACES_AT_ONCE, LogPiece, LogReader, kept_tail
 from cis.engine.times import rfc3339
 from cis.errors import NotFoundError
@@ -47,7 +47,7 @@ def check_attempts(
 
 def check_choice(store: Store, run_id: str, *, task: str | None, scopes: Patterns | None = None) -> None:
     """Raise NotFoundError when there is no such run that may be seen, or no such task in it."""
-    existing_run(store, run_id, scopes=scopes)
+    look_up_run(store, run_id, scopes=scopes)
     if task is not None and store.tasks.get(run_id, task) is None:
         raise NotFoundError("task", task, hint=f"run {run_id} has none of that id")
 

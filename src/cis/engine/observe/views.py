@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cis.engine.lookup import existing_definition, existing_run, run_of
+from cis.engine.lookup import look_up_definition, look_up_run, run_of
 from cis.engine.times import rfc3339
 from cis.errors import PoisonRecordError
 from cis.model.dag import Json, OnLost, TaskSpec
@@ -229,7 +229,7 @@ def read_run(
     Raises:
         NotFoundError: no such run, or none that may be seen.
     """
-    return _read_view(store, existing_run(store, run_id, scopes=scopes), still)
+    return _read_view(store, look_up_run(store, run_id, scopes=scopes), still)
 
 
 def read_run_head(
@@ -240,7 +240,7 @@ def read_run_head(
     Raises:
         NotFoundError: no such run, or none that may be seen.
     """
-    run = existing_run(store, run_id, scopes=scopes)
+    run = look_up_run(store, run_id, scopes=scopes)
     if run.status.final:
         return _run_head(run, None, _left(store, run, still)), {}
     tasks = store.tasks.of_run(run_id, outputs=False)
@@ -261,7 +261,7 @@ def read_status(
     Raises:
         NotFoundError: no such DAG, or no such run of it.
     """
-    definition = existing_definition(store, dag_id, scopes=scopes)
+    definition = look_up_definition(store, dag_id, scopes=scopes)
     if run_id is None:
         runs = store.runs.page(RunFilter(dag_id=dag_id, scopes=scopes), limit=LATEST_RUNS).items
     else:

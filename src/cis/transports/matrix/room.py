@@ -64,15 +64,15 @@ class Room:
     """One node's dealings with its room."""
 
     def __init__(
-        self, node: NodePort, reception: Reception, settings: RoomSettings, *, chance: Callable[[], float]
+        self, node: NodePort, reception: Reception, settings: RoomSettings, *, jitter: Callable[[], float]
     ) -> None:
         self.fault: str | None = "not connected yet"
         self._node = node
         self._settings = settings
-        self._chance = chance
+        self._jitter = jitter
         self._client = MatrixClient(settings.homeserver, settings.access_token)
         self._sender = RoomSender(
-            node, self._client, room_id=settings.room_id, chance=chance, offered=self._offers_changed
+            node, self._client, room_id=settings.room_id, jitter=jitter, offered=self._offers_changed
         )
         self._chat = Chat(node, room_id=settings.room_id, allow=settings.allow)
         self._journal = Journal(
@@ -85,7 +85,7 @@ class Room:
                 capacity=settings.capacity,
                 grace_s=settings.grace_s,
                 send=self._sender.send_once,
-                chance=chance,
+                jitter=jitter,
             )
             if settings.capacity is not None
             else None
@@ -119,7 +119,7 @@ class Room:
                 self._say_fault(str(error))
                 pause = error.retry_after_s if isinstance(error, RoomLimitedError) else 0.0
                 most_s = 15.0 if isinstance(error, RoomUnreachableError) else 60.0
-                await asyncio.sleep(max(pause, pause_s(failures, chance=self._chance, most_s=most_s)))
+                await asyncio.sleep(max(pause, pause_s(failures, jitter=self._jitter, most_s=most_s)))
 
     async def _enter(self) -> None:
         """Check that this is the right user, in the right room, which is fit to work in."""
@@ -159,7 +159,7 @@ class Room:
             except RoomUnreachableError as error:
                 failures += 1
                 self._say_fault(str(error))
-                await asyncio.sleep(pause_s(failures, chance=self._chance, most_s=5.0))
+                await asyncio.sleep(pause_s(failures, jitter=self._jitter, most_s=5.0))
                 timeout_ms = 0
                 continue
             failures = 0

@@ -66,13 +66,13 @@ class RoomSender:
         client: MatrixClient,
         *,
         room_id: str,
-        chance: Callable[[], float],
+        jitter: Callable[[], float],
         offered: Callable[[], None],
     ) -> None:
         self._node = node
         self._client = client
         self._room_id = room_id
-        self._chance = chance
+        self._jitter = jitter
         self._offered = offered
         self._woken = Wakeup()
         self._failures = 0
@@ -223,7 +223,7 @@ class RoomSender:
     async def _put_off(self, item: OutboxItem, error: RoomError) -> None:
         self._held_up(error)
         own = isinstance(error, RoomRefusedError)
-        pause = pause_s(item.attempts + 1, chance=self._chance) if own else 0.0
+        pause = pause_s(item.attempts + 1, jitter=self._jitter) if own else 0.0
         due_at_us, fault = self._node.this_node.clock_us() + round(pause * 1e6), str(error)
         maybe = item.uncertain or isinstance(error, RoomUnreachableError)
         await self._node.write(
@@ -240,7 +240,7 @@ class RoomSender:
             return
         else:
             self._failures += 1
-            hold_s = pause_s(self._failures, chance=self._chance, most_s=15.0)
+            hold_s = pause_s(self._failures, jitter=self._jitter, most_s=15.0)
         self._hold_until_s = max(self._hold_until_s, now_s + hold_s)
 
 
@@ -269,14 +269,14 @@ class Claimer:
         capacity: int,
         grace_s: float,
         send: SendClaim,
-        chance: Callable[[], float],
+        jitter: Callable[[], float],
     ) -> None:
         self._node = node
         self._labels = frozenset(labels)
         self._capacity = capacity
         self._grace_s = grace_s
         self._send = send
-        self._chance = chance
+        self._jitter = jitter
         self._woken = Wakeup()
         self._claimed_s: dict[str, float] = {}
         self._waits: dict[str, tuple[int, float, int]] = {}  # run: epoch, claim at (loop's time), claims made
@@ -305,7 +305,7 @@ class Claimer:
                 continue
             epoch, at_s, count = known.get(offer.run_id, (-1, 0.0, 0))
             if epoch != offer.epoch:
-                wait_s = WAIT_S * self._chance() * (1 + seen.load)
+                wait_s = WAIT_S * self._jitter() * (1 + seen.load)
                 epoch, at_s, count = offer.epoch, loop.time() + wait_s, 0
             self._waits[offer.run_id] = (epoch, at_s, count)
             if free <= 0:
@@ -319,7 +319,7 @@ class Claimer:
             self._claimed_s[offer.run_id] = loop.time()
             if await self._claim(offer, free=free):
                 again_s = min(MOST_AGAIN_S, CLAIM_AGAIN_S * 2.0**count)
-                self._waits[offer.run_id] = (epoch, loop.time() + again_s * (0.5 + self._chance()), count + 1)
+                self._waits[offer.run_id] = (epoch, loop.time() + again_s * (0.5 + self._jitter()), count + 1)
         return due_s
 
     def _turn_of(self, offer: OfferRecord) -> tuple[int, bytes]:
