@@ -49,7 +49,7 @@ def test_what_is_not_given_again_stays_and_what_is_given_empty_goes(node: Decide
 def test_runs_of_scopes_that_a_node_may_use_no_more_are_cancelled_and_their_workers_woken(node: Decider) -> None:
     for name in ("a", "b"):
         spec = spec_of(scope=f"project:{name}", target_node="node-1")
-        node.hears(MessageKind.EXECUTE, "node-2", f"run-{name}", wanted=spec)
+        node.hears(MessageKind.EXECUTE, "node-2", f"run-{name}", requested=spec)
 
     found = trusted(node, keep=("url",), scopes=given_patterns("project:a"))
 
@@ -59,7 +59,7 @@ def test_runs_of_scopes_that_a_node_may_use_no_more_are_cancelled_and_their_work
 
 
 def test_a_node_that_may_execute_nothing_any_more_has_no_run_left_here(node: Decider) -> None:
-    node.hears(MessageKind.EXECUTE, "node-2", "run-a", wanted=spec_of(target_node="node-1"))
+    node.hears(MessageKind.EXECUTE, "node-2", "run-a", requested=spec_of(target_node="node-1"))
 
     trusted(node, may=("read",))
 
@@ -68,7 +68,7 @@ def test_a_node_that_may_execute_nothing_any_more_has_no_run_left_here(node: Dec
 
 def test_trust_that_ends_fails_what_the_node_has_and_cancels_what_it_sent(node: Decider) -> None:
     sent = node.submitted(target_node="node-2")
-    node.hears(MessageKind.EXECUTE, "node-2", "run-a", wanted=spec_of(scope="project:a", target_node="node-1"))
+    node.hears(MessageKind.EXECUTE, "node-2", "run-a", requested=spec_of(scope="project:a", target_node="node-1"))
 
     with node.store.transaction():
         found = untrust(node.store, "node-2", by=ALICE, now_us=node.now_us)

@@ -33,13 +33,13 @@ def node(tmp_path: Path) -> Iterator[Decider]:
 
 def test_a_run_is_taken_on_once_and_known_for_good_whatever_has_become_of_time_and_rights(node: Decider) -> None:
     spec = spec_of(target_node="node-1")
-    first = node.hears(EXECUTE, "node-2", "r", wanted=spec, in_room=False)
-    late = node.hears(EXECUTE, "node-2", "r", wanted=spec, in_room=False, expires_in_s=-10)
+    first = node.hears(EXECUTE, "node-2", "r", requested=spec, in_room=False)
+    late = node.hears(EXECUTE, "node-2", "r", requested=spec, in_room=False, expires_in_s=-10)
     with node.store.transaction():
         peer = node.store.peers.get("node-2")
         assert peer is not None
         node.store.peers.put(replace(peer, may=("read",)))
-    without_right = node.hears(EXECUTE, "node-2", "r", wanted=spec, in_room=False)
+    without_right = node.hears(EXECUTE, "node-2", "r", requested=spec, in_room=False)
 
     assert [reply.result for reply in (first, late, without_right)] == [
         Result.ACCEPTED,
@@ -50,9 +50,9 @@ def test_a_run_is_taken_on_once_and_known_for_good_whatever_has_become_of_time_a
 
 def test_a_run_id_is_used_once_for_one_document_of_one_node(node: Decider) -> None:
     spec = spec_of(target_node="node-1")
-    node.hears(EXECUTE, "node-2", "r", wanted=spec)
-    other_document = node.hears(EXECUTE, "node-2", "r", wanted=replace(spec, description="another"))
-    other_sender = node.hears(EXECUTE, "node-3", "r", wanted=spec)
+    node.hears(EXECUTE, "node-2", "r", requested=spec)
+    other_document = node.hears(EXECUTE, "node-2", "r", requested=replace(spec, description="another"))
+    other_sender = node.hears(EXECUTE, "node-3", "r", requested=spec)
 
     assert (other_document.result, other_document.code) == (Result.REFUSED, "run.known")
     assert (other_sender.result, other_sender.code) == (Result.REFUSED, "run.known")
@@ -60,8 +60,8 @@ def test_a_run_id_is_used_once_for_one_document_of_one_node(node: Decider) -> No
 
 def test_what_expired_or_is_not_allowed_is_refused_and_written_down(node: Decider) -> None:
     spec = spec_of(target_node="node-1")
-    expired = node.hears(EXECUTE, "node-2", "r", wanted=spec, expires_in_s=-1)
-    misaddressed = node.hears(EXECUTE, "node-2", "r", target="node-9", wanted=spec)
+    expired = node.hears(EXECUTE, "node-2", "r", requested=spec, expires_in_s=-1)
+    misaddressed = node.hears(EXECUTE, "node-2", "r", target="node-9", requested=spec)
 
     assert (expired.code, misaddressed.code) == ("message.expired", "message.misaddressed")
     assert node.store.runs.get("r") is None
@@ -73,7 +73,7 @@ def test_expiry_is_judged_by_the_senders_clock_as_far_as_it_is_known(node: Decid
     with node.store.transaction():
         node.store.peers.note_contact("node-2", now_us=node.now_us, clock_ahead_us=-7_200_000_000)
 
-    assert node.hears(EXECUTE, "node-2", "r", wanted=spec, expires_in_s=-3600).result is Result.ACCEPTED
+    assert node.hears(EXECUTE, "node-2", "r", requested=spec, expires_in_s=-3600).result is Result.ACCEPTED
 
 
 def test_a_dag_that_comes_from_the_deepest_level_nests_no_deeper(node: Decider) -> None:
@@ -85,7 +85,7 @@ def test_a_dag_that_comes_from_the_deepest_level_nests_no_deeper(node: Decider) 
 
 
 def test_controls_are_done_in_their_order_and_an_older_one_does_nothing(node: Decider) -> None:
-    node.hears(EXECUTE, "node-2", "r", wanted=spec_of(target_node="node-1"))
+    node.hears(EXECUTE, "node-2", "r", requested=spec_of(target_node="node-1"))
     pause = node.hears(CONTROL, "node-2", "r", action="pause", seq=2)
     older = node.hears(CONTROL, "node-2", "r", action="cancel", seq=1)
     foreign = node.hears(CONTROL, "node-3", "r", action="cancel", seq=3)
@@ -96,7 +96,7 @@ def test_controls_are_done_in_their_order_and_an_older_one_does_nothing(node: De
 
 def test_a_cancel_that_overtakes_its_run_keeps_it_from_being_taken_on(node: Decider) -> None:
     node.hears(CONTROL, "node-2", "r", action="cancel", seq=1)
-    reply = node.hears(EXECUTE, "node-2", "r", wanted=spec_of(target_node="node-1"))
+    reply = node.hears(EXECUTE, "node-2", "r", requested=spec_of(target_node="node-1"))
 
     assert (reply.result, reply.code) == (Result.REFUSED, "run.withdrawn")
     assert node.store.runs.get("r") is None
@@ -119,14 +119,14 @@ def test_a_peer_that_cancels_runs_which_never_come_is_put_off_at_a_bound_and_no_
 def test_a_run_that_was_pruned_is_not_taken_on_again_by_the_message_that_brought_it(node: Decider) -> None:
     """Whoever has recorded a signed message must not have it run a second time because the first is forgotten."""
     spec = spec_of(target_node="node-1")
-    node.hears(EXECUTE, "node-2", "r", wanted=spec, in_room=False)
+    node.hears(EXECUTE, "node-2", "r", requested=spec, in_room=False)
     remote = node.store.remotes.get("r")
     assert remote is not None
     with node.store.transaction():
         control.cancel(node.store, "r", now_us=node.now_us)
         node.store.remotes.put(replace(remote, open=False))
         assert node.store.retention.prune("r", at_most=10) is Pruned.GONE
-    again = node.hears(EXECUTE, "node-2", "r", wanted=spec, in_room=False)
+    again = node.hears(EXECUTE, "node-2", "r", requested=spec, in_room=False)
 
     assert (again.result, again.code) == (Result.REFUSED, "run.withdrawn")
     assert node.store.runs.get("r") is None
@@ -222,7 +222,7 @@ def test_a_cancel_goes_by_the_room_too_when_a_push_fails_for_long_though_the_roo
 def test_what_is_asked_for_in_the_room_is_told_from_its_beginning_and_an_unknown_run_is_said_to_be(
     node: Decider,
 ) -> None:
-    node.hears(EXECUTE, "node-2", "r", wanted=spec_of(target_node="node-1"))
+    node.hears(EXECUTE, "node-2", "r", requested=spec_of(target_node="node-1"))
     node.change("r", open=False)
     known, unknown = node.hears(ASK, "node-2", "r"), node.hears(ASK, "node-2", "never")
 

@@ -24,8 +24,8 @@ from cis.errors import MalformedMessageError, PoisonRecordError
 from cis.executors.local import LocalExecutor
 from cis.federation import grants, offers
 from cis.federation.inbox import receive
-from cis.federation.messages import Wanted, _kept, message_of, progress_of, wanted_of
-from cis.federation.received import Heard
+from cis.federation.messages import RequestedRun, _kept, message_of, progress_of, requested_run
+from cis.federation.received import ReceivedMessage
 from cis.model.document import dag_from_plain
 from cis.model.lease_messages import Standing
 from cis.model.message import Message, MessageKind, Reply, Result
@@ -111,7 +111,7 @@ def take_back(node: Decider, run_id: str, **seen: Any) -> bool:
 
 def received(node: Decider, *tasks: dict[str, Any], lease_s: float = 60.0, **document: Any) -> RunRecord:
     """Take a run on that node-2 has offered and granted to node-1."""
-    reply = hears_grant(node, claimed(node), lease_s=lease_s, wanted=spec_of(*tasks, **document))
+    reply = hears_grant(node, claimed(node), lease_s=lease_s, requested=spec_of(*tasks, **document))
     assert reply.result is Result.ACCEPTED, reply
     return node.run(RUN_ID)
 
@@ -352,7 +352,7 @@ def test_a_grant_of_a_node_that_lost_its_right_to_execute_since_it_offered_is_re
         peer = node.store.peers.get("node-2")
         assert peer is not None
         node.store.peers.put(replace(peer, may=("read",)))
-    reply = hears_grant(node, nonce, wanted=spec_of())
+    reply = hears_grant(node, nonce, requested=spec_of())
 
     assert (reply.result, reply.code) == (Result.REFUSED, "auth.forbidden")
     assert node.store.runs.get(RUN_ID) is None
@@ -362,7 +362,7 @@ def test_a_grant_that_answers_a_claim_of_long_ago_is_not_taken_up_however_fresh_
     """The machine slept between its claim and the answer, or the homeserver kept that to itself."""
     nonce = claimed(node)
     node.later(61)
-    reply = hears_grant(node, nonce, wanted=spec_of())
+    reply = hears_grant(node, nonce, requested=spec_of())
 
     assert reply.result is Result.LATER
     assert node.store.runs.get(RUN_ID) is None
@@ -373,7 +373,7 @@ def test_a_grant_counts_as_the_answer_to_the_newest_claim_alone(node: Decider) -
     first = claimed(node)
     node.later(5)
     newest = claims_again(node)
-    late, of_nobody, answer = (hears_grant(node, one, wanted=spec_of()) for one in (first, "another", newest))
+    late, of_nobody, answer = (hears_grant(node, one, requested=spec_of()) for one in (first, "another", newest))
 
     assert (late.result, of_nobody.result, answer.result) == (Result.LATER, Result.LATER, Result.ACCEPTED)
     assert node.remote(RUN_ID).lease_until_us == node.now_us + 60 * SECOND_US
@@ -384,9 +384,9 @@ def test_a_withheld_grant_of_an_earlier_epoch_is_not_taken_up_after_the_run_was_
     withheld = claimed(node)
     node.later(70)
     assert node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=2, **OFFER).result is Result.ACCEPTED
-    unclaimed = hears_grant(node, withheld, epoch=1, wanted=spec_of())
+    unclaimed = hears_grant(node, withheld, epoch=1, requested=spec_of())
     claims_again(node)
-    after_a_claim = hears_grant(node, withheld, epoch=1, wanted=spec_of())
+    after_a_claim = hears_grant(node, withheld, epoch=1, requested=spec_of())
 
     assert (unclaimed.result, after_a_claim.result) == (Result.LATER, Result.LATER)
     assert node.store.runs.get(RUN_ID) is None
@@ -395,10 +395,10 @@ def test_a_withheld_grant_of_an_earlier_epoch_is_not_taken_up_after_the_run_was_
 def test_a_grant_without_a_nonce_is_refused_and_the_run_is_claimed_no_more(node: Decider) -> None:
     """Its arbiter is of before: it takes the run back at once, and another node of before takes it."""
     claimed(node)
-    reply = hears_grant(node, None, wanted=spec_of())
+    reply = hears_grant(node, None, requested=spec_of())
     with node.store.transaction():
         grants.set_unfit(node.store, RUN_ID)
-    later = hears_grant(node, "whatever", epoch=2, wanted=spec_of())
+    later = hears_grant(node, "whatever", epoch=2, requested=spec_of())
 
     assert (reply.result, reply.code) == (Result.REFUSED, "lease.no_nonce")
     assert (later.result, later.code) == (Result.REFUSED, "lease.unfit")
@@ -430,7 +430,7 @@ def test_a_lease_counts_from_the_claim_that_the_grant_answers(node: Decider) -> 
     asked_us = node.now_us
     nonce = claimed(node)
     node.later(20)
-    hears_grant(node, nonce, wanted=spec_of())
+    hears_grant(node, nonce, requested=spec_of())
 
     assert node.remote(RUN_ID).lease_until_us == asked_us + 60 * SECOND_US
     assert node.remote(RUN_ID).lease_uptime_us == node.site.uptime_us() + 40 * SECOND_US
@@ -469,7 +469,7 @@ def test_a_nonce_of_another_life_of_the_machine_counts_for_nothing(node: Decider
         assert ask is not None
         node.store.offers.put_ask(replace(ask, boot_id="another-life"), keep=1)
 
-    assert hears_grant(node, nonce, wanted=spec_of()).result is Result.LATER
+    assert hears_grant(node, nonce, requested=spec_of()).result is Result.LATER
 
 
 def test_what_an_arbiter_of_before_offers_is_not_claimed_until_it_is_offered_with_nonces(node: Decider) -> None:
@@ -503,7 +503,7 @@ def test_what_an_arbiter_of_before_offers_is_not_claimed_until_it_is_offered_wit
 def test_a_grant_that_is_malformed_is_refused(node: Decider, fault: dict[str, Any]) -> None:
     nonce = claimed(node)
     fields: dict[str, Any] = {"node_id": "node-1", "epoch": 1, "lease_ms": 60_000, "nonce": nonce, **fault}
-    reply = node.hears(GRANT, "node-2", RUN_ID, target=None, wanted=spec_of(), **fields)
+    reply = node.hears(GRANT, "node-2", RUN_ID, target=None, requested=spec_of(), **fields)
 
     assert (reply.result, reply.code) == (Result.REFUSED, "message.malformed")
     assert node.store.runs.get(RUN_ID) is None
@@ -661,7 +661,7 @@ def test_a_wall_clock_that_is_set_back_before_a_worker_looks_prolongs_no_lease(n
     """A grant that came 50 s after its claim, and a clock that was set meanwhile: 10 s are left all the same."""
     nonce = claimed(node)
     node.later(50)
-    hears_grant(node, nonce, wanted=spec_of())
+    hears_grant(node, nonce, requested=spec_of())
     set_back = Instant(node.now_us - 3600 * SECOND_US, 0.0)
 
     assert _leases(node).over(node.store, node.run(RUN_ID), now=set_back)
@@ -739,7 +739,7 @@ def nested(command: str, **document: Any) -> dict[str, Any]:
     return {"command": None, "skill": "dag", "params": {"document": child}}
 
 
-def takes_on(node: Decider, wanted: Wanted) -> str:
+def takes_on(node: Decider, requested: RequestedRun) -> str:
     """Take a run on that node-2 has addressed to node-1, and return its id."""
     peer = node.store.peers.get("node-2")
     assert peer is not None
@@ -753,8 +753,8 @@ def takes_on(node: Decider, wanted: Wanted) -> str:
         expires_at_us=node.now_us + SECOND_US,
     )
     with node.store.transaction():
-        heard = Heard(message=message, peer=peer, source="test", wanted=wanted)
-        outcome = receive(node.store, heard, site=node.site, logfiles=node.logfiles)
+        received = ReceivedMessage(message=message, peer=peer, source="test", requested=requested)
+        outcome = receive(node.store, received, site=node.site, logfiles=node.logfiles)
     assert outcome.reply.result is Result.ACCEPTED, outcome.reply
     return RUN_ID
 
@@ -804,7 +804,7 @@ def test_a_nested_dag_may_name_another_node_where_the_run_was_addressed_to_this_
     node: Decider, tmp_path: Path
 ) -> None:
     child = nested("true", target_node="node-3", scope={"type": "project", "id": "far"})
-    takes_on(node, Wanted(spec=spec_of(child, target_node="node-1")))
+    takes_on(node, RequestedRun(spec=spec_of(child, target_node="node-1")))
     with working(node, tmp_path) as worker:
         worker.until(lambda: worker.store.runs.children(RUN_ID), "the child")
 
@@ -889,7 +889,7 @@ def test_the_next_holder_goes_on_where_the_last_one_is_known_to_have_been(
         take_back(origin, run.run_id)
         (item,) = origin.posted(run.run_id, EXECUTE)
         offer = message_of(origin.store, item, sender="node-2", lease_s=60.0)
-    takes_on(node, wanted_of(offer, blob=None, parse=dag_from_plain))
+    takes_on(node, requested_run(offer, blob=None, parse=dag_from_plain))
     with working(node, tmp_path) as worker:
         worker.until(lambda: node.run(RUN_ID).status.final, "the end")
         tasks = [worker.task(RUN_ID, f"t{number}") for number in range(3)]
@@ -931,7 +931,7 @@ def test_how_deep_a_dag_is_nested_travels_with_it(node: Decider, tmp_path: Path)
             run = submit(origin.store, SubmitRequest(spec=spec, parent=above), site=origin.site).run
         (item,) = origin.posted(run.run_id, EXECUTE)
         message = replace(message_of(origin.store, item, sender="node-2", lease_s=60.0), target="node-1")
-    takes_on(node, wanted_of(message, blob=None, parse=dag_from_plain))
+    takes_on(node, requested_run(message, blob=None, parse=dag_from_plain))
     with working(node, tmp_path) as worker:
         worker.until(lambda: node.run(RUN_ID).status.final, "the end")
 

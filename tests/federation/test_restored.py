@@ -58,7 +58,7 @@ def restore(node: Decider) -> Restored:
 def hears_execute(node: Decider, *, made_s_ago: float = 0.0, in_room: bool = False, **fields: Any) -> Reply:
     """Hear node-2 hand a DAG in, in a message that was made a while ago."""
     wanted = spec_of(target_node="node-1")
-    return node.hears(EXECUTE, "node-2", RUN_ID, wanted=wanted, in_room=in_room, made_s_ago=made_s_ago, **fields)
+    return node.hears(EXECUTE, "node-2", RUN_ID, requested=wanted, in_room=in_room, made_s_ago=made_s_ago, **fields)
 
 
 def words(node: Decider, run_id: str) -> str:
@@ -235,7 +235,15 @@ def test_a_run_that_the_room_granted_is_let_go_and_no_nonce_of_before_counts(nod
     assert claim is not None
     nonce = claim.fields["nonce"]
     node.hears(
-        GRANT, "node-2", RUN_ID, target=None, node_id="node-1", epoch=1, lease_ms=60_000, nonce=nonce, wanted=spec_of()
+        GRANT,
+        "node-2",
+        RUN_ID,
+        target=None,
+        node_id="node-1",
+        epoch=1,
+        lease_ms=60_000,
+        nonce=nonce,
+        requested=spec_of(),
     )
     found = restore(node)
     again = node.hears(GRANT, "node-2", RUN_ID, target=None, node_id="node-1", epoch=2, lease_ms=60_000, nonce=nonce)

@@ -14,8 +14,8 @@ from cis.engine.logfiles import LogFiles
 from cis.engine.ports import SkillBook
 from cis.engine.this_node import Site
 from cis.federation.inbox import receive
-from cis.federation.messages import Wanted
-from cis.federation.received import Heard
+from cis.federation.messages import RequestedRun
+from cis.federation.received import ReceivedMessage
 from cis.model.dag import DagSpec
 from cis.model.message import Message, MessageKind, Reply
 from cis.skills.registry import InstalledSkills
@@ -71,7 +71,7 @@ class Decider:
         run_id: str,
         *,
         target: str | None = "node-1",
-        wanted: DagSpec | None = None,
+        requested: DagSpec | None = None,
         report: Any = None,
         in_room: bool = True,
         expires_in_s: float = 3600.0,
@@ -92,16 +92,16 @@ class Decider:
             expires_at_us=self.now_us + round(expires_in_s * SECOND_US),
             fields=fields,
         )
-        heard = Heard(
+        received = ReceivedMessage(
             message=message,
             peer=peer,
             source="test",
-            wanted=None if wanted is None else Wanted(spec=wanted),
+            requested=None if requested is None else RequestedRun(spec=requested),
             report=report,
             event_id="$event" if in_room else None,
         )
         with self.store.transaction():
-            return receive(self.store, heard, site=self.site, logfiles=self.logfiles).reply
+            return receive(self.store, received, site=self.site, logfiles=self.logfiles).reply
 
     def remote(self, run_id: str) -> RemoteRun:
         """Return the other node's part in a run that has one."""

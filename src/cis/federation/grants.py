@@ -25,7 +25,7 @@ from cis.errors import (
     ShareExceededError,
 )
 from cis.federation.messages import scope_of
-from cis.federation.received import Heard, Outcome, outcome, remember_ask, take_on
+from cis.federation.received import Outcome, ReceivedMessage, outcome, remember_ask, take_on
 from cis.model.dag import Priority
 from cis.model.lease_messages import NONCES, Claim, Grant, OfferTerms
 from cis.model.message import Message, MessageKind, Result
@@ -44,13 +44,13 @@ ASKS_KEPT = 4  # of renewals: four are asked for in the time of a lease
 NO_NONCE = "the grant does not say which claim it answers, so it may be of any age"
 
 
-def see_offer(store: Store, heard: Heard, *, site: Site) -> Outcome:
+def see_offer(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome:
     """Remember an offer, to be claimed when this node has room for it (``cis.transports.matrix.sender``)."""
-    message = heard.message
+    message = received.message
     terms, priority = OfferTerms.read(message.fields), message.fields.get("priority")
-    if not message.run_id or heard.event_id is None:
+    if not message.run_id or received.event_id is None:
         raise MalformedMessageError("an offer needs a run_id, and comes by the room")
-    if heard.peer.scopes is not None and not allows(heard.peer.scopes, scope_of(message)):
+    if received.peer.scopes is not None and not allows(received.peer.scopes, scope_of(message)):
         return outcome(Result.DUPLICATE)  # this node would refuse it: let the others have it
     seen = store.offers.get(message.run_id)
     if seen is not None and (seen.sender != message.sender or _says_nothing_new(seen, terms)):
@@ -64,7 +64,7 @@ def see_offer(store: Store, heard: Heard, *, site: Site) -> Outcome:
         OfferRecord(
             run_id=message.run_id,
             sender=message.sender,
-            event_id=heard.event_id,
+            event_id=received.event_id,
             epoch=terms.epoch,
             priority=next((one for one in Priority if str(one) == priority), Priority.NORMAL),
             content=terms.fields(),
@@ -137,9 +137,9 @@ def ask_to_renew(store: Store, run_id: str, *, site: Site) -> str:
     return remember_ask(store, run_id, keep=ASKS_KEPT, site=site).nonce
 
 
-def hear_grant(store: Store, heard: Heard, *, site: Site) -> Outcome:
+def receive_grant(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome:
     """Take on a run that is granted to this node, or renew its lease; let go of one that is granted to another."""
-    message, grant = heard.message, Grant.read(heard.message.fields)
+    message, grant = received.message, Grant.read(received.message.fields)
     held = store.remotes.get(message.run_id)
     if held is not None and (held.role is not RemoteRole.RECEIVED or held.peer != message.sender):
         raise NotAllowedError(f"run {message.run_id!r} is not for node {message.sender!r} to grant")
@@ -167,7 +167,7 @@ def hear_grant(store: Store, heard: Heard, *, site: Site) -> Outcome:
         return outcome(Result.LATER)  # it is over already: the arbiter has offered the run again, or will
     if held is not None and renews:
         return _renew(store, held, lease)
-    return _take_up(store, heard, held, grant=grant, lease=lease, site=site)
+    return _take_up(store, received, held, grant=grant, lease=lease, site=site)
 
 
 def _without_nonce(store: Store, held: RemoteRun | None, grant: Grant, *, sender: str) -> Outcome:
@@ -200,14 +200,16 @@ def _renew(store: Store, held: RemoteRun, lease: _Lease) -> Outcome:
     return outcome(Result.DUPLICATE)  # the run is the same as before: nobody has anything to do
 
 
-def _take_up(store: Store, heard: Heard, held: RemoteRun | None, *, grant: Grant, lease: _Lease, site: Site) -> Outcome:
+def _take_up(
+    store: Store, received: ReceivedMessage, held: RemoteRun | None, *, grant: Grant, lease: _Lease, site: Site
+) -> Outcome:
     if held is not None:
         run = store.runs.get(held.run_id)
-    elif heard.wanted is None:
-        raise MalformedMessageError(f"a grant of run {heard.message.run_id!r}, which was not offered to this node")
+    elif received.requested is None:
+        raise MalformedMessageError(f"a grant of run {received.message.run_id!r}, which was not offered to this node")
     else:
-        run = take_on(store, heard, heard.wanted, site=site)
-    remote = store.remotes.get(heard.message.run_id)
+        run = take_on(store, received, received.requested, site=site)
+    remote = store.remotes.get(received.message.run_id)
     if run is None or remote is None:
         return outcome(Result.DUPLICATE)
     store.remotes.put(

@@ -34,9 +34,9 @@ from cis.errors import (
     StoreError,
 )
 from cis.federation import grants, offers, restored
-from cis.federation.messages import Wanted
+from cis.federation.messages import RequestedRun
 from cis.federation.mirror import apply_report
-from cis.federation.received import CONTROL, EXECUTE, READ, Heard, Outcome, outcome, take_on
+from cis.federation.received import CONTROL, EXECUTE, READ, Outcome, ReceivedMessage, outcome, take_on
 from cis.model.dag import Json
 from cis.model.lease_messages import Standing
 from cis.model.message import MessageKind, Reply, Result
@@ -59,37 +59,37 @@ ASK_FOR_US = 3_600_000_000
 MAX_CLOCK_US = 366 * 86_400_000_000
 
 
-def receive(store: Store, heard: Heard, *, site: Site, logfiles: LogFiles) -> Outcome:
+def receive(store: Store, received: ReceivedMessage, *, site: Site, logfiles: LogFiles) -> Outcome:
     """Act on a message, and say what came of it. A refusal is written into the audit log.
 
     Raises:
         StoreError: the database failed; the message is to come again.
     """
     try:
-        heard = _as_trusted_now(store, heard, site=site)
-        check_allowed(store, heard, site=site)
+        received = _as_trusted_now(store, received, site=site)
+        check_allowed(store, received, site=site)
         with store.savepoint():
-            return _act(store, heard, site=site, logfiles=logfiles)
+            return _act(store, received, site=site, logfiles=logfiles)
     except OverloadedError as error:
         return Outcome(reply=Reply(result=Result.LATER, code=error.code, detail=str(error)))
     except CisError as error:
         if isinstance(error, StoreError) and not isinstance(error, PoisonRecordError):
             raise
-        return refuse(store, heard, error, now_us=site.clock_us())
+        return refuse(store, received, error, now_us=site.clock_us())
 
 
-def refuse(store: Store, heard: Heard, error: CisError, *, now_us: int) -> Outcome:
+def refuse(store: Store, received: ReceivedMessage, error: CisError, *, now_us: int) -> Outcome:
     """Refuse a message for good: say so in the log and in the audit log, and return the answer."""
-    message, detail = heard.message, str(error)[:MAX_DETAIL]
+    message, detail = received.message, str(error)[:MAX_DETAIL]
     kind = message.kind.rpartition(".")[2]
     log.warning("a message was refused", extra={"kind": kind, "sender": message.sender, "reason": detail})
     store.audit.append(
         AuditRecord(
             at_us=now_us,
-            actor=f"node:{heard.peer.node_id}",
+            actor=f"node:{received.peer.node_id}",
             action=f"refused.{kind}",
             subject=f"{message.run_id or message.message_id} ({error.code})",
-            source=heard.source,
+            source=received.source,
         )
     )
     return Outcome(reply=Reply(result=Result.REFUSED, code=error.code, detail=detail))
@@ -101,26 +101,26 @@ def sender_now_us(peer: PeerRecord, *, now_us: int) -> int:
     return now_us + max(-MAX_CLOCK_US, min(MAX_CLOCK_US, ahead_us))
 
 
-def _as_trusted_now(store: Store, heard: Heard, *, site: Site) -> Heard:
+def _as_trusted_now(store: Store, received: ReceivedMessage, *, site: Site) -> ReceivedMessage:
     """Return a message with what its sender may do now: what travels beside it may have taken minutes to come."""
-    if heard.peer.node_id == site.node_id:
-        return heard
-    peer = store.peers.get(heard.peer.node_id)
+    if received.peer.node_id == site.node_id:
+        return received
+    peer = store.peers.get(received.peer.node_id)
     if peer is None:
-        raise MessageRefusedError("message.untrusted", f"node {heard.peer.node_id!r} is not trusted any more")
-    return replace(heard, peer=peer)
+        raise MessageRefusedError("message.untrusted", f"node {received.peer.node_id!r} is not trusted any more")
+    return replace(received, peer=peer)
 
 
-def check_allowed(store: Store, heard: Heard, *, site: Site) -> None:
+def check_allowed(store: Store, received: ReceivedMessage, *, site: Site) -> None:
     """Raise MessageRefusedError unless its sender may say this here, now; it is cheap, and comes before all else.
 
     A run that was taken on before is known whatever has become of its time and its sender's rights since.
     """
-    message, peer = heard.message, heard.peer
+    message, peer = received.message, received.peer
     if message.target is not None and message.target != site.node_id:
         raise MessageRefusedError("message.misaddressed", f"this is node {site.node_id!r}, not {message.target!r}")
     if message.kind is MessageKind.STATUS:
-        _held_run(store, heard)
+        _held_run(store, received)
     if message.kind is MessageKind.EXECUTE and message.target is not None:
         known = store.runs.get(message.run_id)
         if known is not None and known.node_id == message.sender:
@@ -132,11 +132,11 @@ def check_allowed(store: Store, heard: Heard, *, site: Site) -> None:
         raise MessageRefusedError("message.expired", "expired: it came too late to be acted upon")
 
 
-def _held_run(store: Store, heard: Heard) -> RemoteRun:
+def _held_run(store: Store, received: ReceivedMessage) -> RemoteRun:
     """Return the other node's part in the run that a status message is about, which has to be its sender's."""
-    message = heard.message
+    message = received.message
     remote = store.remotes.get(message.run_id)
-    known = restored.adopted(store, heard, remote) if remote is not None else None
+    known = restored.adopted(store, received, remote) if remote is not None else None
     if known is not None:
         return known
     held = remote is not None and remote.role is RemoteRole.SENT and remote.peer == message.sender
@@ -145,55 +145,55 @@ def _held_run(store: Store, heard: Heard) -> RemoteRun:
     return remote
 
 
-def _act(store: Store, heard: Heard, *, site: Site, logfiles: LogFiles) -> Outcome:
-    match heard.message.kind:
-        case MessageKind.EXECUTE if heard.message.target is None:
-            return grants.see_offer(store, heard, site=site)
+def _act(store: Store, received: ReceivedMessage, *, site: Site, logfiles: LogFiles) -> Outcome:
+    match received.message.kind:
+        case MessageKind.EXECUTE if received.message.target is None:
+            return grants.see_offer(store, received, site=site)
         case MessageKind.EXECUTE:
-            return _execute(store, heard, site=site)
+            return _execute(store, received, site=site)
         case MessageKind.CONTROL:
-            return _control(store, heard, site=site)
+            return _control(store, received, site=site)
         case MessageKind.STATUS:
-            return _status(store, heard, site=site, logfiles=logfiles)
+            return _status(store, received, site=site, logfiles=logfiles)
         case MessageKind.CLAIM:
-            return offers.hear_claim(store, heard, site=site)
+            return offers.receive_claim(store, received, site=site)
         case MessageKind.GRANT:
-            return grants.hear_grant(store, heard, site=site)
+            return grants.receive_grant(store, received, site=site)
         case MessageKind.ASK:
-            return _ask(store, heard)
+            return _ask(store, received)
         case MessageKind.PING:
             return outcome(Result.ACCEPTED)
         case _:
-            raise MalformedMessageError(f"{heard.message.kind} is no message to this node")
+            raise MalformedMessageError(f"{received.message.kind} is no message to this node")
 
 
-def _execute(store: Store, heard: Heard, *, site: Site) -> Outcome:
-    message = heard.message
-    if heard.wanted is None or not message.run_id:
+def _execute(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome:
+    message = received.message
+    if received.requested is None or not message.run_id:
         raise MalformedMessageError("an execute message needs a run_id and a DAG")
     known = store.runs.get(message.run_id)
     if known is not None:
-        return _known(store, known, heard.wanted, sender=message.sender)
+        return _known(store, known, received.requested, sender=message.sender)
     if store.remotes.withdrawn(message.run_id, sender=message.sender):
         raise MessageRefusedError("run.withdrawn", "it was cancelled before it came, or is forgotten")
-    question = restored.ask_for(store, heard, site=site)
+    question = restored.ask_for(store, received, site=site)
     if question is not None:
         return question
-    run = take_on(store, heard, heard.wanted, site=site)
+    run = take_on(store, received, received.requested, site=site)
     return outcome(Result.ACCEPTED, rings=(run.worker_id,), status=str(run.status))
 
 
-def _known(store: Store, run: RunRecord, wanted: Wanted, *, sender: str) -> Outcome:
+def _known(store: Store, run: RunRecord, requested: RequestedRun, *, sender: str) -> Outcome:
     definition = store.definitions.get(run.definition_id)
-    digest = hashlib.sha256(canonical_json(wanted.spec).encode()).hexdigest()
+    digest = hashlib.sha256(canonical_json(requested.spec).encode()).hexdigest()
     if run.node_id != sender or definition is None or definition.sha256 != digest:
         raise MessageRefusedError("run.known", f"run {run.run_id} is known here as another one; run ids are used once")
     detail = f"run {run.run_id} came before; it is {run.status}"
     return Outcome(reply=Reply(result=Result.DUPLICATE, detail=detail, fields={"status": str(run.status)}))
 
 
-def _control(store: Store, heard: Heard, *, site: Site) -> Outcome:
-    message = heard.message
+def _control(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome:
+    message = received.message
     action, seq = message.fields.get("action"), message.fields.get("seq")
     if not isinstance(action, str) or action not in _ACTIONS or not isinstance(seq, int) or isinstance(seq, bool):
         raise MalformedMessageError(f"a control message needs a number seq and an action: {', '.join(_ACTIONS)}")
@@ -220,10 +220,10 @@ def _control(store: Store, heard: Heard, *, site: Site) -> Outcome:
     return outcome(Result.ACCEPTED, rings=tuple(rings))
 
 
-def _status(store: Store, heard: Heard, *, site: Site, logfiles: LogFiles) -> Outcome:
-    message, remote = heard.message, _held_run(store, heard)
+def _status(store: Store, received: ReceivedMessage, *, site: Site, logfiles: LogFiles) -> Outcome:
+    message, remote = received.message, _held_run(store, received)
     now_us = site.clock_us()
-    answer = restored.hear_question(store, heard, remote, site=site)
+    answer = restored.receive_question(store, received, remote, site=site)
     if answer is not None:
         return answer
     refusal = message.fields.get("refused")
@@ -243,22 +243,24 @@ def _status(store: Store, heard: Heard, *, site: Site, logfiles: LogFiles) -> Ou
     fresh = store.remotes.get(message.run_id)
     if fresh is None or fresh.role is not RemoteRole.SENT or not fresh.open:
         return outcome(Result.DUPLICATE)
-    applied = apply_report(store, logfiles, fresh, heard.report, now_us=now_us)
+    applied = apply_report(store, logfiles, fresh, received.report, now_us=now_us)
     if applied.run.status.final:
         store.outbox.remove_of_run(message.run_id, MessageKind.CONTROL)
     if applied.incomplete:
-        if heard.event_id is not None:
+        if received.event_id is not None:
             ask_in_room(store, fresh, message_id=site.new_id(), now_us=now_us)
         return Outcome(reply=Reply(result=Result.LATER, code=INCOMPLETE, detail="tell all of it again"))
     return Outcome(reply=Reply(result=Result.ACCEPTED), rings=parent_ring(store, applied.parent_run_id))
 
 
-def _ask(store: Store, heard: Heard) -> Outcome:
+def _ask(store: Store, received: ReceivedMessage) -> Outcome:
     """Open a run again that is asked for in the room: it is told from its beginning. Over HTTP the answer tells."""
-    if heard.event_id is not None:
-        remote, sender = store.remotes.get(heard.message.run_id), heard.message.sender
+    if received.event_id is not None:
+        remote, sender = store.remotes.get(received.message.run_id), received.message.sender
         if remote is None or remote.role is not RemoteRole.RECEIVED or remote.peer != sender:
-            raise MessageRefusedError("not_found", f"no run {heard.message.run_id!r} of node {sender!r} ever came here")
+            raise MessageRefusedError(
+                "not_found", f"no run {received.message.run_id!r} of node {sender!r} ever came here"
+            )
         store.remotes.put(replace(remote, open=True))
     return outcome(Result.ACCEPTED)
 

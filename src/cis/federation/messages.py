@@ -38,7 +38,7 @@ REPORT_REF = "report_ref"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class RequestedRun:
     """The DAG of an execute message, what of it was done before, by task id, and how deep it is nested.
 
     ``scopes`` are those that its origin allows it and all that it starts to run in (None: all). Of one that is a task
@@ -53,7 +53,7 @@ class Wanted:
     above: tuple[str, ...] = ()
 
 
-def wanted_of(message: Message, *, blob: str | None, parse: ParseDag) -> Wanted:
+def requested_run(message: Message, *, blob: str | None, parse: ParseDag) -> RequestedRun:
     """Return what an execute message wants run; *blob* is the text that its ``dag_ref`` names, if it has one.
 
     Raises:
@@ -75,7 +75,7 @@ def wanted_of(message: Message, *, blob: str | None, parse: ParseDag) -> Wanted:
     depth = message.fields.get("depth", 0)
     if not isinstance(depth, int) or isinstance(depth, bool) or not 0 <= depth <= MAX_DEPTH_TOLD:
         raise MalformedMessageError("depth is no number that it can be")
-    return Wanted(
+    return RequestedRun(
         spec=spec,
         kept=_kept(progress, spec),
         depth=depth,

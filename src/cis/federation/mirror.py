@@ -93,12 +93,12 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
 
     latest, tasks = mirror(store, run, () if run.status.final else told.tasks, steps, at_us=now_us)
     attempts = store.attempts.mirror(told.attempts)
-    heard = replace(remote, told_bytes=remote.told_bytes + written + bytes_of(tasks, attempts))
+    told_of = replace(remote, told_bytes=remote.told_bytes + written + bytes_of(tasks, attempts))
     incomplete = _lacks_ends(store, latest, told.run)
     if is_news and not incomplete:
-        heard = replace(heard, heard_version=told.run.version, open=remote.open and not told.run.status.final)
-    if heard != remote:
-        store.remotes.put(heard)
+        told_of = replace(told_of, heard_version=told.run.version, open=remote.open and not told.run.status.final)
+    if told_of != remote:
+        store.remotes.put(told_of)
     ended = latest.status.final and not run.status.final
     return Applied(
         run=latest,

@@ -48,7 +48,7 @@ from cis.engine.accept.dispatch import EVERYONE, post_grant
 from cis.engine.this_node import Site
 from cis.engine.transitions import move_run
 from cis.errors import NotAllowedError
-from cis.federation.received import EXECUTE, Heard, Outcome, outcome
+from cis.federation.received import EXECUTE, Outcome, ReceivedMessage, outcome
 from cis.federation.restored import LEAP
 from cis.model.lease_messages import Claim, Grant, Standing
 from cis.model.message import MessageKind, Result
@@ -60,17 +60,17 @@ from cis.store.records import RunChange, RunRecord
 log = logging.getLogger(__name__)
 
 
-def hear_claim(store: Store, heard: Heard, *, site: Site) -> Outcome:
+def receive_claim(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome:
     """Grant the run to who claims it, if it is still on offer; the first claim in the room's order has it."""
     run_id, sender, claim = (
-        heard.message.run_id,
-        heard.message.sender,
-        Claim.read(heard.message.fields, sender=heard.message.sender),
+        received.message.run_id,
+        received.message.sender,
+        Claim.read(received.message.fields, sender=received.message.sender),
     )
     remote = store.remotes.get(run_id)
     if remote is None or remote.role is RemoteRole.RECEIVED:
         raise NotAllowedError(f"run {run_id!r} is not on offer by this node")
-    if sender != site.node_id and EXECUTE not in heard.peer.may:
+    if sender != site.node_id and EXECUTE not in received.peer.may:
         raise NotAllowedError(f"node {sender!r} may not {EXECUTE} here, and so takes nothing from here")
     if claim.nonce is None:
         log.warning("a claim has no nonce: its node has to be upgraded", extra={"run_id": run_id, "node": sender})

@@ -11,7 +11,7 @@ from cis.engine.accept.admission import Asker
 from cis.engine.accept.submit import Origin, SubmitRequest, submit
 from cis.engine.this_node import Site
 from cis.errors import MessageRefusedError
-from cis.federation.messages import Wanted
+from cis.federation.messages import RequestedRun
 from cis.model.dag import Json
 from cis.model.message import Message, Reply, Result
 from cis.model.scope_rules import in_common
@@ -24,10 +24,10 @@ RIGHTS = (EXECUTE, CONTROL, READ)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class ReceivedMessage:
     """A message whose signature holds, from whom, and how it came.
 
-    ``source`` is written into the audit log: an address, or the room. ``wanted`` is the DAG of an execute message, or
+    ``source`` is written into the audit log: an address, or the room. ``requested`` is the DAG of an execute message, or
     of the one that a grant is about; ``report`` is that of a status message. ``event_id`` is that
     of the room.
     """
@@ -35,7 +35,7 @@ class Heard:
     message: Message
     peer: PeerRecord
     source: str
-    wanted: Wanted | None = None
+    requested: RequestedRun | None = None
     report: Json = None
     event_id: str | None = None
 
@@ -53,24 +53,26 @@ def outcome(result: Result, *, rings: tuple[str, ...] = (), **fields: Json) -> O
     return Outcome(reply=Reply(result=result, fields=fields), rings=frozenset(rings))
 
 
-def take_on(store: Store, heard: Heard, wanted: Wanted, *, site: Site) -> RunRecord:
+def take_on(store: Store, received: ReceivedMessage, requested: RequestedRun, *, site: Site) -> RunRecord:
     """Put the run of an execute message into this node's queue, and remember whom to tell of it."""
-    message = heard.message
-    if EXECUTE not in heard.peer.may:
+    message = received.message
+    if EXECUTE not in received.peer.may:
         raise MessageRefusedError("auth.forbidden", f"node {message.sender!r} may not {EXECUTE} here")
     origin = Origin(
         node_id=message.sender,
         run_id=message.run_id,
         created_at_us=message.created_at_us,
-        depth=wanted.depth,
-        tree=None if wanted.root is None else f"{message.sender}:{wanted.root}",
-        above=wanted.above,
+        depth=requested.depth,
+        tree=None if requested.root is None else f"{message.sender}:{requested.root}",
+        above=requested.above,
     )
-    asker = Asker(name=f"node {message.sender!r}", scopes=in_common(heard.peer.scopes, wanted.scopes), shares=True)
-    request = SubmitRequest(spec=wanted.spec, kept=wanted.kept, origin=origin, asker=asker)
+    asker = Asker(
+        name=f"node {message.sender!r}", scopes=in_common(received.peer.scopes, requested.scopes), shares=True
+    )
+    request = SubmitRequest(spec=requested.spec, kept=requested.kept, origin=origin, asker=asker)
     run = submit(store, request, site=site).run
     store.remotes.put(
-        RemoteRun(run_id=run.run_id, role=RemoteRole.RECEIVED, peer=message.sender, event_id=heard.event_id)
+        RemoteRun(run_id=run.run_id, role=RemoteRole.RECEIVED, peer=message.sender, event_id=received.event_id)
     )
     # The run itself may be forgotten while this message could still be sent again; this note outlives it.
     store.remotes.withdraw(run.run_id, sender=message.sender, expires_at_us=message.expires_at_us)
@@ -80,7 +82,7 @@ def take_on(store: Store, heard: Heard, wanted: Wanted, *, site: Site) -> RunRec
             actor=f"node:{message.sender}",
             action="dag.execute",
             subject=run.run_id,
-            source=heard.source,
+            source=received.source,
         )
     )
     return run

@@ -34,7 +34,7 @@ from cis.engine.lookup import look_up_run
 from cis.engine.this_node import Site
 from cis.engine.transitions import move_run, set_aside
 from cis.errors import MalformedMessageError
-from cis.federation.received import Heard, Outcome, outcome, remember_ask
+from cis.federation.received import Outcome, ReceivedMessage, outcome, remember_ask
 from cis.model.dag import Json, Priority
 from cis.model.ids import id_fault
 from cis.model.message import Message, MessageKind, Reply, Result
@@ -160,15 +160,15 @@ def _hold_offer(store: Store, remote: RemoteRun, *, lease_s: float, now_us: int)
 # The restored node's side: what comes to it.
 
 
-def ask_for(store: Store, heard: Heard, *, site: Site) -> Outcome | None:
+def ask_for(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome | None:
     """Return what an execute message is answered with that may have been acted upon before the restore; None: act on it."""
-    message, record = heard.message, store.restores.last()
-    if record is None or _is_confirmed(store, message, site=site) or _is_newer(heard.peer, message, record):
+    message, record = received.message, store.restores.last()
+    if record is None or _is_confirmed(store, message, site=site) or _is_newer(received.peer, message, record):
         return None
     nonce = remember_ask(store, message.run_id, keep=QUESTIONS_KEPT, site=site).nonce
-    if heard.event_id is not None:
+    if received.event_id is not None:
         fields: dict[str, Json] = {"state": "unconfirmed", "epoch": 0, CONFIRM: nonce}
-        peer, now_us = heard.peer, site.clock_us()
+        peer, now_us = received.peer, site.clock_us()
         _post_question(store, message.run_id, peer, fields, message_id=site.new_id(), now_us=now_us)
         return outcome(Result.DUPLICATE)
     detail = f"node {site.node_id} was restored from a backup since: it asks whether this run is still to be done"
@@ -218,9 +218,9 @@ def _post_question(
 # The side of the node that accepted the run.
 
 
-def hear_question(store: Store, heard: Heard, remote: RemoteRun, *, site: Site) -> Outcome | None:
+def receive_question(store: Store, received: ReceivedMessage, remote: RemoteRun, *, site: Site) -> Outcome | None:
     """Answer what a restored node asks about a run that it was sent; None when a status message asks nothing."""
-    fields, now_us = heard.message.fields, site.clock_us()
+    fields, now_us = received.message.fields, site.clock_us()
     if CONFIRM in fields:
         confirm(store, remote.run_id, fields[CONFIRM], message_id=site.new_id(), site=site)
         return outcome(Result.ACCEPTED)
@@ -265,13 +265,13 @@ def _is_to_be_paused(store: Store, run_id: str) -> bool:
     )
 
 
-def adopted(store: Store, heard: Heard, remote: RemoteRun) -> RemoteRun | None:
+def adopted(store: Store, received: ReceivedMessage, remote: RemoteRun) -> RemoteRun | None:
     """Return a run's holder as a trusted node says it is, where this node has forgotten to whom it granted what.
 
     Whoever was granted it last has the highest epoch; the room is read in its order, so that one counts in the end.
     """
-    message, epoch = heard.message, heard.message.fields.get("epoch")
-    if remote.role is not RemoteRole.SENT or not remote.open or "execute" not in heard.peer.may:
+    message, epoch = received.message, received.message.fields.get("epoch")
+    if remote.role is not RemoteRole.SENT or not remote.open or "execute" not in received.peer.may:
         return None
     if not isinstance(epoch, int) or isinstance(epoch, bool) or not max(1, remote.epoch) <= epoch < 2**31 - LEAP:
         return None

@@ -90,7 +90,7 @@ class Cluster:
         self._node = node
         self._room_settings = room
         self.room: Room | None = None
-        self.reception = Reception(node, heard=self._heard, taken=self._taken)
+        self.reception = Reception(node, spoke=self._spoke, taken=self._taken)
         self.answering = Answering(node, self.reception)
         self._loop = asyncio.new_event_loop()
         self._calm = Calm(self._loop, self._wake, pause_s=PAUSE_S)
@@ -133,7 +133,7 @@ class Cluster:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _heard(self, node_id: str) -> None:
+    def _spoke(self, node_id: str) -> None:
         self._soon(self._nudge, node_id)
 
     def _taken(self, run_id: str) -> None:

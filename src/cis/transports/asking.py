@@ -20,7 +20,7 @@ from cis.engine.accept.dispatch import undeliverable
 from cis.errors import CisError, MalformedMessageError
 from cis.federation.inbox import ask_in_room
 from cis.federation.messages import REPORT_REF, report_parts
-from cis.federation.received import Heard
+from cis.federation.received import ReceivedMessage
 from cis.federation.report import Cursor, build_report
 from cis.model.dag import Json
 from cis.model.message import BlobRef, Message, MessageKind, Reply, Result
@@ -146,7 +146,9 @@ class Asker:
                 return
             status = replace(answer.message, kind=MessageKind.STATUS, run_id=remote.run_id, expires_at_us=2**62)
             report = await report_of(status, _blob_of(answer.blob))
-            outcome = await self._reception.act(Heard(message=status, peer=peer, source=peer.url or "", report=report))
+            outcome = await self._reception.act(
+                ReceivedMessage(message=status, peer=peer, source=peer.url or "", report=report)
+            )
             if outcome.reply.result is not Result.ACCEPTED or not isinstance(told.get("token"), str):
                 self._after.pop(remote.run_id, None)
                 return

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from cis.errors import CisError, MalformedMessageError, OverloadedError, StoreError, UntrustedError
 from cis.federation.inbox import receive, refuse
-from cis.federation.messages import DAG_REF, REPORT_REF, Wanted, wanted_of
-from cis.federation.received import Heard, Outcome
+from cis.federation.messages import DAG_REF, REPORT_REF, RequestedRun, requested_run
+from cis.federation.received import Outcome, ReceivedMessage
 from cis.model.dag import Json
 from cis.model.document import dag_from_plain
 from cis.model.ids import id_fault
@@ -32,11 +32,11 @@ _CONTACT_EVERY_S = 5.0
 
 
 class Reception:
-    """Takes messages in. *heard* is told of each peer that spoke, *taken* of each run that was taken on."""
+    """Takes messages in. *spoke* is told of each peer that spoke, *taken* of each run that was taken on."""
 
-    def __init__(self, node: NodePort, *, heard: Callable[[str], None], taken: Callable[[str], None]) -> None:
+    def __init__(self, node: NodePort, *, spoke: Callable[[str], None], taken: Callable[[str], None]) -> None:
         self._node = node
-        self._heard = heard
+        self._spoke = spoke
         self._taken = taken
         self._refusals = RefusalShares()
         self._contacts: dict[tuple[str, bool], float] = {}
@@ -91,61 +91,61 @@ class Reception:
         """
         if message.kind is MessageKind.PING and peer.clock_ahead_us is None:
             await self.note_clock(peer, clock_ahead_us=message.created_at_us - self._node.this_node.clock_us())
-        heard = Heard(message=message, peer=peer, source=source)
+        received = ReceivedMessage(message=message, peer=peer, source=source)
         try:
-            heard = await self.complete(heard, fetch)
+            received = await self.complete(received, fetch)
         except (StoreError, OverloadedError):
             raise
         except CisError as error:
             failed = error
             outcome = await self._node.write(
-                lambda store: refuse(store, heard, failed, now_us=self._node.this_node.clock_us())
+                lambda store: refuse(store, received, failed, now_us=self._node.this_node.clock_us())
             )
             return outcome.reply
-        return (await self.act(heard)).reply
+        return (await self.act(received)).reply
 
-    async def complete(self, heard: Heard, fetch: FetchBlob) -> Heard:
-        """Return a heard message with its DAG or its report, which may have travelled beside it.
+    async def complete(self, received: ReceivedMessage, fetch: FetchBlob) -> ReceivedMessage:
+        """Return a received message with its DAG or its report, which may have travelled beside it.
 
         Raises:
             CisError: it cannot be had, or is not what was signed for, or no DAG.
         """
-        message = heard.message
+        message = received.message
         if message.kind is MessageKind.EXECUTE and message.target == self._node.this_node.node_id:
-            return replace(heard, wanted=await self.wanted(message, fetch))
+            return replace(received, requested=await self.requested_run(message, fetch))
         if message.kind is MessageKind.STATUS and message.target == self._node.this_node.node_id:
-            return replace(heard, report=await report_of(message, fetch))
-        return heard
+            return replace(received, report=await report_of(message, fetch))
+        return received
 
-    async def wanted(self, message: Message, fetch: FetchBlob) -> Wanted:
+    async def requested_run(self, message: Message, fetch: FetchBlob) -> RequestedRun:
         """Return the DAG of an execute message."""
         ref = blob_ref(message, DAG_REF)
         blob = None if ref is None else check_blob(ref, await fetch(ref))
         if blob is None and len(json.dumps(message.fields)) <= SMALL_BYTES:
-            return wanted_of(message, blob=None, parse=dag_from_plain)  # sooner done than handed to a thread
-        return await asyncio.to_thread(wanted_of, message, blob=blob, parse=dag_from_plain)
+            return requested_run(message, blob=None, parse=dag_from_plain)  # sooner done than handed to a thread
+        return await asyncio.to_thread(requested_run, message, blob=blob, parse=dag_from_plain)
 
-    async def act(self, heard: Heard) -> Outcome:
+    async def act(self, received: ReceivedMessage) -> Outcome:
         """Act on a complete message in one transaction, and wake who has something to do."""
-        outcome = await self._node.write(self.job(heard))
-        self.after(heard, outcome)
+        outcome = await self._node.write(self.job(received))
+        self.after(received, outcome)
         return outcome
 
-    def job(self, heard: Heard) -> Callable[[Store], Outcome]:
+    def job(self, received: ReceivedMessage) -> Callable[[Store], Outcome]:
         """Return what acts on a message inside a transaction."""
         node = self._node
-        return lambda store: receive(store, heard, site=node.this_node, logfiles=node.logs)
+        return lambda store: receive(store, received, site=node.this_node, logfiles=node.logs)
 
-    def after(self, heard: Heard, outcome: Outcome) -> None:
+    def after(self, received: ReceivedMessage, outcome: Outcome) -> None:
         """Wake who has something to do, once the transaction has committed."""
         accepted = outcome.reply.result is Result.ACCEPTED
-        if accepted and heard.message.kind in (
+        if accepted and received.message.kind in (
             MessageKind.EXECUTE,
             MessageKind.GRANT,
             MessageKind.CONTROL,
             MessageKind.ASK,
         ):
-            self._taken(heard.message.run_id)
+            self._taken(received.message.run_id)
         if accepted or outcome.rings:
             self._node.wake(outcome.rings)
 
@@ -219,7 +219,7 @@ class Reception:
         )
         self._notes.add(note)
         note.add_done_callback(self._noted)
-        self._heard(peer.node_id)
+        self._spoke(peer.node_id)
 
     def _noted(self, note: asyncio.Future[None]) -> None:
         self._notes.discard(note)

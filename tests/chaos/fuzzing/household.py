@@ -49,7 +49,7 @@ def furnish(folder: Path) -> Household:
         sent = node.submitted(*TASKS, dag_id="sent", target_node="node-2", scope="project:sent")
         offered = node.submitted(*TASKS, dag_id="offered", scope="project:offered")
         execute, control = MessageKind.EXECUTE, MessageKind.CONTROL
-        node.hears(execute, "node-2", "r-received", wanted=spec_of(*TASKS, target_node=NODE))
+        node.hears(execute, "node-2", "r-received", requested=spec_of(*TASKS, target_node=NODE))
         node.hears(execute, "node-3", "r-seen", target=None, epoch=0, labels=["gpu"], lease_ms=60_000, nonces=True)
         node.hears(control, "node-2", "r-withdrawn", action="cancel", seq=1)
         node.hears(control, "node-3", "r-received", action="cancel", seq=1)  # is refused, which is written down

@@ -160,7 +160,7 @@ class Target:
         return self._done(work)
 
     def _reception(self) -> Reception:
-        return Reception(self._handle, heard=lambda _: None, taken=lambda _: None)
+        return Reception(self._handle, spoke=lambda _: None, taken=lambda _: None)
 
     def _done(self, work: Callable[[], Awaitable[bool]]) -> bool:
         async def whole() -> bool:

@@ -212,7 +212,7 @@ def read_room(store: Store, logs: LogFiles) -> None:
         async def chat(_: object) -> None:
             return
 
-        reception = Reception(handle, heard=lambda _: None, taken=lambda _: None)
+        reception = Reception(handle, spoke=lambda _: None, taken=lambda _: None)
         client = MatrixClient("http://127.0.0.1:1", "token")
         await Journal(handle, reception, client, room_id=ROOM, me=ME, chat=chat).work()
         await client.aclose()

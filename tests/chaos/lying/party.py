@@ -19,8 +19,8 @@ from cis.engine.this_node import Site
 from cis.engine.times import Instant
 from cis.federation import grants, offers
 from cis.federation.inbox import receive
-from cis.federation.messages import Wanted, message_of, report_message
-from cis.federation.received import Heard
+from cis.federation.messages import RequestedRun, message_of, report_message
+from cis.federation.received import ReceivedMessage
 from cis.federation.report import Cursor, build_report
 from cis.model.dag import DagSpec
 from cis.model.lease_messages import Standing
@@ -142,17 +142,17 @@ class Party:
             peer = PeerRecord(node_id=self.name, public_key="self", may=(), trusted_at_us=0)
         wanted = None
         if message.kind is MessageKind.GRANT and self.store.remotes.get(message.run_id) is None:
-            wanted = Wanted(spec=SPEC) if self.store.offers.get(message.run_id) is not None else None
-        heard = Heard(
+            wanted = RequestedRun(spec=SPEC) if self.store.offers.get(message.run_id) is not None else None
+        received = ReceivedMessage(
             message=message,
             peer=peer,
             source="room",
-            wanted=wanted,
+            requested=wanted,
             report=message.fields.get("report"),
             event_id=event_id,
         )
         with self.store.transaction():
-            receive(self.store, heard, site=self.site, logfiles=self._logfiles)
+            receive(self.store, received, site=self.site, logfiles=self._logfiles)
 
     def says(self) -> Iterator[tuple[Message, OutboxItem | None]]:
         """Return what there is to say now: of the outbox, a claim, a status of what is held here."""

@@ -14,8 +14,8 @@ from cis.engine.accept.submit import SubmitRequest, save, submit
 from cis.engine.observe.views import read_run
 from cis.engine.this_node import Site
 from cis.errors import OverloadedError, ShareExceededError
-from cis.federation.messages import message_of, wanted_of
-from cis.federation.received import Heard, take_on
+from cis.federation.messages import message_of, requested_run
+from cis.federation.received import ReceivedMessage, take_on
 from cis.model.dag import DagSpec
 from cis.model.document import dag_from_plain
 from cis.model.message import MessageKind
@@ -165,13 +165,16 @@ def test_what_stands_above_and_the_tree_travel_with_a_dag_to_another_node(tmp_pa
             sender.until(lambda: sender.store.runs.children(root.run_id), "the child to be handed over")
             (item,) = origin.posted(sender.child(root.run_id), MessageKind.EXECUTE)
             message = replace(message_of(origin.store, item, sender="node-2", lease_s=60.0), target="node-1")
-        wanted = wanted_of(message, blob=None, parse=dag_from_plain)
+        wanted = requested_run(message, blob=None, parse=dag_from_plain)
         peer = node.store.peers.get("node-2")
         assert peer is not None
         here = replace(wanted, spec=replace(wanted.spec, scope=GLOBAL))
         with node.store.transaction():
             run = take_on(
-                node.store, Heard(message=message, peer=peer, source="test", wanted=here), here, site=node.site
+                node.store,
+                ReceivedMessage(message=message, peer=peer, source="test", requested=here),
+                here,
+                site=node.site,
             )
         assert node.store.queue.waiting_count("node-1", below=True) == 1
         with working(node, tmp_path / "executor") as worker:

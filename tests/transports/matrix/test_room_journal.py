@@ -237,7 +237,7 @@ class Reader:
 def reading(folder: Path, fault: RoomError, *, may: tuple[str, ...] = ("execute",)) -> Iterator[Reader]:
     """Give a test node-1, whose homeserver answers *fault* to whoever wants a medium."""
     with office(folder, may=may) as place:
-        reception, media = Reception(place.handle, heard=lambda _: None, taken=lambda _: None), Media(fault)
+        reception, media = Reception(place.handle, spoke=lambda _: None, taken=lambda _: None), Media(fault)
 
         async def no_chat(_: RoomEvent) -> None:
             raise AssertionError("nobody chats here")
@@ -287,7 +287,7 @@ def test_a_clock_of_which_nothing_was_known_is_known_once_its_node_has_pinged(tm
 
 async def pushed(node: Reader, messages: list[Message]) -> None:
     """Take in what was pushed, one after the other."""
-    reception = Reception(node.handle, heard=lambda _: None, taken=lambda _: None)
+    reception = Reception(node.handle, spoke=lambda _: None, taken=lambda _: None)
 
     async def nothing(_: BlobRef) -> bytes:
         raise AssertionError("nothing travels beside it")

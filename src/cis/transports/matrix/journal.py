@@ -29,7 +29,7 @@ from cis.errors import (
 )
 from cis.federation import grants
 from cis.federation.inbox import check_allowed, receive, refuse
-from cis.federation.received import Heard, Outcome
+from cis.federation.received import Outcome, ReceivedMessage
 from cis.federation.restored import is_past
 from cis.model.dag import Priority
 from cis.model.message import BlobRef, Message, MessageKind, Result
@@ -147,8 +147,8 @@ class Journal:
         if message.target not in (None, self._node.this_node.node_id):
             await self._settle(event, JournalState.DONE)
             return True
-        heard = Heard(message=message, peer=peer, source=source, event_id=event.event_id)
-        return await self._receive(event, heard)
+        received = ReceivedMessage(message=message, peer=peer, source=source, event_id=event.event_id)
+        return await self._receive(event, received)
 
     async def _look_at_clock(self, message: Message, peer: PeerRecord, event: RoomEvent) -> None:
         """Note how far a node's clock is ahead, by a message that was made as it was sent.
@@ -160,11 +160,11 @@ class Journal:
         if message.kind in _SENT_WHEN_MADE and abs(ahead_us) <= MAX_AHEAD_US:
             await self._reception.note_clock(peer, clock_ahead_us=ahead_us)
 
-    async def _receive(self, event: RoomEvent, heard: Heard) -> bool:
+    async def _receive(self, event: RoomEvent, received: ReceivedMessage) -> bool:
         try:
             # First what is cheap: nobody makes this node fetch anything who may not say this at all.
-            await self._node.read(lambda store: check_allowed(store, heard, site=self._node.this_node))
-            heard = await self._complete(heard)
+            await self._node.read(lambda store: check_allowed(store, received, site=self._node.this_node))
+            received = await self._complete(received)
         except (StoreError, OverloadedError, RoomError) as error:
             if not isinstance(error, RoomRefusedError) or error.status in _MAY_COME_YET:
                 raise
@@ -172,29 +172,29 @@ class Journal:
         except CisError as error:
             failed = error
         else:
-            return await self._receive_whole(event, heard)
+            return await self._receive_whole(event, received)
 
         def job(store: Store) -> Outcome:
-            outcome = refuse(store, heard, failed, now_us=self._node.this_node.clock_us())
-            return self._settled(store, event, heard, outcome)
+            outcome = refuse(store, received, failed, now_us=self._node.this_node.clock_us())
+            return self._settled(store, event, received, outcome)
 
-        self._reception.after(heard, await self._node.write(job))
+        self._reception.after(received, await self._node.write(job))
         return True
 
-    async def _receive_whole(self, event: RoomEvent, heard: Heard) -> bool:
+    async def _receive_whole(self, event: RoomEvent, received: ReceivedMessage) -> bool:
         def job(store: Store) -> Outcome:
-            outcome = receive(store, heard, site=self._node.this_node, logfiles=self._node.logs)
-            return self._settled(store, event, heard, outcome)
+            outcome = receive(store, received, site=self._node.this_node, logfiles=self._node.logs)
+            return self._settled(store, event, received, outcome)
 
         outcome = await self._node.write(job)
-        self._reception.after(heard, outcome)
-        return outcome.reply.result is not Result.LATER or heard.message.kind is not MessageKind.EXECUTE
+        self._reception.after(received, outcome)
+        return outcome.reply.result is not Result.LATER or received.message.kind is not MessageKind.EXECUTE
 
-    async def _complete(self, heard: Heard) -> Heard:
+    async def _complete(self, received: ReceivedMessage) -> ReceivedMessage:
         """Fetch what travels beside a message; for a grant to this node, the DAG of the offer that it is about."""
-        message, me = heard.message, self._node.this_node.node_id
+        message, me = received.message, self._node.this_node.node_id
         if message.kind is not MessageKind.GRANT or message.fields.get("node_id") != me:
-            return await self._reception.complete(heard, self._fetch)
+            return await self._reception.complete(received, self._fetch)
         offer, known = await self._node.read(
             lambda store: (store.offers.get(message.run_id), store.remotes.get(message.run_id))
         )
@@ -202,20 +202,20 @@ class Journal:
         if offer is not None and known is None:
             event = await self._node.read(lambda store: store.room.event(offer.event_id))
         if event is None:
-            return heard
-        offered, _ = await self._reception.open(dict(event.content), source=heard.source, room_id=self._room_id)
-        wanted = await self._reception.wanted(offered, self._fetch)
+            return received
+        offered, _ = await self._reception.open(dict(event.content), source=received.source, room_id=self._room_id)
+        requested = await self._reception.requested_run(offered, self._fetch)
         granted = replace(message, created_at_us=offered.created_at_us)
-        return replace(heard, message=granted, wanted=wanted, event_id=event.event_id)
+        return replace(received, message=granted, requested=requested, event_id=event.event_id)
 
     async def _fetch(self, ref: BlobRef) -> bytes:
         if ref.mxc is None:
             raise UntrustedError("a message names what travels beside it, but not where the room keeps it")
         return await self._client.download(ref.mxc, max_bytes=ref.size)
 
-    def _settled(self, store: Store, event: RoomEvent, heard: Heard, outcome: Outcome) -> Outcome:
+    def _settled(self, store: Store, event: RoomEvent, received: ReceivedMessage, outcome: Outcome) -> Outcome:
         """Mark an event as dealt with, in the transaction that dealt with it; tell an origin of a refusal."""
-        reply, message = outcome.reply, heard.message
+        reply, message = outcome.reply, received.message
         if reply.result is Result.LATER and message.kind is MessageKind.EXECUTE:
             return outcome
         refused = reply.result is Result.REFUSED
@@ -225,9 +225,9 @@ class Journal:
         if refused and message.kind is MessageKind.GRANT:
             if message.fields.get("node_id") == self._node.this_node.node_id:
                 grants.set_unfit(store, message.run_id)
-                post_refusal(store, heard, outcome, now_us=now_us, message_id=message_id)
+                post_refusal(store, received, outcome, now_us=now_us, message_id=message_id)
         elif refused and to_me and message.kind in (MessageKind.EXECUTE, MessageKind.ASK):
-            post_refusal(store, heard, outcome, now_us=now_us, message_id=message_id)
+            post_refusal(store, received, outcome, now_us=now_us, message_id=message_id)
         return outcome
 
     async def _settle(self, event: RoomEvent, state: JournalState) -> None:
@@ -269,9 +269,9 @@ def _fault(event: RoomEvent, peer: PeerRecord | None) -> str | None:
     return None
 
 
-def post_refusal(store: Store, heard: Heard, outcome: Outcome, *, now_us: int, message_id: str) -> None:
+def post_refusal(store: Store, received: ReceivedMessage, outcome: Outcome, *, now_us: int, message_id: str) -> None:
     """Tell the origin of a run that came by the room that it is refused here."""
-    message, peer, reply = heard.message, heard.peer, outcome.reply
+    message, peer, reply = received.message, received.peer, outcome.reply
     store.outbox.add(
         OutboxItem(
             message_id=message_id,
