@@ -21,6 +21,7 @@ CHAOS_room := tests/acceptance/test_room_many.py tests/acceptance/test_room_leas
 CHAOS_states := tests/store/test_state_machine.py
 CHAOS_simulation := tests/chaos/test_simulation.py
 CHAOS_kill := tests/chaos/test_kills.py
+CHAOS_adopt := tests/chaos/test_adopt.py
 CHAOS_stop := tests/chaos/test_stops.py
 CHAOS_escape := tests/chaos/test_escape.py
 CHAOS_starve := tests/chaos/test_starve.py
@@ -29,7 +30,7 @@ CHAOS_disk := tests/chaos/test_full_disk.py tests/chaos/test_io_errors.py tests/
 CHAOS_http := tests/chaos/test_http_schema.py
 CHAOS_fuzz := tests/chaos/test_fuzz.py tests/chaos/test_fuzz_rows.py
 CHAOS_upgrade := tests/store/test_upgrades.py
-CHAOS_PARTS := states simulation kill stop escape starve power disk http fuzz upgrade push room
+CHAOS_PARTS := states simulation kill adopt stop escape starve power disk http fuzz upgrade push room
 CHAOS_all := $(foreach part,$(CHAOS_PARTS),$(CHAOS_$(part)))
 
 .PHONY: help demo test check bench bench-full soak chaos serve lock clean
