@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cis.store.sqlite.migrate import NEWEST
+from tests.worlds.cluster import befriend, make_nodes
+from tests.worlds.cluster import running as at_work
 from tests.worlds.harness import Sandbox, alive
-from tests.worlds.versions import SCHEMA_6, earlier_source, later_source, running
+from tests.worlds.versions import BEFORE_ADOPT, SCHEMA_6, earlier_source, later_source, running
 from tests.worlds.waiting import wait_for
 
 
@@ -195,3 +198,26 @@ def test_two_versions_that_make_a_home_at_once_leave_the_newer_schema_whole(sand
     assert later.json("db", "check")["ok"]
     with later.node() as node:
         assert {node.finished(one["run_id"])["status"] for one in listed} == {"completed"}
+
+
+def test_a_node_of_before_refuses_a_dag_whose_task_is_to_be_adopted_and_says_why(tmp_path: Path) -> None:
+    source = earlier_source(BEFORE_ADOPT, tmp_path)
+    here, there = make_nodes(tmp_path, 2)
+    befriend(here, there)
+    there = replace(there, sandbox=running(there.sandbox, source))
+    with at_work(here, there):
+        document = {
+            "dag_id": "far",
+            "target_node": "node-2",
+            "tasks": [{"id": "t", "command": "true", "on_lost": "adopt"}],
+        }
+        run_id = here.api.execute(document).body["run_id"]
+        refused = here.api.finished(run_id)
+        plain = here.api.execute({"dag_id": "far", "target_node": "node-2", "tasks": [{"id": "t", "command": "true"}]})
+        done = here.api.finished(plain.body["run_id"])
+        runs = there.sandbox.rows("SELECT run_id FROM dag_runs")
+
+    assert refused["status"] == "failed"
+    assert "adopt" in refused["error"]
+    assert done["status"] == "completed"
+    assert runs == [(plain.body["run_id"],)]

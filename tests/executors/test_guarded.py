@@ -225,6 +225,17 @@ def test_a_guardian_that_is_on_its_way_when_its_attempt_is_given_up_starts_nothi
     assert not (tmp_path / "ran").exists()
 
 
+def test_who_finds_a_folder_and_nobody_there_sees_to_it_that_nothing_begins_in_it(make: Make, tmp_path: Path) -> None:
+    """Whoever made it may only be stopped, and go on."""
+    folders = folders_of(tmp_path)
+    with folders.made(HANDLE):
+        pass
+    found = make().take_up(HANDLE, marks=MARKS)
+
+    assert found.fate is Fate.GONE
+    assert not make_begun(folders.path(HANDLE))
+
+
 def test_a_guardian_whose_order_was_cut_short_starts_nothing(make: Make, tmp_path: Path) -> None:
     executor, folders = make(), folders_of(tmp_path)
     wanted = launch(tmp_path, "touch ran")

@@ -60,7 +60,7 @@ class LastingAttempts(Protocol):
     """The attempts that go on without a worker, by their handles; what is kept of them lies in the home."""
 
     def handles(self) -> Sequence[str]:
-        """Return the handles of all that anything is kept of."""
+        """Return the handles of all that anything is kept of. Raises OSError, as ``lives`` does."""
         ...
 
     def lives(self, handle: str) -> bool:
@@ -100,7 +100,12 @@ def end_unwanted(store: Store, lasting: LastingAttempts) -> None:
     A run may have been cancelled while no worker held it, set aside, or be gone with a backup that was put in place. A start
     is on disk before anything is kept of it, so what was just begun is never taken for unwanted.
     """
-    for handle in lasting.handles():
+    try:
+        handles = lasting.handles()
+    except OSError as error:  # there is no descriptor to look with: at the next look, perhaps
+        log.error("lasting attempts cannot be looked at", extra={"error": str(error)})
+        return
+    for handle in handles:
         named = attempt_of_handle(handle)
         if named is None:
             continue  # somebody else's file

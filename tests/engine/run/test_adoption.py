@@ -16,6 +16,7 @@ from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.records import RunRecord
 from cis.worker.rescuer import bury, end_unwanted
 from tests.worlds.deciding import Decider, decider
+from tests.worlds.descriptors import no_descriptors
 from tests.worlds.looping import end_lasting, working
 from tests.worlds.waiting import wait_for
 
@@ -205,6 +206,16 @@ def test_an_attempt_that_the_database_knows_nothing_of_is_ended(node: Decider, t
     end_unwanted(node.store, folders(tmp_path))
 
     assert folders(tmp_path).handles() == [handle]  # nothing may be started under that name while its run goes on
+
+
+def test_for_want_of_descriptors_nothing_is_ended(node: Decider, tmp_path: Path) -> None:
+    run = begun(node, tmp_path)
+    with node.store.transaction():
+        cancel(node.store, run.run_id, now_us=node.now_us)
+    with no_descriptors():
+        end_unwanted(node.store, folders(tmp_path))
+
+    assert folders(tmp_path).lives(f"{run.run_id}.0.1")
 
 
 def test_what_is_no_attempt_of_ours_is_let_be(node: Decider, tmp_path: Path) -> None:
