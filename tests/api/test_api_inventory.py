@@ -57,7 +57,7 @@ def test_this_node_comes_first_and_then_those_that_it_trusts(node: NodeUnderTest
                 may=("read",),
                 trusted_at_us=1,
                 clock_ahead_us=90_000_000,
-                contact_at_us=node.site.clock_us(),
+                contact_at_us=node.this_node.clock_us(),
             )
         )
     page = node.get("/api/v1/nodes")

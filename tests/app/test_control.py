@@ -69,7 +69,7 @@ def test_a_run_that_ends_at_once_wakes_the_workers_of_its_child_runs_too(node: D
     above = ParentRun(run_id=parent.run_id, task_id="t0", depth=0, tree=parent.run_id)
     with node.store.transaction():
         request = SubmitRequest(spec=spec_of(dag_id="x", target_node="node-1", scope="project:b"), parent=above)
-        child = submit(node.store, request, site=node.site).run
+        child = submit(node.store, request, this_node=node.this_node).run
 
     changed = asked(node, parent, Action.CANCEL)
 

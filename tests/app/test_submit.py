@@ -30,7 +30,7 @@ def audited(node: Decider) -> list[tuple[str, str, str, str]]:
 def test_a_run_is_audited_with_who_handed_it_in_and_its_worker_is_to_be_woken(node: Decider) -> None:
     request = SubmitRequest(spec=spec_of(target_node="node-1", scope="project:a"))
 
-    accepted = submit(node.store, request, site=node.site, by=TOKEN)
+    accepted = submit(node.store, request, this_node=node.this_node, by=TOKEN)
 
     assert audited(node) == [("ci", "dag.execute", accepted.run.run_id, "192.0.2.1")]
     assert accepted.wake == {"worker-project-a"}
@@ -39,7 +39,9 @@ def test_a_run_is_audited_with_who_handed_it_in_and_its_worker_is_to_be_woken(no
 def test_a_rerun_is_audited_as_one(node: Decider) -> None:
     old = node.submitted(target_node="node-1")
 
-    new = submit(node.store, rerun_of(node.store, old.run_id, from_failed=False), site=node.site, by=TOKEN).run
+    new = submit(
+        node.store, rerun_of(node.store, old.run_id, from_failed=False), this_node=node.this_node, by=TOKEN
+    ).run
 
     assert audited(node) == [("ci", "run.rerun", new.run_id, "192.0.2.1")]
 
@@ -47,7 +49,7 @@ def test_a_rerun_is_audited_as_one(node: Decider) -> None:
 def test_a_known_key_makes_no_entry_and_wakes_nobody(node: Decider) -> None:
     request = SubmitRequest(spec=spec_of(target_node="node-1"), idempotency_key="k")
 
-    first, second = (submit(node.store, request, site=node.site, by=TOKEN) for _ in range(2))
+    first, second = (submit(node.store, request, this_node=node.this_node, by=TOKEN) for _ in range(2))
 
     assert (second.run.run_id, second.created, second.wake) == (first.run.run_id, False, frozenset())
     assert len(audited(node)) == 1
@@ -60,7 +62,7 @@ def test_a_large_dag_that_is_refused_at_last_leaves_nothing_staged(
     request = SubmitRequest(spec=spec_of(*[{}] * (SMALL_TASKS + 1), target_node="node-1"))
 
     with pytest.raises(OverloadedError):
-        submit(node.store, request, site=node.site, by=TOKEN)
+        submit(node.store, request, this_node=node.this_node, by=TOKEN)
 
     assert list(node.store.staged.runs(after="", before="~", limit=9)) == []
     assert audited(node) == []
@@ -71,7 +73,7 @@ def test_only_who_sends_a_run_itself_keeps_others_from_sending_it(node: Decider,
     request = SubmitRequest(spec=spec_of(target_node="node-2"))
 
     with node.store.transaction():
-        run = accept(node.store, request, site=node.site, by=TOKEN, sends=sends).run
+        run = accept(node.store, request, this_node=node.this_node, by=TOKEN, sends=sends).run
 
     (item,) = node.posted(run.run_id, MessageKind.EXECUTE)
     assert (item.due_at_us > node.now_us) is sends
@@ -80,7 +82,7 @@ def test_only_who_sends_a_run_itself_keeps_others_from_sending_it(node: Decider,
 def test_only_a_dag_that_was_stored_is_run_by_name(node: Decider) -> None:
     node.submitted(target_node="node-1", dag_id="ran")
     with node.store.transaction():
-        save(node.store, spec_of(dag_id="stored"), site=node.site)
+        save(node.store, spec_of(dag_id="stored"), this_node=node.this_node)
 
     request = stored_dag(node.store, "stored", key="k", asker=Asker(), target="node-1")
 

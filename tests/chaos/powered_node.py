@@ -25,7 +25,7 @@ from cis.engine.ports import Exit, Fate, Launch, ProcessId, TakenUp
 from cis.engine.run.attempts import AttemptMaker
 from cis.engine.run.loop import WorkerLoop
 from cis.engine.run.parts import LoopLimits, LoopParts
-from cis.engine.this_node import Incarnation, Site
+from cis.engine.this_node import Incarnation, ThisNode
 from cis.engine.times import Instant
 from cis.errors import IllegalStateError
 from cis.model.dag import DagSpec, Json
@@ -148,8 +148,8 @@ class PoweredNode:
         self._open()
 
     @property
-    def site(self) -> Site:
-        return Site(
+    def this_node(self) -> ThisNode:
+        return ThisNode(
             node_id=NODE,
             skills=SKILLS,
             clock_us=self.clock.wall_us,
@@ -191,7 +191,9 @@ class PoweredNode:
             go.set()
 
     def _hand_in(self, spec: DagSpec) -> Future[str]:
-        future = self._writer.submit(lambda store: submit(store, SubmitRequest(spec=spec), site=self.site).run.run_id)
+        future = self._writer.submit(
+            lambda store: submit(store, SubmitRequest(spec=spec), this_node=self.this_node).run.run_id
+        )
         future.add_done_callback(self._answered)
         return future
 
@@ -275,7 +277,7 @@ class PoweredNode:
             store=store,
             executor=EndingTasks(self._random, self.clock, started=self._acknowledged),
             maker=maker,
-            site=self.site,
+            this_node=self.this_node,
             bell=NoBell(),
             ring=lambda _: None,
             tell=lambda: None,

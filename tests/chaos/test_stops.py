@@ -30,7 +30,7 @@ from cis.model.scope import GLOBAL
 from cis.node.clock import now_us
 from cis.node.home import Home
 from cis.node.settings import load_settings
-from cis.node.this_node import make_site
+from cis.node.this_node import make_this_node
 from cis.skills.registry import InstalledSkills
 from cis.store import open_store
 from cis.store.sqlite.store import SqliteStore
@@ -130,8 +130,8 @@ def stop_unminded(place: Besieged, chance: random.Random) -> None:
         ends = chance.random() < 0.5
         document = {**place.document("x", (0.5 if ends else 600.0, 0.2, 0.2)), "scope": "global"}
         with store.transaction():
-            site = make_site(settings, skills=InstalledSkills())
-            submit(store, SubmitRequest(spec=dag_from_plain(document)), site=site)
+            this_node = make_this_node(settings, skills=InstalledSkills())
+            submit(store, SubmitRequest(spec=dag_from_plain(document)), this_node=this_node)
         wait_for(place.tasks, timeout_s=60, what="a task")
         pause(chance.uniform(0.0, 0.4))
         stop_outside_a_transaction(worker, store)

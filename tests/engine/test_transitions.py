@@ -100,7 +100,7 @@ def test_that_a_run_is_taken_back_from_its_node_is_told(node: Decider) -> None:
     remote = node.remote(run.run_id)
 
     with node.store.transaction():
-        assert take_back(node.store, remote, site=node.site)
+        assert take_back(node.store, remote, this_node=node.this_node)
 
     assert told_of(node, run) == [("run", None, "pending", 2)]
 

@@ -81,7 +81,7 @@ def test_a_dag_that_comes_from_the_deepest_level_nests_no_deeper(node: Decider) 
     request = SubmitRequest(spec=spec_of(target_node="node-1"), origin=origin)
 
     with pytest.raises(DocumentError, match="nested"), node.store.transaction():
-        submit(node.store, request, site=node.site)
+        submit(node.store, request, this_node=node.this_node)
 
 
 def test_controls_are_done_in_their_order_and_an_older_one_does_nothing(node: Decider) -> None:
@@ -133,14 +133,20 @@ def test_a_run_that_was_pruned_is_not_taken_on_again_by_the_message_that_brought
 
 
 def test_when_the_outbox_is_full_no_run_for_another_node_is_accepted_but_one_for_this_node_is(node: Decider) -> None:
-    site = replace(node.site, max_queued=2)
+    this_node = replace(node.this_node, max_queued=2)
     with node.store.transaction():
         for number in range(2):
-            submit(node.store, SubmitRequest(spec=spec_of(dag_id=f"proj-{number}-d", target_node="node-2")), site=site)
+            submit(
+                node.store,
+                SubmitRequest(spec=spec_of(dag_id=f"proj-{number}-d", target_node="node-2")),
+                this_node=this_node,
+            )
     with pytest.raises(OverloadedError) as caught, node.store.transaction():
-        submit(node.store, SubmitRequest(spec=spec_of(target_node="node-2")), site=site)
+        submit(node.store, SubmitRequest(spec=spec_of(target_node="node-2")), this_node=this_node)
     with node.store.transaction():
-        here = submit(node.store, SubmitRequest(spec=spec_of(target_node="node-1", dag_id="proj-b-x")), site=site)
+        here = submit(
+            node.store, SubmitRequest(spec=spec_of(target_node="node-1", dag_id="proj-b-x")), this_node=this_node
+        )
 
     assert caught.value.retry_after_s >= 1
     assert node.store.outbox.count(at_most=9) == 2

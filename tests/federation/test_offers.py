@@ -82,7 +82,7 @@ def claimed(node: Decider, *, epoch: int = 0) -> str:
 def claims_again(node: Decider) -> str:
     """Claim what was offered, and return the claim's nonce."""
     with node.store.transaction():
-        claim = grants.make_claim(node.store, node.offer(RUN_ID), free=1, site=node.site)
+        claim = grants.make_claim(node.store, node.offer(RUN_ID), free=1, this_node=node.this_node)
     assert claim is not None
     return str(claim.fields["nonce"])
 
@@ -90,7 +90,7 @@ def claims_again(node: Decider) -> str:
 def asks(node: Decider) -> str:
     """Ask for the lease to be renewed, and return the nonce."""
     with node.store.transaction():
-        return grants.ask_to_renew(node.store, RUN_ID, site=node.site)
+        return grants.ask_to_renew(node.store, RUN_ID, this_node=node.this_node)
 
 
 def hears_grant(
@@ -106,7 +106,7 @@ def hears_grant(
 def take_back(node: Decider, run_id: str, **seen: Any) -> bool:
     """Take a run back whose lease was seen to be over."""
     with node.store.transaction():
-        return offers.take_back(node.store, replace(node.remote(run_id), **seen), site=node.site)
+        return offers.take_back(node.store, replace(node.remote(run_id), **seen), this_node=node.this_node)
 
 
 def received(node: Decider, *tasks: dict[str, Any], lease_s: float = 60.0, **document: Any) -> RunRecord:
@@ -192,7 +192,9 @@ def test_a_holder_that_asks_is_answered_and_its_lease_counts_here_from_then(node
     run = granted(node)
     node.later(30)
     with node.store.transaction():
-        offers.hear_from_holder(node.store, node.remote(run.run_id), standing(nonce="nonce-7"), site=node.site)
+        offers.hear_from_holder(
+            node.store, node.remote(run.run_id), standing(nonce="nonce-7"), this_node=node.this_node
+        )
     (answer,) = node.posted(run.run_id, GRANT)
 
     assert (answer.fields["node_id"], answer.fields["epoch"], answer.fields["nonce"]) == ("node-2", 1, "nonce-7")
@@ -206,7 +208,7 @@ def test_a_holder_of_before_renews_its_lease_here_by_whatever_it_says_as_it_does
         node.store.outbox.remove_of_run(run.run_id, GRANT)
     node.later(30)
     with node.store.transaction():
-        offers.hear_from_holder(node.store, node.remote(run.run_id), standing(nonce=None), site=node.site)
+        offers.hear_from_holder(node.store, node.remote(run.run_id), standing(nonce=None), this_node=node.this_node)
 
     assert node.posted(run.run_id, GRANT) == []
     assert node.remote(run.run_id).lease_until_us == node.now_us + 60 * SECOND_US
@@ -229,7 +231,7 @@ def test_a_grant_that_was_renewed_since_it_was_looked_at_is_not_taken_back(node:
     seen_until_us = node.remote(run.run_id).lease_until_us
     node.later(5)
     with node.store.transaction():
-        offers.hear_from_holder(node.store, node.remote(run.run_id), standing(), site=node.site)
+        offers.hear_from_holder(node.store, node.remote(run.run_id), standing(), this_node=node.this_node)
 
     assert not take_back(node, run.run_id, lease_until_us=seen_until_us)
     assert node.remote(run.run_id).role is RemoteRole.SENT
@@ -239,7 +241,7 @@ def test_a_grant_that_was_given_anew_since_it_was_looked_at_is_not_taken_back(no
     """Or two grants were on their way at once."""
     run = granted(node)
     with node.store.transaction():
-        offers.hear_from_holder(node.store, node.remote(run.run_id), standing(suspended=True), site=node.site)
+        offers.hear_from_holder(node.store, node.remote(run.run_id), standing(suspended=True), this_node=node.this_node)
 
     assert not take_back(node, run.run_id, epoch=1)
     assert node.remote(run.run_id).epoch == 2
@@ -257,7 +259,9 @@ def test_a_holder_that_is_suspended_again_and_again_is_not_granted_the_run_witho
     run = granted(node)
     for _ in range(5):
         with node.store.transaction():
-            offers.hear_from_holder(node.store, node.remote(run.run_id), standing(suspended=True), site=node.site)
+            offers.hear_from_holder(
+                node.store, node.remote(run.run_id), standing(suspended=True), this_node=node.this_node
+            )
         node.later(1)
 
     assert node.remote(run.run_id).epoch == 2
@@ -433,7 +437,7 @@ def test_a_lease_counts_from_the_claim_that_the_grant_answers(node: Decider) -> 
     hears_grant(node, nonce, requested=spec_of())
 
     assert node.remote(RUN_ID).lease_until_us == asked_us + 60 * SECOND_US
-    assert node.remote(RUN_ID).lease_uptime_us == node.site.uptime_us() + 40 * SECOND_US
+    assert node.remote(RUN_ID).lease_uptime_us == node.this_node.uptime_us() + 40 * SECOND_US
 
 
 def test_a_lease_is_renewed_by_its_arbiters_answer_from_when_that_was_asked(node: Decider) -> None:
@@ -612,11 +616,11 @@ def test_a_grant_of_a_run_that_is_over_here_has_it_told_again(node: Decider) -> 
 
 def _child(node: Decider, run: RunRecord) -> RunRecord:
     parent = ParentRun(run_id=run.run_id, task_id="t0", depth=0, tree=run.run_id)
-    return submit(node.store, SubmitRequest(spec=spec_of(dag_id="child"), parent=parent), site=node.site).run
+    return submit(node.store, SubmitRequest(spec=spec_of(dag_id="child"), parent=parent), this_node=node.this_node).run
 
 
 def _leases(node: Decider, **changes: Any) -> Leases:
-    return Leases("node-1", **{"margin_s": 13.0, "boot_id": BOOT, "uptime_us": node.site.uptime_us, **changes})
+    return Leases("node-1", **{"margin_s": 13.0, "boot_id": BOOT, "uptime_us": node.this_node.uptime_us, **changes})
 
 
 def test_a_worker_stops_a_run_and_the_runs_that_are_its_tasks_a_margin_before_the_lease_is_over(node: Decider) -> None:
@@ -639,7 +643,7 @@ def test_a_worker_stops_a_run_and_the_runs_that_are_its_tasks_a_margin_before_th
 def test_neither_clock_alone_prolongs_a_lease_nor_does_a_reboot_or_a_store_that_fails(node: Decider) -> None:
     run = received(node)
     now = Instant(node.now_us, 50.0)
-    up_us = [node.site.uptime_us()]
+    up_us = [node.this_node.uptime_us()]
     leases = _leases(node, uptime_us=lambda: up_us[0])
     begun = leases.over(node.store, run, now=now)
     wall_put_on = leases.over(node.store, run, now=Instant(node.now_us + 48 * SECOND_US, 50.0))
@@ -687,7 +691,7 @@ def test_a_run_whose_lease_is_over_is_suspended_when_a_worker_claims_it(node: De
     now = Instant(node.now_us, 0.0)
     with node.store.transaction():
         (item,) = node.store.queue.claim("node-1", run.worker_id, epoch=1, limit=1)
-        reading = RunReading(node.store, item.run_id, worker_id=run.worker_id, skills=node.site.skills, now=now)
+        reading = RunReading(node.store, item.run_id, worker_id=run.worker_id, skills=node.this_node.skills, now=now)
         hold(node.store, held, reading, ours=frozenset(), now=now)
     executor.close()
     kept = node.store.queue.get(RUN_ID)
@@ -715,10 +719,14 @@ def test_a_task_that_ran_at_the_old_holder_was_lost_and_what_is_over_stays_over(
     executor = LocalExecutor(max_log_bytes=1)
     held = Held(LiveAttempts(executor, grace_s=1.0), _leases(node))
     with node.store.transaction():
-        run = submit(node.store, SubmitRequest(spec=spec, kept=kept), site=node.site).run
+        run = submit(node.store, SubmitRequest(spec=spec, kept=kept), this_node=node.this_node).run
         (item,) = node.store.queue.claim("node-1", run.worker_id, epoch=1, limit=1)
         reading = RunReading(
-            node.store, item.run_id, worker_id=run.worker_id, skills=node.site.skills, now=Instant(node.now_us, 0.0)
+            node.store,
+            item.run_id,
+            worker_id=run.worker_id,
+            skills=node.this_node.skills,
+            now=Instant(node.now_us, 0.0),
         )
         hold(node.store, held, reading, ours=frozenset(), now=Instant(node.now_us, 0.0))
     executor.close()
@@ -754,7 +762,7 @@ def takes_on(node: Decider, requested: RequestedRun) -> str:
     )
     with node.store.transaction():
         received = ReceivedMessage(message=message, peer=peer, source="test", requested=requested)
-        outcome = receive(node.store, received, site=node.site, logfiles=node.logfiles)
+        outcome = receive(node.store, received, this_node=node.this_node, logfiles=node.logfiles)
     assert outcome.reply.result is Result.ACCEPTED, outcome.reply
     return RUN_ID
 
@@ -926,9 +934,9 @@ def test_how_deep_a_dag_is_nested_travels_with_it(node: Decider, tmp_path: Path)
     with decider(tmp_path / "origin") as origin:
         spec = spec_of(nested("true"), target_node="node-2")
         with origin.store.transaction():
-            parent = submit(origin.store, SubmitRequest(spec=spec_of()), site=origin.site).run
+            parent = submit(origin.store, SubmitRequest(spec=spec_of()), this_node=origin.this_node).run
             above = ParentRun(run_id=parent.run_id, task_id="t0", depth=MAX_DEPTH - 1, tree=parent.run_id)
-            run = submit(origin.store, SubmitRequest(spec=spec, parent=above), site=origin.site).run
+            run = submit(origin.store, SubmitRequest(spec=spec, parent=above), this_node=origin.this_node).run
         (item,) = origin.posted(run.run_id, EXECUTE)
         message = replace(message_of(origin.store, item, sender="node-2", lease_s=60.0), target="node-1")
     takes_on(node, requested_run(message, blob=None, parse=dag_from_plain))

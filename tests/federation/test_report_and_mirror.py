@@ -44,7 +44,7 @@ class Pair:
         with self.origin.store.transaction():
             self.origin.store.queue.remove(run.run_id)
             self.origin.store.remotes.put(RemoteRun(run_id=run.run_id, role=RemoteRole.SENT, peer=PEER))
-        self.executor.site = replace(self.executor.site, new_id=lambda: run.run_id)
+        self.executor.this_node = replace(self.executor.this_node, new_id=lambda: run.run_id)
         taken_on = self.executor.submitted(*tasks)
         with self.executor.store.transaction():
             self.executor.store.queue.remove(run.run_id)  # or a thousand runs fill the queue
@@ -52,11 +52,11 @@ class Pair:
 
     def begun(self, run: RunRecord) -> RunRecord:
         """Make a run running, as its worker would."""
-        return self.moved(run, RunChange(status=RunState.RUNNING, started_at_us=self.executor.site.clock_us()))
+        return self.moved(run, RunChange(status=RunState.RUNNING, started_at_us=self.executor.this_node.clock_us()))
 
     def over(self, run: RunRecord, status: RunState = RunState.COMPLETED, **change: Any) -> RunRecord:
         """End a run, as its worker would."""
-        return self.moved(run, RunChange(status=status, finished_at_us=self.executor.site.clock_us(), **change))
+        return self.moved(run, RunChange(status=status, finished_at_us=self.executor.this_node.clock_us(), **change))
 
     def moved(self, run: RunRecord, change: RunChange) -> RunRecord:
         with self.executor.store.transaction():
@@ -91,7 +91,7 @@ class Pair:
         with store.transaction():
             remote = store.remotes.get(run.run_id)
             assert remote is not None
-            return apply_report(store, self.origin.logfiles, remote, content, now_us=self.origin.site.clock_us())
+            return apply_report(store, self.origin.logfiles, remote, content, now_us=self.origin.this_node.clock_us())
 
     def hear_all(self, run: RunRecord, reports: list[Report]) -> list[Applied]:
         return [self.hear(run, report.content) for report in reports]

@@ -28,7 +28,7 @@ class FailingHandle:
     """The handle of a node, whose next readings fail where a test says so."""
 
     def __init__(self, node: NodeUnderTest) -> None:
-        self.this_node, self.logs, self.write = node.site, node.logfiles, node.services.write
+        self.this_node, self.logs, self.write = node.this_node, node.logfiles, node.services.write
         self.to_fail = 0
         self.failed = 0
         self.first_read = asyncio.Event()

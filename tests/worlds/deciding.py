@@ -12,7 +12,7 @@ from typing import Any
 from cis.engine.accept.submit import SubmitRequest, submit
 from cis.engine.logfiles import LogFiles
 from cis.engine.ports import SkillBook
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.federation.inbox import receive
 from cis.federation.messages import RequestedRun
 from cis.federation.received import ReceivedMessage
@@ -42,8 +42,8 @@ class Decider:
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
-    def site(self) -> Site:
-        return Site(
+    def this_node(self) -> ThisNode:
+        return ThisNode(
             node_id="node-1",
             skills=self.skills,
             clock_us=lambda: self.now_us,
@@ -62,7 +62,7 @@ class Decider:
     def submitted(self, *tasks: dict[str, Any], **document: Any) -> RunRecord:
         """Accept a DAG here: an offer, unless it names a node."""
         with self.store.transaction():
-            return submit(self.store, SubmitRequest(spec=spec_of(*tasks, **document)), site=self.site).run
+            return submit(self.store, SubmitRequest(spec=spec_of(*tasks, **document)), this_node=self.this_node).run
 
     def hears(
         self,
@@ -84,7 +84,7 @@ class Decider:
             peer = PeerRecord(node_id=sender, public_key="self", may=(), trusted_at_us=0)
         message = Message(
             kind=kind,
-            message_id=self.site.new_id(),
+            message_id=self.this_node.new_id(),
             sender=sender,
             target=target,
             run_id=run_id,
@@ -101,7 +101,7 @@ class Decider:
             event_id="$event" if in_room else None,
         )
         with self.store.transaction():
-            return receive(self.store, received, site=self.site, logfiles=self.logfiles).reply
+            return receive(self.store, received, this_node=self.this_node, logfiles=self.logfiles).reply
 
     def remote(self, run_id: str) -> RemoteRun:
         """Return the other node's part in a run that has one."""

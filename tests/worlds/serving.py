@@ -22,7 +22,7 @@ from cis.api.request_limits import PatientConnection
 from cis.api.served import MAX_BODY_BYTES, ServedNode
 from cis.engine.accept.submit import SubmitRequest, submit
 from cis.engine.logfiles import LogFiles
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.engine.transitions import move_run, move_tasks
 from cis.model.dag import DagSpec
 from cis.model.states import AttemptState, RunState, TaskState
@@ -47,7 +47,7 @@ class NodeUnderTest:
     """What a test holds of a served node: its store (for the test's own thread), its parts, and who was poked."""
 
     store: SqliteStore
-    site: Site
+    this_node: ThisNode
     hub: EventHub
     writer: Writer
     logfiles: LogFiles
@@ -84,12 +84,12 @@ class NodeUnderTest:
         """Store a run of these tasks (``true`` where there is no command) and return it."""
         plain = {"dag_id": dag_id, "tasks": [{"command": "true", **task} for task in tasks or ({"id": "a"},)], **fields}
         with self.store.transaction():
-            return submit(self.store, SubmitRequest(spec=DagSpec.from_dict(plain)), site=self.site).run
+            return submit(self.store, SubmitRequest(spec=DagSpec.from_dict(plain)), this_node=self.this_node).run
 
     def changed(self, run: RunRecord, status: RunState) -> RunRecord:
         """Move a run as its worker would."""
         with self.store.transaction():
-            now_us = self.site.clock_us()
+            now_us = self.this_node.clock_us()
             change = RunChange(status=status, finished_at_us=now_us if status.final else None)
             changed = move_run(self.store, run, change, at_us=now_us)
         self.hub.poke()
@@ -99,7 +99,7 @@ class NodeUnderTest:
         """Start the next attempt at a task as its worker would, and return it."""
         with self.store.transaction():
             old = self._task(run, task_id)
-            now_us = self.site.clock_us()
+            now_us = self.this_node.clock_us()
             new = old._replace(status=TaskState.RUNNING, attempts=old.attempts + 1, started_at_us=now_us)
             attempt = AttemptRecord(
                 run_id=run.run_id,
@@ -127,7 +127,7 @@ class NodeUnderTest:
     ) -> None:
         """End an attempt as its worker would; with *again*, the task goes back to pending."""
         with self.store.transaction():
-            now_us = self.site.clock_us()
+            now_us = self.this_node.clock_us()
             old = self._task(run, attempt.task_id)
             state = TaskState.PENDING if again else TaskState(status)
             new = old._replace(status=state, finished_at_us=None if again else now_us)
@@ -161,9 +161,9 @@ class NodeUnderTest:
                     pid_started=None,
                     epoch=0,
                     slots=2,
-                    started_at_us=self.site.clock_us(),
-                    heartbeat_at_us=self.site.clock_us(),
-                    lease_until_us=self.site.clock_us(),
+                    started_at_us=self.this_node.clock_us(),
+                    heartbeat_at_us=self.this_node.clock_us(),
+                    lease_until_us=self.this_node.clock_us(),
                 )
             )
             self.store.queue.claim(NODE_ID, run.worker_id, epoch=worker.epoch, limit=100)
@@ -201,7 +201,7 @@ def node_under_test(
         new_database(folder)
     token_path = folder / "token"
     token_path.write_text(TOKEN + "\n")
-    site = Site(
+    this_node = ThisNode(
         node_id=NODE_ID,
         skills=InstalledSkills(),
         clock_us=ticking_clock(),
@@ -217,7 +217,7 @@ def node_under_test(
     pokes: list[str] = []
     logfiles = LogFiles(folder / "logs")
     handle = NodeHandle(
-        this_node=site,
+        this_node=this_node,
         events=hub,
         logs=logfiles,
         keys=KeyFile(folder / "node.key"),
@@ -236,7 +236,7 @@ def node_under_test(
         max_body_bytes=max_body_bytes,
     )
     try:
-        yield NodeUnderTest(store, site, hub, writer, logfiles, create_app(services), services, pokes)
+        yield NodeUnderTest(store, this_node, hub, writer, logfiles, create_app(services), services, pokes)
     finally:
         cluster.stop()
         hub.close()

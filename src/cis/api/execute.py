@@ -126,11 +126,11 @@ async def submitted(
     """Accept a DAG, each part of it in the thread that is for it."""
 
     def job(store: Store, request: SubmitRequest) -> Accepted:
-        return accept(store, request, site=node.this_node, by=by, sends=sends)
+        return accept(store, request, this_node=node.this_node, by=by, sends=sends)
 
     if not is_large(wanted.spec, document_bytes=document_bytes):
         return await node.write(lambda store: job(store, wanted))
-    staged = await node.stage(lambda store: stage(store, wanted, site=node.this_node))
+    staged = await node.stage(lambda store: stage(store, wanted, this_node=node.this_node))
     try:
         accepted = await node.write(lambda store: job(store, staged))
     except BaseException:

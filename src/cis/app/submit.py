@@ -16,7 +16,7 @@ from cis.engine.accept.staging import is_large, stage, unstage
 from cis.engine.accept.submit import SubmitRequest, anchored, check_secrets, check_skills, save
 from cis.engine.accept.submit import submit as record_run
 from cis.engine.lookup import look_up_definition
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.errors import UsageError
 from cis.store.port import Store, stored_spec
 from cis.store.records import RunRecord
@@ -52,32 +52,32 @@ class Accepted:
         return frozenset((self.run.worker_id,) if self.created else ())
 
 
-def accept(store: Store, request: SubmitRequest, *, site: Site, by: Actor, sends: bool = False) -> Accepted:
+def accept(store: Store, request: SubmitRequest, *, this_node: ThisNode, by: Actor, sends: bool = False) -> Accepted:
     """Record a run of the DAG, in the caller's transaction; the caller itself *sends* it if it is for another node.
 
     Raises:
         CisError: as ``cis.engine.accept.submit.submit`` does.
     """
-    submission = record_run(store, request, site=site)
+    submission = record_run(store, request, this_node=this_node)
     run = submission.run
     if submission.created:
         action = "dag.execute" if request.rerun_of is None else "run.rerun"
-        append_audit(store, by, action=action, subject=run.run_id, now_us=site.clock_us())
+        append_audit(store, by, action=action, subject=run.run_id, now_us=this_node.clock_us())
         if sends:
-            mark_sending(store, run, now_us=site.clock_us())
+            mark_sending(store, run, now_us=this_node.clock_us())
     return Accepted(run=run, created=submission.created)
 
 
-def submit(store: Store, request: SubmitRequest, *, site: Site, by: Actor) -> Accepted:
+def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode, by: Actor) -> Accepted:
     """Record a run of the DAG in a transaction of its own; what takes long for a large DAG is done before it.
 
     Raises:
         CisError: as ``accept`` does.
     """
-    staged = stage(store, request, site=site)
+    staged = stage(store, request, this_node=this_node)
     try:
         with store.transaction():
-            return accept(store, staged, site=site, by=by)
+            return accept(store, staged, this_node=this_node, by=by)
     finally:
         unstage(store, staged)
 

@@ -17,7 +17,7 @@ from cis.node.home import Home, find_home
 if TYPE_CHECKING:
     from cis.app.actor import Actor
     from cis.engine.ports import SkillBook
-    from cis.engine.this_node import Site
+    from cis.engine.this_node import ThisNode
     from cis.node.settings import Settings
     from cis.store.sqlite.store import SqliteStore
 
@@ -51,14 +51,14 @@ class Context:
         return InstalledSkills()
 
     @cached_property
-    def site(self) -> Site:
+    def this_node(self) -> ThisNode:
         """Where submissions of this command happen: this node."""
         from cis.node.presence import node_is_running  # noqa: PLC0415 - only who submits needs them
         from cis.node.tables import TomlSecrets  # noqa: PLC0415
-        from cis.node.this_node import make_site  # noqa: PLC0415
+        from cis.node.this_node import make_this_node  # noqa: PLC0415
 
         secrets = TomlSecrets(self.home.toml, self.environ)
-        return make_site(self.settings, skills=self.skills, secrets=secrets, node_runs=node_is_running(self.home))
+        return make_this_node(self.settings, skills=self.skills, secrets=secrets, node_runs=node_is_running(self.home))
 
     @contextmanager
     def store(self) -> Iterator[SqliteStore]:

@@ -1,7 +1,7 @@
 """The worker's side of a lease: when it has to stop a run that the room granted to this node.
 
 The deadline stands in the store, by two clocks: the wall's, and one that counts from the machine's start, asleep or not
-(``Site.uptime_us``), which nobody sets. The nearer one counts. After a reboot, when neither tells how long the
+(``ThisNode.uptime_us``), which nobody sets. The nearer one counts. After a reboot, when neither tells how long the
 machine was off, it is over. What was read last is remembered, so a store that fails does not prolong it either.
 
 A DAG as a task is held under the lease of the run that it is a task of.

@@ -18,7 +18,7 @@ MAX_DEPTH = 8  # DAGs within DAGs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class ThisNode:
     """The node that accepts a DAG. Clock and ids are passed in, so tests decide them.
 
     ``has_room`` says that messages can go by a room; ``offers``, that a DAG which names no node is offered there.

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from cis.engine.accept.control import cancel
 from cis.engine.leases import margin_s
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.errors import (
     IllegalStateError,
     MalformedMessageError,
@@ -44,7 +44,7 @@ ASKS_KEPT = 4  # of renewals: four are asked for in the time of a lease
 NO_NONCE = "the grant does not say which claim it answers, so it may be of any age"
 
 
-def see_offer(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome:
+def see_offer(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> Outcome:
     """Remember an offer, to be claimed when this node has room for it (``cis.transports.matrix.sender``)."""
     message = received.message
     terms, priority = OfferTerms.read(message.fields), message.fields.get("priority")
@@ -58,7 +58,7 @@ def see_offer(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome
     known = store.runs.get(message.run_id)
     if known is not None and known.status is RunState.CANCELLED:
         return outcome(Result.DUPLICATE)  # this node had it and let it go: what is final here stays so
-    if seen is None and message.sender != site.node_id:  # its own are as many as wait in its queue
+    if seen is None and message.sender != this_node.node_id:  # its own are as many as wait in its queue
         _make_room(store, message.sender)
     store.offers.put(
         OfferRecord(
@@ -71,7 +71,7 @@ def see_offer(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome
             state=OfferState.OPEN,
             created_at_us=message.created_at_us,
             expires_at_us=message.expires_at_us,
-            claim_at_us=site.clock_us(),
+            claim_at_us=this_node.clock_us(),
         )
     )
     return outcome(Result.ACCEPTED)
@@ -106,7 +106,7 @@ def eligible(offer: OfferRecord, *, labels: Collection[str], grace_s: float) -> 
     return has_labels and long_enough and offer.content.get(NONCES) is True
 
 
-def make_claim(store: Store, offer: OfferRecord, *, free: int, site: Site) -> Message | None:
+def make_claim(store: Store, offer: OfferRecord, *, free: int, this_node: ThisNode) -> Message | None:
     """Return a claim of an offer, with a nonce that is remembered first; None when it is on offer no more.
 
     Only the answer to a node's newest claim counts, so what was remembered of earlier ones is forgotten.
@@ -114,13 +114,13 @@ def make_claim(store: Store, offer: OfferRecord, *, free: int, site: Site) -> Me
     fresh = store.offers.get(offer.run_id)
     if fresh is None or fresh.state is OfferState.CLOSED or fresh.epoch != offer.epoch:
         return None
-    ask = remember_ask(store, offer.run_id, keep=1, site=site)
+    ask = remember_ask(store, offer.run_id, keep=1, this_node=this_node)
     store.offers.set_state(offer.run_id, OfferState.CLAIMED, claim_at_us=ask.asked_at_us)
-    claim = Claim(node_id=site.node_id, epoch=offer.epoch, free=max(0, free), nonce=ask.nonce)
+    claim = Claim(node_id=this_node.node_id, epoch=offer.epoch, free=max(0, free), nonce=ask.nonce)
     return Message(
         kind=MessageKind.CLAIM,
-        message_id=site.new_id(),
-        sender=site.node_id,
+        message_id=this_node.new_id(),
+        sender=this_node.node_id,
         target=offer.sender,
         run_id=offer.run_id,
         created_at_us=ask.asked_at_us,
@@ -129,15 +129,15 @@ def make_claim(store: Store, offer: OfferRecord, *, free: int, site: Site) -> Me
     )
 
 
-def ask_to_renew(store: Store, run_id: str, *, site: Site) -> str:
+def ask_to_renew(store: Store, run_id: str, *, this_node: ThisNode) -> str:
     """Return a nonce for the next status message of a run that is held here: its arbiter's answer renews the lease.
 
     Several may be on their way at once: an answer counts from when its own question was asked.
     """
-    return remember_ask(store, run_id, keep=ASKS_KEPT, site=site).nonce
+    return remember_ask(store, run_id, keep=ASKS_KEPT, this_node=this_node).nonce
 
 
-def receive_grant(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome:
+def receive_grant(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> Outcome:
     """Take on a run that is granted to this node, or renew its lease; let go of one that is granted to another."""
     message, grant = received.message, Grant.read(received.message.fields)
     held = store.remotes.get(message.run_id)
@@ -149,25 +149,25 @@ def receive_grant(store: Store, received: ReceivedMessage, *, site: Site) -> Out
             raise NotAllowedError(f"run {message.run_id!r} was not offered by node {message.sender!r}")
         if offer.epoch < grant.epoch:
             store.offers.put(replace(offer, epoch=grant.epoch - 1, state=OfferState.CLOSED))
-    mine = grant.node_id == site.node_id
+    mine = grant.node_id == this_node.node_id
     if held is not None and (held.epoch > grant.epoch or (held.epoch == grant.epoch and not mine)):
         return outcome(Result.DUPLICATE)
     if not mine:
-        return _let_go(store, held, grant.node_id, site=site)
+        return _let_go(store, held, grant.node_id, this_node=this_node)
     renews = held is not None and held.epoch == grant.epoch
     if grant.nonce is None:
         return _without_nonce(store, held, grant, sender=message.sender)
     if not renews and offer is not None and offer.content.get(UNFIT):
         raise MessageRefusedError("lease.unfit", f"run {message.run_id!r} was refused here before")
     ask = store.offers.ask(message.run_id, grant.nonce)
-    if ask is None or ask.boot_id != site.boot_id:
+    if ask is None or ask.boot_id != this_node.boot_id:
         return outcome(Result.LATER)  # it answers nothing that this node asks now, however new it is said to be
     lease = _lease_of(grant, ask)
-    if lease.until_us <= site.clock_us() or lease.uptime_us <= site.uptime_us():
+    if lease.until_us <= this_node.clock_us() or lease.uptime_us <= this_node.uptime_us():
         return outcome(Result.LATER)  # it is over already: the arbiter has offered the run again, or will
     if held is not None and renews:
         return _renew(store, held, lease)
-    return _take_up(store, received, held, grant=grant, lease=lease, site=site)
+    return _take_up(store, received, held, grant=grant, lease=lease, this_node=this_node)
 
 
 def _without_nonce(store: Store, held: RemoteRun | None, grant: Grant, *, sender: str) -> Outcome:
@@ -201,14 +201,14 @@ def _renew(store: Store, held: RemoteRun, lease: _Lease) -> Outcome:
 
 
 def _take_up(
-    store: Store, received: ReceivedMessage, held: RemoteRun | None, *, grant: Grant, lease: _Lease, site: Site
+    store: Store, received: ReceivedMessage, held: RemoteRun | None, *, grant: Grant, lease: _Lease, this_node: ThisNode
 ) -> Outcome:
     if held is not None:
         run = store.runs.get(held.run_id)
     elif received.requested is None:
         raise MalformedMessageError(f"a grant of run {received.message.run_id!r}, which was not offered to this node")
     else:
-        run = take_on(store, received, received.requested, site=site)
+        run = take_on(store, received, received.requested, this_node=this_node)
     remote = store.remotes.get(received.message.run_id)
     if run is None or remote is None:
         return outcome(Result.DUPLICATE)
@@ -219,7 +219,7 @@ def _take_up(
             lease_until_us=lease.until_us,
             lease_uptime_us=lease.uptime_us,
             lease_us=lease.lease_us,
-            boot_id=site.boot_id,
+            boot_id=this_node.boot_id,
             open=True,
         )
     )
@@ -246,13 +246,13 @@ def set_unfit(store: Store, run_id: str) -> None:
         store.offers.put(replace(offer, state=OfferState.CLOSED, content={**offer.content, UNFIT: True}))
 
 
-def _let_go(store: Store, held: RemoteRun | None, node_id: str, *, site: Site) -> Outcome:
+def _let_go(store: Store, held: RemoteRun | None, node_id: str, *, this_node: ThisNode) -> Outcome:
     if held is None or not held.open:
         return outcome(Result.DUPLICATE)
     log.warning("a run was granted to another node", extra={"run_id": held.run_id, "node": node_id})
     store.remotes.put(replace(held, open=False))
     try:
-        run = cancel(store, held.run_id, now_us=site.clock_us())
+        run = cancel(store, held.run_id, now_us=this_node.clock_us())
     except IllegalStateError:
         return outcome(Result.DUPLICATE)
     return outcome(Result.ACCEPTED, rings=(run.worker_id,))

@@ -23,7 +23,7 @@ from cis.engine.accept import control
 from cis.engine.accept.dispatch import delivered, undeliverable
 from cis.engine.accept.submit import canonical_json
 from cis.engine.logfiles import LogFiles
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.errors import (
     CisError,
     IllegalStateError,
@@ -59,23 +59,23 @@ ASK_FOR_US = 3_600_000_000
 MAX_CLOCK_US = 366 * 86_400_000_000
 
 
-def receive(store: Store, received: ReceivedMessage, *, site: Site, logfiles: LogFiles) -> Outcome:
+def receive(store: Store, received: ReceivedMessage, *, this_node: ThisNode, logfiles: LogFiles) -> Outcome:
     """Act on a message, and say what came of it. A refusal is written into the audit log.
 
     Raises:
         StoreError: the database failed; the message is to come again.
     """
     try:
-        received = _as_trusted_now(store, received, site=site)
-        check_allowed(store, received, site=site)
+        received = _as_trusted_now(store, received, this_node=this_node)
+        check_allowed(store, received, this_node=this_node)
         with store.savepoint():
-            return _act(store, received, site=site, logfiles=logfiles)
+            return _act(store, received, this_node=this_node, logfiles=logfiles)
     except OverloadedError as error:
         return Outcome(reply=Reply(result=Result.LATER, code=error.code, detail=str(error)))
     except CisError as error:
         if isinstance(error, StoreError) and not isinstance(error, PoisonRecordError):
             raise
-        return refuse(store, received, error, now_us=site.clock_us())
+        return refuse(store, received, error, now_us=this_node.clock_us())
 
 
 def refuse(store: Store, received: ReceivedMessage, error: CisError, *, now_us: int) -> Outcome:
@@ -101,9 +101,9 @@ def sender_now_us(peer: PeerRecord, *, now_us: int) -> int:
     return now_us + max(-MAX_CLOCK_US, min(MAX_CLOCK_US, ahead_us))
 
 
-def _as_trusted_now(store: Store, received: ReceivedMessage, *, site: Site) -> ReceivedMessage:
+def _as_trusted_now(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> ReceivedMessage:
     """Return a message with what its sender may do now: what travels beside it may have taken minutes to come."""
-    if received.peer.node_id == site.node_id:
+    if received.peer.node_id == this_node.node_id:
         return received
     peer = store.peers.get(received.peer.node_id)
     if peer is None:
@@ -111,14 +111,14 @@ def _as_trusted_now(store: Store, received: ReceivedMessage, *, site: Site) -> R
     return replace(received, peer=peer)
 
 
-def check_allowed(store: Store, received: ReceivedMessage, *, site: Site) -> None:
+def check_allowed(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> None:
     """Raise MessageRefusedError unless its sender may say this here, now; it is cheap, and comes before all else.
 
     A run that was taken on before is known whatever has become of its time and its sender's rights since.
     """
     message, peer = received.message, received.peer
-    if message.target is not None and message.target != site.node_id:
-        raise MessageRefusedError("message.misaddressed", f"this is node {site.node_id!r}, not {message.target!r}")
+    if message.target is not None and message.target != this_node.node_id:
+        raise MessageRefusedError("message.misaddressed", f"this is node {this_node.node_id!r}, not {message.target!r}")
     if message.kind is MessageKind.STATUS:
         _held_run(store, received)
     if message.kind is MessageKind.EXECUTE and message.target is not None:
@@ -128,7 +128,7 @@ def check_allowed(store: Store, received: ReceivedMessage, *, site: Site) -> Non
     needed = _NEEDED.get(message.kind)
     if needed is not None and needed not in peer.may:
         raise MessageRefusedError("auth.forbidden", f"node {peer.node_id!r} may not {needed} here")
-    if message.expires_at_us <= sender_now_us(peer, now_us=site.clock_us()):
+    if message.expires_at_us <= sender_now_us(peer, now_us=this_node.clock_us()):
         raise MessageRefusedError("message.expired", "expired: it came too late to be acted upon")
 
 
@@ -145,20 +145,20 @@ def _held_run(store: Store, received: ReceivedMessage) -> RemoteRun:
     return remote
 
 
-def _act(store: Store, received: ReceivedMessage, *, site: Site, logfiles: LogFiles) -> Outcome:
+def _act(store: Store, received: ReceivedMessage, *, this_node: ThisNode, logfiles: LogFiles) -> Outcome:
     match received.message.kind:
         case MessageKind.EXECUTE if received.message.target is None:
-            return grants.see_offer(store, received, site=site)
+            return grants.see_offer(store, received, this_node=this_node)
         case MessageKind.EXECUTE:
-            return _execute(store, received, site=site)
+            return _execute(store, received, this_node=this_node)
         case MessageKind.CONTROL:
-            return _control(store, received, site=site)
+            return _control(store, received, this_node=this_node)
         case MessageKind.STATUS:
-            return _status(store, received, site=site, logfiles=logfiles)
+            return _status(store, received, this_node=this_node, logfiles=logfiles)
         case MessageKind.CLAIM:
-            return offers.receive_claim(store, received, site=site)
+            return offers.receive_claim(store, received, this_node=this_node)
         case MessageKind.GRANT:
-            return grants.receive_grant(store, received, site=site)
+            return grants.receive_grant(store, received, this_node=this_node)
         case MessageKind.ASK:
             return _ask(store, received)
         case MessageKind.PING:
@@ -167,7 +167,7 @@ def _act(store: Store, received: ReceivedMessage, *, site: Site, logfiles: LogFi
             raise MalformedMessageError(f"{received.message.kind} is no message to this node")
 
 
-def _execute(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome:
+def _execute(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> Outcome:
     message = received.message
     if received.requested is None or not message.run_id:
         raise MalformedMessageError("an execute message needs a run_id and a DAG")
@@ -176,10 +176,10 @@ def _execute(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome:
         return _known(store, known, received.requested, sender=message.sender)
     if store.remotes.withdrawn(message.run_id, sender=message.sender):
         raise MessageRefusedError("run.withdrawn", "it was cancelled before it came, or is forgotten")
-    question = restored.ask_for(store, received, site=site)
+    question = restored.ask_for(store, received, this_node=this_node)
     if question is not None:
         return question
-    run = take_on(store, received, received.requested, site=site)
+    run = take_on(store, received, received.requested, this_node=this_node)
     return outcome(Result.ACCEPTED, rings=(run.worker_id,), status=str(run.status))
 
 
@@ -192,7 +192,7 @@ def _known(store: Store, run: RunRecord, requested: RequestedRun, *, sender: str
     return Outcome(reply=Reply(result=Result.DUPLICATE, detail=detail, fields={"status": str(run.status)}))
 
 
-def _control(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome:
+def _control(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> Outcome:
     message = received.message
     action, seq = message.fields.get("action"), message.fields.get("seq")
     if not isinstance(action, str) or action not in _ACTIONS or not isinstance(seq, int) or isinstance(seq, bool):
@@ -213,17 +213,17 @@ def _control(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome:
         return outcome(Result.DUPLICATE)
     store.remotes.put(replace(remote, control_seq=seq))
     try:
-        run = _ACTIONS[action](store, message.run_id, now_us=site.clock_us())
+        run = _ACTIONS[action](store, message.run_id, now_us=this_node.clock_us())
     except IllegalStateError as error:
         return Outcome(reply=Reply(result=Result.DUPLICATE, code=error.code, detail=str(error)))
     rings = [run.worker_id, *(child.worker_id for child in store.runs.children(run.run_id))]
     return outcome(Result.ACCEPTED, rings=tuple(rings))
 
 
-def _status(store: Store, received: ReceivedMessage, *, site: Site, logfiles: LogFiles) -> Outcome:
+def _status(store: Store, received: ReceivedMessage, *, this_node: ThisNode, logfiles: LogFiles) -> Outcome:
     message, remote = received.message, _held_run(store, received)
-    now_us = site.clock_us()
-    answer = restored.receive_question(store, received, remote, site=site)
+    now_us = this_node.clock_us()
+    answer = restored.receive_question(store, received, remote, this_node=this_node)
     if answer is not None:
         return answer
     refusal = message.fields.get("refused")
@@ -233,13 +233,13 @@ def _status(store: Store, received: ReceivedMessage, *, site: Site, logfiles: Lo
     if is_restored:
         store.remotes.put(remote)
     if refusal is not None and remote.epoch:
-        offers.take_back(store, remote, site=site, why=refusal_text(message.sender, refusal))
+        offers.take_back(store, remote, this_node=this_node, why=refusal_text(message.sender, refusal))
         return outcome(Result.ACCEPTED)
     if refusal is not None:
         undeliverable(store, message.run_id, error=refusal_text(message.sender, refusal), now_us=now_us)
         return outcome(Result.ACCEPTED)
     delivered(store, message.run_id, now_us=now_us)
-    offers.hear_from_holder(store, remote, Standing.read(message.fields), site=site)
+    offers.hear_from_holder(store, remote, Standing.read(message.fields), this_node=this_node)
     fresh = store.remotes.get(message.run_id)
     if fresh is None or fresh.role is not RemoteRole.SENT or not fresh.open:
         return outcome(Result.DUPLICATE)
@@ -248,7 +248,7 @@ def _status(store: Store, received: ReceivedMessage, *, site: Site, logfiles: Lo
         store.outbox.remove_of_run(message.run_id, MessageKind.CONTROL)
     if applied.incomplete:
         if received.event_id is not None:
-            ask_in_room(store, fresh, message_id=site.new_id(), now_us=now_us)
+            ask_in_room(store, fresh, message_id=this_node.new_id(), now_us=now_us)
         return Outcome(reply=Reply(result=Result.LATER, code=INCOMPLETE, detail="tell all of it again"))
     return Outcome(reply=Reply(result=Result.ACCEPTED), rings=parent_ring(store, applied.parent_run_id))
 

@@ -45,7 +45,7 @@ from dataclasses import replace
 from cis.engine.accept import submit as submitting
 from cis.engine.accept.control import end_cancelled
 from cis.engine.accept.dispatch import EVERYONE, post_grant
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.engine.transitions import move_run
 from cis.errors import NotAllowedError
 from cis.federation.received import EXECUTE, Outcome, ReceivedMessage, outcome
@@ -60,7 +60,7 @@ from cis.store.records import RunChange, RunRecord
 log = logging.getLogger(__name__)
 
 
-def receive_claim(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome:
+def receive_claim(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> Outcome:
     """Grant the run to who claims it, if it is still on offer; the first claim in the room's order has it."""
     run_id, sender, claim = (
         received.message.run_id,
@@ -70,17 +70,17 @@ def receive_claim(store: Store, received: ReceivedMessage, *, site: Site) -> Out
     remote = store.remotes.get(run_id)
     if remote is None or remote.role is RemoteRole.RECEIVED:
         raise NotAllowedError(f"run {run_id!r} is not on offer by this node")
-    if sender != site.node_id and EXECUTE not in received.peer.may:
+    if sender != this_node.node_id and EXECUTE not in received.peer.may:
         raise NotAllowedError(f"node {sender!r} may not {EXECUTE} here, and so takes nothing from here")
     if claim.nonce is None:
         log.warning("a claim has no nonce: its node has to be upgraded", extra={"run_id": run_id, "node": sender})
         return outcome(Result.LATER)
     if _was_granted(remote, claim, sender):
-        _answer(store, remote, claim.nonce, site=site)
+        _answer(store, remote, claim.nonce, this_node=this_node)
         return outcome(Result.ACCEPTED)
     if claim.epoch != remote.epoch:
         return outcome(Result.DUPLICATE)  # it is about an offer that is past
-    return grant_to(store, remote, sender, nonce=claim.nonce, site=site)
+    return grant_to(store, remote, sender, nonce=claim.nonce, this_node=this_node)
 
 
 def _was_granted(remote: RemoteRun, claim: Claim, sender: str) -> bool:
@@ -89,9 +89,9 @@ def _was_granted(remote: RemoteRun, claim: Claim, sender: str) -> bool:
     return granted and remote.epoch == claim.epoch + 1 and remote.heard_version == 0
 
 
-def _answer(store: Store, remote: RemoteRun, nonce: str, *, site: Site) -> None:
+def _answer(store: Store, remote: RemoteRun, nonce: str, *, this_node: ThisNode) -> None:
     """Say once more that a run is its holder's, in answer to its question, and count its lease from now."""
-    run, now_us = store.runs.get(remote.run_id), site.clock_us()
+    run, now_us = store.runs.get(remote.run_id), this_node.clock_us()
     if run is None or run.status.final:
         return
     store.remotes.put(replace(remote, lease_until_us=now_us + remote.lease_us))
@@ -99,18 +99,18 @@ def _answer(store: Store, remote: RemoteRun, nonce: str, *, site: Site) -> None:
     post_grant(store, run, grant, now_us=now_us)
 
 
-def grant_to(store: Store, remote: RemoteRun, node_id: str, *, nonce: str, site: Site) -> Outcome:
+def grant_to(store: Store, remote: RemoteRun, node_id: str, *, nonce: str, this_node: ThisNode) -> Outcome:
     """Store the choice of *node_id*, and post the grant; nothing happens when the run is not on offer any more."""
     run = store.runs.get(remote.run_id)
     if run is None or remote.role is not RemoteRole.OFFERED or not remote.open:
         return outcome(Result.DUPLICATE)
     if run.status is not RunState.PENDING and run.status is not RunState.RUNNING:
         return outcome(Result.LATER)  # paused: it is claimed again once it is resumed
-    now_us = site.clock_us()
+    now_us = this_node.clock_us()
     if run.cancel_requested:
         _end_cancelled(store, run, remote, now_us=now_us)
         return outcome(Result.DUPLICATE)
-    mine = node_id == site.node_id
+    mine = node_id == this_node.node_id
     epoch = remote.epoch + 1
     granted = replace(
         remote,
@@ -118,7 +118,7 @@ def grant_to(store: Store, remote: RemoteRun, node_id: str, *, nonce: str, site:
         peer=node_id,
         epoch=epoch,
         lease_until_us=None,
-        lease_us=round(site.lease_s * 1e6),
+        lease_us=round(this_node.lease_s * 1e6),
         heard_version=0,
     )
     store.remotes.put(replace(granted, open=not mine))
@@ -130,7 +130,7 @@ def grant_to(store: Store, remote: RemoteRun, node_id: str, *, nonce: str, site:
     if not mine:
         return outcome(Result.ACCEPTED)
     document = submitting.canonical_json(stored_spec(store.definitions, run.definition_id))
-    submitting.enqueue(store, run, document=document, site=site, now_us=now_us)
+    submitting.enqueue(store, run, document=document, this_node=this_node, now_us=now_us)
     return outcome(Result.ACCEPTED, rings=(run.worker_id,))
 
 
@@ -141,14 +141,14 @@ def grant_sent(store: Store, run_id: str, *, epoch: int, now_us: int) -> None:
         store.remotes.put(replace(remote, lease_until_us=now_us + remote.lease_us))
 
 
-def hear_from_holder(store: Store, remote: RemoteRun, told: Standing, *, site: Site) -> None:
+def hear_from_holder(store: Store, remote: RemoteRun, told: Standing, *, this_node: ThisNode) -> None:
     """Renew the lease of a run's holder that asks for it; grant it anew to one that had to suspend it."""
     if remote.epoch == 0 or not remote.open:
         return
-    now_us = site.clock_us()
+    now_us = this_node.clock_us()
     if not told.suspended:
         if told.nonce is not None:
-            _answer(store, remote, told.nonce, site=site)
+            _answer(store, remote, told.nonce, this_node=this_node)
         else:  # a node of before renews its lease by itself: what it says has to count here as well
             store.remotes.put(replace(remote, lease_until_us=now_us + remote.lease_us))
         return
@@ -197,7 +197,7 @@ class LeaseWatch:
         return found
 
 
-def take_back(store: Store, seen: RemoteRun, *, site: Site, why: str = "its lease is over") -> bool:
+def take_back(store: Store, seen: RemoteRun, *, this_node: ThisNode, why: str = "its lease is over") -> bool:
     """Put a run back on offer, unless its grant is another one than *seen* by now; return whether it was."""
     remote, run = store.remotes.get(seen.run_id), store.runs.get(seen.run_id)
     if remote is None or run is None or run.status.final or remote.role is not RemoteRole.SENT or not remote.open:
@@ -208,18 +208,18 @@ def take_back(store: Store, seen: RemoteRun, *, site: Site, why: str = "its leas
     log.warning("a run is taken back", extra=facts)
     store.outbox.remove_of_run(run.run_id, MessageKind.GRANT)
     if run.cancel_requested:
-        _end_cancelled(store, run, remote, now_us=site.clock_us())
+        _end_cancelled(store, run, remote, now_us=this_node.clock_us())
         return True
     # After a restore this node does not know which epochs it has given out since the backup.
     epoch = remote.epoch + (LEAP if store.restores.settle(run.run_id) else 0)
     store.remotes.put(replace(remote, role=RemoteRole.OFFERED, peer=EVERYONE, epoch=epoch, lease_until_us=None))
-    move_run(store, run, RunChange(owner_node=site.node_id), at_us=site.clock_us())
-    _offer_again(store, run, epoch=epoch, site=site)
+    move_run(store, run, RunChange(owner_node=this_node.node_id), at_us=this_node.clock_us())
+    _offer_again(store, run, epoch=epoch, this_node=this_node)
     return True
 
 
-def _offer_again(store: Store, run: RunRecord, *, epoch: int, site: Site) -> None:
-    now_us = site.clock_us()
+def _offer_again(store: Store, run: RunRecord, *, epoch: int, this_node: ThisNode) -> None:
+    now_us = this_node.clock_us()
     store.outbox.add(
         OutboxItem(
             message_id=f"{run.run_id}.execute.{epoch}",
@@ -229,7 +229,7 @@ def _offer_again(store: Store, run: RunRecord, *, epoch: int, site: Site) -> Non
             route=Route.ROOM,
             priority=run.priority,
             created_at_us=run.created_at_us,
-            expires_at_us=now_us + round(site.deliver_within_s * 1e6),
+            expires_at_us=now_us + round(this_node.deliver_within_s * 1e6),
             due_at_us=now_us,
         )
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from cis.engine.accept.admission import Asker
 from cis.engine.accept.submit import Origin, SubmitRequest, submit
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.errors import MessageRefusedError
 from cis.federation.messages import RequestedRun
 from cis.model.dag import Json
@@ -53,7 +53,7 @@ def outcome(result: Result, *, rings: tuple[str, ...] = (), **fields: Json) -> O
     return Outcome(reply=Reply(result=result, fields=fields), rings=frozenset(rings))
 
 
-def take_on(store: Store, received: ReceivedMessage, requested: RequestedRun, *, site: Site) -> RunRecord:
+def take_on(store: Store, received: ReceivedMessage, requested: RequestedRun, *, this_node: ThisNode) -> RunRecord:
     """Put the run of an execute message into this node's queue, and remember whom to tell of it."""
     message = received.message
     if EXECUTE not in received.peer.may:
@@ -70,7 +70,7 @@ def take_on(store: Store, received: ReceivedMessage, requested: RequestedRun, *,
         name=f"node {message.sender!r}", scopes=in_common(received.peer.scopes, requested.scopes), shares=True
     )
     request = SubmitRequest(spec=requested.spec, kept=requested.kept, origin=origin, asker=asker)
-    run = submit(store, request, site=site).run
+    run = submit(store, request, this_node=this_node).run
     store.remotes.put(
         RemoteRun(run_id=run.run_id, role=RemoteRole.RECEIVED, peer=message.sender, event_id=received.event_id)
     )
@@ -78,7 +78,7 @@ def take_on(store: Store, received: ReceivedMessage, requested: RequestedRun, *,
     store.remotes.withdraw(run.run_id, sender=message.sender, expires_at_us=message.expires_at_us)
     store.audit.append(
         AuditRecord(
-            at_us=site.clock_us(),
+            at_us=this_node.clock_us(),
             actor=f"node:{message.sender}",
             action="dag.execute",
             subject=run.run_id,
@@ -88,14 +88,14 @@ def take_on(store: Store, received: ReceivedMessage, requested: RequestedRun, *,
     return run
 
 
-def remember_ask(store: Store, run_id: str, *, keep: int, site: Site) -> LeaseAsk:
+def remember_ask(store: Store, run_id: str, *, keep: int, this_node: ThisNode) -> LeaseAsk:
     """Remember a new question about a run, and when it was asked; of those about it, the newest *keep* are known."""
     ask = LeaseAsk(
         run_id=run_id,
-        nonce=site.new_id(),
-        asked_at_us=site.clock_us(),
-        asked_uptime_us=site.uptime_us(),
-        boot_id=site.boot_id,
+        nonce=this_node.new_id(),
+        asked_at_us=this_node.clock_us(),
+        asked_uptime_us=this_node.uptime_us(),
+        boot_id=this_node.boot_id,
     )
     store.offers.put_ask(ask, keep=keep)
     return ask

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from cis.engine.accept.dispatch import EVERYONE, post_control, undeliverable
 from cis.engine.lookup import look_up_run
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.engine.transitions import move_run, set_aside
 from cis.errors import MalformedMessageError
 from cis.federation.received import Outcome, ReceivedMessage, outcome, remember_ask
@@ -160,18 +160,22 @@ def _hold_offer(store: Store, remote: RemoteRun, *, lease_s: float, now_us: int)
 # The restored node's side: what comes to it.
 
 
-def ask_for(store: Store, received: ReceivedMessage, *, site: Site) -> Outcome | None:
+def ask_for(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> Outcome | None:
     """Return what an execute message is answered with that may have been acted upon before the restore; None: act on it."""
     message, record = received.message, store.restores.last()
-    if record is None or _is_confirmed(store, message, site=site) or _is_newer(received.peer, message, record):
+    if (
+        record is None
+        or _is_confirmed(store, message, this_node=this_node)
+        or _is_newer(received.peer, message, record)
+    ):
         return None
-    nonce = remember_ask(store, message.run_id, keep=QUESTIONS_KEPT, site=site).nonce
+    nonce = remember_ask(store, message.run_id, keep=QUESTIONS_KEPT, this_node=this_node).nonce
     if received.event_id is not None:
         fields: dict[str, Json] = {"state": "unconfirmed", "epoch": 0, CONFIRM: nonce}
-        peer, now_us = received.peer, site.clock_us()
-        _post_question(store, message.run_id, peer, fields, message_id=site.new_id(), now_us=now_us)
+        peer, now_us = received.peer, this_node.clock_us()
+        _post_question(store, message.run_id, peer, fields, message_id=this_node.new_id(), now_us=now_us)
         return outcome(Result.DUPLICATE)
-    detail = f"node {site.node_id} was restored from a backup since: it asks whether this run is still to be done"
+    detail = f"node {this_node.node_id} was restored from a backup since: it asks whether this run is still to be done"
     return Outcome(reply=Reply(result=Result.LATER, code=UNCONFIRMED, detail=detail, fields={CONFIRM: nonce}))
 
 
@@ -181,10 +185,10 @@ def is_past(store: Store, sent_at_us: int) -> bool:
     return record is not None and sent_at_us <= record.restored_at_us
 
 
-def _is_confirmed(store: Store, message: Message, *, site: Site) -> bool:
+def _is_confirmed(store: Store, message: Message, *, this_node: ThisNode) -> bool:
     nonce = message.fields.get(CONFIRMS)
     ask = store.offers.ask(message.run_id, nonce) if isinstance(nonce, str) else None
-    return ask is not None and ask.boot_id == site.boot_id
+    return ask is not None and ask.boot_id == this_node.boot_id
 
 
 def _is_newer(peer: PeerRecord, message: Message, record: RestoreRecord) -> bool:
@@ -218,11 +222,13 @@ def _post_question(
 # The side of the node that accepted the run.
 
 
-def receive_question(store: Store, received: ReceivedMessage, remote: RemoteRun, *, site: Site) -> Outcome | None:
+def receive_question(
+    store: Store, received: ReceivedMessage, remote: RemoteRun, *, this_node: ThisNode
+) -> Outcome | None:
     """Answer what a restored node asks about a run that it was sent; None when a status message asks nothing."""
-    fields, now_us = received.message.fields, site.clock_us()
+    fields, now_us = received.message.fields, this_node.clock_us()
     if CONFIRM in fields:
-        confirm(store, remote.run_id, fields[CONFIRM], message_id=site.new_id(), site=site)
+        confirm(store, remote.run_id, fields[CONFIRM], message_id=this_node.new_id(), this_node=this_node)
         return outcome(Result.ACCEPTED)
     told = fields.get(RESTORED)
     if told is None:
@@ -241,7 +247,7 @@ def receive_question(store: Store, received: ReceivedMessage, remote: RemoteRun,
     return outcome(Result.ACCEPTED)
 
 
-def confirm(store: Store, run_id: str, nonce: Json, *, message_id: str, site: Site) -> None:
+def confirm(store: Store, run_id: str, nonce: Json, *, message_id: str, this_node: ThisNode) -> None:
     """Send a run once more, in answer to a restored node, unless something was heard of its having begun there."""
     if not isinstance(nonce, str) or id_fault(nonce):
         raise MalformedMessageError(f"{CONFIRM} is no id")
@@ -249,7 +255,7 @@ def confirm(store: Store, run_id: str, nonce: Json, *, message_id: str, site: Si
     is_sent = remote is not None and remote.role is RemoteRole.SENT and remote.open and not remote.epoch
     if run is None or run.status.final or remote is None or not is_sent or remote.heard_version:
         return
-    now_us = site.clock_us()
+    now_us = this_node.clock_us()
     for item in store.outbox.of_run(run_id):
         if item.kind == MessageKind.EXECUTE:
             store.outbox.remove(item.message_id)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cis.engine.logfiles import LogFiles
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.node.hub import EventHub
 from cis.node.keyfile import KeyFile
 from cis.node.store_threads import Readers, Writer
@@ -25,7 +25,7 @@ class NodeHandle:
     *woken* takes the ids of the workers that have something to do.
     """
 
-    this_node: Site
+    this_node: ThisNode
     events: EventHub
     logs: LogFiles
     keys: KeyFile

@@ -29,7 +29,7 @@ from cis.node.residence import take_up
 from cis.node.settings import Settings
 from cis.node.store_threads import Readers, Writer
 from cis.node.tables import TomlSecrets
-from cis.node.this_node import make_site
+from cis.node.this_node import make_this_node
 from cis.node.workers import make_supervisor
 from cis.skills.registry import InstalledSkills
 from cis.store import open_store
@@ -70,14 +70,14 @@ class Node:
         self.skills = InstalledSkills()
         self.skills.infos()  # find them now: what is installed later is for the next start
         self.logfiles = LogFiles(home.logs)
-        self.site = make_site(settings, skills=self.skills, secrets=TomlSecrets(home.toml, os.environ))
+        self.this_node = make_this_node(settings, skills=self.skills, secrets=TomlSecrets(home.toml, os.environ))
         self.writer = Writer(self.open_store)
         self.readers = Readers(self.open_store)
         self.stager = Readers(self.open_store, threads=1, max_waiting=MAX_STAGED)
         self.hub = EventHub(self.open_store)
         self._bell = FifoBell(bell_path(home.run, "node"))
         self.handle = NodeHandle(
-            this_node=self.site,
+            this_node=self.this_node,
             events=self.hub,
             logs=self.logfiles,
             keys=KeyFile(home.key_file),

@@ -1,22 +1,22 @@
-"""Makes the ``Site`` of this node: the same for its API, its workers and its commands."""
+"""Makes the ``ThisNode`` of this node: the same for its API, its workers and its commands."""
 
 from __future__ import annotations
 
 from cis.engine.ports import SecretBook, SkillBook
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.executors.platform import boot_id
 from cis.node.clock import new_id, now_us, uptime_us
 from cis.node.settings import Settings
 
 
-def make_site(
+def make_this_node(
     settings: Settings, *, skills: SkillBook, secrets: SecretBook | None = None, node_runs: bool = True
-) -> Site:
+) -> ThisNode:
     """Return where submissions to this node happen, with the real clock and real ids.
 
     With no node running nobody could offer a DAG in the room: one that names no node is run here and now.
     """
-    return Site(
+    return ThisNode(
         node_id=settings.node_id,
         skills=skills,
         clock_us=now_us,

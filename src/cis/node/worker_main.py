@@ -27,7 +27,7 @@ from cis.node.home import Home
 from cis.node.residence import take_up
 from cis.node.settings import Settings
 from cis.node.tables import TomlSecrets
-from cis.node.this_node import make_site
+from cis.node.this_node import make_this_node
 from cis.skills.registry import InstalledSkills
 from cis.store import open_store
 from cis.store.records import WorkerRecord, WorkerState
@@ -113,7 +113,7 @@ def run_worker(
                 secrets=secrets,
                 scope_env=rules.env,
             ),
-            site=make_site(settings, skills=skills, secrets=secrets),
+            this_node=make_this_node(settings, skills=skills, secrets=secrets),
             bell=bell,
             ring=wake,
             tell=partial(reporter.say, Reporter.STORED),

@@ -25,7 +25,7 @@ from cis.model.scope import Scope
 from cis.node.clock import now, now_us
 from cis.node.home import Home
 from cis.node.settings import Settings
-from cis.node.this_node import make_site
+from cis.node.this_node import make_this_node
 from cis.skills.registry import InstalledSkills
 from cis.store import open_store
 from cis.store.port import Store
@@ -39,7 +39,7 @@ def make_supervisor(
     home: Home, settings: Settings, *, store: Store, bell: FifoBell, told: Callable[[], None]
 ) -> Supervisor:
     """Return the supervisor of this home's workers."""
-    site = make_site(settings, skills=InstalledSkills())
+    this_node = make_this_node(settings, skills=InstalledSkills())
     return Supervisor(
         SupervisorParts(
             store=store,
@@ -57,7 +57,7 @@ def make_supervisor(
             told=told,
             reap=Inherited().reap,
             lasting=AttemptFolders(home.attempts),
-            let_in=lambda store, worker_id: let_in(store, worker_id, site=site),
+            let_in=lambda store, worker_id: let_in(store, worker_id, this_node=this_node),
         )
     )
 

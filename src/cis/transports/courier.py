@@ -236,9 +236,9 @@ class Courier:
         async with line.meeting:
             if line.met:
                 return None
-            site = self._node.this_node
-            ping = make_ping(site, target=peer.node_id)
-            answer = await self._client.send(ping, peer, signer=self._node.keys.signer(), now_us=site.clock_us())
+            this_node = self._node.this_node
+            ping = make_ping(this_node, target=peer.node_id)
+            answer = await self._client.send(ping, peer, signer=self._node.keys.signer(), now_us=this_node.clock_us())
             if isinstance(answer, NotDelivered) and answer.unreachable:
                 return replace(answer, uncertain=False)
             line.met = True
@@ -274,11 +274,11 @@ class Courier:
 
     async def _confirm(self, item: OutboxItem, nonce: Json) -> None:
         """Send a run once more to a peer that was restored from a backup and asks for it."""
-        site = self._node.this_node
-        message_id = site.new_id()
+        this_node = self._node.this_node
+        message_id = this_node.new_id()
         try:
             await self._node.write(
-                lambda store: restored.confirm(store, item.run_id, nonce, message_id=message_id, site=site)
+                lambda store: restored.confirm(store, item.run_id, nonce, message_id=message_id, this_node=this_node)
             )
         except MalformedMessageError as error:
             log.warning("a question cannot be answered", extra={"run_id": item.run_id, "error": str(error)})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from cis.engine.logfiles import LogFiles
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.store.port import Store
 from cis.transports.keys import Signer
 
@@ -25,7 +25,7 @@ class NodePort(Protocol):
     """What a transport needs of its node."""
 
     @property
-    def this_node(self) -> Site: ...
+    def this_node(self) -> ThisNode: ...
 
     @property
     def logs(self) -> LogFiles: ...

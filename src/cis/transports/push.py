@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.errors import CisError, MalformedMessageError
 from cis.federation.messages import REPORT_REF
 from cis.model.dag import Json
@@ -177,13 +177,13 @@ def _words(error: Exception, peer: PeerRecord) -> str:
     return f"{peer.url}: {str(error) or type(error).__name__}"[:500]
 
 
-def make_ping(site: Site, *, target: str | None) -> Message:
+def make_ping(this_node: ThisNode, *, target: str | None) -> Message:
     """Return a ping, which says what time this node has now; *target* None: to everyone in the room."""
-    now_us = site.clock_us()
+    now_us = this_node.clock_us()
     return Message(
         kind=MessageKind.PING,
-        message_id=site.new_id(),
-        sender=site.node_id,
+        message_id=this_node.new_id(),
+        sender=this_node.node_id,
         target=target,
         created_at_us=now_us,
         expires_at_us=now_us + _PING_FOR_US,

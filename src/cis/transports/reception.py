@@ -74,9 +74,9 @@ class Reception:
 
     def myself(self, matrix_user: str) -> PeerRecord:
         """Return this node as its own peer, for what it has said in the room: it may nothing that needs a right."""
-        site = self._node.this_node
+        this_node = self._node.this_node
         return PeerRecord(
-            node_id=site.node_id,
+            node_id=this_node.node_id,
             public_key=self._node.keys.signer().public_key,
             may=(),
             trusted_at_us=0,
@@ -134,7 +134,7 @@ class Reception:
     def job(self, received: ReceivedMessage) -> Callable[[Store], Outcome]:
         """Return what acts on a message inside a transaction."""
         node = self._node
-        return lambda store: receive(store, received, site=node.this_node, logfiles=node.logs)
+        return lambda store: receive(store, received, this_node=node.this_node, logfiles=node.logs)
 
     def after(self, received: ReceivedMessage, outcome: Outcome) -> None:
         """Wake who has something to do, once the transaction has committed."""

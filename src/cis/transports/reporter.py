@@ -219,8 +219,10 @@ class Reporter:
             return PUSH_EVERY_S
         begun_s = asyncio.get_running_loop().time()
         asks = remote.epoch > 0 and (suspended or _renewal_is_due(telling, now_s=begun_s))
-        site = node.this_node
-        nonce = await node.write(lambda store: ask_to_renew(store, remote.run_id, site=site)) if asks else None
+        this_node = node.this_node
+        nonce = (
+            await node.write(lambda store: ask_to_renew(store, remote.run_id, this_node=this_node)) if asks else None
+        )
         message = report_message(
             remote.run_id,
             report.content,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from cis.engine.logfiles import LogFiles
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.store.port import Store
 from cis.transports.keys import Signer
 from cis.transports.ports import Keys
@@ -29,7 +29,7 @@ class OneKey:
 class DirectHandle:
     """Reads and writes at once; a write that raises leaves nothing, as with the node's writer."""
 
-    this_node: Site
+    this_node: ThisNode
     logs: LogFiles
     keys: Keys
     store: Store

@@ -30,7 +30,7 @@ from cis.transports.matrix.journal import Journal
 from cis.transports.reception import Reception
 from tests.chaos.fuzzing.handle import DirectHandle, OneKey
 from tests.chaos.fuzzing.household import ME, NODE, ROOM, TASKS, Household
-from tests.chaos.fuzzing.readers import SIGNER, site
+from tests.chaos.fuzzing.readers import SIGNER, this_node
 from tests.chaos.fuzzing.trees import changed, dumped
 
 KEYS = {name: Signer(new_private_key()) for name in ("node-2", "node-3")}
@@ -103,7 +103,7 @@ class Target:
     def __init__(self, store: SqliteStore, folder: Path, house: Household) -> None:
         self.house = house
         self._store = store
-        self._handle = DirectHandle(site(), LogFiles(folder / "logs"), OneKey(SIGNER), store)
+        self._handle = DirectHandle(this_node(), LogFiles(folder / "logs"), OneKey(SIGNER), store)
         with store.transaction():
             for name, signer in KEYS.items():
                 peer = store.peers.get(name)
@@ -142,7 +142,7 @@ class Target:
             sender=sender,
             type=kind,
             content=content,
-            sent_at_us=site().clock_us(),
+            sent_at_us=this_node().clock_us(),
         )
         with self._store.transaction():
             self._store.room.append([event])
@@ -195,7 +195,7 @@ def envelope(house: Household, chance: Random, *, number: int) -> tuple[dict[str
     blob = b""
     if by_blob or chance.random() < 0.25:
         fields, blob = _with_blob(kind, fields, chance)
-    now_ms = site().clock_us() // 1000
+    now_ms = this_node().clock_us() // 1000
     content: dict[str, Any] = {
         **fields,
         "type": str(kind),
@@ -231,7 +231,7 @@ def on_time(content: Any) -> Any:
     """Return a content that was made now, if it says when."""
     if not isinstance(content, dict) or not isinstance(content.get("timestamp"), int):
         return content
-    now_ms = site().clock_us() // 1000
+    now_ms = this_node().clock_us() // 1000
     return {**content, "timestamp": now_ms, "expires_at": now_ms + 60_000, "key_id": _key_of(content).key_id}
 
 

@@ -22,7 +22,7 @@ from cis.engine.observe.logreader import LogReader
 from cis.engine.run.attempts import AttemptMaker
 from cis.engine.run.loop import WorkerLoop
 from cis.engine.run.parts import LoopLimits, LoopParts
-from cis.engine.this_node import Incarnation, Site
+from cis.engine.this_node import Incarnation, ThisNode
 from cis.engine.times import rfc3339
 from cis.engine.upkeep.pruner import Cutoff, Pruner, Retention
 from cis.errors import CisError
@@ -56,9 +56,9 @@ MAX_STEPS = 500
 SIGNER = Signer(new_private_key())
 
 
-def site() -> Site:
+def this_node() -> ThisNode:
     """Return node-1, with a room."""
-    return Site(
+    return ThisNode(
         node_id=NODE,
         skills=InstalledSkills(),
         clock_us=now_us,
@@ -206,7 +206,7 @@ def _report(store: Store, logs: LogFiles, run_id: str) -> None:
 
 def read_room(store: Store, logs: LogFiles) -> None:
     """Act on what is new in the room's journal; nothing may stop it."""
-    handle = DirectHandle(site(), logs, OneKey(SIGNER), store)
+    handle = DirectHandle(this_node(), logs, OneKey(SIGNER), store)
 
     async def work() -> None:
         async def chat(_: object) -> None:
@@ -296,7 +296,7 @@ def _worker(store: Store, folder: Path) -> Iterator[WorkerLoop]:
             worker_id=WORKER,
             workdir=folder,
         ),
-        site=site(),
+        this_node=this_node(),
         bell=bell,
         ring=lambda _: None,
         tell=lambda: None,

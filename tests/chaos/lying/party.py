@@ -10,12 +10,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cis.engine.accept.dispatch import SENDING_S
 from cis.engine.accept.submit import SubmitRequest, submit
 from cis.engine.leases import Leases, margin_s
 from cis.engine.logfiles import LogFiles
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.engine.times import Instant
 from cis.federation import grants, offers
 from cis.federation.inbox import receive
@@ -60,7 +61,7 @@ class Clocks:
 class _Handle:
     """What the sender needs of a node to note what was sent."""
 
-    this_node: Site
+    this_node: ThisNode
 
 
 class Party:
@@ -99,8 +100,8 @@ class Party:
         return round((self.now_s - self.clocks.booted_s) * 1e6)
 
     @property
-    def site(self) -> Site:
-        return Site(
+    def this_node(self) -> ThisNode:
+        return ThisNode(
             node_id=self.name,
             skills=InstalledSkills(),
             clock_us=self.wall_us,
@@ -127,7 +128,7 @@ class Party:
     def offer(self) -> str:
         """Accept a DAG that names no node."""
         with self.store.transaction():
-            return submit(self.store, SubmitRequest(spec=SPEC), site=self.site).run.run_id
+            return submit(self.store, SubmitRequest(spec=SPEC), this_node=self.this_node).run.run_id
 
     # What it hears and says.
 
@@ -152,7 +153,7 @@ class Party:
             event_id=event_id,
         )
         with self.store.transaction():
-            receive(self.store, received, site=self.site, logfiles=self._logfiles)
+            receive(self.store, received, this_node=self.this_node, logfiles=self._logfiles)
 
     def says(self) -> Iterator[tuple[Message, OutboxItem | None]]:
         """Return what there is to say now: of the outbox, a claim, a status of what is held here."""
@@ -167,7 +168,9 @@ class Party:
     def was_taken(self, item: OutboxItem, event_id: str) -> None:
         """Note that the homeserver says that it took an item of the outbox."""
         with self.store.transaction():
-            sender = RoomSender(_Handle(self.site), None, room_id="!r", jitter=self.rng.random, offered=lambda: None)  # type: ignore[arg-type]
+            handle: Any = _Handle(self.this_node)
+            client: Any = None
+            sender = RoomSender(handle, client, room_id="!r", jitter=self.rng.random, offered=lambda: None)
             sender._sent(self.store, item, event_id)
 
     def was_not_taken(self, item: OutboxItem) -> None:
@@ -183,7 +186,7 @@ class Party:
                 if not self.claims or not fits or self.rng.random() < 0.6:
                     continue
                 with self.store.transaction():
-                    claim = grants.make_claim(self.store, offer, free=1, site=self.site)
+                    claim = grants.make_claim(self.store, offer, free=1, this_node=self.this_node)
                 if claim is not None:
                     yield claim
 
@@ -196,7 +199,7 @@ class Party:
             nonce = None
             if suspended or self.rng.random() < 0.6:
                 with self.store.transaction():
-                    nonce = grants.ask_to_renew(self.store, remote.run_id, site=self.site)
+                    nonce = grants.ask_to_renew(self.store, remote.run_id, this_node=self.this_node)
             report = build_report(self.store, self._logfiles, remote.run_id, tasks=None, cursor=Cursor())
             yield report_message(
                 remote.run_id,
@@ -214,7 +217,7 @@ class Party:
         """Take back what nobody was heard of for a lease; the last sync has just come back, says the homeserver."""
         for remote in self._watch.over(self.store.remotes.open(RemoteRole.SENT), now_s=self.now_s, synced_s=self.now_s):
             with self.store.transaction():
-                offers.take_back(self.store, remote, site=self.site)
+                offers.take_back(self.store, remote, this_node=self.this_node)
 
     def work(self) -> None:
         """Do one turn of the worker: stop what is late, begin what is queued."""

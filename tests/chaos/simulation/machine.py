@@ -8,7 +8,7 @@ from typing import Protocol
 
 from cis.engine.logfiles import LogFiles
 from cis.engine.run.plan import RunPlan
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from tests.chaos.simulation.documents import Book
 from tests.chaos.simulation.faults import Faults, FaultyStore
 from tests.chaos.simulation.processes import Processes
@@ -64,7 +64,7 @@ class Machine:
         self._rings: set[str] = set()
         self._numbers = 0
         self._path = new_database(folder)
-        self.site = Site(
+        self.this_node = ThisNode(
             node_id=NODE,
             skills=Book(),
             clock_us=lambda: self.stage.instant().wall_us,

@@ -101,7 +101,7 @@ class Script:
         request = SubmitRequest(spec=spec, idempotency_key=key)
         try:
             with self.store.transaction():
-                run = submit(self.store, request, site=self._machine.site).run
+                run = submit(self.store, request, this_node=self._machine.this_node).run
         except StoreError:
             self.add(0.5, lambda: self.submit(key, spec))
             return
@@ -127,7 +127,9 @@ class Script:
                         run = resume(self.store, run_id, now_us=now_us)
                     case _:
                         run = submit(
-                            self.store, rerun_of(self.store, run_id, from_failed=from_failed), site=self._machine.site
+                            self.store,
+                            rerun_of(self.store, run_id, from_failed=from_failed),
+                            this_node=self._machine.this_node,
                         ).run
         except (StoreError, ConflictError) as error:
             self._stage.log(f"client: {action} {run_id}: {type(error).__name__}")

@@ -142,7 +142,7 @@ class Worker:
             store=self.store,
             executor=self.executor,
             maker=maker,
-            site=self.machine.site,
+            this_node=self.machine.this_node,
             bell=self.bell,
             ring=self.machine.ring,
             tell=self._told,

@@ -12,7 +12,7 @@ from cis.engine.accept.admission import let_in
 from cis.engine.accept.control import cancel
 from cis.engine.accept.submit import SubmitRequest, submit
 from cis.engine.observe.views import read_run
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.model.dag import Priority
 from cis.model.scope_rules import ScopeRules, ScopeTable
 from cis.model.states import RunState
@@ -25,8 +25,8 @@ class Ruled(Decider):
     """Node-1, where the global scope has one run at once."""
 
     @property
-    def site(self) -> Site:
-        return replace(super().site, scopes=[ScopeTable(pattern="global", rules=ScopeRules(max_runs=1))])
+    def this_node(self) -> ThisNode:
+        return replace(super().this_node, scopes=[ScopeTable(pattern="global", rules=ScopeRules(max_runs=1))])
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def served(folder: Path) -> Iterator[tuple[Ruled, Worker]]:
 def begun(node: Decider, *tasks: dict[str, Any], **document: Any) -> RunRecord:
     with node.store.transaction():
         spec = spec_of(*tasks, **{"dag_id": "d", "scope": "global", "target_node": "node-1", **document})
-        return submit(node.store, SubmitRequest(spec=spec), site=node.site).run
+        return submit(node.store, SubmitRequest(spec=spec), this_node=node.this_node).run
 
 
 def marked(folder: Path, name: str) -> dict[str, Any]:
@@ -82,12 +82,12 @@ def test_a_place_that_nobody_gave_on_is_given_by_whoever_looks_around(tmp_path: 
             cancel(node.store, first.run_id, now_us=node.now_us)
             assert worker.queued(second.run_id) == QueueState.WAITING
             assert node.store.queue.workers_waited_for("node-1") == ["worker-global"]
-            let_in(node.store, "worker-global", site=node.site)
+            let_in(node.store, "worker-global", this_node=node.this_node)
 
         assert worker.queued(second.run_id) == QueueState.QUEUED
         assert worker.queued(third.run_id) == QueueState.WAITING
         with node.store.transaction():
-            let_in(node.store, "worker-global", site=replace(node.site, scopes=()))  # the table is gone
+            let_in(node.store, "worker-global", this_node=replace(node.this_node, scopes=()))  # the table is gone
         assert worker.queued(third.run_id) == QueueState.QUEUED
         assert node.store.queue.workers_waited_for("node-1") == []
 

@@ -37,7 +37,7 @@ def large(count: int = COUNT, *, env: dict[str, str] | None = None) -> SubmitReq
 
 def accepted(node: Decider, request: SubmitRequest) -> Submission:
     with node.store.transaction():
-        return submit(node.store, request, site=node.site)
+        return submit(node.store, request, this_node=node.this_node)
 
 
 def rows(node: Decider, table: str) -> int:
@@ -45,7 +45,7 @@ def rows(node: Decider, table: str) -> int:
 
 
 def test_nothing_of_it_is_shown_until_a_small_transaction_makes_the_run(node: Decider) -> None:
-    request = stage(node.store, large(), site=replace(node.site, new_id=new_id))
+    request = stage(node.store, large(), this_node=replace(node.this_node, new_id=new_id))
     shown = (list(node.store.runs.page(RunFilter(), limit=9).items), node.store.queue.demand("node-1"))
     sound = node.store.upkeep.integrity_check()
     before = node.store._db.connection.total_changes()
@@ -66,13 +66,16 @@ def test_no_transaction_of_it_writes_more_than_a_piece(node: Decider, monkeypatc
         stage_tasks(tasks)
 
     monkeypatch.setattr(node.store.staged, "add", counted)
-    stage(node.store, large(), site=node.site)
+    stage(node.store, large(), this_node=node.this_node)
 
     assert written == [ROWS_AT_ONCE, ROWS_AT_ONCE, 500]
 
 
 def test_what_made_no_run_is_removed_and_what_made_one_stays(node: Decider) -> None:
-    kept, refused = stage(node.store, large(), site=node.site), stage(node.store, large(), site=node.site)
+    kept, refused = (
+        stage(node.store, large(), this_node=node.this_node),
+        stage(node.store, large(), this_node=node.this_node),
+    )
     run = accepted(node, kept).run
     unstage(node.store, kept)
     unstage(node.store, refused)
@@ -82,8 +85,8 @@ def test_what_made_no_run_is_removed_and_what_made_one_stays(node: Decider) -> N
 
 def test_a_request_whose_key_is_known_is_staged_no_second_time(node: Decider) -> None:
     request = replace(large(), idempotency_key="k")
-    first = accepted(node, stage(node.store, request, site=node.site))
-    again = stage(node.store, request, site=node.site)
+    first = accepted(node, stage(node.store, request, this_node=node.this_node))
+    again = stage(node.store, request, this_node=node.this_node)
     second = accepted(node, again)
 
     assert (again.staged, second.created, second.run.run_id) == (None, False, first.run.run_id)
@@ -91,7 +94,7 @@ def test_a_request_whose_key_is_known_is_staged_no_second_time(node: Decider) ->
 
 def test_of_two_that_stage_under_one_key_one_makes_the_run(node: Decider) -> None:
     request = replace(large(), idempotency_key="k")
-    first, second = (stage(node.store, request, site=node.site) for _ in range(2))
+    first, second = (stage(node.store, request, this_node=node.this_node) for _ in range(2))
     runs = [accepted(node, each).run.run_id for each in (first, second)]
     unstage(node.store, second)
 
@@ -101,18 +104,18 @@ def test_of_two_that_stage_under_one_key_one_makes_the_run(node: Decider) -> Non
 
 def test_where_there_is_no_room_nothing_is_stored(node: Decider) -> None:
     with pytest.raises(OverloadedError):
-        stage(node.store, large(), site=replace(node.site, max_queued=0))
+        stage(node.store, large(), this_node=replace(node.this_node, max_queued=0))
 
     assert rows(node, "run_tasks") == 0
 
 
 def test_a_run_whose_rows_went_meanwhile_is_refused_and_none_is_ever_added_to_one_that_is_there(node: Decider) -> None:
-    request = stage(node.store, large(), site=node.site)
+    request = stage(node.store, large(), this_node=node.this_node)
     assert request.staged is not None
     forget_staged(node.store, request.staged)
     with pytest.raises(OverloadedError, match="gone"):
         accepted(node, request)
-    run = accepted(node, stage(node.store, large(), site=node.site)).run
+    run = accepted(node, stage(node.store, large(), this_node=node.this_node)).run
     tasks = node.store.tasks.of_run(run.run_id)
     with pytest.raises(StoreRefusedError), node.store.staged.transaction():
         node.store.staged.add(tasks)
@@ -122,9 +125,9 @@ def test_a_run_whose_rows_went_meanwhile_is_refused_and_none_is_ever_added_to_on
 
 
 def test_the_pruner_removes_what_nobody_took_up_once_it_is_too_old(node: Decider, tmp_path: Path) -> None:
-    site = replace(node.site, new_id=new_id)
-    stage(node.store, large(), site=site)
-    run = accepted(node, stage(node.store, large(), site=site)).run
+    this_node = replace(node.this_node, new_id=new_id)
+    stage(node.store, large(), this_node=this_node)
+    run = accepted(node, stage(node.store, large(), this_node=this_node)).run
     left = []
     for age_s in (FORGET_S / 2, FORGET_S + 60.0):
         pruner = Pruner(node.store, LogFiles(tmp_path / "logs"), Retention(), elapsed_s=time.monotonic)
@@ -138,7 +141,7 @@ def test_the_pruner_removes_what_nobody_took_up_once_it_is_too_old(node: Decider
 
 def test_a_large_document_is_stored_once_and_its_run_completes(node: Decider, tmp_path: Path) -> None:
     request = large(2, env={f"X{number}": "x" * (MAX_QUEUED_DOCUMENT // 16) for number in range(10)})
-    run = accepted(node, stage(node.store, request, site=node.site)).run
+    run = accepted(node, stage(node.store, request, this_node=node.this_node)).run
     item = node.store.queue.get(run.run_id)
     with working(node, tmp_path) as worker:
         worker.until(lambda: node.run(run.run_id).status.final, "its end")
@@ -149,7 +152,7 @@ def test_a_large_document_is_stored_once_and_its_run_completes(node: Decider, tm
 
 
 def test_a_large_run_that_is_repeated_from_its_failed_tasks_keeps_what_completed(node: Decider) -> None:
-    first = accepted(node, stage(node.store, large(), site=node.site)).run
+    first = accepted(node, stage(node.store, large(), this_node=node.this_node)).run
     with node.store.transaction():
         done = node.store.tasks.of_run(first.run_id)[7]
         running = done._replace(status=TaskState.RUNNING, version=2)
@@ -157,7 +160,7 @@ def test_a_large_run_that_is_repeated_from_its_failed_tasks_keeps_what_completed
         node.store.tasks.change([(running, running._replace(status=TaskState.COMPLETED, outputs={"a": "b"}))])
     node.change_run(first.run_id, status=RunState.CANCELLED)
     wanted = rerun_of(node.store, first.run_id, from_failed=True)
-    again = accepted(node, stage(node.store, wanted, site=node.site)).run
+    again = accepted(node, stage(node.store, wanted, this_node=node.this_node)).run
     tasks = node.store.tasks.of_run(again.run_id)
 
     assert [task.task_no for task in tasks if task.status is TaskState.COMPLETED] == [7]

@@ -12,7 +12,7 @@ import pytest
 from cis.engine.accept.admission import OWNER, Asker
 from cis.engine.accept.submit import SubmitRequest, save, submit
 from cis.engine.observe.views import read_run
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.errors import OverloadedError, ShareExceededError
 from cis.federation.messages import message_of, requested_run
 from cis.federation.received import ReceivedMessage, take_on
@@ -33,8 +33,8 @@ class Narrow(Decider):
     bounds: dict[str, Any] = {}  # noqa: RUF012 - a test's own
 
     @property
-    def site(self) -> Site:
-        return replace(super().site, **self.bounds)
+    def this_node(self) -> ThisNode:
+        return replace(super().this_node, **self.bounds)
 
 
 def narrow(node: Decider, **bounds: Any) -> Narrow:
@@ -58,7 +58,7 @@ def stored(node: Decider, dag_id: str, *tasks: dict[str, Any], **fields: Any) ->
     """Keep a DAG of the global scope under its id."""
     spec = spec_of(*tasks, dag_id=dag_id, **{"scope": "global", **fields})
     with node.store.transaction():
-        save(node.store, spec, site=node.site)
+        save(node.store, spec, this_node=node.this_node)
     return spec
 
 
@@ -66,7 +66,7 @@ def begun(node: Decider, spec: DagSpec, **request: Any) -> RunRecord:
     """Hand a DAG in, to be run here."""
     with node.store.transaction():
         wanted = SubmitRequest(spec=replace(spec, target_node="node-1"), **request)
-        return submit(node.store, wanted, site=node.site).run
+        return submit(node.store, wanted, this_node=node.this_node).run
 
 
 def over(worker: Worker, run: RunRecord) -> list[str]:
@@ -174,7 +174,7 @@ def test_what_stands_above_and_the_tree_travel_with_a_dag_to_another_node(tmp_pa
                 node.store,
                 ReceivedMessage(message=message, peer=peer, source="test", requested=here),
                 here,
-                site=node.site,
+                this_node=node.this_node,
             )
         assert node.store.queue.waiting_count("node-1", below=True) == 1
         with working(node, tmp_path / "executor") as worker:
@@ -193,7 +193,7 @@ def shares_of(node: Decider, *documents: dict[str, Any], asker: Asker = OWNER) -
         request = SubmitRequest(spec=spec_of(target_node="node-1", **document), asker=asker)
         try:
             with node.store.transaction():
-                submit(node.store, request, site=node.site)
+                submit(node.store, request, this_node=node.this_node)
             found.append("ok")
         except OverloadedError as error:
             found.append(error.code)
@@ -218,7 +218,7 @@ def test_a_scope_has_half_of_the_queue_unless_its_table_says_otherwise(tmp_path:
             submit(
                 node.store,
                 SubmitRequest(spec=spec_of(target_node="node-1", scope="project:a")),
-                site=replace(node.site, max_queued=7),
+                this_node=replace(node.this_node, max_queued=7),
             )
         assert "scope project:a has 3 runs waiting already" in str(refused.value)
         assert refused.value.retry_after_s > 0
@@ -243,7 +243,11 @@ def test_a_scope_fills_no_outbox_either(tmp_path: Path) -> None:
         def sent(scope: str) -> str:
             try:
                 with node.store.transaction():
-                    submit(node.store, SubmitRequest(spec=spec_of(target_node="node-2", scope=scope)), site=node.site)
+                    submit(
+                        node.store,
+                        SubmitRequest(spec=spec_of(target_node="node-2", scope=scope)),
+                        this_node=node.this_node,
+                    )
             except OverloadedError as error:
                 return error.code
             return "ok"

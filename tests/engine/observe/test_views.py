@@ -96,7 +96,7 @@ def test_what_the_room_is_told_counts_one_thing_as_one(tmp_path: Path) -> None:
     with decider(tmp_path) as node, working(node, tmp_path) as worker:
         run = node.submitted({"command": "true"}, target_node="node-1")
         with node.store.transaction():
-            submit.save(node.store, spec_of({"command": "true"}, scope="global"), site=node.site)
+            submit.save(node.store, spec_of({"command": "true"}, scope="global"), this_node=node.this_node)
         worker.until(lambda: node.run(run.run_id).status.final, "its end")
         worker.turn()
 

@@ -20,7 +20,7 @@ import pytest
 from cis.engine.accept import control
 from cis.engine.accept.submit import Origin, SubmitRequest, submit
 from cis.engine.logfiles import LogFiles
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.engine.transitions import move_tasks
 from cis.errors import RoomError, RoomRefusedError, RoomUnreachableError
 from cis.federation.inbox import INCOMPLETE
@@ -83,7 +83,7 @@ class Office:
         origin = Origin(node_id="node-2", run_id=RUN_ID, created_at_us=NOW_US)
 
         def job(store: Store) -> RunRecord:
-            run = submit(store, SubmitRequest(spec=spec_of(*tasks), origin=origin), site=self.handle.this_node).run
+            run = submit(store, SubmitRequest(spec=spec_of(*tasks), origin=origin), this_node=self.handle.this_node).run
             store.remotes.put(RemoteRun(run_id=RUN_ID, role=RemoteRole.RECEIVED, peer="node-2", **remote))
             return store.runs.change(run, RunChange(status=RunState.RUNNING, started_at_us=NOW_US))
 
@@ -115,7 +115,7 @@ def office(
     stager = Readers(lambda: open_store(path), threads=1)
     hub = EventHub(lambda: open_store(path))
     handle = NodeHandle(
-        this_node=Site(
+        this_node=ThisNode(
             node_id="node-1",
             skills=InstalledSkills(),
             clock_us=lambda: place.now_us,
@@ -546,7 +546,7 @@ class Meddler:
     first: Callable[[Store], object] | None
 
     @property
-    def this_node(self) -> Site:
+    def this_node(self) -> ThisNode:
         return self.handle.this_node
 
     @property
@@ -579,7 +579,9 @@ def test_the_room_is_sent_nothing_that_was_taken_back_since_it_was_looked_at(
     tmp_path: Path, *, cancelled: bool, count: int
 ) -> None:
     with office(tmp_path, offers=True) as place:
-        run = place.change(lambda store: submit(store, SubmitRequest(spec=spec_of()), site=place.handle.this_node).run)
+        run = place.change(
+            lambda store: submit(store, SubmitRequest(spec=spec_of()), this_node=place.handle.this_node).run
+        )
 
         def cancel(store: Store) -> None:
             control.cancel(store, run.run_id, now_us=NOW_US)
@@ -595,7 +597,9 @@ def test_the_room_is_sent_nothing_that_was_taken_back_since_it_was_looked_at(
 
 def test_a_run_whose_offer_cannot_be_made_fails_and_waits_for_nobody(tmp_path: Path) -> None:
     with office(tmp_path, offers=True) as place:
-        run = place.change(lambda store: submit(store, SubmitRequest(spec=spec_of()), site=place.handle.this_node).run)
+        run = place.change(
+            lambda store: submit(store, SubmitRequest(spec=spec_of()), this_node=place.handle.this_node).run
+        )
         connection = apsw.Connection(str(tmp_path / "cis.db"))
         connection.execute("UPDATE dag_definitions SET document = '{'")
         connection.close()
@@ -627,7 +631,7 @@ def test_a_peer_is_sent_nothing_that_was_taken_back_since_it_was_looked_at(
 
     with office(tmp_path, url="http://node-2.test") as place:
         request = SubmitRequest(spec=spec_of(target_node="node-2"))
-        run = place.change(lambda store: submit(store, request, site=place.handle.this_node).run)
+        run = place.change(lambda store: submit(store, request, this_node=place.handle.this_node).run)
 
         def cancel(store: Store) -> None:
             control.cancel(store, run.run_id, now_us=NOW_US)
@@ -642,7 +646,9 @@ def test_a_peer_is_sent_nothing_that_was_taken_back_since_it_was_looked_at(
 
 def test_an_offer_that_was_cancelled_while_it_was_sent_is_not_kept_as_one(tmp_path: Path) -> None:
     with office(tmp_path, offers=True) as place:
-        run = place.change(lambda store: submit(store, SubmitRequest(spec=spec_of()), site=place.handle.this_node).run)
+        run = place.change(
+            lambda store: submit(store, SubmitRequest(spec=spec_of()), this_node=place.handle.this_node).run
+        )
 
         def cancel() -> None:
             place.change(lambda store: control.cancel(store, run.run_id, now_us=NOW_US))

@@ -30,8 +30,12 @@ def validate(options: argparse.Namespace) -> None:
     scope, source = infer_scope(spec)
     check_skills(spec, context.skills)
     here = spec.target_node in (None, context.settings.node_id)
-    if here and any(task.secrets for task in spec.tasks) and not (spec.target_node is None and context.site.offers):
-        check_secrets(spec, scope, context.site)
+    if (
+        here
+        and any(task.secrets for task in spec.tasks)
+        and not (spec.target_node is None and context.this_node.offers)
+    ):
+        check_secrets(spec, scope, context.this_node)
     graph = Graph.of(spec.tasks)
     levels = [[spec.tasks[number].id for number in level] for level in graph.levels()]
     warnings = _secret_warnings(spec, context)
@@ -118,7 +122,7 @@ def save(options: argparse.Namespace) -> None:
     context = from_environment()
     spec = anchored(read_dag(options.file), base=base_directory(options.file))
     with context.writable_store() as store, store.transaction():
-        saved = save_dag(store, spec, site=context.site)
+        saved = save_dag(store, spec, this_node=context.this_node)
     if options.json:
         print_json(dag_view(saved))
     else:

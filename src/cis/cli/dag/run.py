@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     """Hand a DAG in; status 1 if it was waited for and did not complete."""
     context = from_environment()
     spec = _overridden(read_dag(options.file), options)
-    offered = spec.target_node is None and context.site.offers
+    offered = spec.target_node is None and context.this_node.offers
     if spec.target_node in (None, context.settings.node_id) and not offered:
         spec = anchored(spec, base=base_directory(options.file))
     request = SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
@@ -63,7 +63,7 @@ def rerun(options: argparse.Namespace) -> int:
 
 def _submit(context: Context, request_of: Callable[[Store], SubmitRequest]) -> RunRecord:
     with context.writable_store() as store:
-        return submit(store, request_of(store), site=context.site, by=this_user()).run
+        return submit(store, request_of(store), this_node=context.this_node, by=this_user()).run
 
 
 def base_directory(name: str) -> Path:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cis.engine.leases import MAX_PARENTS
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.errors import DocumentError, Fault, OverloadedError, ScopeForbiddenError
 from cis.model.scope import Scope, parse_worker_id
 from cis.model.scope_rules import Patterns, allows, in_common, listed
@@ -49,20 +49,20 @@ class Asker:
 OWNER = Asker()
 
 
-def state_of_new(store: Store, scope: Scope, *, site: Site, below: bool) -> QueueState:
+def state_of_new(store: Store, scope: Scope, *, this_node: ThisNode, below: bool) -> QueueState:
     """Return how a new run of *scope* comes into the queue; in the transaction that puts it there."""
-    most = site.rules_of(scope).max_runs
-    if most is None or below or store.queue.admitted_count(site.node_id, scope.worker_id, at_most=most) < most:
+    most = this_node.rules_of(scope).max_runs
+    if most is None or below or store.queue.admitted_count(this_node.node_id, scope.worker_id, at_most=most) < most:
         return QueueState.QUEUED
     return QueueState.WAITING
 
 
-def let_in(store: Store, worker_id: str, *, site: Site) -> None:
+def let_in(store: Store, worker_id: str, *, this_node: ThisNode) -> None:
     """Queue as many waiting runs of a worker's scope as there are places for, the most urgent first."""
-    most = site.rules_of(parse_worker_id(worker_id)).max_runs
-    free = AT_ONCE if most is None else most - store.queue.admitted_count(site.node_id, worker_id, at_most=most)
+    most = this_node.rules_of(parse_worker_id(worker_id)).max_runs
+    free = AT_ONCE if most is None else most - store.queue.admitted_count(this_node.node_id, worker_id, at_most=most)
     if free > 0:
-        store.queue.admit(site.node_id, worker_id, limit=free)
+        store.queue.admit(this_node.node_id, worker_id, limit=free)
 
 
 def lineage(store: Store, run: RunRecord) -> list[RunRecord]:
@@ -82,7 +82,7 @@ def names_above(store: Store, run: RunRecord) -> tuple[str, ...]:
     return (*line[-1].above, *(one.dag_id for one in reversed(line[1:])))
 
 
-def check_recursion(line: Sequence[RunRecord], dag_id: str, *, site: Site) -> None:
+def check_recursion(line: Sequence[RunRecord], dag_id: str, *, this_node: ThisNode) -> None:
     """Raise DocumentError when a run would start a DAG by its name that it is, or that stands above it, once too often.
 
     *line* is the run and what it is a task of, as ``lineage`` has it. Nothing in a document ends such a circle, so only
@@ -90,10 +90,10 @@ def check_recursion(line: Sequence[RunRecord], dag_id: str, *, site: Site) -> No
     id: it is smaller than what it stands in.
     """
     above = [*line[-1].above, *(one.dag_id for one in reversed(line))]
-    if above.count(dag_id) > site.max_recursion:
+    if above.count(dag_id) > this_node.max_recursion:
         fault = (
             f"DAG {dag_id!r} would start itself: {' -> '.join([*above, dag_id])}; break the circle, or have the node's "
-            f"owner allow as many rounds as it needs ([queue] max_recursion, now {site.max_recursion})"
+            f"owner allow as many rounds as it needs ([queue] max_recursion, now {this_node.max_recursion})"
         )
         raise DocumentError([Fault(place="params.dag_id", message=fault)])
 

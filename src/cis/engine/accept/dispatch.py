@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.engine.transitions import cancel_unfinished, move_run
 from cis.errors import NodeUnreachableError, UnknownNodeError
 from cis.model.dag import DagSpec, Json, Priority
@@ -60,7 +60,7 @@ class Destination:
 HERE = Destination()
 
 
-def choose(store: Store, spec: DagSpec, *, site: Site, nested: bool) -> Destination:
+def choose(store: Store, spec: DagSpec, *, this_node: ThisNode, nested: bool) -> Destination:
     """Return where a DAG goes. A nested one that names no node stays with its parent.
 
     Raises:
@@ -69,30 +69,30 @@ def choose(store: Store, spec: DagSpec, *, site: Site, nested: bool) -> Destinat
     """
     wanted = spec.target_node
     if wanted is None:
-        return Destination(to_room=True) if site.offers and not nested else HERE
-    if wanted == site.node_id:
+        return Destination(to_room=True) if this_node.offers and not nested else HERE
+    if wanted == this_node.node_id:
         return HERE
     peer = store.peers.get(wanted)
     if peer is None:
-        known = [site.node_id, *(each.node_id for each in store.peers.all())]
+        known = [this_node.node_id, *(each.node_id for each in store.peers.all())]
         raise UnknownNodeError(wanted, known=known)
-    if _route(peer, site) is None:
+    if _route(peer, this_node) is None:
         raise NodeUnreachableError(
             f"there is no way to node {wanted!r}: give it an address ('cis node trust … --url'), or a room"
         )
     return Destination(peer)
 
 
-def hand_over(store: Store, run: RunRecord, destination: Destination, *, spec: DagSpec, site: Site) -> None:
+def hand_over(store: Store, run: RunRecord, destination: Destination, *, spec: DagSpec, this_node: ThisNode) -> None:
     """Put a run that another node executes into the outbox, in the transaction that stores it."""
-    within_s = site.deliver_within_s if spec.expires_s is None else spec.expires_s
+    within_s = this_node.deliver_within_s if spec.expires_s is None else spec.expires_s
     peer = destination.peer
-    route = Route.ROOM if peer is None else _route(peer, site) or Route.PUSH
+    route = Route.ROOM if peer is None else _route(peer, this_node) or Route.PUSH
     role = RemoteRole.OFFERED if peer is None else RemoteRole.SENT
     store.remotes.put(RemoteRun(run_id=run.run_id, role=role, peer=peer.node_id if peer else EVERYONE))
     store.outbox.add(
         OutboxItem(
-            message_id=site.new_id(),
+            message_id=this_node.new_id(),
             kind=MessageKind.EXECUTE,
             run_id=run.run_id,
             node_id=peer.node_id if peer else EVERYONE,
@@ -143,10 +143,10 @@ def mark_sending(store: Store, run: RunRecord, *, now_us: int) -> None:
         store.outbox.begin_sending([item.message_id for item in items], due_at_us=now_us + round(SENDING_S * 1e6))
 
 
-def _route(peer: PeerRecord, site: Site) -> Route | None:
+def _route(peer: PeerRecord, this_node: ThisNode) -> Route | None:
     if peer.url is not None:
         return Route.PUSH
-    return Route.ROOM if site.has_room and peer.matrix_user is not None else None
+    return Route.ROOM if this_node.has_room and peer.matrix_user is not None else None
 
 
 def also_by_room(store: Store, item: OutboxItem, *, message_id: str, now_us: int) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from cis.engine.accept.dispatch import choose
 from cis.engine.accept.submit import SubmitRequest, check_place, first_tasks, prepare, record_definition
-from cis.engine.this_node import Site
+from cis.engine.this_node import ThisNode
 from cis.model.dag import DagSpec
 from cis.store.port import Store
 
@@ -30,7 +30,7 @@ def is_large(spec: DagSpec, *, document_bytes: int = 0) -> bool:
     return len(spec.tasks) > SMALL_TASKS or document_bytes > SMALL_BYTES
 
 
-def stage(store: Store, request: SubmitRequest, *, site: Site) -> SubmitRequest:
+def stage(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> SubmitRequest:
     """Return *request* as ``submit`` wants it: with all that takes long done; call this outside of a transaction.
 
     Raises:
@@ -38,15 +38,15 @@ def stage(store: Store, request: SubmitRequest, *, site: Site) -> SubmitRequest:
         ScopeForbiddenError: whoever asks may not act in the scope.
         OverloadedError: there is no room for one more run, so nothing was stored.
     """
-    prepared = request.prepared or prepare(request.spec, skills=site.skills)
+    prepared = request.prepared or prepare(request.spec, skills=this_node.skills)
     request = replace(request, prepared=prepared)
     request.asker.check(prepared.scope)
     known = request.idempotency_key is not None and store.runs.by_key(request.idempotency_key) is not None
     if known or not is_large(request.spec, document_bytes=len(prepared.document)):
         return request
-    here = choose(store, request.spec, site=site, nested=request.parent is not None).here
-    check_place(store, request, prepared.scope, site=site, here=here)
-    run_id = site.new_id()
+    here = choose(store, request.spec, this_node=this_node, nested=request.parent is not None).here
+    check_place(store, request, prepared.scope, this_node=this_node, here=here)
+    run_id = this_node.new_id()
     request = replace(request, staged=run_id)
     try:
         for first in range(0, len(request.spec.tasks), ROWS_AT_ONCE):
@@ -54,7 +54,7 @@ def stage(store: Store, request: SubmitRequest, *, site: Site) -> SubmitRequest:
             with store.staged.transaction():
                 store.staged.add(tasks)
         with store.transaction():
-            record_definition(store, request.spec, prepared=prepared, now_us=site.clock_us())
+            record_definition(store, request.spec, prepared=prepared, now_us=this_node.clock_us())
     except BaseException:
         unstage(store, request)
         raise

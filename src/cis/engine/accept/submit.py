@@ -17,7 +17,7 @@ from pathlib import Path
 from cis.engine.accept.admission import OWNER, Asker, state_of_new
 from cis.engine.accept.dispatch import choose, hand_over
 from cis.engine.ports import SkillBook
-from cis.engine.this_node import MAX_DEPTH, Site
+from cis.engine.this_node import MAX_DEPTH, ThisNode
 from cis.engine.transitions import insert_run
 from cis.errors import (
     DocumentError,
@@ -102,7 +102,7 @@ class Submission:
     created: bool
 
 
-def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
+def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Submission:
     """Record a run of the DAG and put it on its worker's queue.
 
     Raises:
@@ -118,7 +118,7 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
         ShareExceededError: the share that its scope, or whoever asks, has of it is full.
     """
     spec = request.spec
-    prepared = request.prepared or prepare(spec, skills=site.skills)
+    prepared = request.prepared or prepare(spec, skills=this_node.skills)
     scope = prepared.scope
     request.asker.check(scope)
     if request.idempotency_key is not None:
@@ -129,33 +129,31 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
     origin = request.origin
     nested = request.parent is not None or origin is not None
     _check_worker(store, spec, scope)
-    destination = choose(store, spec, site=site, nested=nested)
+    destination = choose(store, spec, this_node=this_node, nested=nested)
     refuse_faults(prepared.skill_faults, all_known=destination.here)
     if destination.here:
-        check_secrets(spec, scope, site)
+        check_secrets(spec, scope, this_node)
     depth = (origin.depth if origin else 0) if request.parent is None else request.parent.depth + 1
     if depth > MAX_DEPTH:
         raise DocumentError([Fault(place="tasks", message=f"DAGs are nested more than {MAX_DEPTH} deep")])
-    check_place(store, request, scope, site=site, here=destination.here)
+    check_place(store, request, scope, this_node=this_node, here=destination.here)
     tree = _tree(request)
-    if tree is not None and store.runs.grow_tree(tree) > site.max_descendants:
-        fault = (
-            f"there are {site.max_descendants:,} runs below one already ([queue] max_descendants); start fewer from one"
-        )
+    if tree is not None and store.runs.grow_tree(tree) > this_node.max_descendants:
+        fault = f"there are {this_node.max_descendants:,} runs below one already ([queue] max_descendants); start fewer from one"
         raise DocumentError([Fault(place="tasks", message=fault)])
 
-    now_us = site.clock_us()
+    now_us = this_node.clock_us()
     definition_id = record_definition(store, spec, prepared=prepared, now_us=now_us)
     run = RunRecord(
-        run_id=origin.run_id if origin else request.staged or site.new_id(),
+        run_id=origin.run_id if origin else request.staged or this_node.new_id(),
         dag_id=spec.dag_id,
         definition_id=definition_id,
         status=RunState.PENDING,
         scope=scope,
         scope_source=prepared.source,
         worker_id=scope.worker_id,
-        node_id=origin.node_id if origin else site.node_id,
-        owner_node=destination.peer.node_id if destination.peer else site.node_id,
+        node_id=origin.node_id if origin else this_node.node_id,
+        owner_node=destination.peer.node_id if destination.peer else this_node.node_id,
         target_node=spec.target_node,
         priority=spec.priority,
         delivery=destination.delivery,
@@ -178,22 +176,24 @@ def submit(store: Store, request: SubmitRequest, *, site: Site) -> Submission:
         raise OverloadedError("it took so long that what was stored for it is gone", retry_after_s=1)
     if destination.here:
         asker = request.asker.name if request.asker.shares else None
-        enqueue(store, run, document=prepared.document, site=site, now_us=now_us, asker=asker)
+        enqueue(store, run, document=prepared.document, this_node=this_node, now_us=now_us, asker=asker)
     else:
-        hand_over(store, run, destination, spec=spec, site=site)
+        hand_over(store, run, destination, spec=spec, this_node=this_node)
     return Submission(run=run, created=True)
 
 
-def enqueue(store: Store, run: RunRecord, *, document: str, site: Site, now_us: int, asker: str | None = None) -> None:
+def enqueue(
+    store: Store, run: RunRecord, *, document: str, this_node: ThisNode, now_us: int, asker: str | None = None
+) -> None:
     """Put a run into the queue of its worker on this node."""
     below = run.tree is not None
     store.queue.add(
-        site.node_id,
+        this_node.node_id,
         QueueItem(
             run_id=run.run_id,
             worker_id=run.worker_id,
             dag_json=document if len(document) <= MAX_QUEUED_DOCUMENT else AS_DEFINED,
-            status=state_of_new(store, run.scope, site=site, below=below),
+            status=state_of_new(store, run.scope, this_node=this_node, below=below),
             priority=run.priority,
             created_at_us=now_us,
             below=below,
@@ -231,17 +231,17 @@ def record_definition(store: Store, spec: DagSpec, *, prepared: Prepared, now_us
     return store.definitions.put(definition, prepared.document)
 
 
-def save(store: Store, spec: DagSpec, *, site: Site) -> DefinitionRecord:
+def save(store: Store, spec: DagSpec, *, this_node: ThisNode) -> DefinitionRecord:
     """Keep a DAG under its id, to be run by name later, in place of the one kept before.
 
     Raises:
         DocumentError, AmbiguousScopeError: as ``submit`` does.
     """
-    prepared = prepare(spec, skills=site.skills)
+    prepared = prepare(spec, skills=this_node.skills)
     refuse_faults(prepared.skill_faults)
-    if spec.target_node == site.node_id or (spec.target_node is None and not site.offers):
-        check_secrets(spec, prepared.scope, site)
-    now_us = site.clock_us()
+    if spec.target_node == this_node.node_id or (spec.target_node is None and not this_node.offers):
+        check_secrets(spec, prepared.scope, this_node)
+    now_us = this_node.clock_us()
     definition_id = record_definition(store, spec, prepared=prepared, now_us=now_us)
     store.definitions.save(definition_id, now_us=now_us)
     saved = store.definitions.get(definition_id)
@@ -282,13 +282,13 @@ def _skill_faults(spec: DagSpec, skills: SkillBook) -> Iterator[tuple[Fault, boo
                 yield Fault(place=f"{place}.params.{name}", message=_PASTED), False
 
 
-def check_secrets(spec: DagSpec, scope: Scope, site: Site) -> None:
+def check_secrets(spec: DagSpec, scope: Scope, this_node: ThisNode) -> None:
     """Raise DocumentError with every secret that *scope* may not have on this node, where the DAG is to run.
 
     One that the node lacks is no fault: it may be there when the task starts.
     """
     asked = {name for task in spec.tasks for name in task.secrets.values()}
-    refused = site.secrets.refused(asked, scope=scope) if asked and site.secrets is not None else {}
+    refused = this_node.secrets.refused(asked, scope=scope) if asked and this_node.secrets is not None else {}
     if refused:
         raise DocumentError(
             [
@@ -312,20 +312,20 @@ def _same_document(store: Store, run: RunRecord, digest: str, key: str) -> RunRe
     return run
 
 
-def check_place(store: Store, request: SubmitRequest, scope: Scope, *, site: Site, here: bool) -> None:
+def check_place(store: Store, request: SubmitRequest, scope: Scope, *, this_node: ThisNode, here: bool) -> None:
     """Raise OverloadedError, or ShareExceededError, unless one run more may wait: for its worker here, or for its node.
 
     Nobody may fill the queue alone: a scope has a share of it, and so have a token, a node and a person. Runs that are
     tasks of others are counted apart from those that were handed in. So what waits at the door never keeps out what a
     run that was let in depends on, and each child finds a place sooner or later.
     """
-    below, place, asker = _tree(request) is not None, site.node_id if here else OUTBOX, request.asker
-    most, half = site.max_queued, max(1, site.max_queued // 2)
+    below, place, asker = _tree(request) is not None, this_node.node_id if here else OUTBOX, request.asker
+    most, half = this_node.max_queued, max(1, this_node.max_queued // 2)
     full = store.queue.waiting_count(place, below=below) >= most if here else store.outbox.count(at_most=most) >= most
     if full:
         what = "runs wait" if here else "messages to other nodes wait"
         raise OverloadedError(f"{most} {what} already", retry_after_s=RETRY_AFTER_S)
-    share = site.rules_of(scope).max_queued or half
+    share = this_node.rules_of(scope).max_queued or half
     if store.queue.waiting_count(place, below=below and here, holder=scope.worker_id) >= share:
         what = f"scope {scope} has {counted(share, 'run')} waiting already, its share of the queue"
         raise ShareExceededError(

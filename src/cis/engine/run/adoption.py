@@ -174,7 +174,7 @@ def _live(parts: LoopParts, plan: RunPlan, attempt: AttemptRecord, *, now: Insta
     return Live(
         attempt=attempt,
         started_s=now.mono_s - ago_us / 1e6,
-        started_up_us=parts.site.uptime_us() - ago_us,
+        started_up_us=parts.this_node.uptime_us() - ago_us,
         timeout_s=plan.task_spec(attempt.task_no).timeout_s,
         outputs=parts.maker.logfiles.paths(*_key(attempt)).outputs,
         pid_stored=attempt.pid is not None,

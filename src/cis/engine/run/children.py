@@ -39,8 +39,8 @@ def start_child(parts: LoopParts, plan: RunPlan, child: ChildDag, *, task_id: st
     with parts.store.savepoint():
         spec, line = _spec(parts, child), lineage(parts.store, run)
         if child.document is None:
-            check_recursion(line, spec.dag_id, site=parts.site)
-        if spec.target_node in (None, parts.site.node_id):
+            check_recursion(line, spec.dag_id, this_node=parts.this_node)
+        if spec.target_node in (None, parts.this_node.node_id):
             spec = anchored(spec, base=directory)
         elif under_lease(parts.store, run):
             # When the lease is over another node runs this task again, while nobody could stop the one far away.
@@ -48,7 +48,7 @@ def start_child(parts: LoopParts, plan: RunPlan, child: ChildDag, *, task_id: st
             raise DocumentError([Fault(place="target_node", message=fault)])
         asker = asker_of_child(parts.store, run, line[-1])
         request = SubmitRequest(spec=spec, parent=parent, asker=asker)
-        return submit(parts.store, request, site=parts.site).run
+        return submit(parts.store, request, this_node=parts.this_node).run
 
 
 def ended_child(store: Store, wait: ChildWait, plan: RunPlan, *, now_us: int) -> End:

@@ -241,8 +241,8 @@ class _Steps:
             change = RunChange(status=verdict, finished_at_us=finished_at_us)
             plan.run = move_run(self._store, plan.run, change, at_us=finished_at_us)
             self._store.queue.remove(plan.run.run_id)
-            if self._parts.site.rules_of(plan.run.scope).max_runs is not None:
-                let_in(self._store, self._turn.me.worker_id, site=self._parts.site)
+            if self._parts.this_node.rules_of(plan.run.scope).max_runs is not None:
+                let_in(self._store, self._turn.me.worker_id, this_node=self._parts.this_node)
             self._turn.ended.add(plan.run.run_id)
             self._ring_parent(plan.run)
 

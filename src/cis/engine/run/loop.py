@@ -64,8 +64,8 @@ class WorkerLoop:
         self._parts = parts
         self._limits = limits
         self._me = me
-        site, margin = parts.site, margin_s(limits.grace_s)
-        leases = Leases(me.node_id, margin_s=margin, uptime_us=site.uptime_us, boot_id=site.boot_id)
+        this_node, margin = parts.this_node, margin_s(limits.grace_s)
+        leases = Leases(me.node_id, margin_s=margin, uptime_us=this_node.uptime_us, boot_id=this_node.boot_id)
         live = LiveAttempts(parts.executor, grace_s=limits.grace_s)
         self._held = Held(live, leases, place=PlaceUse(parts.places))
         self._doubts = Doubts()
@@ -308,7 +308,7 @@ class WorkerLoop:
 
     def _take_exits(self, exits: Sequence[Exit], now: Instant) -> None:
         if exits:
-            self._held.live.note_ends(exits, up_us=self._parts.site.uptime_us())
+            self._held.live.note_ends(exits, up_us=self._parts.this_node.uptime_us())
         unjudged, self._held.unjudged = self._held.unjudged, []
         for ended, at_us in unjudged:
             self._judge(ended, at_us=at_us)

@@ -20,7 +20,7 @@ from cis.engine.run.reading import RunReading
 from cis.engine.run.task_places import NoBound, Places, PlaceUse
 from cis.engine.run.waits import Waits
 from cis.engine.shortage import FIRST_PAUSE_S, Shortage
-from cis.engine.this_node import Incarnation, Site
+from cis.engine.this_node import Incarnation, ThisNode
 from cis.engine.times import Instant
 from cis.model.dag import DagSpec, Json
 from cis.store.port import Store
@@ -42,7 +42,7 @@ class LoopParts:
     store: Store
     executor: Executor
     maker: AttemptMaker
-    site: Site
+    this_node: ThisNode
     bell: Bell
     ring: Callable[[str], None]
     tell: Callable[[], None]

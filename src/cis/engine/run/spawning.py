@@ -109,7 +109,7 @@ class Spawning:
         live = Live(
             attempt=attempt,
             started_s=self._parts.clock().mono_s,
-            started_up_us=self._parts.site.uptime_us(),
+            started_up_us=self._parts.this_node.uptime_us(),
             timeout_s=start.plan.task_spec(attempt.task_no).timeout_s,
             outputs=launch.outputs,
             mask=launch.mask,

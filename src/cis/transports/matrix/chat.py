@@ -157,7 +157,7 @@ class Chat:
         def job(store: Store) -> Accepted:
             asker = Asker(name=event.sender, scopes=scopes, shares=True)
             request = stored_dag(store, dag_id, key=key, asker=asker, target=target)
-            accepted = accept(store, request, site=self._node.this_node, by=_actor_of(event))
+            accepted = accept(store, request, this_node=self._node.this_node, by=_actor_of(event))
             run = accepted.run
             if accepted.created:
                 store.room.put_thread(run.run_id, room_id=self._room_id, event_id=event.event_id)

@@ -163,7 +163,7 @@ class Journal:
     async def _receive(self, event: RoomEvent, received: ReceivedMessage) -> bool:
         try:
             # First what is cheap: nobody makes this node fetch anything who may not say this at all.
-            await self._node.read(lambda store: check_allowed(store, received, site=self._node.this_node))
+            await self._node.read(lambda store: check_allowed(store, received, this_node=self._node.this_node))
             received = await self._complete(received)
         except (StoreError, OverloadedError, RoomError) as error:
             if not isinstance(error, RoomRefusedError) or error.status in _MAY_COME_YET:
@@ -183,7 +183,7 @@ class Journal:
 
     async def _receive_whole(self, event: RoomEvent, received: ReceivedMessage) -> bool:
         def job(store: Store) -> Outcome:
-            outcome = receive(store, received, site=self._node.this_node, logfiles=self._node.logs)
+            outcome = receive(store, received, this_node=self._node.this_node, logfiles=self._node.logs)
             return self._settled(store, event, received, outcome)
 
         outcome = await self._node.write(job)

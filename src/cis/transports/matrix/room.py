@@ -215,9 +215,9 @@ class Room:
 
     async def _greet(self) -> None:
         """Say that this node is here, and what time it has: now, and every few hours."""
-        site = self._node.this_node
+        this_node = self._node.this_node
         while True:
-            sent = await self._sender.send_once(make_ping(site, target=None))
+            sent = await self._sender.send_once(make_ping(this_node, target=None))
             await asyncio.sleep(GREET_EVERY_S if sent else AGAIN_S)
 
     async def _leases(self) -> None:
@@ -228,7 +228,7 @@ class Room:
             try:
                 remotes = await self._node.read(lambda store: store.remotes.open(RemoteRole.SENT))
                 for remote in self._watch.over(remotes, now_s=loop.time(), synced_s=self._synced_s):
-                    await self._node.write(partial(offers.take_back, seen=remote, site=self._node.this_node))
+                    await self._node.write(partial(offers.take_back, seen=remote, this_node=self._node.this_node))
                     self._node.wake()
             except RoomError:
                 raise

@@ -334,8 +334,8 @@ class Claimer:
         )
 
     async def _claim(self, offer: OfferRecord, *, free: int) -> bool:
-        site = self._node.this_node
-        claim = await self._node.write(lambda store: grants.make_claim(store, offer, free=free, site=site))
+        this_node = self._node.this_node
+        claim = await self._node.write(lambda store: grants.make_claim(store, offer, free=free, this_node=this_node))
         return claim is None or await self._send(claim)
 
     async def _set(self, offer: OfferRecord, state: OfferState) -> None:
