@@ -179,7 +179,7 @@ class Patience:
 
 
 class _Body:
-    """Receives for one request; once its body is whole there is no hurry: what comes then is the end of the connection."""
+    """Receives for one request; once its body is whole there is no hurry: only the connection's end can come."""
 
     __slots__ = ("_body_s", "_due_s", "_part_s", "_receive", "_whole")
 

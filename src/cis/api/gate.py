@@ -83,7 +83,7 @@ class Gate:
         self._counts[method, getattr(route, "path", "other"), answer.status] += 1
 
     async def _admit(self, scope: Scope, receive: Receive, answer: _Answer, *, rights: Rights | None) -> None:
-        """Answer a request while it has a place; a probe needs none, and a message gets its own once it is known whose it is."""
+        """Answer a request while it has a place; a probe needs none, a message gets one once its sender is known."""
         state = scope.setdefault("state", {})
         state["limits"] = self._limits
         if rights is None:

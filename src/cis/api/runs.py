@@ -84,7 +84,7 @@ async def _parts(
 
 
 def _part(store: Store, run_id: str, *, after: int, reasons: Mapping[str, Waiting]) -> tuple[int, bytes] | None:
-    """Return the tasks after one as JSON without brackets, and the number of the last of them; None when there is none."""
+    """Return the tasks after one as JSON without brackets, and the number of the last; None when there is none."""
     tasks = store.tasks.page(run_id, after, limit=TASKS_AT_ONCE, max_bytes=BYTES_AT_ONCE)
     return (tasks[-1].task_no, encoded(task_views(tasks, reasons))[1:-1]) if tasks else None
 

@@ -1,6 +1,7 @@
 """The answers of the API as schemas, for ``/openapi.json`` alone: no answer passes through these models.
 
-A test holds each of them against the view that it describes (``cis.engine.observe.views``, ``cis.engine.observe.logs``).
+A test holds each of them against the view that it describes (``cis.engine.observe.views``,
+``cis.engine.observe.logs``).
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def control(
     scopes: Patterns | None = None,
     audit_repeats: bool = True,
 ) -> Controlled:
-    """Do what is asked of a run, in the caller's transaction; without *audit_repeats* only what changes is written down.
+    """Do what is asked of a run, in the caller's transaction; without *audit_repeats* only changes are audited.
 
     Raises:
         NotFoundError: no such run, or none in the *scopes* that may be seen (None: all).

@@ -36,7 +36,7 @@ def create_token(
     by: Actor,
     now_us: int,
 ) -> None:
-    """Let the bearer of *secret* do what *may* says, in *scopes* (None: all). Raises ConflictError when the name is taken."""
+    """Let the bearer of *secret* do what *may* says, in *scopes* (None: all). ConflictError: the name is taken."""
     if any(one.name == name for one in store.tokens.all()):
         raise ConflictError(f"there is a token {name!r} already; revoke it first, or choose another name")
     import hashlib  # noqa: PLC0415 - only here

@@ -36,7 +36,7 @@ class Untrusted:
 
 
 def trust(store: Store, peer: PeerRecord, *, key_id: str, keep: Collection[str], by: Actor) -> Trusted:
-    """Act from now on upon what a node signs, as far as it may; *keep* names the fields that stay if it was trusted before.
+    """Act from now on upon what a node signs, as far as it may; *keep* names fields that stay as they were.
 
     Runs that it sent here, and may not have here any more, are cancelled.
 
@@ -83,7 +83,7 @@ def untrust(store: Store, node_id: str, *, by: Actor, now_us: int) -> Untrusted:
 
 
 def _stop_what_it_sent(store: Store, node_id: str, *, but: Patterns | None, now_us: int) -> list[RunRecord]:
-    """Cancel the runs that a node sent here, *but* those of scopes that it may use: rights hold for as long as a run does.
+    """Cancel the runs that a node sent here, *but* those of scopes that it may use: rights hold while a run does.
 
     What they start in other scopes is cancelled too.
     """

@@ -73,7 +73,7 @@ class Context:
 
     @contextmanager
     def store_as_it_is(self) -> Iterator[SqliteStore]:
-        """Open the store without changing anything, an older schema neither. Raises NotFoundError when there is none."""
+        """Open the store and change nothing, not even an older schema. Raises NotFoundError when there is none."""
         from cis.store import open_store  # noqa: PLC0415 - not every command reads it
 
         store = open_store(self.home.db, as_it_is=True)

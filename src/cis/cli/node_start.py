@@ -73,8 +73,8 @@ def server_config(app: Any) -> uvicorn.Config:
 def run_server(server: uvicorn.Server, listener: socket.socket) -> None:
     """Answer requests until INT or TERM.
 
-    uvicorn stops on either, and then raises the signal again under the handler that it found. That one lets the node wind
-    down; a second signal ends it at once, and the workers, who miss their parent, after it.
+    uvicorn stops on either, and then raises the signal again under the handler that it found. That one lets the node
+    wind down; a second signal ends it at once, and the workers, who miss their parent, after it.
     """
     found = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -30,7 +30,7 @@ def print_json(value: Any) -> None:
 
 
 def print_json_list(values: Iterable[Any]) -> None:
-    """Print a JSON list as ``print_json`` does, one value after another: together they may be more than fits into memory."""
+    """Print a JSON list as ``print_json`` does, value by value: together they may not fit into memory."""
     import json  # noqa: PLC0415 - tables need none
 
     before = "["

@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    """Return what lays out help, as wide as the terminal: argparse makes one for each option, and would import shutil."""
+    """Return what lays out help, as wide as the terminal: argparse makes one for each option, by importing shutil."""
     try:
         width = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
     except (OSError, ValueError):

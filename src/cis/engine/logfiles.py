@@ -4,8 +4,8 @@
     logs/.live/<run_id>.<task_no>.<attempt>.outputs     its named outputs, until its end
 
 Numbers, not task ids, so that two ids that differ only in case stay apart on every file system. Many runs say
-nothing, so a run's folder is made with the first file in it; the outputs, which attempts have only while they live, are in one
-folder for all, whose name is no id of a run.
+nothing, so a run's folder is made with the first file in it; the outputs, which attempts have only while they live, are
+in one folder for all, whose name is no id of a run.
 """
 
 from __future__ import annotations

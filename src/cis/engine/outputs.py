@@ -81,7 +81,7 @@ def forget_outputs(path: str) -> None:
 
 
 def _read(path: str, *, keep: bool) -> bytes:
-    """Return a little more of the file than it may hold; unless *keep*, remove it, or whatever is in its place (but a folder).
+    """Return a little more of the file than it may hold; unless *keep*, remove what is in its place (but a folder).
 
     Never waits: what a task put there may be a FIFO that nobody writes to.
     """

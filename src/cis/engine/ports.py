@@ -39,9 +39,9 @@ class ChildDag:
 class Wait:
     """A task that only waits, without a process: one of a moment, a duration, and a question.
 
-    It is over at ``until_us`` (microseconds since 1970, UTC); ``for_s`` seconds after its attempt began; or once ``ask``
-    returns its outputs, which is called every ``every_s`` seconds. None means: not yet. The worker's loop asks, so the answer
-    has to be there at once. LaunchError fails the attempt with the reason.
+    It is over at ``until_us`` (microseconds since 1970, UTC); ``for_s`` seconds after its attempt began; or once
+    ``ask`` returns its outputs, which is called every ``every_s`` seconds. None means: not yet. The worker's loop asks,
+    so the answer has to be there at once. LaunchError fails the attempt with the reason.
     """
 
     until_us: int | None = None
@@ -54,8 +54,8 @@ class Skill(Protocol):
     """A kind of task: turns parameters into a process, a DAG or a wait, and checks them beforehand.
 
     ``triggers`` is what starts it: ``("task",)`` for most. ``literal_params`` names the parameters that a
-    shell will interpret, in which ``${tasks.…}`` is therefore refused. One with a true ``waits`` plans a DAG or a wait, and
-    its tasks take no slot; without that attribute they are processes.
+    shell will interpret, in which ``${tasks.…}`` is therefore refused. One with a true ``waits`` plans a DAG or a wait,
+    and its tasks take no slot; without that attribute they are processes.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Skill(Protocol):
         ...
 
     def plan(self, params: Mapping[str, Json]) -> Command | ChildDag | Wait:
-        """Return what to run or to wait for, as *params* say, which ``check`` passed and whose references are filled in.
+        """Return what to run or to wait for: *params* have passed ``check``, and their references are filled in.
 
         It is asked again for a wait that goes on in another worker, so it has to be quick and to touch nothing.
 
@@ -134,14 +134,14 @@ class Launch(NamedTuple):
 
     ``stdout`` and ``stderr`` are the files for what the process writes; the executor makes them, mode 0600, with the
     first byte. ``outputs`` is where it may leave its named outputs. ``cwd`` exists or the start fails. Where there
-    is a ``mask`` (``cis.model.secret_forms``), nothing that it names may get into the files. ``marks`` tell the processes of
-    the attempt from all others, and are in ``env``, too. With ``leave``, what the process has started may outlive it when it
-    ends by itself with status 0; otherwise all of it is ended before the attempt counts as ended. With ``keep_log``, what
-    outlives the attempt, or the worker, can go on writing to the files.
+    is a ``mask`` (``cis.model.secret_forms``), nothing that it names may get into the files. ``marks`` tell the
+    processes of the attempt from all others, and are in ``env``, too. With ``leave``, what the process has started may
+    outlive it when it ends by itself with status 0; otherwise all of it is ended before the attempt counts as ended.
+    With ``keep_log``, what outlives the attempt, or the worker, can go on writing to the files.
 
-    ``handle`` is the name by which the executor knows the attempt (``attempt_handle``). With ``lasting``, the attempt goes on when the worker
-    that started it is gone, and may be taken up by the next one (``Executor.take_up``); the executor itself then holds it
-    to ``timeout_s``.
+    ``handle`` is the name by which the executor knows the attempt (``attempt_handle``). With ``lasting``, the attempt
+    goes on when the worker that started it is gone, and may be taken up by the next one (``Executor.take_up``); the
+    executor itself then holds it to ``timeout_s``.
     """
 
     argv: Sequence[str]
@@ -186,9 +186,10 @@ class Exit(NamedTuple):
     ``stdout_bytes`` counts what was written, also what a cap cut away; the tails are decoded with replacement.
     ``fault`` says why the attempt failed whatever its exit code is. ``left`` is what may outlive it, by pid and start.
 
-    The last fields are of a lasting attempt: None for an exit code says that there was no process. ``lost`` says why nobody
-    knows how it ended, or that it was ended from outside; ``timed_out`` whether its executor ended it for its time limit;
-    ``ended_at_us`` and ``took_us`` when it ended and how long it took, since nobody may have looked for hours.
+    The last fields are of a lasting attempt: None for an exit code says that there was no process. ``lost`` says why
+    nobody knows how it ended, or that it was ended from outside; ``timed_out`` whether its executor ended it for its
+    time limit; ``ended_at_us`` and ``took_us`` when it ended and how long it took, since nobody may have looked for
+    hours.
     """
 
     handle: str
@@ -226,7 +227,8 @@ class TakenUp(NamedTuple):
 class Executor(Protocol):
     """Where the processes of tasks run. Not thread-safe; one for each worker loop.
 
-    It knows each attempt by its handle: a text that was stored before the start, so that it can be asked for after a crash.
+    It knows each attempt by its handle: a text that was stored before the start, so that it can be asked for after a
+    crash.
 
     ``rung`` says whether the last ``wait`` found a watched descriptor readable.
     """
@@ -308,7 +310,7 @@ class OrphanKiller(Protocol):
     """Ends what attempts of a dead worker left behind."""
 
     def __call__(self, orphans: Sequence[Orphan]) -> Collection[str]:
-        """Kill what is left of all of them, and return when it is gone; return the handles of those that go on by themselves.
+        """Kill what is left of them, wait until it is gone, and return the handles of those that go on by themselves.
 
         Raises:
             OrphanError: some survive.

@@ -1,9 +1,9 @@
 """What becomes of tasks when the machine has no process, descriptor or memory left to start them with.
 
-That is no failure of a task: what runs goes on, and what cannot start is put back as if it had never been tried, and waits. So many
-as ran when something was short may run at once from then on. One more is tried after a pause, first of ``FIRST_PAUSE_S``, doubled up to
-``LONGEST_PAUSE_S`` each time that something is short again; each that starts lets another one be tried soon. The
-bound is gone when the worker's slots are full, or nothing waits.
+That is no failure of a task: what runs goes on, and what cannot start is put back as if it had never been tried, and
+waits. So many as ran when something was short may run at once from then on. One more is tried after a pause, first of
+``FIRST_PAUSE_S``, doubled up to ``LONGEST_PAUSE_S`` each time that something is short again; each that starts lets
+another one be tried soon. The bound is gone when the worker's slots are full, or nothing waits.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # a list has tho
 def end_us(started_us: int, *, now_us: int, took_us: int) -> int:
     """Return when something ended that was started at *started_us*, so that the difference is how long it took.
 
-    *took_us* is by a clock that nobody sets. The wall clock's word counts as long as both agree; one that was set meanwhile would
-    make it a day, or less than nothing.
+    *took_us* is by a clock that nobody sets. The wall clock's word counts as long as both agree; one that was set
+    meanwhile would make it a day, or less than nothing.
     """
     agree = abs(now_us - started_us - took_us) < CLOCK_WAS_SET_US
     return max(started_us, now_us if agree else started_us + took_us)

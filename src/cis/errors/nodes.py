@@ -75,7 +75,7 @@ class NotAllowedError(CisError):
 
 
 class ScopeForbiddenError(NotAllowedError):
-    """Whoever hands this DAG in may not run DAGs of its scope: name one of theirs, or have the node's owner widen it."""
+    """Whoever hands this DAG in may not use its scope: name one of theirs, or have the node's owner widen it."""
 
     code = "scope.forbidden"
 

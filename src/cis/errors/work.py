@@ -71,7 +71,7 @@ class StoreGoneError(StoreError):
 
 
 class StoreDamagedError(StoreError):
-    """The file is no database, or was damaged by a disk or by somebody: ``cis db restore`` puts a backup in its place."""
+    """The file is no database, or was damaged: ``cis db restore`` puts a backup in its place."""
 
     code = "store.damaged"
 
@@ -82,7 +82,7 @@ class StoreDamagedError(StoreError):
 
 
 class StoreRefusedError(StoreError):
-    """The database takes this row never: it is too large, or breaks a rule of its table. The run that it is of is set aside."""
+    """The database never takes this row: it is too large, or breaks a rule of its table. Its run is set aside."""
 
     code = "store.refused"
 

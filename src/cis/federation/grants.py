@@ -1,7 +1,7 @@
 """The side of the nodes that take what is offered in the room: they see offers, and take on what is granted to them.
 
-The protocol, and what it holds when something fails, is told in ``cis.federation.offers``, which is the arbiter's side. A
-grant to this node counts as the answer to its own newest claim, or to a status message that asked for the lease to be
+The protocol, and what it holds when something fails, is told in ``cis.federation.offers``, which is the arbiter's side.
+A grant to this node counts as the answer to its own newest claim, or to a status message that asked for the lease to be
 renewed, and from when that was asked: what the homeserver says of order and age decides nothing. One that names another
 node, or nobody, ends this node's part: a run that it held before is cancelled here. How its worker keeps the deadline
 of a lease is in ``cis.engine.leases``.

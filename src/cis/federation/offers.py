@@ -8,23 +8,23 @@
                         <───────────────────────────────  status, four times in a lease with a nonce
     grant, the same epoch  ─────────────────────────────>  its answer: the lease is renewed
 
-**The lease** lets the arbiter give a run to somebody else when its holder is gone, and never to two at once. A claim, and
-a status that asks for the lease to be renewed, carries a *nonce*; the grant that answers it names that nonce. The
+**The lease** lets the arbiter give a run to somebody else when its holder is gone, and never to two at once. A claim,
+and a status that asks for the lease to be renewed, carries a *nonce*; the grant that answers it names that nonce. The
 holder counts its lease from the moment before it sent what was answered, less the time that it needs to end tasks (its
 *margin*); its worker looks at that deadline itself and stops the run there, with or without a node
-(``cis.engine.run.decide``). The arbiter counts from the moment at which it answered, which is later. Both compare durations
-on their own machine, by clocks that nobody sets. So nothing depends on what the homeserver says of order, age or
-delivery: what it withholds is worth nothing when it comes, and what it repeats was counted before. That the arbiter
+(``cis.engine.run.decide``). The arbiter counts from the moment at which it answered, which is later. Both compare
+durations on their own machine, by clocks that nobody sets. So nothing depends on what the homeserver says of order, age
+or delivery: what it withholds is worth nothing when it comes, and what it repeats was counted before. That the arbiter
 takes a run back only after a sync that began after the deadline spares a holder whose word is on its way.
 
-Nodes of before name no nonce. Their claims are not granted: such a node would take the homeserver's answer to a status for
-a renewal. One that had been granted a run before this node was upgraded keeps it by the rules of then: whatever
+Nodes of before name no nonce. Their claims are not granted: such a node would take the homeserver's answer to a status
+for a renewal. One that had been granted a run before this node was upgraded keeps it by the rules of then: whatever
 it says prolongs its lease here, as it does there.
 
 What goes wrong, and what then holds:
 
-- A claim or a grant is lost or late: claims are repeated while the offer is open, each with a new nonce; a grant is sent
-  until the homeserver has it, and again for a newer claim of the same node that is heard before any status of it.
+- A claim or a grant is lost or late: claims are repeated while the offer is open, each with a new nonce; a grant is
+  sent until the homeserver has it, and again for a newer claim of the same node that is heard before any status of it.
 - The holder crashes: when it is back within the lease it goes on; else its run stays suspended until a new grant.
 - The homeserver is gone for longer than a lease: every holder stops; the arbiter, once it has read up, grants anew,
   to the same node if that one is first to say that it is suspended.
@@ -84,7 +84,7 @@ def receive_claim(store: Store, received: ReceivedMessage, *, this_node: ThisNod
 
 
 def _was_granted(remote: RemoteRun, claim: Claim, sender: str) -> bool:
-    """Whether a claim is a newer one of the node that an older one was granted to, and which has not been heard since."""
+    """Whether a claim is a newer one of the node that was granted an older one, and has not been heard since."""
     granted = remote.role is RemoteRole.SENT and remote.open and remote.peer == sender
     return granted and remote.epoch == claim.epoch + 1 and remote.heard_version == 0
 
@@ -169,20 +169,20 @@ def hear_from_holder(store: Store, remote: RemoteRun, told: Standing, *, this_no
 
 
 def _end_cancelled(store: Store, run: RunRecord, remote: RemoteRun, *, now_us: int) -> None:
-    """End a run that was to be cancelled and that no node executes any more; who has it still is told when it is back."""
+    """End a run that was to be cancelled and that no node executes any more; whoever still has it is told later."""
     store.remotes.put(replace(remote, open=False))
     store.outbox.remove_of_run(run.run_id, MessageKind.GRANT)
     end_cancelled(store, run, now_us=now_us)
 
 
 class LeaseWatch:
-    """The arbiter's deadlines. They are monotonic, so a clock that is set does not end a lease; a restart prolongs them."""
+    """The arbiter's deadlines. They are monotonic: setting a clock ends no lease, and a restart prolongs them."""
 
     def __init__(self) -> None:
         self._deadlines: dict[str, tuple[int, float]] = {}
 
     def over(self, remotes: Iterable[RemoteRun], *, now_s: float, synced_s: float) -> list[RemoteRun]:
-        """Return those whose lease was over when the last sync began (*synced_s*) of which everything was dealt with."""
+        """Return those whose lease was over when the last sync that is dealt with began (*synced_s*)."""
         found, seen = [], {}
         for remote in remotes:
             if remote.lease_until_us is None:

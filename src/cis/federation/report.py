@@ -266,7 +266,7 @@ class _Page:
     def _tell_stream(
         self, key: AttemptKey, stream: str, path: str, offset: int | None, *, tail: str | None
     ) -> tuple[int | None, bool]:
-        """Tell a piece of a stream; *tail* is its end when the attempt is over. Return the next offset, and if all is told."""
+        """Tell a piece of a stream (*tail*: its end, once it is over); return the next offset, and if all is told."""
         over = tail is not None
         if offset == _TOLD or (offset is None and not over):
             return offset, True

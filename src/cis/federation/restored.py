@@ -56,7 +56,7 @@ _UNFINISHED = (RunState.PENDING, RunState.RUNNING, RunState.PAUSED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """What became of the runs that were not over in a backup: how many were held, asked about, let go, or are offers."""
+    """What became of the runs that were not over in a backup: how many are held, asked about, let go, or offers."""
 
     known_until_us: int
     held: int
@@ -161,7 +161,7 @@ def _hold_offer(store: Store, remote: RemoteRun, *, lease_s: float, now_us: int)
 
 
 def ask_for(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> Outcome | None:
-    """Return what an execute message is answered with that may have been acted upon before the restore; None: act on it."""
+    """Return the answer to an execute message that may have been acted upon before the restore; None: act on it."""
     message, record = received.message, store.restores.last()
     if (
         record is None

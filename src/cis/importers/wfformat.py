@@ -1,7 +1,8 @@
 """Workflows recorded in WfFormat, of the WfCommons project, as DAGs.
 
-Versions 1.5 and 1.6 keep the graph in ``workflow.specification.tasks[]`` (``id``, ``parents``, ``children``) and what was
-measured in ``workflow.execution.tasks[]`` (``id``, ``runtimeInSeconds``, ``command``); https://wfcommons.org/format.
+Versions 1.5 and 1.6 keep the graph in ``workflow.specification.tasks[]`` (``id``, ``parents``, ``children``) and what
+was measured in ``workflow.execution.tasks[]`` (``id``, ``runtimeInSeconds``, ``command``);
+https://wfcommons.org/format.
 """
 
 from __future__ import annotations

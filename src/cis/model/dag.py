@@ -1,9 +1,9 @@
 """The DAG and its tasks as the rest of the program sees them: whole, checked, immutable.
 
-Each field is declared here, once: its name, type and default, and with ``declared`` how a document spells it, what the JSON
-Schema says, and how it is stored and checked (``cis.model.fields``). A document from outside becomes a ``DagSpec`` in
-``cis.model.document``; what the database holds is the plain form of ``DagSpec.to_dict``, read back by ``DagSpec.from_dict``
-without the cost of parsing it again.
+Each field is declared here, once: its name, type and default, and with ``declared`` how a document spells it, what the
+JSON Schema says, and how it is stored and checked (``cis.model.fields``). A document from outside becomes a ``DagSpec``
+in ``cis.model.document``; what the database holds is the plain form of ``DagSpec.to_dict``, read back by
+``DagSpec.from_dict`` without the cost of parsing it again.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class TaskSpec:
     """One task: a command or a skill with parameters, and how to try it.
 
     ``command`` is a line for ``/bin/sh -c``, or a tuple that is run without a shell.
-    Exactly one of ``command`` and ``skill`` is set. ``max_losses`` bounds how often in a row its worker may die while it runs
-    alone; 0 is no bound. ``secrets`` are names only: variables, and which secret each gets.
+    Exactly one of ``command`` and ``skill`` is set. ``max_losses`` bounds how often in a row its worker may die while
+    it runs alone; 0 is no bound. ``secrets`` are names only: variables, and which secret each gets.
     With ``leave``, what it started in the background may outlive it.
     """
 
@@ -137,8 +137,8 @@ class TaskSpec:
     def wait_before_retry_s(self, *, failures: int, jitter: float) -> float:
         """Return the seconds to wait after the *failures*-th failure (from 1); *jitter* is in [0, 1).
 
-        Constant: exactly ``retry_delay``. Exponential: d = min(retry_delay * 2^(failures - 1), cap), where the cap is 1 h
-        or, if that is more, ``retry_delay`` itself; the upper half is left to chance, d/2 + jitter * d/2, so that
+        Constant: exactly ``retry_delay``. Exponential: d = min(retry_delay * 2^(failures - 1), cap), where the cap is 1
+        h or, if that is more, ``retry_delay`` itself; the upper half is left to chance, d/2 + jitter * d/2, so that
         what failed together is not tried again together ("equal jitter", M. Brooker, Exponential Backoff and
         Jitter, 2015).
         """
@@ -192,7 +192,7 @@ class DagSpec:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Json], *, tasks: tuple[TaskSpec, ...] | None = None) -> DagSpec:
-        """Return the DAG of *plain*, which ``to_dict`` made; *tasks* are its tasks, where somebody has read them already.
+        """Return the DAG of *plain*, which ``to_dict`` made; *tasks* are its tasks, if somebody has read them already.
 
         Raises:
             PoisonRecordError: *plain* has another shape.

@@ -1,8 +1,8 @@
 """From a document to a DagSpec: every fault is found in one go, each with its place.
 
 Fields are checked one by one by pydantic, as they are declared in ``cis.model.dag``. What holds between tasks (ids,
-dependencies, cycles and references) is checked on the plain tree (``cis.model.relations``), so that a wrong field hides no
-wrong edge. The JSON Schema of a document (draft 2020-12) is made of the same fields.
+dependencies, cycles and references) is checked on the plain tree (``cis.model.relations``), so that a wrong field hides
+no wrong edge. The JSON Schema of a document (draft 2020-12) is made of the same fields.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _EXAMPLE = {
 }
 
 
-# What other tools' documents say beside a field, or in its place: the name, the values if they are not the field's own, what
+# What other tools say beside a field, or in its place: the name, the values if they are not the field's own, and what
 # the schema says.
 _OTHER_SPELLINGS: Mapping[str, tuple[str, Any, str]] = {
     "skill": (
@@ -132,7 +132,7 @@ def dag_from_plain(plain: Mapping[str, Json], *, source: str | None = None) -> D
 
 
 def with_head(spec: DagSpec, given: Mapping[str, str], *, source: str) -> DagSpec:
-    """Return *spec* with its scope, target node or priority as *given*. Raises DocumentError with all faults of these."""
+    """Return *spec* with its scope, target node or priority as *given*. Raises DocumentError with all faults."""
     faults = _Faults()
     head = faults.checked(_Head, {"dag_id": spec.dag_id, **given})
     if head is None:

@@ -7,8 +7,8 @@
     0000000   s   k   -   l   i   v   e   -   5   1   H   x                   od -c, and od -b with three digits for each byte
     0000000 065563 066055                                                     od: likewise, in octal
 
-Without an offset these are hexadecimal digits with blanks between, which are found anyhow. No regular expressions, since the
-process that uses this has to start fast.
+Without an offset these are hexadecimal digits with blanks between, which are found anyhow. No regular expressions,
+since the process that uses this has to start fast.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ DumpedByte = tuple[int, int, int, int]
 def dumped(text: bytes, *, last: bool) -> tuple[list[DumpedByte], int, bool]:
     """Return the bytes that the dump lines of *text* tell, and where an unfinished line begins that may be one.
 
-    The latter is the length of the text if there is none; with it comes whether that line has more than a part of an offset. With
-    *last*, nothing more will come.
+    The latter is the length of the text if there is none; with it comes whether that line has more than a part of an
+    offset. With *last*, nothing more will come.
     """
     found: list[DumpedByte] = []
     start = len(text) if last else text.rfind(b"\n") + 1

@@ -1,9 +1,9 @@
 """How a field of a document is declared: once, beside its type and default, in ``cis.model.dag``.
 
-A ``Kind`` is one sort of value: how its spelling is read, what the JSON Schema says of it, and how the value is stored, read
-back, checked and sent (``cis.model.kinds`` has them all). Whatever is done with a field follows from its declaration: the
-reader of documents and the JSON Schema (``cis.model.document``), the stored form (``StoredForm``) and what is sent
-(``cis.model.message``). A test holds the reference to it.
+A ``Kind`` is one sort of value: how its spelling is read, what the JSON Schema says of it, and how the value is stored,
+read back, checked and sent (``cis.model.kinds`` has them all). Whatever is done with a field follows from its
+declaration: the reader of documents and the JSON Schema (``cis.model.document``), the stored form (``StoredForm``) and
+what is sent (``cis.model.message``). A test holds the reference to it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _DECLARED = "declared"
 class Kind(NamedTuple):
     """One sort of value that a field may hold.
 
-    ``read`` returns the value that a spelling in a document stands for; ValueError says why it is none. With ``each``, it
-    returns the list or mapping whose parts are read one by one: items as ``each``, or names as ``names`` and values as
-    ``each``; ``collect`` makes the value of the list. ``holds`` says whether a value that was read back from the database
-    is one. ``to_plain`` and ``from_plain`` are None where the stored form is the value itself, ``to_wire`` where what is
-    sent is the stored form.
+    ``read`` returns the value that a spelling in a document stands for; ValueError says why it is none. With ``each``,
+    it returns the list or mapping whose parts are read one by one: items as ``each``, or names as ``names`` and values
+    as ``each``; ``collect`` makes the value of the list. ``holds`` says whether a value that was read back from the
+    database is one. ``to_plain`` and ``from_plain`` are None where the stored form is the value itself, ``to_wire``
+    where what is sent is the stored form.
     """
 
     read: Callable[[Any], Any]
@@ -102,7 +102,7 @@ class StoredForm:
         }
 
     def arguments(self, plain: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the dataclass is made of, by attribute, from what is stored. Raises KeyError if a required one is not."""
+        """Return the dataclass's arguments from what is stored. Raises KeyError if a required one is missing."""
         for name in self._required:
             if plain.get(name, MISSING) is MISSING:
                 raise KeyError(name)
@@ -115,7 +115,7 @@ class StoredForm:
         return values
 
     def wrong_field(self, spec: Any) -> str | None:
-        """Return the name of the first field that holds another kind of value than it is declared to; None: none does."""
+        """Return the name of the first field whose value is not of its kind; None: all are."""
         for (name, default, _), holds, value in zip(self._named, self._holds, self._values(spec), strict=True):
             if value is not default and not holds(value):
                 return name

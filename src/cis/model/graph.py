@@ -64,7 +64,7 @@ class Graph:
         return levels
 
     def find_cycle(self) -> list[int] | None:
-        """Return the nodes of one cycle, each depending on the next and the last on the first; None if there is none."""
+        """Return the nodes of one cycle, each depending on the next, the last on the first; None if there is none."""
         ordered = set(self.order())
         stuck = next((number for number in range(len(self.parents)) if number not in ordered), None)
         if stuck is None:

@@ -17,7 +17,7 @@ _MAX_GUESSED = 200
 
 
 def id_at(us: int) -> str:
-    """Return a text that sorts between the run ids that were made before a moment and those made after (RFC 9562, version 7)."""
+    """Return a text that sorts between the run ids of before a moment and those of after (RFC 9562, version 7)."""
     text = f"{max(us, 0) // 1000:012x}"
     return f"{text[:8]}-{text[8:12]}"
 

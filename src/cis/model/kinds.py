@@ -1,4 +1,4 @@
-"""The kinds of values that fields of a document hold, each with its bounds. Without pydantic, since every command loads this."""
+"""The kinds of values that fields of a document hold, and their bounds; without pydantic: every command loads this."""
 
 from __future__ import annotations
 

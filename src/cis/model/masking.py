@@ -3,8 +3,8 @@
 What is looked for (``cis.model.secret_forms``) is compared without *gaps*: blanks, line ends, quotes, backslashes and
 plus signs count for nothing in either, so a value that is wrapped, indented, quoted or escaped is still found. A second
 look takes ``%41`` for the byte that it stands for. Both looks only take bytes away or put one in place of three, so
-whatever stands around a value cannot hide it. A third reads back what tools such as ``xxd`` print (``cis.model.dumps``), and
-masks the lines to their ends, where the same bytes stand as characters.
+whatever stands around a value cannot hide it. A third reads back what tools such as ``xxd`` print
+(``cis.model.dumps``), and masks the lines to their ends, where the same bytes stand as characters.
 
 A piece may end within a secret. What could be the beginning of one is therefore held back until it is known what
 follows; ``idle`` lets go of it for readers who wait, if it is a single character, and remembers that it did.
@@ -121,7 +121,7 @@ class _Plain:
         return [(places[begin], places[end - 1] + 1) for begin, end in found]
 
     def open_end(self, needles: Sequence[bytes]) -> tuple[int, bool]:
-        """Return where the beginning of a needle begins with which the text ends, and whether it is one byte at most."""
+        """Return where the part of a needle begins with which the text ends, and whether it is one byte at most."""
         left = _longest_beginning(self.compared, needles)
         return _counted_back(self._text, left), left <= 1
 
@@ -177,7 +177,8 @@ class _Decoded:
 class _Dumped:
     """What the dump lines of a text tell, without its gaps.
 
-    In the line in which a needle ends the same bytes may stand as characters, so it is masked to its end, once that is there.
+    In the line in which a needle ends the same bytes may stand as characters, so it is masked to its end, once that is
+    there.
     """
 
     def __init__(self, text: bytes, *, last: bool) -> None:

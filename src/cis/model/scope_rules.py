@@ -124,8 +124,8 @@ def _may_begin(kind: ScopeType, beginning: str) -> bool:
 class ScopeRules:
     """What holds for a scope; None where no table says anything.
 
-    ``slots`` are tasks at once, ``max_runs`` runs at once, ``max_queued`` runs that may wait; ``env`` is for every task,
-    ``secrets`` are the names that its tasks may ask for.
+    ``slots`` are tasks at once, ``max_runs`` runs at once, ``max_queued`` runs that may wait; ``env`` is for every
+    task, ``secrets`` are the names that its tasks may ask for.
     """
 
     slots: int | None = None

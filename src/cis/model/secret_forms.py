@@ -1,9 +1,9 @@
 """The forms in which the value of a secret may turn up in a text, as ``cis.model.masking`` looks for them.
 
-The value itself, each of its lines, and the value in UTF-16; base64 (both alphabets, at each of the three places that its bytes may
-have within a longer text) and hexadecimal of all these and of the value as JSON and URLs have it; as JSON, Python, C, HTML and XML
-escape it. What only puts quotes, backslashes, blanks, line ends or percent signs between is no form of its own: the comparison
-passes over those, and reads dumps.
+The value itself, each of its lines, and the value in UTF-16; base64 (both alphabets, at each of the three places that
+its bytes may have within a longer text) and hexadecimal of all these and of the value as JSON and URLs have it; as
+JSON, Python, C, HTML and XML escape it. What only puts quotes, backslashes, blanks, line ends or percent signs between
+is no form of its own: the comparison passes over those, and reads dumps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Shares of what anybody can cause as often as they like: so many of each kind within a time, the others are counted."""
+"""Shares of what anybody can cause as often as they like: so many of each kind within a time; the rest is counted."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The states of runs, tasks and attempts, the arrows between them, and who moves along each.
 
-``docs/reference/states.md`` draws them; a test holds the drawings to the tables here. Final states are final: a rerun is a
-new run. An attempt is one process of a task; ``lost`` means that nobody saw its end, since a crash cut it short.
+``docs/reference/states.md`` draws them; a test holds the drawings to the tables here. Final states are final: a rerun
+is a new run. An attempt is one process of a task; ``lost`` means that nobody saw its end, since a crash cut it short.
 
 Where another node executes a run, its rows here are copies, and reports move them along any of these arrows.
 """

@@ -1,4 +1,4 @@
-"""The one handle of a running node: all that HTTP and the transports use of it, from the event loop that they run in."""
+"""The one handle of a running node: all that HTTP and the transports use of it, from their event loop."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class Node:
             self._unannounced = None
 
     def wake(self, worker_ids: Iterable[str]) -> None:
-        """Have everybody look at what was stored: the supervisor too, unless workers are named and all of them hear it."""
+        """Have everybody look at what was stored; the supervisor not, if workers are named and all of them hear it."""
         heard = [ring(self.home.run, worker_id) for worker_id in worker_ids]
         if not heard or not all(heard):
             self._bell.ring()

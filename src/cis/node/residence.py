@@ -6,10 +6,10 @@
          cis init --moved       ──> the same node: the new place is kept
          cis init --copied      ──> another node: new id, new key, and nothing of the old queue
 
-A copy has the runs, the key and the queue of the original, so two that act would do everything twice, and one would take the
-other's processes for its own. What is only read harms nobody. The record lies in the database, so it comes along with a
-copy of the folder and with a backup that is restored elsewhere. A container is told from another by its path alone
-(``cis.executors.platform``): one that is made anew over the same volume goes on.
+A copy has the runs, the key and the queue of the original, so two that act would do everything twice, and one would
+take the other's processes for its own. What is only read harms nobody. The record lies in the database, so it comes
+along with a copy of the folder and with a backup that is restored elsewhere. A container is told from another by its
+path alone (``cis.executors.platform``): one that is made anew over the same volume goes on.
 """
 
 from __future__ import annotations

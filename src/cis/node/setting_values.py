@@ -1,4 +1,4 @@
-"""How the values of settings are read, from TOML or from a variable; each reader raises ValueError with what is wrong."""
+"""How values of settings are read, from TOML or from a variable; each reader raises ValueError with what is wrong."""
 
 from __future__ import annotations
 

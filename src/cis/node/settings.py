@@ -89,7 +89,7 @@ class Settings:
 
     @property
     def tasks_at_once(self) -> int:
-        """How many tasks may run at once on this machine: 4 times its cores, and one more than any scope may, if not said."""
+        """Tasks that may run at once on this machine: unless told, 4 a core, and one more than any scope may."""
         if self.max_tasks is not None:
             return self.max_tasks
         slots = [self.slots, *(table.rules.slots or 0 for table in self.scopes)]

@@ -204,7 +204,7 @@ class TomlSecrets:
                 yield Fault(place=f"{self.toml.name}: {SECTION}.{name}", message=str(error))
 
     def warnings(self) -> Iterator[str]:
-        """Yield which names the tables of scopes allow that are no secrets of this node; nothing when it cannot be read."""
+        """Yield names that tables of scopes allow and that are no secrets here; nothing if that cannot be read."""
         try:
             table = self.table()
         except LaunchError:

@@ -78,9 +78,9 @@ class RemoteRun:
     """The other node's part in a run.
 
     ``epoch``, ``lease_until_us`` and ``lease_us``, how long each renewal lasts, are of the grant (0 and None for a run
-    that was addressed). ``lease_uptime_us`` is the same deadline by the holder's ``ThisNode.uptime_us``, which nobody sets,
-    in the life of its machine that ``boot_id`` names. ``suspended_us`` is when the holder was last granted a run anew
-    that it had to suspend. ``control_seq`` is
+    that was addressed). ``lease_uptime_us`` is the same deadline by the holder's ``ThisNode.uptime_us``, which nobody
+    sets, in the life of its machine that ``boot_id`` names. ``suspended_us`` is when the holder was last granted a run
+    anew that it had to suspend. ``control_seq`` is
     the last control that was asked for (sent) or acted upon (received). ``heard_version`` is the version of the
     executor's row that was applied here last. ``open``: something is still to be heard (sent), decided
     (offered) or told (received). ``event_id`` is the execute event in the room. ``told_bytes`` is what was written here
@@ -107,8 +107,8 @@ class RemoteRun:
 class LeaseAsk:
     """A claim, or a status message that asks for a lease to be renewed: a grant that names its nonce answers it.
 
-    A lease counts from ``asked_at_us`` (the wall's time) and ``asked_uptime_us`` (``ThisNode.uptime_us``, in the life of the
-    machine that ``boot_id`` names): when the message was made, which is before anybody could have it.
+    A lease counts from ``asked_at_us`` (the wall's time) and ``asked_uptime_us`` (``ThisNode.uptime_us``, in the life
+    of the machine that ``boot_id`` names): when the message was made, which is before anybody could have it.
     """
 
     run_id: str

@@ -1,7 +1,7 @@
 """What the store hands out and takes in: one frozen record for each kind of row.
 
-What is made for every task or every run is a named tuple: to make one, or a copy with some values changed (``_replace``),
-costs a third of what a frozen dataclass does.
+What is made for every task or every run is a named tuple: to make one, or a copy with some values changed
+(``_replace``), costs a third of what a frozen dataclass does.
 
 Times are integers, microseconds since 1970-01-01 UTC (``…_us``); outputs are a mapping of strings.
 """
@@ -27,8 +27,8 @@ NO_DATA: Mapping[str, int | None] = MappingProxyType({})
 class QueueState(StrEnum):
     """Whether a worker holds a queued run; rows of ended runs are deleted.
 
-    ``parked``: its worker has let go of it, since it only waits; it is queued again when it is due, or when a child run of
-    it ends, or it is resumed.
+    ``parked``: its worker has let go of it, since it only waits; it is queued again when it is due, or when a child run
+    of it ends, or it is resumed.
     """
 
     QUEUED = "queued"
@@ -137,8 +137,9 @@ class TaskRecord(NamedTuple):
     """One task of a run. ``task_no`` is its place in the document, from 0.
 
     ``attempts`` counts every attempt, ``failures`` those that used up ``max_retries``;
-    ``blocked_by`` is the task because of which it was skipped; ``due_at_us`` is set while it waits: for its retry while it is
-    pending, until its wait is over while it is running (0: only its skill can say); ``child_run_id`` is the run of a DAG as a task.
+    ``blocked_by`` is the task because of which it was skipped; ``due_at_us`` is set while it waits: for its retry while
+    it is pending, until its wait is over while it is running (0: only its skill can say); ``child_run_id`` is the run
+    of a DAG as a task.
     """
 
     run_id: str
@@ -225,8 +226,8 @@ AS_DEFINED = "="  # in place of a document in the queue: it is large, and that o
 class QueueItem(NamedTuple):
     """A run that waits for its worker, or that its worker holds (``claimed``, under ``epoch``).
 
-    For the counters alone, and not read back: ``below`` says that it is a task of another run, here or elsewhere, ``asker`` of whom it takes
-    a share.
+    For the counters alone, and not read back: ``below`` says that it is a task of another run, here or elsewhere,
+    ``asker`` of whom it takes a share.
     """
 
     run_id: str

@@ -213,7 +213,7 @@ class Answering:
     async def answer(
         self, message: Message, peer: PeerRecord, reader: FrameReader, *, source: str, make_room: MakeRoom
     ) -> bytes:
-        """Act on an opened message, and return the signed answer; *make_room* waits for room for what travels beside it.
+        """Act on an opened message, and return the signed answer; *make_room* waits for room for its blob.
 
         Raises:
             StoreError, OverloadedError: not now.

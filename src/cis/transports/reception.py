@@ -192,7 +192,7 @@ class Reception:
         return fresh
 
     async def note_clock(self, peer: PeerRecord, *, clock_ahead_us: int) -> None:
-        """Note what time a node has that told it just now. Nothing of its is judged by a clock of which nothing is known."""
+        """Note the time that a node has just told. Nothing of its is judged by a clock of which nothing is known."""
         if peer.clock_ahead_us is not None or peer.node_id == self._node.this_node.node_id:
             self.note_contact(peer, clock_ahead_us=clock_ahead_us)
             return

@@ -112,7 +112,7 @@ class Reporter:
             self._coming |= coming
             raise
         for remote in remotes:
-            # What is asked for, or granted anew, is told from its beginning; a report that is on its way counts for nothing.
+            # What is asked for, or granted anew, is told from its beginning; a report on its way counts for nothing.
             due_s = 0.0 if remote.run_id in self._open else self._first_s(remote)
             self._open[remote.run_id] = _Telling(remote, due_s=due_s)
 
@@ -211,7 +211,7 @@ class Reporter:
     async def _send(
         self, report: Report, telling: _Telling, peer: PeerRecord | None, *, suspended: bool
     ) -> float | None:
-        """Send a report by whatever way there is; return after how long the next may follow, or None: it was not taken."""
+        """Send a report by whatever way there is; return how long to wait before the next, or None: not taken."""
         node, remote = self._node, telling.remote
         if peer is None:
             log.warning("the origin of a run is not trusted any more", extra={"run_id": remote.run_id})

@@ -3,15 +3,19 @@
     lock -> end orphans -> next epoch -> ready -> turns -> drain -> hand back -> stopped
 
 Signals: TERM drains (what runs may end within the grace period, then it is ended and its task handed back),
-a second TERM kills at once; but where there is a supervisor, which tells each worker once, one more within two grace periods says that everybody
-was told, the tasks as well, by whoever stops the node (``cis.engine.run.live``): what runs is then ended. USR1 retires the worker if it is idle at that very moment, or if all of its runs only wait, which it
-then parks (``cis.engine.run.claiming``): the supervisor may have decided on what it read a moment ago. USR2 lets it go as soon as none of its tasks runs; what waits is handed back. When the parent is gone, a worker ends as after a grace period.
+a second TERM kills at once; but where there is a supervisor, which tells each worker once, one more within two grace
+periods says that everybody was told, the tasks as well, by whoever stops the node (``cis.engine.run.live``): what runs
+is then ended. USR1 retires the worker if it is idle at that very moment, or if all of its runs only wait, which it then
+parks (``cis.engine.run.claiming``): the supervisor may have decided on what it read a moment ago. USR2 lets it go as
+soon as none of its tasks runs; what waits is handed back. When the parent is gone, a worker ends as after a grace
+period.
 
-One that finds that a newer program has changed the schema starts nothing more, lets what runs end without a limit, hands back and ends.
+One that finds that a newer program has changed the schema starts nothing more, lets what runs end without a limit,
+hands back and ends.
 
 A worker that cannot use the store for a whole lease time ends its tasks, within the grace period, and itself. It says
-so in its log only, since its row cannot be written: whoever finds its lock free buries it, and ``on_lost`` decides about
-what it could not store.
+so in its log only, since its row cannot be written: whoever finds its lock free buries it, and ``on_lost`` decides
+about what it could not store.
 """
 
 from __future__ import annotations
@@ -94,7 +98,7 @@ class WorkerProcess:
         self._look_s = 0.0
 
     def run(self) -> int:
-        """Serve until the end and return the exit status: 0 after an orderly one, 4 after losing the id, 1 the lease."""
+        """Serve until the end; return the exit status: 0 after an orderly one, 4 after losing the id, 1 the lease."""
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGINT, self._on_term)
         signal.signal(signal.SIGUSR1, self._on_retire)

@@ -97,8 +97,8 @@ class NothingLasts:
 def end_unwanted(store: Store, lasting: LastingAttempts) -> None:
     """End lasting attempts that nobody will take up any more, and remove what is kept of those whose runs are over.
 
-    A run may have been cancelled while no worker held it, set aside, or be gone with a backup that was put in place. A start
-    is on disk before anything is kept of it, so what was just begun is never taken for unwanted.
+    A run may have been cancelled while no worker held it, set aside, or be gone with a backup that was put in place. A
+    start is on disk before anything is kept of it, so what was just begun is never taken for unwanted.
     """
     try:
         handles = lasting.handles()
@@ -131,7 +131,7 @@ def end_unwanted(store: Store, lasting: LastingAttempts) -> None:
 def end_orphans(
     store: Store, worker_id: str, *, kill: OrphanKiller, up_to_epoch: int | None = None
 ) -> tuple[int, Collection[str]]:
-    """Kill what attempts of a dead worker left behind; return how many attempts there were, and the handles of those that go on.
+    """Kill what a dead worker's attempts left; return how many there were, and the handles of those that go on.
 
     With *up_to_epoch*, what a later holder of the id has started since is let be.
     """
@@ -156,7 +156,8 @@ def bury(store: Store, worker: WorkerRecord, *, kill: OrphanKiller, now_us: int,
 
     Its lasting attempts go on, and nothing is to blame on them.
 
-    *unasked*: its parent saw it die though nobody had asked it to go, so what it ran may be to blame (``cis.engine.run.losses``).
+    *unasked*: its parent saw it die though nobody had asked it to go, so what it ran may be to blame
+    (``cis.engine.run.losses``).
     """
     spared: Collection[str] = ()
     if worker.status.live:
@@ -231,7 +232,7 @@ class Rescuer:
         self._ended: set[int] = set()  # own workers that were ended here
 
     def look_around(self, own: Mapping[str, OwnWorker]) -> None:
-        """Bury who is dead and rescue who hangs. One of *own* is killed here; its parent sees its end, and buries it."""
+        """Bury who is dead, rescue who hangs. One of *own* is killed here; its parent sees its end, and buries it."""
         store, now_s = self._parts.store, self._parts.clock().mono_s
         passed_s = 0.0 if self._looked_s is None else min(now_s - self._looked_s, self.look_every_s)
         self._looked_s = now_s

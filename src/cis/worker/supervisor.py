@@ -5,11 +5,12 @@
                                    ──> room?           start it; it says when it is ready
                                    ──> no room?        ask the idle worker that was used longest ago to retire
 
-Retiring is a request that only a worker follows that is idle, or whose runs all only wait, so a busy one is never evicted, whatever
-this side read a moment ago. A worker whose runs all only wait takes no place of ``max_workers``; when there are ``MAX_WAITING`` of them, those
-that were used longest ago are put away: they park their runs (``cis.engine.run.claiming``), and are started again when one is due. A worker's death is seen as the end of its pipe; it is then buried, and if
-its runs are to go on, the queue shows it. One that does not start, or crashes, is tried again after a growing pause. Those that
-hang, and what others left, are found by looking around (``cis.worker.rescuer``).
+Retiring is a request that only a worker follows that is idle, or whose runs all only wait, so a busy one is never
+evicted, whatever this side read a moment ago. A worker whose runs all only wait takes no place of ``max_workers``; when
+there are ``MAX_WAITING`` of them, those that were used longest ago are put away: they park their runs
+(``cis.engine.run.claiming``), and are started again when one is due. A worker's death is seen as the end of its pipe;
+it is then buried, and if its runs are to go on, the queue shows it. One that does not start, or crashes, is tried again
+after a growing pause. Those that hang, and what others left, are found by looking around (``cis.worker.rescuer``).
 """
 
 from __future__ import annotations
@@ -97,9 +98,9 @@ class _Pause:
 class SupervisorParts:
     """What a supervisor is made of.
 
-    ``told`` is called whenever a worker stored something; ``reap`` takes the status of ended children that are none of its workers;
-    ``let_in`` is called, inside a transaction, for a worker id whose runs wait for one of the places of their scope
-    (``cis.engine.accept.admission``).
+    ``told`` is called whenever a worker stored something; ``reap`` takes the status of ended children that are none of
+    its workers; ``let_in`` is called, inside a transaction, for a worker id whose runs wait for one of the places of
+    their scope (``cis.engine.accept.admission``).
     """
 
     store: Store
@@ -172,7 +173,7 @@ class Supervisor:
             self._meet_demand(now_s)
 
     def dismiss(self, *, unless: Callable[[], bool] = lambda: False) -> None:
-        """Let every worker go once none of its tasks runs, however long that takes; return when all are gone, or *unless*.
+        """Let each worker go once none of its tasks runs, however long it takes; return when all are gone, or *unless*.
 
         A worker may have taken up the run of somebody else by now; the tasks of that one go on to their ends, and
         what then only waits is handed back.
@@ -263,7 +264,7 @@ class Supervisor:
             log.error("runs that are due could not be woken", extra={"error": str(error)})
 
     def _let_in(self) -> None:
-        """Queue what waits for a place among the runs of its scope, where there is one: who ended the last may not have looked."""
+        """Queue what waits for a place in its scope, if there is one: who ended the last run may not have looked."""
         store = self._parts.store
         for worker_id in store.queue.workers_waited_for(self._parts.node_id):
             try:
@@ -332,7 +333,7 @@ class Supervisor:
             log.error("a shortage could not be noted", extra={"worker_id": worker_id, "error": str(error)})
 
     def _evict(self, waiting: list[Child], now_s: float) -> None:
-        """Ask those that were used longest ago to retire, as many as others want to start: idle ones, or ones that only wait."""
+        """Ask idle or waiting workers to retire, the longest unused first, as many as others want to start."""
         if any(not child.ready for child in self._children.values()):
             return
         room = self._parts.max_workers - (len(self._children) - len(waiting))

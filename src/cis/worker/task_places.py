@@ -1,14 +1,15 @@
-"""The machine's places for tasks, as locked bytes of one file: what the kernel frees when a process dies is never held by the dead.
+"""The machine's places for tasks, as locked bytes of one file: the kernel frees those of a process that dies.
 
-Byte 0, 1, … up to one less than ``most`` may be had by any worker; a place is a byte that this process has locked. One more byte is
-kept for scopes that run nothing, so that a new one starts at once. While that one is *borrowed*, a worker that runs something takes no
-other: a place that becomes free goes to a scope that has none, or to the borrower, who then gives the kept one back.
+Byte 0, 1, … up to one less than ``most`` may be had by any worker; a place is a byte that this process has locked. One
+more byte is kept for scopes that run nothing, so that a new one starts at once. While that one is *borrowed*, a worker
+that runs something takes no other: a place that becomes free goes to a scope that has none, or to the borrower, who
+then gives the kept one back.
 
-Who has no place and finds none has a lock that may be shared on a byte of its own until it has one: so those whose tasks follow one
-upon the other are told that somebody waits, and pass a place on.
+Who has no place and finds none has a lock that may be shared on a byte of its own until it has one: so those whose
+tasks follow one upon the other are told that somebody waits, and pass a place on.
 
-A lock is taken and given up by one system call each, without anybody waiting. ``fcntl`` locks belong to the process: tasks do not
-inherit them, and none is lost as long as this file is opened once.
+A lock is taken and given up by one system call each, without anybody waiting. ``fcntl`` locks belong to the process:
+tasks do not inherit them, and none is lost as long as this file is opened once.
 """
 
 from __future__ import annotations

@@ -120,9 +120,10 @@ def resume(store: Store, run_id: str, *, now_us: int) -> RunRecord:
 
 
 def rerun_of(store: Store, run_id: str, *, from_failed: bool, asker: Asker = OWNER) -> SubmitRequest:
-    """Return what is to be submitted to run the same document again; with *from_failed*, completed tasks are taken over.
+    """Return what to submit to run the same document again; with *from_failed*, completed tasks are taken over.
 
-    A run that is over does not change any more, so this can be asked outside of the transaction that submits. The new run run in the scopes that the old one and *asker* may both use: whoever repeats a run lends it no rights.
+    A run that is over does not change any more, so this can be asked outside of the transaction that submits. The new
+    run runs in the scopes that the old one and *asker* may both use: whoever repeats a run lends it no rights.
 
     Raises:
         NotFoundError: no such run, or none that *asker* may see.

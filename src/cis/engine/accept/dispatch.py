@@ -9,8 +9,8 @@ The outbox row is written in the transaction of the run itself: what was accepte
 another node executes has a row in ``remote_runs``; its tasks are a mirror (``cis.federation.mirror``). A message may
 arrive twice, by two ways, or when its answer was lost: the receiver knows a run by its id.
 
-An item whose time is over fails its run when it cannot have arrived. When it may have, the peer is asked, for as long as
-it takes: only that node knows whether the run is being executed (``cis.transports.asking``).
+An item whose time is over fails its run when it cannot have arrived. When it may have, the peer is asked, for as long
+as it takes: only that node knows whether the run is being executed (``cis.transports.asking``).
 
 A cancel goes before its run: a node that hears it first refuses the run, which then never begins. A pause comes after
 it, or there would be nothing to pause.
@@ -192,7 +192,7 @@ def undeliverable(store: Store, run_id: str, *, error: str, now_us: int) -> RunR
 
 
 def on_its_way(store: Store, run_id: str) -> str | None:
-    """Return what keeps a run from the node that is to execute it; empty once that has it, None for one of this node."""
+    """Return what keeps a run from the node that is to execute it; empty once it is there, None if it is this one."""
     remote = store.remotes.get(run_id)
     if remote is None or not remote.open or remote.role is RemoteRole.RECEIVED:
         return None

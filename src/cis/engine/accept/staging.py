@@ -1,12 +1,12 @@
-"""Storing what a large DAG needs before it is accepted, in pieces, so that accepting it writes no more than a small one does.
+"""Storing a large DAG in pieces before it is accepted, so that accepting it writes no more than a small one does.
 
     piece by piece    the rows of its tasks, under the id that its run will have; then its document
     at last           one short transaction (``cis.engine.accept.submit``): the run, its place in the queue, its event
 
-Nothing is accepted before that last transaction, and nobody sees the rows: all that is shown begins with the run. Once it has
-committed, all of it is there. Whoever breaks off before leaves tasks without a run; they are removed when the run is
-refused, or by the pruner once they are too old to be taken up (``FORGET_S``). Rows are never added to a run that is
-there, and a run whose rows are not all there is refused.
+Nothing is accepted before that last transaction, and nobody sees the rows: all that is shown begins with the run. Once
+it has committed, all of it is there. Whoever breaks off before leaves tasks without a run; they are removed when the
+run is refused, or by the pruner once they are too old to be taken up (``FORGET_S``). Rows are never added to a run that
+is there, and a run whose rows are not all there is refused.
 """
 
 from __future__ import annotations

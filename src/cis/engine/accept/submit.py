@@ -81,7 +81,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitRequest:
-    """A DAG that somebody wants run. *staged* is the id under which its tasks were stored before (``cis.engine.accept.staging``)."""
+    """A DAG that somebody wants run. *staged*: the id under which ``cis.engine.accept.staging`` stored its tasks."""
 
     spec: DagSpec
     idempotency_key: str | None = None
@@ -203,7 +203,7 @@ def enqueue(
 
 
 def prepare(spec: DagSpec, *, skills: SkillBook) -> Prepared:
-    """Find out about a DAG what needs no store. Raises AmbiguousScopeError when tasks name different projects or users."""
+    """Find out about a DAG what needs no store. Raises AmbiguousScopeError: tasks name different projects or users."""
     document = canonical_json(spec)
     scope, source = infer_scope(spec)
     return Prepared(

@@ -87,7 +87,7 @@ class LogReader:
 
     @property
     def rests(self) -> bool:
-        """Whether the last look came to the end of what there is, and more can come: wait a moment before the next one."""
+        """Whether the last look came to the end, and more can come: wait a moment before the next one."""
         return not self.over and not self._stopped
 
     def look(self, store: Store) -> list[LogPiece]:

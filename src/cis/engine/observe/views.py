@@ -115,7 +115,7 @@ def _run_head(run: RunRecord, waiting: Waiting | None, left: Sequence[LeftProces
 
 
 def task_views(tasks: Sequence[TaskRecord], reasons: Mapping[str, Waiting]) -> list[Json]:
-    """Return tasks as their run shows them; *reasons* is why some wait, and of those that are over by now it says nothing."""
+    """Return tasks as their run shows them; *reasons* is why some wait: those that are over by now are passed over."""
     return [_task_view(task, None if task.status.final else reasons.get(task.task_id)) for task in tasks]
 
 

@@ -86,8 +86,8 @@ class Surroundings:
 
     ``queue`` is None when the run is in no queue; ``depends_on`` maps task ids to the ids before them. ``elsewhere`` is
     set for a run that another node is to execute: what it waits for on its way there, or nothing once that node has it.
-    ``held`` says why a run does not go on that may be over, after a restore. ``lasting`` are tasks that go on without a worker (``on_lost: adopt``),
-    if no worker holds the run.
+    ``held`` says why a run does not go on that may be over, after a restore. ``lasting`` are tasks that go on without a
+    worker (``on_lost: adopt``), if no worker holds the run.
     """
 
     queue: QueueState | None

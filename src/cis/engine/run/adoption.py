@@ -6,11 +6,11 @@ start is on disk without an end is *lost* (unless its process is one of ours): i
 and the task's ``on_lost`` decides what follows. The orphaned process was ended before (``OrphanKiller``).
 
 With ``on_lost: adopt`` the attempt went on by itself. The executor is asked what became of it, by its handle, once the
-run is held (``ask``): it runs, and is one of this worker's from now on; it has ended, and this is how; it is gone, and so
-lost; or that cannot be told now. What is not known is not lost: it is asked for again, and the task says why.
+run is held (``ask``): it runs, and is one of this worker's from now on; it has ended, and this is how; it is gone, and
+so lost; or that cannot be told now. What is not known is not lost: it is asked for again, and the task says why.
 
-What the id holds may be large, so it is taken over in several transactions (``cis.engine.run.claiming``): the epoch first, then
-run after run. Until its run is one of those that are held, nothing is decided about an attempt.
+What the id holds may be large, so it is taken over in several transactions (``cis.engine.run.claiming``): the epoch
+first, then run after run. Until its run is one of those that are held, nothing is decided about an attempt.
 """
 
 from __future__ import annotations

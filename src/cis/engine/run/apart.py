@@ -2,8 +2,8 @@
 
 A row can be refused for good, because it is too large or breaks a rule of the tables. A transaction that holds it fails
 however often it is tried, and with it the work of every other run of the scope. A store that refuses a row is not down:
-the lease is renewed, and the other runs go on. The run whose turn is refused ``MOST_REFUSALS`` times, with its rows read
-anew each time, is set aside with the reason. Any other error means that the store is down, and is raised.
+the lease is renewed, and the other runs go on. The run whose turn is refused ``MOST_REFUSALS`` times, with its rows
+read anew each time, is set aside with the reason. Any other error means that the store is down, and is raised.
 """
 
 from __future__ import annotations

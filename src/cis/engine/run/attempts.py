@@ -106,7 +106,7 @@ class AttemptMaker:
         )
 
     def make_workdir(self, launch: Launch) -> None:
-        """Make the worker's own directory again if *launch* is to run there and a task has removed it. Raises LaunchError."""
+        """Make the worker's own directory again if *launch* runs there and a task removed it. Raises LaunchError."""
         if launch.cwd is not self.workdir or os.path.isdir(self.workdir):  # noqa: PTH112 - at each start
             return
         try:

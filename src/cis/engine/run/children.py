@@ -31,8 +31,8 @@ def start_child(parts: LoopParts, plan: RunPlan, child: ChildDag, *, task_id: st
 
     Raises:
         OverloadedError: there is no place for it now.
-        CisError: the DAG is refused, as ``submit`` refuses it, stands above itself, or no stored one has that id. Nothing
-            is recorded.
+        CisError: the DAG is refused, as ``submit`` refuses it, stands above itself, or no stored one has that id.
+            Nothing is recorded.
     """
     run = plan.run
     parent = ParentRun(run_id=run.run_id, task_id=task_id, depth=run.depth, tree=run.tree or run.run_id)

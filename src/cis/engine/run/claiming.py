@@ -136,7 +136,7 @@ def hold_some(
     ours: AbstractSet[AttemptKey],
     now: Instant,
 ) -> None:
-    """Take over the first of *left*, which *reading* has read unless it is small, and small ones up to what one transaction may."""
+    """Take over the first of *left*, which *reading* has read unless it is small, and small ones while there is room."""
     room = Room(held, slots=0)
     while left and (reading is not None or (is_small(left[0]) and room.readable(left[0]))):
         queued = left.popleft()
@@ -147,7 +147,7 @@ def hold_some(
 
 
 def may_wait(store: Store, held: Held, queued: QueuedRun, *, slots: int) -> bool:
-    """Whether a run that an earlier process held can go back into the queue unread: nothing of it runs, and there is no room."""
+    """Whether a run of an earlier process can go back to the queue unread: nothing of it runs, and there is no room."""
     return (
         not is_small(queued) and not Room(held, slots=slots).has(queued) and not store.tasks.any_running(queued.run_id)
     )
@@ -175,7 +175,7 @@ def adopt(
     attend: Callable[[], object],
     now: Instant,
 ) -> None:
-    """Take over what the worker id holds. Of *ends*, those that are stored already are dropped; *attend* may add others.
+    """Take over what the worker id holds. *ends* that are stored already are dropped; *attend* may add others.
 
     Raises:
         FencedError: *me* is not the current epoch.

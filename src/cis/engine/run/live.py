@@ -48,10 +48,10 @@ class Ending(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Live:
-    """A started attempt. Times are monotonic seconds; ``outputs`` is its ``CIS_OUTPUT``, ``mask`` what may not be shown of it.
+    """A started attempt. Times are monotonic seconds; ``outputs`` is its ``CIS_OUTPUT``, ``mask`` what not to show.
 
-    ``started_up_us`` and ``ended_up_us`` are how long the machine had been up, awake or asleep. One that is ``lasting`` is held to its time
-    limit by the executor, and goes on when this worker stops.
+    ``started_up_us`` and ``ended_up_us`` are how long the machine had been up, awake or asleep. One that is ``lasting``
+    is held to its time limit by the executor, and goes on when this worker stops.
     """
 
     attempt: AttemptRecord
@@ -76,7 +76,7 @@ class Live:
 
 
 class End(NamedTuple):
-    """The end of an attempt: the row as it will be stored, the outputs that it gave, and what it was allowed to leave running.
+    """The end of an attempt: the row as it will be stored, its outputs, and what it was allowed to leave running.
 
     ``kept`` is the handle of a lasting attempt, and its ``CIS_OUTPUT``: what is kept of it until this is stored.
     """
@@ -114,7 +114,7 @@ class LiveAttempts:
         return self._by_handle.pop(handle)
 
     def note_ends(self, exits: Sequence[Exit], *, up_us: int) -> None:
-        """Note when attempts ended, by how long the machine is up; of a lasting one its executor says how long it took."""
+        """Note when attempts ended, by the machine's uptime; of a lasting one its executor says how long it took."""
         for ended in exits:
             live = self._by_handle[ended.handle]
             live.ended_up_us = up_us if ended.took_us is None else live.started_up_us + ended.took_us
@@ -141,7 +141,7 @@ class LiveAttempts:
         self._begin(handle, self._by_handle[handle], why, now_s=now_s)
 
     def kill_where(self, chosen: Callable[[Live], bool]) -> None:
-        """Have KILL sent to each chosen attempt with the next ``tick``; each counts as lost unless it was being ended."""
+        """Have the next ``tick`` send KILL to each chosen attempt; each is lost unless it was being ended."""
         for live in self:
             if chosen(live):
                 live.ending = live.ending or Ending.STOP
@@ -298,7 +298,7 @@ class Doubts:
         return True
 
     def settled(self, now_s: float, *, stopping: bool) -> Iterator[tuple[Exit, int]]:
-        """Give up the ends that can be judged, each with the moment of it; one by a signal is lost while the worker stops."""
+        """Give up the ends that can be judged, each with its moment; one by a signal is lost while the worker stops."""
         if not self._open:
             return
         still = []

@@ -69,7 +69,7 @@ class Losses:
 def blame(
     store: Store, worker: WorkerRecord, held: Collection[str], *, spared: Collection[str] = (), now_us: int
 ) -> None:
-    """Store what the death of *worker* says of the tasks that it ran of the runs *held*, but for attempts that go on (*spared*)."""
+    """Store what the death of *worker* says of its tasks in the runs *held*, but for attempts that go on (*spared*)."""
     attempts = [
         attempt
         for attempt in store.attempts.running(worker.worker_id)

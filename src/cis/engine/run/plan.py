@@ -111,7 +111,7 @@ class RunPlan:
 
     @property
     def alone_s(self) -> float:
-        """For how long the next task is to run apart from all others, since its worker died while it ran; infinity: none is."""
+        """For how long the next task is to run apart from all others, since its last worker died; infinity: none is."""
         return self._ready.alone_s if self.wants_slot else math.inf
 
     @property
@@ -144,7 +144,7 @@ class RunPlan:
 
     @property
     def due_s(self) -> float:
-        """The monotonic time of the next retry, or the past while there is a backlog; infinity when nothing waits for one."""
+        """The monotonic time of the next retry, or the past while there is a backlog; infinity without either."""
         if self.backlog or (self.cancelling and self.waits):
             return 0.0
         return self._ready.due_s
@@ -180,7 +180,7 @@ class RunPlan:
         return number
 
     def start_alone(self, now: Instant) -> tuple[int, float]:
-        """Move the task that is to run apart for the shortest time to running; return its number, and that time in seconds."""
+        """Move the task with the shortest time apart to running; return its number, and that time in seconds."""
         alone_s, number = self._ready.next_alone()
         self.running.add(number)
         self._start(number, now)

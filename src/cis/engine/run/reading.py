@@ -1,9 +1,10 @@
 """Reading a run from its rows into a plan, at once or in pieces.
 
-What is read inside a transaction keeps everybody else from writing, and a run of 100,000 tasks takes seconds to read. So a
-worker reads a large one before it takes it, piece by piece, and between two pieces does whatever else is due. Nobody changes the
-tasks or attempts of a run that is in the queue of this worker id but the worker itself: whatever else happens to such
-a run changes the version of its row, which is compared once the transaction has begun (``cis.engine.run.adoption``).
+What is read inside a transaction keeps everybody else from writing, and a run of 100,000 tasks takes seconds to read.
+So a worker reads a large one before it takes it, piece by piece, and between two pieces does whatever else is due.
+Nobody changes the tasks or attempts of a run that is in the queue of this worker id but the worker itself: whatever
+else happens to such a run changes the version of its row, which is compared once the transaction has begun
+(``cis.engine.run.adoption``).
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def is_small(queued: QueuedRun) -> bool:
 class RunReading:
     """The rows of one run on their way to its plan.
 
-    ``run`` is as it was when the reading began, None when its row is gone; ``plan`` is there once all is read, unless the run is
-    over. ``attempts`` are those of its running tasks, by the task's number.
+    ``run`` is as it was when the reading began, None when its row is gone; ``plan`` is there once all is read, unless
+    the run is over. ``attempts`` are those of its running tasks, by the task's number.
     """
 
     def __init__(

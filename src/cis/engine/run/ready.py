@@ -1,7 +1,7 @@
 """The tasks of one run that may start, by what a start takes, and those that wait for their retry.
 
-A task is a process, which takes a slot, or a wait, which takes none (``cis.engine.ports``). What may have taken its last
-worker down is started apart from all others (``cis.engine.run.losses``).
+A task is a process, which takes a slot, or a wait, which takes none (``cis.engine.ports``). What may have taken its
+last worker down is started apart from all others (``cis.engine.run.losses``).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A worker's use of the machine's places for tasks, which the workers of all scopes share (``[node] max_tasks``).
 
-Each attempt has a place from before its start is stored until it has ended. A worker whose task ends and whose next one starts in
-the same turn keeps the place, and does nothing about it; but when ``SLICE_S`` have passed and a scope that has no place at all waits
-for one, it passes the place on, and asks for one again later. While all places are taken it asks for one again every
-``ASK_AGAIN_S``; nobody tells it that one is free.
+Each attempt has a place from before its start is stored until it has ended. A worker whose task ends and whose next one
+starts in the same turn keeps the place, and does nothing about it; but when ``SLICE_S`` have passed and a scope that
+has no place at all waits for one, it passes the place on, and asks for one again later. While all places are taken it
+asks for one again every ``ASK_AGAIN_S``; nobody tells it that one is free.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Tasks that wait for a moment, or until their skill says that it is over: they hold no process and no slot.
 
-The start of such an attempt is stored with the moment at which the wait is over (0: only its skill can say), in the same
-transaction. So a wait goes on where it was when its worker or its node was started again, and is nothing that was lost:
-for a moment only the row is needed, and else its skill is asked for its plan once more. A pause stops no wait, as it
-stops no process; a time limit and a cancel end it.
+The start of such an attempt is stored with the moment at which the wait is over (0: only its skill can say), in the
+same transaction. So a wait goes on where it was when its worker or its node was started again, and is nothing that was
+lost: for a moment only the row is needed, and else its skill is asked for its plan once more. A pause stops no wait, as
+it stops no process; a time limit and a cancel end it.
 
 Whether one is over is asked outside of the transaction that stores its end. The loop wakes at the moment that is due.
 """

@@ -146,7 +146,7 @@ class Pruner:
             yield from self._delete(doomed)
 
     def leftovers(self, cutoff: Cutoff) -> Iterator[None]:
-        """Delete unused documents, tasks that nobody has taken up, old logs, and files whose run is gone, in steps as ``runs`` does."""
+        """Delete unused documents, tasks that nobody took up, old logs, and files without a run, in steps as ``runs``."""
         while unused := self._store.definitions.unused(limit=RUNS_AT_ONCE):
             with self._store.transaction():
                 gone = self._store.definitions.drop(unused)
@@ -274,7 +274,7 @@ def _empty(root: Path, name: str) -> bool:
 
 @contextmanager
 def _opened(root: Path, name: str) -> Iterator[tuple[int, int]]:
-    """Give descriptors of *root* and of the folder of that name in it, neither of them behind a link. Raises OSError."""
+    """Give descriptors of *root* and of the folder of that name in it, neither behind a link. Raises OSError."""
     top = os.open(root, _FOLDER_FLAGS)
     try:
         folder = os.open(name, _FOLDER_FLAGS, dir_fd=top)

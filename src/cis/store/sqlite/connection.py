@@ -185,8 +185,8 @@ class Database:
         """Wait a moment before SQLite tries again; return False to give up.
 
         SQLite's own waits grow to 100 ms, in which a process that writes again and again leaves no gap that is hit:
-        next to a busy node a worker would write ten times a second. These grow as well, but to 1.5 ms: sixteen workers that
-        ask again every half of a millisecond would take a third of a core for it.
+        next to a busy node a worker would write ten times a second. These grow as well, but to 1.5 ms: sixteen workers
+        that ask again every half of a millisecond would take a third of a core for it.
         """
         now_s = time.monotonic()
         self.waited = True

@@ -72,7 +72,7 @@ def journalled(events: Sequence[RawEvent], *, room_id: str, me: str, now_us: int
 
 
 def _is_message(event: RawEvent, *, me: str) -> bool:
-    """Whether an event is a message of another node, or this node's own claim: only the room says which claim is first."""
+    """Whether an event is another node's message, or this node's own claim: only the room says which claim is first."""
     return event.type in MESSAGE_TYPES and (event.sender != me or event.type == MessageKind.CLAIM)
 
 

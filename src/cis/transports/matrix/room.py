@@ -45,8 +45,9 @@ ENCRYPTED = (
 class RoomSettings:
     """The room that a node works in, and how.
 
-    ``capacity`` is how many runs the node takes from it at once; None: it claims nothing. ``grace_s`` is how long it may
-    take to end a task, ``fall_back_after_s`` how long a push is tried before the room carries it as well. ``allow`` says who may write ``!dag``, by Matrix user.
+    ``capacity`` is how many runs the node takes from it at once; None: it claims nothing. ``grace_s`` is how long it
+    may take to end a task, ``fall_back_after_s`` how long a push is tried before the room carries it as well. ``allow``
+    says who may write ``!dag``, by Matrix user.
     """
 
     homeserver: str

@@ -107,7 +107,7 @@ class RoomSender:
         return True
 
     async def send_once(self, message: Message) -> bool:
-        """Send a claim or a ping; return whether the homeserver took it. Late it would be worth nothing, so it is not kept."""
+        """Send a claim or a ping, which is not kept since it is worth nothing late; return whether it was taken."""
         if asyncio.get_running_loop().time() < self._hold_until_s:
             return False
         try:
@@ -168,7 +168,7 @@ class RoomSender:
         return True
 
     async def _meet(self, item: OutboxItem) -> None:
-        """Say what time this node has before the first run for a node, which may have been away when it was said last."""
+        """Tell a node this node's time before the first run for it: it may have been away when that was told last."""
         if item.kind == MessageKind.EXECUTE and item.node_id and item.node_id not in self._met:
             ping = make_ping(self._node.this_node, target=item.node_id)
             await self._send(ping, txn_id=f"ping-{ping.message_id}")
@@ -197,7 +197,7 @@ class RoomSender:
             store.outbox.remove(item.message_id)
             return
         store.remotes.put(replace(remote, event_id=event_id))
-        # The item stays until somebody takes the run, or its time is over. Nobody takes an offer without this node's word.
+        # The item stays until somebody takes the run, or its time is over. No offer is taken without this node's word.
         offered = remote.role is RemoteRole.OFFERED
         if not any(kept.message_id == item.message_id for kept in store.outbox.of_run(item.run_id)):
             return  # it was granted, or cancelled, while it was being sent

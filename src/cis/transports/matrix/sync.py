@@ -69,10 +69,10 @@ class RawEvent:
 class Batch:
     """What came since the cursor, in the room's order, and the next cursor.
 
-    ``state`` has what of the room's state changed. It is no state to judge a room by, only a reason to ask for all of it:
-    Synapse leaves the creation of a room of version 12 out. ``fresh``: there was no cursor to go on from. ``lost``: there was one, but the
-    homeserver does not know it; events were missed. ``walked_s`` is how long it took to fill a gap: the ages of events
-    may be as much too small.
+    ``state`` has what of the room's state changed. It is no state to judge a room by, only a reason to ask for all of
+    it: Synapse leaves the creation of a room of version 12 out. ``fresh``: there was no cursor to go on from. ``lost``:
+    there was one, but the homeserver does not know it; events were missed. ``walked_s`` is how long it took to fill a
+    gap: the ages of events may be as much too small.
     """
 
     events: tuple[RawEvent, ...]

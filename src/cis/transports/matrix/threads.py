@@ -1,7 +1,7 @@
 """Tells of runs in the thread of the message that started them: begun, each failure with its last lines, over.
 
-A notice is an item of the outbox with a name of its own, so one that is made twice is sent once. What happens while this
-node is down is told when it is up again, as far as the event log reaches back to where it was read.
+A notice is an item of the outbox with a name of its own, so one that is made twice is sent once. What happens while
+this node is down is told when it is up again, as far as the event log reaches back to where it was read.
 """
 
 from __future__ import annotations
