@@ -24,13 +24,13 @@ from cis.errors import DocumentTooLargeError, Fault, OverloadedError, SlowReques
 from cis.model.dag import Json
 
 DRAIN_FACTOR = 4
-_SMALL = 64 * 2**10
+_OPTIONAL_BODY_BYTES = 64 * 2**10
 
 MAX_DOCUMENT_BYTES = 16 * 2**20
 DOCUMENT_WAIT_S = 60.0
 RETRY_AFTER_S = 5
 _SMALL_BYTES = 256 * 2**10
-_NO_MATTER_BYTES = 16 * 2**10
+_UNCOUNTED_BYTES = 16 * 2**10
 
 PART_WITHIN_S = 10.0
 BODY_WITHIN_S = 300.0
@@ -70,7 +70,7 @@ async def read_options(request: Request, *, known: Mapping[str, type]) -> dict[s
         UsageError: the body is no JSON object.
         QueryError: a member is not known, or has another type.
     """
-    data = await read_body(request, limit=_SMALL)
+    data = await read_body(request, limit=_OPTIONAL_BODY_BYTES)
     if not data.strip():
         return {}
     try:
@@ -105,7 +105,7 @@ class DocumentRooms:
     @contextlib.asynccontextmanager
     async def room_for(self, size: int) -> AsyncIterator[None]:
         """Hold room for a document of *size* bytes. Raises OverloadedError when there is none for too long."""
-        if size <= _NO_MATTER_BYTES:
+        if size <= _UNCOUNTED_BYTES:
             yield
             return
         room = self._small if size <= _SMALL_BYTES else self._large

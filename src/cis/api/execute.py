@@ -53,6 +53,13 @@ _KEY: dict[str, Any] = {
     "description": "The same key with the same document gives the first run again, with status 200.",
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH},
 }
+_MESSAGE = {
+    "requestBody": {
+        "description": "One signed message; see docs/explanation/cluster.md.",
+        "required": True,
+        "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
 
 
 class PlainRoute(APIRoute):
@@ -147,15 +154,6 @@ def _forget(node: ServedNode, staged: SubmitRequest) -> None:
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
-_BODY = {
-    "requestBody": {
-        "description": "One signed message; see docs/explanation/cluster.md.",
-        "required": True,
-        "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
-
-
 def is_message(content_type: str) -> bool:
     """Whether a request says that it brings a message of a node."""
     return content_type.partition(";")[0].strip().lower() == MEDIA_TYPE
@@ -167,7 +165,7 @@ def message_routes(node: ServedNode) -> APIRouter:
     described = answers(None, status=202, errors=(400, 401, 403, 408))
     described[202] = {"description": "The signed answer of this node", "content": {MEDIA_TYPE: {}}}
 
-    @router.post(MESSAGES_PATH, status_code=202, responses=described, openapi_extra=_BODY, summary="A node speaks")
+    @router.post(MESSAGES_PATH, status_code=202, responses=described, openapi_extra=_MESSAGE, summary="A node speaks")
     async def message(request: Request) -> Response:
         """Act on a message that a trusted node signed; anybody else's is refused with 401."""
         return await answer_message(node, request)

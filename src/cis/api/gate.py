@@ -47,6 +47,8 @@ _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-sto
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # others are counted as one
 FOREIGN_SITES = frozenset({"cross-site", "same-site"})  # what browsers add by themselves (Fetch Metadata, W3C)
 _LOWERED = frozenset({b"host", b"origin", b"content-type", b"sec-fetch-site"})
+STRANGER = "unverified:http"
+_MAX_PLACE = 200
 
 RequestCounts = Counter[tuple[str, str, int]]
 
@@ -211,10 +213,6 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-STRANGER = "unverified:http"
-_MAX_PLACE = 200
 
 
 class Refusals:

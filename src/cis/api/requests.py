@@ -19,6 +19,12 @@ from cis.model.scope_rules import Patterns
 from cis.model.states import RunState
 from cis.store.records import RunFilter
 
+T = TypeVar("T")
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 1000
+_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
 
 def rights_of(request: Request) -> Rights:
     """Return what the gate let in: a token's name, rights and scopes."""
@@ -39,13 +45,6 @@ def source_of(request: Request) -> str:
 def actor_of(request: Request) -> Actor:
     """Return who acts, for the audit log."""
     return Actor(name=rights_of(request).actor, source=source_of(request))
-
-
-T = TypeVar("T")
-
-DEFAULT_LIMIT = 50
-MAX_LIMIT = 1000
-_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 class Query:

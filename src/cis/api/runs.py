@@ -44,6 +44,16 @@ FEW_TASKS = 1000
 FEW_BYTES = 2**18
 TASKS_AT_ONCE = 500
 BYTES_AT_ONCE = 2**18
+_RUN = answers(RunModel, errors=(404, 409))
+_STATUS = {"type": "string", "enum": list(RunStatus.__args__)}  # type: ignore[attr-defined]  # Literal has them
+_SCOPE = {"type": "string", "pattern": f"^(global|(project|user|type):{ID_PATTERN[1:-1]})$"}
+_RERUN = {"type": "object", "properties": {"from_failed": {"type": "boolean"}}, "additionalProperties": False}
+_REQUEST_BODY = {
+    "requestBody": {
+        "required": False,
+        "content": {"application/json": {"schema": _RERUN}},
+    }
+}
 
 
 async def run_answer(node: ServedNode, request: Request, run_id: str) -> Response:
@@ -87,18 +97,6 @@ def _part(store: Store, run_id: str, *, after: int, reasons: Mapping[str, Waitin
     """Return the tasks after one as JSON without brackets, and the number of the last; None when there is none."""
     tasks = store.tasks.page(run_id, after, limit=TASKS_AT_ONCE, max_bytes=BYTES_AT_ONCE)
     return (tasks[-1].task_no, encoded(task_views(tasks, reasons))[1:-1]) if tasks else None
-
-
-_RUN = answers(RunModel, errors=(404, 409))
-_STATUS = {"type": "string", "enum": list(RunStatus.__args__)}  # type: ignore[attr-defined]  # Literal has them
-_SCOPE = {"type": "string", "pattern": f"^(global|(project|user|type):{ID_PATTERN[1:-1]})$"}
-_RERUN = {"type": "object", "properties": {"from_failed": {"type": "boolean"}}, "additionalProperties": False}
-_REQUEST_BODY = {
-    "requestBody": {
-        "required": False,
-        "content": {"application/json": {"schema": _RERUN}},
-    }
-}
 
 
 def run_routes(node: ServedNode) -> APIRouter:

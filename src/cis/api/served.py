@@ -30,6 +30,7 @@ from cis.store.records import RunRecord, TokenRecord
 MAX_BODY_BYTES = 16 * 2**20
 REMEMBER_S = 5.0
 MAX_REMEMBERED = 256
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +119,6 @@ class TokenCheck:
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
         return rights
-
-
-T = TypeVar("T")
 
 
 class ServedNode:
