@@ -13,7 +13,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from cis.errors import StoreBusyError, StoreDamagedError, StoreError
+from cis.errors import StoreBusyError, StoreDamagedError, StoreError, StoreGoneError
 from cis.store import open_store
 from cis.store.sqlite import connection as connection_module
 from cis.store.sqlite import migrate as migrate_module
@@ -228,6 +228,20 @@ def test_what_is_no_database_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"missing/cis\.db cannot be read or written"):
         open_store(tmp_path / "missing" / "cis.db")
+
+
+@pytest.mark.parametrize("folder_too", [False, True])
+def test_a_program_whose_database_was_removed_makes_no_other_in_its_place(tmp_path: Path, *, folder_too: bool) -> None:
+    path = new_database(tmp_path)
+    open_store(path, again=True).close()
+    if folder_too:
+        path.parent.rename(tmp_path.parent / f"{tmp_path.name}-away")
+    else:
+        path.unlink()
+
+    with pytest.raises(StoreGoneError, match="removed or replaced"):
+        open_store(path, again=True)
+    assert not path.exists()
 
 
 def test_a_database_that_others_keep_locked_says_to_try_again(

@@ -102,8 +102,8 @@ class Node:
         self._thread.start()
 
     def open_store(self) -> SqliteStore:
-        """Return a store for one more thread."""
-        return open_store(self.home.db)
+        """Return a store for one more thread. Raises StoreGoneError when the database was removed."""
+        return open_store(self.home.db, again=True)
 
     def announce(self, url: str) -> None:
         """Write down where this node listens, for the commands of this home."""

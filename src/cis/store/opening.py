@@ -14,21 +14,23 @@ if TYPE_CHECKING:
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 
 
-def open_store(address: Path | str, *, as_it_is: bool = False) -> SqliteStore:
+def open_store(address: Path | str, *, as_it_is: bool = False, again: bool = False) -> SqliteStore:
     """Open the store at *address*: a path, or ``sqlite:`` and a path.
 
     It is made, and brought to the newest schema, where needed.
     With *as_it_is* nothing is changed: of an older schema only what ``store.upkeep`` offers is sure to work.
+    With *again* it is the one that this program, or the one that started it, has open: no other is made in its place.
 
     Raises:
         UsageError: no store of this kind is known.
+        StoreGoneError: *again*, and it was removed.
         StoreError: it cannot be opened, is damaged, or was written by a newer program (``StoreNewerError``).
         NotFoundError: *as_it_is*, and there is none.
     """
     path = _path_of(address)
-    from cis.store.sqlite.store import open_sqlite  # noqa: PLC0415 - not every command reads it
+    from cis.store.sqlite.store import open_sqlite, open_sqlite_again  # noqa: PLC0415 - not every command reads it
 
-    return open_sqlite(path, as_it_is=as_it_is)
+    return open_sqlite_again(path) if again else open_sqlite(path, as_it_is=as_it_is)
 
 
 def kept_node_id(address: Path | str) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from cis.errors import NotFoundError
+from cis.errors import NotFoundError, StoreError, StoreGoneError
 from cis.store.sqlite.attempts import AttemptRows
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.definitions import DefinitionRows
@@ -80,3 +80,14 @@ def open_sqlite(path: Path, *, as_it_is: bool = False) -> SqliteStore:
     if as_it_is and not path.exists():
         raise NotFoundError("database", str(path))
     return SqliteStore(Database(path, as_it_is=as_it_is))
+
+
+def open_sqlite_again(path: Path) -> SqliteStore:
+    """Open the store at *path* if it is still there; see ``cis.store.open_store``."""
+    try:
+        if path.exists():
+            return SqliteStore(Database(path))
+    except StoreError:
+        if path.exists():
+            raise
+    raise StoreGoneError(str(path))
