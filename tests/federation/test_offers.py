@@ -833,7 +833,7 @@ def test_what_runs_under_a_lease_is_ended_when_its_time_is_though_the_store_fail
         worker.until(lambda: not worker.pids, "their end")
 
         assert untouched == [None, None]
-        assert [end.attempt.exit_code for end in worker.loop._ends] == [-15, -15]
+        assert [end.attempt.exit_code for end in worker.loop._ends.new] == [-15, -15]
 
 
 def test_what_does_not_end_by_the_very_end_of_the_lease_is_killed_though_the_store_fails(
@@ -853,7 +853,7 @@ def test_what_does_not_end_by_the_very_end_of_the_lease_is_killed_though_the_sto
         worker.until(lambda: not worker.pids, "its end")
 
         assert alive
-        assert [end.attempt.exit_code for end in worker.loop._ends] == [-9]
+        assert [end.attempt.exit_code for end in worker.loop._ends.new] == [-9]
 
 
 def test_a_run_that_is_granted_anew_begins_again_only_when_its_old_task_is_gone_and_told_of(

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from cis.engine.run.attempts import AttemptMaker
 from cis.engine.run.loop import RETRY_STORE_S, WorkerLoop
@@ -187,3 +190,14 @@ def end_lasting(folder: Path) -> None:
 def ended(pid: int) -> bool:
     """Whether a process is over; it is left for its worker to find."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, seen: list[str], kind: type, name: str, word: str) -> None:
+    """Have a method say *word* whenever it is called."""
+    usual = getattr(kind, name)
+
+    def method(self: Any, *args: Any, **named: Any) -> Any:
+        seen.append(word)
+        return usual(self, *args, **named)
+
+    monkeypatch.setattr(kind, name, method)

@@ -116,6 +116,13 @@ class Store(Protocol):
         """Inside a transaction: keep or undo one part of it alone, as the block ends or raises."""
         ...
 
+    def others_writes(self) -> int:
+        """Return a number that is another one whenever another connection has committed something since.
+
+        An adapter that cannot tell returns another one each time.
+        """
+        ...
+
     def wait_at_most(self, seconds: float, *, meanwhile: Callable[[], None] | None = None) -> None:
         """Have every transaction wait no longer than that for others before it begins; StoreBusyError comes then.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cis.engine.ports import Exit
-from cis.engine.run.live import MOMENT_S, TOLD_AGAIN_WITHIN_S, Doubts, Ending, Live
+from cis.engine.run.ends import MOMENT_S, TOLD_AGAIN_WITHIN_S, Doubts
+from cis.engine.run.live import Ending, Live
 from cis.engine.times import Instant
 from tests.worlds import rows
 

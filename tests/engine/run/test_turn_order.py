@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,19 +12,8 @@ from cis.engine.run.attempts import AttemptMaker
 from cis.executors.local import LocalExecutor
 from cis.model.states import RunState
 from tests.worlds.deciding import decider
-from tests.worlds.looping import ended, working
+from tests.worlds.looping import ended, watch, working
 from tests.worlds.waiting import wait_for
-
-
-def watch(monkeypatch: pytest.MonkeyPatch, seen: list[str], kind: type, name: str, word: str) -> None:
-    """Have a method say *word* whenever it is called."""
-    usual = getattr(kind, name)
-
-    def method(self: Any, *args: Any, **named: Any) -> Any:
-        seen.append(word)
-        return usual(self, *args, **named)
-
-    monkeypatch.setattr(kind, name, method)
 
 
 def test_a_chain_starts_first_and_has_its_next_launch_made_while_a_task_runs(

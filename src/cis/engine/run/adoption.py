@@ -22,7 +22,8 @@ from collections.abc import Set as AbstractSet
 from cis.engine.outputs import forget_outputs
 from cis.engine.ports import Executor, Exit, Fate, attempt_handle
 from cis.engine.run.attempts import AttemptMaker, attempt_marks
-from cis.engine.run.live import End, Ending, Live
+from cis.engine.run.ends import End
+from cis.engine.run.live import Ending, Live
 from cis.engine.run.parts import ChildWait, Held, LoopParts
 from cis.engine.run.plan import RunPlan
 from cis.engine.run.reading import RunReading

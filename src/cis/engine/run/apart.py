@@ -16,7 +16,7 @@ from dataclasses import replace
 from cis.engine.run.adoption import set_aside
 from cis.engine.run.decide import claim_only, decide
 from cis.engine.run.effects import Effects
-from cis.engine.run.live import End
+from cis.engine.run.ends import End
 from cis.engine.run.parts import Held, LoopLimits, LoopParts
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant

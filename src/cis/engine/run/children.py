@@ -13,7 +13,7 @@ from cis.engine.accept.submit import ParentRun, SubmitRequest, anchored, submit
 from cis.engine.leases import under_lease
 from cis.engine.outputs import MAX_RUN_OUTPUT_BYTES
 from cis.engine.ports import ChildDag
-from cis.engine.run.live import End
+from cis.engine.run.ends import End
 from cis.engine.run.parts import ChildWait, LoopParts
 from cis.engine.run.plan import RunPlan
 from cis.errors import CisError, DocumentError, Fault, NotFoundError, PoisonRecordError, StoreError

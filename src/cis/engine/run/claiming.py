@@ -32,7 +32,8 @@ from collections.abc import Set as AbstractSet
 from functools import partial
 
 from cis.engine.run.adoption import AttemptKey, hold, take_over, unended
-from cis.engine.run.live import End, Live
+from cis.engine.run.ends import End
+from cis.engine.run.live import Live
 from cis.engine.run.parts import ChildWait, Held, LoopLimits, LoopParts, beat
 from cis.engine.run.plan import RunPlan
 from cis.engine.run.reading import RunReading, is_small

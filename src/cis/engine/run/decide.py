@@ -15,10 +15,11 @@ from cis.engine.accept.admission import AGAIN_S, let_in, no_place
 from cis.engine.accept.control import cancel
 from cis.engine.outputs import no_room, size_of
 from cis.engine.ports import Wait
+from cis.engine.run.ahead import most_ahead
 from cis.engine.run.children import ended_child, refusal, start_child
 from cis.engine.run.claiming import take_queued
-from cis.engine.run.effects import Effects, Start
-from cis.engine.run.live import End, failed
+from cis.engine.run.effects import NEVER, Effects, Start
+from cis.engine.run.ends import End, failed, longest_us
 from cis.engine.run.parts import ChildWait, Held, LoopLimits, LoopParts, beat
 from cis.engine.run.plan import CHANGES_AT_ONCE, RunPlan
 from cis.engine.run.starts import choose_starts
@@ -75,17 +76,19 @@ def decide(
     steps.record_ends(ends)
     steps.cancel_waits()
     steps.work_off()
+    if held.ahead:
+        steps.look_at_ahead()
     if held.unstarted:
         steps.put_back()
     starts: list[Start] = []
     if not held.stopping:
         steps.release_retries()
         steps.start_waits()
-        starts = choose_starts(turn)
+        starts = choose_starts(turn, ahead=most_ahead(longest_us(ends), slots=limits.slots) if claim else 0)
     steps.write_tasks()
     steps.end_runs()
     beat(parts.store, limits, me, held, now=now)
-    held.keep_unstarted(start.attempt for start in starts)
+    held.keep_unstarted(start.attempt for start in (*starts, *turn.ahead))
     return turn.effects(starts)
 
 
@@ -199,6 +202,17 @@ class _Steps:
             if self._held.alone is not None and self._held.alone[0][:4] == attempt[:4]:
                 self._held.alone = None
         self._store.attempts.drop(ours)
+
+    def look_at_ahead(self) -> None:
+        """Have what was stored ahead wait again where nothing is to start any more, or no slot was free for too long."""
+        held, now_s = self._held, self._now.mono_s
+        alone = held.alone is not None or any(plan.alone_s < NEVER for plan in held.plans.values())
+        for start in held.ahead:
+            lives = held.plans.get(start.attempt.run_id) is start.plan and not (alone or held.stopping)
+            if lives and now_s < start.begins_by_s and not self._turn.held_back(start.plan):
+                self._turn.ahead.append(start)
+            else:
+                held.unstarted.append(start.attempt)
 
     def release_retries(self) -> None:
         """Make ready what has waited for its retry."""

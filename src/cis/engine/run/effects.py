@@ -13,14 +13,16 @@ from typing import NamedTuple
 from cis.engine.run.plan import RunPlan
 from cis.store.records import AttemptRecord
 
+NEVER = float("inf")
 _NONE: frozenset[str] = frozenset()
 
 
 class Start(NamedTuple):
-    """An attempt that is to be spawned."""
+    """An attempt that is to be spawned; one that was stored ahead waits again if it has not begun by then (monotonic)."""
 
     plan: RunPlan
     attempt: AttemptRecord
+    begins_by_s: float = NEVER
 
 
 class Effects(NamedTuple):
@@ -30,6 +32,8 @@ class Effects(NamedTuple):
     """
 
     starts: Sequence[Start] = ()
+    ahead: Sequence[Start] = ()  # for slots that are not free yet
+    seen: int = 0  # of others' writes (``Store.others_writes``), if something is stored ahead
     alone: tuple[AttemptRecord, float] | None = None
     cancelled: frozenset[str] = _NONE  # runs whose processes are to be ended
     suspended: frozenset[str] = _NONE  # runs whose lease is over: their processes are to be ended as well

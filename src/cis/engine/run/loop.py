@@ -31,27 +31,26 @@ from collections.abc import Set as AbstractSet
 from functools import partial
 
 from cis.engine.leases import Leases, margin_s
-from cis.engine.ports import Exit
 from cis.engine.run.adoption import ask, forget_kept, sweep
+from cis.engine.run.ahead import STORE_WITHIN_S
 from cis.engine.run.apart import REFUSALS, TurnsApart
 from cis.engine.run.claiming import adopt, park
 from cis.engine.run.decide import POLL_S, decide
 from cis.engine.run.effects import NOTHING, Effects, Start
-from cis.engine.run.live import TOLD_AGAIN_WITHIN_S, Doubts, End, Ending, LiveAttempts, judge
-from cis.engine.run.parts import Held, LoopLimits, LoopParts, fall_short, probe, stop_the_late
+from cis.engine.run.ends import Ends
+from cis.engine.run.live import Ending, LiveAttempts
+from cis.engine.run.parts import Held, LoopLimits, LoopParts, probe, stop_the_late
 from cis.engine.run.reading import RunReading
 from cis.engine.run.spawning import Spawning
 from cis.engine.run.task_places import PlaceUse
-from cis.engine.shortage import shortage_of
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant
-from cis.errors import ConflictError, FencedError, LaunchError, LeaseLostError, StoreBusyError, StoreError
+from cis.errors import ConflictError, FencedError, LeaseLostError, StoreBusyError, StoreError
 
 log = logging.getLogger(__name__)
 
 PID_AFTER_S = 0.05
 RETRY_STORE_S = 1.0
-READ_AGAIN_S = 0.1
 TELL_EVERY_S = 0.05
 PARK_AT_ONCE = 200
 READ_FOR_S = 0.02  # of a large run, between two turns
@@ -68,15 +67,15 @@ class WorkerLoop:
         leases = Leases(me.node_id, margin_s=margin, uptime_us=this_node.uptime_us, boot_id=this_node.boot_id)
         live = LiveAttempts(parts.executor, grace_s=limits.grace_s)
         self._held = Held(live, leases, place=PlaceUse(parts.places))
-        self._doubts = Doubts()
+        self._ends = Ends(parts, self._held)
         self._spawning = Spawning(parts, self._held)
         self._turns_apart = TurnsApart(parts, limits, me)
         self._apart = False
-        self._ends: list[End] = []
         self._adopted = False
         self._begun = False
         self._renewed_s = parts.clock().mono_s  # whoever makes a loop has just taken the id
         self._hold_until_s = 0.0
+        self._store_by_s = 0.0
         self._told_s = 0.0
         self._untold = False
         self._swept: set[str] = set()
@@ -111,14 +110,15 @@ class WorkerLoop:
     @property
     def _unstored(self) -> bool:
         """Whether the next transaction has something to store that has happened already."""
-        return bool(self._ends or self._held.unstarted)
+        held = self._held
+        return bool(self._ends.new or held.unstarted or (held.stopping and held.ahead))
 
     def drain(self, *, doubting: bool = False) -> None:
         """Start nothing more, let what runs go on, and lasting attempts go; *doubting* whether it ends by itself (``cis.engine.run.live``)."""
         self._held.stopping = True
         self._held.live.let_lasting_go()
         if doubting:
-            self._doubts.doubt_all(until_s=self._parts.clock().mono_s + TOLD_AGAIN_WITHIN_S)
+            self._ends.doubt_all()
 
     def stop(self, *, all_were_told: bool = False) -> None:
         """Start nothing more and end what runs: TERM now, KILL after the grace period.
@@ -128,8 +128,7 @@ class WorkerLoop:
         self._held.stopping = True
         self._held.live.let_lasting_go()
         if not all_were_told:
-            for ended, at_us in self._doubts.settled(float("inf"), stopping=True):
-                self._judge(ended, at_us=at_us)
+            self._ends.settle()
         self._held.live.end_where(lambda _: True, Ending.STOP, now_s=self._parts.clock().mono_s)
 
     def kill(self) -> None:
@@ -180,8 +179,9 @@ class WorkerLoop:
         placed = not self._held.stopping and self._held.place.ask_again(len(self._held.live), now_s=now.mono_s)
         try:
             self._read_on(now)
-            self._ends += self._held.ended_waits(self._parts.maker, now)
-            if not (self._unstored or placed or self._due_s() <= now.mono_s):
+            self._ends.new += self._held.ended_waits(self._parts.maker, now)
+            self._store_by_s = self._begin_ahead()
+            if not ((self._unstored and now.mono_s >= self._store_by_s) or placed or self._due_s() <= now.mono_s):
                 return
             effects = self._commit_apart(now) if self._apart else self._commit(now)
         except FencedError:
@@ -203,6 +203,7 @@ class WorkerLoop:
         """Do what follows from a turn, now that it is stored."""
         if effects.alone is not None:
             self._held.alone = effects.alone
+        self._held.ahead.replace(effects.ahead, seen=effects.seen)
         self._spawn(effects.starts)  # before all that can wait: while a process runs, the rest costs no time
         self._renewed_s = max(self._renewed_s, self._held.beat_s)
         # A child's cancellation is stored with its parent's, or not at all.
@@ -223,7 +224,7 @@ class WorkerLoop:
         now = self._parts.clock()
         self._parts.alive()
         self._tell(now)
-        self._take_exits(exits, now)
+        self._ends.take(exits, now)
         stop_the_late(self._held, now)
         self._held.live.tick(now.mono_s)
         if rung:
@@ -253,10 +254,10 @@ class WorkerLoop:
             if self._parts.store.waited:
                 now = self.attend(at_most_s=0.0)
             poll = self._held.poll_due_s <= now.mono_s
-            effects = decide(self._parts, self._limits, self._me, self._held, ends=self._ends, poll=poll, now=now)
+            effects = decide(self._parts, self._limits, self._me, self._held, ends=self._ends.new, poll=poll, now=now)
             self._parts.store.attempts.set_pids(pids)
-        forget_kept(self._parts.executor, self._ends)
-        self._ends = []
+        forget_kept(self._parts.executor, self._ends.new)
+        self._ends.new = []
         self._held.unstarted.clear()
         return effects
 
@@ -265,14 +266,17 @@ class WorkerLoop:
         if not self._adopted:
             self._adopt(now)
         self._begun = True
-        ends, self._ends = self._ends, []
+        ends, self._ends.new = self._ends.new, []
         try:
             left = self._turns_apart.turn(self._held, ends, now=now, apply=partial(self._apply, now=now))
         except StoreError:
-            self._ends = [*ends, *self._ends]  # those that are stored already are known when all rows are read anew
+            self._ends.new = [
+                *ends,
+                *self._ends.new,
+            ]  # those that are stored already are known when all rows are read anew
             raise
         forget_kept(self._parts.executor, [end for end in ends if end not in left])
-        self._ends = [*left, *self._ends]
+        self._ends.new = [*left, *self._ends.new]
         self._apart = self._turns_apart.needed
         if self._apart:
             self._adopted = False
@@ -281,12 +285,13 @@ class WorkerLoop:
 
     def _patience(self, at_most_s: float) -> float:
         now_s = self._parts.clock().mono_s
-        if self._unstored:
+        if self._unstored and now_s >= self._store_by_s:
             due_s = self._hold_until_s
         else:
-            due_s = max(self._hold_until_s, min(self._due_s(), self._held.next_due_s(), self._doubts.next_due_s()))
-        if self._held.unjudged:
-            due_s = min(due_s, now_s + READ_AGAIN_S)
+            due_s = max(self._hold_until_s, min(self._due_s(), self._held.next_due_s()))
+            if self._unstored:
+                due_s = min(due_s, self._store_by_s)
+        due_s = min(due_s, self._ends.next_due_s(now_s))
         if self._untold:
             due_s = min(due_s, self._told_s + TELL_EVERY_S)
         if self._unread is not None:
@@ -298,7 +303,7 @@ class WorkerLoop:
         if not self._adopted:
             return 0.0
         held = self._held
-        due_s = min(held.poll_due_s, held.beat_due_s, held.live.oldest_without_pid_s() + PID_AFTER_S)
+        due_s = min(held.poll_due_s, held.beat_due_s, held.live.oldest_without_pid_s() + PID_AFTER_S, held.ahead.due_s)
         if not held.stopping:
             for plan in held.plans.values():
                 due_s = min(due_s, plan.due_s)
@@ -306,32 +311,9 @@ class WorkerLoop:
                 due_s = min(due_s, held.short.due_s)
         return due_s
 
-    def _take_exits(self, exits: Sequence[Exit], now: Instant) -> None:
-        if exits:
-            self._held.live.note_ends(exits, up_us=self._parts.this_node.uptime_us())
-        unjudged, self._held.unjudged = self._held.unjudged, []
-        for ended, at_us in unjudged:
-            self._judge(ended, at_us=at_us)
-        for ended in exits:
-            if not self._doubts.hold(self._held.live.get(ended.handle), ended, now):
-                self._judge(ended, at_us=now.wall_us)
-        for ended, at_us in self._doubts.settled(now.mono_s, stopping=self._held.stopping):
-            self._judge(ended, at_us=at_us)
-
-    def _judge(self, ended: Exit, *, at_us: int) -> None:
-        """Say what an exit means, later if its outputs cannot be read for want of a descriptor."""
-        try:
-            end = judge(self._held.live.get(ended.handle), ended, now_us=at_us)
-        except LaunchError as error:
-            self._held.unjudged.append((ended, at_us))
-            fall_short(self._held, shortage_of(error) or str(error), now_s=self._parts.clock().mono_s)
-            return
-        self._held.live.pop(ended.handle)
-        self._ends.append(end)
-
     def _adopt(self, now: Instant) -> None:
         attend = partial(self.attend, at_most_s=0.0)
-        adopt(self._parts, self._limits, self._me, self._held, ends=self._ends, attend=attend, now=now)
+        adopt(self._parts, self._limits, self._me, self._held, ends=self._ends.new, attend=attend, now=now)
         self._renewed_s = max(self._renewed_s, self._held.beat_s)
         self._held.poll_due_s = self._held.control_due_s = now.mono_s
         self._adopted = True
@@ -340,8 +322,8 @@ class WorkerLoop:
         """Ask the executor for lasting attempts that somebody else has started."""
         if self._held.asked and not self._held.stopping:
             lost, exits = ask(self._parts, self._held, now=now)
-            self._ends += lost
-            self._take_exits(exits, now)
+            self._ends.new += lost
+            self._ends.take(exits, now)
 
     def _forget(self, error: Exception, now: Instant) -> None:
         log.error("a transaction failed; the plans are read anew", extra={"error": str(error)})
@@ -351,6 +333,8 @@ class WorkerLoop:
         if self._held.alone is not None and not self._held.live.has(self._held.alone[0]):
             self._held.alone = None  # its end may be stored already
         self._held.reading = None
+        self._held.keep_unstarted(start.attempt for start in self._held.ahead)
+        self._held.ahead.replace((), seen=0)
         for live in self._held.live:
             live.pid_stored = False
         self._adopted = False
@@ -389,6 +373,22 @@ class WorkerLoop:
             self._held.poll_due_s = 0.0  # there is room for another run
             self._held.beat_due_s = 0.0
 
+    def _begin_ahead(self) -> float:
+        """Give the slots that are free to what is stored ahead, unless somebody else has written since.
+
+        Return until when the ends of those that had the slots may wait to be stored.
+        """
+        held = self._held
+        if not held.ahead or held.stopping or held.short is not None or not self._adopted:
+            return 0.0
+        running = len(held.live)
+        slots = self._limits.slots - len(held.asked)
+        free = min(slots - running, held.place.spare(running, now_s=self._parts.clock().mono_s))
+        if free > 0 and self._parts.store.others_writes() == held.ahead.seen:
+            self._spawn(held.ahead.take(free))
+        all_used = held.ahead and len(held.live) >= slots
+        return self._ends.since_s + STORE_WITHIN_S if all_used else 0.0
+
     def _spawn(self, starts: Sequence[Start]) -> None:
         if starts:
-            self._ends += self._spawning.spawn(starts, attend=lambda: self.attend(at_most_s=0.0))
+            self._ends.new += self._spawning.spawn(starts, attend=lambda: self.attend(at_most_s=0.0))

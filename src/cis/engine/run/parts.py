@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 
 from cis.engine.leases import Leases
 from cis.engine.ports import Bell, Executor, Exit
+from cis.engine.run.ahead import Ahead
 from cis.engine.run.attempts import AttemptMaker
-from cis.engine.run.live import End, Ending, LiveAttempts
+from cis.engine.run.ends import End
+from cis.engine.run.live import Ending, LiveAttempts
 from cis.engine.run.plan import RunPlan
 from cis.engine.run.reading import RunReading
 from cis.engine.run.task_places import NoBound, Places, PlaceUse
@@ -84,6 +86,7 @@ class Held:
     reading: RunReading | None = None  # the large run that is taken next, while it is read
     place: PlaceUse = field(default_factory=lambda: PlaceUse(NoBound()))
     short: Shortage | None = None
+    ahead: Ahead = field(default_factory=Ahead)
     unstarted: list[AttemptRecord] = field(default_factory=list)  # stored, but begun by nobody; to be put back
     unjudged: list[tuple[Exit, int]] = field(
         default_factory=list
@@ -113,6 +116,17 @@ class Held:
     def short_of(self, now_s: float) -> str | None:
         """Return what the machine has too little of for a task to start."""
         return self.place.words(now_s) if self.short is None else self.short.words
+
+    def fall_short(self, short_of: str, *, now_s: float) -> None:
+        """Have fewer attempts run at once, since the machine is short of something; said once a minute at most."""
+        running = len(self.live)
+        if self.short is not None:
+            self.short.again(short_of, running=running, now_s=now_s)
+            return
+        self.short = Shortage(short_of, running, now_s + FIRST_PAUSE_S)
+        if now_s >= self.say_short_s:
+            self.say_short_s = now_s + SAY_AGAIN_S
+            log.warning("the machine is short of something; what cannot start waits", extra={"short_of": short_of})
 
     def keep_unstarted(self, attempts: Iterable[AttemptRecord]) -> None:
         """Note what a turn chose, until its commit: one that is reported as failed may be there after all."""
@@ -146,18 +160,6 @@ def room_for(held: Held, *, slots: int, wanted: bool, now_s: float) -> int:
     return 0 if held.unjudged else min(slots, short.room(now_s))
 
 
-def fall_short(held: Held, short_of: str, *, now_s: float) -> None:
-    """Have fewer attempts run at once, since the machine is short of something; said once a minute at most."""
-    running = len(held.live)
-    if held.short is not None:
-        held.short.again(short_of, running=running, now_s=now_s)
-        return
-    held.short = Shortage(short_of, running, now_s + FIRST_PAUSE_S)
-    if now_s >= held.say_short_s:
-        held.say_short_s = now_s + SAY_AGAIN_S
-        log.warning("the machine is short of something; what cannot start waits", extra={"short_of": short_of})
-
-
 def stop_the_late(held: Held, now: Instant) -> None:
     """End what runs under a lease that is over, whether or not the store can be used."""
     late = held.leases.late(now)
@@ -173,7 +175,7 @@ def probe(held: Held, executor: Executor, *, now_s: float) -> None:
         return
     short_of = executor.shortage()
     if short_of is not None:
-        fall_short(held, short_of, now_s=now_s)
+        held.fall_short(short_of, now_s=now_s)
 
 
 def beat(store: Store, limits: LoopLimits, me: Incarnation, held: Held, *, now: Instant) -> None:

@@ -53,7 +53,7 @@ class RunPlan:
         self.changes: list[tuple[TaskRecord, TaskRecord]] = []
         self._graph = Graph.of(spec.tasks)
         self.losses = Losses(losses)
-        self._ready = ReadyTasks(self.losses, is_wait)
+        self.ready = ReadyTasks(self.losses, is_wait)
         self._missing = [0] * len(tasks)
         self._unfinished = 0
         self._numbers: dict[str, int] | None = None
@@ -89,7 +89,7 @@ class RunPlan:
         elif task.due_at_us is not None:
             # The wall clock may have been set back meanwhile: no wait is longer than the longest that was meant.
             longest_s = self.spec.tasks[number].wait_before_retry_s(failures=max(task.failures, 1), jitter=1.0)
-            self._ready.retry(number, at_s=now.until(task.due_at_us, at_most_s=longest_s))
+            self.ready.retry(number, at_s=now.until(task.due_at_us, at_most_s=longest_s))
         elif not missing:
             self._make_ready(number)
 
@@ -107,22 +107,22 @@ class RunPlan:
     def wants_slot(self) -> bool:
         """Whether a task would start if a slot were free."""
         limit = self.spec.max_parallel
-        return bool(self._ready) and not self.paused and (limit is None or len(self.running) < limit)
+        return bool(self.ready) and not self.paused and (limit is None or len(self.running) < limit)
 
     @property
     def alone_s(self) -> float:
         """For how long the next task is to run apart from all others, since its last worker died; infinity: none is."""
-        return self._ready.alone_s if self.wants_slot else math.inf
+        return self.ready.alone_s if self.wants_slot else math.inf
 
     @property
     def wants_wait(self) -> bool:
         """Whether a task may start that takes no slot."""
-        return self._ready.has_wait and not self.paused
+        return self.ready.has_wait and not self.paused
 
     @property
     def active(self) -> bool:
         """Whether the run has work for this worker now, rather than only waiting."""
-        return bool(self.running) or self.backlog or (bool(self._ready) and not self.paused)
+        return bool(self.running) or self.backlog or (bool(self.ready) and not self.paused)
 
     @property
     def only_waits(self) -> bool:
@@ -134,7 +134,7 @@ class RunPlan:
         """How many slots its tasks use, or would use if they were free."""
         if self.paused:
             return len(self.running)
-        most = len(self.running) + len(self._ready)
+        most = len(self.running) + len(self.ready)
         return most if self.spec.max_parallel is None else min(most, self.spec.max_parallel)
 
     @property
@@ -147,7 +147,7 @@ class RunPlan:
         """The monotonic time of the next retry, or the past while there is a backlog; infinity without either."""
         if self.backlog or (self.cancelling and self.waits):
             return 0.0
-        return self._ready.due_s
+        return self.ready.due_s
 
     def task_spec(self, number: int) -> TaskSpec:
         """Return the specification of a task by its place in the document."""
@@ -168,20 +168,20 @@ class RunPlan:
 
     def release_retries(self, now: Instant) -> None:
         """Make ready whatever has waited long enough for its retry."""
-        for number in self._ready.take_due(now.mono_s):
+        for number in self.ready.take_due(now.mono_s):
             if self.tasks[number].status is TaskState.PENDING:
                 self._make_ready(number)
 
     def start_next(self, now: Instant) -> int:
         """Move the next ready task to running, and return its number."""
-        number = self._ready.next_process()
+        number = self.ready.next_process()
         self.running.add(number)
         self._start(number, now)
         return number
 
     def start_alone(self, now: Instant) -> tuple[int, float]:
         """Move the task with the shortest time apart to running; return its number, and that time in seconds."""
-        alone_s, number = self._ready.next_alone()
+        alone_s, number = self.ready.next_alone()
         self.running.add(number)
         self._start(number, now)
         return number, alone_s
@@ -204,11 +204,11 @@ class RunPlan:
 
     def next_wait(self) -> int:
         """Take the next ready task that takes no slot; ``start_wait``, ``hold_wait`` or ``end`` comes next."""
-        return self._ready.next_wait()
+        return self.ready.next_wait()
 
     def hold_wait(self, number: int, why: str, *, until_s: float) -> None:
         """Put a task back that finds no place, and start no other of this run that waits for a while."""
-        self._ready.put_back_wait(number)
+        self.ready.put_back_wait(number)
         self.waits_due_s = until_s
         old = self.tasks[number]
         if old.error != why:
@@ -262,7 +262,7 @@ class RunPlan:
     def cancel_waiting(self, now: Instant) -> None:
         """Cancel every task that has not started; the running ones are for the loop to end."""
         self.cancelling = True
-        self._ready.clear()
+        self.ready.clear()
         self._skips.clear()
         self._cancelled_up_to = 0
         self.work_off(now)
@@ -301,7 +301,7 @@ class RunPlan:
 
     def _make_ready(self, number: int) -> None:
         if not self.cancelling:  # else it will be cancelled when its turn comes
-            self._ready.add(number, self.spec.tasks[number])
+            self.ready.add(number, self.spec.tasks[number])
 
     def _start(
         self, number: int, now: Instant, *, child_run_id: str | None = None, due_at_us: int | None = None
@@ -322,7 +322,7 @@ class RunPlan:
         failures = self.tasks[number].failures + 1
         delay_s = self.spec.tasks[number].wait_before_retry_s(failures=failures, jitter=jitter)
         self._wait(number, now.wall_us + round(delay_s * 1e6), failures=1, exit_code=exit_code, error=error)
-        self._ready.retry(number, at_s=now.mono_s + delay_s)
+        self.ready.retry(number, at_s=now.mono_s + delay_s)
 
     def _wait(
         self,

@@ -35,6 +35,11 @@ class ReadyTasks:
         return bool(self._waits)
 
     @property
+    def first(self) -> int | None:
+        """The task that ``next_process`` would give out, if it is to start beside others."""
+        return self._processes[0] if self._processes else None
+
+    @property
     def alone_s(self) -> float:
         """For how long the next one is to run apart from all others; infinity: none is."""
         return self._alone[0][0] if self._alone else math.inf

@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 
 from cis.engine.leases import under_lease
 from cis.engine.ports import Launch
+from cis.engine.run.ahead import began
 from cis.engine.run.attempts import AttemptMaker
-from cis.engine.run.effects import Start
-from cis.engine.run.live import End, Live, failed
-from cis.engine.run.parts import Held, LoopParts, fall_short
+from cis.engine.run.effects import NEVER, Start
+from cis.engine.run.ends import End, failed
+from cis.engine.run.live import Live
+from cis.engine.run.parts import Held, LoopParts
 from cis.engine.run.plan import RunPlan
 from cis.engine.shortage import shortage_of
 from cis.errors import LaunchError
@@ -100,6 +102,8 @@ class Spawning:
 
     def _start(self, start: Start) -> None:
         attempt = start.attempt
+        if start.begins_by_s < NEVER:
+            attempt = began(start.plan, attempt, at_us=self._parts.clock().wall_us)
         launch = self._launches.make(start.plan, attempt)
         self._parts.maker.make_workdir(launch)
         # Under a lease the run may go to another node while nobody here lives to end it.
@@ -129,6 +133,6 @@ class Spawning:
         short_of = shortage_of(error)
         if short_of is None:
             return False
-        fall_short(self._held, short_of, now_s=self._parts.clock().mono_s)
+        self._held.fall_short(short_of, now_s=self._parts.clock().mono_s)
         self._held.unstarted += [start.attempt for start in left]
         return True

@@ -30,6 +30,7 @@ class Turn:
         self.me = me
         self.held = held
         self.now = now
+        self.ahead: list[Start] = []
         self.alone: tuple[AttemptRecord, float] | None = None
         self.cancelled: set[str] = set()
         self.suspended: set[str] = set()
@@ -40,6 +41,8 @@ class Turn:
         """Return what is to be done once all of this is stored."""
         return Effects(
             starts,
+            ahead=self.ahead,
+            seen=self.store.others_writes() if self.ahead else 0,
             alone=self.alone,
             cancelled=frozenset(self.cancelled),
             suspended=frozenset(self.suspended),

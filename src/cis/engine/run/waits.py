@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from cis.engine.outputs import MAX_OUTPUT_BYTES, is_output_name, size_of
 from cis.engine.ports import Wait
-from cis.engine.run.live import End, failed
+from cis.engine.run.ends import End, failed
 from cis.engine.run.plan import RunPlan
 from cis.engine.times import Instant
 from cis.errors import CisError, LaunchError

@@ -34,8 +34,8 @@ _PID = (
 )
 _DROP = "DELETE FROM task_executions WHERE run_id = ? AND task_no = ? AND attempt = ? AND status = 'running'"
 _FINISH = (
-    "UPDATE task_executions SET status = ?, finished_at_us = ?, exit_code = ?, pid = coalesce(?, pid), error = ?,"
-    " stdout_tail = ?, stderr_tail = ?, stdout_bytes = ?, stderr_bytes = ?"
+    "UPDATE task_executions SET status = ?, started_at_us = ?, finished_at_us = ?, exit_code = ?, pid = coalesce(?, pid),"
+    " error = ?, stdout_tail = ?, stderr_tail = ?, stdout_bytes = ?, stderr_bytes = ?"
     " WHERE run_id = ? AND task_no = ? AND attempt = ? AND status = 'running'"
 )
 _RUNNING = (
@@ -178,6 +178,7 @@ def _ending_values(one: AttemptRecord) -> tuple[object, ...]:
     """Return what the end of an attempt sets, and what it is found by."""
     return (
         one.status,
+        one.started_at_us,
         one.finished_at_us,
         one.exit_code,
         one.pid,

@@ -61,6 +61,11 @@ class SqliteStore:
         """
         self._db.wait_at_most(seconds, meanwhile=meanwhile)
 
+    def others_writes(self) -> int:
+        """Return a number that changes whenever another connection has committed something."""
+        row = self._db.row("PRAGMA data_version")
+        return int(row[0]) if row else 0
+
     @property
     def waited(self) -> bool:
         """Whether others had the write lock when the last transaction began."""

@@ -1,0 +1,148 @@
+"""Starts that are stored before there is a slot for them: faster, and nobody sees a difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cis.engine.accept.control import cancel, pause
+from cis.engine.run.ahead import WITHIN_S
+from cis.executors.local import LocalExecutor
+from cis.model.states import AttemptState, RunState, TaskState
+from tests.worlds.deciding import Decider, decider
+from tests.worlds.looping import MoodyStore, Worker, ended, watch, working
+from tests.worlds.waiting import wait_for
+
+SLOTS = 4
+
+
+class Ahead:
+    """A worker whose slots are full of tasks that run until their file is there, and that has stored some more starts."""
+
+    def __init__(self, node: Decider, worker: Worker, folder: Path, **fields: Any) -> None:
+        self.node, self.worker, self._folder = node, worker, folder
+        short = [{"id": f"s{number}", "command": "true"} for number in range(SLOTS)]
+        long = [
+            {"id": f"w{number}", "command": f"until test -e {folder}/w{number}; do sleep 0.01; done", **fields}
+            for number in range(2 * SLOTS)
+        ]
+        self.run_id = node.submitted(*short, *long, target_node="node-1").run_id
+        worker.turn()
+        pids = worker.pids
+        wait_for(lambda: all(map(ended, pids)), what="the short ones to end")
+        worker.turn()
+
+    def let_end(self, number: int) -> None:
+        """Let a task end, and wait for the end of its process."""
+        before = self.worker.pids
+        (self._folder / f"w{number}").touch()
+        wait_for(lambda: any(map(ended, before)), what="the end of a task")
+
+    def let_all_end(self) -> None:
+        """Let everything come to its end."""
+        for number in range(2 * SLOTS):
+            (self._folder / f"w{number}").touch()
+        self.worker.until(lambda: self.node.run(self.run_id).status.final, "the end of the run")
+
+    def running(self) -> int:
+        """Return how many tasks the store says to be running."""
+        return sum(task.status is TaskState.RUNNING for task in self.node.store.tasks.of_run(self.run_id))
+
+
+@contextmanager
+def ahead(tmp_path: Path, **fields: Any) -> Iterator[Ahead]:
+    """Give a test what is stored ahead."""
+    with decider(tmp_path) as node, working(node, tmp_path) as worker:
+        yield Ahead(node, worker, tmp_path, **fields)
+
+
+def test_the_slot_of_a_task_that_has_ended_goes_to_the_next_before_any_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    watch(monkeypatch, seen, LocalExecutor, "start", "started")
+    watch(monkeypatch, seen, MoodyStore, "transaction", "begun")
+    with ahead(tmp_path) as world:
+        assert (world.running(), len(world.worker.pids)) == (2 * SLOTS, SLOTS)
+        world.let_end(0)
+        seen.clear()
+        world.worker.turn()
+        assert seen == ["started", "begun"]
+        assert len(world.worker.pids) == SLOTS
+        world.let_all_end()
+        assert world.node.run(world.run_id).status is RunState.COMPLETED
+        attempts = world.worker.attempts(world.run_id)
+
+    assert attempts == [(1, AttemptState.COMPLETED)] * 3 * SLOTS
+
+
+def test_what_finds_no_slot_soon_waits_again_and_counts_as_not_tried(tmp_path: Path) -> None:
+    with ahead(tmp_path) as world:
+        world.node.later(WITHIN_S)
+        world.worker.turn()
+        waits = world.worker.task(world.run_id, f"w{SLOTS}")
+
+        assert (world.running(), waits.status, waits.attempts, waits.started_at_us) == (
+            SLOTS,
+            TaskState.PENDING,
+            0,
+            None,
+        )
+        world.let_all_end()
+        assert world.node.run(world.run_id).status is RunState.COMPLETED
+
+
+@pytest.mark.parametrize("told", [pause, cancel])
+def test_nothing_begins_of_a_run_that_was_paused_or_cancelled_since(tmp_path: Path, told: Any) -> None:
+    with ahead(tmp_path) as world:
+        with world.node.store.transaction():
+            told(world.node.store, world.run_id, now_us=world.node.now_us)
+        pids = set(world.worker.pids)
+        world.let_end(0)
+        world.worker.turn()
+
+        assert set(world.worker.pids) < pids
+        status = world.worker.task(world.run_id, f"w{SLOTS}").status
+        assert status is (TaskState.PENDING if told is pause else TaskState.CANCELLED)
+
+
+def test_a_worker_that_is_to_stop_begins_nothing_more(tmp_path: Path) -> None:
+    with ahead(tmp_path) as world:
+        world.worker.loop.drain()
+        pids = set(world.worker.pids)
+        world.let_end(0)
+        world.worker.turn()
+
+        assert set(world.worker.pids) < pids
+        assert world.running() == SLOTS - 1
+
+
+def test_what_may_not_be_lost_is_not_stored_ahead(tmp_path: Path) -> None:
+    with ahead(tmp_path, on_lost="fail") as world:
+        assert world.running() == len(world.worker.pids) == SLOTS
+
+
+def test_the_rows_say_when_it_really_began(tmp_path: Path) -> None:
+    with ahead(tmp_path) as world:
+        world.node.later(WITHIN_S / 2)
+        world.let_end(0)
+        world.worker.turn()
+        began_us = world.node.now_us
+        world.let_all_end()
+        task = world.worker.task(world.run_id, f"w{SLOTS}")
+        (attempt,) = world.node.store.attempts.of_run(world.run_id, task_id=f"w{SLOTS}")
+
+    assert task.started_at_us == attempt.started_at_us == began_us
+
+
+def test_after_a_failed_transaction_it_is_begun_once(tmp_path: Path) -> None:
+    with ahead(tmp_path) as world:
+        world.worker.forget_plans()
+        world.let_all_end()
+        attempts = world.worker.attempts(world.run_id)
+
+    assert attempts == [(1, AttemptState.COMPLETED)] * 3 * SLOTS
