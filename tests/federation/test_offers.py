@@ -27,8 +27,7 @@ from cis.federation.inbox import receive
 from cis.federation.messages import RequestedRun, _kept, message_of, progress_of, requested_run
 from cis.federation.received import ReceivedMessage
 from cis.model.document import dag_from_plain
-from cis.model.lease_messages import Standing
-from cis.model.message import Message, MessageKind, Reply, Result
+from cis.model.message import Message, MessageKind, Reply, Result, Standing
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.cluster import OfferState, PeerRecord, RemoteRole
 from cis.store.records import QueueState, RunRecord

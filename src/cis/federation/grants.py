@@ -27,8 +27,7 @@ from cis.errors import (
 from cis.federation.messages import scope_of
 from cis.federation.received import Outcome, ReceivedMessage, outcome, remember_ask, take_on
 from cis.model.dag import Priority
-from cis.model.lease_messages import NONCES, Claim, Grant, OfferTerms
-from cis.model.message import Message, MessageKind, Result
+from cis.model.message import NONCES, Claim, Grant, Message, MessageKind, OfferTerms, Result
 from cis.model.scope_rules import allows
 from cis.model.states import RunState
 from cis.store.cluster import LeaseAsk, OfferRecord, OfferState, RemoteRole, RemoteRun

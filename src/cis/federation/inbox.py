@@ -38,8 +38,7 @@ from cis.federation.messages import RequestedRun
 from cis.federation.mirror import apply_report
 from cis.federation.received import CONTROL, EXECUTE, READ, Outcome, ReceivedMessage, outcome, take_on
 from cis.model.dag import Json
-from cis.model.lease_messages import Standing
-from cis.model.message import MessageKind, Reply, Result
+from cis.model.message import MessageKind, Reply, Result, Standing
 from cis.store.cluster import OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
 from cis.store.port import Store
 from cis.store.records import AuditRecord, RunRecord

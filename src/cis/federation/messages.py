@@ -15,8 +15,18 @@ from cis.errors import MalformedMessageError, NotFoundError, PoisonRecordError
 from cis.model.dag import DagSpec, Json
 from cis.model.ids import id_fault
 from cis.model.inference import infer_scope
-from cis.model.lease_messages import OfferTerms, Standing
-from cis.model.message import ABOVE, INLINE_BYTES, ROOT, SCOPES, Message, MessageKind, document_of, wire_fields
+from cis.model.message import (
+    ABOVE,
+    INLINE_BYTES,
+    ROOT,
+    SCOPES,
+    Message,
+    MessageKind,
+    OfferTerms,
+    Standing,
+    document_of,
+    wire_fields,
+)
 from cis.model.scope import Scope, ScopeType
 from cis.model.scope_rules import Patterns, pattern_fault
 from cis.model.states import TaskState

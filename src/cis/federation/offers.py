@@ -50,8 +50,7 @@ from cis.engine.transitions import move_run
 from cis.errors import NotAllowedError
 from cis.federation.received import EXECUTE, Outcome, ReceivedMessage, outcome
 from cis.federation.restored import LEAP
-from cis.model.lease_messages import Claim, Grant, Standing
-from cis.model.message import MessageKind, Result
+from cis.model.message import Claim, Grant, MessageKind, Result, Standing
 from cis.model.states import RunState
 from cis.store.cluster import OfferState, OutboxItem, RemoteRole, RemoteRun, Route
 from cis.store.port import Store, stored_spec

@@ -130,7 +130,7 @@ class OfferState(StrEnum):
 class OfferRecord:
     """An unaddressed DAG that some node has offered in the room.
 
-    ``content`` holds what the event says of whom it wants (``cis.model.lease_messages``), and ``unfit`` once this node
+    ``content`` holds what the event says of whom it wants (``cis.model.message``), and ``unfit`` once this node
     has refused it. ``claim_at_us`` is when this node claimed it last, or else saw it.
     """
 

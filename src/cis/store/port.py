@@ -35,8 +35,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cis.errors import PoisonRecordError
-from cis.model.dag import DagSpec
-from cis.model.stored import check_stored
+from cis.model.dag import DagSpec, check_stored
 from cis.model.tree import clipped
 from cis.store.cluster_port import Offers, Outbox, Peers, Remotes, Room
 from cis.store.queue_port import Events, Queue, Workers

@@ -21,8 +21,7 @@ from cis.federation.inbox import INCOMPLETE
 from cis.federation.messages import report_message
 from cis.federation.report import Cursor, Report, build_report
 from cis.model.dag import Json
-from cis.model.lease_messages import Standing
-from cis.model.message import Message, Reply, Result
+from cis.model.message import Message, Reply, Result, Standing
 from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun
 from cis.store.port import Store
 from cis.store.records import QueueState

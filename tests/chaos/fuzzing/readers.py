@@ -31,7 +31,7 @@ from cis.federation.grants import eligible
 from cis.federation.messages import message_of, report_message
 from cis.federation.report import Cursor, build_report
 from cis.model.document import dag_from_plain
-from cis.model.lease_messages import Standing
+from cis.model.message import Standing
 from cis.model.scope import Scope
 from cis.model.states import RunState
 from cis.node.clock import new_id, now, now_us

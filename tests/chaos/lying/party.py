@@ -24,8 +24,7 @@ from cis.federation.messages import RequestedRun, message_of, report_message
 from cis.federation.received import ReceivedMessage
 from cis.federation.report import Cursor, build_report
 from cis.model.dag import DagSpec
-from cis.model.lease_messages import Standing
-from cis.model.message import Message, MessageKind
+from cis.model.message import Message, MessageKind, Standing
 from cis.model.states import RunState, TaskState
 from cis.skills.registry import InstalledSkills
 from cis.store import open_store

@@ -25,8 +25,7 @@ from cis.engine.this_node import ThisNode
 from cis.engine.transitions import cancel_unfinished, move_run
 from cis.errors import NodeUnreachableError, UnknownNodeError
 from cis.model.dag import DagSpec, Json, Priority
-from cis.model.lease_messages import Grant
-from cis.model.message import MessageKind
+from cis.model.message import Grant, MessageKind
 from cis.model.states import RunState
 from cis.store.cluster import OfferState, OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
 from cis.store.port import Store

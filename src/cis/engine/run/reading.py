@@ -16,8 +16,7 @@ from cis.engine.ports import SkillBook
 from cis.engine.run.plan import RunPlan
 from cis.engine.times import Instant
 from cis.errors import NotFoundError, PoisonRecordError
-from cis.model.dag import TaskSpec
-from cis.model.stored import read_in_pieces
+from cis.model.dag import TaskSpec, read_in_pieces
 from cis.model.tree import clipped
 from cis.store.port import Store
 from cis.store.records import AS_DEFINED, AttemptRecord, QueuedRun, QueueItem, RunRecord, TaskRecord
