@@ -74,7 +74,7 @@ def add_token(node: NodeUnderTest, *may: str) -> str:
 def state(node: NodeUnderTest) -> object:
     """Return what a request could have changed."""
     runs = node.store.runs.unfinished_counts()
-    return dict(runs), node.store.events.last_seq(), node.store.queue.queued_count(node.this_node.node_id)
+    return dict(runs), node.store.events.last_seq(), node.store.queue.waiting_count(node.this_node.node_id)
 
 
 def test_every_route_of_the_app_has_a_right_and_none_is_open_by_mistake(node: NodeUnderTest) -> None:

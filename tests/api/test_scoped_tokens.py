@@ -122,14 +122,14 @@ def test_it_cannot_run_in_another_scope_whichever_rule_gives_it(
     node: NodeUnderTest, other: RunRecord, document: dict[str, object]
 ) -> None:
     whole = {**document, "tasks": [{"id": "a", "command": "true"}]}
-    before = node.store.queue.queued_count(node.this_node.node_id)
+    before = node.store.queue.waiting_count(node.this_node.node_id)
 
     refused = node.call("POST", "/api/v1/dag/execute", token=TOKEN, json=whole)
 
     detail = assert_problem(refused, 403, "scope.forbidden")["detail"]
     assert "token 'a' may not run DAGs of scope" in detail
     assert "project:a, user:*" in detail
-    assert node.store.queue.queued_count(node.this_node.node_id) == before
+    assert node.store.queue.waiting_count(node.this_node.node_id) == before
     assert other.status is RunState.PENDING
 
 

@@ -43,7 +43,7 @@ def not_in_order(store: SqliteStore, *, started: Sequence[Acknowledged]) -> list
     rows = store._db.connection.execute(_OVER).fetchall()
     twice = [what for what, count in Counter(started).items() if count > 1]
     return [
-        *store.upkeep.integrity_check(),
+        *store.upkeep.faults(),
         *(f"started twice: {what}" for what in twice),
         *(f"not exactly once: {row}" for row in rows),
     ]

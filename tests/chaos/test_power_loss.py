@@ -167,7 +167,7 @@ def _judge(folder: Path, trace: Trace, point: int, *, where: str, found: Found, 
         found.damaged.append(f"{where}: {error}")
         return
     with closing(store):
-        faults = store.upkeep.integrity_check()
+        faults = store.upkeep.faults()
         if faults:
             found.damaged.append(f"{where}: {faults[0]}")
             return

@@ -143,7 +143,7 @@ def stop_unminded(place: Besieged, chance: random.Random) -> None:
         else:
             with store.transaction():
                 taken = store.workers.take(replace(row, pid=os.getpid()))
-                store.queue.reclaim(settings.node_id, GLOBAL.worker_id, epoch=taken.epoch)
+                store.queue.hand_over(settings.node_id, GLOBAL.worker_id, epoch=taken.epoch)
         before = rows_of(place)
         if chance.random() < 0.3:
             worker.terminate()

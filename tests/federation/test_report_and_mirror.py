@@ -26,6 +26,7 @@ from cis.model.message import MAX_BLOB_BYTES
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.cluster import RemoteRole, RemoteRun
 from cis.store.records import AttemptRecord, EventRecord, RunChange, RunRecord, TaskRecord
+from tests.worlds.rows import attempts_of
 from tests.worlds.serving import NodeUnderTest, node_under_test
 
 PEER = "node-2"
@@ -121,7 +122,7 @@ def state_of(node: NodeUnderTest, run_id: str) -> dict[str, Any]:
     """Return what two nodes must agree on: of processes and workers, only the executor knows."""
     run = node.store.runs.get(run_id)
     assert run is not None
-    attempts = [one._replace(worker_id="", pid=None, pid_started=None) for one in node.store.attempts.of_run(run_id)]
+    attempts = [one._replace(worker_id="", pid=None, pid_started=None) for one in attempts_of(node.store, run_id)]
     return {
         "run": (run.status, run.started_at_us, run.finished_at_us, run.error),
         "tasks": list(node.store.tasks.of_run(run_id)),
@@ -147,7 +148,7 @@ def everything(node: NodeUnderTest, run_id: str) -> tuple[Any, ...]:
     return (
         store.runs.get(run_id),
         store.tasks.of_run(run_id),
-        store.attempts.of_run(run_id),
+        attempts_of(store, run_id),
         store.remotes.get(run_id),
         store.events.last_seq(),
         logs_of(node, run_id),
@@ -601,7 +602,7 @@ def test_pages_stay_small_enough_to_travel_whatever_the_rows_hold(pair: Pair) ->
 
     assert len(pages) > 5
     assert all(len(json.dumps(page.content)) <= MAX_BLOB_BYTES for page in pages)
-    assert len(pair.origin.store.attempts.of_run(run.run_id)) == 500
+    assert len(attempts_of(pair.origin.store, run.run_id)) == 500
     error = pair.task(run, "b").error or ""
     assert (len(error), error[-1]) == (MAX_ERROR, "…")
     assert pair.task(run, "b").outputs == new.outputs
@@ -663,7 +664,7 @@ def test_no_code_of_the_origin_can_take_a_mirrored_attempt_for_a_process_of_its_
 
     pair.hear(run, pair.report(run).content)
 
-    (mirrored,) = pair.origin.store.attempts.of_run(run.run_id)
+    (mirrored,) = attempts_of(pair.origin.store, run.run_id)
     assert (mirrored.worker_id, mirrored.pid, mirrored.pid_started) == (f"{PEER}/{run.worker_id}", None, None)
     assert not pair.origin.store.attempts.running(run.worker_id)
 

@@ -15,6 +15,7 @@ from cis.federation.mirror import MAX_LOG_BYTES
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.records import RunRecord
 from tests.federation.test_report_and_mirror import Pair, packed
+from tests.worlds.rows import attempts_of
 from tests.worlds.serving import node_under_test
 
 MIB = 2**20
@@ -96,7 +97,7 @@ def test_logs_and_attempts_of_one_run_are_bounded_together_and_the_run_says_so_w
     applied = pair.hear(run, {"run": run_told(9, RunState.COMPLETED), "tasks": [end], "attempts": [], "logs": []})
 
     assert most <= kept_bytes(pair, run) <= most + MAX_LOG_BYTES
-    assert len(pair.origin.store.attempts.of_run(run.run_id)) == kept_bytes(pair, run) // MAX_LOG_BYTES
+    assert len(attempts_of(pair.origin.store, run.run_id)) == kept_bytes(pair, run) // MAX_LOG_BYTES
     assert applied.run.status is RunState.COMPLETED
     assert "node-2 has them" in str(applied.run.error)
     assert len(str(pair.task(run, "t0").error)) == mirrored.SHORT_ERROR
@@ -124,7 +125,7 @@ def test_attempts_that_a_task_which_is_over_never_had_are_refused(pair: Pair, wh
 
     with pytest.raises(MalformedMessageError, match="attempt 3 of a task that had fewer"):
         pair.hear(run, {"run": run_told(2), "tasks": [], **third})
-    assert len(pair.origin.store.attempts.of_run(run.run_id)) == 2
+    assert len(attempts_of(pair.origin.store, run.run_id)) == 2
 
 
 def test_attempts_far_beyond_what_a_task_has_had_so_far_are_refused(pair: Pair) -> None:

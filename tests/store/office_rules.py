@@ -12,7 +12,7 @@ from cis.errors import FencedError
 from cis.model.dag import Priority
 from cis.store import open_store
 from cis.store.cluster import RemoteRole, RemoteRun
-from cis.store.records import WorkerRecord, WorkerState
+from cis.store.records import Heartbeat, QueueState, WorkerRecord, WorkerState
 from tests.worlds.migrated import fast_folder, new_database
 from tests.worlds.rows import WORKER, item, put_run, worker
 
@@ -65,7 +65,7 @@ class OfficeRules(RuleBasedStateMachine):
         with self.store.transaction():
             self.epoch += 1
             taken = self.store.workers.take(worker(started_at_us=self.now_us, lease_until_us=self.now_us + LEASE_US))
-            self.store.queue.reclaim("n", WORKER, epoch=self.epoch)
+            self.store.queue.hand_over("n", WORKER, epoch=self.epoch)
         self.worker = worker(
             epoch=self.epoch, started_at_us=self.now_us, lease_until_us=self.now_us + LEASE_US, runs_done=0
         )
@@ -91,14 +91,16 @@ class OfficeRules(RuleBasedStateMachine):
         try:
             with self.store.transaction():
                 self.store.workers.beat(
-                    "n",
-                    WORKER,
-                    epoch=self.epoch - back,
-                    status=status,
-                    now_us=self.now_us,
-                    lease_until_us=until_us,
-                    runs_done=done,
-                    current_run=run_id,
+                    Heartbeat(
+                        "n",
+                        WORKER,
+                        epoch=self.epoch - back,
+                        status=status,
+                        now_us=self.now_us,
+                        lease_until_us=until_us,
+                        runs_done=done,
+                        current_run=run_id,
+                    )
                 )
         except FencedError:
             assert back > 0 or self.fenced
@@ -139,7 +141,7 @@ class OfficeRules(RuleBasedStateMachine):
         )
         with self.store.transaction():
             self.store.remotes.put(remote)
-            self.store.queue.release(run_id)
+            self.store.queue.move(run_id, QueueState.QUEUED)
         self.remotes[run_id] = remote
         self.stand(run_id, QUEUED)
 
@@ -171,13 +173,13 @@ class OfficeRules(RuleBasedStateMachine):
     @rule(run_id=run_ids)
     def release(self, run_id: str) -> None:
         with self.store.transaction():
-            self.store.queue.release(run_id)
+            self.store.queue.move(run_id, QueueState.QUEUED)
         self.stand(run_id, QUEUED)
 
     @rule(run_id=run_ids)
     def suspend(self, run_id: str) -> None:
         with self.store.transaction():
-            self.store.queue.suspend(run_id)
+            self.store.queue.move(run_id, QueueState.SUSPENDED)
         self.stand(run_id, SUSPENDED)
 
     def stand(self, run_id: str, held: int) -> None:
@@ -208,9 +210,10 @@ class OfficeRules(RuleBasedStateMachine):
 
     @invariant()
     def the_queue_is_as_the_model_has_it(self) -> None:
-        held = {one.run_id: one.epoch for one in self.store.queue.claimed("n", WORKER)}
+        rows = [row for row in map(self.store.queue.get, self.queue) if row is not None]
+        held = {row.run_id: row.epoch for row in rows if row.status is QueueState.CLAIMED}
         assert held == {run_id: epoch for run_id, (_, epoch) in self.queue.items() if epoch > 0}
         waiting = [priority for priority, epoch in self.queue.values() if epoch == QUEUED]
-        assert self.store.queue.queued_count("n") == len(waiting)
+        assert self.store.queue.waiting_count("n") == len(waiting)
         demand = self.store.queue.demand("n")
         assert [(one.count, one.priority) for one in demand] == ([(len(waiting), max(waiting))] if waiting else [])

@@ -13,7 +13,7 @@ from cis.store import open_store
 from cis.store.records import RunChange, RunRecord, TaskRecord
 from tests.worlds.arrows import LEGAL_RUN, LEGAL_TASK
 from tests.worlds.migrated import fast_folder, new_database
-from tests.worlds.rows import attempt, put_run
+from tests.worlds.rows import attempt, attempts_of, put_run
 
 
 class RunRules(RuleBasedStateMachine):
@@ -192,7 +192,7 @@ class RunRules(RuleBasedStateMachine):
             assert (task.status, task.version) == self.tasks[run_id]
             assert self.successes.get(run_id, 0) <= 1
         stored = {
-            (one.run_id, one.attempt): one.status for run_id in self.runs for one in self.store.attempts.of_run(run_id)
+            (one.run_id, one.attempt): one.status for run_id in self.runs for one in attempts_of(self.store, run_id)
         }
         assert stored == self.attempts
         RunRules.steps += 1

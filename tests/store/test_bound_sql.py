@@ -24,7 +24,7 @@ KNOWN = {
     ("runs.py", "_where(after)"): "likewise",
     ("runs.py", "newest"): "a constant of the function",
     ("runs.py", "side"): "one of < and >",
-    ("file.py", "self._schema()"): "the number of a schema, an int",
+    ("file.py", "self._version()"): "the number of a schema, an int",
     ("attempts.py", "sql"): "constants that a filter chooses",
 }
 

@@ -13,7 +13,7 @@ from cis.model.scope import Scope, ScopeType
 from cis.model.states import RunState
 from cis.store import open_store
 from cis.store.cluster import JournalState, OfferState, PeerRecord, RemoteRole, Route
-from cis.store.records import AttemptPlace, EventRecord, RunChange, RunFilter, TaskRecord
+from cis.store.records import AttemptPlace, EventRecord, QueueState, RunChange, RunFilter, TaskRecord
 from cis.store.sqlite.store import SqliteStore
 from cis.store.upkeep_port import EndedRun
 from tests.worlds.migrated import new_database
@@ -133,15 +133,13 @@ INDEXES = {
     "ask",
     [
         lambda store: store.runs.get("r001"),
-        lambda store: store.runs.version("r001"),
+        lambda store: store.runs.heads(["r001"]),
         lambda store: store.runs.by_key("k"),
         lambda store: store.runs.latest("d"),
         lambda store: store.runs.unfinished_elsewhere(WORKER, "x"),
         lambda store: store.runs.children("r001"),
         lambda store: store.tasks.of_run("r001"),
         lambda store: store.tasks.get("r001", "t0"),
-        lambda store: store.attempts.of_run("r001"),
-        lambda store: store.attempts.of_run("r001", task_id="t0", attempt=1),
         lambda store: store.attempts.get("r001", 0, 1),
         lambda store: store.attempts.page("r001", 0, 1, limit=5),
         lambda store: store.attempts.places("r001", limit=5),
@@ -152,7 +150,7 @@ INDEXES = {
         lambda store: store.definitions.current("d"),
         lambda store: store.definitions.get(1),
         lambda store: store.queue.demand("n"),
-        lambda store: store.queue.queued_count("n"),
+        lambda store: store.queue.waiting_count("n"),
         lambda store: store.queue.waiting_count("n", below=False, holder="worker-global"),
         lambda store: store.queue.get("r001"),
         lambda store: store.queue.queued("n", WORKER, limit=10),
@@ -160,9 +158,8 @@ INDEXES = {
         lambda store: store.staged.complete("r001", tasks=5),
         lambda store: store.staged.runs(after="", before="s", limit=10),
         lambda store: store.staged.drop("r001", at_most=5),
-        lambda store: store.queue.claimed("n", WORKER),
-        lambda store: store.queue.release_claimed("n", WORKER),
-        lambda store: store.runs.unfinished_of(["r001"]),
+        lambda store: store.queue.hand_over("n", WORKER, epoch=None),
+        lambda store: store.runs.heads(["r001", "r002"]),
         lambda store: store.tasks.any_running("r001"),
         lambda store: store.events.after(5, limit=10),
         lambda store: store.events.tally_after(5),
@@ -172,11 +169,11 @@ INDEXES = {
         lambda store: store.definitions.put(definition(), DOCUMENT),
         lambda store: store.definitions.save(1, now_us=5),
         lambda store: store.queue.claim("n", WORKER, epoch=1, limit=10, above=20),
-        lambda store: store.queue.reclaim("n", WORKER, epoch=1),
-        lambda store: store.queue.release("r001"),
+        lambda store: store.queue.hand_over("n", WORKER, epoch=1),
+        lambda store: store.queue.move("r001", QueueState.QUEUED),
         lambda store: store.queue.remove("r001"),
-        lambda store: store.queue.park("r001", due_at_us=1),
-        lambda store: store.queue.wake("r001"),
+        lambda store: store.queue.move("r001", QueueState.PARKED, only=QueueState.CLAIMED, due_at_us=1),
+        lambda store: store.queue.move("r001", QueueState.QUEUED, only=QueueState.PARKED),
         lambda store: store.queue.any_due("n", now_us=5),
         lambda store: store.queue.wake_due("n", now_us=5, limit=10),
         lambda store: store.attempts.losses("r001"),
@@ -190,7 +187,7 @@ INDEXES = {
             PeerRecord(node_id="n2", public_key="k", may=(), trusted_at_us=1, matrix_user="@n2:x")
         ),
         lambda store: store.peers.get("n2"),
-        lambda store: store.peers.delete("n2"),
+        lambda store: store.peers.delete("n2", farewell_until_us=5),
         lambda store: store.peers.note_contact("n2", now_us=5),
         lambda store: store.peers.note_fault("n2", "odd"),
         lambda store: store.outbox.begin_sending(["m1"], due_at_us=5),
@@ -201,15 +198,14 @@ INDEXES = {
         lambda store: store.tasks.mirror([TaskRecord(run_id="r001", task_no=0, task_id="t0", version=9)]),
         lambda store: store.remotes.withdrawn("r001", sender="n2"),
         lambda store: store.remotes.withdrawal_count("n2", at_most=5),
-        lambda store: store.queue.suspend("r001"),
+        lambda store: store.queue.move("r001", QueueState.SUSPENDED),
         lambda store: store.room.cursor("!r"),
         lambda store: store.room.event("$e"),
         lambda store: store.room.settle("$e", JournalState.DONE),
         lambda store: store.offers.get("r001"),
         lambda store: store.offers.set_state("r001", OfferState.CLOSED),
-        lambda store: store.offers.has("n2", at_least=5),
-        lambda store: store.offers.forget_closed("n2"),
-        lambda store: store.offers.prune(expired_before_us=5),
+        lambda store: store.offers.make_room("n2", most=5),
+        lambda store: store.offers.make_room("n2", most=0),
         lambda store: store.room.thread("r001"),
         lambda store: store.retention.ended_dags(after="a", limit=5),
         lambda store: store.retention.prune("r001", at_most=5),
@@ -247,7 +243,6 @@ def test_the_demand_is_answered_from_an_index_alone(store: SqliteStore) -> None:
             lambda store: store.outbox.due(Route.ROOM, now_us=5, limit=5),
             "SEARCH outbox USING INDEX outbox_by_route (route=?)",
         ),
-        (lambda store: store.outbox.next_due_us(), "SEARCH outbox USING COVERING INDEX outbox_by_time"),
         (lambda store: store.outbox.of_run("r001"), "SEARCH outbox USING INDEX outbox_by_run (run_id=?)"),
         (lambda store: store.outbox.depths(), "SCAN outbox USING COVERING INDEX outbox_by_node"),
         (
@@ -273,10 +268,11 @@ def test_what_is_asked_of_other_nodes_again_and_again_walks_an_index_in_order(
 
 def test_the_nodes_to_send_to_and_the_load_are_answered_from_an_index_alone(store: SqliteStore) -> None:
     """What is not due yet is not even passed over."""
-    due = plans(store, lambda: store.outbox.due_nodes(now_us=5))
+    due = plans(store, lambda: store.outbox.schedule(now_us=5))
     load = plans(store, lambda: store.queue.load("n", at_most=5))
 
     assert due[0] == "SEARCH outbox USING COVERING INDEX outbox_by_time (due_at_us<?)"
+    assert due[-1] == "SEARCH outbox USING COVERING INDEX outbox_by_time"
     assert "SEARCH worker_queue USING COVERING INDEX worker_queue_by_worker (node_id=? AND status=?)" in load
 
 

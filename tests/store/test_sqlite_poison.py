@@ -23,7 +23,7 @@ from cis.store.port import read_spec
 from cis.store.records import AuditRecord, EventRecord, RunFilter, TokenRecord
 from cis.store.sqlite.store import SqliteStore
 from tests.worlds.migrated import new_database
-from tests.worlds.rows import DOCUMENT, SCOPE, WORKER, attempt, definition, item, put_run, worker
+from tests.worlds.rows import DOCUMENT, SCOPE, WORKER, attempt, attempts_of, definition, item, put_run, worker
 
 BROKEN_TEXT = "CAST(x'ff61' AS TEXT)"
 TWO_TASKS = '{"dag_id":"d","tasks":[{"command":"true","id":"t0"},{"command":"true","id":"t1"}]}'
@@ -113,7 +113,9 @@ def test_a_queued_run_that_cannot_be_read_is_claimed_once_with_no_dag_in_it(stor
 
     assert sorted(one.run_id for one in claimed) == ["r1", "r2", "r3"]
     assert again == []
-    assert sorted(one.run_id for one in store.queue.claimed("n", WORKER)) == ["r1", "r2", "r3"]
+    with store.transaction():
+        held = store.queue.hand_over("n", WORKER, epoch=2)
+    assert sorted(one.run_id for one in held) == ["r1", "r2", "r3"]
     poison = next(one for one in claimed if one.run_id == "r2")
     with pytest.raises(PoisonRecordError):
         read_spec(poison.dag_json)
@@ -249,7 +251,7 @@ def test_setting_aside_ends_what_is_unfinished_and_leaves_what_is_final(store: S
     assert run is not None
     assert (run.error, run.finished_at_us, run.version) == ("odd", 7, 2)
     assert [task.status for task in store.tasks.of_run("r1")] == [TaskState.CANCELLED] * 2
-    assert [one.status for one in store.attempts.of_run("r1")] == [AttemptState.LOST]
+    assert [one.status for one in attempts_of(store, "r1")] == [AttemptState.LOST]
     assert store.queue.get("r1") is None
     assert store.queue.get("r2") is not None
 
@@ -275,7 +277,7 @@ def test_lists_of_definitions_events_attempts_and_workers_leave_out_what_cannot_
 
     assert [one.dag_id for one in store.definitions.page(limit=5).items] == ["e"]
     assert [one.status for one in store.events.after(0, limit=5)] == ["s1"]
-    assert [one.attempt for one in store.attempts.of_run("r1")] == [2]
+    assert [one.attempt for one in attempts_of(store, "r1")] == [2]
     with pytest.raises(PoisonRecordError):
         store.definitions.current("d")
 

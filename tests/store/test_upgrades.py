@@ -96,7 +96,7 @@ def test_every_row_of_an_earlier_schema_keeps_its_values_and_gets_the_defaults_o
         table: [{**defaults(store._db.connection, table), **COMPUTED.get(table, {}), **row} for row in rows]
         for table, rows in before.items()
     }
-    faults = store.upkeep.integrity_check()
+    faults = store.upkeep.faults()
     store.close()
 
     assert all(len(rows) == 3 for rows in before.values())
@@ -176,7 +176,7 @@ def test_a_number_that_an_earlier_program_wrote_over_the_newer_one_does_no_harm(
     connection.execute("PRAGMA user_version = 6")
     connection.close()
     store = open_store(tmp_path / "cis.db")
-    version, faults = store._db.connection.pragma("user_version"), store.upkeep.integrity_check()
+    version, faults = store._db.connection.pragma("user_version"), store.upkeep.faults()
     store.close()
 
     assert (version, faults) == (NEWEST, [])

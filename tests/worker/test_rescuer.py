@@ -19,7 +19,7 @@ from cis.errors import FencedError
 from cis.executors.platform import process_started
 from cis.model.scope import GLOBAL
 from cis.store import open_store
-from cis.store.records import QueueDemand, WorkerRecord, WorkerState
+from cis.store.records import Heartbeat, QueueDemand, WorkerRecord, WorkerState
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.queue import QueueRows
 from cis.store.sqlite.store import SqliteStore
@@ -106,14 +106,16 @@ class Scene:
         row = self.row
         with self.store.transaction():
             self.store.workers.beat(
-                NODE,
-                WORKER,
-                epoch=row.epoch,
-                status=row.status,
-                now_us=self.wall_us,
-                lease_until_us=self.wall_us + round(LEASE_S * 1e6),
-                runs_done=0,
-                current_run=None,
+                Heartbeat(
+                    NODE,
+                    WORKER,
+                    epoch=row.epoch,
+                    status=row.status,
+                    now_us=self.wall_us,
+                    lease_until_us=self.wall_us + round(LEASE_S * 1e6),
+                    runs_done=0,
+                    current_run=None,
+                )
             )
 
     def look(self, times: int = 1, *, every_s: float = LEASE_S / 3, own: subprocess.Popen[bytes] | None = None) -> None:

@@ -14,7 +14,7 @@ import pytest
 from cis.engine.times import Instant
 from cis.model.scope import Scope, ScopeType
 from cis.store import open_store
-from cis.store.records import WorkerRecord, WorkerState
+from cis.store.records import QueueState, WorkerRecord, WorkerState
 from cis.store.sqlite.store import SqliteStore
 from cis.worker import supervisor as supervising
 from cis.worker.bell import FifoBell, bell_path
@@ -75,7 +75,12 @@ class Scene:
         with self.store.transaction():
             self.store.queue.add(NODE, item(f"r-{name}", worker_id=worker_id))
             self.store.queue.claim(NODE, worker_id, epoch=1, limit=1)
-            self.store.queue.park(f"r-{name}", due_at_us=self.wall_us + round(for_s * SECOND_US))
+            self.store.queue.move(
+                f"r-{name}",
+                QueueState.PARKED,
+                only=QueueState.CLAIMED,
+                due_at_us=self.wall_us + round(for_s * SECOND_US),
+            )
 
     def want(self, name: str) -> None:
         """Have a run of a scope wait, and the supervisor look, a second later."""

@@ -28,6 +28,7 @@ from cis.store.sqlite.connection import Database
 from cis.store.sqlite.store import SqliteStore
 from cis.worker.bell import FifoBell
 from tests.worlds.deciding import SECOND_US, START_US, Decider
+from tests.worlds.rows import attempts_of
 from tests.worlds.waiting import wait_for
 
 
@@ -105,7 +106,7 @@ class Worker:
         return None if item is None else item.status
 
     def attempts(self, run_id: str) -> list[tuple[int, AttemptState]]:
-        return [(one.attempt, one.status) for one in self.store.attempts.of_run(run_id)]
+        return [(one.attempt, one.status) for one in attempts_of(self.store, run_id)]
 
     def child(self, run_id: str) -> str:
         """Return the id of the one run that is a task of a run."""

@@ -26,6 +26,15 @@ WORKER = SCOPE.worker_id
 DOCUMENT = '{"dag_id":"d","tasks":[{"command":"true","id":"t0"}]}'
 
 
+def attempts_of(
+    store: Store, run_id: str, *, task_id: str | None = None, attempt: int | None = None
+) -> list[AttemptRecord]:
+    """Return the attempts of a run, or of a task, by start time."""
+    found = store.attempts.page(run_id, -1, 0, limit=100_000)
+    chosen = [one for one in found if task_id in (None, one.task_id) and attempt in (None, one.attempt)]
+    return sorted(chosen, key=lambda one: (one.started_at_us, one.task_no, one.attempt))
+
+
 def definition(dag_id: str = "d", sha256: str = "s", **changes: Any) -> DefinitionRecord:
     """Return a definition."""
     made = DefinitionRecord(
@@ -118,3 +127,17 @@ def put_run(store: Store, run_id: str, *, tasks: int = 2, **changes: Any) -> Run
         rows = [TaskRecord(run_id=run_id, task_no=place, task_id=f"t{place}") for place in range(tasks)]
         store.runs.add(made, rows)
     return made
+
+
+def put_ended(store: Store, run_id: str, at_us: int, **changes: Any) -> None:
+    """Store a run that ended at a time."""
+    fields: dict[str, Any] = {"status": RunState.COMPLETED, "finished_at_us": at_us, **changes}
+    put_run(store, run_id, **fields)
+
+
+def put_queued(store: Store, *run_ids: str) -> None:
+    """Put runs into the queue of node n."""
+    for run_id in run_ids:
+        put_run(store, run_id)
+        with store.transaction():
+            store.queue.add("n", item(run_id))

@@ -100,7 +100,7 @@ def _numbers(
     store: Store, node_id: str
 ) -> tuple[int, Mapping[RunState, int], Iterable[WorkerRecord], Mapping[str, int]]:
     workers = store.workers.all(node_id=node_id)
-    return store.queue.queued_count(node_id), store.runs.unfinished_counts(), workers, store.outbox.depths()
+    return store.queue.waiting_count(node_id), store.runs.unfinished_counts(), workers, store.outbox.depths()
 
 
 def _worker_counts(workers: Iterable[WorkerRecord]) -> list[tuple[dict[str, str], int]]:
@@ -169,7 +169,8 @@ class Readiness:
     async def _look_for_damage(self) -> None:
         began_s = self._clock_s()
         try:
-            self._damage = await self._node.read(lambda store: store.upkeep.first_damage())
+            found = await self._node.read(lambda store: store.upkeep.faults(quick=True))
+            self._damage = found[0] if found else None
         except CisError:
             return  # whoever reads and writes the store says so, too
         finally:

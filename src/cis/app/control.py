@@ -62,7 +62,8 @@ def control(
 def _asked_for(store: Store, run_id: str) -> tuple[int | None, int]:
     """Return what control changes of a run: the run itself, or what the node that executes it is asked for."""
     remote = store.remotes.get(run_id)
-    return store.runs.version(run_id), 0 if remote is None else remote.control_seq
+    head = store.runs.heads([run_id]).get(run_id)
+    return head and head.version, 0 if remote is None else remote.control_seq
 
 
 def _touched(store: Store, run: RunRecord, action: Action) -> frozenset[str]:

@@ -75,8 +75,7 @@ def untrust(store: Store, node_id: str, *, by: Actor, now_us: int) -> Untrusted:
             if run is not None:
                 post_control(store, run, "cancel", now_us=now_us)  # or it would go on with it, for nobody
                 failed.append(run.run_id)
-    store.peers.put_farewell(peer, until_us=now_us + round(CONTROL_FOR_S * 1e6))
-    store.peers.delete(node_id)
+    store.peers.delete(node_id, farewell_until_us=now_us + round(CONTROL_FOR_S * 1e6))
     append_audit(store, by, action="node.untrust", subject=node_id, now_us=now_us)
     cancelled = tuple(run.run_id for run in stopped)
     return Untrusted(failed=tuple(failed), cancelled=cancelled, wake=frozenset(run.worker_id for run in stopped))

@@ -62,7 +62,7 @@ def _check(options: argparse.Namespace) -> int:
     context = from_environment()
     try:
         with context.store_as_it_is() as store:
-            faults = store.upkeep.integrity_check()
+            faults = store.upkeep.faults()
     except NotFoundError:
         faults = []  # there is none yet
     except StoreDamagedError as error:  # too much for it even to be opened
@@ -97,7 +97,7 @@ def _restore(options: argparse.Namespace) -> None:
         _copy(source, fresh)
         backup = _open_backup(source, fresh)  # a copy, so that the backup stays as it is while this one is migrated
         try:
-            faults = backup.upkeep.integrity_check()
+            faults = backup.upkeep.faults()
             if faults:
                 raise StoreError(f"{source} is damaged: {faults[0]}; nothing was changed")
             with backup.transaction():
@@ -151,7 +151,7 @@ def _open_backup(source: Path, fresh: Path) -> SqliteStore:
     try:
         as_it_is = open_store(fresh, as_it_is=True)
         try:
-            ours = as_it_is.upkeep.has_runs
+            ours = as_it_is.upkeep.schema().is_ours
         finally:
             as_it_is.close()
     except StoreNewerError as error:

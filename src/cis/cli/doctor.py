@@ -133,8 +133,8 @@ def _look_at_store(context: Context) -> Finding:
     older = False
     try:
         with context.store_as_it_is() as store:
-            older = not store.upkeep.is_newest
-            faults = store.upkeep.integrity_check()
+            older = not store.upkeep.schema().is_newest
+            faults = store.upkeep.faults()
             if not faults:
                 with store.transaction():
                     store.upkeep.write_nothing()

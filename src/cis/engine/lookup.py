@@ -24,6 +24,12 @@ def look_up_run(store: Store, run_id: str, *, scopes: Patterns | None = None) ->
     return run
 
 
+def is_stale(store: Store, run: RunRecord) -> bool:
+    """Whether a run has changed since it was read, or is gone."""
+    head = store.runs.heads([run.run_id]).get(run.run_id)
+    return head is None or head.version != run.version
+
+
 def run_of(store: Store, dag_id: str, *, run_id: str | None = None, scopes: Patterns | None = None) -> RunRecord:
     """Return the run of a DAG that is named, or its latest.
 

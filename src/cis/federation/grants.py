@@ -81,7 +81,7 @@ def _make_room(store: Store, sender: str) -> None:
 
     Nothing is lost with one that is closed: should it be seen and claimed again, its arbiter does not grant it.
     """
-    if store.offers.has(sender, at_least=MAX_OFFERS) and not store.offers.forget_closed(sender):
+    if not store.offers.make_room(sender, most=MAX_OFFERS):
         detail = f"{MAX_OFFERS:,} offers of node {sender!r} are open here, so this one is left to other nodes"
         raise MessageRefusedError(ShareExceededError.code, detail)
 
@@ -231,7 +231,7 @@ def _release(store: Store, run: RunRecord) -> list[str]:
     rings = [run.worker_id]
     item = store.queue.get(run.run_id)
     if item is not None and item.status is QueueState.SUSPENDED:
-        store.queue.release(run.run_id)
+        store.queue.move(run.run_id, QueueState.QUEUED)
     for child in store.runs.children(run.run_id):
         if not child.status.final:
             rings += _release(store, child)

@@ -86,9 +86,7 @@ class _Had(NamedTuple):
 
 def mark_restored(store: Store, *, node_id: str, lease_s: float, now_us: int) -> Restored:
     """Note in a backup that it is put in place now, and hold what may be over. Nothing uses it yet."""
-    record = RestoreRecord(restored_at_us=now_us, known_until_us=store.restores.newest_record_us())
-    store.restores.put(record)
-    store.offers.prune_asks(asked_before_us=2**62)
+    record = store.restores.begin(now_us=now_us)
     count: Counter[str] = Counter()
     for status in _UNFINISHED:
         cursor = None

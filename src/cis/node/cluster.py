@@ -202,10 +202,9 @@ class Cluster:
             now_us = self._node.this_node.clock_us()
 
             def job(store: Store, now_us: int = now_us) -> None:
-                store.remotes.prune_withdrawals(expired_before_us=now_us - REMEMBER_US)
-                store.offers.prune(expired_before_us=now_us)
-                store.peers.prune_farewells(before_us=now_us)
-                store.offers.prune_asks(asked_before_us=now_us - ASKED_FOR_US)
+                store.retention.prune_notes(
+                    expired_us=now_us, withdrawn_us=now_us - REMEMBER_US, asked_us=now_us - ASKED_FOR_US
+                )
 
             await self._node.write(job)
             await asyncio.sleep(UPKEEP_S)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from cis.model.dag import Json, Priority
 from cis.model.scope_rules import Patterns
@@ -63,6 +64,13 @@ class OutboxItem:
     attempts: int = 0
     uncertain: bool = False
     fault: str | None = None
+
+
+class Schedule(NamedTuple):
+    """For which nodes something is due by push, and when the next item of all is due (None: the outbox is empty)."""
+
+    nodes: tuple[str, ...]
+    next_us: int | None
 
 
 class RemoteRole(StrEnum):

@@ -17,6 +17,7 @@ from cis.store.cluster import (
     RoomCursor,
     RoomEvent,
     Route,
+    Schedule,
 )
 
 
@@ -31,24 +32,15 @@ class Peers(Protocol):
         """
         ...
 
-    def delete(self, node_id: str) -> bool:
-        """Delete a peer; return whether there was one."""
+    def delete(self, node_id: str, *, farewell_until_us: int) -> bool:
+        """Delete a peer; return whether there was one. Until a time it is kept where it was (``get``)."""
         ...
 
-    def get(self, node_id: str) -> PeerRecord | None:
-        """Return a peer."""
-        ...
+    def get(self, node_id: str, *, or_farewell: bool = False) -> PeerRecord | None:
+        """Return a peer, or also one that was, which may nothing here, and is only told what became of its runs.
 
-    def put_farewell(self, peer: PeerRecord, *, until_us: int) -> None:
-        """Keep where a node is that is trusted no more, so that it can be told what became of its runs."""
-        ...
-
-    def get_or_farewell(self, node_id: str) -> PeerRecord | None:
-        """Return a peer, or one that was; that one may nothing here, and is only told something."""
-        ...
-
-    def prune_farewells(self, *, before_us: int) -> int:
-        """Forget those whose time is over; return how many went."""
+        Inside a transaction it holds until the commit: what a node may do is looked at in the one that does it.
+        """
         ...
 
     def by_user(self, matrix_user: str) -> PeerRecord | None:
@@ -79,12 +71,8 @@ class Outbox(Protocol):
         """Return what is due, the most urgent first, then the oldest (by ``message_id``)."""
         ...
 
-    def due_nodes(self, *, now_us: int) -> Sequence[str]:
-        """Return the ids of the nodes for which something is due by push."""
-        ...
-
-    def next_due_us(self) -> int | None:
-        """Return when the next item is due; None when the outbox is empty."""
+    def schedule(self, *, now_us: int) -> Schedule:
+        """Return for which nodes something is due by push, and when the next item of all is due."""
         ...
 
     def of_run(self, run_id: str) -> Sequence[OutboxItem]:
@@ -114,7 +102,7 @@ class Outbox(Protocol):
         ...
 
     def count(self, *, at_most: int) -> int:
-        """Return how many items wait, counting up to *at_most*. It is for backpressure: a few more may come beside it."""
+        """Return how many items wait, counting up to *at_most*. It is for backpressure: a few more do no harm."""
         ...
 
     def depths(self) -> Mapping[str, int]:
@@ -153,11 +141,7 @@ class Remotes(Protocol):
         ...
 
     def withdrawal_count(self, sender: str, *, at_most: int) -> int:
-        """Return how many runs of *sender* are to be refused, counting up to *at_most*."""
-        ...
-
-    def prune_withdrawals(self, *, expired_before_us: int) -> int:
-        """Forget those whose run would be refused as expired anyway; return how many went."""
+        """Return how many runs of *sender* are to be refused, counting up to *at_most*. A few more do no harm."""
         ...
 
 
@@ -168,12 +152,8 @@ class Room(Protocol):
         """Return how far a room was read."""
         ...
 
-    def put_cursor(self, cursor: RoomCursor) -> None:
-        """Record how far a room was read, in the same transaction as what was read."""
-        ...
-
-    def append(self, events: Iterable[RoomEvent]) -> int:
-        """Append events that are not there yet; return how many were new."""
+    def append(self, events: Iterable[RoomEvent], *, cursor: RoomCursor | None = None) -> int:
+        """Append events that are not there yet, and record how far the room was read; return how many were new."""
         ...
 
     def new_events(self, *, limit: int, after: int = 0) -> Sequence[RoomEvent]:
@@ -220,16 +200,11 @@ class Offers(Protocol):
         """Return offers, the most urgent first, then the oldest."""
         ...
 
-    def has(self, sender: str, *, at_least: int) -> bool:
-        """Whether so many offers of *sender* are remembered. It is for a bound: one more that comes beside it does no harm."""
-        ...
+    def make_room(self, sender: str, *, most: int) -> bool:
+        """Whether one more offer of *sender* may be remembered, of which there are at most *most*.
 
-    def forget_closed(self, sender: str) -> bool:
-        """Forget the closed offer of *sender* that expires first; return whether there was one."""
-        ...
-
-    def prune(self, *, expired_before_us: int) -> int:
-        """Forget offers that expired before a time; return how many went."""
+        For that its closed offer that expires first is forgotten. One more that comes beside it does no harm.
+        """
         ...
 
     def put_ask(self, ask: LeaseAsk, *, keep: int) -> None:
@@ -238,8 +213,4 @@ class Offers(Protocol):
 
     def ask(self, run_id: str, nonce: str) -> LeaseAsk | None:
         """Return what was asked with a nonce."""
-        ...
-
-    def prune_asks(self, *, asked_before_us: int) -> int:
-        """Forget what was asked before a time; return how much went."""
         ...

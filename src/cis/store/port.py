@@ -131,7 +131,7 @@ class Store(Protocol):
 
     @property
     def waited(self) -> bool:
-        """Whether others had to be waited for before the last transaction began: something may have happened meanwhile."""
+        """Whether the last transaction had to wait for others to begin: something may have happened meanwhile."""
         ...
 
     def let_others_in(self) -> None:

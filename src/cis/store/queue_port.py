@@ -9,9 +9,11 @@ from cis.model.scope import Scope
 from cis.store.records import (
     EventRecord,
     EventTally,
+    Heartbeat,
     QueueDemand,
     QueuedRun,
     QueueItem,
+    QueueState,
     WorkerRecord,
     WorkerState,
 )
@@ -21,19 +23,15 @@ class Queue(Protocol):
     """Runs that wait for their worker, or that it holds."""
 
     def add(self, node_id: str, item: QueueItem) -> None:
-        """Put a run into its worker's queue, in the transaction that adds the run. ``waiting_count`` counts it at once."""
+        """Put a run into its worker's queue, in the transaction that adds it. ``waiting_count`` counts it at once."""
         ...
 
     def demand(self, node_id: str) -> Sequence[QueueDemand]:
         """Return the worker ids with queued (not claimed) runs; the most urgent first, then the oldest."""
         ...
 
-    def queued_count(self, node_id: str) -> int:
-        """Return how many rows wait unclaimed."""
-        ...
-
-    def waiting_count(self, node_id: str, *, below: bool, holder: str = "") -> int:
-        """Return how many rows wait unclaimed, of runs that are tasks of others (*below*) or of those that are not.
+    def waiting_count(self, node_id: str, *, below: bool | None = None, holder: str = "") -> int:
+        """Return how many rows wait unclaimed: of runs that are tasks of others (*below*), that are not, or of both.
 
         *holder* is a worker id, or an asker; empty: all of them. With an empty *node_id*, DAGs in the outbox are meant.
 
@@ -59,7 +57,10 @@ class Queue(Protocol):
         ...
 
     def get(self, run_id: str) -> QueueItem | None:
-        """Return a run's place in the queue, with the document; ``below`` and ``asker`` are not read back."""
+        """Return a run's place in the queue, with the document; ``below`` and ``asker`` are not read back.
+
+        Inside a transaction it holds until the commit: whether a run is suspended decides what a grant does.
+        """
         ...
 
     def claim(
@@ -76,31 +77,26 @@ class Queue(Protocol):
         """Return the runs that ``claim`` would take, in its order; nothing is taken, and no document is read."""
         ...
 
-    def claimed(self, node_id: str, worker_id: str) -> Sequence[QueuedRun]:
-        """Return the runs that some epoch of this worker holds, in the order of ``claim``; no document is read."""
-        ...
+    def hand_over(self, node_id: str, worker_id: str, *, epoch: int | None) -> Sequence[QueuedRun]:
+        """Give every run that some epoch of this worker holds to *epoch*, or with None back to the queue; return them.
 
-    def reclaim(self, node_id: str, worker_id: str, *, epoch: int) -> None:
-        """Move every claimed row of this worker to *epoch*."""
-        ...
-
-    def release(self, run_id: str) -> None:
-        """Put a claimed run back to queued; its place in the order is kept."""
-        ...
-
-    def park(self, run_id: str, *, due_at_us: int | None) -> None:
-        """Let go of a claimed run that only waits, until *due_at_us* (None: until somebody wakes it).
-
-        Check, then write: the caller has found that no child run has ended and nothing was asked of the run. An end
-        that comes before the commit must wake it, so whoever ends a child waits for this row's lock.
-
-        It is in no ``claim`` and no ``queue_demand`` until it is queued again: by ``wake``, by ``wake_due``, or when a
-        child run of it becomes final (``runs.change``, ``runs.set_aside``).
+        They come in the order of ``claim``, which they keep, and no document is read.
         """
         ...
 
-    def wake(self, run_id: str) -> None:
-        """Put a parked run back to queued, at its old place; any other stays as it is."""
+    def move(
+        self, run_id: str, to: QueueState, *, only: QueueState | None = None, due_at_us: int | None = None
+    ) -> None:
+        """Change the state of a run in the queue, if it is the *only* one named (None: any); its place is kept.
+
+        A claimed run that is *queued* again may be claimed by another. One that is *suspended* is taken by no worker.
+        One that only waits is *parked*, until *due_at_us* or until somebody queues it: then it is in no ``claim`` and
+        no ``demand``; ``wake_due`` queues it again, and so does the end of a child run (``runs.change``,
+        ``runs.set_aside``).
+
+        Check, then write: whoever parks a run has found that no child has ended and nothing was asked of it. An end
+        that comes before the commit must queue it again, so whoever ends a child waits for its row.
+        """
         ...
 
     def any_due(self, node_id: str, *, now_us: int) -> bool:
@@ -111,16 +107,8 @@ class Queue(Protocol):
         """Put up to *limit* parked runs that are due back to queued, the earliest first."""
         ...
 
-    def release_claimed(self, node_id: str, worker_id: str) -> None:
-        """Put every run that some epoch of this worker holds back to queued, at its old place."""
-        ...
-
     def remove(self, run_id: str) -> None:
         """Delete the row of a run that is final."""
-        ...
-
-    def suspend(self, run_id: str) -> None:
-        """Keep a run, claimed or not, in the queue where no worker takes it (``release`` puts it back to queued)."""
         ...
 
     def load(self, node_id: str, *, at_most: int) -> int:
@@ -149,23 +137,8 @@ class Workers(Protocol):
         """
         ...
 
-    def beat(
-        self,
-        node_id: str,
-        worker_id: str,
-        *,
-        epoch: int,
-        status: WorkerState,
-        now_us: int,
-        lease_until_us: int,
-        runs_done: int,
-        current_run: str | None,
-    ) -> None:
+    def beat(self, beat: Heartbeat) -> None:
         """Record a heartbeat and renew the lease. Raises FencedError as ``check_epoch`` does."""
-        ...
-
-    def set_short_of(self, node_id: str, worker_id: str, *, epoch: int, short_of: str | None) -> None:
-        """Note what the machine has too little of for a task to start; another epoch changes nothing."""
         ...
 
     def cannot_start(self, node_id: str, worker_id: str, scope: Scope, *, short_of: str | None, now_us: int) -> None:

@@ -121,6 +121,13 @@ class RunRecord(NamedTuple):
     above: tuple[str, ...] = ()
 
 
+class RunHead(NamedTuple):
+    """What of a run says whether it has changed, or is over."""
+
+    version: int
+    is_over: bool
+
+
 class RunChange(NamedTuple):
     """New values for a run; a field that is None keeps the stored one."""
 
@@ -279,6 +286,20 @@ class WorkerRecord:
     slots: int
     started_at_us: int
     heartbeat_at_us: int
+    lease_until_us: int
+    runs_done: int = 0
+    current_run: str | None = None
+    short_of: str | None = None
+
+
+class Heartbeat(NamedTuple):
+    """What a worker says of itself, at *now_us*; *short_of* is what the machine has too little of for a task to start."""
+
+    node_id: str
+    worker_id: str
+    epoch: int
+    status: WorkerState
+    now_us: int
     lease_until_us: int
     runs_done: int = 0
     current_run: str | None = None

@@ -6,8 +6,6 @@ Documents, runs, tasks and attempts, and tasks that are stored before their run 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cis.model.scope_rules import Patterns
@@ -20,6 +18,7 @@ from cis.store.records import (
     Page,
     RunChange,
     RunFilter,
+    RunHead,
     RunRecord,
     TaskLoss,
     TaskRecord,
@@ -56,7 +55,7 @@ class Definitions(Protocol):
     def page(
         self, *, limit: int, cursor: str | None = None, saved_only: bool = False, scopes: Patterns | None = None
     ) -> Page[DefinitionRecord]:
-        """Return one row a DAG (as ``definition`` picks it), by ``dag_id``; those of other *scopes* are left out.
+        """Return one row a DAG (as ``current`` picks it), by ``dag_id``; those of other *scopes* are left out.
 
         A page may therefore have fewer than *limit*, and yet not be the last.
         """
@@ -67,7 +66,10 @@ class Definitions(Protocol):
         ...
 
     def drop(self, definition_ids: Sequence[int]) -> int:
-        """Delete those of them that are still unused; return how many went."""
+        """Delete those of them that are still unused; return how many went.
+
+        Check, then delete: no run of one may be added before the commit (the run refers to its row).
+        """
         ...
 
 
@@ -91,11 +93,11 @@ class Runs(Protocol):
         ...
 
     def get(self, run_id: str) -> RunRecord | None:
-        """Return a run. Raises PoisonRecordError when its row cannot be read."""
-        ...
+        """Return a run. What is decided by it is protected by its version, where ``change`` follows.
 
-    def version(self, run_id: str) -> int | None:
-        """Return a run's version alone: a cheap way to see whether it changed."""
+        Raises:
+            PoisonRecordError: its row cannot be read.
+        """
         ...
 
     def by_key(self, idempotency_key: str) -> RunRecord | None:
@@ -118,8 +120,8 @@ class Runs(Protocol):
         """Return how many runs are in each state that is not final; reads an index of those alone."""
         ...
 
-    def unfinished_of(self, run_ids: Sequence[str]) -> AbstractSet[str]:
-        """Return those of the runs that are there and not over; their other columns are not read."""
+    def heads(self, run_ids: Sequence[str]) -> Mapping[str, RunHead]:
+        """Return what says whether runs have changed or are over, for those that are there; no more of them is read."""
         ...
 
     def unfinished_elsewhere(self, worker_id: str, target_node: str) -> RunRecord | None:
@@ -136,8 +138,8 @@ class Runs(Protocol):
     def change(self, run: RunRecord, change: RunChange) -> RunRecord:
         """Apply *change* to the run as it was read, and return it as it is now.
 
-        The end of a child wakes its parent (``queue.wake``): the parent either is parked by then, or sees the end in
-        the transaction in which it would be (``queue.park``).
+        The end of a child puts its parent back into the queue, if it is parked. A parent that is about to be parked
+        sees the end in that very transaction, or waits for this one (``queue.move``).
 
         Raises:
             StaleVersionError: the run is past the version of *run*; nothing was changed.
@@ -194,9 +196,7 @@ class Tasks(Protocol):
         ...
 
     def change(self, old_and_new: Iterable[tuple[TaskRecord, TaskRecord]]) -> None:
-        """Replace tasks as they were read by what they become; versions grow by one in the store.
-
-        The new record's ``version`` is that of the old one.
+        """Replace tasks as they were read by what they become; the ``version`` of each grows by one.
 
         Raises:
             StaleVersionError: one of them is past the version of its old record; the transaction must not go on.
@@ -215,12 +215,12 @@ class Tasks(Protocol):
 class Staged(Protocol):
     """Tasks that are stored before their run is; nothing of them is shown anywhere until it comes."""
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """A transaction in which tasks may be stored before their run is: nothing is shown of them until it comes."""
-        ...
-
     def add(self, tasks: Sequence[TaskRecord]) -> None:
-        """Inside that transaction: store tasks of a run that is not there yet. Raises StoreRefusedError when it is."""
+        """Store tasks of one run that is not there yet, in a transaction of their own.
+
+        Raises:
+            StoreRefusedError: the run is there.
+        """
         ...
 
     def complete(self, run_id: str, *, tasks: int) -> bool:
@@ -244,23 +244,19 @@ class Attempts(Protocol):
         ...
 
     def drop(self, attempts: Iterable[AttemptRecord]) -> None:
-        """Delete running attempts that never became a process, as if they had not been tried."""
+        """Delete attempts that never became a process, as if they had not been tried; those that run in the store."""
         ...
 
     def set_pids(self, attempts: Iterable[AttemptRecord]) -> None:
         """Store ``pid`` and ``pid_started`` of running attempts."""
         ...
 
-    def finish(self, attempts: Iterable[AttemptRecord]) -> None:
-        """Store the ends of attempts that are running in the store.
+    def finish(self, attempts: Iterable[AttemptRecord], *, left: Iterable[LeftProcess] = ()) -> None:
+        """Store the ends of attempts that are running in the store, and the processes that they *left* running.
 
         Raises:
             StaleVersionError: one of them is not running there; the transaction must not go on.
         """
-        ...
-
-    def of_run(self, run_id: str, *, task_id: str | None = None, attempt: int | None = None) -> Sequence[AttemptRecord]:
-        """Return a run's attempts by start time, then task number, then attempt."""
         ...
 
     def get(self, run_id: str, task_no: int, attempt: int) -> AttemptRecord | None:
@@ -280,7 +276,10 @@ class Attempts(Protocol):
         after: AttemptPlace | None = None,
         limit: int,
     ) -> Sequence[AttemptPlace]:
-        """Return where a run's attempts come, in the order of ``attempts``: those that follow one, at most *limit*."""
+        """Return where a run's attempts come, by start time, then task number, then attempt.
+
+        Those of a task come in their order, whatever the clock said: those that follow one, at most *limit*.
+        """
         ...
 
     def any_stray(self, run_id: str) -> bool:
@@ -305,10 +304,6 @@ class Attempts(Protocol):
 
     def forget_losses(self, run_id: str, task_nos: Iterable[int]) -> None:
         """Forget the losses of tasks that have ended by themselves."""
-        ...
-
-    def add_left(self, left: Iterable[LeftProcess]) -> None:
-        """Note what attempts left running when they ended."""
         ...
 
     def left(self, run_id: str) -> Sequence[LeftProcess]:

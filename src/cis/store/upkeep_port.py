@@ -41,6 +41,14 @@ class RestoreRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """Whether a store has the schema that this program knows, and whether it is one of this program at all."""
+
+    is_newest: bool
+    is_ours: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HomeRecord:
     """Whose home this is, and where it lives: *machine* is empty where it is not known, or is a container."""
 
@@ -57,7 +65,7 @@ class Tokens(Protocol):
         ...
 
     def all(self) -> Sequence[TokenRecord]:
-        """Return all tokens by name."""
+        """Return all tokens by name. Check, then insert: a name that is not there may be given (it is the key)."""
         ...
 
     def by_sha256(self, sha256: str) -> TokenRecord | None:
@@ -108,6 +116,14 @@ class Retention(Protocol):
         """
         ...
 
+    def prune_notes(self, *, expired_us: int, withdrawn_us: int, asked_us: int) -> int:
+        """Forget what is kept of other nodes for a time; return how much went.
+
+        These are offers and places of former peers that expired before *expired_us*, runs to be refused that expired
+        before *withdrawn_us* (they would be refused as expired anyway), and what was asked before *asked_us*.
+        """
+        ...
+
     def ends(self, run_ids: Sequence[str]) -> Mapping[str, int | None]:
         """Return when each of these runs ended, None for one that is live; those that are not known are left out."""
         ...
@@ -120,12 +136,11 @@ class Restores(Protocol):
         """Return the last restore; None for a database that never was restored."""
         ...
 
-    def put(self, record: RestoreRecord) -> None:
-        """Note that this database was restored."""
-        ...
+    def begin(self, *, now_us: int) -> RestoreRecord:
+        """Note that this store was put in place of another one now, and return until when it knows what happened.
 
-    def newest_record_us(self) -> int:
-        """Return when the last event, or entry of the audit log, was written; 0 when there is none."""
+        That is when its last event, or entry of the audit log, was written. What was asked of other nodes is forgotten.
+        """
         ...
 
     def doubt(self, run_id: str) -> None:
@@ -172,11 +187,15 @@ class Upkeep(Protocol):
         """
         ...
 
-    def first_damage(self) -> str | None:
-        """Return the first thing that is wrong with what is stored; None when it is sound or the search took too long.
+    def faults(self, *, quick: bool = False) -> Sequence[str]:
+        """Return what is wrong with what is stored, a line each; nothing when it is sound. Looks at everything.
 
-        Looks at every page.
+        With *quick* it stops at the first, and gives up after some seconds; what was not found by then is not told.
         """
+        ...
+
+    def schema(self) -> Schema:
+        """Return which schema the store has; one that was opened as it is may have an older one, or be anybody's."""
         ...
 
     def check_current(self) -> None:
@@ -186,20 +205,6 @@ class Upkeep(Protocol):
             StoreNewerError: a newer program has changed the schema since the store was opened.
             StoreGoneError: another database, or none, is in its place.
         """
-        ...
-
-    @property
-    def is_newest(self) -> bool:
-        """Whether the schema is the one that this program knows; one that was opened as it is may be older."""
-        ...
-
-    @property
-    def has_runs(self) -> bool:
-        """Whether there is a table of runs, as in any store of ours; one that was opened as it is may be anybody's."""
-        ...
-
-    def integrity_check(self) -> list[str]:
-        """Return what is wrong with what is stored, a line each; nothing when it is sound. Looks at everything."""
         ...
 
     def back_up(self, path: Path) -> None:

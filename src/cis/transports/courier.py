@@ -141,9 +141,7 @@ class Courier:
     async def _look(self) -> float:
         """Have each peer served for which something is due; return when to look again."""
         now_us, now_s = self._node.this_node.clock_us(), asyncio.get_running_loop().time()
-        nodes, next_us = await self._node.read(
-            lambda store: (store.outbox.due_nodes(now_us=now_us), store.outbox.next_due_us())
-        )
+        nodes, next_us = await self._node.read(lambda store: store.outbox.schedule(now_us=now_us))
         due_s = LOOK_AROUND_S if nodes else LOOK_EVERY_S
         if not nodes and next_us is not None:
             due_s = min(due_s, max(0.02, (next_us - now_us) / 1e6))
@@ -354,4 +352,4 @@ def _batch(store: Store, node_id: str, line: _Line, *, now_us: int) -> _Batch:
         else:
             held.append((item, before))
     late = [item for item in due if item.expires_at_us <= now_us]
-    return _Batch(peer=store.peers.get_or_farewell(node_id), late=late, fresh=fresh, held=held)
+    return _Batch(peer=store.peers.get(node_id, or_farewell=True), late=late, fresh=fresh, held=held)

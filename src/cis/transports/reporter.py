@@ -205,7 +205,7 @@ class Reporter:
         item = store.queue.get(remote.run_id) if remote.epoch else None
         suspended = item is not None and item.status is QueueState.SUSPENDED
         report = build_report(store, self._node.logs, remote.run_id, tasks=tasks, cursor=telling.cursor)
-        return report, suspended, store.peers.get_or_farewell(remote.peer)
+        return report, suspended, store.peers.get(remote.peer, or_farewell=True)
 
     async def _send(
         self, report: Report, telling: _Telling, peer: PeerRecord | None, *, suspended: bool

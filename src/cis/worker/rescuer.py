@@ -168,10 +168,9 @@ def bury(store: Store, worker: WorkerRecord, *, kill: OrphanKiller, now_us: int,
             worker.node_id, worker.worker_id, epoch=worker.epoch, status=WorkerState.DEAD, now_us=now_us
         ):
             return False
+        held = store.queue.hand_over(worker.node_id, worker.worker_id, epoch=None)
         if unasked:
-            held = [claimed.run_id for claimed in store.queue.claimed(worker.node_id, worker.worker_id)]
-            blame(store, worker, held, spared=spared, now_us=now_us)
-        store.queue.release_claimed(worker.node_id, worker.worker_id)
+            blame(store, worker, [claimed.run_id for claimed in held], spared=spared, now_us=now_us)
         store.events.append([worker_event(worker.worker_id, WorkerState.DEAD, at_us=now_us)])
     return True
 

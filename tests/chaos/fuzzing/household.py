@@ -108,7 +108,7 @@ def _begin(store: SqliteStore, run_id: str, *, at_us: int) -> None:
 def _others(store: SqliteStore, run_id: str) -> None:
     store.tokens.put(TokenRecord(name="ci", sha256="5" * 64, may=("read", "execute"), created_at_us=1))
     store.audit.append(AuditRecord(at_us=1, actor="me", action="x", subject="y", source="z"))
-    store.room.put_cursor(RoomCursor(room_id=ROOM, user_id=ME, next_batch="s1", synced_at_us=1))
+    store.room.append((), cursor=RoomCursor(room_id=ROOM, user_id=ME, next_batch="s1", synced_at_us=1))
     store.room.put_thread(run_id, room_id=ROOM, event_id="$t")
     for number in (2, 3):
         event = RoomEvent(

@@ -32,6 +32,7 @@ from tests.chaos.fuzzing.handle import DirectHandle, OneKey
 from tests.chaos.fuzzing.household import ME, NODE, ROOM, TASKS, Household
 from tests.chaos.fuzzing.readers import SIGNER, this_node
 from tests.chaos.fuzzing.trees import changed, dumped
+from tests.worlds.rows import attempts_of
 
 KEYS = {name: Signer(new_private_key()) for name in ("node-2", "node-3")}
 _HEAD = {
@@ -179,7 +180,7 @@ class Target:
     def _untouched(self) -> list[Any]:
         runs = (*self.house.innocent, self.house.victim)
         return [
-            (self._store.runs.get(run_id), self._store.tasks.of_run(run_id), self._store.attempts.of_run(run_id))
+            (self._store.runs.get(run_id), self._store.tasks.of_run(run_id), attempts_of(self._store, run_id))
             for run_id in runs
         ]
 

@@ -48,6 +48,7 @@ from cis.worker.bell import FifoBell
 from cis.worker.supervisor import Supervisor, SupervisorParts
 from tests.chaos.fuzzing.handle import DirectHandle, OneKey
 from tests.chaos.fuzzing.household import ME, NODE, ROOM, WORKER, Household, worker_row
+from tests.worlds.rows import attempts_of
 from tests.worlds.serving import node_under_test
 from tests.worlds.waiting import wait_for
 
@@ -104,15 +105,14 @@ def _lists(store: Store) -> list[Callable[[], object]]:
         lambda: [rfc3339(one.at_us) for one in store.audit.page(limit=99)],
         lambda: [views.peer_view(one, outbox=0, now_us=now_us()) for one in store.peers.all()],
         store.outbox.depths,
-        store.outbox.next_due_us,
-        lambda: store.outbox.due_nodes(now_us=FAR_US),
+        lambda: store.outbox.schedule(now_us=FAR_US),
         lambda: store.room.cursor(ROOM),
         lambda: [store.room.event(f"$e{number}") for number in (2, 3)],
         lambda: store.attempts.running(WORKER),
         lambda: store.workers.get(NODE, WORKER),
         lambda: store.runs.unfinished_elsewhere(WORKER, "node-2"),
         lambda: store.queue.load(NODE, at_most=9),
-        lambda: store.queue.queued_count(NODE),
+        lambda: store.queue.waiting_count(NODE),
         lambda: [eligible(one, labels=["gpu"], grace_s=1) for one in store.offers.in_state(OfferState.OPEN, limit=9)],
         lambda: store.remotes.open(RemoteRole.SENT),
     ]
@@ -129,10 +129,10 @@ def _pages(store: Store, where: RunFilter) -> list[object]:
 def _of_run(store: Store, run_id: str) -> list[Callable[[], object]]:
     return [
         lambda: views.read_run(store, run_id),
-        lambda: store.runs.version(run_id),
+        lambda: store.runs.heads([run_id]),
         lambda: store.runs.children(run_id),
         lambda: store.tasks.get(run_id, "t0"),
-        lambda: store.attempts.of_run(run_id),
+        lambda: attempts_of(store, run_id),
         lambda: store.queue.get(run_id),
         lambda: store.remotes.get(run_id),
         lambda: store.offers.get(run_id),

@@ -229,7 +229,7 @@ class Party:
             elif self._leases.over(self.store, run, now=now) and one.dies_s == float("inf"):
                 one.dies_s = self.now_s + self.rng.uniform(0.0, GRACE_S)
                 with self.store.transaction():
-                    self.store.queue.suspend(run_id)
+                    self.store.queue.move(run_id, QueueState.SUSPENDED)
             if run_id in self._leases.late(now, within_s=0.0):
                 one.dies_s = self.now_s
         self._begin(now)
@@ -242,11 +242,11 @@ class Party:
                 if run is None or run.status.final:
                     self.store.queue.remove(item.run_id)
                 elif item.run_id in self.executing:
-                    self.store.queue.release(item.run_id)  # its old processes live
+                    self.store.queue.move(item.run_id, QueueState.QUEUED)  # its old processes live
                 elif run.cancel_requested:
                     self._end(item.run_id, RunState.CANCELLED)
                 elif self._leases.over(self.store, run, now=now):
-                    self.store.queue.suspend(item.run_id)
+                    self.store.queue.move(item.run_id, QueueState.SUSPENDED)
                 else:
                     if run.status is RunState.PENDING:
                         change = RunChange(status=RunState.RUNNING, started_at_us=now.wall_us)
@@ -284,7 +284,7 @@ class Party:
         self._leases = self._fresh_leases()
         self.executing.clear()
         with self.store.transaction():
-            self.store.queue.release_claimed(self.name, "worker-global")
+            self.store.queue.hand_over(self.name, "worker-global", epoch=None)
 
     def reboot(self) -> None:
         """Start the machine anew: its uptime begins from nothing."""

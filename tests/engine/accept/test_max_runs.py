@@ -96,7 +96,7 @@ def test_what_waits_for_a_place_waits_in_the_queue_and_counts_there(tmp_path: Pa
     with served(tmp_path) as (node, worker):
         runs = [begun(node) for _ in range(3)]
 
-        assert node.store.queue.queued_count("node-1") == 3
+        assert node.store.queue.waiting_count("node-1") == 3
         with node.store.transaction():
             cancel(node.store, runs[2].run_id, now_us=node.now_us)
         assert node.store.queue.waiting_count("node-1", below=False, holder="worker-global") == 2

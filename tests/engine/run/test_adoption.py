@@ -18,6 +18,7 @@ from cis.worker.rescuer import bury, end_unwanted
 from tests.worlds.deciding import Decider, decider
 from tests.worlds.descriptors import no_descriptors
 from tests.worlds.looping import end_lasting, working
+from tests.worlds.rows import attempts_of
 from tests.worlds.waiting import wait_for
 
 
@@ -54,7 +55,7 @@ def test_a_worker_that_stops_waits_for_no_lasting_attempt_and_the_next_one_takes
     node: Decider, tmp_path: Path
 ) -> None:
     run = begun(node, tmp_path)
-    between = node.store.attempts.of_run(run.run_id)[0].status
+    between = attempts_of(node.store, run.run_id)[0].status
     with working(node, tmp_path) as worker:
         worker.until(lambda: worker.handles, "the attempt")
         (tmp_path / "go").touch()

@@ -15,6 +15,7 @@ from cis.executors.local import LocalExecutor
 from cis.model.states import AttemptState, RunState, TaskState
 from tests.worlds.deciding import Decider, decider
 from tests.worlds.looping import MoodyStore, Worker, ended, watch, working
+from tests.worlds.rows import attempts_of
 from tests.worlds.waiting import wait_for
 
 SLOTS = 4
@@ -134,7 +135,7 @@ def test_the_rows_say_when_it_really_began(tmp_path: Path) -> None:
         began_us = world.node.now_us
         world.let_all_end()
         task = world.worker.task(world.run_id, f"w{SLOTS}")
-        (attempt,) = world.node.store.attempts.of_run(world.run_id, task_id=f"w{SLOTS}")
+        (attempt,) = attempts_of(world.node.store, world.run_id, task_id=f"w{SLOTS}")
 
     assert task.started_at_us == attempt.started_at_us == began_us
 

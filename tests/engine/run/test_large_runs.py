@@ -16,6 +16,7 @@ from cis.model.states import RunState, TaskState
 from cis.store.records import QueueState, TaskRecord
 from tests.worlds.deciding import Decider, decider
 from tests.worlds.looping import Worker, working
+from tests.worlds.rows import attempts_of
 
 LARGE = 3 * reading.SMALL_TASKS
 
@@ -89,7 +90,7 @@ def test_a_large_run_that_an_earlier_process_held_is_taken_over_outside_the_writ
     with working(node, tmp_path) as worker:
         ledger = Ledger(worker, monkeypatch)
         worker.until(lambda: worker.pids, "the processes")
-        lost = [one for one in node.store.attempts.of_run(large.run_id) if one.status == "lost"]
+        lost = [one for one in attempts_of(node.store, large.run_id) if one.status == "lost"]
 
     assert len(lost) == 4
     assert sum(ledger.read) == 0
@@ -104,7 +105,7 @@ def test_a_run_that_is_cancelled_while_it_is_read_never_starts(node: Decider, tm
         worker.until(lambda: node.run(large.run_id).status.final, "its end")
 
     assert node.run(large.run_id).status is RunState.CANCELLED
-    assert list(node.store.attempts.of_run(large.run_id)) == []
+    assert attempts_of(node.store, large.run_id) == []
 
 
 def test_a_failure_that_skips_thousands_of_tasks_is_stored_in_pieces(
@@ -150,7 +151,7 @@ def test_whoever_takes_over_in_the_middle_of_skipping_skips_the_rest(node: Decid
 
     assert 0 < skipped < count
     assert {task.blocked_by for task in node.store.tasks.of_run(run.run_id)[1:]} == {"t0"}
-    assert [(one.attempt, one.status) for one in node.store.attempts.of_run(run.run_id)] == [(1, "failed")]
+    assert [(one.attempt, one.status) for one in attempts_of(node.store, run.run_id)] == [(1, "failed")]
 
 
 def test_a_worker_holds_no_more_than_can_start_something_however_much_waits(

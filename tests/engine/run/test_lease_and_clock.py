@@ -18,6 +18,7 @@ from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState, RunState
 from tests.worlds.deciding import SECOND_US, START_US, Decider, decider
 from tests.worlds.looping import Worker, working
+from tests.worlds.rows import attempts_of
 
 DAY_US = 86400 * SECOND_US
 
@@ -98,7 +99,7 @@ def test_what_a_task_took_is_told_by_a_clock_that_nobody_sets(node: Decider, tmp
         clocks.wall_us += jump_us
         (tmp_path / "go").touch()
         worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
-    (attempt,) = node.store.attempts.of_run(run.run_id)
+    (attempt,) = attempts_of(node.store, run.run_id)
     (task,) = node.store.tasks.of_run(run.run_id)
     ended = node.run(run.run_id)
     took_us = [(one.finished_at_us or 0) - (one.started_at_us or 0) for one in (attempt, task, ended)]

@@ -25,7 +25,7 @@ from cis.store.cluster import RemoteRole, RemoteRun
 from cis.store.sqlite.store import SqliteStore
 from tests.worlds.cluster_rows import message
 from tests.worlds.migrated import new_database
-from tests.worlds.rows import DOCUMENT, attempt, definition, item, put_run
+from tests.worlds.rows import DOCUMENT, attempt, attempts_of, definition, item, put_run
 
 NOW_US = 10**15
 SECOND_US = 10**6
@@ -106,7 +106,7 @@ def should_go(world: Sequence[Planned], keep: Retention) -> set[str]:
 def left(store: SqliteStore, world: Sequence[Planned]) -> Mapping[str, tuple[int, int]]:
     """Return the runs that are there, with how many tasks and attempts each has."""
     there = [one.name for one in world if store.runs.get(one.name) is not None]
-    return {name: (len(store.tasks.of_run(name)), len(store.attempts.of_run(name))) for name in there}
+    return {name: (len(store.tasks.of_run(name)), len(attempts_of(store, name))) for name in there}
 
 
 @given(
@@ -145,7 +145,7 @@ def test_what_is_live_is_never_touched_and_what_is_old_goes_whole(
             assert {one.name for one in world if one.name not in gone} <= {
                 path.name for path in logfiles.root.glob("*")
             }
-            assert not store.upkeep.integrity_check()
+            assert not store.upkeep.faults()
         finally:
             store.close()
 

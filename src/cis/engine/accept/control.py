@@ -157,5 +157,5 @@ def _change(store: Store, run: RunRecord, status: RunState, *, now_us: int, acti
         return run
     changed = move_run(store, run, RunChange(status=status), at_us=now_us)
     if run.status is RunState.PAUSED:
-        store.queue.wake(run.run_id)
+        store.queue.move(run.run_id, QueueState.QUEUED, only=QueueState.PARKED)
     return changed

@@ -51,8 +51,7 @@ def stage(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Submi
     try:
         for first in range(0, len(request.spec.tasks), ROWS_AT_ONCE):
             tasks = first_tasks(run_id, request.spec, request.kept or {}, first=first, limit=ROWS_AT_ONCE)
-            with store.staged.transaction():
-                store.staged.add(tasks)
+            store.staged.add(tasks)
         with store.transaction():
             record_definition(store, request.spec, prepared=prepared, now_us=this_node.clock_us())
     except BaseException:

@@ -19,6 +19,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
+from cis.engine.lookup import is_stale
 from cis.engine.outputs import forget_outputs
 from cis.engine.ports import Executor, Exit, Fate, attempt_handle
 from cis.engine.run.attempts import AttemptMaker, attempt_marks
@@ -36,7 +37,7 @@ from cis.errors import PoisonRecordError, StoreRefusedError
 from cis.model.dag import OnLost
 from cis.model.states import AttemptState
 from cis.store.port import Store
-from cis.store.records import AttemptRecord, QueuedRun, RunRecord
+from cis.store.records import AttemptRecord, QueuedRun, QueueState, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +53,13 @@ def take_over(store: Store, me: Incarnation) -> list[QueuedRun]:
         FencedError: *me* is not the current epoch.
     """
     store.workers.check_epoch(me.node_id, me.worker_id, me.epoch)
-    store.queue.reclaim(me.node_id, me.worker_id, epoch=me.epoch)
-    return list(store.queue.claimed(me.node_id, me.worker_id))
+    return list(store.queue.hand_over(me.node_id, me.worker_id, epoch=me.epoch))
 
 
 def unended(store: Store, attempt: AttemptRecord) -> bool:
     """Whether the store lacks the end of an attempt: a commit that was reported as failed may be there after all."""
-    found = store.attempts.of_run(attempt.run_id, task_id=attempt.task_id, attempt=attempt.attempt)
-    return any(one.status is AttemptState.RUNNING for one in found)
+    found = store.attempts.get(attempt.run_id, attempt.task_no, attempt.attempt)
+    return found is not None and found.status is AttemptState.RUNNING
 
 
 def hold(store: Store, held: Held, reading: RunReading, *, ours: AbstractSet[AttemptKey], now: Instant) -> None:
@@ -76,7 +76,7 @@ def hold(store: Store, held: Held, reading: RunReading, *, ours: AbstractSet[Att
             store.queue.remove(run_id)
             return
         if held.leases.over(store, run, now=now):
-            store.queue.suspend(run_id)
+            store.queue.move(run_id, QueueState.SUSPENDED)
             return
         plan.run = run
         if reading.attempts:
@@ -194,7 +194,7 @@ def _say(plan: RunPlan, number: int, why: str | None) -> None:
 def _as_it_is_now(store: Store, reading: RunReading) -> RunRecord | None:
     """Return the run, whose row others may have changed since it was read; its tasks and attempts are as they were."""
     run = reading.run
-    if run is None or store.runs.version(run.run_id) == run.version:
+    if run is None or not is_stale(store, run):
         return run
     return store.runs.get(run.run_id)
 
@@ -221,4 +221,4 @@ def set_aside(store: Store, run_id: str, *, worker_id: str, why: str, now_us: in
             end_unread(store, run_id, error=why, at_us=now_us, worker_id=worker_id)
     except StoreRefusedError as error:
         log.error("a run cannot be failed: it stays in the queue", extra={"run_id": run_id, "error": str(error)})
-        store.queue.suspend(run_id)
+        store.queue.move(run_id, QueueState.SUSPENDED)

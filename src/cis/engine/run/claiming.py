@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 
+from cis.engine.lookup import is_stale
 from cis.engine.run.adoption import AttemptKey, hold, take_over, unended
 from cis.engine.run.ends import End
 from cis.engine.run.live import Live
@@ -43,7 +44,7 @@ from cis.engine.times import Instant
 from cis.errors import PoisonRecordError
 from cis.model.dag import Priority
 from cis.store.port import Store
-from cis.store.records import QueuedRun, QueueItem
+from cis.store.records import QueuedRun, QueueItem, QueueState
 
 MAX_ACTIVE_RUNS = 64
 MAX_HELD_TASKS = 20_000  # of the plans in memory, unless slots would stay free: about 1 KiB each
@@ -112,7 +113,7 @@ def take_queued(
         store.queue.claim(me.node_id, me.worker_id, epoch=me.epoch, limit=count, above=room.above) if count else ()
     ):
         if item.run_id in unstored:
-            store.queue.release(item.run_id)
+            store.queue.move(item.run_id, QueueState.QUEUED)
             continue
         found = read if read is not None and read.run_id == item.run_id else None
         hold(
@@ -195,7 +196,7 @@ def adopt(
             else:
                 store.workers.check_epoch(me.node_id, me.worker_id, me.epoch)
             if waits and left:
-                store.queue.release(left.popleft().run_id)
+                store.queue.move(left.popleft().run_id, QueueState.QUEUED)
             hold_some(parts, me, held, left, reading, ours=ours, now=now)
             pending = {queued.run_id for queued in left}
             ends[:] = [end for end in ends if end.attempt.run_id in pending or unended(store, end.attempt)]
@@ -240,14 +241,15 @@ def park(store: Store, me: Incarnation, held: Held, *, at_most: int, now: Instan
             break
         children = [wait for key, wait in held.children.items() if key[0] == run_id] if plan.children else []
         if plan.only_waits and not _has_changed(store, plan):
-            store.queue.park(run_id, due_at_us=_due_us(plan, children, held.waits.only(run_id), now=now))
+            due_us = _due_us(plan, children, held.waits.only(run_id), now=now)
+            store.queue.move(run_id, QueueState.PARKED, only=QueueState.CLAIMED, due_at_us=due_us)
             parked.append(run_id)
     return parked
 
 
 def _has_changed(store: Store, plan: RunPlan) -> bool:
     """Whether control, or the end of a child run, has something for the worker to do."""
-    if store.runs.version(plan.run.run_id) != plan.run.version:
+    if is_stale(store, plan.run):
         return True
     try:
         children = [store.runs.get(child_run_id) for child_run_id in plan.children.values()]

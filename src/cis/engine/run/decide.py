@@ -30,7 +30,7 @@ from cis.engine.times import Instant
 from cis.engine.transitions import move_run, move_tasks
 from cis.errors import CisError, OverloadedError, PoisonRecordError
 from cis.model.states import AttemptState, RunState
-from cis.store.records import AttemptRecord, RunChange, RunRecord
+from cis.store.records import AttemptRecord, LeftProcess, QueueState, RunChange, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -134,11 +134,12 @@ class _Steps:
         if not held.children:
             return
         ids = [held.plans[run_id].children[number] for run_id, number in held.children]
-        unfinished = self._store.runs.unfinished_of(ids)
+        heads = self._store.runs.heads(ids)
         left = CHILDREN_AT_ONCE
         for (run_id, number), wait in list(held.children.items()):
             plan = held.plans[run_id]
-            if plan.children[number] not in unfinished:
+            head = heads.get(plan.children[number])
+            if head is None or head.is_over:
                 if not left:
                     held.poll_due_s = self._now.mono_s
                     continue
@@ -159,12 +160,12 @@ class _Steps:
         if alone is not None and any(end.attempt[:4] == alone[0][:4] for end in ends):
             self._held.alone = None
         stored: list[AttemptRecord] = []
+        all_left: list[LeftProcess] = []
         for plan, end in ((self._held.plans.get(end.attempt.run_id), end) for end in ends):
             if plan is None:
                 continue
             attempt, outputs = end.attempt, end.outputs
-            if end.left:
-                self._store.attempts.add_left(end.left)
+            all_left += end.left
             if outputs and (why := no_room(size_of(outputs), plan.output_bytes)):
                 attempt, outputs = attempt._replace(status=AttemptState.FAILED, error=why), {}
             plan.end(
@@ -177,7 +178,7 @@ class _Steps:
                 outputs=outputs,
             )
             stored.append(attempt)
-        self._store.attempts.finish(stored)
+        self._store.attempts.finish(stored, left=all_left)
 
     def cancel_waits(self) -> None:
         """End the waits of runs that are cancelled; the processes of such a run are ended after the commit."""
@@ -281,7 +282,7 @@ class _Steps:
         self._turn.suspended.add(run_id)
         self._held.forget_waits(run_id)
         del self._held.plans[run_id]
-        self._store.queue.suspend(run_id)
+        self._store.queue.move(run_id, QueueState.SUSPENDED)
 
     def _start_wait(self, plan: RunPlan) -> int:
         """Begin the next task that takes no slot; return how many tasks were stored."""

@@ -160,7 +160,7 @@ class WorkerLoop:
         store, me = self._parts.store, self._me
         with store.transaction():
             store.workers.check_epoch(me.node_id, me.worker_id, me.epoch)
-            store.queue.release_claimed(me.node_id, me.worker_id)
+            store.queue.hand_over(me.node_id, me.worker_id, epoch=None)
         self._held.plans.clear()
         self._parts.tell()
 
@@ -338,7 +338,6 @@ class WorkerLoop:
         for live in self._held.live:
             live.pid_stored = False
         self._adopted = False
-        self._held.told_short = True
         self._held.place.keep(len(self._held.live))
         self._held.beat_due_s = 0.0  # the one that was meant to be stored was not
         self._hold_until_s = now.mono_s + RETRY_STORE_S

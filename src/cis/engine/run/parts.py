@@ -26,7 +26,7 @@ from cis.engine.this_node import Incarnation, ThisNode
 from cis.engine.times import Instant
 from cis.model.dag import DagSpec, Json
 from cis.store.port import Store
-from cis.store.records import AttemptRecord, WorkerState
+from cis.store.records import AttemptRecord, Heartbeat, WorkerState
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,6 @@ class Held:
     poll_due_s: float = 0.0
     control_due_s: float = 0.0
     told: tuple[object, ...] = ()
-    told_short: bool = False  # the row of the worker may say what is short
     say_short_s: float = 0.0
 
     def next_due_s(self) -> float:
@@ -198,18 +197,18 @@ def beat(store: Store, limits: LoopLimits, me: Incarnation, held: Held, *, now: 
     if told == held.told and now.mono_s < held.beat_due_s:
         return
     store.workers.beat(
-        me.node_id,
-        me.worker_id,
-        epoch=me.epoch,
-        status=state,
-        now_us=now.wall_us,
-        lease_until_us=now.wall_us + round(limits.lease_s * 1e6),
-        runs_done=held.runs_done,
-        current_run=current_run,
+        Heartbeat(
+            node_id=me.node_id,
+            worker_id=me.worker_id,
+            epoch=me.epoch,
+            status=state,
+            now_us=now.wall_us,
+            lease_until_us=now.wall_us + round(limits.lease_s * 1e6),
+            runs_done=held.runs_done,
+            current_run=current_run,
+            short_of=short_of,
+        )
     )
-    if short_of is not None or held.told_short:
-        store.workers.set_short_of(me.node_id, me.worker_id, epoch=me.epoch, short_of=short_of)
-        held.told_short = short_of is not None
     held.told = told
     held.beat_s = now.mono_s
     held.beat_due_s = now.mono_s + limits.lease_s / 3

@@ -112,8 +112,7 @@ class RunReading:
             raise PoisonRecordError(f"run {run_id}", "its tasks wait for each other")
         for count, number in enumerate(sorted(plan.running | plan.waits | plan.children.keys())):
             task = plan.tasks[number]
-            found = store.attempts.of_run(run_id, task_id=task.task_id, attempt=task.attempts)
-            self.attempts[number] = found[0] if found else None
+            self.attempts[number] = store.attempts.get(run_id, number, task.attempts)
             if count % ROWS_IN_A_PIECE == 0:
                 yield
         self.plan = plan

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cis.engine.accept.control import cancel_children
+from cis.engine.lookup import is_stale
 from cis.engine.run.effects import Effects, Start
 from cis.engine.run.parts import Held, LoopLimits, LoopParts
 from cis.engine.run.plan import RunPlan
@@ -52,7 +53,7 @@ class Turn:
 
     def refresh(self, plan: RunPlan) -> None:
         """Read the run again if somebody changed it, and begin to cancel it if that is what they asked for."""
-        if self.store.runs.version(plan.run.run_id) != plan.run.version:
+        if is_stale(self.store, plan.run):
             fresh = self.store.runs.get(plan.run.run_id)
             if fresh is None:
                 raise PoisonRecordError(f"run {plan.run.run_id}", "its row is gone")

@@ -14,7 +14,6 @@ from cis.store.records import AttemptPlace, AttemptRecord, LeftProcess, TaskLoss
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import ATTEMPT, attempt_of, read_all
 
-_BY_START = " ORDER BY max(started_at_us) OVER (PARTITION BY task_no ORDER BY attempt), task_no, attempt"
 _ATTEMPT = f"SELECT {ATTEMPT} FROM task_executions WHERE run_id = ? AND task_no = ? AND attempt = ?"  # noqa: S608
 _ATTEMPTS_AFTER = (
     f"SELECT {ATTEMPT} FROM task_executions WHERE run_id = ? AND (task_no, attempt) > (?, ?)"  # noqa: S608 - constants
@@ -87,8 +86,10 @@ class AttemptRows:
         for one in attempts:
             self._db.write(_PID, (one.pid, one.pid_started, one.run_id, one.task_no, one.attempt))
 
-    def finish(self, attempts: Iterable[AttemptRecord]) -> None:
-        """Store the ends of running attempts."""
+    def finish(self, attempts: Iterable[AttemptRecord], *, left: Iterable[LeftProcess] = ()) -> None:
+        """Store the ends of running attempts, and what they left running."""
+        if left:
+            self._db.write_many(_ADD_LEFT, left)
         ended = list(attempts)
         for one in ended:
             check_attempt_arrow(f"attempt {one.attempt} of {one.task_id}", AttemptState.RUNNING, one.status)
@@ -96,20 +97,6 @@ class AttemptRows:
             first = ended[0]
             what = f"attempt {first.attempt} of task {first.task_id}" if len(ended) == 1 else "an attempt"
             raise StaleVersionError(f"{what} of run {first.run_id}", 0)
-
-    def of_run(self, run_id: str, *, task_id: str | None = None, attempt: int | None = None) -> Sequence[AttemptRecord]:
-        """Return a run's attempts by start time, then task number; those of a task in their order."""
-        sql = f"SELECT {ATTEMPT} FROM task_executions WHERE run_id = ?"  # noqa: S608 - values are bound
-        values: list[str | int] = [run_id]
-        if task_id is not None:
-            # The task's number makes this a search by the whole key.
-            sql += _OF_TASK
-            values += [run_id, task_id]
-        if attempt is not None:
-            sql += " AND attempt = ?"
-            values.append(attempt)
-        rows = self._db.rows(sql + _BY_START, values)
-        return read_all("attempt", attempt_of, rows)
 
     def get(self, run_id: str, task_no: int, attempt: int) -> AttemptRecord | None:
         """Return one attempt; None also when its row cannot be read, as in ``attempts``."""
@@ -129,7 +116,7 @@ class AttemptRows:
         after: AttemptPlace | None = None,
         limit: int,
     ) -> Sequence[AttemptPlace]:
-        """Return where a run's attempts come, in the order of ``attempts``: those that follow one, at most *limit*."""
+        """Return where a run's attempts come, by start time, then task number: those that follow one."""
         sql, values = _PLACE, [run_id]
         if task_id is not None:
             sql += _OF_TASK
@@ -164,10 +151,6 @@ class AttemptRows:
     def forget_losses(self, run_id: str, task_nos: Iterable[int]) -> None:
         """Forget the losses of tasks that have ended by themselves."""
         self._db.write_many(_FORGET, [(run_id, task_no) for task_no in task_nos])
-
-    def add_left(self, left: Iterable[LeftProcess]) -> None:
-        """Note what attempts left running."""
-        self._db.write_many(_ADD_LEFT, [tuple(one) for one in left])
 
     def left(self, run_id: str) -> Sequence[LeftProcess]:
         """Return what the tasks of a run left running, in their order."""

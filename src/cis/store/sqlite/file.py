@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import apsw
@@ -13,6 +14,7 @@ from cis.errors import StoreDamagedError, StoreError, StoreGoneError, StoreNewer
 from cis.model.ids import id_at
 from cis.store.sqlite.connection import Database, file_of, sync_folder, translated
 from cis.store.sqlite.migrate import NEWEST
+from cis.store.upkeep_port import Schema
 
 SEARCH_LIMIT_S = 5.0
 STAGED_S = 86_400.0
@@ -32,49 +34,46 @@ class StoreFile:
     def write_nothing(self) -> None:
         """Write what changes nothing, but takes the same way to the disk as anything else."""
         # What was read in this very transaction: no other number than the one that is there.
-        self._db.write(f"PRAGMA user_version = {self._schema()}")
+        self._db.write(f"PRAGMA user_version = {self._version()}")
 
     def check_current(self) -> None:
         """Raise StoreNewerError if the schema was changed by a newer program, StoreGoneError if the file is another."""
         if file_of(self._db.path) != self._file:
             raise StoreGoneError(str(self._db.path))
-        schema = self._schema()
-        if schema > NEWEST:
-            raise StoreNewerError(str(self._db.path), schema=schema, known=NEWEST)
+        version = self._version()
+        if version > NEWEST:
+            raise StoreNewerError(str(self._db.path), schema=version, known=NEWEST)
 
-    @property
-    def is_newest(self) -> bool:
-        """Whether the schema is the one that this program knows; one that was opened as it is may be older."""
-        return self._schema() == NEWEST
+    def schema(self) -> Schema:
+        """Return which schema the file has; one that was opened as it is may have an older one, or be anybody's."""
+        ours = self._db.row("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'dag_runs'") is not None
+        return Schema(is_newest=self._version() == NEWEST, is_ours=ours)
 
-    @property
-    def has_runs(self) -> bool:
-        """Whether there is a table of runs, as in any database of ours."""
-        return self._db.row("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'dag_runs'") is not None
-
-    def _schema(self) -> int:
+    def _version(self) -> int:
         row = self._db.row("PRAGMA user_version")
         return int(row[0]) if row else 0
 
-    def first_damage(self) -> str | None:
-        """Return the first thing that is wrong with the file; None when it is sound or the search took too long."""
+    def faults(self, *, quick: bool = False) -> Sequence[str]:
+        """Return what is wrong with the file, a line each; with *quick* the first thing alone, if it is found soon."""
+        return self._first_fault() if quick else self._all_faults()
+
+    def _first_fault(self) -> list[str]:
         gives_up_s = time.monotonic() + SEARCH_LIMIT_S
         self._db.connection.release_memory()  # what is kept in memory hides what has become of the file
         self._db.connection.set_progress_handler(lambda: time.monotonic() > gives_up_s, 10_000)
         try:
             found = self._db.rows("PRAGMA quick_check(1)")
         except StoreDamagedError as error:
-            return str(error)
+            return [str(error)]
         except StoreError as error:
             if isinstance(error.__cause__, apsw.InterruptError):
-                return None
+                return []
             raise
         finally:
             self._db.connection.set_progress_handler(None)
-        return None if found == [("ok",)] else str(StoreDamagedError(str(self._db.path), str(found[0][0])))
+        return [] if found == [("ok",)] else [str(StoreDamagedError(str(self._db.path), str(found[0][0])))]
 
-    def integrity_check(self) -> list[str]:
-        """Return what is wrong with the file, a line each; nothing when it is sound."""
+    def _all_faults(self) -> list[str]:
         try:
             found = [str(row[0]) for row in self._db.rows("PRAGMA integrity_check")]
         except StoreDamagedError as error:

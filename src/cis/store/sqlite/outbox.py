@@ -10,7 +10,7 @@ from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import read_all
 
 if TYPE_CHECKING:
-    from cis.store.cluster import OutboxItem, Route
+    from cis.store.cluster import OutboxItem, Route, Schedule
 
 from typing import TYPE_CHECKING
 
@@ -76,14 +76,13 @@ class OutboxRows:
             rows = self._db.rows(_DUE_FOR_NODE, (node_id, str(route), now_us, limit))
         return read_all("message", outbox_item_of, rows)
 
-    def due_nodes(self, *, now_us: int) -> Sequence[str]:
-        """Return the ids of the nodes for which something is due by push."""
-        return [node_id for (node_id,) in self._db.rows(_DUE_NODES, (now_us,))]
+    def schedule(self, *, now_us: int) -> Schedule:
+        """Return for which nodes something is due by push, and when the next item of all is due."""
+        from cis.store.cluster import Schedule  # noqa: PLC0415 - see ``cluster_rows``
 
-    def next_due_us(self) -> int | None:
-        """Return when the next item is due; None when the outbox is empty."""
+        nodes = tuple(node_id for (node_id,) in self._db.rows(_DUE_NODES, (now_us,)))
         row = self._db.row("SELECT min(due_at_us) FROM outbox")
-        return None if row is None else row[0]
+        return Schedule(nodes, None if row is None else row[0])
 
     def of_run(self, run_id: str) -> Sequence[OutboxItem]:
         """Return what is to be sent about a run, the oldest first."""
@@ -131,7 +130,10 @@ _CONTACT = (
     "UPDATE peers SET contact_at_us = ?, clock_ahead_us = coalesce(?, clock_ahead_us), fault = NULL WHERE node_id = ?"
 )
 
-_FAREWELL = "INSERT OR REPLACE INTO farewells (node_id, public_key, url, matrix_user, until_us) VALUES (?, ?, ?, ?, ?)"
+_FAREWELL = (
+    "INSERT OR REPLACE INTO farewells (node_id, public_key, url, matrix_user, until_us)"
+    " SELECT node_id, public_key, url, matrix_user, ? FROM peers WHERE node_id = ?"
+)
 _GONE = "SELECT public_key, url, matrix_user FROM farewells WHERE node_id = ?"
 
 
@@ -168,32 +170,24 @@ class PeerRows:
         if row is not None:
             raise ConflictError(f"node {node_id} cannot have the {what} {value}: that of node {row[0]} is the same")
 
-    def delete(self, node_id: str) -> bool:
-        """Delete a peer; return whether there was one."""
+    def delete(self, node_id: str, *, farewell_until_us: int) -> bool:
+        """Delete a peer, and keep until a time where it was; return whether there was one."""
+        self._db.write(_FAREWELL, (farewell_until_us, node_id))
         return self._db.write("DELETE FROM peers WHERE node_id = ?", (node_id,)) == 1
 
-    def get(self, node_id: str) -> PeerRecord | None:
-        """Return a peer, or None."""
+    def get(self, node_id: str, *, or_farewell: bool = False) -> PeerRecord | None:
+        """Return a peer, or also one that was."""
         row = self._db.row(_ONE, (node_id,))
-        return None if row is None else read("peer", peer_of, row)
-
-    def put_farewell(self, peer: PeerRecord, *, until_us: int) -> None:
-        """Keep where a node is that is trusted no more."""
-        self._db.write(_FAREWELL, (peer.node_id, peer.public_key, peer.url, peer.matrix_user, until_us))
-
-    def get_or_farewell(self, node_id: str) -> PeerRecord | None:
-        """Return a peer, or one that was."""
-        peer = self.get(node_id)
-        row = self._db.row(_GONE, (node_id,)) if peer is None else None
-        if row is None:
-            return peer
+        if row is not None:
+            return read("peer", peer_of, row)
+        gone = self._db.row(_GONE, (node_id,)) if or_farewell else None
+        if gone is None:
+            return None
         from cis.store.cluster import PeerRecord  # noqa: PLC0415 - few nodes are gone
 
-        return PeerRecord(node_id=node_id, public_key=row[0], may=(), trusted_at_us=0, url=row[1], matrix_user=row[2])
-
-    def prune_farewells(self, *, before_us: int) -> int:
-        """Forget those whose time is over; return how many went."""
-        return self._db.write("DELETE FROM farewells WHERE until_us < ?", (before_us,))
+        return PeerRecord(
+            node_id=node_id, public_key=gone[0], may=(), trusted_at_us=0, url=gone[1], matrix_user=gone[2]
+        )
 
     def by_user(self, matrix_user: str) -> PeerRecord | None:
         """Return the peer that speaks as this Matrix user."""

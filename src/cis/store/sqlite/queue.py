@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from cis.errors import FencedError, PoisonRecordError, StoreError
 from cis.model.dag import Priority
 from cis.model.scope import Scope, parse_worker_id
-from cis.store.records import QueueDemand, QueuedRun, QueueItem, QueueState, WorkerRecord, WorkerState
+from cis.store.records import Heartbeat, QueueDemand, QueuedRun, QueueItem, QueueState, WorkerRecord, WorkerState
 from cis.store.sqlite.connection import Database, Row
 from cis.store.sqlite.rows import MAX_NUMBER, QUEUE, WORKER, queue_item_of, read, read_all, worker_of
 
@@ -24,8 +24,10 @@ _DEMAND = (
     f" max(0, min({MAX_NUMBER}, min(created_at_us))) FROM worker_queue"
     " WHERE node_id = ? AND status = 'queued' GROUP BY worker_id ORDER BY 3 DESC, 4"
 )
-_COUNT = "SELECT coalesce(sum(waiting), 0) FROM queue_counts WHERE node_id = ? AND below IN (0, 1) AND holder = ''"
-_WAITING = "SELECT waiting FROM queue_counts WHERE node_id = ? AND below = ? AND holder = ?"
+_WAITING = (
+    "SELECT coalesce(sum(waiting), 0) FROM queue_counts"
+    " WHERE node_id = ?1 AND below IN (coalesce(?2, 0), coalesce(?2, 1)) AND holder = ?3"
+)
 _ADMITTED = (
     "SELECT count(*) FROM (SELECT 1 FROM worker_queue WHERE node_id = ? AND worker_id = ? AND below = 0"
     " AND status IN ('queued', 'claimed', 'parked', 'suspended') LIMIT ?)"
@@ -58,7 +60,7 @@ _SIZES = (
 _CLAIM = "UPDATE worker_queue SET status = 'claimed', epoch = ? WHERE queue_id = ?"
 _RECLAIM = "UPDATE worker_queue SET epoch = ? WHERE node_id = ? AND worker_id = ? AND status = 'claimed'"
 _RELEASE_ALL = "UPDATE worker_queue SET status = 'queued' WHERE node_id = ? AND worker_id = ? AND status = 'claimed'"
-_PARK = "UPDATE worker_queue SET status = 'parked', due_at_us = ? WHERE run_id = ? AND status = 'claimed'"
+_MOVE = "UPDATE worker_queue SET status = ?1, due_at_us = ?2 WHERE run_id = ?3 AND status = coalesce(?4, status)"
 WAKE = "UPDATE worker_queue SET status = 'queued', due_at_us = NULL WHERE run_id = ? AND status = 'parked'"
 _DUE = "node_id = ? AND status = 'parked' AND due_at_us IS NOT NULL AND due_at_us <= ?"
 _ANY_DUE = f"SELECT 1 FROM worker_queue WHERE {_DUE} LIMIT 1"  # noqa: S608 - constants
@@ -98,14 +100,9 @@ class QueueRows:
         """Return the worker ids with queued runs; the most urgent first, then the oldest."""
         return read_all("queue of", _demand_of, self._db.rows(_DEMAND, (node_id,)))
 
-    def queued_count(self, node_id: str) -> int:
-        """Return how many rows wait unclaimed."""
-        row = self._db.row(_COUNT, (node_id,))
-        return int(row[0]) if row else 0
-
-    def waiting_count(self, node_id: str, *, below: bool, holder: str = "") -> int:
+    def waiting_count(self, node_id: str, *, below: bool | None = None, holder: str = "") -> int:
         """Return how many rows wait unclaimed, by the counter that triggers keep (migration 13)."""
-        row = self._db.row(_WAITING, (node_id, int(below), holder))
+        row = self._db.row(_WAITING, (node_id, below, holder))
         return int(row[0]) if row else 0
 
     def admitted_count(self, node_id: str, worker_id: str, *, at_most: int) -> int:
@@ -140,10 +137,6 @@ class QueueRows:
         lowest = -1 if above is None else above
         return list(map(QueuedRun._make, self._db.rows(_SIZES, (node_id, worker_id, "queued", lowest, limit))))
 
-    def claimed(self, node_id: str, worker_id: str) -> Sequence[QueuedRun]:
-        """Return the runs that some epoch of this worker holds, without reading them; the most urgent first."""
-        return list(map(QueuedRun._make, self._db.rows(_SIZES, (node_id, worker_id, "claimed", -MAX_NUMBER, -1))))
-
     def _held(self, run_id: str, worker_id: str, epoch: int) -> QueueItem:
         try:
             item = self.get(run_id)
@@ -154,21 +147,20 @@ class QueueRows:
             item = None
         return item or _unreadable(run_id, worker_id, epoch)
 
-    def reclaim(self, node_id: str, worker_id: str, *, epoch: int) -> None:
-        """Move every claimed row of this worker to *epoch*."""
-        self._db.write(_RECLAIM, (epoch, node_id, worker_id))
+    def hand_over(self, node_id: str, worker_id: str, *, epoch: int | None) -> Sequence[QueuedRun]:
+        """Give every run that this worker holds to *epoch*, or with None back to the queue; return them."""
+        if epoch is not None:
+            self._db.write(_RECLAIM, (epoch, node_id, worker_id))
+        held = list(map(QueuedRun._make, self._db.rows(_SIZES, (node_id, worker_id, "claimed", -MAX_NUMBER, -1))))
+        if epoch is None:
+            self._db.write(_RELEASE_ALL, (node_id, worker_id))
+        return held
 
-    def release(self, run_id: str) -> None:
-        """Put a claimed or suspended run back to queued, at its old place."""
-        self._db.write("UPDATE worker_queue SET status = 'queued' WHERE run_id = ?", (run_id,))
-
-    def park(self, run_id: str, *, due_at_us: int | None) -> None:
-        """Let go of a claimed run that only waits; None: no time brings it back, only ``wake``."""
-        self._db.write(_PARK, (due_at_us, run_id))
-
-    def wake(self, run_id: str) -> None:
-        """Put a parked run back to queued, at its old place; any other stays as it is."""
-        self._db.write(WAKE, (run_id,))
+    def move(
+        self, run_id: str, to: QueueState, *, only: QueueState | None = None, due_at_us: int | None = None
+    ) -> None:
+        """Change the state of a run in the queue, if it is the *only* one named; its place is kept."""
+        self._db.write(_MOVE, (to, due_at_us, run_id, only))
 
     def any_due(self, node_id: str, *, now_us: int) -> bool:
         """Whether a parked run is due."""
@@ -178,17 +170,9 @@ class QueueRows:
         """Put parked runs that are due back to queued, the earliest first."""
         self._db.write(_WAKE_DUE, (node_id, now_us, limit))
 
-    def release_claimed(self, node_id: str, worker_id: str) -> None:
-        """Put every claimed run of this worker back to queued, each at its old place."""
-        self._db.write(_RELEASE_ALL, (node_id, worker_id))
-
     def remove(self, run_id: str) -> None:
         """Delete the row of a run that is final."""
         self._db.write("DELETE FROM worker_queue WHERE run_id = ?", (run_id,))
-
-    def suspend(self, run_id: str) -> None:
-        """Keep a run in the queue where no worker takes it."""
-        self._db.write("UPDATE worker_queue SET status = 'suspended' WHERE run_id = ?", (run_id,))
 
     def load(self, node_id: str, *, at_most: int) -> int:
         """Return how many runs are in this node's queue, claimed or not, counting up to *at_most*."""
@@ -231,16 +215,15 @@ _TAKE = (
     " started_at_us = excluded.started_at_us, heartbeat_at_us = excluded.heartbeat_at_us,"
     " lease_until_us = excluded.lease_until_us, runs_done = 0, current_run = NULL, short_of = NULL"
 )
-_SHORT_OF = "UPDATE workers SET short_of = ? WHERE node_id = ? AND worker_id = ? AND epoch = ? AND status != 'dead'"
 _CANNOT_START = (
     f"INSERT INTO workers ({WORKER}) VALUES ({', '.join('?' * 15)})"  # noqa: S608 - constants
     " ON CONFLICT (node_id, worker_id) DO UPDATE SET short_of = excluded.short_of WHERE status IN ('stopped', 'dead')"
 )
 _ONE = f"SELECT {WORKER} FROM workers WHERE node_id = ? AND worker_id = ?"  # noqa: S608 - constants
 _EPOCH = "SELECT 1 FROM workers WHERE node_id = ? AND worker_id = ? AND epoch = ? AND status != 'dead'"
-_BEAT = (
-    "UPDATE workers SET status = ?, heartbeat_at_us = ?, lease_until_us = ?, runs_done = ?, current_run = ?"
-    " WHERE node_id = ? AND worker_id = ? AND epoch = ? AND status != 'dead'"
+_BEAT = (  # in the order of the record's fields
+    "UPDATE workers SET status = ?4, heartbeat_at_us = ?5, lease_until_us = ?6, runs_done = ?7, current_run = ?8,"
+    " short_of = ?9 WHERE node_id = ?1 AND worker_id = ?2 AND epoch = ?3 AND status != 'dead'"
 )
 _STATUS = (
     "UPDATE workers SET status = ?, heartbeat_at_us = ?, current_run = NULL, short_of = NULL"
@@ -286,30 +269,14 @@ class WorkerRows:
         if self._db.row(_EPOCH, (node_id, worker_id, epoch)) is None:
             raise FencedError(worker_id, epoch)
 
-    def beat(
-        self,
-        node_id: str,
-        worker_id: str,
-        *,
-        epoch: int,
-        status: WorkerState,
-        now_us: int,
-        lease_until_us: int,
-        runs_done: int,
-        current_run: str | None,
-    ) -> None:
+    def beat(self, beat: Heartbeat) -> None:
         """Record a heartbeat and renew the lease. Raises FencedError."""
-        values = (str(status), now_us, lease_until_us, runs_done, current_run, node_id, worker_id, epoch)
-        if self._db.write(_BEAT, values) != 1:
-            raise FencedError(worker_id, epoch)
+        if self._db.write(_BEAT, beat) != 1:
+            raise FencedError(beat.worker_id, beat.epoch)
 
     def set_status(self, node_id: str, worker_id: str, *, epoch: int, status: WorkerState, now_us: int) -> bool:
         """Change the status if *epoch* still holds and was not declared dead; return whether it did."""
         return self._db.write(_STATUS, (str(status), now_us, node_id, worker_id, epoch)) == 1
-
-    def set_short_of(self, node_id: str, worker_id: str, *, epoch: int, short_of: str | None) -> None:
-        """Note what the machine has too little of for a task to start."""
-        self._db.write(_SHORT_OF, (short_of, node_id, worker_id, epoch))
 
     def cannot_start(self, node_id: str, worker_id: str, scope: Scope, *, short_of: str | None, now_us: int) -> None:
         """Note what a worker that does not live cannot start for; None: it is not known any more."""

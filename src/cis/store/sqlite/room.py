@@ -48,7 +48,6 @@ _WITHDRAW = (
     "INSERT INTO withdrawals (run_id, sender, expires_at_us) VALUES (?, ?, ?)"
     " ON CONFLICT (run_id, sender) DO UPDATE SET expires_at_us = max(expires_at_us, excluded.expires_at_us)"
 )
-_PRUNE_WITHDRAWALS = "DELETE FROM withdrawals WHERE expires_at_us < ?"
 _WITHDRAWALS = "SELECT count(*) FROM (SELECT 1 FROM withdrawals WHERE sender = ? LIMIT ?)"
 _WITHDRAWN = "SELECT 1 FROM withdrawals WHERE run_id = ? AND sender = ?"
 
@@ -99,10 +98,6 @@ class RemoteRows:
         row = self._db.row(_WITHDRAWALS, (sender, at_most))
         return int(row[0]) if row else 0
 
-    def prune_withdrawals(self, *, expired_before_us: int) -> int:
-        """Forget withdrawals whose run would be refused as expired anyway; return how many went."""
-        return self._db.write(_PRUNE_WITHDRAWALS, (expired_before_us,))
-
     def withdrawn(self, run_id: str, *, sender: str) -> bool:
         """Return whether such a run is to be refused."""
         return self._db.row(_WITHDRAWN, (run_id, sender)) is not None
@@ -142,12 +137,10 @@ class RoomRows:
         row = self._db.row(_CURSOR, (room_id,))
         return None if row is None else read("room", room_cursor_of, row)
 
-    def put_cursor(self, cursor: RoomCursor) -> None:
-        """Record how far a room was read."""
-        self._db.write(_PUT_CURSOR, (cursor.room_id, cursor.user_id, cursor.next_batch, cursor.synced_at_us))
-
-    def append(self, events: Iterable[RoomEvent]) -> int:
-        """Append events that are not there yet; return how many were new."""
+    def append(self, events: Iterable[RoomEvent], *, cursor: RoomCursor | None = None) -> int:
+        """Append events that are not there yet, and record how far the room was read; return how many were new."""
+        if cursor is not None:
+            self._db.write(_PUT_CURSOR, (cursor.room_id, cursor.user_id, cursor.next_batch, cursor.synced_at_us))
         return sum(self._db.write(_JOURNAL, _event_values(event)) for event in events)
 
     def new_events(self, *, limit: int, after: int = 0) -> Sequence[RoomEvent]:
@@ -256,18 +249,10 @@ class OfferRows:
         """Return offers, the most urgent first, then the oldest."""
         return read_all("offer", offer_of, self._db.rows(_OFFERS, (str(state), limit)))
 
-    def has(self, sender: str, *, at_least: int) -> bool:
-        """Whether so many offers of *sender* are remembered; they are counted only when there are so many at all."""
-        row = self._db.row(_HAS_OFFERS, (sender, at_least))
-        return row is not None and bool(row[0])
-
-    def forget_closed(self, sender: str) -> bool:
-        """Forget the closed offer of *sender* that expires first; return whether there was one."""
-        return self._db.write(_FORGET_CLOSED, (sender,)) > 0
-
-    def prune(self, *, expired_before_us: int) -> int:
-        """Delete offers that expired before a time; return how many went."""
-        return self._db.write("DELETE FROM offers WHERE expires_at_us < ?", (expired_before_us,))
+    def make_room(self, sender: str, *, most: int) -> bool:
+        """Whether one more offer of *sender* may be remembered; for that a closed one is forgotten."""
+        row = self._db.row(_HAS_OFFERS, (sender, most))  # they are counted only when there are so many at all
+        return row is None or not row[0] or self._db.write(_FORGET_CLOSED, (sender,)) > 0
 
     def put_ask(self, ask: LeaseAsk, *, keep: int) -> None:
         """Remember what was asked about a run, and of earlier asks about it the newest, so that *keep* are known."""
@@ -278,7 +263,3 @@ class OfferRows:
         """Return what was asked with a nonce, or None."""
         row = self._db.row(_ASK, (run_id, nonce))
         return None if row is None else read("ask", lease_ask_of, row)
-
-    def prune_asks(self, *, asked_before_us: int) -> int:
-        """Forget what was asked before a time; return how much went."""
-        return self._db.write("DELETE FROM lease_asks WHERE asked_at_us < ?", (asked_before_us,))

@@ -8,8 +8,7 @@ are empty as a rule.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 
 from cis.errors import StaleVersionError, StoreRefusedError
 from cis.model.states import check_task_arrow
@@ -167,18 +166,13 @@ class StagedRows:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """A transaction in which tasks may be stored before their run is."""
-        with self._db.without_foreign_keys(), self._db.transaction():
-            yield
-
     def add(self, tasks: Sequence[TaskRecord]) -> None:
-        """Store tasks of one run that is not there yet. Raises StoreRefusedError when it is."""
+        """Store tasks of one run that is not there yet, in a transaction of their own."""
         run_id = tasks[0].run_id
-        if self._db.row(_IS_RUN, (run_id,)) is not None:
-            raise StoreRefusedError(str(self._db.path), f"run {run_id} is there already")
-        self._db.write_many(INSERT_TASK, map(task_values, tasks))
+        with self._db.without_foreign_keys(), self._db.transaction():
+            if self._db.row(_IS_RUN, (run_id,)) is not None:
+                raise StoreRefusedError(str(self._db.path), f"run {run_id} is there already")
+            self._db.write_many(INSERT_TASK, map(task_values, tasks))
 
     def complete(self, run_id: str, *, tasks: int) -> bool:
         """Whether the first and the last task of so many are stored, and so all of them."""

@@ -80,6 +80,13 @@ _ENDS = (
     " FROM json_each(?) j CROSS JOIN dag_runs r ON r.run_id = j.value"
 )
 
+_PRUNE_NOTES = {
+    "offers": "DELETE FROM offers WHERE expires_at_us < ?",
+    "farewells": "DELETE FROM farewells WHERE until_us < ?",
+    "withdrawals": "DELETE FROM withdrawals WHERE expires_at_us < ?",
+    "lease_asks": "DELETE FROM lease_asks WHERE asked_at_us < ?",
+}
+
 
 class RetentionRows:
     """The pruner's part of the store."""
@@ -125,6 +132,11 @@ class RetentionRows:
             self._db.write(statement, (run_id,))
         return Pruned.GONE
 
+    def prune_notes(self, *, expired_us: int, withdrawn_us: int, asked_us: int) -> int:
+        """Forget what is kept of other nodes for a time; return how much went."""
+        before = {"offers": expired_us, "farewells": expired_us, "withdrawals": withdrawn_us, "lease_asks": asked_us}
+        return sum(self._db.write(_PRUNE_NOTES[table], (time_us,)) for table, time_us in before.items())
+
     def ends(self, run_ids: Sequence[str]) -> Mapping[str, int | None]:
         """Return when each of these runs ended, None for one that is live."""
         return dict(self._db.rows(_ENDS, (json.dumps(list(run_ids)),)))
@@ -167,14 +179,15 @@ class RestoreRows:
 
         return RestoreRecord(restored_at_us=row[0], known_until_us=row[1])
 
-    def put(self, record: RestoreRecord) -> None:
-        """Note that this database was restored."""
-        self._db.write(_PUT, (record.restored_at_us, record.known_until_us))
+    def begin(self, *, now_us: int) -> RestoreRecord:
+        """Note that this database was put in place of another one, and return until when it knows what happened."""
+        from cis.store.upkeep_port import RestoreRecord  # noqa: PLC0415 - as above
 
-    def newest_record_us(self) -> int:
-        """Return when the last event, or entry of the audit log, was written."""
         row = self._db.row(_NEWEST)
-        return int(row[0]) if row else 0
+        record = RestoreRecord(restored_at_us=now_us, known_until_us=int(row[0]) if row else 0)
+        self._db.write(_PUT, (record.restored_at_us, record.known_until_us))
+        self._db.write("DELETE FROM lease_asks")
+        return record
 
     def doubt(self, run_id: str) -> None:
         """Note that what is stored of a run may be out of date."""

@@ -199,16 +199,12 @@ class Room:
         if prune:
             self._since_prune = 0
 
+        cursor = RoomCursor(
+            room_id=settings.room_id, user_id=settings.user_id, next_batch=batch.next_batch, synced_at_us=now_us
+        )
+
         def job(store: Store) -> None:
-            store.room.append(events)
-            store.room.put_cursor(
-                RoomCursor(
-                    room_id=settings.room_id,
-                    user_id=settings.user_id,
-                    next_batch=batch.next_batch,
-                    synced_at_us=now_us,
-                )
-            )
+            store.room.append(events, cursor=cursor)
             if prune:
                 store.room.prune(keep=KEEP_EVENTS)
 

@@ -121,7 +121,10 @@ class RoomSender:
         """Send what is due; return when there may be more."""
         now_us = self._node.this_node.clock_us()
         items, next_us = await self._node.read(
-            lambda store: (store.outbox.due(Route.ROOM, now_us=now_us, limit=AT_ONCE), store.outbox.next_due_us())
+            lambda store: (
+                store.outbox.due(Route.ROOM, now_us=now_us, limit=AT_ONCE),
+                store.outbox.schedule(now_us=now_us).next_us,
+            )
         )
         if not items:
             return LOOK_EVERY_S if next_us is None else min(LOOK_EVERY_S, max(0.05, (next_us - now_us) / 1e6))
