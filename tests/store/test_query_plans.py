@@ -17,7 +17,7 @@ from cis.store.records import AttemptPlace, EventRecord, QueueState, RunChange, 
 from cis.store.sqlite.store import SqliteStore
 from cis.store.upkeep_port import EndedRun
 from tests.worlds.migrated import new_database
-from tests.worlds.rows import DOCUMENT, WORKER, definition, item, put_run, worker
+from tests.worlds.rows import WORKER, definition, item, put_run, worker
 
 BIG = (
     "dag_definitions",
@@ -166,7 +166,7 @@ INDEXES = {
         lambda store: store.audit.page(limit=10, before=5),
         lambda store: store.definitions.page(limit=10),
         lambda store: store.definitions.page(limit=10, cursor="c", saved_only=True),
-        lambda store: store.definitions.put(definition(), DOCUMENT),
+        lambda store: store.definitions.put(definition()),
         lambda store: store.definitions.save(1, now_us=5),
         lambda store: store.queue.claim("n", WORKER, epoch=1, limit=10, above=20),
         lambda store: store.queue.hand_over("n", WORKER, epoch=1),

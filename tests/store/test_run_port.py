@@ -29,7 +29,7 @@ from cis.store.records import (
     TaskRecord,
 )
 from cis.store.upkeep_port import Pruned
-from tests.worlds.rows import DOCUMENT, WORKER, attempt, attempts_of, definition, put_ended, put_run
+from tests.worlds.rows import WORKER, attempt, attempts_of, definition, put_ended, put_run
 from tests.worlds.rows import run as run_record
 
 
@@ -53,9 +53,9 @@ def _page_by_page(store: Store, where: RunFilter, *, limit: int) -> list[str]:
 class TestDefinitions:
     def test_a_version_of_a_document_is_kept_once_and_the_saved_one_is_preferred(self, store: Store) -> None:
         with store.transaction():
-            first = store.definitions.put(definition(sha256="1"), '{"v": 1}')
-            second = store.definitions.put(definition(sha256="2"), '{"v": 2}')
-            again = store.definitions.put(definition(sha256="1"), "ignored")
+            first = store.definitions.put(definition(sha256="1", document='{"v": 1}'))
+            second = store.definitions.put(definition(sha256="2", document='{"v": 2}'))
+            again = store.definitions.put(definition(sha256="1", document="ignored"))
 
         assert (first == again, first != second) == (True, True)
         assert store.definitions.document(first) == '{"v": 1}'
@@ -77,7 +77,7 @@ class TestDefinitions:
     def test_definitions_are_paged_by_id(self, store: Store) -> None:
         with store.transaction():
             for name in ("c", "a", "b"):
-                store.definitions.put(definition(name), DOCUMENT)
+                store.definitions.put(definition(name))
         first = store.definitions.page(limit=2)
         rest = store.definitions.page(limit=2, cursor=first.next_cursor)
 
@@ -88,7 +88,7 @@ class TestDefinitions:
         put_ended(store, "r1", 5, dag_id="run")
         with store.transaction():
             saved, old, lost = (
-                store.definitions.put(definition(dag_id, sha256), DOCUMENT)
+                store.definitions.put(definition(dag_id, sha256))
                 for dag_id, sha256 in (("saved", "new"), ("saved", "old"), ("lost", "s"))
             )
             store.definitions.save(saved, now_us=1)

@@ -20,7 +20,7 @@ from cis.store.sqlite import migrate as migrate_module
 from cis.store.sqlite.connection import check_version
 from cis.store.sqlite.store import SqliteStore
 from tests.worlds.migrated import new_database
-from tests.worlds.rows import DOCUMENT, attempts_of, definition, put_run
+from tests.worlds.rows import attempts_of, definition, put_run
 
 OPENER = """
 import sys
@@ -287,7 +287,7 @@ def test_a_full_disk_is_said_to_be_that_and_nothing_is_half_written(store: Sqlit
     store._db.connection.pragma("max_page_count", store._db.connection.pragma("page_count"))
     with pytest.raises(StoreError, match="the disk is full"), store.transaction():
         for number in range(1000):
-            store.definitions.put(definition(f"d{number}", "x" * 1000), DOCUMENT)
+            store.definitions.put(definition(f"d{number}", "x" * 1000))
     store._db.connection.pragma("max_page_count", 2**30)
 
     assert [one.dag_id for one in store.definitions.page(limit=5).items] == ["d"]

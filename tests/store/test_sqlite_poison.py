@@ -23,7 +23,7 @@ from cis.store.port import read_spec
 from cis.store.records import AuditRecord, EventRecord, RunFilter, TokenRecord
 from cis.store.sqlite.store import SqliteStore
 from tests.worlds.migrated import new_database
-from tests.worlds.rows import DOCUMENT, SCOPE, WORKER, attempt, attempts_of, definition, item, put_run, worker
+from tests.worlds.rows import SCOPE, WORKER, attempt, attempts_of, definition, item, put_run, worker
 
 BROKEN_TEXT = "CAST(x'ff61' AS TEXT)"
 TWO_TASKS = '{"dag_id":"d","tasks":[{"command":"true","id":"t0"},{"command":"true","id":"t1"}]}'
@@ -268,7 +268,7 @@ def test_a_worker_conflict_is_looked_for_past_a_run_that_cannot_be_read(store: S
 
 def test_lists_of_definitions_events_attempts_and_workers_leave_out_what_cannot_be_read(store: SqliteStore) -> None:
     with store.transaction():
-        store.definitions.put(definition("e"), DOCUMENT)
+        store.definitions.put(definition("e"))
         store.events.append([EventRecord(kind="run", at_us=1, status=f"s{number}") for number in range(2)])
         store.attempts.start([attempt("r1"), attempt("r1", 2)])
     damage(store, "dag_definitions", "scope_type = 'odd'", where="dag_id = 'd'")

@@ -11,8 +11,8 @@ from cis.model.states import AttemptState, RunState
 from cis.store.port import Store
 from cis.store.records import (
     AttemptRecord,
-    DefinitionRecord,
     Delivery,
+    NewDefinition,
     QueueItem,
     QueueState,
     RunRecord,
@@ -35,10 +35,9 @@ def attempts_of(
     return sorted(chosen, key=lambda one: (one.started_at_us, one.task_no, one.attempt))
 
 
-def definition(dag_id: str = "d", sha256: str = "s", **changes: Any) -> DefinitionRecord:
+def definition(dag_id: str = "d", sha256: str = "s", **changes: Any) -> NewDefinition:
     """Return a definition."""
-    made = DefinitionRecord(
-        definition_id=0,
+    made = NewDefinition(
         dag_id=dag_id,
         sha256=sha256,
         scope=SCOPE,
@@ -47,6 +46,7 @@ def definition(dag_id: str = "d", sha256: str = "s", **changes: Any) -> Definiti
         description="",
         task_count=1,
         created_at_us=1,
+        document=DOCUMENT,
     )
     return made._replace(**changes)
 
@@ -122,7 +122,7 @@ def put_run(store: Store, run_id: str, *, tasks: int = 2, **changes: Any) -> Run
     """Store a run with its tasks, and its definition if that is not there."""
     made = run(run_id, **changes)
     with store.transaction():
-        number = store.definitions.put(definition(made.dag_id), DOCUMENT)
+        number = store.definitions.put(definition(made.dag_id))
         made = made._replace(definition_id=number)
         rows = [TaskRecord(run_id=run_id, task_no=place, task_id=f"t{place}") for place in range(tasks)]
         store.runs.add(made, rows)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cis.engine.ports import SkillBook
     from cis.engine.this_node import ThisNode
     from cis.node.settings import Settings
-    from cis.store.sqlite.store import SqliteStore
+    from cis.store.port import Store
 
 
 class Context:
@@ -61,7 +61,7 @@ class Context:
         return make_this_node(self.settings, skills=self.skills, secrets=secrets, node_runs=node_is_running(self.home))
 
     @contextmanager
-    def store(self) -> Iterator[SqliteStore]:
+    def store(self) -> Iterator[Store]:
         """Open the store for the length of a block."""
         from cis.store import open_store  # noqa: PLC0415 - not every command reads it
 
@@ -72,7 +72,7 @@ class Context:
             store.close()
 
     @contextmanager
-    def store_as_it_is(self) -> Iterator[SqliteStore]:
+    def store_as_it_is(self) -> Iterator[Store]:
         """Open the store and change nothing, not even an older schema. Raises NotFoundError when there is none."""
         from cis.store import open_store  # noqa: PLC0415 - not every command reads it
 
@@ -83,7 +83,7 @@ class Context:
             store.close()
 
     @contextmanager
-    def writable_store(self) -> Iterator[SqliteStore]:
+    def writable_store(self) -> Iterator[Store]:
         """Open the store to change something, or to have something done, which a home does only where it lives.
 
         Raises:

@@ -6,8 +6,6 @@ All of it works without a node; ``restore`` refuses while a node or a worker run
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -20,19 +18,15 @@ from cis.cli.context import Context, check_utf8, from_environment, say, this_use
 from cis.cli.output import local_time, print_json
 from cis.engine.logfiles import LogFiles
 from cis.engine.times import rfc3339
-from cis.errors import ConflictError, NotFoundError, StoreDamagedError, StoreError, StoreNewerError, UsageError
+from cis.errors import ConflictError, NotFoundError, StoreDamagedError, UsageError
 from cis.federation.restored import Restored, mark_restored
 from cis.model.durations import parse_duration
 from cis.model.ids import counted
 from cis.node.clock import now_us
 from cis.node.node import retention_of
 from cis.node.presence import node_is_running
-from cis.store import open_store
-from cis.store.sqlite.connection import sync_folder
-from cis.store.sqlite.store import SqliteStore
+from cis.store import restoring
 from cis.worker.lock import holder
-
-_BESIDE = ("-wal", "-shm")
 
 
 def add(group: argparse.ArgumentParser, _name: str) -> None:
@@ -92,31 +86,11 @@ def _restore(options: argparse.Namespace) -> None:
     if not source.is_file():
         raise NotFoundError("backup", options.file)
     _refuse_while_in_use(context)
-    fresh = context.home.db.with_name("cis.db.restoring")
-    try:
-        _copy(source, fresh)
-        backup = _open_backup(source, fresh)  # a copy, so that the backup stays as it is while this one is migrated
-        try:
-            faults = backup.upkeep.faults()
-            if faults:
-                raise StoreError(f"{source} is damaged: {faults[0]}; nothing was changed")
-            with backup.transaction():
-                node_id, lease_s = context.settings.node_id, context.settings.room_lease_s
-                found = mark_restored(backup, node_id=node_id, lease_s=lease_s, now_us=now_us())
-                subject = str(source.absolute())
-                append_audit(backup, this_user(), action="db.restore", subject=subject, now_us=now_us())
-        finally:
-            backup.close()
-        kept = _keep(context)
-        with fresh.open("rb") as file:
-            os.fsync(file.fileno())
-        sync_folder(context.home.root)  # with the old one's copy, before the old one goes
-        for suffix in _BESIDE:
-            context.home.db.with_name(f"cis.db{suffix}").unlink(missing_ok=True)
-        fresh.replace(context.home.db)
-        sync_folder(context.home.root)
-    finally:
-        _forget(fresh)
+    with restoring(context.home.db, source) as copied, copied.store.transaction():
+        node_id, lease_s = context.settings.node_id, context.settings.room_lease_s
+        found = mark_restored(copied.store, node_id=node_id, lease_s=lease_s, now_us=now_us())
+        append_audit(copied.store, this_user(), action="db.restore", subject=str(source.absolute()), now_us=now_us())
+    kept = copied.kept
     said = f"{kept} is the old one" if kept else "there was none before"
     view = {
         "path": str(context.home.db),
@@ -144,56 +118,6 @@ def _open_questions(found: Restored) -> Iterator[str]:
     if found.offers:
         yield f"{counted(found.offers, 'run')} that this node offered wait for a lease: the room says who has them"
     yield "tokens, trusted nodes and saved DAGs are those of then: see 'cis token list', 'cis node list', 'cis dag definitions'"
-
-
-def _open_backup(source: Path, fresh: Path) -> SqliteStore:
-    """Open the copy of a backup. Raises StoreError, which names the backup, where it is none."""
-    try:
-        as_it_is = open_store(fresh, as_it_is=True)
-        try:
-            ours = as_it_is.upkeep.schema().is_ours
-        finally:
-            as_it_is.close()
-    except StoreNewerError as error:
-        raise StoreNewerError(str(source), schema=error.schema, known=error.known) from error
-    except StoreDamagedError as error:
-        raise StoreError(f"{source} is no backup, or a damaged one ({error.why}); nothing was changed") from error
-    if not ours:
-        raise StoreError(f"{source} is no database of CIS-DAG; nothing was changed")
-    return open_store(fresh)
-
-
-def _keep(context: Context) -> Path | None:
-    """Copy the database that is to be replaced, as it is where it is too damaged for anything else."""
-    if not context.home.db.exists():
-        return None
-    kept = context.home.db.with_name("cis.db.before-restore")
-    _forget(kept)
-    try:
-        with context.store() as store:
-            store.upkeep.back_up(kept)
-    except StoreError:
-        _forget(kept)
-        _copy(context.home.db, kept)
-    return kept
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a database file that nobody has open, with what its log has beyond it."""
-    _forget(target)
-    for suffix in ("", "-wal"):
-        part = source.with_name(source.name + suffix)
-        if part.exists():
-            copy = target.with_name(target.name + suffix)
-            os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-            shutil.copyfile(part, copy)
-            with copy.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def _forget(path: Path) -> None:
-    for suffix in ("", *_BESIDE):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _migrate(options: argparse.Namespace) -> None:

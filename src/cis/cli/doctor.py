@@ -34,8 +34,8 @@ from cis.node.clock import now_us
 from cis.node.presence import announced, node_is_running
 from cis.node.residence import place_fault
 from cis.node.tables import holds_values
+from cis.store import adapter_of
 from cis.store.port import Store
-from cis.store.sqlite.migrate import NEWEST
 from cis.worker.lock import holder, worker_lock_path
 
 LOW_SPACE_BYTES = 500 * 2**20
@@ -127,9 +127,7 @@ def _look_at_files(context: Context) -> Iterator[Finding]:
 
 
 def _look_at_store(context: Context) -> Finding:
-    import apsw  # noqa: PLC0415 - imported with the store anyway
-
-    what = f"database {context.home.db}, SQLite {apsw.sqlite_lib_version()}"
+    what = f"database {context.home.db}, {adapter_of(context.home.db).engine}"
     older = False
     try:
         with context.store_as_it_is() as store:
@@ -269,7 +267,7 @@ def _look_at_node(context: Context) -> Finding:
     told = announced(context.home)
     if told is None:
         return Finding("node", "holds its lock but has not said where it listens", "look at its log, or restart it")
-    if told.schema < NEWEST:
+    if told.schema < adapter_of(context.home.db).schema:
         fault = "is of an earlier version, and ends when what it runs has ended once this one has used the database"
         return Finding(f"node {told.node_id}, process {told.pid}", fault, "stop it, and start this version")
     address = urlsplit(told.url)

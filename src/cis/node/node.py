@@ -32,10 +32,8 @@ from cis.node.tables import TomlSecrets
 from cis.node.this_node import make_this_node
 from cis.node.workers import make_supervisor
 from cis.skills.registry import InstalledSkills
-from cis.store import open_store
+from cis.store import adapter_of, open_store
 from cis.store.port import Store
-from cis.store.sqlite.migrate import NEWEST
-from cis.store.sqlite.store import SqliteStore
 from cis.worker.bell import FifoBell, bell_path, ring
 from cis.worker.lock import acquire
 from cis.worker.supervisor import Supervisor
@@ -101,13 +99,14 @@ class Node:
         self._thread = threading.Thread(target=self._mind_workers, name="supervisor")
         self._thread.start()
 
-    def open_store(self) -> SqliteStore:
+    def open_store(self) -> Store:
         """Return a store for one more thread. Raises StoreGoneError when the database was removed."""
         return open_store(self.home.db, again=True)
 
     def announce(self, url: str) -> None:
         """Write down where this node listens, for the commands of this home."""
-        text = json.dumps({"node_id": self.settings.node_id, "url": url, "pid": os.getpid(), "schema": NEWEST})
+        schema = adapter_of(self.home.db).schema
+        text = json.dumps({"node_id": self.settings.node_id, "url": url, "pid": os.getpid(), "schema": schema})
         self._unannounced = text
         self._announce()
 

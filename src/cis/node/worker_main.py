@@ -30,8 +30,8 @@ from cis.node.tables import TomlSecrets
 from cis.node.this_node import make_this_node
 from cis.skills.registry import InstalledSkills
 from cis.store import open_store
-from cis.store.records import WorkerRecord, WorkerState
-from cis.store.sqlite.store import SqliteStore
+from cis.store.port import Store
+from cis.store.records import NewWorker, WorkerRecord, WorkerState
 from cis.worker import bell as bells
 from cis.worker.lock import SignOfLife, acquire, worker_lock_path
 from cis.worker.process import Reporter, Tenure, WorkerProcess
@@ -145,18 +145,17 @@ def run_worker(
         lock.release()
 
 
-def _take_office(store: SqliteStore, settings: Settings, *, worker_id: str, scope: Scope) -> WorkerRecord:
+def _take_office(store: Store, settings: Settings, *, worker_id: str, scope: Scope) -> WorkerRecord:
     at_us = now_us()
     with store.transaction():
         return store.workers.take(
-            WorkerRecord(
+            NewWorker(
                 worker_id=worker_id,
                 node_id=settings.node_id,
                 scope=scope,
                 status=WorkerState.IDLE,
                 pid=os.getpid(),
                 pid_started=process_started(os.getpid()),
-                epoch=0,
                 slots=settings.slots,
                 started_at_us=at_us,
                 heartbeat_at_us=at_us,

@@ -5,6 +5,6 @@
 (all else). ``records`` and ``cluster`` are what it hands out. ``sqlite`` is an adapter, ``migrations`` the schema.
 """
 
-from cis.store.opening import kept_node_id, open_store
+from cis.store.opening import adapter_of, kept_node_id, open_store, restoring
 
-__all__ = ["kept_node_id", "open_store"]
+__all__ = ["adapter_of", "kept_node_id", "open_store", "restoring"]

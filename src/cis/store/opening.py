@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cis.errors import UsageError
 
 if TYPE_CHECKING:
+    from cis.store.sqlite.restoring import Restoring
     from cis.store.sqlite.store import SqliteStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A kind of store: its engine with the version, and the number of the schema that this program writes there."""
+
+    engine: str
+    schema: int
+
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 
@@ -46,6 +58,36 @@ def kept_node_id(address: Path | str) -> str | None:
     from cis.store.sqlite import upkeep  # noqa: PLC0415 - not where cis.toml says it
 
     return upkeep.kept_node_id(path)
+
+
+def restoring(address: Path | str, backup: Path) -> AbstractContextManager[Restoring]:
+    """Open a copy of *backup* for a block; when that ends, the copy is in place of the store at *address*.
+
+    If the block raises, nothing has changed. What was there is kept beside it (``Restoring.kept``). Nobody else may use
+    either of the two meanwhile.
+
+    Raises:
+        UsageError: no store of this kind is known.
+        StoreError: *backup* is none, is damaged, or is of a newer program (``StoreNewerError``).
+    """
+    path = _path_of(address)
+    from cis.store.sqlite.restoring import restoring as restoring_sqlite  # noqa: PLC0415 - one command does so
+
+    return restoring_sqlite(path, backup)
+
+
+def adapter_of(address: Path | str) -> Adapter:
+    """Return what is known of the kind of store at *address*, which need not be there.
+
+    Raises:
+        UsageError: no store of this kind is known.
+    """
+    _path_of(address)
+    import apsw  # noqa: PLC0415 - as above
+
+    from cis.store.sqlite.migrate import NEWEST  # noqa: PLC0415
+
+    return Adapter(engine=f"SQLite {apsw.sqlite_lib_version()}", schema=NEWEST)
 
 
 def _path_of(address: Path | str) -> Path:

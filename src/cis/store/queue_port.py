@@ -10,6 +10,7 @@ from cis.store.records import (
     EventRecord,
     EventTally,
     Heartbeat,
+    NewWorker,
     QueueDemand,
     QueuedRun,
     QueueItem,
@@ -123,7 +124,7 @@ class Queue(Protocol):
 class Workers(Protocol):
     """Workers, their leases and epochs."""
 
-    def take(self, worker: WorkerRecord) -> WorkerRecord:
+    def take(self, worker: NewWorker) -> WorkerRecord:
         """Register a process as its id's worker under the next epoch, and return the row.
 
         Of two that do so at once each gets an epoch of its own, and the later one holds.

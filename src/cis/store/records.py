@@ -21,6 +21,8 @@ from cis.model.states import AttemptState, RunState, TaskState
 
 T = TypeVar("T")
 NO_OUTPUTS: Mapping[str, str] = MappingProxyType({})
+TAIL_BYTES = 8192
+AS_DEFINED = "="  # in place of a document in the queue: it is large, and that of the run's definition
 NO_DATA: Mapping[str, int | None] = MappingProxyType({})
 
 
@@ -65,6 +67,20 @@ class Delivery(StrEnum):
     PUSHED = "pushed"
     QUEUED = "queued"
     BROADCAST = "broadcast"
+
+
+class NewDefinition(NamedTuple):
+    """A version of a DAG's document that is to be stored, unless it is there already."""
+
+    dag_id: str
+    sha256: str
+    scope: Scope
+    target_node: str | None
+    priority: Priority
+    description: str
+    task_count: int
+    created_at_us: int
+    document: str
 
 
 class DefinitionRecord(NamedTuple):
@@ -193,9 +209,6 @@ class AttemptRecord(NamedTuple):
     stderr_bytes: int = 0
 
 
-TAIL_BYTES = 8192
-
-
 class LeftProcess(NamedTuple):
     """A process that a task with ``leave`` left running; ``pid_started`` tells it from a later one of its number."""
 
@@ -225,9 +238,6 @@ class TaskLoss(NamedTuple):
     task_no: int
     losses: int
     alone_us: int
-
-
-AS_DEFINED = "="  # in place of a document in the queue: it is large, and that of the run's definition
 
 
 class QueueItem(NamedTuple):
@@ -270,11 +280,8 @@ class QueueDemand:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerRecord:
-    """One worker id on one node. ``epoch`` grows by one with each process that takes the id.
-
-    ``short_of`` says what the machine has too little of for the worker, or one of its tasks, to start.
-    """
+class NewWorker:
+    """A process that takes a worker id on a node."""
 
     worker_id: str
     node_id: str
@@ -282,11 +289,20 @@ class WorkerRecord:
     status: WorkerState
     pid: int
     pid_started: str | None
-    epoch: int
     slots: int
     started_at_us: int
     heartbeat_at_us: int
     lease_until_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord(NewWorker):
+    """One worker id on one node. ``epoch`` grows by one with each process that takes the id.
+
+    ``short_of`` says what the machine has too little of for the worker, or one of its tasks, to start.
+    """
+
+    epoch: int
     runs_done: int = 0
     current_run: str | None = None
     short_of: str | None = None

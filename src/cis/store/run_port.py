@@ -15,6 +15,7 @@ from cis.store.records import (
     AttemptRecord,
     DefinitionRecord,
     LeftProcess,
+    NewDefinition,
     Page,
     RunChange,
     RunFilter,
@@ -28,8 +29,8 @@ from cis.store.records import (
 class Definitions(Protocol):
     """DAG documents, one row a version."""
 
-    def put(self, definition: DefinitionRecord, document_json: str) -> int:
-        """Store a document unless that version is there; return its ``definition_id`` (the one given is ignored)."""
+    def put(self, definition: NewDefinition) -> int:
+        """Store a document unless that version is there; return its ``definition_id``."""
         ...
 
     def save(self, definition_id: int, *, now_us: int) -> None:

@@ -34,7 +34,7 @@ from cis.model.inference import infer_scope
 from cis.model.scope import Scope, ScopeSource
 from cis.model.states import RunState
 from cis.store.port import Store
-from cis.store.records import AS_DEFINED, DefinitionRecord, QueueItem, RunRecord, TaskRecord
+from cis.store.records import AS_DEFINED, DefinitionRecord, NewDefinition, QueueItem, RunRecord, TaskRecord
 
 RETRY_AFTER_S = 5
 OUTBOX = ""  # the place of what waits for other nodes
@@ -217,8 +217,7 @@ def prepare(spec: DagSpec, *, skills: SkillBook) -> Prepared:
 
 def record_definition(store: Store, spec: DagSpec, *, prepared: Prepared, now_us: int) -> int:
     """Store the document, unless this version is there already; return its id."""
-    definition = DefinitionRecord(
-        definition_id=0,
+    definition = NewDefinition(
         dag_id=spec.dag_id,
         sha256=prepared.sha256,
         scope=prepared.scope,
@@ -227,8 +226,9 @@ def record_definition(store: Store, spec: DagSpec, *, prepared: Prepared, now_us
         description=spec.description[:MAX_DESCRIPTION],
         task_count=len(spec.tasks),
         created_at_us=now_us,
+        document=prepared.document,
     )
-    return store.definitions.put(definition, prepared.document)
+    return store.definitions.put(definition)
 
 
 def save(store: Store, spec: DagSpec, *, this_node: ThisNode) -> DefinitionRecord:

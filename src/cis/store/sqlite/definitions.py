@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cis.errors import NotFoundError
 from cis.model.scope_rules import Patterns, allows
-from cis.store.records import DefinitionRecord, Page
+from cis.store.records import DefinitionRecord, NewDefinition, Page
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import DEFINITION, definition_of, read, read_all
 
@@ -50,14 +50,14 @@ class DefinitionRows:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def put(self, definition: DefinitionRecord, document_json: str) -> int:
+    def put(self, definition: NewDefinition) -> int:
         """Store a document unless that version is there; return its id."""
         self._db.write(
             _PUT,
             (
                 definition.dag_id,
                 definition.sha256,
-                document_json,
+                definition.document,
                 str(definition.scope.type),
                 definition.scope.id,
                 definition.target_node,

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from cis.errors import FencedError, PoisonRecordError, StoreError
 from cis.model.dag import Priority
 from cis.model.scope import Scope, parse_worker_id
-from cis.store.records import Heartbeat, QueueDemand, QueuedRun, QueueItem, QueueState, WorkerRecord, WorkerState
+from cis.store.records import (
+    Heartbeat,
+    NewWorker,
+    QueueDemand,
+    QueuedRun,
+    QueueItem,
+    QueueState,
+    WorkerRecord,
+    WorkerState,
+)
 from cis.store.sqlite.connection import Database, Row
 from cis.store.sqlite.rows import MAX_NUMBER, QUEUE, WORKER, queue_item_of, read, read_all, worker_of
 
@@ -237,7 +246,7 @@ class WorkerRows:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def take(self, worker: WorkerRecord) -> WorkerRecord:
+    def take(self, worker: NewWorker) -> WorkerRecord:
         """Register a process as its id's worker under the next epoch, and return the row."""
         self._db.write(
             _TAKE,
