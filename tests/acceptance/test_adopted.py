@@ -94,10 +94,10 @@ def node_that_holds_it(sandbox: Sandbox) -> Iterator[NodeProcess]:
         yield node
 
 
-def interrupt(sandbox: Sandbox, folder: Path, way: str) -> str:
+def interrupt(sandbox: Sandbox, folder: Path, way: str, **more: Any) -> str:
     """Hand the DAG in, interrupt its worker, its node, or both, and return the run."""
     with sandbox.node() as node:
-        run_id: str = node.execute(lasting(folder)).body["run_id"]
+        run_id: str = node.execute(lasting(folder, **more)).body["run_id"]
         pids(folder)
         first = worker(sandbox)
         assert first is not None
@@ -201,15 +201,12 @@ def test_a_run_that_is_cancelled_while_no_node_runs_is_ended_by_the_next_one(san
 
 
 def test_a_time_limit_ends_a_task_while_no_worker_lives(sandbox: Sandbox, tmp_path: Path) -> None:
-    with sandbox.node() as node:
-        run_id = node.execute(lasting(tmp_path, timeout="3s")).body["run_id"]
-        (pid,) = pids(tmp_path)
-    lived = alive(pid)
+    run_id = interrupt(sandbox, tmp_path, "both", timeout="3s")
+    (pid,) = pids(tmp_path)
     wait_for(lambda: not alive(pid), timeout_s=LONG_S, what="the end of the task")
     with sandbox.node() as node:
         run = node.finished(run_id)
 
-    assert lived
     assert (run["status"], run["tasks"][0]["error"]) == ("failed", "timed out after 3 s")
     assert len(attempts(sandbox)) == 1
 

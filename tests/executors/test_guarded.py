@@ -70,9 +70,9 @@ def launch(folder: Path, line: str, *, timeout_s: float | None = None) -> Launch
     )
 
 
-def started(executor: LocalExecutor, folder: Path, line: str = HOLD, *, timeout_s: float | None = None) -> int:
+def started(executor: LocalExecutor, folder: Path, line: str = HOLD) -> int:
     """Start the attempt, and return the pid of its task."""
-    executor.start(launch(folder, line, timeout_s=timeout_s))
+    executor.start(launch(folder, line))
     wait_for(lambda: folders_of(folder).process(HANDLE), what="the process of the task")
     return int(wait_for(lambda: (folder / "me").exists() and (folder / "me").read_text().strip(), what="the task"))
 
@@ -307,12 +307,13 @@ def test_for_want_of_descriptors_nothing_is_known_and_nothing_given_up(make: Mak
 
 def test_its_time_limit_holds_also_when_nobody_waits_for_it(make: Make, tmp_path: Path) -> None:
     first = make()
-    pid = started(first, tmp_path, timeout_s=0.5)
+    first.start(launch(tmp_path, HOLD, timeout_s=0.5))
     first.let_go(HANDLE)
     wait_for(lambda: not folders_of(tmp_path).lives(HANDLE), what="the end of the attempt")
-    found = make().take_up(HANDLE, marks=MARKS)
+    found, process = make().take_up(HANDLE, marks=MARKS), folders_of(tmp_path).process(HANDLE)
 
-    assert not alive(pid)
+    assert process is not None
+    assert not alive(process.pid)
     assert found.exit is not None
     assert (found.exit.timed_out, found.exit.exit_code) == (True, -15)
 
