@@ -7,7 +7,6 @@ heartbeat: the worker's lease is renewed, and its row says what it does.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -105,7 +104,9 @@ class Held:
 
     def next_due_s(self) -> float:
         """Return when something is to be done about a process or a wait, or a place is asked for again."""
-        live_s = min(self.live.next_due_s(), *(due_s for _, due_s in self.asked.values()), math.inf)
+        live_s = self.live.next_due_s()
+        if self.asked:
+            live_s = min(live_s, *(due_s for _, due_s in self.asked.values()))
         return live_s if self.stopping else min(live_s, self.place.due_s, self.waits.due_s)
 
     def ended_waits(self, maker: AttemptMaker, now: Instant) -> list[End]:
