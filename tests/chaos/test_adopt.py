@@ -26,9 +26,9 @@ from tests.chaos.besieged import Besieged, besieged
 from tests.worlds.battery import LONG, figures, first_seed, size
 from tests.worlds.waiting import wait_for
 
-KILLS = int(os.environ.get("CIS_KILLS", size(6, 200)))
+KILLS = int(os.environ.get("CIS_KILLS", size(3, 200)))
 LEASE_S = 2.0
-OPEN_RUNS = 4
+OPEN_RUNS = size(2, 4)
 LONGEST_PAUSE_S = 0.4 if LONG else 0.12  # of a task, between two of its nine lines
 WAYS = ("worker", "node", "both")
 
@@ -125,11 +125,13 @@ def test_whatever_is_killed_a_task_that_goes_on_runs_once_and_nothing_of_it_is_l
     place.start_node()
     try:
         while kills.total() < KILLS:
-            if not runs or place.unfinished() < OPEN_RUNS:
+            while not runs or place.unfinished() < OPEN_RUNS:
                 key = f"k{len(runs)}"
                 runs[key] = submit(place, chance, key)
-            time.sleep(chance.uniform(0.0, 0.5))
-            way = chance.choice(WAYS)
+            wait_for(place.reach, timeout_s=60, what="a node that listens")
+            wait_for(lambda: place.workers() or not place.unfinished(), timeout_s=60, what="a worker")
+            time.sleep(chance.uniform(0.0, 0.8))
+            way = WAYS[kills.total() % len(WAYS)]
             kills[way] += kill(place, way)
         wait_for(lambda: not place.unfinished(), timeout_s=180, what="the end of every run")
         wait_for(place.reach, timeout_s=60, what="the node")
