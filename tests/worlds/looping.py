@@ -79,6 +79,12 @@ class Worker:
         self.bell.ring()
         self.loop.turn(at_most_s=0.02)
 
+    def see_all_end(self) -> None:
+        """Wait for all processes to end, and take that in without a turn."""
+        pids = self.pids
+        wait_for(lambda: all(map(ended, pids)), what="the processes to end")
+        self.loop.attend(at_most_s=0.0)
+
     def forget_plans(self) -> None:
         """Have a transaction fail, so that the next turn reads all rows anew."""
         self.store.broken = True

@@ -24,18 +24,20 @@ SLOTS = 4
 class Ahead:
     """A worker whose slots are full of tasks that run until their file is there, and that has stored some more starts."""
 
-    def __init__(self, node: Decider, worker: Worker, folder: Path, **fields: Any) -> None:
+    def __init__(
+        self, node: Decider, worker: Worker, folder: Path, *, short: str = "until true; do :; done", **fields: Any
+    ) -> None:
         self.node, self.worker, self._folder = node, worker, folder
-        short = [{"id": f"s{number}", "command": "true"} for number in range(SLOTS)]
+        quick = [{"id": f"s{number}", "command": short} for number in range(2 * SLOTS)]
         long = [
             {"id": f"w{number}", "command": f"until test -e {folder}/w{number}; do sleep 0.01; done", **fields}
             for number in range(2 * SLOTS)
         ]
-        self.run_id = node.submitted(*short, *long, target_node="node-1").run_id
+        self.run_id = node.submitted(*quick, *long, target_node="node-1").run_id
         worker.turn()
-        pids = worker.pids
-        wait_for(lambda: all(map(ended, pids)), what="the short ones to end")
-        worker.turn()
+        for _ in range(2):  # how fast they end is known after the second time
+            worker.see_all_end()
+            worker.turn()
 
     def let_end(self, number: int) -> None:
         """Let a task end, and wait for the end of its process."""
@@ -78,7 +80,7 @@ def test_the_slot_of_a_task_that_has_ended_goes_to_the_next_before_any_transacti
         assert world.node.run(world.run_id).status is RunState.COMPLETED
         attempts = world.worker.attempts(world.run_id)
 
-    assert attempts == [(1, AttemptState.COMPLETED)] * 3 * SLOTS
+    assert attempts == [(1, AttemptState.COMPLETED)] * 4 * SLOTS
 
 
 def test_what_finds_no_slot_soon_waits_again_and_counts_as_not_tried(tmp_path: Path) -> None:
@@ -127,6 +129,26 @@ def test_what_may_not_be_lost_is_not_stored_ahead(tmp_path: Path) -> None:
         assert world.running() == len(world.worker.pids) == SLOTS
 
 
+def test_what_is_unlike_the_short_ones_is_not_stored_ahead(tmp_path: Path) -> None:
+    with ahead(tmp_path, short="true") as world:
+        assert world.running() == len(world.worker.pids) == SLOTS
+
+
+def test_as_many_are_stored_as_begin_soon(tmp_path: Path) -> None:
+    """A tenth of a second after the last ends, four more tell of forty a second."""
+    with decider(tmp_path) as node, working(node, tmp_path) as worker:
+        command = "until true; do :; done"
+        run = node.submitted(*({"command": command} for _ in range(5 * SLOTS)), target_node="node-1")
+        started = []
+        for _ in range(3):
+            worker.turn()
+            worker.see_all_end()
+            node.later(0.1)
+            started.append(sum(task.attempts for task in node.store.tasks.of_run(run.run_id)))
+
+    assert started == [SLOTS, 2 * SLOTS, 3 * SLOTS + 2]
+
+
 def test_the_rows_say_when_it_really_began(tmp_path: Path) -> None:
     with ahead(tmp_path) as world:
         world.node.later(WITHIN_S / 2)
@@ -146,4 +168,4 @@ def test_after_a_failed_transaction_it_is_begun_once(tmp_path: Path) -> None:
         world.let_all_end()
         attempts = world.worker.attempts(world.run_id)
 
-    assert attempts == [(1, AttemptState.COMPLETED)] * 3 * SLOTS
+    assert attempts == [(1, AttemptState.COMPLETED)] * 4 * SLOTS

@@ -1,12 +1,13 @@
 """Starts that are stored before there is a slot for them.
 
 A turn costs a flush to the disk. While tasks end sooner than that, a slot would be free for most of each turn. So a turn
-in which all that ended was short stores some starts more than there are slots for; each becomes a process as soon as
-another has ended, without a turn in between. There are never more processes than slots. As long as some are left, the
-ends may wait for ``STORE_WITHIN_S``, so that one turn stores many.
+in which all that ended was short stores some more starts than there are slots, of tasks like those; each becomes a
+process as soon as another has ended, without a turn in between. There are never more processes than slots. As long as
+some are left, the ends may wait for ``STORE_WITHIN_S``, so that one turn stores many.
 
 What is stored here counts as running, although for some milliseconds nothing runs. Nobody is to see a difference:
 
+- only as many are stored as begin within ``HORIZON_S``, as fast as tasks have ended since the last turn;
 - nothing begins after somebody else has written to the database, who may have paused or cancelled the run: the next turn
   looks at that first;
 - what has found no slot within ``WITHIN_S`` waits again (``Held.unstarted``);
@@ -17,31 +18,52 @@ What is stored here counts as running, although for some milliseconds nothing ru
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from cis.engine.run.effects import NEVER, Start
+from cis.engine.run.ends import End
 from cis.engine.run.plan import RunPlan
+from cis.model.dag import OnLost, TaskSpec
+from cis.model.states import RunState
 from cis.store.records import AttemptRecord
 
-WITHIN_S = 0.02
+HORIZON_S = 0.05
+WITHIN_S = 0.25
 STORE_WITHIN_S = 0.003
 MOST_AHEAD = 64
 _SHORT_US = 10_000
-_ROUNDS = 4
+_ROUNDS = 4  # of all slots
+
+Kind = tuple[str | None, str]
 
 
-def most_ahead(longest_us: int, *, slots: int) -> int:
-    """Return how many starts to store ahead, when the last attempts took *longest_us* at most: what begins within 10 ms."""
-    return min(MOST_AHEAD, slots * min(_ROUNDS, _SHORT_US // longest_us)) if longest_us else 0
+class Pace(NamedTuple):
+    """How many starts to store ahead, and of what kinds of tasks: those that have just been short."""
+
+    most: int
+    kinds: frozenset[Kind]
+
+    def allows(self, plan: RunPlan) -> bool:
+        """Whether the start of the next task of a run may be stored ahead."""
+        number = plan.ready.first
+        if number is None or plan.run.status is not RunState.RUNNING:
+            return False
+        task = plan.task_spec(number)
+        return task.on_lost is OnLost.RETRY and _kind(task) in self.kinds
+
+
+NONE = Pace(0, frozenset())
 
 
 class Ahead:
     """The starts that are stored ahead, in their order, and what had been *seen* of others' writes when they were."""
 
-    __slots__ = ("_starts", "seen")
+    __slots__ = ("_last_s", "_starts", "seen")
 
     def __init__(self) -> None:
         self._starts: deque[Start] = deque()
+        self._last_s = -NEVER
         self.seen = 0
 
     def __len__(self) -> int:
@@ -54,6 +76,17 @@ class Ahead:
     def due_s(self) -> float:
         """When the first of them is to wait again; infinity when there is none."""
         return self._starts[0].begins_by_s if self._starts else NEVER
+
+    def pace(self, ends: Sequence[tuple[RunPlan, End]], *, slots: int, now_s: float) -> Pace:
+        """Return what may be stored ahead, as fast as attempts have ended since the last turn in which some did."""
+        if not ends:
+            return NONE
+        since_s, self._last_s = now_s - self._last_s, now_s
+        if any((end.attempt.finished_at_us or 0) - end.attempt.started_at_us >= _SHORT_US for _, end in ends):
+            return NONE
+        soon = len(ends) * HORIZON_S
+        most = min(MOST_AHEAD, _ROUNDS * slots, round(soon / since_s) if since_s > 0 else MOST_AHEAD)
+        return Pace(most, frozenset(_kind(plan.task_spec(end.attempt.task_no)) for plan, end in ends)) if most else NONE
 
     def replace(self, starts: Iterable[Start], *, seen: int) -> None:
         """Hold *starts* in place of all others."""
@@ -71,3 +104,9 @@ def began(plan: RunPlan, attempt: AttemptRecord, *, at_us: int) -> AttemptRecord
     if attempt.attempt == 1:
         plan.tasks[attempt.task_no] = plan.tasks[attempt.task_no]._replace(started_at_us=at_us)
     return attempt._replace(started_at_us=at_us)
+
+
+def _kind(task: TaskSpec) -> Kind:
+    """Return what tasks that take about as long may have in common: the skill, and the first word of the command."""
+    command = task.command or ""
+    return task.skill, command.partition(" ")[0] if isinstance(command, str) else command[0]

@@ -15,11 +15,11 @@ from cis.engine.accept.admission import AGAIN_S, let_in, no_place
 from cis.engine.accept.control import cancel
 from cis.engine.outputs import no_room, size_of
 from cis.engine.ports import Wait
-from cis.engine.run.ahead import most_ahead
+from cis.engine.run.ahead import NONE, Pace
 from cis.engine.run.children import ended_child, refusal, start_child
 from cis.engine.run.claiming import take_queued
 from cis.engine.run.effects import NEVER, Effects, Start
-from cis.engine.run.ends import End, failed, longest_us
+from cis.engine.run.ends import End, failed
 from cis.engine.run.parts import ChildWait, Held, LoopLimits, LoopParts, beat
 from cis.engine.run.plan import CHANGES_AT_ONCE, RunPlan
 from cis.engine.run.starts import choose_starts
@@ -84,7 +84,7 @@ def decide(
     if not held.stopping:
         steps.release_retries()
         steps.start_waits()
-        starts = choose_starts(turn, ahead=most_ahead(longest_us(ends), slots=limits.slots) if claim else 0)
+        starts = choose_starts(turn, pace=steps.pace(ends) if claim else NONE)
     steps.write_tasks()
     steps.end_runs()
     beat(parts.store, limits, me, held, now=now)
@@ -214,6 +214,12 @@ class _Steps:
                 self._turn.ahead.append(start)
             else:
                 held.unstarted.append(start.attempt)
+
+    def pace(self, ends: Sequence[End]) -> Pace:
+        """Return what may be stored ahead, after *ends*."""
+        found = ((self._held.plans.get(end.attempt.run_id), end) for end in ends)
+        ours = [(plan, end) for plan, end in found if plan is not None]
+        return self._held.ahead.pace(ours, slots=self._turn.limits.slots, now_s=self._now.mono_s)
 
     def release_retries(self) -> None:
         """Make ready what has waited for its retry."""

@@ -162,12 +162,6 @@ class Doubts:
         return min((doubt.due_s for doubt in self._open), default=_NEVER)
 
 
-def longest_us(ends: Sequence[End]) -> int:
-    """Return how long the longest of some attempts has taken; 0 when there is none."""
-    took = [(end.attempt.finished_at_us or 0) - end.attempt.started_at_us for end in ends]
-    return max(1, *took) if took else 0
-
-
 class Ends:
     """The ends of a worker's attempts on their way into the store.
 

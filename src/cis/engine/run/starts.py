@@ -7,21 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cis.engine.run.ahead import WITHIN_S
+from cis.engine.run.ahead import WITHIN_S, Pace
 from cis.engine.run.effects import NEVER, Start
 from cis.engine.run.live import Live
 from cis.engine.run.parts import room_for
 from cis.engine.run.plan import RunPlan
 from cis.engine.run.turn import Turn
 from cis.engine.times import Instant
-from cis.model.dag import OnLost
-from cis.model.states import RunState
 
 
-def choose_starts(turn: Turn, *, ahead: int) -> list[Start]:
+def choose_starts(turn: Turn, *, pace: Pace) -> list[Start]:
     """Give the free slots to ready tasks: what was stored ahead, then higher priority, then the older run.
 
-    Up to *ahead* more are stored for slots that are not free yet (``Turn.ahead``).
+    Some more are stored for slots that are not free yet, as *pace* allows (``Turn.ahead``).
     """
     waiting = [plan for plan in turn.held.plans.values() if plan.wants_slot]
     room = room_for(turn.held, slots=turn.limits.slots, wanted=bool(waiting), now_s=turn.now.mono_s)
@@ -30,7 +28,7 @@ def choose_starts(turn: Turn, *, ahead: int) -> list[Start]:
     starts: list[Start] = []
     while turn.ahead and len(starts) < free and _has_place(turn, len(starts) + 1):
         starts.append(turn.ahead.pop(0))
-    most = 0 if turn.held.short is not None else ahead
+    most = 0 if turn.held.short is not None else pace.most
     if not waiting or (len(starts) >= free and len(turn.ahead) >= most) or _one_runs_alone(turn):
         return starts
     begun = turn.begun()
@@ -45,26 +43,20 @@ def choose_starts(turn: Turn, *, ahead: int) -> list[Start]:
         has_place = len(starts) < free and _has_place(turn, len(starts) + 1)
         if not has_place and len(turn.ahead) >= most:
             break
-        if turn.held_back(plan) or not (has_place or _may_be_ahead(plan)):
+        if turn.held_back(plan) or not (has_place or pace.allows(plan)):
             continue
         turn.mark_running(plan, begun)
         while plan.wants_slot:
             if len(starts) < free and _has_place(turn, len(starts) + 1):
                 made.append(Start(plan, turn.attempt(plan, plan.start_next(begun), begun)))
                 starts.append(made[-1])
-            elif len(turn.ahead) < most and _may_be_ahead(plan):
+            elif len(turn.ahead) < most and pace.allows(plan):
                 made.append(Start(plan, turn.attempt(plan, plan.start_next(begun), begun), begins_by_s))
                 turn.ahead.append(made[-1])
             else:
                 break
     turn.store.attempts.start([start.attempt for start in made])
     return starts
-
-
-def _may_be_ahead(plan: RunPlan) -> bool:
-    """Whether the start of the next task of a run may be stored ahead."""
-    number = plan.ready.first
-    return plan.run.status is RunState.RUNNING and number is not None and plan.task_spec(number).on_lost is OnLost.RETRY
 
 
 def _has_place(turn: Turn, starts: int) -> bool:
