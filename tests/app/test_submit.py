@@ -82,12 +82,12 @@ def test_only_who_sends_a_run_itself_keeps_others_from_sending_it(node: Decider,
 def test_only_a_dag_that_was_stored_is_run_by_name(node: Decider) -> None:
     node.submitted(target_node="node-1", dag_id="ran")
     with node.store.transaction():
-        save(node.store, spec_of(dag_id="stored"), this_node=node.this_node)
+        save(node.store.definitions, spec_of(dag_id="stored"), this_node=node.this_node)
 
-    request = stored_dag(node.store, "stored", key="k", asker=Asker(), target="node-1")
+    request = stored_dag(node.store.definitions, "stored", key="k", asker=Asker(), target="node-1")
 
     assert (request.spec.dag_id, request.spec.target_node, request.idempotency_key) == ("stored", "node-1", "k")
     with pytest.raises(UsageError, match="'cis dag save' stores a DAG"):
-        stored_dag(node.store, "ran", key="k", asker=Asker())
+        stored_dag(node.store.definitions, "ran", key="k", asker=Asker())
     with pytest.raises(NotFoundError):
-        stored_dag(node.store, "none", key="k", asker=Asker())
+        stored_dag(node.store.definitions, "none", key="k", asker=Asker())

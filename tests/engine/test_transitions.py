@@ -145,10 +145,10 @@ def test_the_room_is_not_told_again_that_a_run_started_when_it_is_cancelled_or_t
 
     assert _is_notable(event)
     assert not _is_notable(event._replace(data={"version": 3, "cancel_requested": 1}))
-    assert _is_on_offer(node.store, event)
+    assert _is_on_offer(node.store.remotes, event)
     with node.store.transaction():
         node.store.remotes.put(replace(node.remote(run.run_id), role=RemoteRole.SENT, peer="node-2"))
-    assert not _is_on_offer(node.store, event)
+    assert not _is_on_offer(node.store.remotes, event)
 
 
 def methods_called(path: Path) -> set[str]:

@@ -125,7 +125,7 @@ def test_a_run_that_was_pruned_is_not_taken_on_again_by_the_message_that_brought
     with node.store.transaction():
         control.cancel(node.store, "r", now_us=node.now_us)
         node.store.remotes.put(replace(remote, open=False))
-        assert node.store.retention.prune("r", at_most=10) is Pruned.GONE
+        assert node.store.pruning.prune("r", at_most=10) is Pruned.GONE
     again = node.hears(EXECUTE, "node-2", "r", requested=spec, in_room=False)
 
     assert (again.result, again.code) == (Result.REFUSED, "run.withdrawn")

@@ -58,7 +58,7 @@ def granted(node: Decider, *, by: str = "node-2") -> RunRecord:
     sent(node, run.run_id)
     assert claims(node, by, run.run_id).result is Result.ACCEPTED
     with node.store.transaction():
-        offers.grant_sent(node.store, run.run_id, epoch=1, now_us=node.now_us)
+        offers.grant_sent(node.store.remotes, run.run_id, epoch=1, now_us=node.now_us)
     return run
 
 
@@ -81,7 +81,7 @@ def claimed(node: Decider, *, epoch: int = 0) -> str:
 def claims_again(node: Decider) -> str:
     """Claim what was offered, and return the claim's nonce."""
     with node.store.transaction():
-        claim = grants.make_claim(node.store, node.offer(RUN_ID), free=1, this_node=node.this_node)
+        claim = grants.make_claim(node.store.offers, node.offer(RUN_ID), free=1, this_node=node.this_node)
     assert claim is not None
     return str(claim.fields["nonce"])
 
@@ -89,7 +89,7 @@ def claims_again(node: Decider) -> str:
 def asks(node: Decider) -> str:
     """Ask for the lease to be renewed, and return the nonce."""
     with node.store.transaction():
-        return grants.ask_to_renew(node.store, RUN_ID, this_node=node.this_node)
+        return grants.ask_to_renew(node.store.offers, RUN_ID, this_node=node.this_node)
 
 
 def hears_grant(
@@ -400,7 +400,7 @@ def test_a_grant_without_a_nonce_is_refused_and_the_run_is_claimed_no_more(node:
     claimed(node)
     reply = hears_grant(node, None, requested=spec_of())
     with node.store.transaction():
-        grants.set_unfit(node.store, RUN_ID)
+        grants.set_unfit(node.store.offers, RUN_ID)
     later = hears_grant(node, "whatever", epoch=2, requested=spec_of())
 
     assert (reply.result, reply.code) == (Result.REFUSED, "lease.no_nonce")
@@ -570,7 +570,7 @@ def test_offers_that_are_closed_make_room_for_new_ones_of_their_node(
 def test_an_offer_that_this_node_is_unfit_for_stays_closed(node: Decider) -> None:
     node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **OFFER)
     with node.store.transaction():
-        grants.set_unfit(node.store, RUN_ID)
+        grants.set_unfit(node.store.offers, RUN_ID)
     again = node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=1, **OFFER)
 
     assert again.result is Result.DUPLICATE
@@ -916,7 +916,7 @@ def granted_with(origin: Decider, *tasks: dict[str, Any]) -> RunRecord:
     claims(origin, "node-3", run.run_id)
     first, second, third = origin.store.tasks.of_run(run.run_id)
     with origin.store.transaction():
-        offers.grant_sent(origin.store, run.run_id, epoch=1, now_us=origin.now_us)
+        offers.grant_sent(origin.store.remotes, run.run_id, epoch=1, now_us=origin.now_us)
         origin.store.tasks.mirror(
             [
                 first._replace(status=TaskState.FAILED, version=3, attempts=1, failures=1),

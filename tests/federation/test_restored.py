@@ -113,12 +113,12 @@ def test_in_the_room_the_origin_is_asked_and_a_message_of_before_is_refused_to_n
 
 
 def test_what_was_typed_before_the_restore_is_past(node: Decider) -> None:
-    never = restored.is_past(node.store, node.now_us)
+    never = restored.is_past(node.store.restores, node.now_us)
     restore(node)
 
     assert not never
-    assert restored.is_past(node.store, node.now_us)
-    assert not restored.is_past(node.store, node.now_us + SECOND_US)
+    assert restored.is_past(node.store.restores, node.now_us)
+    assert not restored.is_past(node.store.restores, node.now_us + SECOND_US)
 
 
 # The origin's side.
@@ -231,7 +231,7 @@ def test_a_run_that_the_room_granted_is_let_go_and_no_nonce_of_before_counts(nod
     fields: dict[str, Any] = {"labels": [], "priority": "normal", "lease_ms": 60_000, "nonces": True}
     node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **fields)
     with node.store.transaction():
-        claim = grants.make_claim(node.store, node.offer(RUN_ID), free=1, this_node=node.this_node)
+        claim = grants.make_claim(node.store.offers, node.offer(RUN_ID), free=1, this_node=node.this_node)
     assert claim is not None
     nonce = claim.fields["nonce"]
     node.hears(

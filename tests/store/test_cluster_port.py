@@ -90,8 +90,8 @@ class TestPeers:
         assert gone is not None
         assert (gone.url, gone.matrix_user, gone.public_key, gone.may) == (there.url, "@n2:x", there.public_key, ())
         with store.transaction():
-            assert store.retention.prune_notes(expired_us=50, withdrawn_us=50, asked_us=50) == 0
-            assert store.retention.prune_notes(expired_us=51, withdrawn_us=0, asked_us=0) == 1
+            assert store.pruning.prune_notes(expired_us=50, withdrawn_us=50, asked_us=50) == 0
+            assert store.pruning.prune_notes(expired_us=51, withdrawn_us=0, asked_us=0) == 1
         assert store.peers.get("n2", or_farewell=True) is None
 
     @pytest.mark.parametrize(
@@ -344,6 +344,6 @@ class TestOffers:
         assert [one.run_id for one in store.offers.in_state(OfferState.OPEN, limit=1)] == ["r3"]
         assert [one.run_id for one in store.offers.in_state(OfferState.CLAIMED, limit=9)] == ["r4"]
         with store.transaction():
-            assert store.retention.prune_notes(expired_us=50, withdrawn_us=0, asked_us=0) == 1
+            assert store.pruning.prune_notes(expired_us=50, withdrawn_us=0, asked_us=0) == 1
         assert store.offers.get("r4") is None
         assert store.offers.get("r2") is not None

@@ -207,11 +207,11 @@ INDEXES = {
         lambda store: store.offers.make_room("n2", most=5),
         lambda store: store.offers.make_room("n2", most=0),
         lambda store: store.room.thread("r001"),
-        lambda store: store.retention.ended_dags(after="a", limit=5),
-        lambda store: store.retention.prune("r001", at_most=5),
-        lambda store: store.retention.prune("r003", at_most=5),
+        lambda store: store.pruning.ended_dags(after="a", limit=5),
+        lambda store: store.pruning.prune("r001", at_most=5),
+        lambda store: store.pruning.prune("r003", at_most=5),
         lambda store: store.definitions.drop([1]),
-        lambda store: store.retention.ends(["r001", "r002"]),
+        lambda store: store.pruning.ends(["r001", "r002"]),
     ],
 )
 def test_every_other_question_and_change_searches_an_index(store: SqliteStore, ask: object) -> None:
@@ -286,10 +286,8 @@ def test_pruning_the_journal_passes_over_what_it_keeps_in_an_index_and_reads_no_
 def test_expired_runs_are_found_in_an_index_alone_and_nothing_is_sorted(store: SqliteStore) -> None:
     """However many runs are kept: what is asked every few minutes passes over none of them."""
     last = EndedRun(3, "r001")
-    found = plans(
-        store, lambda: store.retention.expired_runs("d", before_us=5, keep=3, until_us=9, after=last, limit=5)
-    )
-    names = plans(store, lambda: store.retention.ended_dags(after="", limit=5))
+    found = plans(store, lambda: store.pruning.expired_runs("d", before_us=5, keep=3, until_us=9, after=last, limit=5))
+    names = plans(store, lambda: store.pruning.ended_dags(after="", limit=5))
 
     bounds = "(dag_id=? AND (finished_at_us,run_id)>(?,?) AND (finished_at_us,run_id)<(?,?))"
     assert found == [
@@ -302,9 +300,9 @@ def test_expired_runs_are_found_in_an_index_alone_and_nothing_is_sorted(store: S
 @pytest.mark.parametrize(
     ("ask", "may_scan"),
     [
-        (lambda store: store.retention.family("r001"), {"SCAN family"}),
-        (lambda store: store.retention.prune("r001", at_most=5), set()),
-        (lambda store: store.retention.ends(["r001", "r002"]), {"SCAN j VIRTUAL TABLE INDEX 1:"}),
+        (lambda store: store.pruning.family("r001"), {"SCAN family"}),
+        (lambda store: store.pruning.prune("r001", at_most=5), set()),
+        (lambda store: store.pruning.ends(["r001", "r002"]), {"SCAN j VIRTUAL TABLE INDEX 1:"}),
         (lambda store: store.definitions.drop([1]), set()),
     ],
     ids=["family", "run", "ends", "documents"],

@@ -215,10 +215,10 @@ class TestRuns:
         put_run(store, "of-a-peer", tree="node-2:far", above=("a", "b"), finished_at_us=1, status=RunState.COMPLETED)
         found = store.runs.get("of-a-peer")
         with store.transaction():
-            assert store.retention.prune("child", at_most=9) is Pruned.GONE
+            assert store.pruning.prune("child", at_most=9) is Pruned.GONE
             kept = store.runs.grow_tree("root")
-            assert store.retention.prune("root", at_most=9) is Pruned.GONE
-            assert store.retention.prune("of-a-peer", at_most=9) is Pruned.GONE
+            assert store.pruning.prune("root", at_most=9) is Pruned.GONE
+            assert store.pruning.prune("of-a-peer", at_most=9) is Pruned.GONE
             anew = [store.runs.grow_tree("root"), store.runs.grow_tree("node-2:far")]
 
         assert first == [1, 2, 1]

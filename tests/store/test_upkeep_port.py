@@ -29,7 +29,7 @@ from tests.worlds.rows import attempt, attempts_of, item, put_ended, put_queued,
 def pruned(store: Store, run_id: str, *, at_most: int = 100) -> Pruned:
     """Prune one run in a transaction of its own."""
     with store.transaction():
-        return store.retention.prune(run_id, at_most=at_most)
+        return store.pruning.prune(run_id, at_most=at_most)
 
 
 def with_attempts(store: Store, run_id: str, count: int) -> None:
@@ -69,15 +69,15 @@ class TestTokensAndAudit:
             assert not store.tokens.delete("ci")
 
 
-class TestRetention:
+class TestPruning:
     def test_dags_with_ended_runs_come_by_name_and_page_by_page(self, store: Store) -> None:
         for number, dag_id in enumerate(("b", "a", "c", "a")):
             put_ended(store, f"r{number}", 5, dag_id=dag_id)
         put_run(store, "going", dag_id="d")
         put_ended(store, "child", 5, dag_id="e", parent_run_id="going")
 
-        assert list(store.retention.ended_dags(after="", limit=2)) == ["a", "b"]
-        assert list(store.retention.ended_dags(after="b", limit=2)) == ["c"]
+        assert list(store.pruning.ended_dags(after="", limit=2)) == ["a", "b"]
+        assert list(store.pruning.ended_dags(after="b", limit=2)) == ["c"]
 
     def test_runs_expire_by_age_oldest_first_and_page_by_page(self, store: Store) -> None:
         for run_id, at_us in (("r1", 30), ("r2", 10), ("r3", 20), ("r4", 20), ("r5", 40)):
@@ -86,7 +86,7 @@ class TestRetention:
         put_ended(store, "other", 1, dag_id="other")
 
         def page(after: EndedRun | None) -> list[EndedRun]:
-            return list(store.retention.expired_runs("d", before_us=30, keep=None, until_us=100, after=after, limit=2))
+            return list(store.pruning.expired_runs("d", before_us=30, keep=None, until_us=100, after=after, limit=2))
 
         assert page(None) == [EndedRun(10, "r2"), EndedRun(20, "r3")]
         assert page(EndedRun(20, "r3")) == [EndedRun(20, "r4")]
@@ -98,7 +98,7 @@ class TestRetention:
 
         def beyond(keep: int, **bounds: int) -> list[str]:
             until_us = bounds.get("until_us", 100)
-            found = store.retention.expired_runs(
+            found = store.pruning.expired_runs(
                 "d", before_us=bounds.get("before_us"), keep=keep, until_us=until_us, after=None, limit=10
             )
             return [run.run_id for run in found]
@@ -108,7 +108,7 @@ class TestRetention:
         assert beyond(5) == []
         assert beyond(5, before_us=2) == ["r0", "r1"]
         assert beyond(2, before_us=1) == ["r0", "r1", "r2"]
-        assert store.retention.expired_runs("d", before_us=None, keep=None, until_us=100, after=None, limit=10) == []
+        assert store.pruning.expired_runs("d", before_us=None, keep=None, until_us=100, after=None, limit=10) == []
 
     def test_a_family_comes_deepest_first_and_not_at_all_while_one_of_it_is_live(self, store: Store) -> None:
         put_ended(store, "root", 5)
@@ -116,9 +116,9 @@ class TestRetention:
         put_ended(store, "grandchild", 3, parent_run_id="child")
         put_ended(store, "stranger", 3)
 
-        assert list(store.retention.family("root")) == ["grandchild", "child", "root"]
+        assert list(store.pruning.family("root")) == ["grandchild", "child", "root"]
         put_run(store, "late", parent_run_id="grandchild")
-        assert list(store.retention.family("root")) == []
+        assert list(store.pruning.family("root")) == []
 
     def test_a_run_goes_with_all_that_is_its_own(self, store: Store) -> None:
         put_ended(store, "r1", 5)
@@ -165,7 +165,7 @@ class TestRetention:
         assert pruned(store, "r1") is Pruned.HELD
         assert store.runs.get("r1") is not None
         assert len(store.tasks.of_run("r1")) == 2
-        assert store.retention.family("r1") == (["r2", "r1"] if hold == "a child is there" else [])
+        assert store.pruning.family("r1") == (["r2", "r1"] if hold == "a child is there" else [])
 
     def test_a_copy_of_an_attempt_that_another_node_never_ended_holds_nothing(self, store: Store) -> None:
         put_ended(store, "r1", 5)
@@ -179,13 +179,13 @@ class TestRetention:
         put_run(store, "r2")
         put_ended(store, "r3", 7, parent_run_id="r2")
 
-        assert dict(store.retention.ends(["r1", "r2", "r3", "r4", "it's"])) == {"r1": 5, "r2": None, "r3": None}
+        assert dict(store.pruning.ends(["r1", "r2", "r3", "r4", "it's"])) == {"r1": 5, "r2": None, "r3": None}
 
     def test_what_another_process_began_meanwhile_holds_a_run(self, open_store: Callable[[], Store]) -> None:
         """Listed as expired by one process, asked to be told anew by another, then pruned: it is looked at again."""
         one, other = open_store(), open_store()
         put_ended(one, "r1", 5)
-        family = one.retention.family("r1")
+        family = one.pruning.family("r1")
         with other.transaction():
             other.remotes.put(RemoteRun(run_id="r1", role=RemoteRole.RECEIVED, peer="n2", open=True))
 

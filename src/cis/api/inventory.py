@@ -19,6 +19,7 @@ from cis.model.dag import Json
 from cis.model.scope_rules import Patterns, allows
 from cis.store.port import Store
 from cis.store.records import DefinitionRecord, Page
+from cis.store.run_port import Definitions
 
 
 def inventory_routes(node: ServedNode) -> APIRouter:
@@ -38,7 +39,7 @@ def inventory_routes(node: ServedNode) -> APIRouter:
         query.check()
         scopes = scopes_of(request)
         page = await node.read(
-            lambda store: _definitions(store, limit=limit, cursor=cursor, saved=saved, scopes=scopes)
+            lambda store: _definitions(store.definitions, limit=limit, cursor=cursor, saved=saved, scopes=scopes)
         )
         return list_answer([dag_view(each) for each in page.items], next_cursor=page.next_cursor)
 
@@ -51,7 +52,7 @@ def inventory_routes(node: ServedNode) -> APIRouter:
     async def dag(dag_id: str, request: Request) -> Response:
         scopes = scopes_of(request)
         await admission_of(request).large()
-        return json_answer(await node.read(lambda store: _dag_with_document(store, dag_id, scopes=scopes)))
+        return json_answer(await node.read(lambda store: _dag_with_document(store.definitions, dag_id, scopes=scopes)))
 
     @router.get("/workers", tags=["workers"], responses=answers(PageModel[WorkerModel]), summary="List workers")
     async def workers(request: Request) -> Response:
@@ -66,7 +67,7 @@ def inventory_routes(node: ServedNode) -> APIRouter:
     )
     async def worker(worker_id: str, request: Request) -> Response:
         scopes = scopes_of(request)
-        found = await node.read(lambda store: look_up_worker(store, node.node_id, worker_id, scopes=scopes))
+        found = await node.read(lambda store: look_up_worker(store.workers, node.node_id, worker_id, scopes=scopes))
         return json_answer(worker_view(found))
 
     @router.get("/skills", tags=["skills"], responses=answers(PageModel[SkillModel]), summary="List skills")
@@ -89,14 +90,14 @@ def _peers(store: Store, *, now_us: int) -> list[Json]:
 
 
 def _definitions(
-    store: Store, *, limit: int, cursor: str | None, saved: bool, scopes: Patterns | None
+    definitions: Definitions, *, limit: int, cursor: str | None, saved: bool, scopes: Patterns | None
 ) -> Page[DefinitionRecord]:
     try:
-        return store.definitions.page(limit=limit, cursor=cursor, saved_only=saved, scopes=scopes)
+        return definitions.page(limit=limit, cursor=cursor, saved_only=saved, scopes=scopes)
     except UsageError as error:
         raise QueryError([Fault(place="query.cursor", message=str(error))]) from error
 
 
-def _dag_with_document(store: Store, dag_id: str, *, scopes: Patterns | None) -> dict[str, Json]:
-    definition = look_up_definition(store, dag_id, scopes=scopes)
-    return {**dag_view(definition), "document": json.loads(store.definitions.document(definition.definition_id))}
+def _dag_with_document(definitions: Definitions, dag_id: str, *, scopes: Patterns | None) -> dict[str, Json]:
+    definition = look_up_definition(definitions, dag_id, scopes=scopes)
+    return {**dag_view(definition), "document": json.loads(definitions.document(definition.definition_id))}

@@ -22,6 +22,7 @@ from cis.engine.observe.views import read_run, read_run_head, task_views
 from cis.executors.platform import still_runs
 from cis.model.dag import Json
 from cis.store.port import Store
+from cis.store.run_port import Runs
 
 if TYPE_CHECKING:
     from cis.engine.observe.waiting import Waiting
@@ -66,7 +67,7 @@ async def run_answer(node: ServedNode, request: Request, run_id: str) -> Respons
     scopes = scopes_of(request)
 
     def small(store: Store) -> tuple[dict[str, Json] | None, int]:
-        run = look_up_run(store, run_id, scopes=scopes)
+        run = look_up_run(store.runs, run_id, scopes=scopes)
         size = store.tasks.outputs_size(run_id)
         is_small = run.task_count <= FEW_TASKS and size <= FEW_BYTES
         return read_run(store, run_id, scopes=scopes, still=still_runs) if is_small else None, size
@@ -120,7 +121,7 @@ def run_routes(node: ServedNode) -> APIRouter:
         query = Query(request.query_params)
         where, limit, cursor = run_filter_of(query, scopes=scopes_of(request)), limit_of(query), query.text("cursor")
         query.check()
-        page = await node.read(lambda store: page_of_runs(store, where, limit=limit, cursor=cursor))
+        page = await node.read(lambda store: page_of_runs(store.runs, where, limit=limit, cursor=cursor))
         return list_answer([run_list_item(run) for run in page.items], next_cursor=page.next_cursor)
 
     @router.get("/{run_id}", responses=answers(RunModel, errors=(404,)), summary="One run and its tasks")
@@ -176,9 +177,9 @@ def run_routes(node: ServedNode) -> APIRouter:
     return router
 
 
-def page_of_runs(store: Store, where: RunFilter, *, limit: int, cursor: str | None) -> Page[RunRecord]:
+def page_of_runs(runs: Runs, where: RunFilter, *, limit: int, cursor: str | None) -> Page[RunRecord]:
     """Return a page of runs. Raises QueryError when *cursor* is none."""
     try:
-        return store.runs.page(where, limit=limit, cursor=cursor)
+        return runs.page(where, limit=limit, cursor=cursor)
     except UsageError as error:
         raise QueryError([Fault(place="query.cursor", message=str(error))]) from error

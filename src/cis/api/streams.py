@@ -32,8 +32,8 @@ from cis.errors import Fault
 from cis.model.dag import Json
 from cis.model.scope import parse_worker_id
 from cis.model.scope_rules import Patterns, allows
-from cis.store.port import Store
 from cis.store.records import AttemptRecord, EventRecord
+from cis.store.run_port import Runs
 
 EVENT_STREAM = "text/event-stream"
 JSON_LINES = "application/x-ndjson"
@@ -252,7 +252,7 @@ async def _pieces(node: ServedNode, reader: LogReader, run_id: str, *, form: str
                 yield HEARTBEAT
             await asyncio.sleep(LOOK_EVERY_S)
     if form != PLAIN_TEXT:
-        status = await node.read(lambda store: _status(store, run_id))
+        status = await node.read(lambda store: _status(store.runs, run_id))
         yield _line({"task_id": None, "attempt": None, "stream": "end", "text": status}, form=form)
 
 
@@ -284,6 +284,6 @@ def _line(content: Json, *, form: str) -> bytes:
     return sse(content, event="log") if form == EVENT_STREAM else encoded(content) + b"\n"
 
 
-def _status(store: Store, run_id: str) -> str:
-    run = store.runs.get(run_id)
+def _status(runs: Runs, run_id: str) -> str:
+    run = runs.get(run_id)
     return "gone" if run is None else str(run.status)

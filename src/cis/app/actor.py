@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cis.store.records import AuditRecord
 
 if TYPE_CHECKING:
-    from cis.store.port import Store
+    from cis.store.upkeep_port import Audit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,7 @@ class Actor:
     source: str
 
 
-def append_audit(store: Store, by: Actor, *, action: str, subject: str, now_us: int) -> None:
+def append_audit(audit: Audit, by: Actor, *, action: str, subject: str, now_us: int) -> None:
     """Write down, in the transaction of the action itself, who did it."""
     entry = AuditRecord(at_us=now_us, actor=by.name, action=action, subject=subject, source=by.source)
-    store.audit.append(entry)
+    audit.append(entry)

@@ -11,6 +11,7 @@ from cis.engine.lookup import look_up_run
 from cis.model.scope_rules import Patterns
 from cis.store.port import Store
 from cis.store.records import RunRecord
+from cis.store.run_port import Runs
 
 
 class Action(StrEnum):
@@ -49,13 +50,15 @@ def control(
         NotFoundError: no such run, or none in the *scopes* that may be seen (None: all).
         IllegalStateError: the run is over.
     """
-    look_up_run(store, run_id, scopes=scopes)
+    look_up_run(store.runs, run_id, scopes=scopes)
     before = None if audit_repeats else _asked_for(store, run_id)
     run = _ENGINE[action](store, run_id, now_us=now_us)
     if audit_repeats or _asked_for(store, run_id) != before:
-        append_audit(store, by, action=f"run.{action}", subject=run_id, now_us=now_us)
+        append_audit(store.audit, by, action=f"run.{action}", subject=run_id, now_us=now_us)
     return Controlled(
-        run=run, wake=_touched(store, run, action), another_node=engine.elsewhere(store, run_id) is not None
+        run=run,
+        wake=_touched(store.runs, run, action),
+        another_node=engine.elsewhere(store.remotes, run_id) is not None,
     )
 
 
@@ -66,11 +69,11 @@ def _asked_for(store: Store, run_id: str) -> tuple[int | None, int]:
     return head and head.version, 0 if remote is None else remote.control_seq
 
 
-def _touched(store: Store, run: RunRecord, action: Action) -> frozenset[str]:
+def _touched(runs: Runs, run: RunRecord, action: Action) -> frozenset[str]:
     """Return the workers of a run and of those of its child runs that were changed with it.
 
     A worker that holds a run which is to be cancelled changes the child runs itself, and wakes their workers.
     """
     changes_children = run.status.final or action is Action.RESUME
-    children = store.runs.children(run.run_id) if changes_children else ()
+    children = runs.children(run.run_id) if changes_children else ()
     return frozenset((run.worker_id, *(child.worker_id for child in children)))

@@ -26,9 +26,9 @@ def survey(store: Store, logfiles: LogFiles, keep: Retention, *, cutoff: Cutoff)
     """Count what would go; documents that only the runs which go are of are counted once they have gone."""
     tally = Tally(documents=len(store.definitions.unused(limit=1_000_000)))
     folders: set[str] = set()
-    for family in expired_families(store, keep, cutoff):
+    for family in expired_families(store.pruning, keep, cutoff):
         tally.runs += len(family)
         folders.update(run_id for run_id in family if logfiles.folder(run_id).is_dir())
-    folders.update(name for name in expired_folders(store, logfiles, keep, cutoff) if name is not None)
+    folders.update(name for name in expired_folders(store.pruning, logfiles, keep, cutoff) if name is not None)
     tally.folders = len(folders)
     return tally

@@ -20,6 +20,7 @@ from cis.engine.this_node import ThisNode
 from cis.errors import UsageError
 from cis.store.port import Store, stored_spec
 from cis.store.records import RunRecord
+from cis.store.run_port import Definitions
 
 __all__ = [
     "Accepted",
@@ -62,7 +63,7 @@ def accept(store: Store, request: SubmitRequest, *, this_node: ThisNode, by: Act
     run = submission.run
     if submission.created:
         action = "dag.execute" if request.rerun_of is None else "run.rerun"
-        append_audit(store, by, action=action, subject=run.run_id, now_us=this_node.clock_us())
+        append_audit(store.audit, by, action=action, subject=run.run_id, now_us=this_node.clock_us())
         if sends:
             mark_sending(store, run, now_us=this_node.clock_us())
     return Accepted(run=run, created=submission.created)
@@ -82,16 +83,18 @@ def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode, by: Act
         unstage(store, staged)
 
 
-def stored_dag(store: Store, dag_id: str, *, key: str, asker: Asker, target: str | None = None) -> SubmitRequest:
+def stored_dag(
+    definitions: Definitions, dag_id: str, *, key: str, asker: Asker, target: str | None = None
+) -> SubmitRequest:
     """Return the request to run a DAG that was stored under its id, on the node *target* if one is named.
 
     Raises:
         NotFoundError: no such DAG, or none that *asker* may see.
         UsageError: it was run here, but never stored.
     """
-    definition = look_up_definition(store, dag_id, scopes=asker.scopes)
+    definition = look_up_definition(definitions, dag_id, scopes=asker.scopes)
     if definition.saved_at_us is None:
         raise UsageError(f"{dag_id} is not stored here; 'cis dag save' stores a DAG, to be run by name")
-    spec = stored_spec(store.definitions, definition.definition_id)
+    spec = stored_spec(definitions, definition.definition_id)
     spec = spec if target is None else replace(spec, target_node=target)
     return SubmitRequest(spec=spec, idempotency_key=key, asker=asker)

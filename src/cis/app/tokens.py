@@ -44,19 +44,19 @@ def create_token(
     digest = hashlib.sha256(secret.encode()).hexdigest()
     store.tokens.put(TokenRecord(name=name, sha256=digest, may=may, created_at_us=now_us, scopes=scopes))
     subject = name if scopes is None else f"{name} in scopes {listed(scopes)}"
-    append_audit(store, by, action="token.create", subject=subject, now_us=now_us)
+    append_audit(store.audit, by, action="token.create", subject=subject, now_us=now_us)
 
 
 def revoke_token(store: Store, name: str, *, by: Actor, now_us: int) -> None:
     """End a token. Raises NotFoundError when there is none."""
     if not store.tokens.delete(name):
         raise NotFoundError("token", name, hint="'cis token list' shows them")
-    append_audit(store, by, action="token.revoke", subject=name, now_us=now_us)
+    append_audit(store.audit, by, action="token.revoke", subject=name, now_us=now_us)
 
 
 def rotate_own_token(store: Store, replace: Callable[[], str], *, by: Actor, now_us: int) -> str:
     """Return the node's new own token, which *replace* puts in place of the old one; in a transaction of its own."""
     token = replace()
     with store.transaction():
-        append_audit(store, by, action="token.rotate", subject=OWNER_NAME, now_us=now_us)
+        append_audit(store.audit, by, action="token.rotate", subject=OWNER_NAME, now_us=now_us)
     return token

@@ -53,7 +53,7 @@ def trust(store: Store, peer: PeerRecord, *, key_id: str, keep: Collection[str],
     stopped = _stop_what_it_sent(store, peer.node_id, but=still_allowed, now_us=now_us)
     where = "" if peer.scopes is None else f", in scopes {listed(peer.scopes)}"
     subject = f"{peer.node_id} {key_id} may {','.join(peer.may)}{where}"
-    append_audit(store, by, action="node.trust", subject=subject, now_us=now_us)
+    append_audit(store.audit, by, action="node.trust", subject=subject, now_us=now_us)
     return Trusted(peer=peer, wake=frozenset(run.worker_id for run in stopped))
 
 
@@ -76,7 +76,7 @@ def untrust(store: Store, node_id: str, *, by: Actor, now_us: int) -> Untrusted:
                 post_control(store, run, "cancel", now_us=now_us)  # or it would go on with it, for nobody
                 failed.append(run.run_id)
     store.peers.delete(node_id, farewell_until_us=now_us + round(CONTROL_FOR_S * 1e6))
-    append_audit(store, by, action="node.untrust", subject=node_id, now_us=now_us)
+    append_audit(store.audit, by, action="node.untrust", subject=node_id, now_us=now_us)
     cancelled = tuple(run.run_id for run in stopped)
     return Untrusted(failed=tuple(failed), cancelled=cancelled, wake=frozenset(run.worker_id for run in stopped))
 

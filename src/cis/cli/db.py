@@ -89,7 +89,9 @@ def _restore(options: argparse.Namespace) -> None:
     with restoring(context.home.db, source) as copied, copied.store.transaction():
         node_id, lease_s = context.settings.node_id, context.settings.room_lease_s
         found = mark_restored(copied.store, node_id=node_id, lease_s=lease_s, now_us=now_us())
-        append_audit(copied.store, this_user(), action="db.restore", subject=str(source.absolute()), now_us=now_us())
+        append_audit(
+            copied.store.audit, this_user(), action="db.restore", subject=str(source.absolute()), now_us=now_us()
+        )
     kept = copied.kept
     said = f"{kept} is the old one" if kept else "there was none before"
     view = {

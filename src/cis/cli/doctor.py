@@ -35,7 +35,7 @@ from cis.node.presence import announced, node_is_running
 from cis.node.residence import place_fault
 from cis.node.tables import holds_values
 from cis.store import adapter_of
-from cis.store.port import Store
+from cis.store.run_port import Attempts
 from cis.worker.lock import holder, worker_lock_path
 
 LOW_SPACE_BYTES = 500 * 2**20
@@ -225,7 +225,7 @@ def _look_at_workers(context: Context) -> Iterator[Finding]:
     try:
         with context.store_as_it_is() as store:
             workers, waiting = store.workers.all(live_only=True), sum(store.runs.unfinished_counts().values())
-            lasting = list(_lasting(store, AttemptFolders(context.home.attempts)))
+            lasting = list(_lasting(store.attempts, AttemptFolders(context.home.attempts)))
     except (StoreError, NotFoundError):
         return  # said already
     yield from (Finding(f"{what} goes on without a worker ('cis node start' takes it up)") for what in lasting)
@@ -240,11 +240,11 @@ def _look_at_workers(context: Context) -> Iterator[Finding]:
         yield Finding(f"{counted(waiting, 'run')} to be done ('cis node start' does them)")
 
 
-def _lasting(store: Store, folders: AttemptFolders) -> Iterator[str]:
+def _lasting(attempts: Attempts, folders: AttemptFolders) -> Iterator[str]:
     """Yield in words each attempt that goes on without a worker."""
     for handle in folders.handles():
         named = attempt_of_handle(handle)
-        row = store.attempts.get(*named) if named is not None and folders.lives(handle) else None
+        row = attempts.get(*named) if named is not None and folders.lives(handle) else None
         if row is not None:
             process = folders.process(handle)
             pid = f", process {process.pid}" if process is not None else ""

@@ -150,7 +150,7 @@ def rotate_key(options: argparse.Namespace) -> None:
     with context.writable_store() as store:
         signer = KeyFile(context.home.key_file).rotate(context.settings.node_id)
         with store.transaction():
-            append_audit(store, this_user(), action="node.rotate_key", subject=signer.key_id, now_us=now_us())
+            append_audit(store.audit, this_user(), action="node.rotate_key", subject=signer.key_id, now_us=now_us())
     if options.json:
         print_json({"node_id": context.settings.node_id, "public_key": signer.public_key, "key_id": signer.key_id})
     else:

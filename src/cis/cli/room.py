@@ -180,4 +180,4 @@ def _password(user: str) -> str:
 
 def _audit(context: Context, action: str, subject: str) -> None:
     with context.writable_store() as store, store.transaction():
-        append_audit(store, this_user(), action=action, subject=subject, now_us=now_us())
+        append_audit(store.audit, this_user(), action=action, subject=subject, now_us=now_us())

@@ -16,6 +16,7 @@ from cis.engine.times import Instant
 from cis.store.cluster import RemoteRun
 from cis.store.port import Store
 from cis.store.records import RunRecord
+from cis.store.run_port import Runs
 
 MAX_PARENTS = 64
 STOP_S = 3.0  # between the deadline that a worker sees and the KILL that may be needed: a look and a turn
@@ -49,7 +50,7 @@ class Leases:
 
     def over(self, store: Store, run: RunRecord, *, now: Instant) -> bool:
         """Whether a run is held under a lease that is, or is nearly, over."""
-        root = _root(store, run)
+        root = _root(store.runs, run)
         if root is None or root.node_id == self._node_id:
             return False  # accepted here: nobody else has a say
         remote = store.remotes.get(root.run_id)
@@ -80,16 +81,16 @@ class Leases:
 
 def under_lease(store: Store, run: RunRecord) -> bool:
     """Whether a run is held under a lease."""
-    root = _root(store, run)
+    root = _root(store.runs, run)
     remote = store.remotes.get(root.run_id) if root is not None else None
     return remote is not None and remote.epoch > 0
 
 
-def _root(store: Store, run: RunRecord) -> RunRecord | None:
+def _root(runs: Runs, run: RunRecord) -> RunRecord | None:
     """Return the run that a run is, at the end, a task of; itself when it is of none."""
     found: RunRecord | None = run
     for _ in range(MAX_PARENTS):
         if found is None or found.parent_run_id is None:
             return found
-        found = store.runs.get(found.parent_run_id)
+        found = runs.get(found.parent_run_id)
     return None

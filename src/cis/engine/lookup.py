@@ -13,20 +13,22 @@ from cis.store.records import RunFilter
 
 if TYPE_CHECKING:
     from cis.store.port import Store
+    from cis.store.queue_port import Workers
     from cis.store.records import DefinitionRecord, RunRecord, WorkerRecord
+    from cis.store.run_port import Definitions, Runs
 
 
-def look_up_run(store: Store, run_id: str, *, scopes: Patterns | None = None) -> RunRecord:
+def look_up_run(runs: Runs, run_id: str, *, scopes: Patterns | None = None) -> RunRecord:
     """Return a run. Raises NotFoundError when there is none."""
-    run = store.runs.get(run_id)
+    run = runs.get(run_id)
     if run is None or not allows(scopes, run.scope):
         raise NotFoundError("run", run_id, hint="'cis dag list' shows the runs")
     return run
 
 
-def is_stale(store: Store, run: RunRecord) -> bool:
+def is_stale(runs: Runs, run: RunRecord) -> bool:
     """Whether a run has changed since it was read, or is gone."""
-    head = store.runs.heads([run.run_id]).get(run.run_id)
+    head = runs.heads([run.run_id]).get(run.run_id)
     return head is None or head.version != run.version
 
 
@@ -46,22 +48,22 @@ def run_of(store: Store, dag_id: str, *, run_id: str | None = None, scopes: Patt
     else:
         run = next(iter(store.runs.page(RunFilter(dag_id=dag_id, scopes=scopes), limit=1).items), None)
     if run is None:
-        look_up_definition(store, dag_id, scopes=scopes)
+        look_up_definition(store.definitions, dag_id, scopes=scopes)
         raise NotFoundError("run of DAG", dag_id, hint="it is stored, but was never run")
     return run
 
 
-def look_up_definition(store: Store, dag_id: str, *, scopes: Patterns | None = None) -> DefinitionRecord:
+def look_up_definition(definitions: Definitions, dag_id: str, *, scopes: Patterns | None = None) -> DefinitionRecord:
     """Return the definition of a DAG. Raises NotFoundError when there is none."""
-    definition = store.definitions.current(dag_id)
+    definition = definitions.current(dag_id)
     if definition is None or not allows(scopes, definition.scope):
         raise NotFoundError("DAG", dag_id, hint="'cis dag list' shows the runs, 'cis dag definitions' what is stored")
     return definition
 
 
-def look_up_worker(store: Store, node_id: str, worker_id: str, *, scopes: Patterns | None = None) -> WorkerRecord:
+def look_up_worker(workers: Workers, node_id: str, worker_id: str, *, scopes: Patterns | None = None) -> WorkerRecord:
     """Return a worker of a node. Raises NotFoundError when there is none."""
-    worker = store.workers.get(node_id, worker_id)
+    worker = workers.get(node_id, worker_id)
     if worker is None or not allows(scopes, worker.scope):
         raise NotFoundError("worker", worker_id, hint="'cis dag worker list' shows the workers")
     return worker

@@ -17,6 +17,7 @@ from cis.errors import PoisonRecordError
 from cis.model.states import RunState
 from cis.store.port import Store
 from cis.store.records import EventRecord, RunChange, RunRecord, TaskRecord
+from cis.store.run_port import Tasks
 
 
 def insert_run(store: Store, run: RunRecord, tasks: Iterable[TaskRecord], *, at_us: int) -> None:
@@ -43,9 +44,9 @@ def move_tasks(store: Store, run: RunRecord, changes: Sequence[tuple[TaskRecord,
     store.events.append([_task_event(run, new, at_us=at_us) for _, new in changes])
 
 
-def cancel_unfinished(store: Store, run_id: str, *, at_us: int) -> None:
+def cancel_unfinished(tasks: Tasks, run_id: str, *, at_us: int) -> None:
     """Make every task of a run that is not over cancelled, and every attempt of it that has no end lost."""
-    store.tasks.cancel_unfinished(run_id, now_us=at_us)
+    tasks.cancel_unfinished(run_id, now_us=at_us)
 
 
 def set_aside(

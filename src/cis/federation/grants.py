@@ -31,7 +31,9 @@ from cis.model.message import NONCES, Claim, Grant, Message, MessageKind, OfferT
 from cis.model.scope_rules import allows
 from cis.model.states import RunState
 from cis.store.cluster import LeaseAsk, OfferRecord, OfferState, RemoteRole, RemoteRun
+from cis.store.cluster_port import Offers, Remotes
 from cis.store.port import Store
+from cis.store.queue_port import Queue
 from cis.store.records import QueueState, RunRecord
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ def see_offer(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -
     if known is not None and known.status is RunState.CANCELLED:
         return outcome(Result.DUPLICATE)  # this node had it and let it go: what is final here stays so
     if seen is None and message.sender != this_node.node_id:  # its own are as many as wait in its queue
-        _make_room(store, message.sender)
+        _make_room(store.offers, message.sender)
     store.offers.put(
         OfferRecord(
             run_id=message.run_id,
@@ -76,12 +78,12 @@ def see_offer(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -
     return outcome(Result.ACCEPTED)
 
 
-def _make_room(store: Store, sender: str) -> None:
+def _make_room(offers: Offers, sender: str) -> None:
     """Forget a closed offer of a node that has its share; refuse another one when all of them are open.
 
     Nothing is lost with one that is closed: should it be seen and claimed again, its arbiter does not grant it.
     """
-    if not store.offers.make_room(sender, most=MAX_OFFERS):
+    if not offers.make_room(sender, most=MAX_OFFERS):
         detail = f"{MAX_OFFERS:,} offers of node {sender!r} are open here, so this one is left to other nodes"
         raise MessageRefusedError(ShareExceededError.code, detail)
 
@@ -105,16 +107,16 @@ def eligible(offer: OfferRecord, *, labels: Collection[str], grace_s: float) -> 
     return has_labels and long_enough and offer.content.get(NONCES) is True
 
 
-def make_claim(store: Store, offer: OfferRecord, *, free: int, this_node: ThisNode) -> Message | None:
+def make_claim(offers: Offers, offer: OfferRecord, *, free: int, this_node: ThisNode) -> Message | None:
     """Return a claim of an offer, with a nonce that is remembered first; None when it is on offer no more.
 
     Only the answer to a node's newest claim counts, so what was remembered of earlier ones is forgotten.
     """
-    fresh = store.offers.get(offer.run_id)
+    fresh = offers.get(offer.run_id)
     if fresh is None or fresh.state is OfferState.CLOSED or fresh.epoch != offer.epoch:
         return None
-    ask = remember_ask(store, offer.run_id, keep=1, this_node=this_node)
-    store.offers.set_state(offer.run_id, OfferState.CLAIMED, claim_at_us=ask.asked_at_us)
+    ask = remember_ask(offers, offer.run_id, keep=1, this_node=this_node)
+    offers.set_state(offer.run_id, OfferState.CLAIMED, claim_at_us=ask.asked_at_us)
     claim = Claim(node_id=this_node.node_id, epoch=offer.epoch, free=max(0, free), nonce=ask.nonce)
     return Message(
         kind=MessageKind.CLAIM,
@@ -128,12 +130,12 @@ def make_claim(store: Store, offer: OfferRecord, *, free: int, this_node: ThisNo
     )
 
 
-def ask_to_renew(store: Store, run_id: str, *, this_node: ThisNode) -> str:
+def ask_to_renew(offers: Offers, run_id: str, *, this_node: ThisNode) -> str:
     """Return a nonce for the next status message of a run that is held here: its arbiter's answer renews the lease.
 
     Several may be on their way at once: an answer counts from when its own question was asked.
     """
-    return remember_ask(store, run_id, keep=ASKS_KEPT, this_node=this_node).nonce
+    return remember_ask(offers, run_id, keep=ASKS_KEPT, this_node=this_node).nonce
 
 
 def receive_grant(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> Outcome:
@@ -155,7 +157,7 @@ def receive_grant(store: Store, received: ReceivedMessage, *, this_node: ThisNod
         return _let_go(store, held, grant.node_id, this_node=this_node)
     renews = held is not None and held.epoch == grant.epoch
     if grant.nonce is None:
-        return _without_nonce(store, held, grant, sender=message.sender)
+        return _without_nonce(store.queue, held, grant, sender=message.sender)
     if not renews and offer is not None and offer.content.get(UNFIT):
         raise MessageRefusedError("lease.unfit", f"run {message.run_id!r} was refused here before")
     ask = store.offers.ask(message.run_id, grant.nonce)
@@ -165,14 +167,14 @@ def receive_grant(store: Store, received: ReceivedMessage, *, this_node: ThisNod
     if lease.until_us <= this_node.clock_us() or lease.uptime_us <= this_node.uptime_us():
         return outcome(Result.LATER)  # it is over already: the arbiter has offered the run again, or will
     if held is not None and renews:
-        return _renew(store, held, lease)
+        return _renew(store.remotes, held, lease)
     return _take_up(store, received, held, grant=grant, lease=lease, this_node=this_node)
 
 
-def _without_nonce(store: Store, held: RemoteRun | None, grant: Grant, *, sender: str) -> Outcome:
+def _without_nonce(queue: Queue, held: RemoteRun | None, grant: Grant, *, sender: str) -> Outcome:
     """Refuse a grant of a node of before. Its arbiter gives the run to another at once, so not while it runs here."""
     if held is not None:
-        item = store.queue.get(held.run_id)
+        item = queue.get(held.run_id)
         if held.epoch == grant.epoch or (item is not None and item.status is not QueueState.SUSPENDED):
             return outcome(Result.DUPLICATE)
     raise MessageRefusedError("lease.no_nonce", f"{NO_NONCE}: upgrade node {sender!r}")
@@ -190,10 +192,10 @@ def _lease_of(grant: Grant, ask: LeaseAsk) -> _Lease:
     return _Lease(ask.asked_at_us + lease_us, ask.asked_uptime_us + lease_us, lease_us)
 
 
-def _renew(store: Store, held: RemoteRun, lease: _Lease) -> Outcome:
+def _renew(remotes: Remotes, held: RemoteRun, lease: _Lease) -> Outcome:
     """Prolong a lease. An answer that was overtaken by a later one shortens nothing."""
     if held.open and lease.uptime_us > (held.lease_uptime_us or 0):
-        store.remotes.put(
+        remotes.put(
             replace(held, lease_until_us=lease.until_us, lease_uptime_us=lease.uptime_us, lease_us=lease.lease_us)
         )
     return outcome(Result.DUPLICATE)  # the run is the same as before: nobody has anything to do
@@ -238,11 +240,11 @@ def _release(store: Store, run: RunRecord) -> list[str]:
     return rings
 
 
-def set_unfit(store: Store, run_id: str) -> None:
+def set_unfit(offers: Offers, run_id: str) -> None:
     """Remember that this node refused a run that was granted to it: it claims it no more."""
-    offer = store.offers.get(run_id)
+    offer = offers.get(run_id)
     if offer is not None:
-        store.offers.put(replace(offer, state=OfferState.CLOSED, content={**offer.content, UNFIT: True}))
+        offers.put(replace(offer, state=OfferState.CLOSED, content={**offer.content, UNFIT: True}))
 
 
 def _let_go(store: Store, held: RemoteRun | None, node_id: str, *, this_node: ThisNode) -> Outcome:

@@ -40,8 +40,11 @@ from cis.federation.received import CONTROL, EXECUTE, READ, Outcome, ReceivedMes
 from cis.model.dag import Json
 from cis.model.message import MessageKind, Reply, Result, Standing
 from cis.store.cluster import OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
+from cis.store.cluster_port import Peers, Remotes
 from cis.store.port import Store
 from cis.store.records import AuditRecord, RunRecord
+from cis.store.run_port import Definitions, Runs
+from cis.store.upkeep_port import Audit
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ def receive(store: Store, received: ReceivedMessage, *, this_node: ThisNode, log
         StoreError: the database failed; the message is to come again.
     """
     try:
-        received = _as_trusted_now(store, received, this_node=this_node)
+        received = _as_trusted_now(store.peers, received, this_node=this_node)
         check_allowed(store, received, this_node=this_node)
         with store.savepoint():
             return _act(store, received, this_node=this_node, logfiles=logfiles)
@@ -74,15 +77,15 @@ def receive(store: Store, received: ReceivedMessage, *, this_node: ThisNode, log
     except CisError as error:
         if isinstance(error, StoreError) and not isinstance(error, PoisonRecordError):
             raise
-        return refuse(store, received, error, now_us=this_node.clock_us())
+        return refuse(store.audit, received, error, now_us=this_node.clock_us())
 
 
-def refuse(store: Store, received: ReceivedMessage, error: CisError, *, now_us: int) -> Outcome:
+def refuse(audit: Audit, received: ReceivedMessage, error: CisError, *, now_us: int) -> Outcome:
     """Refuse a message for good: say so in the log and in the audit log, and return the answer."""
     message, detail = received.message, str(error)[:MAX_DETAIL]
     kind = message.kind.rpartition(".")[2]
     log.warning("a message was refused", extra={"kind": kind, "sender": message.sender, "reason": detail})
-    store.audit.append(
+    audit.append(
         AuditRecord(
             at_us=now_us,
             actor=f"node:{received.peer.node_id}",
@@ -100,11 +103,11 @@ def sender_now_us(peer: PeerRecord, *, now_us: int) -> int:
     return now_us + max(-MAX_CLOCK_US, min(MAX_CLOCK_US, ahead_us))
 
 
-def _as_trusted_now(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> ReceivedMessage:
+def _as_trusted_now(peers: Peers, received: ReceivedMessage, *, this_node: ThisNode) -> ReceivedMessage:
     """Return a message with what its sender may do now: what travels beside it may have taken minutes to come."""
     if received.peer.node_id == this_node.node_id:
         return received
-    peer = store.peers.get(received.peer.node_id)
+    peer = peers.get(received.peer.node_id)
     if peer is None:
         raise MessageRefusedError("message.untrusted", f"node {received.peer.node_id!r} is not trusted any more")
     return replace(received, peer=peer)
@@ -135,7 +138,7 @@ def _held_run(store: Store, received: ReceivedMessage) -> RemoteRun:
     """Return the other node's part in the run that a status message is about, which has to be its sender's."""
     message = received.message
     remote = store.remotes.get(message.run_id)
-    known = restored.adopted(store, received, remote) if remote is not None else None
+    known = restored.adopted(store.restores, received, remote) if remote is not None else None
     if known is not None:
         return known
     held = remote is not None and remote.role is RemoteRole.SENT and remote.peer == message.sender
@@ -159,7 +162,7 @@ def _act(store: Store, received: ReceivedMessage, *, this_node: ThisNode, logfil
         case MessageKind.GRANT:
             return grants.receive_grant(store, received, this_node=this_node)
         case MessageKind.ASK:
-            return _ask(store, received)
+            return _ask(store.remotes, received)
         case MessageKind.PING:
             return outcome(Result.ACCEPTED)
         case _:
@@ -172,7 +175,7 @@ def _execute(store: Store, received: ReceivedMessage, *, this_node: ThisNode) ->
         raise MalformedMessageError("an execute message needs a run_id and a DAG")
     known = store.runs.get(message.run_id)
     if known is not None:
-        return _known(store, known, received.requested, sender=message.sender)
+        return _known(store.definitions, known, received.requested, sender=message.sender)
     if store.remotes.withdrawn(message.run_id, sender=message.sender):
         raise MessageRefusedError("run.withdrawn", "it was cancelled before it came, or is forgotten")
     question = restored.ask_for(store, received, this_node=this_node)
@@ -182,8 +185,8 @@ def _execute(store: Store, received: ReceivedMessage, *, this_node: ThisNode) ->
     return outcome(Result.ACCEPTED, rings=(run.worker_id,), status=str(run.status))
 
 
-def _known(store: Store, run: RunRecord, requested: RequestedRun, *, sender: str) -> Outcome:
-    definition = store.definitions.get(run.definition_id)
+def _known(definitions: Definitions, run: RunRecord, requested: RequestedRun, *, sender: str) -> Outcome:
+    definition = definitions.get(run.definition_id)
     digest = hashlib.sha256(canonical_json(requested.spec).encode()).hexdigest()
     if run.node_id != sender or definition is None or definition.sha256 != digest:
         raise MessageRefusedError("run.known", f"run {run.run_id} is known here as another one; run ids are used once")
@@ -249,18 +252,18 @@ def _status(store: Store, received: ReceivedMessage, *, this_node: ThisNode, log
         if received.event_id is not None:
             ask_in_room(store, fresh, message_id=this_node.new_id(), now_us=now_us)
         return Outcome(reply=Reply(result=Result.LATER, code=INCOMPLETE, detail="tell all of it again"))
-    return Outcome(reply=Reply(result=Result.ACCEPTED), rings=parent_ring(store, applied.parent_run_id))
+    return Outcome(reply=Reply(result=Result.ACCEPTED), rings=parent_ring(store.runs, applied.parent_run_id))
 
 
-def _ask(store: Store, received: ReceivedMessage) -> Outcome:
+def _ask(remotes: Remotes, received: ReceivedMessage) -> Outcome:
     """Open a run again that is asked for in the room: it is told from its beginning. Over HTTP the answer tells."""
     if received.event_id is not None:
-        remote, sender = store.remotes.get(received.message.run_id), received.message.sender
+        remote, sender = remotes.get(received.message.run_id), received.message.sender
         if remote is None or remote.role is not RemoteRole.RECEIVED or remote.peer != sender:
             raise MessageRefusedError(
                 "not_found", f"no run {received.message.run_id!r} of node {sender!r} ever came here"
             )
-        store.remotes.put(replace(remote, open=True))
+        remotes.put(replace(remote, open=True))
     return outcome(Result.ACCEPTED)
 
 
@@ -284,9 +287,9 @@ def ask_in_room(store: Store, remote: RemoteRun, *, message_id: str, now_us: int
     )
 
 
-def parent_ring(store: Store, parent_run_id: str | None) -> frozenset[str]:
+def parent_ring(runs: Runs, parent_run_id: str | None) -> frozenset[str]:
     """Return the worker that waits for a run as its task, if there is one."""
-    parent = store.runs.get(parent_run_id) if parent_run_id is not None else None
+    parent = runs.get(parent_run_id) if parent_run_id is not None else None
     return frozenset() if parent is None else frozenset({parent.worker_id})
 
 

@@ -34,6 +34,7 @@ from cis.model.tree import is_text
 from cis.store.cluster import OutboxItem
 from cis.store.port import Store, read_spec
 from cis.store.records import RunRecord, TaskRecord
+from cis.store.run_port import Runs
 
 ParseDag = Callable[[Mapping[str, Json]], DagSpec]
 _MAX_ATTEMPTS = 1_000_000
@@ -210,7 +211,7 @@ def message_of(store: Store, item: OutboxItem, *, sender: str, lease_s: float) -
         if run is None:
             raise NotFoundError("run", item.run_id)
         remote = store.remotes.get(item.run_id)
-        fields = {**_head(run), **_place_of(store, run), **item.fields, "epoch": remote.epoch if remote else 0}
+        fields = {**_head(run), **_place_of(store.runs, run), **item.fields, "epoch": remote.epoch if remote else 0}
         document = store.definitions.document(run.definition_id)
         spec = read_spec(document)  # what is no DAG any more is not sent
         if not item.node_id:
@@ -298,11 +299,11 @@ def progress_of(tasks: Sequence[TaskRecord]) -> list[Json]:
     ]
 
 
-def _place_of(store: Store, run: RunRecord) -> dict[str, Json]:
+def _place_of(runs: Runs, run: RunRecord) -> dict[str, Json]:
     """Return where in a tree of runs a run stands, if it is a task of another."""
     if run.tree is None:
         return {}
-    return {ROOT: run.tree.rpartition(":")[2], ABOVE: list(names_above(store, run))}
+    return {ROOT: run.tree.rpartition(":")[2], ABOVE: list(names_above(runs, run))}
 
 
 def _head(run: RunRecord) -> dict[str, Json]:

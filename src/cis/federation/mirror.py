@@ -44,6 +44,7 @@ from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.cluster import RemoteRun
 from cis.store.port import Store
 from cis.store.records import TAIL_BYTES, AttemptRecord, RunChange, RunRecord, TaskRecord
+from cis.store.run_port import Tasks
 
 MAX_LOG_BYTES = 8 * 2**20  # of one report, unpacked
 MAX_ITEMS = 100_000
@@ -78,7 +79,7 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
         NotFoundError: the run is gone.
         StoreError: the log files cannot be written.
     """
-    run = look_up_run(store, remote.run_id)
+    run = look_up_run(store.runs, remote.run_id)
     told = _read(store, run, content, peer=remote.peer)
     if run.status.final and not _is_of_heard_end(told.run, remote.heard_version):
         if told.run.status.final and remote.open:
@@ -89,12 +90,12 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
     is_news = told.run.version > remote.heard_version
 
     def steps() -> Sequence[RunChange]:
-        return _steps(run, told.run, now_us=now_us) if is_news and not _lacks_ends(store, run, told.run) else ()
+        return _steps(run, told.run, now_us=now_us) if is_news and not _lacks_ends(store.tasks, run, told.run) else ()
 
     latest, tasks = mirror(store, run, () if run.status.final else told.tasks, steps, at_us=now_us)
     attempts = store.attempts.mirror(told.attempts)
     told_of = replace(remote, told_bytes=remote.told_bytes + written + bytes_of(tasks, attempts))
-    incomplete = _lacks_ends(store, latest, told.run)
+    incomplete = _lacks_ends(store.tasks, latest, told.run)
     if is_news and not incomplete:
         told_of = replace(told_of, heard_version=told.run.version, open=remote.open and not told.run.status.final)
     if told_of != remote:
@@ -112,7 +113,7 @@ def _within_bounds(store: Store, run: RunRecord, told: _Told, *, peer: str, room
     """Return what of a report is kept: at most what its run has room for. Raises MalformedMessageError."""
     both: list[AttemptRecord | Piece] = [*told.attempts, *told.pieces]
     numbers = {one.task_no for one in both}
-    most = most_attempts(store, run.run_id, told.tasks, numbers) if numbers else {}
+    most = most_attempts(store.tasks, run.run_id, told.tasks, numbers) if numbers else {}
     for one in both:
         if one.attempt > most.get(one.task_no, 0):
             raise MalformedMessageError(f"report tells of attempt {one.attempt} of a task that had fewer")
@@ -128,10 +129,10 @@ def _is_of_heard_end(told: _ToldRun, heard_version: int) -> bool:
     return told.version == heard_version if told.status.final else told.version < heard_version
 
 
-def _lacks_ends(store: Store, run: RunRecord, told: _ToldRun) -> bool:
+def _lacks_ends(tasks: Tasks, run: RunRecord, told: _ToldRun) -> bool:
     if not told.status.final or run.status.final:
         return False
-    return not all(task.status.final for task in store.tasks.of_run(run.run_id))
+    return not all(task.status.final for task in tasks.of_run(run.run_id))
 
 
 def _steps(run: RunRecord, told: _ToldRun, *, now_us: int) -> list[RunChange]:

@@ -17,6 +17,7 @@ from cis.store.records import AttemptRecord, TaskRecord
 
 if TYPE_CHECKING:
     from cis.store.port import Store
+    from cis.store.run_port import Tasks
 
 import os
 from dataclasses import dataclass
@@ -71,15 +72,15 @@ def with_outputs_that_fit(store: Store, run_id: str, tasks: Sequence[TaskRecord]
     return fitted
 
 
-def most_attempts(store: Store, run_id: str, told: Sequence[TaskRecord], numbers: AbstractSet[int]) -> dict[int, int]:
+def most_attempts(tasks: Tasks, run_id: str, told: Sequence[TaskRecord], numbers: AbstractSet[int]) -> dict[int, int]:
     """Return how many attempts tasks can have had, by their rows and by what is told of them now.
 
     What is told of a task comes after its attempts, so one that is not over may have had more than its row says.
     """
     if len(numbers) <= _FEW:
-        rows = [row for number in numbers for row in store.tasks.page(run_id, number - 1, limit=1, max_bytes=1)]
+        rows = [row for number in numbers for row in tasks.page(run_id, number - 1, limit=1, max_bytes=1)]
     else:
-        rows = [row for row in store.tasks.of_run(run_id, outputs=False) if row.task_no in numbers]
+        rows = [row for row in tasks.of_run(run_id, outputs=False) if row.task_no in numbers]
     most: dict[int, int] = {}
     final: set[int] = set()
     for row in (*rows, *told):

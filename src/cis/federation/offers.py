@@ -53,6 +53,7 @@ from cis.federation.restored import LEAP
 from cis.model.message import Claim, Grant, MessageKind, Result, Standing
 from cis.model.states import RunState
 from cis.store.cluster import OfferState, OutboxItem, RemoteRole, RemoteRun, Route
+from cis.store.cluster_port import Outbox, Remotes
 from cis.store.port import Store, stored_spec
 from cis.store.records import RunChange, RunRecord
 
@@ -95,7 +96,7 @@ def _answer(store: Store, remote: RemoteRun, nonce: str, *, this_node: ThisNode)
         return
     store.remotes.put(replace(remote, lease_until_us=now_us + remote.lease_us))
     grant = Grant(node_id=remote.peer, epoch=remote.epoch, lease_ms=remote.lease_us // 1000, nonce=nonce)
-    post_grant(store, run, grant, now_us=now_us)
+    post_grant(store.outbox, run, grant, now_us=now_us)
 
 
 def grant_to(store: Store, remote: RemoteRun, node_id: str, *, nonce: str, this_node: ThisNode) -> Outcome:
@@ -125,19 +126,19 @@ def grant_to(store: Store, remote: RemoteRun, node_id: str, *, nonce: str, this_
     store.outbox.remove_of_run(run.run_id, MessageKind.EXECUTE)
     store.offers.set_state(run.run_id, OfferState.CLOSED)  # this node's own view of it, as the grant is for others
     grant = Grant(node_id=node_id, epoch=epoch, lease_ms=granted.lease_us // 1000, nonce=nonce)
-    post_grant(store, run, grant, now_us=now_us)
+    post_grant(store.outbox, run, grant, now_us=now_us)
     if not mine:
         return outcome(Result.ACCEPTED)
     document = submitting.canonical_json(stored_spec(store.definitions, run.definition_id))
-    submitting.enqueue(store, run, document=document, this_node=this_node, now_us=now_us)
+    submitting.enqueue(store.queue, run, document=document, this_node=this_node, now_us=now_us)
     return outcome(Result.ACCEPTED, rings=(run.worker_id,))
 
 
-def grant_sent(store: Store, run_id: str, *, epoch: int, now_us: int) -> None:
+def grant_sent(remotes: Remotes, run_id: str, *, epoch: int, now_us: int) -> None:
     """Begin the lease of a grant: the homeserver has it now."""
-    remote = store.remotes.get(run_id)
+    remote = remotes.get(run_id)
     if remote is not None and remote.epoch == epoch and remote.role is RemoteRole.SENT and remote.open:
-        store.remotes.put(replace(remote, lease_until_us=now_us + remote.lease_us))
+        remotes.put(replace(remote, lease_until_us=now_us + remote.lease_us))
 
 
 def hear_from_holder(store: Store, remote: RemoteRun, told: Standing, *, this_node: ThisNode) -> None:
@@ -164,7 +165,7 @@ def hear_from_holder(store: Store, remote: RemoteRun, told: Standing, *, this_no
     epoch = remote.epoch + 1
     store.remotes.put(replace(remote, epoch=epoch, lease_until_us=None, suspended_us=now_us))
     grant = Grant(node_id=remote.peer, epoch=epoch, lease_ms=remote.lease_us // 1000, nonce=told.nonce)
-    post_grant(store, run, grant, now_us=now_us)
+    post_grant(store.outbox, run, grant, now_us=now_us)
 
 
 def _end_cancelled(store: Store, run: RunRecord, remote: RemoteRun, *, now_us: int) -> None:
@@ -213,13 +214,13 @@ def take_back(store: Store, seen: RemoteRun, *, this_node: ThisNode, why: str = 
     epoch = remote.epoch + (LEAP if store.restores.settle(run.run_id) else 0)
     store.remotes.put(replace(remote, role=RemoteRole.OFFERED, peer=EVERYONE, epoch=epoch, lease_until_us=None))
     move_run(store, run, RunChange(owner_node=this_node.node_id), at_us=this_node.clock_us())
-    _offer_again(store, run, epoch=epoch, this_node=this_node)
+    _offer_again(store.outbox, run, epoch=epoch, this_node=this_node)
     return True
 
 
-def _offer_again(store: Store, run: RunRecord, *, epoch: int, this_node: ThisNode) -> None:
+def _offer_again(outbox: Outbox, run: RunRecord, *, epoch: int, this_node: ThisNode) -> None:
     now_us = this_node.clock_us()
-    store.outbox.add(
+    outbox.add(
         OutboxItem(
             message_id=f"{run.run_id}.execute.{epoch}",
             kind=MessageKind.EXECUTE,

@@ -16,6 +16,7 @@ from cis.model.dag import Json
 from cis.model.message import Message, Reply, Result
 from cis.model.scope_rules import in_common
 from cis.store.cluster import LeaseAsk, PeerRecord, RemoteRole, RemoteRun
+from cis.store.cluster_port import Offers
 from cis.store.port import Store
 from cis.store.records import AuditRecord, RunRecord
 
@@ -88,7 +89,7 @@ def take_on(store: Store, received: ReceivedMessage, requested: RequestedRun, *,
     return run
 
 
-def remember_ask(store: Store, run_id: str, *, keep: int, this_node: ThisNode) -> LeaseAsk:
+def remember_ask(offers: Offers, run_id: str, *, keep: int, this_node: ThisNode) -> LeaseAsk:
     """Remember a new question about a run, and when it was asked; of those about it, the newest *keep* are known."""
     ask = LeaseAsk(
         run_id=run_id,
@@ -97,5 +98,5 @@ def remember_ask(store: Store, run_id: str, *, keep: int, this_node: ThisNode) -
         asked_uptime_us=this_node.uptime_us(),
         boot_id=this_node.boot_id,
     )
-    store.offers.put_ask(ask, keep=keep)
+    offers.put_ask(ask, keep=keep)
     return ask

@@ -96,7 +96,7 @@ def build_report(
     Raises:
         NotFoundError: no such run.
     """
-    run = look_up_run(store, run_id)  # first: when it is over, so is all that is read after it
+    run = look_up_run(store.runs, run_id)  # first: when it is over, so is all that is read after it
     names = None if tasks is None or run.status.final else {*tasks, *cursor.waiting}
     changed = [
         task

@@ -40,9 +40,10 @@ from cis.model.ids import id_fault
 from cis.model.message import Message, MessageKind, Reply, Result
 from cis.model.states import RunState
 from cis.store.cluster import OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
+from cis.store.cluster_port import Offers, Outbox
 from cis.store.port import Store
 from cis.store.records import RunChange, RunFilter, RunRecord
-from cis.store.upkeep_port import RestoreRecord
+from cis.store.upkeep_port import RestoreRecord, Restores
 
 UNCONFIRMED = "run.unconfirmed"
 CONFIRM, CONFIRMS, RESTORED = "confirm", "confirms", "restored"
@@ -129,7 +130,12 @@ def _mark(store: Store, run: RunRecord, *, node_id: str, lease_s: float, now_us:
     told: dict[str, Json] = {"version": run.version, "steps": steps, "paused": paused}
     fields: dict[str, Json] = {"state": "paused", "epoch": 0, RESTORED: told}
     _post_question(
-        store, run.run_id, store.peers.get(remote.peer), fields, message_id=f"{run.run_id}.restored", now_us=now_us
+        store.outbox,
+        run.run_id,
+        store.peers.get(remote.peer),
+        fields,
+        message_id=f"{run.run_id}.restored",
+        now_us=now_us,
     )
     return "asked"
 
@@ -163,29 +169,29 @@ def ask_for(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> 
     message, record = received.message, store.restores.last()
     if (
         record is None
-        or _is_confirmed(store, message, this_node=this_node)
+        or _is_confirmed(store.offers, message, this_node=this_node)
         or _is_newer(received.peer, message, record)
     ):
         return None
-    nonce = remember_ask(store, message.run_id, keep=QUESTIONS_KEPT, this_node=this_node).nonce
+    nonce = remember_ask(store.offers, message.run_id, keep=QUESTIONS_KEPT, this_node=this_node).nonce
     if received.event_id is not None:
         fields: dict[str, Json] = {"state": "unconfirmed", "epoch": 0, CONFIRM: nonce}
         peer, now_us = received.peer, this_node.clock_us()
-        _post_question(store, message.run_id, peer, fields, message_id=this_node.new_id(), now_us=now_us)
+        _post_question(store.outbox, message.run_id, peer, fields, message_id=this_node.new_id(), now_us=now_us)
         return outcome(Result.DUPLICATE)
     detail = f"node {this_node.node_id} was restored from a backup since: it asks whether this run is still to be done"
     return Outcome(reply=Reply(result=Result.LATER, code=UNCONFIRMED, detail=detail, fields={CONFIRM: nonce}))
 
 
-def is_past(store: Store, sent_at_us: int) -> bool:
+def is_past(restores: Restores, sent_at_us: int) -> bool:
     """Whether what was typed in the room at a time may have been acted upon before the restore."""
-    record = store.restores.last()
+    record = restores.last()
     return record is not None and sent_at_us <= record.restored_at_us
 
 
-def _is_confirmed(store: Store, message: Message, *, this_node: ThisNode) -> bool:
+def _is_confirmed(offers: Offers, message: Message, *, this_node: ThisNode) -> bool:
     nonce = message.fields.get(CONFIRMS)
-    ask = store.offers.ask(message.run_id, nonce) if isinstance(nonce, str) else None
+    ask = offers.ask(message.run_id, nonce) if isinstance(nonce, str) else None
     return ask is not None and ask.boot_id == this_node.boot_id
 
 
@@ -197,11 +203,11 @@ def _is_newer(peer: PeerRecord, message: Message, record: RestoreRecord) -> bool
 
 
 def _post_question(
-    store: Store, run_id: str, peer: PeerRecord | None, fields: Mapping[str, Json], *, message_id: str, now_us: int
+    outbox: Outbox, run_id: str, peer: PeerRecord | None, fields: Mapping[str, Json], *, message_id: str, now_us: int
 ) -> None:
     if peer is None:
         return  # not trusted any more: nobody is asked, and the run waits for a person
-    store.outbox.add(
+    outbox.add(
         OutboxItem(
             message_id=message_id,
             kind=MessageKind.STATUS,
@@ -232,7 +238,7 @@ def receive_question(
     if told is None:
         return None
     had = _Had.read(told)
-    run = look_up_run(store, remote.run_id)
+    run = look_up_run(store.runs, remote.run_id)
     # One version more than what it had: that it holds the run since.
     went_on = remote.heard_version > had.version + 1
     went_on = went_on or sum(task.version for task in store.tasks.of_run(run.run_id)) > had.steps
@@ -240,7 +246,7 @@ def receive_question(
         error = f"node {remote.peer} was restored from a backup of before it did this: 'cis dag rerun --from-failed' goes on"
         undeliverable(store, run.run_id, error=error, now_us=now_us)
         post_control(store, run, "cancel", now_us=now_us)
-    elif not had.paused and not _is_to_be_paused(store, run.run_id):
+    elif not had.paused and not _is_to_be_paused(store.outbox, run.run_id):
         post_control(store, run, "resume", now_us=now_us)
     return outcome(Result.ACCEPTED)
 
@@ -262,14 +268,14 @@ def confirm(store: Store, run_id: str, nonce: Json, *, message_id: str, this_nod
             return
 
 
-def _is_to_be_paused(store: Store, run_id: str) -> bool:
+def _is_to_be_paused(outbox: Outbox, run_id: str) -> bool:
     return any(
         item.kind == MessageKind.CONTROL and item.fields.get("action") in ("pause", "cancel")
-        for item in store.outbox.of_run(run_id)
+        for item in outbox.of_run(run_id)
     )
 
 
-def adopted(store: Store, received: ReceivedMessage, remote: RemoteRun) -> RemoteRun | None:
+def adopted(restores: Restores, received: ReceivedMessage, remote: RemoteRun) -> RemoteRun | None:
     """Return a run's holder as a trusted node says it is, where this node has forgotten to whom it granted what.
 
     Whoever was granted it last has the highest epoch; the room is read in its order, so that one counts in the end.
@@ -279,7 +285,7 @@ def adopted(store: Store, received: ReceivedMessage, remote: RemoteRun) -> Remot
         return None
     if not isinstance(epoch, int) or isinstance(epoch, bool) or not max(1, remote.epoch) <= epoch < 2**31 - LEAP:
         return None
-    if not store.restores.doubts(message.run_id):
+    if not restores.doubts(message.run_id):
         return None
     same = (remote.peer, remote.epoch) == (message.sender, epoch)
     return remote if same else replace(remote, peer=message.sender, epoch=epoch, heard_version=0)

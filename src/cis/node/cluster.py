@@ -202,7 +202,7 @@ class Cluster:
             now_us = self._node.this_node.clock_us()
 
             def job(store: Store, now_us: int = now_us) -> None:
-                store.retention.prune_notes(
+                store.pruning.prune_notes(
                     expired_us=now_us, withdrawn_us=now_us - REMEMBER_US, asked_us=now_us - ASKED_FOR_US
                 )
 

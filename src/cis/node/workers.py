@@ -57,7 +57,7 @@ def make_supervisor(
             told=told,
             reap=Inherited().reap,
             lasting=AttemptFolders(home.attempts),
-            let_in=lambda store, worker_id: let_in(store, worker_id, this_node=this_node),
+            let_in=lambda store, worker_id: let_in(store.queue, worker_id, this_node=this_node),
         )
     )
 
@@ -111,7 +111,7 @@ def run_embedded(home: Home, settings: Settings, *, run_id: str, on_change: Call
     supervisor = make_supervisor(home, settings, store=store, bell=bell, told=on_change)
     try:
         try:
-            while not look_up_run(store, run_id).status.final:
+            while not look_up_run(store.runs, run_id).status.final:
                 store.upkeep.check_current()
                 supervisor.turn(at_most_s=0.5)
             supervisor.dismiss()
@@ -122,7 +122,7 @@ def run_embedded(home: Home, settings: Settings, *, run_id: str, on_change: Call
             with suppress(IllegalStateError), store.transaction():  # it may have ended by itself just now
                 run = cancel(store, run_id, now_us=now_us())
                 ring(home.run, run.worker_id)
-            while not look_up_run(store, run_id).status.final:
+            while not look_up_run(store.runs, run_id).status.final:
                 supervisor.turn(at_most_s=0.5)
             supervisor.dismiss()
             raise

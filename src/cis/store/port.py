@@ -40,7 +40,7 @@ from cis.model.tree import clipped
 from cis.store.cluster_port import Offers, Outbox, Peers, Remotes, Room
 from cis.store.queue_port import Events, Queue, Workers
 from cis.store.run_port import Attempts, Definitions, Runs, Staged, Tasks
-from cis.store.upkeep_port import Audit, Homes, Restores, Retention, Tokens, Upkeep
+from cis.store.upkeep_port import Audit, Homes, Pruning, Restores, Tokens, Upkeep
 
 
 class Store(Protocol):
@@ -92,7 +92,7 @@ class Store(Protocol):
     def audit(self) -> Audit: ...
 
     @property
-    def retention(self) -> Retention: ...
+    def pruning(self) -> Pruning: ...
 
     @property
     def restores(self) -> Restores: ...

@@ -89,7 +89,7 @@ class Audit(Protocol):
         ...
 
 
-class Retention(Protocol):
+class Pruning(Protocol):
     """What is old, and how it goes."""
 
     def ended_dags(self, *, after: str, limit: int) -> Sequence[str]:

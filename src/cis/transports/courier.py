@@ -346,7 +346,7 @@ def _batch(store: Store, node_id: str, line: _Line, *, now_us: int) -> _Batch:
     due = [item for item in due if item.message_id not in line.in_flight]
     fresh, held = [], []
     for item in [item for item in due if item.expires_at_us > now_us][:limit]:
-        before = dispatch.goes_before(store, item)
+        before = dispatch.goes_before(store.outbox, item)
         if before is None:
             fresh.append(item)
         else:

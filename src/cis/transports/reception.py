@@ -99,7 +99,7 @@ class Reception:
         except CisError as error:
             failed = error
             outcome = await self._node.write(
-                lambda store: refuse(store, received, failed, now_us=self._node.this_node.clock_us())
+                lambda store: refuse(store.audit, received, failed, now_us=self._node.this_node.clock_us())
             )
             return outcome.reply
         return (await self.act(received)).reply

@@ -23,6 +23,7 @@ from cis.federation.report import Cursor, Report, build_report
 from cis.model.dag import Json
 from cis.model.message import Message, Reply, Result, Standing
 from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun
+from cis.store.cluster_port import Remotes
 from cis.store.port import Store
 from cis.store.records import QueueState
 from cis.transports.ports import NodePort
@@ -106,7 +107,7 @@ class Reporter:
         """Begin with the runs that came."""
         coming, self._coming = self._coming, set()
         try:
-            remotes = await self._node.read(lambda store: _to_be_told(store, coming)) if coming else ()
+            remotes = await self._node.read(lambda store: _to_be_told(store.remotes, coming)) if coming else ()
         except CisError:
             self._coming |= coming
             raise
@@ -220,7 +221,9 @@ class Reporter:
         asks = remote.epoch > 0 and (suspended or _renewal_is_due(telling, now_s=begun_s))
         this_node = node.this_node
         nonce = (
-            await node.write(lambda store: ask_to_renew(store, remote.run_id, this_node=this_node)) if asks else None
+            await node.write(lambda store: ask_to_renew(store.offers, remote.run_id, this_node=this_node))
+            if asks
+            else None
         )
         message = report_message(
             remote.run_id,
@@ -263,11 +266,11 @@ class Reporter:
         await self._node.write(job)
 
 
-def _to_be_told(store: Store, run_ids: Iterable[str]) -> list[RemoteRun]:
+def _to_be_told(remotes: Remotes, run_ids: Iterable[str]) -> list[RemoteRun]:
     found = []
     for run_id in run_ids:
         try:
-            remote = store.remotes.get(run_id)
+            remote = remotes.get(run_id)
         except PoisonRecordError as error:
             log.error("a run cannot be told of", extra={"run_id": run_id, "error": str(error)})
             continue

@@ -185,7 +185,7 @@ class Party:
                 if not self.claims or not fits or self.rng.random() < 0.6:
                     continue
                 with self.store.transaction():
-                    claim = grants.make_claim(self.store, offer, free=1, this_node=self.this_node)
+                    claim = grants.make_claim(self.store.offers, offer, free=1, this_node=self.this_node)
                 if claim is not None:
                     yield claim
 
@@ -198,7 +198,7 @@ class Party:
             nonce = None
             if suspended or self.rng.random() < 0.6:
                 with self.store.transaction():
-                    nonce = grants.ask_to_renew(self.store, remote.run_id, this_node=self.this_node)
+                    nonce = grants.ask_to_renew(self.store.offers, remote.run_id, this_node=self.this_node)
             report = build_report(self.store, self._logfiles, remote.run_id, tasks=None, cursor=Cursor())
             yield report_message(
                 remote.run_id,

@@ -82,12 +82,12 @@ def test_a_place_that_nobody_gave_on_is_given_by_whoever_looks_around(tmp_path: 
             cancel(node.store, first.run_id, now_us=node.now_us)
             assert worker.queued(second.run_id) == QueueState.WAITING
             assert node.store.queue.workers_waited_for("node-1") == ["worker-global"]
-            let_in(node.store, "worker-global", this_node=node.this_node)
+            let_in(node.store.queue, "worker-global", this_node=node.this_node)
 
         assert worker.queued(second.run_id) == QueueState.QUEUED
         assert worker.queued(third.run_id) == QueueState.WAITING
         with node.store.transaction():
-            let_in(node.store, "worker-global", this_node=replace(node.this_node, scopes=()))  # the table is gone
+            let_in(node.store.queue, "worker-global", this_node=replace(node.this_node, scopes=()))  # the table is gone
         assert worker.queued(third.run_id) == QueueState.QUEUED
         assert node.store.queue.workers_waited_for("node-1") == []
 

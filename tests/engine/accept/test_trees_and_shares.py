@@ -58,7 +58,7 @@ def stored(node: Decider, dag_id: str, *tasks: dict[str, Any], **fields: Any) ->
     """Keep a DAG of the global scope under its id."""
     spec = spec_of(*tasks, dag_id=dag_id, **{"scope": "global", **fields})
     with node.store.transaction():
-        save(node.store, spec, this_node=node.this_node)
+        save(node.store.definitions, spec, this_node=node.this_node)
     return spec
 
 

@@ -56,7 +56,7 @@ def test_what_is_not_there_is_named(node: NodeUnderTest) -> None:
     with pytest.raises(NotFoundError, match=other.run_id):
         run_of(node.store, "d", run_id=other.run_id)
     with pytest.raises(NotFoundError, match="worker-global"):
-        look_up_worker(node.store, NODE_ID, "worker-global")
+        look_up_worker(node.store.workers, NODE_ID, "worker-global")
 
 
 def test_a_skipped_task_says_because_of_which(node: NodeUnderTest) -> None:
@@ -96,9 +96,9 @@ def test_what_the_room_is_told_counts_one_thing_as_one(tmp_path: Path) -> None:
     with decider(tmp_path) as node, working(node, tmp_path) as worker:
         run = node.submitted({"command": "true"}, target_node="node-1")
         with node.store.transaction():
-            submit.save(node.store, spec_of({"command": "true"}, scope="global"), this_node=node.this_node)
+            submit.save(node.store.definitions, spec_of({"command": "true"}, scope="global"), this_node=node.this_node)
         worker.until(lambda: node.run(run.run_id).status.final, "its end")
         worker.turn()
 
         assert "1 run done" in chat_answers.workers(node.store, "node-1")
-        assert "1 task, scope global" in chat_answers.listing(node.store)
+        assert "1 task, scope global" in chat_answers.listing(node.store.definitions)

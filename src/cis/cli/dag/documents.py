@@ -122,7 +122,7 @@ def save(options: argparse.Namespace) -> None:
     context = from_environment()
     spec = anchored(read_dag(options.file), base=base_directory(options.file))
     with context.writable_store() as store, store.transaction():
-        saved = save_dag(store, spec, this_node=context.this_node)
+        saved = save_dag(store.definitions, spec, this_node=context.this_node)
     if options.json:
         print_json(dag_view(saved))
     else:

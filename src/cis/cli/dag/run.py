@@ -118,7 +118,7 @@ def _see_through(context: Context, submitted: RunRecord, options: argparse.Names
     if stay:
         _stay(context, submitted, options, here=here)
     with context.store() as store:
-        final = look_up_run(store, submitted.run_id)
+        final = look_up_run(store.runs, submitted.run_id)
     if options.json:
         print_json(submission_view(final))
     elif stay:
@@ -135,7 +135,7 @@ def _await_delivery(context: Context, run_id: str) -> None:
     deadline_s = time.monotonic() + DELIVERY_PATIENCE_S
     with context.store() as store:
         while time.monotonic() < deadline_s:
-            run = look_up_run(store, run_id)
+            run = look_up_run(store.runs, run_id)
             peer = store.peers.get(run.owner_node)
             if run.delivery is not Delivery.QUEUED or peer is None or peer.fault is not None:
                 return  # it is there, or its node was not to be reached just now
@@ -234,7 +234,7 @@ class Progress:
                 silence_if_broken(stream)
 
     def _look(self) -> None:
-        self.over = look_up_run(self._store, self._run_id).status.final
+        self.over = look_up_run(self._store.runs, self._run_id).status.final
         if self._reader is not None:
             if not self._reader.over:
                 self._write_logs(self._reader)

@@ -21,7 +21,9 @@ from cis.model.scope import Scope, parse_worker_id
 from cis.model.scope_rules import Patterns, allows, in_common, listed
 from cis.store.cluster import RemoteRole
 from cis.store.port import Store
+from cis.store.queue_port import Queue
 from cis.store.records import QueueState, RunRecord
+from cis.store.run_port import Runs
 
 AT_ONCE = 1000
 
@@ -49,36 +51,36 @@ class Asker:
 OWNER = Asker()
 
 
-def state_of_new(store: Store, scope: Scope, *, this_node: ThisNode, below: bool) -> QueueState:
+def state_of_new(queue: Queue, scope: Scope, *, this_node: ThisNode, below: bool) -> QueueState:
     """Return how a new run of *scope* comes into the queue; in the transaction that puts it there."""
     most = this_node.rules_of(scope).max_runs
-    if most is None or below or store.queue.admitted_count(this_node.node_id, scope.worker_id, at_most=most) < most:
+    if most is None or below or queue.admitted_count(this_node.node_id, scope.worker_id, at_most=most) < most:
         return QueueState.QUEUED
     return QueueState.WAITING
 
 
-def let_in(store: Store, worker_id: str, *, this_node: ThisNode) -> None:
+def let_in(queue: Queue, worker_id: str, *, this_node: ThisNode) -> None:
     """Queue as many waiting runs of a worker's scope as there are places for, the most urgent first."""
     most = this_node.rules_of(parse_worker_id(worker_id)).max_runs
-    free = AT_ONCE if most is None else most - store.queue.admitted_count(this_node.node_id, worker_id, at_most=most)
+    free = AT_ONCE if most is None else most - queue.admitted_count(this_node.node_id, worker_id, at_most=most)
     if free > 0:
-        store.queue.admit(this_node.node_id, worker_id, limit=free)
+        queue.admit(this_node.node_id, worker_id, limit=free)
 
 
-def lineage(store: Store, run: RunRecord) -> list[RunRecord]:
+def lineage(runs: Runs, run: RunRecord) -> list[RunRecord]:
     """Return *run*, what it is a task of, and so on to its root on this node."""
     found = [run]
     while found[-1].parent_run_id is not None and len(found) < MAX_PARENTS:
-        parent = store.runs.get(found[-1].parent_run_id)
+        parent = runs.get(found[-1].parent_run_id)
         if parent is None:
             break
         found.append(parent)
     return found
 
 
-def names_above(store: Store, run: RunRecord) -> tuple[str, ...]:
+def names_above(runs: Runs, run: RunRecord) -> tuple[str, ...]:
     """Return the DAGs over a run, from the root of its tree down, those on the node that sent it too."""
-    line = lineage(store, run)
+    line = lineage(runs, run)
     return (*line[-1].above, *(one.dag_id for one in reversed(line[1:])))
 
 

@@ -19,6 +19,7 @@ from cis.model.message import MessageKind
 from cis.model.scope_rules import in_common
 from cis.model.states import RunState, TaskState
 from cis.store.cluster import RemoteRole, RemoteRun
+from cis.store.cluster_port import Remotes
 from cis.store.port import Store, stored_spec
 from cis.store.records import QueueState, RunChange, RunRecord
 
@@ -30,10 +31,10 @@ def cancel(store: Store, run_id: str, *, now_us: int) -> RunRecord:
         NotFoundError: no such run.
         IllegalStateError: the run is over.
     """
-    run = look_up_run(store, run_id)
+    run = look_up_run(store.runs, run_id)
     if run.status.final:
         raise IllegalStateError(f"run {run_id}", run.status, RunState.CANCELLED)
-    remote = elsewhere(store, run_id)
+    remote = elsewhere(store.remotes, run_id)
     if remote is not None and not _recalled(store, remote, now_us=now_us):
         post_control(store, run, "cancel", now_us=now_us)
         return _ask_to_cancel(store, run, now_us=now_us)
@@ -47,15 +48,15 @@ def _ask_to_cancel(store: Store, run: RunRecord, *, now_us: int) -> RunRecord:
     return run if run.cancel_requested else move_run(store, run, RunChange(cancel_requested=True), at_us=now_us)
 
 
-def elsewhere(store: Store, run_id: str) -> RemoteRun | None:
+def elsewhere(remotes: Remotes, run_id: str) -> RemoteRun | None:
     """Return the other node's part in a run that is not over and that this node has handed over."""
-    remote = store.remotes.get(run_id)
+    remote = remotes.get(run_id)
     return remote if remote is not None and remote.open and remote.role is not RemoteRole.RECEIVED else None
 
 
-def _has_it(store: Store, run_id: str) -> bool:
+def _has_it(remotes: Remotes, run_id: str) -> bool:
     """Whether another node has a run; one that is only on offer changes here, and is granted as it is then."""
-    remote = elsewhere(store, run_id)
+    remote = elsewhere(remotes, run_id)
     return remote is not None and remote.role is RemoteRole.SENT
 
 
@@ -66,7 +67,7 @@ def _recalled(store: Store, remote: RemoteRun, *, now_us: int) -> bool:
     if remote.role is not RemoteRole.OFFERED and not never_came:
         return False
     store.outbox.remove_of_run(remote.run_id, MessageKind.EXECUTE)
-    close_offer(store, look_up_run(store, remote.run_id), remote, now_us=now_us)
+    close_offer(store, look_up_run(store.runs, remote.run_id), remote, now_us=now_us)
     store.remotes.put(replace(remote, open=False))
     return True
 
@@ -74,7 +75,7 @@ def _recalled(store: Store, remote: RemoteRun, *, now_us: int) -> bool:
 def end_cancelled(store: Store, run: RunRecord, *, now_us: int) -> RunRecord:
     """Make a run that has no process left, and each of its unfinished tasks, cancelled; and so its child runs."""
     # A worker that died left attempts; their processes were ended before the run went back into the queue.
-    cancel_unfinished(store, run.run_id, at_us=now_us)
+    cancel_unfinished(store.tasks, run.run_id, at_us=now_us)
     finished_at_us = max(now_us, run.started_at_us or 0)
     change = RunChange(status=RunState.CANCELLED, finished_at_us=finished_at_us, cancel_requested=True)
     ended = move_run(store, run, change, at_us=now_us)
@@ -96,7 +97,7 @@ def pause(store: Store, run_id: str, *, now_us: int) -> RunRecord:
     Raises:
         NotFoundError, IllegalStateError: as for ``cancel``.
     """
-    run = look_up_run(store, run_id)
+    run = look_up_run(store.runs, run_id)
     if run.status is RunState.PAUSED:
         return run
     return _change(store, run, RunState.PAUSED, now_us=now_us, action="pause")
@@ -108,12 +109,12 @@ def resume(store: Store, run_id: str, *, now_us: int) -> RunRecord:
     Raises:
         NotFoundError, IllegalStateError: as for ``cancel``.
     """
-    run = look_up_run(store, run_id)
+    run = look_up_run(store.runs, run_id)
     if store.restores.settle(run_id):  # whoever asks for it knows, or does not mind, what became of it
         for child in store.runs.children(run_id):
             if child.status is RunState.PAUSED and store.restores.doubts(child.run_id):
                 resume(store, child.run_id, now_us=now_us)
-    if run.status in (RunState.PENDING, RunState.RUNNING) and not _has_it(store, run_id):
+    if run.status in (RunState.PENDING, RunState.RUNNING) and not _has_it(store.remotes, run_id):
         return run
     target = RunState.PENDING if run.started_at_us is None else RunState.RUNNING
     return _change(store, run, target, now_us=now_us, action="resume")
@@ -129,7 +130,7 @@ def rerun_of(store: Store, run_id: str, *, from_failed: bool, asker: Asker = OWN
         NotFoundError: no such run, or none that *asker* may see.
         IllegalStateError: *from_failed*, and the run is not over yet, or nothing of it is left to do.
     """
-    old = look_up_run(store, run_id, scopes=asker.scopes)
+    old = look_up_run(store.runs, run_id, scopes=asker.scopes)
     kept = {}
     if from_failed:
         if not old.status.final:
@@ -150,7 +151,7 @@ def rerun_of(store: Store, run_id: str, *, from_failed: bool, asker: Asker = OWN
 
 
 def _change(store: Store, run: RunRecord, status: RunState, *, now_us: int, action: str) -> RunRecord:
-    if _has_it(store, run.run_id):
+    if _has_it(store.remotes, run.run_id):
         if run.status.final:
             raise IllegalStateError(f"run {run.run_id}", run.status, status)
         post_control(store, run, action, now_us=now_us)

@@ -28,6 +28,7 @@ from cis.model.dag import DagSpec, Json, Priority
 from cis.model.message import Grant, MessageKind
 from cis.model.states import RunState
 from cis.store.cluster import OfferState, OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
+from cis.store.cluster_port import Outbox, Peers
 from cis.store.port import Store
 from cis.store.records import Delivery, RunChange, RunRecord
 
@@ -59,7 +60,7 @@ class Destination:
 HERE = Destination()
 
 
-def choose(store: Store, spec: DagSpec, *, this_node: ThisNode, nested: bool) -> Destination:
+def choose(peers: Peers, spec: DagSpec, *, this_node: ThisNode, nested: bool) -> Destination:
     """Return where a DAG goes. A nested one that names no node stays with its parent.
 
     Raises:
@@ -71,9 +72,9 @@ def choose(store: Store, spec: DagSpec, *, this_node: ThisNode, nested: bool) ->
         return Destination(to_room=True) if this_node.offers and not nested else HERE
     if wanted == this_node.node_id:
         return HERE
-    peer = store.peers.get(wanted)
+    peer = peers.get(wanted)
     if peer is None:
-        known = [this_node.node_id, *(each.node_id for each in store.peers.all())]
+        known = [this_node.node_id, *(each.node_id for each in peers.all())]
         raise UnknownNodeError(wanted, known=known)
     if _route(peer, this_node) is None:
         raise NodeUnreachableError(
@@ -108,14 +109,16 @@ def close_offer(store: Store, run: RunRecord, remote: RemoteRun, *, now_us: int)
     """Tell the room that a run is on offer no more: a grant to nobody, under an epoch of its own."""
     store.offers.set_state(run.run_id, OfferState.CLOSED)
     if remote.role is RemoteRole.OFFERED and remote.event_id is not None:
-        post_grant(store, run, Grant(node_id=EVERYONE, epoch=remote.epoch + 1, lease_ms=0, nonce=None), now_us=now_us)
+        post_grant(
+            store.outbox, run, Grant(node_id=EVERYONE, epoch=remote.epoch + 1, lease_ms=0, nonce=None), now_us=now_us
+        )
 
 
-def post_grant(store: Store, run: RunRecord, grant: Grant, *, now_us: int) -> None:
+def post_grant(outbox: Outbox, run: RunRecord, grant: Grant, *, now_us: int) -> None:
     """Post who may execute a run, under which epoch, and for how long; what was to be said before is said no more."""
-    store.outbox.remove_of_run(run.run_id, MessageKind.GRANT)
+    outbox.remove_of_run(run.run_id, MessageKind.GRANT)
     answers = f".{grant.nonce}" if grant.nonce else ""
-    store.outbox.add(
+    outbox.add(
         OutboxItem(
             message_id=f"{run.run_id}.grant.{grant.epoch}{answers}",
             kind=MessageKind.GRANT,
@@ -179,7 +182,7 @@ def undeliverable(store: Store, run_id: str, *, error: str, now_us: int) -> RunR
     run = store.runs.get(run_id)
     if run is None or run.status.final:
         return run
-    cancel_unfinished(store, run_id, at_us=now_us)
+    cancel_unfinished(store.tasks, run_id, at_us=now_us)
     status = RunState.CANCELLED if run.cancel_requested else RunState.FAILED
     change = RunChange(status=status, finished_at_us=max(now_us, run.started_at_us or 0), error=error)
     run = move_run(store, run, change, at_us=now_us)
@@ -249,12 +252,12 @@ def _too_late(item: OutboxItem) -> str:
     return f"expired: {whom} was not reached in time ({_counted(item.attempts)}{last})"
 
 
-def goes_before(store: Store, item: OutboxItem) -> OutboxItem | None:
+def goes_before(outbox: Outbox, item: OutboxItem) -> OutboxItem | None:
     """Return the message about the same run that has to arrive before *item*, if it is still in the outbox."""
     if item.kind not in (MessageKind.EXECUTE, MessageKind.CONTROL):
         return None
     cancels = item.fields.get("action") == "cancel"
-    for other in store.outbox.of_run(item.run_id):
+    for other in outbox.of_run(item.run_id):
         if other.route is not item.route or other.node_id != item.node_id:
             continue
         if item.kind == MessageKind.EXECUTE and other.fields.get("action") == "cancel":

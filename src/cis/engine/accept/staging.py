@@ -44,7 +44,7 @@ def stage(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Submi
     known = request.idempotency_key is not None and store.runs.by_key(request.idempotency_key) is not None
     if known or not is_large(request.spec, document_bytes=len(prepared.document)):
         return request
-    here = choose(store, request.spec, this_node=this_node, nested=request.parent is not None).here
+    here = choose(store.peers, request.spec, this_node=this_node, nested=request.parent is not None).here
     check_place(store, request, prepared.scope, this_node=this_node, here=here)
     run_id = this_node.new_id()
     request = replace(request, staged=run_id)
@@ -53,7 +53,7 @@ def stage(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Submi
             tasks = first_tasks(run_id, request.spec, request.kept or {}, first=first, limit=ROWS_AT_ONCE)
             store.staged.add(tasks)
         with store.transaction():
-            record_definition(store, request.spec, prepared=prepared, now_us=this_node.clock_us())
+            record_definition(store.definitions, request.spec, prepared=prepared, now_us=this_node.clock_us())
     except BaseException:
         unstage(store, request)
         raise

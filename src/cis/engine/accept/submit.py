@@ -34,7 +34,9 @@ from cis.model.inference import infer_scope
 from cis.model.scope import Scope, ScopeSource
 from cis.model.states import RunState
 from cis.store.port import Store
+from cis.store.queue_port import Queue
 from cis.store.records import AS_DEFINED, DefinitionRecord, NewDefinition, QueueItem, RunRecord, TaskRecord
+from cis.store.run_port import Definitions, Runs
 
 RETRY_AFTER_S = 5
 OUTBOX = ""  # the place of what waits for other nodes
@@ -124,12 +126,14 @@ def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Subm
     if request.idempotency_key is not None:
         first = store.runs.by_key(request.idempotency_key)
         if first is not None:
-            return Submission(run=_same_document(store, first, prepared.sha256, request.idempotency_key), created=False)
+            return Submission(
+                run=_same_document(store.definitions, first, prepared.sha256, request.idempotency_key), created=False
+            )
 
     origin = request.origin
     nested = request.parent is not None or origin is not None
-    _check_worker(store, spec, scope)
-    destination = choose(store, spec, this_node=this_node, nested=nested)
+    _check_worker(store.runs, spec, scope)
+    destination = choose(store.peers, spec, this_node=this_node, nested=nested)
     refuse_faults(prepared.skill_faults, all_known=destination.here)
     if destination.here:
         check_secrets(spec, scope, this_node)
@@ -143,7 +147,7 @@ def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Subm
         raise DocumentError([Fault(place="tasks", message=fault)])
 
     now_us = this_node.clock_us()
-    definition_id = record_definition(store, spec, prepared=prepared, now_us=now_us)
+    definition_id = record_definition(store.definitions, spec, prepared=prepared, now_us=now_us)
     run = RunRecord(
         run_id=origin.run_id if origin else request.staged or this_node.new_id(),
         dag_id=spec.dag_id,
@@ -176,24 +180,24 @@ def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Subm
         raise OverloadedError("it took so long that what was stored for it is gone", retry_after_s=1)
     if destination.here:
         asker = request.asker.name if request.asker.shares else None
-        enqueue(store, run, document=prepared.document, this_node=this_node, now_us=now_us, asker=asker)
+        enqueue(store.queue, run, document=prepared.document, this_node=this_node, now_us=now_us, asker=asker)
     else:
         hand_over(store, run, destination, spec=spec, this_node=this_node)
     return Submission(run=run, created=True)
 
 
 def enqueue(
-    store: Store, run: RunRecord, *, document: str, this_node: ThisNode, now_us: int, asker: str | None = None
+    queue: Queue, run: RunRecord, *, document: str, this_node: ThisNode, now_us: int, asker: str | None = None
 ) -> None:
     """Put a run into the queue of its worker on this node."""
     below = run.tree is not None
-    store.queue.add(
+    queue.add(
         this_node.node_id,
         QueueItem(
             run_id=run.run_id,
             worker_id=run.worker_id,
             dag_json=document if len(document) <= MAX_QUEUED_DOCUMENT else AS_DEFINED,
-            status=state_of_new(store, run.scope, this_node=this_node, below=below),
+            status=state_of_new(queue, run.scope, this_node=this_node, below=below),
             priority=run.priority,
             created_at_us=now_us,
             below=below,
@@ -215,7 +219,7 @@ def prepare(spec: DagSpec, *, skills: SkillBook) -> Prepared:
     )
 
 
-def record_definition(store: Store, spec: DagSpec, *, prepared: Prepared, now_us: int) -> int:
+def record_definition(definitions: Definitions, spec: DagSpec, *, prepared: Prepared, now_us: int) -> int:
     """Store the document, unless this version is there already; return its id."""
     definition = NewDefinition(
         dag_id=spec.dag_id,
@@ -228,10 +232,10 @@ def record_definition(store: Store, spec: DagSpec, *, prepared: Prepared, now_us
         created_at_us=now_us,
         document=prepared.document,
     )
-    return store.definitions.put(definition)
+    return definitions.put(definition)
 
 
-def save(store: Store, spec: DagSpec, *, this_node: ThisNode) -> DefinitionRecord:
+def save(definitions: Definitions, spec: DagSpec, *, this_node: ThisNode) -> DefinitionRecord:
     """Keep a DAG under its id, to be run by name later, in place of the one kept before.
 
     Raises:
@@ -242,9 +246,9 @@ def save(store: Store, spec: DagSpec, *, this_node: ThisNode) -> DefinitionRecor
     if spec.target_node == this_node.node_id or (spec.target_node is None and not this_node.offers):
         check_secrets(spec, prepared.scope, this_node)
     now_us = this_node.clock_us()
-    definition_id = record_definition(store, spec, prepared=prepared, now_us=now_us)
-    store.definitions.save(definition_id, now_us=now_us)
-    saved = store.definitions.get(definition_id)
+    definition_id = record_definition(definitions, spec, prepared=prepared, now_us=now_us)
+    definitions.save(definition_id, now_us=now_us)
+    saved = definitions.get(definition_id)
     if saved is None:
         raise NotFoundError("DAG", spec.dag_id)
     return saved
@@ -305,8 +309,8 @@ def canonical_json(spec: DagSpec) -> str:
     return json.dumps(spec.to_dict(), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
-def _same_document(store: Store, run: RunRecord, digest: str, key: str) -> RunRecord:
-    definition = store.definitions.get(run.definition_id)
+def _same_document(definitions: Definitions, run: RunRecord, digest: str, key: str) -> RunRecord:
+    definition = definitions.get(run.definition_id)
     if definition is None or definition.sha256 != digest:
         raise IdempotencyConflictError(key, run.run_id)
     return run
@@ -342,11 +346,11 @@ def _tree(request: SubmitRequest) -> str | None:
     return request.origin.tree if request.origin is not None else None
 
 
-def _check_worker(store: Store, spec: DagSpec, scope: Scope) -> None:
+def _check_worker(runs: Runs, spec: DagSpec, scope: Scope) -> None:
     wanted = spec.target_node
     if wanted is None:
         return
-    other = store.runs.unfinished_elsewhere(scope.worker_id, wanted)
+    other = runs.unfinished_elsewhere(scope.worker_id, wanted)
     if other is not None and other.target_node is not None:
         raise WorkerConflictError(scope.worker_id, wanted=wanted, busy=other.target_node, run_id=other.run_id)
 

@@ -47,7 +47,7 @@ def check_attempts(
 
 def check_choice(store: Store, run_id: str, *, task: str | None, scopes: Patterns | None = None) -> None:
     """Raise NotFoundError when there is no such run that may be seen, or no such task in it."""
-    look_up_run(store, run_id, scopes=scopes)
+    look_up_run(store.runs, run_id, scopes=scopes)
     if task is not None and store.tasks.get(run_id, task) is None:
         raise NotFoundError("task", task, hint=f"run {run_id} has none of that id")
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cis.engine.ports import SkillInfo  # 3 ms, and only skills are of it
     from cis.store.cluster import PeerRecord
     from cis.store.port import Store
+    from cis.store.run_port import Attempts, Definitions
 
 LATEST_RUNS = 5
 CONTACT_S = 90.0  # a peer is pinged every 30 s
@@ -229,7 +230,7 @@ def read_run(
     Raises:
         NotFoundError: no such run, or none that may be seen.
     """
-    return _read_view(store, look_up_run(store, run_id, scopes=scopes), still)
+    return _read_view(store, look_up_run(store.runs, run_id, scopes=scopes), still)
 
 
 def read_run_head(
@@ -240,12 +241,12 @@ def read_run_head(
     Raises:
         NotFoundError: no such run, or none that may be seen.
     """
-    run = look_up_run(store, run_id, scopes=scopes)
+    run = look_up_run(store.runs, run_id, scopes=scopes)
     if run.status.final:
-        return _run_head(run, None, _left(store, run, still)), {}
+        return _run_head(run, None, _left(store.attempts, run, still)), {}
     tasks = store.tasks.of_run(run_id, outputs=False)
     waiting, reasons = _waiting(store, run, tasks)
-    return _run_head(run, waiting, _left(store, run, still)), reasons
+    return _run_head(run, waiting, _left(store.attempts, run, still)), reasons
 
 
 def read_status(
@@ -261,7 +262,7 @@ def read_status(
     Raises:
         NotFoundError: no such DAG, or no such run of it.
     """
-    definition = look_up_definition(store, dag_id, scopes=scopes)
+    definition = look_up_definition(store.definitions, dag_id, scopes=scopes)
     if run_id is None:
         runs = store.runs.page(RunFilter(dag_id=dag_id, scopes=scopes), limit=LATEST_RUNS).items
     else:
@@ -270,15 +271,15 @@ def read_status(
 
 
 def _read_view(store: Store, run: RunRecord, still: StillRuns) -> dict[str, Json]:
-    tasks, left = store.tasks.of_run(run.run_id), _left(store, run, still)
+    tasks, left = store.tasks.of_run(run.run_id), _left(store.attempts, run, still)
     if run.status.final:
         return run_view(run, tasks, waiting=None, reasons={}, left=left)
     waiting, reasons = _waiting(store, run, tasks)
     return run_view(run, tasks, waiting=waiting, reasons=reasons, left=left)
 
 
-def _left(store: Store, run: RunRecord, still: StillRuns) -> list[LeftProcess]:
-    return [one for one in store.attempts.left(run.run_id) if still(one.pid, one.pid_started)]
+def _left(attempts: Attempts, run: RunRecord, still: StillRuns) -> list[LeftProcess]:
+    return [one for one in attempts.left(run.run_id) if still(one.pid, one.pid_started)]
 
 
 def _waiting(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> tuple[Waiting | None, Mapping[str, Waiting]]:
@@ -303,24 +304,28 @@ def _surroundings(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> 
         held=held,
         queue=item.status if item is not None else None,
         worker=worker,
-        depends_on=_depends_on(store, run) if any(task.status is TaskState.PENDING for task in tasks) else {},
-        lasting=_lasting(store, run) if unheld and any(task.status is TaskState.RUNNING for task in tasks) else (),
+        depends_on=_depends_on(store.definitions, run)
+        if any(task.status is TaskState.PENDING for task in tasks)
+        else {},
+        lasting=_lasting(store.definitions, run)
+        if unheld and any(task.status is TaskState.RUNNING for task in tasks)
+        else (),
     )
 
 
-def _depends_on(store: Store, run: RunRecord) -> dict[str, Sequence[str]]:
-    return {task.id: task.depends_on for task in _tasks_of(store, run) if task.depends_on}
+def _depends_on(definitions: Definitions, run: RunRecord) -> dict[str, Sequence[str]]:
+    return {task.id: task.depends_on for task in _tasks_of(definitions, run) if task.depends_on}
 
 
-def _lasting(store: Store, run: RunRecord) -> Sequence[str]:
-    return [task.id for task in _tasks_of(store, run) if task.on_lost is OnLost.ADOPT]
+def _lasting(definitions: Definitions, run: RunRecord) -> Sequence[str]:
+    return [task.id for task in _tasks_of(definitions, run) if task.on_lost is OnLost.ADOPT]
 
 
-def _tasks_of(store: Store, run: RunRecord) -> Sequence[TaskSpec]:
+def _tasks_of(definitions: Definitions, run: RunRecord) -> Sequence[TaskSpec]:
     from cis.store.port import stored_spec  # noqa: PLC0415 - as above
 
     try:
-        return stored_spec(store.definitions, run.definition_id).tasks
+        return stored_spec(definitions, run.definition_id).tasks
     except PoisonRecordError:
         return ()  # what can be told of the run is worth more than an error; its worker reports the row
 

@@ -194,7 +194,7 @@ def _say(plan: RunPlan, number: int, why: str | None) -> None:
 def _as_it_is_now(store: Store, reading: RunReading) -> RunRecord | None:
     """Return the run, whose row others may have changed since it was read; its tasks and attempts are as they were."""
     run = reading.run
-    if run is None or not is_stale(store, run):
+    if run is None or not is_stale(store.runs, run):
         return run
     return store.runs.get(run.run_id)
 

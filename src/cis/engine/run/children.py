@@ -37,7 +37,7 @@ def start_child(parts: LoopParts, plan: RunPlan, child: ChildDag, *, task_id: st
     run = plan.run
     parent = ParentRun(run_id=run.run_id, task_id=task_id, depth=run.depth, tree=run.tree or run.run_id)
     with parts.store.savepoint():
-        spec, line = _spec(parts, child), lineage(parts.store, run)
+        spec, line = _spec(parts, child), lineage(parts.store.runs, run)
         if child.document is None:
             check_recursion(line, spec.dag_id, this_node=parts.this_node)
         if spec.target_node in (None, parts.this_node.node_id):

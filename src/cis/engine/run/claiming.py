@@ -45,6 +45,7 @@ from cis.errors import PoisonRecordError
 from cis.model.dag import Priority
 from cis.store.port import Store
 from cis.store.records import QueuedRun, QueueItem, QueueState
+from cis.store.run_port import Runs, Tasks
 
 MAX_ACTIVE_RUNS = 64
 MAX_HELD_TASKS = 20_000  # of the plans in memory, unless slots would stay free: about 1 KiB each
@@ -148,11 +149,9 @@ def hold_some(
         hold(parts.store, held, found, ours=ours, now=now)
 
 
-def may_wait(store: Store, held: Held, queued: QueuedRun, *, slots: int) -> bool:
+def may_wait(tasks: Tasks, held: Held, queued: QueuedRun, *, slots: int) -> bool:
     """Whether a run of an earlier process can go back to the queue unread: nothing of it runs, and there is no room."""
-    return (
-        not is_small(queued) and not Room(held, slots=slots).has(queued) and not store.tasks.any_running(queued.run_id)
-    )
+    return not is_small(queued) and not Room(held, slots=slots).has(queued) and not tasks.any_running(queued.run_id)
 
 
 def _count(room: Room, waiting: Sequence[QueuedRun], read: RunReading | None) -> int:
@@ -188,7 +187,7 @@ def adopt(
     left: deque[QueuedRun] | None = None
     while left is None or left:
         first = left[0] if left else None
-        waits = first is not None and may_wait(store, held, first, slots=limits.slots)
+        waits = first is not None and may_wait(store.tasks, held, first, slots=limits.slots)
         reading = None if first is None or waits or is_small(first) else _read(parts, me, first, attend, now=now)
         with store.transaction():
             if left is None:
@@ -205,7 +204,7 @@ def adopt(
             held.live.kill_where(partial(_is_of_none, held.plans.keys() | pending))
             held.live.tick(now.mono_s)
             if left:
-                beat(store, limits, me, held, now=parts.clock())
+                beat(store.workers, limits, me, held, now=parts.clock())
 
 
 def _reading(
@@ -240,19 +239,19 @@ def park(store: Store, me: Incarnation, held: Held, *, at_most: int, now: Instan
         if len(parked) >= at_most:
             break
         children = [wait for key, wait in held.children.items() if key[0] == run_id] if plan.children else []
-        if plan.only_waits and not _has_changed(store, plan):
+        if plan.only_waits and not _has_changed(store.runs, plan):
             due_us = _due_us(plan, children, held.waits.only(run_id), now=now)
             store.queue.move(run_id, QueueState.PARKED, only=QueueState.CLAIMED, due_at_us=due_us)
             parked.append(run_id)
     return parked
 
 
-def _has_changed(store: Store, plan: RunPlan) -> bool:
+def _has_changed(runs: Runs, plan: RunPlan) -> bool:
     """Whether control, or the end of a child run, has something for the worker to do."""
-    if is_stale(store, plan.run):
+    if is_stale(runs, plan.run):
         return True
     try:
-        children = [store.runs.get(child_run_id) for child_run_id in plan.children.values()]
+        children = [runs.get(child_run_id) for child_run_id in plan.children.values()]
     except PoisonRecordError:
         return True
     return any(child is None or child.status.final for child in children)

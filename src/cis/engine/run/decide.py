@@ -87,7 +87,7 @@ def decide(
         starts = choose_starts(turn, pace=steps.pace(ends) if claim else NONE)
     steps.write_tasks()
     steps.end_runs()
-    beat(parts.store, limits, me, held, now=now)
+    beat(parts.store.workers, limits, me, held, now=now)
     held.keep_unstarted(start.attempt for start in (*starts, *turn.ahead))
     return turn.effects(starts)
 
@@ -263,7 +263,7 @@ class _Steps:
             plan.run = move_run(self._store, plan.run, change, at_us=finished_at_us)
             self._store.queue.remove(plan.run.run_id)
             if self._parts.this_node.rules_of(plan.run.scope).max_runs is not None:
-                let_in(self._store, self._turn.me.worker_id, this_node=self._parts.this_node)
+                let_in(self._store.queue, self._turn.me.worker_id, this_node=self._parts.this_node)
             self._turn.ended.add(plan.run.run_id)
             self._ring_parent(plan.run)
 

@@ -18,6 +18,7 @@ from cis.errors import PoisonRecordError
 from cis.model.states import AttemptState
 from cis.store.port import Store
 from cis.store.records import AttemptRecord, TaskLoss, WorkerRecord
+from cis.store.run_port import Tasks
 
 _GIVEN_UP = (
     "its worker died {count} times in a row while this task ran alone, so it is not tried again (max_losses); look for what"
@@ -76,7 +77,7 @@ def blame(
         if attempt.epoch == worker.epoch
         and attempt.run_id in held
         and attempt_handle(attempt.run_id, attempt.task_no, attempt.attempt) not in spared
-        and _is_process(store, attempt)
+        and _is_process(store.tasks, attempt)
     ]
     counted = int(len(attempts) == 1)
     store.attempts.add_losses(
@@ -84,9 +85,9 @@ def blame(
     )
 
 
-def _is_process(store: Store, attempt: AttemptRecord) -> bool:
+def _is_process(tasks: Tasks, attempt: AttemptRecord) -> bool:
     try:
-        task = store.tasks.get(attempt.run_id, attempt.task_id)
+        task = tasks.get(attempt.run_id, attempt.task_id)
     except PoisonRecordError:
         return False
     return task is not None and task.child_run_id is None and task.due_at_us is None

@@ -25,6 +25,7 @@ from cis.engine.this_node import Incarnation, ThisNode
 from cis.engine.times import Instant
 from cis.model.dag import DagSpec, Json
 from cis.store.port import Store
+from cis.store.queue_port import Workers
 from cis.store.records import AttemptRecord, Heartbeat, WorkerState
 
 log = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ def probe(held: Held, executor: Executor, *, now_s: float) -> None:
         held.fall_short(short_of, now_s=now_s)
 
 
-def beat(store: Store, limits: LoopLimits, me: Incarnation, held: Held, *, now: Instant) -> None:
+def beat(workers: Workers, limits: LoopLimits, me: Incarnation, held: Held, *, now: Instant) -> None:
     """Renew the lease when it is time, and at once when what the worker does has changed.
 
     Raises:
@@ -197,7 +198,7 @@ def beat(store: Store, limits: LoopLimits, me: Incarnation, held: Held, *, now: 
     told = (state, current_run, held.runs_done, short_of)
     if told == held.told and now.mono_s < held.beat_due_s:
         return
-    store.workers.beat(
+    workers.beat(
         Heartbeat(
             node_id=me.node_id,
             worker_id=me.worker_id,

@@ -53,7 +53,7 @@ class Turn:
 
     def refresh(self, plan: RunPlan) -> None:
         """Read the run again if somebody changed it, and begin to cancel it if that is what they asked for."""
-        if is_stale(self.store, plan.run):
+        if is_stale(self.store.runs, plan.run):
             fresh = self.store.runs.get(plan.run.run_id)
             if fresh is None:
                 raise PoisonRecordError(f"run {plan.run.run_id}", "its row is gone")

@@ -31,7 +31,7 @@ from cis.engine.accept.staging import FORGET_S
 from cis.engine.logfiles import LIVE, OUTPUTS, WORKERS, LogFiles
 from cis.model.ids import id_at, id_fault
 from cis.store.port import Store
-from cis.store.upkeep_port import EndedRun, Pruned
+from cis.store.upkeep_port import EndedRun, Pruned, Pruning
 
 log = logging.getLogger(__name__)
 
@@ -78,29 +78,29 @@ class Tally:
     documents: int = 0
 
 
-def expired_families(store: Store, keep: Retention, cutoff: Cutoff) -> Iterator[Sequence[str]]:
+def expired_families(pruning: Pruning, keep: Retention, cutoff: Cutoff) -> Iterator[Sequence[str]]:
     """Yield each expired run with those of its tasks, deepest first, DAG after DAG; nothing is changed."""
     before_us, young_us = cutoff.before_us(keep.max_age_s), cutoff.now_us - round(YOUNG_S * 1e6)
     if before_us is None and keep.max_runs is None:
         return
     name = ""
-    while names := store.retention.ended_dags(after=name, limit=NAMES_AT_ONCE):
+    while names := pruning.ended_dags(after=name, limit=NAMES_AT_ONCE):
         for name in names:
             last: EndedRun | None = None
-            while runs := store.retention.expired_runs(
+            while runs := pruning.expired_runs(
                 name, before_us=before_us, keep=keep.max_runs, until_us=young_us, after=last, limit=RUNS_AT_ONCE
             ):
                 for last in runs:
-                    if family := store.retention.family(last.run_id):
+                    if family := pruning.family(last.run_id):
                         yield family
 
 
-def expired_folders(store: Store, logfiles: LogFiles, keep: Retention, cutoff: Cutoff) -> Iterator[str | None]:
+def expired_folders(pruning: Pruning, logfiles: LogFiles, keep: Retention, cutoff: Cutoff) -> Iterator[str | None]:
     """Yield each log folder whose run is over for too long, or is gone; None after each few that were looked at."""
     before_us, orphaned_us = cutoff.before_us(keep.max_log_age_s), cutoff.before_us(ORPHAN_S)
     folders = log_folders(logfiles.root)
     while some := dict(islice(folders, NAMES_AT_ONCE)):
-        ends = store.retention.ends(list(some))
+        ends = pruning.ends(list(some))
         for name, changed_us in some.items():
             ended_us = ends.get(name)
             is_old = before_us is not None and ended_us is not None and ended_us < before_us
@@ -110,12 +110,12 @@ def expired_folders(store: Store, logfiles: LogFiles, keep: Retention, cutoff: C
         yield None
 
 
-def expired_outputs(store: Store, logfiles: LogFiles, cutoff: Cutoff) -> Iterator[Sequence[str]]:
+def expired_outputs(pruning: Pruning, logfiles: LogFiles, cutoff: Cutoff) -> Iterator[Sequence[str]]:
     """Yield the names of files for outputs that are left over: their run has ended, or has been gone for a day."""
     orphaned_us = cutoff.before_us(ORPHAN_S)
     files = outputs_left(logfiles.root)
     while some := list(islice(files, NAMES_AT_ONCE)):
-        ends = store.retention.ends([run_id for run_id, *_ in some])
+        ends = pruning.ends([run_id for run_id, *_ in some])
         yield [
             name
             for run_id, name, changed_us in some
@@ -136,7 +136,7 @@ class Pruner:
 
     def runs(self, cutoff: Cutoff) -> Iterator[None]:
         """Delete expired runs with their files; pause between two values as long as you like, or end there."""
-        families = expired_families(self._store, self._keep, cutoff)
+        families = expired_families(self._store.pruning, self._keep, cutoff)
         doomed: deque[str] = deque()
         for family in families:
             doomed.extend(family)
@@ -161,11 +161,11 @@ class Pruner:
                 with self._store.transaction():
                     left = self._store.staged.drop(run_id, at_most=ATTEMPTS_AT_ONCE)
                 yield
-        for name in expired_folders(self._store, self._logfiles, self._keep, cutoff):
+        for name in expired_folders(self._store.pruning, self._logfiles, self._keep, cutoff):
             if name is not None:
                 yield from self._remove(name)
             yield
-        for names in expired_outputs(self._store, self._logfiles, cutoff):
+        for names in expired_outputs(self._store.pruning, self._logfiles, cutoff):
             remove_outputs(self._logfiles.root, names)
             yield
 
@@ -175,7 +175,7 @@ class Pruner:
         with self._store.transaction():
             end_s = self._elapsed_s() + TURN_S
             while doomed:
-                state = self._store.retention.prune(doomed[0], at_most=ATTEMPTS_AT_ONCE)
+                state = self._store.pruning.prune(doomed[0], at_most=ATTEMPTS_AT_ONCE)
                 if state is not Pruned.MORE:
                     run_id = doomed.popleft()
                     if state is Pruned.GONE:

@@ -17,7 +17,7 @@ from cis.store.sqlite.queue import QueueRows, WorkerRows
 from cis.store.sqlite.room import OfferRows, RemoteRows, RoomRows
 from cis.store.sqlite.runs import RunRows
 from cis.store.sqlite.tasks import StagedRows, TaskRows
-from cis.store.sqlite.upkeep import HomeRows, RestoreRows, RetentionRows
+from cis.store.sqlite.upkeep import HomeRows, PruningRows, RestoreRows
 
 
 class SqliteStore:
@@ -41,7 +41,7 @@ class SqliteStore:
         self.offers = OfferRows(db)
         self.tokens = TokenRows(db)
         self.audit = AuditRows(db)
-        self.retention = RetentionRows(db)
+        self.pruning = PruningRows(db)
         self.restores = RestoreRows(db)
         self.home = HomeRows(db)
         self.upkeep = StoreFile(db)

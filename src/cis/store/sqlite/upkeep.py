@@ -88,7 +88,7 @@ _PRUNE_NOTES = {
 }
 
 
-class RetentionRows:
+class PruningRows:
     """The pruner's part of the store."""
 
     def __init__(self, db: Database) -> None:

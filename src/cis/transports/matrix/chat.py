@@ -142,7 +142,7 @@ class Chat:
                 return await self._node.read(lambda store: chat_answers.workers(store, node_id, scopes=scopes))
             case "nodes", []:
                 now_us = self._node.this_node.clock_us()
-                return await self._node.read(lambda store: chat_answers.nodes(store, node_id, now_us=now_us))
+                return await self._node.read(lambda store: chat_answers.nodes(store.peers, node_id, now_us=now_us))
             case "help", _:
                 return chat_answers.HELP
             case "run", [dag_id]:
@@ -156,13 +156,13 @@ class Chat:
 
         def job(store: Store) -> Accepted:
             asker = Asker(name=event.sender, scopes=scopes, shares=True)
-            request = stored_dag(store, dag_id, key=key, asker=asker, target=target)
+            request = stored_dag(store.definitions, dag_id, key=key, asker=asker, target=target)
             accepted = accept(store, request, this_node=self._node.this_node, by=_actor_of(event))
             run = accepted.run
             if accepted.created:
                 store.room.put_thread(run.run_id, room_id=self._room_id, event_id=event.event_id)
                 post_notice(
-                    store,
+                    store.outbox,
                     f"run {run.run_id} of {dag_id}",
                     thread=event.event_id,
                     run_id=run.run_id,
@@ -187,7 +187,7 @@ class Chat:
 
     def _answer(self, store: Store, event: RoomEvent, text: str) -> None:
         now_us, message_id = self._node.this_node.clock_us(), self._node.this_node.new_id()
-        post_notice(store, text, thread=event.event_id, run_id="", message_id=message_id, now_us=now_us)
+        post_notice(store.outbox, text, thread=event.event_id, run_id="", message_id=message_id, now_us=now_us)
 
     async def _note_stranger(self, event: RoomEvent) -> None:
         """Write down that a person was passed over; of one who goes on, no more than the first lines of an hour."""

@@ -7,8 +7,10 @@ from cis.engine.observe.logs import last_attempts
 from cis.engine.observe.views import CLOCK_WARNING_S, read_status
 from cis.model.ids import counted
 from cis.model.scope_rules import Patterns, allows
+from cis.store.cluster_port import Peers
 from cis.store.port import Store
 from cis.store.records import RunFilter
+from cis.store.run_port import Definitions
 
 MAX_ROWS = 20
 MAX_LINES = 30
@@ -24,12 +26,12 @@ HELP = """\
 Each with --node NODE: that node alone answers, and runs what it is to run itself."""
 
 
-def listing(store: Store, *, scopes: Patterns | None = None) -> str:
+def listing(definitions: Definitions, *, scopes: Patterns | None = None) -> str:
     """Return the stored DAGs that may be seen, a line each."""
-    page = store.definitions.page(limit=MAX_ROWS, saved_only=True, scopes=scopes)
+    page = definitions.page(limit=MAX_ROWS, saved_only=True, scopes=scopes)
     found = list(page.items)
     while page.next_cursor and len(found) < MAX_ROWS:
-        page = store.definitions.page(limit=PAGE, cursor=page.next_cursor, saved_only=True, scopes=scopes)
+        page = definitions.page(limit=PAGE, cursor=page.next_cursor, saved_only=True, scopes=scopes)
         found += page.items
     lines = [
         f"{one.dag_id} — {counted(one.task_count, 'task')}, scope {one.scope}"
@@ -87,10 +89,10 @@ def workers(store: Store, node_id: str, *, scopes: Patterns | None = None) -> st
     )
 
 
-def nodes(store: Store, node_id: str, *, now_us: int) -> str:
+def nodes(peers: Peers, node_id: str, *, now_us: int) -> str:
     """Return this node and those it trusts."""
     lines = [f"{node_id} (this one)"]
-    for peer in store.peers.all()[:MAX_ROWS]:
+    for peer in peers.all()[:MAX_ROWS]:
         seen = (
             "never heard"
             if peer.contact_at_us is None

@@ -34,6 +34,7 @@ from cis.federation.restored import is_past
 from cis.model.dag import Priority
 from cis.model.message import BlobRef, Message, MessageKind, Result
 from cis.store.cluster import JournalState, OutboxItem, PeerRecord, RoomEvent, Route
+from cis.store.cluster_port import Outbox
 from cis.store.port import Store
 from cis.store.records import AuditRecord
 from cis.transports.matrix.client import MatrixClient
@@ -120,7 +121,7 @@ class Journal:
 
     async def _act(self, event: RoomEvent) -> bool:
         if event.type == CHAT_TYPE:
-            if await self._node.read(lambda store: is_past(store, event.sent_at_us)):
+            if await self._node.read(lambda store: is_past(store.restores, event.sent_at_us)):
                 log.warning("what was typed before the restore is passed over", extra={"event": event.event_id})
             else:
                 await self._chat(event)
@@ -175,7 +176,7 @@ class Journal:
             return await self._receive_whole(event, received)
 
         def job(store: Store) -> Outcome:
-            outcome = refuse(store, received, failed, now_us=self._node.this_node.clock_us())
+            outcome = refuse(store.audit, received, failed, now_us=self._node.this_node.clock_us())
             return self._settled(store, event, received, outcome)
 
         self._reception.after(received, await self._node.write(job))
@@ -224,10 +225,10 @@ class Journal:
         to_me = message.target == self._node.this_node.node_id
         if refused and message.kind is MessageKind.GRANT:
             if message.fields.get("node_id") == self._node.this_node.node_id:
-                grants.set_unfit(store, message.run_id)
-                post_refusal(store, received, outcome, now_us=now_us, message_id=message_id)
+                grants.set_unfit(store.offers, message.run_id)
+                post_refusal(store.outbox, received, outcome, now_us=now_us, message_id=message_id)
         elif refused and to_me and message.kind in (MessageKind.EXECUTE, MessageKind.ASK):
-            post_refusal(store, received, outcome, now_us=now_us, message_id=message_id)
+            post_refusal(store.outbox, received, outcome, now_us=now_us, message_id=message_id)
         return outcome
 
     async def _settle(self, event: RoomEvent, state: JournalState) -> None:
@@ -269,10 +270,10 @@ def _fault(event: RoomEvent, peer: PeerRecord | None) -> str | None:
     return None
 
 
-def post_refusal(store: Store, received: ReceivedMessage, outcome: Outcome, *, now_us: int, message_id: str) -> None:
+def post_refusal(outbox: Outbox, received: ReceivedMessage, outcome: Outcome, *, now_us: int, message_id: str) -> None:
     """Tell the origin of a run that came by the room that it is refused here."""
     message, peer, reply = received.message, received.peer, outcome.reply
-    store.outbox.add(
+    outbox.add(
         OutboxItem(
             message_id=message_id,
             kind=MessageKind.STATUS,

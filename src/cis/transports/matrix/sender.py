@@ -193,7 +193,7 @@ class RoomSender:
         if item.kind != MessageKind.EXECUTE:
             store.outbox.remove(item.message_id)
             if item.kind == MessageKind.GRANT:
-                offers.grant_sent(store, item.run_id, epoch=int(item.fields["epoch"]), now_us=now_us)
+                offers.grant_sent(store.remotes, item.run_id, epoch=int(item.fields["epoch"]), now_us=now_us)
             return
         remote = store.remotes.get(item.run_id)
         if remote is None or not remote.open:
@@ -338,7 +338,9 @@ class Claimer:
 
     async def _claim(self, offer: OfferRecord, *, free: int) -> bool:
         this_node = self._node.this_node
-        claim = await self._node.write(lambda store: grants.make_claim(store, offer, free=free, this_node=this_node))
+        claim = await self._node.write(
+            lambda store: grants.make_claim(store.offers, offer, free=free, this_node=this_node)
+        )
         return claim is None or await self._send(claim)
 
     async def _set(self, offer: OfferRecord, state: OfferState) -> None:

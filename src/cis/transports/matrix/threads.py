@@ -15,6 +15,7 @@ from cis.model.dag import Priority
 from cis.model.durations import format_duration
 from cis.model.states import RunState, TaskState
 from cis.store.cluster import OutboxItem, RemoteRole, Route
+from cis.store.cluster_port import Outbox, Remotes
 from cis.store.port import Store
 from cis.store.records import EventRecord, RunRecord
 from cis.transports.ports import NodePort
@@ -30,9 +31,9 @@ LOOK_EVERY_S = 5.0
 _TELL_FOR_US = 86_400_000_000
 
 
-def post_notice(store: Store, text: str, *, thread: str, run_id: str, message_id: str, now_us: int) -> None:
+def post_notice(outbox: Outbox, text: str, *, thread: str, run_id: str, message_id: str, now_us: int) -> None:
     """Put an answer in a thread into the outbox."""
-    store.outbox.add(
+    outbox.add(
         OutboxItem(
             message_id=message_id,
             kind=NOTICE,
@@ -98,12 +99,12 @@ class Threads:
         now_us = self._node.this_node.clock_us()
         for event, thread in events:
             run = store.runs.get(event.run_id or "")
-            if run is None or _is_on_offer(store, event):
+            if run is None or _is_on_offer(store.remotes, event):
                 continue
             name, text = self._notice(store, event, run)
             posted = {item.message_id for item in store.outbox.of_run(run.run_id)}
             if text and name not in posted:
-                post_notice(store, text, thread=thread, run_id=run.run_id, message_id=name, now_us=now_us)
+                post_notice(store.outbox, text, thread=thread, run_id=run.run_id, message_id=name, now_us=now_us)
 
     def _notice(self, store: Store, event: EventRecord, run: RunRecord) -> tuple[str, str]:
         if event.kind == "task":
@@ -128,9 +129,9 @@ def _is_notable(event: EventRecord) -> bool:
     return event.status == RunState.RUNNING or RunState(event.status).final
 
 
-def _is_on_offer(store: Store, event: EventRecord) -> bool:
+def _is_on_offer(remotes: Remotes, event: EventRecord) -> bool:
     """Whether a run that is told to go on was taken back from its node, and is nobody's until it is granted anew."""
-    remote = store.remotes.get(event.run_id or "") if event.status == RunState.RUNNING else None
+    remote = remotes.get(event.run_id or "") if event.status == RunState.RUNNING else None
     return remote is not None and remote.open and remote.role is RemoteRole.OFFERED
 
 
