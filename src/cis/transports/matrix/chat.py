@@ -13,7 +13,6 @@ import logging
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from cis.app.actor import Actor
 from cis.app.control import Action, Controlled, control
@@ -131,13 +130,13 @@ class Chat:
         node_id = self._node.this_node.node_id
         match command.name, command.words:
             case "list", []:
-                return await self._node.read(partial(chat_answers.listing, scopes=scopes))
+                return await self._node.read(lambda store: chat_answers.listing(store.definitions, scopes=scopes))
             case "status", [*words] if len(words) <= 1:
-                dag_id = next(iter(words), None)
-                return await self._node.read(partial(chat_answers.status, dag_id=dag_id, scopes=scopes))
+                one = next(iter(words), None)
+                return await self._node.read(lambda store: chat_answers.status(store, one, scopes=scopes))
             case "logs", [dag_id, *task] if len(task) <= 1:
-                read = partial(chat_answers.log_tail, dag_id=dag_id, task=next(iter(task), None), scopes=scopes)
-                return await self._node.read(read)
+                name = next(iter(task), None)
+                return await self._node.read(lambda store: chat_answers.log_tail(store, dag_id, name, scopes=scopes))
             case "workers", []:
                 return await self._node.read(lambda store: chat_answers.workers(store, node_id, scopes=scopes))
             case "nodes", []:
