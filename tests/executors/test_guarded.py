@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -332,6 +333,13 @@ def test_when_its_folder_is_gone_it_is_ended(make: Make, tmp_path: Path) -> None
     pid = left_behind(make, tmp_path)
     (tmp_path / "attempts").rename(tmp_path / "elsewhere")
     wait_for(lambda: not alive(pid), what="the end of the task")
+
+
+def test_when_its_folder_is_removed_its_guardian_ends_as_well(make: Make, tmp_path: Path) -> None:
+    pid = left_behind(make, tmp_path)
+    leader = guardian(tmp_path)
+    shutil.rmtree(tmp_path / "attempts")
+    wait_for(lambda: not alive(pid) and not alive(leader), timeout_s=30.0, what="the end of both")
 
 
 def test_nothing_that_its_guardian_was_told_is_in_its_arguments_or_environment(make: Make, tmp_path: Path) -> None:

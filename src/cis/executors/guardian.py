@@ -93,8 +93,8 @@ class Guardian:
             _mask_file(self._launch.outputs, self._launch.mask)
         took_us = _uptime_us() - self._began_us
         ended = ended._replace(timed_out=self._timed_out, ended_at_us=time.time_ns() // 1000, took_us=took_us)
-        while not self._write(ENDED, told_end(ended), sync=True) and not self._hurry:
-            self._pause(TRY_AGAIN_S)  # a full disk
+        while not (self._write(ENDED, told_end(ended), sync=True) or self._hurry or self._is_moved()):
+            self._pause(TRY_AGAIN_S)  # a full disk; where the folder is gone, nobody would ever read it
         return 0 if ended.exit_code == 0 else 1
 
     def _lead(self) -> Exit:
