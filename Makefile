@@ -64,7 +64,7 @@ demo: $(READY) ## start a node, run a real DAG on it, show the result, stop
 # The files are handed out in the order of tests/conftest.py, the long ones first.
 test: check ## check, then every test
 	@$(BIN)/python -m tests.worlds.homeserver || test -z "$${CI:-}"
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(TESTS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(TESTS)
 
 check: $(READY) ## format, lint, types, layers, dead code, known faults of dependencies; changes nothing
 	$(BIN)/ruff format --check .

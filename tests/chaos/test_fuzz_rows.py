@@ -23,7 +23,7 @@ from tests.chaos.fuzzing.household import ROOM, Household, furnish
 from tests.chaos.fuzzing.trees import seeded
 from tests.worlds.battery import figures, first_seed, size
 
-ROWS = size(350, 4_000)
+ROWS = size(250, 4_000)
 OUTSIDE = size(40, 20)  # after every so many rows the shell and the API are asked as well
 MESSAGES = size(1_000, 20_000)
 MESSAGES_A_NODE = 50

@@ -26,7 +26,7 @@ from tests.chaos.besieged import Besieged, besieged
 from tests.worlds.battery import figures, first_seed, size
 from tests.worlds.waiting import wait_for
 
-KILLS = int(os.environ.get("CIS_KILLS", size(50, 1000)))
+KILLS = int(os.environ.get("CIS_KILLS", size(30, 1000)))
 HOMES = 2
 LEASE_S = 2.0
 OPEN_RUNS = 16

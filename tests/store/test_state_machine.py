@@ -16,7 +16,7 @@ from tests.worlds.battery import LONG, figures, first_seed, size
 @pytest.mark.timeout(1800 if LONG else 300)
 @pytest.mark.parametrize("machine", [RunRules, OfficeRules])
 def test_no_sequence_of_changes_stores_an_illegal_state(machine: type[RunRules | OfficeRules]) -> None:
-    first, count = first_seed(), size(300, 5000)
+    first, count = first_seed(), size(200, 5000)
     machine.examples = machine.steps = 0
     began_s = time.monotonic()
 

@@ -223,7 +223,7 @@ def test_a_program_killed_in_the_middle_of_a_migration_leaves_a_whole_schema_and
     whole = {schema_of(old_database(tmp_path / f"{schema}.db", schema)) for schema in SCHEMAS}
     path = tmp_path / "cis.db"
     kills = 0
-    for statement in range(1, 200, size(4, 1)):
+    for statement in range(1, 200, size(6, 1)):
         for old in tmp_path.glob("cis.db*"):
             old.unlink()
         connection = old_database(path, 1)
