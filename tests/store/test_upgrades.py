@@ -219,7 +219,7 @@ open_store(Path(sys.argv[1])).close()
 
 
 def test_a_program_killed_in_the_middle_of_a_migration_leaves_a_whole_schema_and_every_row(tmp_path: Path) -> None:
-    """At each statement in the long form, at every fourth in the short one."""
+    """At each statement in the long form, at every sixth in the short one."""
     whole = {schema_of(old_database(tmp_path / f"{schema}.db", schema)) for schema in SCHEMAS}
     path = tmp_path / "cis.db"
     kills = 0
