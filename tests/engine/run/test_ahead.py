@@ -11,6 +11,7 @@ import pytest
 
 from cis.engine.accept.control import cancel, pause
 from cis.engine.run.ahead import WITHIN_S
+from cis.engine.run.decide import _Steps
 from cis.executors.local import LocalExecutor
 from cis.model.states import AttemptState, RunState, TaskState
 from tests.worlds.deciding import Decider, decider
@@ -25,7 +26,14 @@ class Ahead:
     """A worker whose slots are full of tasks that run until their file is there, and that has stored some more starts."""
 
     def __init__(
-        self, node: Decider, worker: Worker, folder: Path, *, short: str = "until true; do :; done", **fields: Any
+        self,
+        node: Decider,
+        worker: Worker,
+        folder: Path,
+        *,
+        short: str = "until true; do :; done",
+        more: Any = (),
+        **fields: Any,
     ) -> None:
         self.node, self.worker, self._folder = node, worker, folder
         quick = [{"id": f"s{number}", "command": short} for number in range(2 * SLOTS)]
@@ -33,7 +41,7 @@ class Ahead:
             {"id": f"w{number}", "command": f"until test -e {folder}/w{number}; do sleep 0.01; done", **fields}
             for number in range(2 * SLOTS)
         ]
-        self.run_id = node.submitted(*quick, *long, target_node="node-1").run_id
+        self.run_id = node.submitted(*quick, *long, *more, target_node="node-1").run_id
         worker.turn()
         for _ in range(2):  # how fast they end is known after the second time
             worker.see_all_end()
@@ -122,6 +130,26 @@ def test_a_worker_that_is_to_stop_begins_nothing_more(tmp_path: Path) -> None:
 
         assert set(world.worker.pids) < pids
         assert world.running() == SLOTS - 1
+
+
+def test_what_is_stored_begins_although_a_suspect_turns_up_in_the_same_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task whose retry is due may have taken the last worker down, and then wants to be alone."""
+    with decider(tmp_path) as node, working(node, tmp_path) as worker:
+        world = Ahead(node, worker, tmp_path, more=({"id": "x", "command": "true"},))
+        plan = worker.loop._held.plans[world.run_id]
+        suspect = plan.ready.next_process()
+        monkeypatch.setattr(_Steps, "release_retries", lambda _: plan.ready._alone.append((5.0, suspect)))
+        with node.store.transaction():
+            node.store.upkeep.write_nothing()  # so it is left to the turn
+        world.let_end(0)
+        worker.turn()
+        monkeypatch.undo()
+
+        assert len(worker.pids) == SLOTS
+        world.let_all_end()
+        assert node.run(world.run_id).status is RunState.COMPLETED
 
 
 def test_what_may_not_be_lost_is_not_stored_ahead(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ What is stored here counts as running, although for some milliseconds nothing ru
   looks at that first;
 - what has found no slot within ``WITHIN_S`` waits again (``Held.unstarted``);
 - at the end of the attempt its rows say when it really began;
-- a task that fails when its worker dies (``on_lost: fail``) is never stored ahead, since it might not have begun.
+- only a task that is tried again when its worker dies (``on_lost: retry``) is stored ahead: it might not have begun.
 """
 
 from __future__ import annotations

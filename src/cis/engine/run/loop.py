@@ -114,7 +114,10 @@ class WorkerLoop:
         return bool(self._ends.new or held.unstarted or (held.stopping and held.ahead))
 
     def drain(self, *, doubting: bool = False) -> None:
-        """Start nothing more, let what runs go on, and lasting attempts go; *doubting* whether it ends by itself (``cis.engine.run.live``)."""
+        """Start nothing more, let what runs go on, and let lasting attempts go.
+
+        *doubting* whether what ends has done so by itself (``cis.engine.run.ends``).
+        """
         self._held.stopping = True
         self._held.live.let_lasting_go()
         if doubting:
@@ -270,10 +273,8 @@ class WorkerLoop:
         try:
             left = self._turns_apart.turn(self._held, ends, now=now, apply=partial(self._apply, now=now))
         except StoreError:
-            self._ends.new = [
-                *ends,
-                *self._ends.new,
-            ]  # those that are stored already are known when all rows are read anew
+            # Those that are stored already are known when all rows are read anew.
+            self._ends.new = [*ends, *self._ends.new]
             raise
         forget_kept(self._parts.executor, [end for end in ends if end not in left])
         self._ends.new = [*left, *self._ends.new]

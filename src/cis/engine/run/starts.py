@@ -36,8 +36,11 @@ def choose_starts(turn: Turn, *, pace: Pace) -> list[Start]:
     waiting.sort(key=lambda plan: (-plan.run.priority, plan.run.run_id))
     # Who lived shortest goes first: it may have taken the worker down beside one that had outlived its suspicion.
     suspects = [plan for plan in waiting if plan.alone_s < NEVER]
-    if suspects and free > 0 and (alone := _start_alone(turn, suspects, begun)) is not None:
-        return alone
+    if suspects:
+        if starts or turn.ahead or free <= 0:
+            return starts  # what is stored already waits again in the next turn, and then a suspect can be alone
+        if (alone := _start_alone(turn, suspects, begun)) is not None:
+            return alone
     begins_by_s = turn.now.mono_s + WITHIN_S
     for plan in waiting:
         has_place = len(starts) < free and _has_place(turn, len(starts) + 1)
