@@ -10,8 +10,8 @@ import pytest
 
 from cis.engine.outputs import MAX_RUN_OUTPUT_BYTES, size_of
 from cis.errors import MalformedMessageError
-from cis.federation import mirrored
-from cis.federation.mirror import MAX_LOG_BYTES
+from cis.federation import mirror
+from cis.federation.records import MAX_LOG_BYTES
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.records import RunRecord
 from tests.federation.test_report_and_mirror import Pair, packed
@@ -91,7 +91,7 @@ def flood(pair: Pair, run: RunRecord, *, reports: int) -> None:
 
 def test_logs_and_attempts_of_one_run_are_bounded_together_and_the_run_says_so_when_it_is_over(pair: Pair) -> None:
     run = pair.handed_over({"id": "t0"})
-    most = mirrored.MAX_TOLD_WITHOUT_TASKS + mirrored.MAX_TOLD_OF_A_TASK
+    most = mirror.MAX_TOLD_WITHOUT_TASKS + mirror.MAX_TOLD_OF_A_TASK
     flood(pair, run, reports=30)
     end = task_told(0, version=9, status=TaskState.COMPLETED, attempts=40, error="y" * 60_000)
     applied = pair.hear(run, {"run": run_told(9, RunState.COMPLETED), "tasks": [end], "attempts": [], "logs": []})
@@ -100,7 +100,7 @@ def test_logs_and_attempts_of_one_run_are_bounded_together_and_the_run_says_so_w
     assert len(attempts_of(pair.origin.store, run.run_id)) == kept_bytes(pair, run) // MAX_LOG_BYTES
     assert applied.run.status is RunState.COMPLETED
     assert "node-2 has them" in str(applied.run.error)
-    assert len(str(pair.task(run, "t0").error)) == mirrored.SHORT_ERROR
+    assert len(str(pair.task(run, "t0").error)) == mirror.SHORT_ERROR
 
 
 def test_what_is_told_again_is_counted_once(pair: Pair) -> None:
@@ -130,7 +130,7 @@ def test_attempts_that_a_task_which_is_over_never_had_are_refused(pair: Pair, wh
 
 def test_attempts_far_beyond_what_a_task_has_had_so_far_are_refused(pair: Pair) -> None:
     run = pair.handed_over({"id": "t0"})
-    near, far = attempt_told(0, mirrored.MAX_AHEAD), attempt_told(0, mirrored.MAX_AHEAD + 2)
+    near, far = attempt_told(0, mirror.MAX_AHEAD), attempt_told(0, mirror.MAX_AHEAD + 2)
     pair.hear(run, {"run": run_told(2), "tasks": [], "attempts": [near], "logs": []})
 
     with pytest.raises(MalformedMessageError, match="that had fewer"):

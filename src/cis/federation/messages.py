@@ -12,14 +12,17 @@ from dataclasses import dataclass, field, replace
 
 from cis.engine.accept.admission import names_above
 from cis.errors import MalformedMessageError, NotFoundError, PoisonRecordError
+from cis.federation.records import read_task, task_fields
 from cis.model.dag import DagSpec, Json
 from cis.model.ids import id_fault
 from cis.model.inference import infer_scope
 from cis.model.message import (
     ABOVE,
     INLINE_BYTES,
+    MAX_BLOB_BYTES,
     ROOT,
     SCOPES,
+    Fields,
     Message,
     MessageKind,
     OfferTerms,
@@ -30,16 +33,12 @@ from cis.model.message import (
 from cis.model.scope import Scope, ScopeType
 from cis.model.scope_rules import Patterns, pattern_fault
 from cis.model.states import TaskState
-from cis.model.tree import is_text
 from cis.store.cluster import OutboxItem
 from cis.store.port import Store, read_spec
 from cis.store.records import RunRecord, TaskRecord
 from cis.store.run_port import Runs
 
 ParseDag = Callable[[Mapping[str, Json]], DagSpec]
-_MAX_ATTEMPTS = 1_000_000
-_MAX_EXIT = 2**31
-_MAX_TEXT = 2**16
 MAX_DEPTH_TOLD = 1000
 MAX_SCOPES = 1000
 MAX_ABOVE = 64
@@ -83,15 +82,13 @@ def requested_run(message: Message, *, blob: str | None, parse: ParseDag) -> Req
     scope, _ = infer_scope(spec)
     if spec.dag_id != message.fields.get("dag_id") or scope.to_dict() != _scope(message.fields.get("scope")).to_dict():
         raise MalformedMessageError("what a message says of its DAG is not what its document says")
-    depth = message.fields.get("depth", 0)
-    if not isinstance(depth, int) or isinstance(depth, bool) or not 0 <= depth <= MAX_DEPTH_TOLD:
-        raise MalformedMessageError("depth is no number that it can be")
+    said = Fields(message.fields)
     return RequestedRun(
         spec=spec,
         kept=_kept(progress, spec),
-        depth=depth,
+        depth=said.number("depth", highest=MAX_DEPTH_TOLD) if "depth" in said else 0,
         scopes=_scopes(message.fields.get(SCOPES)),
-        root=_root(message.fields.get(ROOT)),
+        root=said.maybe_id(ROOT),
         above=_above(message.fields.get(ABOVE, [])),
     )
 
@@ -99,12 +96,6 @@ def requested_run(message: Message, *, blob: str | None, parse: ParseDag) -> Req
 def scope_of(message: Message) -> Scope:
     """Return the scope that an execute message says its DAG has. Raises MalformedMessageError."""
     return _scope(message.fields.get("scope"))
-
-
-def _root(plain: Json) -> str | None:
-    if plain is not None and (not isinstance(plain, str) or id_fault(plain)):
-        raise MalformedMessageError(f"{ROOT} must be the id of a run")
-    return plain
 
 
 def _above(plain: Json) -> tuple[str, ...]:
@@ -146,53 +137,9 @@ def _kept(plain: Json, spec: DagSpec) -> dict[str, TaskRecord]:
     for number, one in enumerate(plain):
         if not isinstance(one, Mapping) or not isinstance(one.get("id"), str) or one["id"] not in known:
             raise MalformedMessageError(f"progress[{number}] is no task of this DAG")
-        kept[one["id"]] = _task(one, place=f"progress[{number}]")
+        fields = Fields(one, f"progress[{number}]")
+        kept[one["id"]] = read_task(fields, run_id="", task_no=0, outputs_at_most=MAX_BLOB_BYTES)
     return kept
-
-
-def _task(one: Mapping[str, Json], *, place: str) -> TaskRecord:
-    def number(name: str, *, highest: int, optional: bool = False) -> int | None:
-        value = one.get(name)
-        if value is None and optional:
-            return None
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= highest:
-            raise MalformedMessageError(f"{place}.{name} is no number that it can be")
-        return value
-
-    def text(name: str) -> str | None:
-        value = one.get(name)
-        if value is not None and not (isinstance(value, str) and is_text(value)):
-            raise MalformedMessageError(f"{place}.{name} must be a text, or null")
-        return None if value is None else value[:_MAX_TEXT]
-
-    outputs = one.get("outputs", {})
-    if not isinstance(outputs, Mapping) or not all(
-        isinstance(part, str) and is_text(part) for pair in outputs.items() for part in pair
-    ):
-        raise MalformedMessageError(f"{place}.outputs must be a mapping of texts")
-    status = one.get("status")
-    if not isinstance(status, str) or status not in list(TaskState):
-        raise MalformedMessageError(f"{place}.status is no state of a task")
-    exit_code = one.get("exit_code")
-    is_status = isinstance(exit_code, int) and not isinstance(exit_code, bool) and abs(exit_code) <= _MAX_EXIT
-    if exit_code is not None and not is_status:
-        raise MalformedMessageError(f"{place}.exit_code is no exit status")
-    return TaskRecord(
-        run_id="",
-        task_no=0,
-        task_id=one["id"],
-        status=TaskState(status),
-        version=number("version", highest=2**40) or 1,
-        attempts=number("attempts", highest=_MAX_ATTEMPTS) or 0,
-        failures=number("failures", highest=_MAX_ATTEMPTS) or 0,
-        exit_code=exit_code,
-        started_at_us=number("started_at_us", highest=2**53, optional=True),
-        finished_at_us=number("finished_at_us", highest=2**53, optional=True),
-        outputs=dict(outputs),
-        error=text("error"),
-        blocked_by=text("blocked_by"),
-        due_at_us=number("retry_at_us", highest=2**53, optional=True),
-    )
 
 
 def message_of(store: Store, item: OutboxItem, *, sender: str, lease_s: float) -> Message:
@@ -280,20 +227,7 @@ def progress_of(tasks: Sequence[TaskRecord]) -> list[Json]:
     A task that runs, as far as is known, was lost: what happens next is its ``on_lost``.
     """
     return [
-        {
-            "id": task.task_id,
-            "status": str(task.status),
-            "version": task.version + 1,
-            "attempts": task.attempts,
-            "failures": task.failures,
-            "exit_code": task.exit_code,
-            "started_at_us": task.started_at_us,
-            "finished_at_us": task.finished_at_us,
-            "outputs": dict(task.outputs),
-            "error": task.error,
-            "blocked_by": task.blocked_by,
-            "retry_at_us": task.due_at_us,
-        }
+        {**task_fields(task), "version": task.version + 1}
         for task in tasks
         if task.status is not TaskState.PENDING or task.version > 1
     ]

@@ -8,51 +8,55 @@ heard; so a report that was lost cannot leave a run that is over with tasks that
 A run that is over gets no other tasks and no other state. What is still missing of its attempts and files is taken,
 unless the run ended here by itself (it was given up, or taken back) and its executor knows nothing of that.
 
-Nothing about a report is trusted. All of it is read before anything is written; unknown fields are passed over, since
-the other node may run a newer program.
+Nothing about a report is trusted (``cis.federation.records``): all of it is read before anything is written. The other
+node has the originals, and could send without end, so what is kept here is bounded, and counted in bytes as it is
+written. A run may keep a fixed amount, and some more for each of its tasks. Beyond that, only states are taken, with
+short errors, and the run says so when it is over. Outputs are bounded as those of a run that is executed here
+(``cis.engine.outputs``).
 """
 
 from __future__ import annotations
 
-import base64
-import zlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import TypeVar
 
 from cis.engine.logfiles import LogFiles
 from cis.engine.lookup import look_up_run
+from cis.engine.outputs import no_room, size_of
 from cis.engine.transitions import mirror
-from cis.errors import MalformedMessageError
-from cis.federation.mirrored import (
-    LEFT_OUT,
+from cis.errors import MalformedMessageError, StoreError
+from cis.federation.records import (
     Piece,
+    RunTold,
     Stream,
-    bytes_of,
-    most_attempts,
-    room_for,
-    shortened,
-    with_outputs_that_fit,
-    write_logs,
+    read_attempt,
+    read_pieces,
+    read_run,
+    read_task,
 )
-from cis.federation.report import MAX_ERROR, MAX_ROW, MAX_STREAM_BYTES, named_tasks
+from cis.federation.report import named_tasks
 from cis.model.dag import Json
 from cis.model.ids import MAX_ID_LENGTH
-from cis.model.scope import parse_worker_id
-from cis.model.states import AttemptState, RunState, TaskState
+from cis.model.message import Fields
+from cis.model.states import RunState
 from cis.store.cluster import RemoteRun
 from cis.store.port import Store
-from cis.store.records import TAIL_BYTES, AttemptRecord, RunChange, RunRecord, TaskRecord
+from cis.store.records import AttemptRecord, RunChange, RunRecord, TaskRecord
 from cis.store.run_port import Tasks
 
-MAX_LOG_BYTES = 8 * 2**20  # of one report, unpacked
-MAX_ITEMS = 100_000
-MAX_NUMBER = 2**53 - 1
-MAX_ATTEMPTS = 1_000_000
-_EXIT_CODES = (-(2**31), 2**32)
+MAX_TOLD_BYTES = 2**30
+MAX_TOLD_WITHOUT_TASKS = 64 * 2**20
+MAX_TOLD_OF_A_TASK = 2**20
+MAX_AHEAD = 1000  # attempts of a task that may be told before its row is
+SHORT_ERROR = 500
+_LEFT_OUT = "not all of its attempts and logs are kept here: they are more than a run of its size may have; {} has them"
+_ROW_BYTES = 256
+_FEW = 8
 
-S = TypeVar("S", bound=StrEnum)
+_FILE_BYTES = 4096  # what a new file takes at least
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +89,8 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
         if told.run.status.final and remote.open:
             store.remotes.put(replace(remote, open=False))
         return Applied(run=run, changed=False, parent_run_id=None)
-    told = _within_bounds(store, run, told, peer=remote.peer, room=room_for(run.task_count, remote.told_bytes))
-    written = write_logs(logfiles, run.run_id, told.pieces)
+    told = _within_bounds(store, run, told, peer=remote.peer, room=_room_for(run.task_count, remote.told_bytes))
+    written = _write_logs(logfiles, run.run_id, told.pieces)
     is_news = told.run.version > remote.heard_version
 
     def steps() -> Sequence[RunChange]:
@@ -94,7 +98,7 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
 
     latest, tasks = mirror(store, run, () if run.status.final else told.tasks, steps, at_us=now_us)
     attempts = store.attempts.mirror(told.attempts)
-    told_of = replace(remote, told_bytes=remote.told_bytes + written + bytes_of(tasks, attempts))
+    told_of = replace(remote, told_bytes=remote.told_bytes + written + _bytes_of(tasks, attempts))
     incomplete = _lacks_ends(store.tasks, latest, told.run)
     if is_news and not incomplete:
         told_of = replace(told_of, heard_version=told.run.version, open=remote.open and not told.run.status.final)
@@ -113,29 +117,29 @@ def _within_bounds(store: Store, run: RunRecord, told: _Told, *, peer: str, room
     """Return what of a report is kept: at most what its run has room for. Raises MalformedMessageError."""
     both: list[AttemptRecord | Piece] = [*told.attempts, *told.pieces]
     numbers = {one.task_no for one in both}
-    most = most_attempts(store.tasks, run.run_id, told.tasks, numbers) if numbers else {}
+    most = _most_attempts(store.tasks, run.run_id, told.tasks, numbers) if numbers else {}
     for one in both:
         if one.attempt > most.get(one.task_no, 0):
             raise MalformedMessageError(f"report tells of attempt {one.attempt} of a task that had fewer")
-    tasks = with_outputs_that_fit(store, run.run_id, told.tasks)
+    tasks = _with_outputs_that_fit(store, run.run_id, told.tasks)
     if room > 0:
         return replace(told, tasks=tasks)
-    ended = replace(told.run, error=told.run.error or LEFT_OUT.format(peer)) if told.run.status.final else told.run
-    return replace(told, run=ended, tasks=shortened(tasks), attempts=(), pieces=())
+    ended = replace(told.run, error=told.run.error or _LEFT_OUT.format(peer)) if told.run.status.final else told.run
+    return replace(told, run=ended, tasks=_shortened(tasks), attempts=(), pieces=())
 
 
-def _is_of_heard_end(told: _ToldRun, heard_version: int) -> bool:
+def _is_of_heard_end(told: RunTold, heard_version: int) -> bool:
     """Whether a report on a run that is over here can be one of those that led to that end."""
     return told.version == heard_version if told.status.final else told.version < heard_version
 
 
-def _lacks_ends(tasks: Tasks, run: RunRecord, told: _ToldRun) -> bool:
+def _lacks_ends(tasks: Tasks, run: RunRecord, told: RunTold) -> bool:
     if not told.status.final or run.status.final:
         return False
     return not all(task.status.final for task in tasks.of_run(run.run_id))
 
 
-def _steps(run: RunRecord, told: _ToldRun, *, now_us: int) -> list[RunChange]:
+def _steps(run: RunRecord, told: RunTold, *, now_us: int) -> list[RunChange]:
     """Return what brings the run to where its executor has it, arrow by arrow."""
     steps = []
     for status in _way(run.status, told):
@@ -158,7 +162,7 @@ def _steps(run: RunRecord, told: _ToldRun, *, now_us: int) -> list[RunChange]:
     return steps
 
 
-def _way(status: RunState, told: _ToldRun) -> Sequence[RunState]:
+def _way(status: RunState, told: RunTold) -> Sequence[RunState]:
     begun = told.started_at_us is not None or told.status is RunState.COMPLETED
     if status is RunState.PENDING and begun and told.status not in (RunState.PENDING, RunState.RUNNING):
         return RunState.RUNNING, told.status
@@ -168,27 +172,16 @@ def _way(status: RunState, told: _ToldRun) -> Sequence[RunState]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _ToldRun:
-    version: int
-    status: RunState
-    worker_id: str
-    started_at_us: int | None
-    finished_at_us: int | None
-    error: str | None
-    cancel_requested: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Told:
-    run: _ToldRun
+    run: RunTold
     tasks: Sequence[TaskRecord]
     attempts: Sequence[AttemptRecord]
     pieces: Sequence[Piece]
 
 
 def _read(store: Store, run: RunRecord, content: Json, *, peer: str) -> _Told:
-    report = _Fields(content, "report")
-    told = _read_run(report.object("run"))
+    report = Fields(content, "report")
+    told = read_run(report.object("run"))
     tasks, attempts = report.objects("tasks"), report.objects("attempts")
     ids = [fields.text("id", at_most=MAX_ID_LENGTH) for fields in (*tasks, *attempts)]
     causes = [fields.maybe_text("blocked_by", at_most=MAX_ID_LENGTH) for fields in tasks]
@@ -202,167 +195,91 @@ def _read(store: Store, run: RunRecord, content: Json, *, peer: str) -> _Told:
             raise fields.fault("blocked_by", f"is no task of run {run.run_id}")
     return _Told(
         run=told,
-        tasks=[_read_task(fields, run.run_id) for fields in tasks],
-        attempts=[_read_attempt(fields, run.run_id, worker_id=f"{peer}/{told.worker_id}") for fields in attempts],
-        pieces=_read_pieces(report.objects("logs"), task_count=run.task_count),
+        tasks=[read_task(fields, run_id=run.run_id, task_no=fields.number("no")) for fields in tasks],
+        attempts=[read_attempt(fields, run_id=run.run_id, worker_id=f"{peer}/{told.worker_id}") for fields in attempts],
+        pieces=read_pieces(report.objects("logs"), task_count=run.task_count),
     )
 
 
-def _read_run(fields: _Fields) -> _ToldRun:
-    return _ToldRun(
-        version=fields.number("version", lowest=1),
-        status=fields.state("status", RunState),
-        worker_id=fields.worker_id("worker_id"),
-        started_at_us=fields.maybe_number("started_at_us"),
-        finished_at_us=fields.maybe_number("finished_at_us"),
-        error=fields.maybe_text("error", at_most=MAX_ERROR),
-        cancel_requested=fields.flag("cancel_requested"),
+def _room_for(task_count: int, told_bytes: int) -> int:
+    """Return how many bytes may still be told of a run; 0 or less when there is no room."""
+    return min(MAX_TOLD_BYTES, MAX_TOLD_WITHOUT_TASKS + task_count * MAX_TOLD_OF_A_TASK) - told_bytes
+
+
+def _bytes_of(tasks: Iterable[TaskRecord], attempts: Iterable[AttemptRecord]) -> int:
+    """Return what rows cost that were written."""
+    size = sum(_ROW_BYTES + len(task.error or "") for task in tasks)
+    return size + sum(
+        _ROW_BYTES + len(one.error or "") + len(one.stdout_tail) + len(one.stderr_tail) for one in attempts
     )
 
 
-def _read_task(fields: _Fields, run_id: str) -> TaskRecord:
-    return TaskRecord(
-        run_id=run_id,
-        task_no=fields.number("no"),
-        task_id=fields.text("id", at_most=MAX_ID_LENGTH),
-        status=fields.state("status", TaskState),
-        version=fields.number("version", lowest=1),
-        attempts=fields.number("attempts", highest=MAX_ATTEMPTS),
-        failures=fields.number("failures", highest=MAX_ATTEMPTS),
-        exit_code=fields.maybe_number("exit_code", lowest=_EXIT_CODES[0], highest=_EXIT_CODES[1]),
-        started_at_us=fields.maybe_number("started_at_us"),
-        finished_at_us=fields.maybe_number("finished_at_us"),
-        outputs=fields.texts("outputs", at_most=MAX_ROW),
-        error=fields.maybe_text("error", at_most=MAX_ERROR),
-        blocked_by=fields.maybe_text("blocked_by", at_most=MAX_ID_LENGTH),
-        due_at_us=fields.maybe_number("retry_at_us"),
-    )
+def _shortened(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:
+    """Return tasks with short errors."""
+    return [task._replace(error=task.error and task.error[:SHORT_ERROR]) for task in tasks]
 
 
-def _read_attempt(fields: _Fields, run_id: str, *, worker_id: str) -> AttemptRecord:
-    return AttemptRecord(
-        run_id=run_id,
-        task_no=fields.number("no"),
-        task_id=fields.text("id", at_most=MAX_ID_LENGTH),
-        attempt=fields.number("attempt", lowest=1, highest=MAX_ATTEMPTS),
-        status=fields.state("status", AttemptState),
-        worker_id=worker_id,
-        epoch=fields.number("epoch"),
-        started_at_us=fields.number("started_at_us"),
-        finished_at_us=fields.maybe_number("finished_at_us"),
-        exit_code=fields.maybe_number("exit_code", lowest=_EXIT_CODES[0], highest=_EXIT_CODES[1]),
-        error=fields.maybe_text("error", at_most=MAX_ERROR),
-        stdout_tail=fields.text("stdout_tail", at_most=2 * TAIL_BYTES),
-        stderr_tail=fields.text("stderr_tail", at_most=2 * TAIL_BYTES),
-        stdout_bytes=fields.number("stdout_bytes"),
-        stderr_bytes=fields.number("stderr_bytes"),
-    )
+def _with_outputs_that_fit(store: Store, run_id: str, tasks: Sequence[TaskRecord]) -> list[TaskRecord]:
+    """Return tasks, without the outputs for which their run has no room; each of those says so."""
+    new = sum(size_of(task.outputs) for task in tasks if task.outputs)
+    if not new or no_room(new, store.tasks.outputs_size(run_id)) is None:
+        return list(tasks)
+    kept = sum(map(size_of, store.tasks.outputs(run_id)))  # as they are stored they take up to six times as much
+    fitted = []
+    for task in tasks:
+        size = size_of(task.outputs)
+        why = no_room(size, kept) if size else None
+        kept += size if why is None else 0
+        fitted.append(task if why is None else task._replace(outputs={}, error=task.error or why))
+    return fitted
 
 
-def _read_pieces(items: Sequence[_Fields], *, task_count: int) -> list[Piece]:
-    room = MAX_LOG_BYTES
-    pieces = []
-    for fields in items:
-        offset = fields.number("offset", highest=MAX_STREAM_BYTES)
-        data = fields.packed("data", at_most=min(room, MAX_STREAM_BYTES - offset))
-        room -= len(data)
-        piece = Piece(
-            task_no=fields.number("no", highest=task_count - 1),
-            attempt=fields.number("attempt", lowest=1, highest=MAX_ATTEMPTS),
-            stream=fields.state("stream", Stream),
-            offset=offset,
-            data=data,
-            last=fields.flag("last", absent=False),
-        )
-        pieces.append(piece)
-    return pieces
+def _most_attempts(tasks: Tasks, run_id: str, told: Sequence[TaskRecord], numbers: AbstractSet[int]) -> dict[int, int]:
+    """Return how many attempts tasks can have had, by their rows and by what is told of them now.
+
+    What is told of a task comes after its attempts, so one that is not over may have had more than its row says.
+    """
+    if len(numbers) <= _FEW:
+        rows = [row for number in numbers for row in tasks.page(run_id, number - 1, limit=1, max_bytes=1)]
+    else:
+        rows = [row for row in tasks.of_run(run_id, outputs=False) if row.task_no in numbers]
+    most: dict[int, int] = {}
+    final: set[int] = set()
+    for row in (*rows, *told):
+        if row.status.final and row.task_no not in final:
+            final.add(row.task_no)
+            most[row.task_no] = row.attempts
+        elif row.task_no not in final:
+            most[row.task_no] = max(most.get(row.task_no, 0), row.attempts + MAX_AHEAD)
+    return most
 
 
-class _Fields:
-    """An object of a report, read field by field; a fault names the place, and never repeats what is there."""
-
-    def __init__(self, plain: Json, place: str) -> None:
-        if not isinstance(plain, Mapping):
-            raise MalformedMessageError(f"{place} must be an object")
-        self._plain = plain
-        self._place = place
-
-    def fault(self, name: str, what: str) -> MalformedMessageError:
-        return MalformedMessageError(f"{self._place}.{name} {what}")
-
-    def object(self, name: str) -> _Fields:
-        return _Fields(self._plain.get(name), f"{self._place}.{name}")
-
-    def objects(self, name: str) -> list[_Fields]:
-        plain = self._plain.get(name)
-        if not isinstance(plain, list) or len(plain) > MAX_ITEMS:
-            raise self.fault(name, f"must be a list of at most {MAX_ITEMS:,} objects")
-        return [_Fields(item, f"{self._place}.{name}[{number}]") for number, item in enumerate(plain)]
-
-    def number(self, name: str, *, lowest: int = 0, highest: int = MAX_NUMBER) -> int:
-        value = self._plain.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-            raise self.fault(name, f"must be a whole number from {lowest} to {highest}")
-        return value
-
-    def maybe_number(self, name: str, *, lowest: int = 0, highest: int = MAX_NUMBER) -> int | None:
-        return None if self._plain.get(name) is None else self.number(name, lowest=lowest, highest=highest)
-
-    def text(self, name: str, *, at_most: int) -> str:
-        value = self._plain.get(name)
-        if not isinstance(value, str) or len(value) > at_most or not _is_text(value):
-            raise self.fault(name, f"must be a text of at most {at_most:,} characters")
-        return value
-
-    def maybe_text(self, name: str, *, at_most: int) -> str | None:
-        return None if self._plain.get(name) is None else self.text(name, at_most=at_most)
-
-    def texts(self, name: str, *, at_most: int) -> dict[str, str]:
-        value = self._plain.get(name)
-        if not isinstance(value, Mapping):
-            raise self.fault(name, "must be an object")
-        parts = [part for pair in value.items() for part in pair]
-        if not all(isinstance(part, str) and _is_text(part) for part in parts) or sum(map(len, parts)) > at_most:
-            raise self.fault(name, f"must hold texts, of at most {at_most:,} characters together")
-        return dict(value)
-
-    def worker_id(self, name: str) -> str:
-        text = self.text(name, at_most=2 * MAX_ID_LENGTH)
+def _write_logs(logfiles: LogFiles, run_id: str, pieces: Sequence[Piece]) -> int:
+    """Write pieces to the files; return by how much these grew."""
+    grown = 0
+    if pieces:
+        logfiles.prepare(run_id)
+    for piece in pieces:
+        files = logfiles.paths(run_id, piece.task_no, piece.attempt)
+        path = {Stream.OUT: files.stdout, Stream.ERR: files.stderr}[piece.stream]
         try:
-            return parse_worker_id(text).worker_id
-        except ValueError as error:
-            raise self.fault(name, "must be the id of a worker") from error
-
-    def flag(self, name: str, *, absent: bool | None = None) -> bool:
-        value = self._plain.get(name, absent)
-        if not isinstance(value, bool):
-            raise self.fault(name, "must be true or false")
-        return value
-
-    def state(self, name: str, kind: type[S]) -> S:
-        value = self._plain.get(name)
-        if not isinstance(value, str) or value not in set(kind):
-            raise self.fault(name, f"must be one of {', '.join(kind)}")
-        return kind(value)
-
-    def packed(self, name: str, *, at_most: int) -> bytes:
-        """Return what a text in base64 holds, unpacked; a small text may stand for more memory than there is."""
-        unpacking = zlib.decompressobj()
-        try:
-            packed = base64.b64decode(self.text(name, at_most=2 * MAX_LOG_BYTES), validate=True)
-            data = unpacking.decompress(packed, at_most + 1)
-        except (ValueError, zlib.error) as error:
-            raise self.fault(name, "is no zlib data in base64") from error
-        if len(data) > at_most:
-            raise self.fault(name, f"unpacks to more than the {at_most:,} bytes that may stand there")
-        if not unpacking.eof or unpacking.unused_data:
-            raise self.fault(name, "is cut short, or more than one piece of zlib data")
-        return data
+            grown += _write(path, piece)
+        except OSError as error:
+            raise StoreError(f"a log of run {run_id} cannot be written to {path}: {error.strerror}") from error
+    return grown
 
 
-def _is_text(value: str) -> bool:
+def _write(path: str, piece: Piece) -> int:
+    """Write one piece; return by how much its file grew, and with what a new one takes at least."""
+    descriptor = os.open(path, _FLAGS, 0o600)
     try:
-        value.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell and no database keeps
-        return False
-    return True
+        before = os.fstat(descriptor).st_size
+        left, offset = memoryview(piece.data), piece.offset
+        while left:
+            count = os.pwrite(descriptor, left, offset)
+            left, offset = left[count:], offset + count
+        if piece.last:
+            os.ftruncate(descriptor, offset)
+        return max(0, os.fstat(descriptor).st_size - before) + (_FILE_BYTES if not before else 0)
+    finally:
+        os.close(descriptor)

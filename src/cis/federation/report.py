@@ -18,10 +18,8 @@ attempt is over, and is told again from its beginning; the last piece of a strea
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import zlib
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -30,13 +28,20 @@ from pathlib import Path
 
 from cis.engine.logfiles import LogFiles
 from cis.engine.lookup import look_up_run
+from cis.federation.records import (
+    MAX_ROW,
+    MAX_STREAM_BYTES,
+    Piece,
+    Stream,
+    attempt_fields,
+    piece_fields,
+    run_fields,
+    task_fields,
+)
 from cis.model.dag import Json
 from cis.store.port import Store
 from cis.store.records import AttemptRecord, RunRecord, TaskRecord
 
-MAX_STREAM_BYTES = 8 * 2**20  # of a copy, whatever is asked for
-MAX_ERROR = 2**16  # characters
-MAX_ROW = 8 * 2**20  # characters of JSON: what CIS_OUTPUT may hold fits, even if each byte of it is escaped
 PAGE_ROWS = 4 * 2**20  # characters of JSON, reached by the last row that is told
 FEW_TASKS = 8
 ATTEMPTS_AT_ONCE = 64
@@ -111,7 +116,7 @@ def build_report(
     final = run.status.final and not page.more
     return Report(
         content={
-            "run": _run_fields(run, final=final),
+            "run": run_fields(run, final=final),
             "tasks": page.tasks,
             "attempts": page.attempts,
             "logs": page.logs,
@@ -205,7 +210,7 @@ class _Page:
         if no_room or not all(map(self._tell_attempt, self._untold(task))) or self._full:
             self._waiting.add(task.task_id)
             return
-        self._add(self.tasks, _task_fields(task))
+        self._add(self.tasks, {"no": task.task_no, **task_fields(_bounded(task))})
         self._versions[task.task_no] = task.version
 
     def _untold(self, task: TaskRecord) -> Iterator[AttemptRecord]:
@@ -245,10 +250,10 @@ class _Page:
         complete = self._tell_logs(key, ended=attempt if over else None)
         if not over:
             self._starved |= not complete
-            self._add(self.attempts, _attempt_fields(attempt))
+            self._add(self.attempts, attempt_fields(attempt))
             return True
         if complete:
-            self._add(self.attempts, _attempt_fields(attempt))
+            self._add(self.attempts, attempt_fields(attempt))
             self._ended.add(key)
             del self._offsets[key]
         return complete
@@ -258,13 +263,13 @@ class _Page:
         files = self._logfiles.paths(self._run_id, *key)
         out, err = self._offsets.get(key, _START)
         out_tail, err_tail = (ended.stdout_tail, ended.stderr_tail) if ended is not None else (None, None)
-        out, out_done = self._tell_stream(key, "out", files.stdout, out, tail=out_tail)
-        err, err_done = self._tell_stream(key, "err", files.stderr, err, tail=err_tail)
+        out, out_done = self._tell_stream(key, Stream.OUT, files.stdout, out, tail=out_tail)
+        err, err_done = self._tell_stream(key, Stream.ERR, files.stderr, err, tail=err_tail)
         self._offsets[key] = (out, err)
         return out_done and err_done
 
     def _tell_stream(
-        self, key: AttemptKey, stream: str, path: str, offset: int | None, *, tail: str | None
+        self, key: AttemptKey, stream: Stream, path: str, offset: int | None, *, tail: str | None
     ) -> tuple[int | None, bool]:
         """Tell a piece of a stream (*tail*: its end, once it is over); return the next offset, and if all is told."""
         over = tail is not None
@@ -290,14 +295,11 @@ class _Page:
             self._add_log(key, stream, begin, data, last=last)
         return (_TOLD if last else end), done
 
-    def _add_log(self, key: AttemptKey, stream: str, offset: int, data: bytes, *, last: bool) -> None:
+    def _add_log(self, key: AttemptKey, stream: Stream, offset: int, data: bytes, *, last: bool) -> None:
         self._log_room -= len(data)
         number, attempt = key
-        text = base64.b64encode(zlib.compress(data)).decode()
-        piece: dict[str, Json] = {"no": number, "attempt": attempt, "stream": stream, "offset": offset, "data": text}
-        if last:
-            piece["last"] = True
-        self.logs.append(piece)
+        piece = Piece(task_no=number, attempt=attempt, stream=stream, offset=offset, data=data, last=last)
+        self.logs.append(piece_fields(piece))
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,59 +319,8 @@ def _read(path: str, offset: int, *, at_most: int, cap: int) -> _Found | None:
         return None
 
 
-def _run_fields(run: RunRecord, *, final: bool) -> dict[str, Json]:
-    status, version, over = str(run.status), run.version, run.status.final
-    if over and not final:  # as it was before its end: the same version must not say two things
-        status, version = "pending" if run.started_at_us is None else "running", run.version - 1
-    return {
-        "version": version,
-        "status": status,
-        "worker_id": run.worker_id,
-        "started_at_us": run.started_at_us,
-        "finished_at_us": run.finished_at_us if final else None,
-        "error": _clipped(run.error) if final or not over else None,
-        "cancel_requested": run.cancel_requested,
-    }
-
-
-def _task_fields(task: TaskRecord) -> dict[str, Json]:
-    outputs, error = dict(task.outputs), task.error
-    if outputs and len(json.dumps(outputs)) > MAX_ROW:  # of a DAG as a task, which has those of all of its tasks
-        outputs, error = {}, error or "its outputs are too large to be told to another node"
-    return {
-        "no": task.task_no,
-        "id": task.task_id,
-        "status": str(task.status),
-        "version": task.version,
-        "attempts": task.attempts,
-        "failures": task.failures,
-        "exit_code": task.exit_code,
-        "started_at_us": task.started_at_us,
-        "finished_at_us": task.finished_at_us,
-        "outputs": outputs,
-        "error": _clipped(error),
-        "blocked_by": task.blocked_by,
-        "retry_at_us": task.due_at_us,
-    }
-
-
-def _attempt_fields(attempt: AttemptRecord) -> dict[str, Json]:
-    return {
-        "no": attempt.task_no,
-        "id": attempt.task_id,
-        "attempt": attempt.attempt,
-        "status": str(attempt.status),
-        "epoch": attempt.epoch,
-        "started_at_us": attempt.started_at_us,
-        "finished_at_us": attempt.finished_at_us,
-        "exit_code": attempt.exit_code,
-        "error": _clipped(attempt.error),
-        "stdout_tail": attempt.stdout_tail,
-        "stderr_tail": attempt.stderr_tail,
-        "stdout_bytes": attempt.stdout_bytes,
-        "stderr_bytes": attempt.stderr_bytes,
-    }
-
-
-def _clipped(text: str | None) -> str | None:
-    return text if text is None or len(text) <= MAX_ERROR else text[: MAX_ERROR - 1] + "…"
+def _bounded(task: TaskRecord) -> TaskRecord:
+    """Return a task without outputs that are too large: those of a DAG as a task are those of all of its tasks."""
+    if not task.outputs or len(json.dumps(dict(task.outputs))) <= MAX_ROW:
+        return task
+    return task._replace(outputs={}, error=task.error or "its outputs are too large to be told to another node")

@@ -37,7 +37,7 @@ from cis.errors import MalformedMessageError
 from cis.federation.received import Outcome, ReceivedMessage, outcome, remember_ask
 from cis.model.dag import Json, Priority
 from cis.model.ids import id_fault
-from cis.model.message import Message, MessageKind, Reply, Result
+from cis.model.message import Fields, Message, MessageKind, Reply, Result
 from cis.model.states import RunState
 from cis.store.cluster import OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
 from cis.store.cluster_port import Offers, Outbox
@@ -75,14 +75,8 @@ class _Had(NamedTuple):
 
     @classmethod
     def read(cls, told: Json) -> _Had:
-        fields: Mapping[str, Json] = told if isinstance(told, Mapping) else {}
-        version, steps, paused = (fields.get(name, -1) for name in ("version", "steps", "paused"))
-        numbers = all(
-            isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 2**53 for one in (version, steps)
-        )
-        if not numbers or not isinstance(paused, bool):
-            raise MalformedMessageError(f"{RESTORED} needs version, steps, and whether the run was paused")
-        return cls(version, steps, paused)
+        said = Fields(told, RESTORED)
+        return cls(said.number("version"), said.number("steps"), said.flag("paused"))
 
 
 def mark_restored(store: Store, *, node_id: str, lease_s: float, now_us: int) -> Restored:

@@ -1,4 +1,4 @@
-"""What nodes say to each other, whatever carries it.
+"""What nodes say to each other, whatever carries it, and how what another node says is read (``Fields``).
 
 A message is a few fields under one signature (``cis.transports.envelope``). What is large (a document of many tasks, a
 report with logs) travels beside it as a *blob*, named in the fields by its SHA-256 and size.
@@ -26,10 +26,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
 
 from cis.errors import MalformedMessageError
 from cis.model.dag import DAG_FORM, TASK_FORM, Json
 from cis.model.ids import id_fault
+from cis.model.tree import is_text
+
+S = TypeVar("S", bound=StrEnum)
 
 INLINE_BYTES = 32 * 2**10  # a Matrix event ends at 64 KiB, and a signature and the server's own fields need room
 MAX_BLOB_BYTES = 16 * 2**20
@@ -37,6 +41,8 @@ MAX_BLOB_BYTES = 16 * 2**20
 MAX_LEASE_MS = 86_400_000
 MAX_EPOCH = 2**31
 MAX_LABELS = 1000
+MAX_NUMBER = 2**53 - 1
+MAX_ITEMS = 100_000
 NONCE, NONCES = "nonce", "nonces"
 
 # An execute message says these of every DAG, by itself.
@@ -146,6 +152,92 @@ def _as_sent(fields: Mapping[str, Json]) -> dict[str, Json]:
     return {name: _TO_WIRE[name](value) if name in _TO_WIRE else value for name, value in fields.items()}
 
 
+class Fields:
+    """An object of another node, read field by field; a fault names the place, and never repeats what is there.
+
+    Every record that crosses between nodes is read by this, so each kind of value has one rule. Fields that nobody asks
+    for are passed over: the other node may run a newer program.
+
+    Raises:
+        MalformedMessageError: what is read is no object, or a field of it is not what it has to be.
+    """
+
+    def __init__(self, plain: Json, place: str = "") -> None:
+        if not isinstance(plain, Mapping):
+            raise MalformedMessageError(f"{place} must be an object")
+        self._plain = plain
+        self._place = place
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._plain
+
+    def fault(self, name: str, what: str) -> MalformedMessageError:
+        return MalformedMessageError(f"{self._at(name)} {what}")
+
+    def object(self, name: str) -> Fields:
+        return Fields(self._plain.get(name), self._at(name))
+
+    def objects(self, name: str) -> list[Fields]:
+        plain = self._plain.get(name)
+        if not isinstance(plain, list) or len(plain) > MAX_ITEMS:
+            raise self.fault(name, f"must be a list of at most {MAX_ITEMS:,} objects")
+        return [Fields(item, f"{self._at(name)}[{number}]") for number, item in enumerate(plain)]
+
+    def number(self, name: str, *, lowest: int = 0, highest: int = MAX_NUMBER) -> int:
+        value = self._plain.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+            raise self.fault(name, f"must be a whole number from {lowest} to {highest}")
+        return value
+
+    def maybe_number(self, name: str, *, lowest: int = 0, highest: int = MAX_NUMBER) -> int | None:
+        return None if self._plain.get(name) is None else self.number(name, lowest=lowest, highest=highest)
+
+    def text(self, name: str, *, at_most: int) -> str:
+        value = self._plain.get(name)
+        if not isinstance(value, str) or len(value) > at_most or not is_text(value):
+            raise self.fault(name, f"must be a text of at most {at_most:,} characters")
+        return value
+
+    def maybe_text(self, name: str, *, at_most: int) -> str | None:
+        return None if self._plain.get(name) is None else self.text(name, at_most=at_most)
+
+    def texts(self, name: str, *, at_most: int) -> dict[str, str]:
+        value = self._plain.get(name)
+        if not isinstance(value, Mapping):
+            raise self.fault(name, "must be an object")
+        parts = [part for pair in value.items() for part in pair]
+        if not all(isinstance(part, str) and is_text(part) for part in parts) or sum(map(len, parts)) > at_most:
+            raise self.fault(name, f"must hold texts, of at most {at_most:,} characters together")
+        return dict(value)
+
+    def flag(self, name: str, *, absent: bool | None = None) -> bool:
+        value = self._plain.get(name, absent)
+        if not isinstance(value, bool):
+            raise self.fault(name, "must be true or false")
+        return value
+
+    def state(self, name: str, kind: type[S]) -> S:
+        value = self._plain.get(name)
+        if not isinstance(value, str) or value not in set(kind):
+            raise self.fault(name, f"must be one of {', '.join(kind)}")
+        return kind(value)
+
+    def node_id(self, name: str) -> str:
+        value = self._plain.get(name)
+        if not isinstance(value, str) or (value and id_fault(value)):
+            raise self.fault(name, "must be the id of a node, or empty")
+        return value
+
+    def maybe_id(self, name: str) -> str | None:
+        value = self._plain.get(name)
+        if value is not None and (not isinstance(value, str) or id_fault(value)):
+            raise self.fault(name, "is no id")
+        return value
+
+    def _at(self, name: str) -> str:
+        return f"{self._place}.{name}" if self._place else name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferTerms:
     """Whom an offer wants, and the lease that a grant would be. ``nonces``: grants will say which claim they answer."""
@@ -158,16 +250,16 @@ class OfferTerms:
     @classmethod
     def read(cls, fields: Mapping[str, Json]) -> OfferTerms:
         """Read those of an offer. Raises MalformedMessageError."""
+        said = Fields(fields)
         labels, nonces = fields.get("labels", []), fields.get(NONCES, False)
         is_list = isinstance(labels, list) and len(labels) <= MAX_LABELS
         if not is_list or not all(isinstance(label, str) for label in labels) or not isinstance(nonces, bool):
             raise MalformedMessageError(
                 f"an offer needs labels, {MAX_LABELS} texts at most, and {NONCES} true or false"
             )
-        lease_ms = _number(fields, "lease_ms", most=MAX_LEASE_MS) if "lease_ms" in fields else 0
-        return cls(
-            epoch=_number(fields, "epoch", most=MAX_EPOCH), labels=tuple(labels), lease_ms=lease_ms, nonces=nonces
-        )
+        lease_ms = said.number("lease_ms", highest=MAX_LEASE_MS) if "lease_ms" in said else 0
+        epoch = said.number("epoch", highest=MAX_EPOCH)
+        return cls(epoch=epoch, labels=tuple(labels), lease_ms=lease_ms, nonces=nonces)
 
     def fields(self) -> dict[str, Json]:
         """Return all but the epoch, as they travel and as an offer is kept."""
@@ -186,13 +278,14 @@ class Claim:
     @classmethod
     def read(cls, fields: Mapping[str, Json], *, sender: str) -> Claim:
         """Read a claim. Raises MalformedMessageError."""
-        if _text(fields, "node_id") != sender:
-            raise MalformedMessageError("node_id is not its sender")
+        said = Fields(fields)
+        if said.node_id("node_id") != sender:
+            raise said.fault("node_id", "is not its sender")
         return cls(
             node_id=sender,
-            epoch=_number(fields, "epoch", most=MAX_EPOCH),
-            free=_number(fields, "free", most=MAX_EPOCH) if "free" in fields else 0,
-            nonce=read_nonce(fields),
+            epoch=said.number("epoch", highest=MAX_EPOCH),
+            free=said.number("free", highest=MAX_EPOCH) if "free" in said else 0,
+            nonce=said.maybe_id(NONCE),
         )
 
     def fields(self) -> dict[str, Json]:
@@ -212,14 +305,15 @@ class Grant:
     @classmethod
     def read(cls, fields: Mapping[str, Json]) -> Grant:
         """Read a grant. Raises MalformedMessageError."""
+        said = Fields(fields)
         grant = cls(
-            node_id=_text(fields, "node_id"),
-            epoch=_number(fields, "epoch", most=MAX_EPOCH),
-            lease_ms=_number(fields, "lease_ms", most=MAX_LEASE_MS),
-            nonce=read_nonce(fields),
+            node_id=said.node_id("node_id"),
+            epoch=said.number("epoch", highest=MAX_EPOCH),
+            lease_ms=said.number("lease_ms", highest=MAX_LEASE_MS),
+            nonce=said.maybe_id(NONCE),
         )
         if grant.node_id and not grant.lease_ms:
-            raise MalformedMessageError("lease_ms is 0, which is no lease")
+            raise said.fault("lease_ms", "is 0, which is no lease")
         return grant
 
     def fields(self) -> dict[str, Json]:
@@ -239,10 +333,12 @@ class Standing:
     @classmethod
     def read(cls, fields: Mapping[str, Json]) -> Standing:
         """Read that of a status message. Raises MalformedMessageError."""
-        suspended = fields.get("suspended", False)
-        if not isinstance(suspended, bool):
-            raise MalformedMessageError("suspended must be true or false")
-        return cls(epoch=_number(fields, "epoch", most=MAX_EPOCH), suspended=suspended, nonce=read_nonce(fields))
+        said = Fields(fields)
+        return cls(
+            epoch=said.number("epoch", highest=MAX_EPOCH),
+            suspended=said.flag("suspended", absent=False),
+            nonce=said.maybe_id(NONCE),
+        )
 
     def fields(self) -> dict[str, Json]:
         """Return them as they travel."""
@@ -250,25 +346,3 @@ class Standing:
         if self.suspended:
             fields["suspended"] = True
         return fields if self.nonce is None else {**fields, NONCE: self.nonce}
-
-
-def read_nonce(fields: Mapping[str, Json]) -> str | None:
-    """Return the nonce of a claim, a status message or a grant; None when it has none. Raises MalformedMessageError."""
-    nonce = fields.get(NONCE)
-    if nonce is not None and (not isinstance(nonce, str) or id_fault(nonce)):
-        raise MalformedMessageError(f"{NONCE} is no id")
-    return nonce
-
-
-def _number(fields: Mapping[str, Json], name: str, *, most: int) -> int:
-    value = fields.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise MalformedMessageError(f"{name} must be a whole number from 0 to {most}")
-    return value
-
-
-def _text(fields: Mapping[str, Json], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str) or (value and id_fault(value)):
-        raise MalformedMessageError(f"{name} must be the id of a node, or empty")
-    return value
