@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from tests.worlds.harness import DEADLINE_S, NodeProcess, Sandbox, make_sandbox
+from tests.worlds.versions import running as of_source
 from tests.worlds.waiting import wait_for
 
 FINAL = ("completed", "failed", "cancelled")
@@ -124,9 +125,15 @@ class ClusterNode:
         return False
 
 
-def make_nodes(folder: Path, count: int) -> list[ClusterNode]:
-    """Return node-1 to node-*count*, each with a home; none runs and none trusts another."""
+def make_nodes(folder: Path, count: int, *, sources: Mapping[str, Path] | None = None) -> list[ClusterNode]:
+    """Return node-1 to node-*count*, each with a home; none runs and none trusts another.
+
+    *sources* are those of nodes that are of another version of this program, by node id.
+    """
     nodes = [ClusterNode(f"node-{number}", _sandbox(folder, number), free_port()) for number in range(1, count + 1)]
+    for node in nodes:
+        if sources and node.node_id in sources:
+            node.sandbox = of_source(node.sandbox, sources[node.node_id])
     at_once(node.make for node in nodes)
     return nodes
 

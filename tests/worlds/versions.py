@@ -15,6 +15,7 @@ from tests.worlds.harness import Sandbox
 
 ROOT = Path(__file__).parents[2]
 BEFORE_ADOPT = "392e225f8f6f3c6df72f9bebcb372a08dc91c933"  # the last commit before tasks could go on without a worker
+BEFORE_SIDES = "8eb66bc05ed62db2f8853cf6dd888b95cb6d8df0"  # the last commit before what crosses was ordered by side
 SCHEMA_6 = "1db560b310f1f886d6f7e1ec8fc85c58cc565f39"  # the last commit before homes kept what they are
 
 
