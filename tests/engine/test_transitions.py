@@ -12,7 +12,7 @@ import pytest
 from cis.engine.accept.control import cancel
 from cis.engine.accept.dispatch import undeliverable
 from cis.engine.run.adoption import set_aside
-from cis.federation.offers import take_back
+from cis.federation.origin.arbiter import take_back
 from cis.federation.restored import disown
 from cis.model.message import MessageKind
 from cis.store.cluster import RemoteRole

@@ -13,7 +13,7 @@ from cis.engine.accept.dispatch import also_by_room, expire, mark_sending, on_it
 from cis.engine.accept.submit import Origin, SubmitRequest, submit
 from cis.engine.this_node import MAX_DEPTH
 from cis.errors import DocumentError, OverloadedError
-from cis.federation import inbox
+from cis.federation.executing import accept
 from cis.model.message import MessageKind, Result
 from cis.model.states import RunState
 from cis.store.cluster import RemoteRole, Route
@@ -105,7 +105,7 @@ def test_a_cancel_that_overtakes_its_run_keeps_it_from_being_taken_on(node: Deci
 def test_a_peer_that_cancels_runs_which_never_come_is_put_off_at_a_bound_and_no_other_is(
     node: Decider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inbox, "MAX_WITHDRAWN", 3)
+    monkeypatch.setattr(accept, "MAX_WITHDRAWN", 3)
     replies = [node.hears(CONTROL, "node-2", f"r{number}", action="cancel", seq=1) for number in range(5)]
     again = node.hears(CONTROL, "node-2", "r0", action="cancel", seq=1)
     other = node.hears(CONTROL, "node-3", "r9", action="cancel", seq=1)

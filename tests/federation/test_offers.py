@@ -22,10 +22,10 @@ from cis.engine.this_node import MAX_DEPTH
 from cis.engine.times import Instant
 from cis.errors import MalformedMessageError, PoisonRecordError
 from cis.executors.local import LocalExecutor
-from cis.federation import grants, offers
+from cis.federation.executing import lease
 from cis.federation.inbox import receive
-from cis.federation.messages import RequestedRun, _kept, message_of, progress_of, requested_run
-from cis.federation.received import ReceivedMessage
+from cis.federation.messages import ReceivedMessage, RequestedRun, _kept, message_of, progress_of, requested_run
+from cis.federation.origin import arbiter
 from cis.model.document import dag_from_plain
 from cis.model.message import Message, MessageKind, Reply, Result, Standing
 from cis.model.states import AttemptState, RunState, TaskState
@@ -58,7 +58,7 @@ def granted(node: Decider, *, by: str = "node-2") -> RunRecord:
     sent(node, run.run_id)
     assert claims(node, by, run.run_id).result is Result.ACCEPTED
     with node.store.transaction():
-        offers.grant_sent(node.store.remotes, run.run_id, epoch=1, now_us=node.now_us)
+        arbiter.grant_sent(node.store.remotes, run.run_id, epoch=1, now_us=node.now_us)
     return run
 
 
@@ -81,7 +81,7 @@ def claimed(node: Decider, *, epoch: int = 0) -> str:
 def claims_again(node: Decider) -> str:
     """Claim what was offered, and return the claim's nonce."""
     with node.store.transaction():
-        claim = grants.make_claim(node.store.offers, node.offer(RUN_ID), free=1, this_node=node.this_node)
+        claim = lease.make_claim(node.store.offers, node.offer(RUN_ID), free=1, this_node=node.this_node)
     assert claim is not None
     return str(claim.fields["nonce"])
 
@@ -89,7 +89,7 @@ def claims_again(node: Decider) -> str:
 def asks(node: Decider) -> str:
     """Ask for the lease to be renewed, and return the nonce."""
     with node.store.transaction():
-        return grants.ask_to_renew(node.store.offers, RUN_ID, this_node=node.this_node)
+        return lease.ask_to_renew(node.store.offers, RUN_ID, this_node=node.this_node)
 
 
 def hears_grant(
@@ -105,7 +105,7 @@ def hears_grant(
 def take_back(node: Decider, run_id: str, **seen: Any) -> bool:
     """Take a run back whose lease was seen to be over."""
     with node.store.transaction():
-        return offers.take_back(node.store, replace(node.remote(run_id), **seen), this_node=node.this_node)
+        return arbiter.take_back(node.store, replace(node.remote(run_id), **seen), this_node=node.this_node)
 
 
 def received(node: Decider, *tasks: dict[str, Any], lease_s: float = 60.0, **document: Any) -> RunRecord:
@@ -191,7 +191,7 @@ def test_a_holder_that_asks_is_answered_and_its_lease_counts_here_from_then(node
     run = granted(node)
     node.later(30)
     with node.store.transaction():
-        offers.hear_from_holder(
+        arbiter.hear_from_holder(
             node.store, node.remote(run.run_id), standing(nonce="nonce-7"), this_node=node.this_node
         )
     (answer,) = node.posted(run.run_id, GRANT)
@@ -207,7 +207,7 @@ def test_a_holder_of_before_renews_its_lease_here_by_whatever_it_says_as_it_does
         node.store.outbox.remove_of_run(run.run_id, GRANT)
     node.later(30)
     with node.store.transaction():
-        offers.hear_from_holder(node.store, node.remote(run.run_id), standing(nonce=None), this_node=node.this_node)
+        arbiter.hear_from_holder(node.store, node.remote(run.run_id), standing(nonce=None), this_node=node.this_node)
 
     assert node.posted(run.run_id, GRANT) == []
     assert node.remote(run.run_id).lease_until_us == node.now_us + 60 * SECOND_US
@@ -230,7 +230,7 @@ def test_a_grant_that_was_renewed_since_it_was_looked_at_is_not_taken_back(node:
     seen_until_us = node.remote(run.run_id).lease_until_us
     node.later(5)
     with node.store.transaction():
-        offers.hear_from_holder(node.store, node.remote(run.run_id), standing(), this_node=node.this_node)
+        arbiter.hear_from_holder(node.store, node.remote(run.run_id), standing(), this_node=node.this_node)
 
     assert not take_back(node, run.run_id, lease_until_us=seen_until_us)
     assert node.remote(run.run_id).role is RemoteRole.SENT
@@ -240,7 +240,9 @@ def test_a_grant_that_was_given_anew_since_it_was_looked_at_is_not_taken_back(no
     """Or two grants were on their way at once."""
     run = granted(node)
     with node.store.transaction():
-        offers.hear_from_holder(node.store, node.remote(run.run_id), standing(suspended=True), this_node=node.this_node)
+        arbiter.hear_from_holder(
+            node.store, node.remote(run.run_id), standing(suspended=True), this_node=node.this_node
+        )
 
     assert not take_back(node, run.run_id, epoch=1)
     assert node.remote(run.run_id).epoch == 2
@@ -258,7 +260,7 @@ def test_a_holder_that_is_suspended_again_and_again_is_not_granted_the_run_witho
     run = granted(node)
     for _ in range(5):
         with node.store.transaction():
-            offers.hear_from_holder(
+            arbiter.hear_from_holder(
                 node.store, node.remote(run.run_id), standing(suspended=True), this_node=node.this_node
             )
         node.later(1)
@@ -317,7 +319,7 @@ def test_the_arbiters_watch_looks_at_no_wall_clock_and_waits_for_a_sync_that_beg
     node: Decider,
 ) -> None:
     run = granted(node)
-    watch, remotes = offers.LeaseWatch(), [node.remote(run.run_id)]
+    watch, remotes = arbiter.LeaseWatch(), [node.remote(run.run_id)]
     node.later(10**6)  # the wall clock jumps; the loop's does not
     assert watch.over(remotes, now_s=100.0, synced_s=99.0) == []
     assert watch.over(remotes, now_s=161.0, synced_s=159.0) == []
@@ -400,7 +402,7 @@ def test_a_grant_without_a_nonce_is_refused_and_the_run_is_claimed_no_more(node:
     claimed(node)
     reply = hears_grant(node, None, requested=spec_of())
     with node.store.transaction():
-        grants.set_unfit(node.store.offers, RUN_ID)
+        lease.set_unfit(node.store.offers, RUN_ID)
     later = hears_grant(node, "whatever", epoch=2, requested=spec_of())
 
     assert (reply.result, reply.code) == (Result.REFUSED, "lease.no_nonce")
@@ -478,12 +480,12 @@ def test_a_nonce_of_another_life_of_the_machine_counts_for_nothing(node: Decider
 def test_what_an_arbiter_of_before_offers_is_not_claimed_until_it_is_offered_with_nonces(node: Decider) -> None:
     before = {name: value for name, value in OFFER.items() if name != "nonces"}
     node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **before)
-    of_before = grants.eligible(node.offer(RUN_ID), labels=(), grace_s=1.0)
+    of_before = lease.eligible(node.offer(RUN_ID), labels=(), grace_s=1.0)
     upgraded = node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **OFFER)
 
     assert not of_before
     assert upgraded.result is Result.ACCEPTED
-    assert grants.eligible(node.offer(RUN_ID), labels=(), grace_s=1.0)
+    assert lease.eligible(node.offer(RUN_ID), labels=(), grace_s=1.0)
 
 
 @pytest.mark.parametrize(
@@ -534,7 +536,7 @@ def test_a_run_that_another_node_was_granted_is_let_go_and_never_claimed_again(n
 def test_a_node_that_offers_without_end_is_refused_at_a_bound_and_no_other_is(
     node: Decider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grants, "MAX_OFFERS", 3)
+    monkeypatch.setattr(lease, "MAX_OFFERS", 3)
     replies = [node.hears(EXECUTE, "node-2", f"r{number}", target=None, epoch=0, **OFFER) for number in range(5)]
     again = node.hears(EXECUTE, "node-2", "r0", target=None, epoch=1, **OFFER)
     other = node.hears(EXECUTE, "node-3", "r9", target=None, epoch=0, **OFFER)
@@ -551,7 +553,7 @@ def test_a_node_that_offers_without_end_is_refused_at_a_bound_and_no_other_is(
 def test_offers_that_are_closed_make_room_for_new_ones_of_their_node(
     node: Decider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grants, "MAX_OFFERS", 3)
+    monkeypatch.setattr(lease, "MAX_OFFERS", 3)
     for number in range(3):
         node.hears(EXECUTE, "node-2", f"r{number}", target=None, epoch=0, expires_in_s=60.0 + number, **OFFER)
     with node.store.transaction():
@@ -570,7 +572,7 @@ def test_offers_that_are_closed_make_room_for_new_ones_of_their_node(
 def test_an_offer_that_this_node_is_unfit_for_stays_closed(node: Decider) -> None:
     node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **OFFER)
     with node.store.transaction():
-        grants.set_unfit(node.store.offers, RUN_ID)
+        lease.set_unfit(node.store.offers, RUN_ID)
     again = node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=1, **OFFER)
 
     assert again.result is Result.DUPLICATE
@@ -581,9 +583,9 @@ def test_a_node_that_needs_more_than_half_a_lease_to_stop_takes_nothing(node: De
     node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **{**OFFER, "labels": ["gpu"]})
     offer = node.offer(RUN_ID)
 
-    assert grants.eligible(offer, labels={"gpu", "x"}, grace_s=27.0)
-    assert not grants.eligible(offer, labels={"gpu"}, grace_s=27.1)
-    assert not grants.eligible(offer, labels={"x"}, grace_s=1.0)
+    assert lease.eligible(offer, labels={"gpu", "x"}, grace_s=27.0)
+    assert not lease.eligible(offer, labels={"gpu"}, grace_s=27.1)
+    assert not lease.eligible(offer, labels={"x"}, grace_s=1.0)
 
 
 def test_a_new_grant_releases_a_suspended_run_and_the_runs_that_are_its_tasks(node: Decider) -> None:
@@ -916,7 +918,7 @@ def granted_with(origin: Decider, *tasks: dict[str, Any]) -> RunRecord:
     claims(origin, "node-3", run.run_id)
     first, second, third = origin.store.tasks.of_run(run.run_id)
     with origin.store.transaction():
-        offers.grant_sent(origin.store.remotes, run.run_id, epoch=1, now_us=origin.now_us)
+        arbiter.grant_sent(origin.store.remotes, run.run_id, epoch=1, now_us=origin.now_us)
         origin.store.tasks.mirror(
             [
                 first._replace(status=TaskState.FAILED, version=3, attempts=1, failures=1),

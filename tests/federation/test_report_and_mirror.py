@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from cis.engine.observe.logreader import LogReader
 from cis.engine.observe.logs import attempt_logs
 from cis.errors import MalformedMessageError, NotFoundError, StoreError
-from cis.federation.mirror import Applied, apply_report
+from cis.federation.executing.report import Cursor, Report, build_report
+from cis.federation.origin.mirror import Applied, apply_report
 from cis.federation.records import MAX_ERROR, MAX_LOG_BYTES, MAX_STREAM_BYTES
-from cis.federation.report import Cursor, Report, build_report
 from cis.model.message import MAX_BLOB_BYTES
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.cluster import RemoteRole, RemoteRun

@@ -11,8 +11,10 @@ import pytest
 
 from cis.engine.accept import control
 from cis.engine.observe.views import read_run
-from cis.federation import grants, offers, restored
+from cis.federation import restored
+from cis.federation.executing import lease
 from cis.federation.messages import message_of
+from cis.federation.origin import arbiter
 from cis.federation.restored import Restored, mark_restored
 from cis.model.message import MessageKind, Reply, Result
 from cis.model.states import RunState, TaskState
@@ -231,7 +233,7 @@ def test_a_run_that_the_room_granted_is_let_go_and_no_nonce_of_before_counts(nod
     fields: dict[str, Any] = {"labels": [], "priority": "normal", "lease_ms": 60_000, "nonces": True}
     node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **fields)
     with node.store.transaction():
-        claim = grants.make_claim(node.store.offers, node.offer(RUN_ID), free=1, this_node=node.this_node)
+        claim = lease.make_claim(node.store.offers, node.offer(RUN_ID), free=1, this_node=node.this_node)
     assert claim is not None
     nonce = claim.fields["nonce"]
     node.hears(
@@ -265,7 +267,7 @@ def test_an_offer_of_its_own_is_granted_to_nobody_until_a_lease_is_over_and_then
     seen = node.remote(run.run_id)
     why = words(node, run.run_id)
     with node.store.transaction():
-        taken_back = offers.take_back(node.store, seen, this_node=node.this_node)
+        taken_back = arbiter.take_back(node.store, seen, this_node=node.this_node)
 
     assert found.offers == 1
     assert claimed.result is Result.DUPLICATE

@@ -10,7 +10,7 @@ import pytest
 
 from cis.engine.outputs import MAX_RUN_OUTPUT_BYTES, size_of
 from cis.errors import MalformedMessageError
-from cis.federation import mirror
+from cis.federation.origin import mirror
 from cis.federation.records import MAX_LOG_BYTES
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.records import RunRecord

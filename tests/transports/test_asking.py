@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from cis.federation.report import Cursor
+from cis.federation.executing.report import Cursor
 from cis.transports import asking
 from cis.transports.asking import MAX_REMEMBERED, Teller
 from cis.transports.ports import NodePort

@@ -9,7 +9,7 @@ from cis.app.actor import Actor, append_audit
 from cis.engine.accept.control import cancel
 from cis.engine.accept.dispatch import CONTROL_FOR_S, post_control, undeliverable
 from cis.errors import NotFoundError
-from cis.federation.received import EXECUTE, RIGHTS
+from cis.federation.messages import EXECUTE, RIGHTS
 from cis.model.scope_rules import Patterns, allows, listed
 from cis.store.cluster import PeerRecord, RemoteRole
 from cis.store.port import Store

@@ -1,6 +1,6 @@
-"""What crosses between nodes: runs and control one way, state back.
+"""What crosses between nodes: runs and control one way, state back; in the order of its two sides.
 
-``messages`` and ``inbox`` send and receive; ``report`` is the executing node's side, ``mirror`` the origin's.
-``offers`` and ``grants`` are the two sides of the protocol by which exactly one node takes what the room offers;
-``restored`` is a node after a backup.
+``origin`` is the side of the node that accepted a run, ``executing`` that of the node which runs it for another; they
+know nothing of each other but the codec: ``records`` and ``messages`` write and read all that crosses. ``inbox`` gives
+each message to its side; ``restored`` is a node after a backup, which concerns both.
 """

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cis.engine.accept.admission import names_above
+from cis.engine.this_node import ThisNode
 from cis.errors import MalformedMessageError, NotFoundError, PoisonRecordError
 from cis.federation.records import read_task, task_fields
 from cis.model.dag import DagSpec, Json
@@ -26,6 +27,8 @@ from cis.model.message import (
     Message,
     MessageKind,
     OfferTerms,
+    Reply,
+    Result,
     Standing,
     document_of,
     wire_fields,
@@ -33,7 +36,8 @@ from cis.model.message import (
 from cis.model.scope import Scope, ScopeType
 from cis.model.scope_rules import Patterns, pattern_fault
 from cis.model.states import TaskState
-from cis.store.cluster import OutboxItem
+from cis.store.cluster import LeaseAsk, OutboxItem, PeerRecord
+from cis.store.cluster_port import Offers
 from cis.store.port import Store, read_spec
 from cis.store.records import RunRecord, TaskRecord
 from cis.store.run_port import Runs
@@ -43,6 +47,11 @@ MAX_DEPTH_TOLD = 1000
 MAX_SCOPES = 1000
 MAX_ABOVE = 64
 
+EXECUTE, CONTROL, READ = "execute", "control", "read"
+RIGHTS = (EXECUTE, CONTROL, READ)
+
+INCOMPLETE = "report.incomplete"
+MAX_DETAIL = 2000
 DAG_REF = "dag_ref"
 REPORT_REF = "report_ref"
 
@@ -61,6 +70,49 @@ class RequestedRun:
     scopes: Patterns | None = None
     root: str | None = None
     above: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedMessage:
+    """A message whose signature holds, from whom, and how it came.
+
+    ``source`` is written into the audit log: an address, or the room. ``requested`` is the DAG of an execute message,
+    or of the one that a grant is about; ``report`` is that of a status message. ``event_id`` is that
+    of the room.
+    """
+
+    message: Message
+    peer: PeerRecord
+    source: str
+    requested: RequestedRun | None = None
+    report: Json = None
+    event_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a message: the answer, and the workers that have something to do now."""
+
+    reply: Reply
+    rings: frozenset[str] = field(default_factory=frozenset)
+
+
+def outcome(result: Result, *, rings: tuple[str, ...] = (), **fields: Json) -> Outcome:
+    """Return what came of a message that was not refused."""
+    return Outcome(reply=Reply(result=result, fields=fields), rings=frozenset(rings))
+
+
+def remember_ask(offers: Offers, run_id: str, *, keep: int, this_node: ThisNode) -> LeaseAsk:
+    """Remember a new question about a run, and when it was asked; of those about it, the newest *keep* are known."""
+    ask = LeaseAsk(
+        run_id=run_id,
+        nonce=this_node.new_id(),
+        asked_at_us=this_node.clock_us(),
+        asked_uptime_us=this_node.uptime_us(),
+        boot_id=this_node.boot_id,
+    )
+    offers.put_ask(ask, keep=keep)
+    return ask
 
 
 def requested_run(message: Message, *, blob: str | None, parse: ParseDag) -> RequestedRun:
@@ -263,3 +315,9 @@ def _document(text: str, progress: Sequence[Json]) -> tuple[dict[str, Json], str
                 return inline, None
     done = json.dumps(progress, ensure_ascii=False, separators=(",", ":"))
     return {}, f'{{"document":{text},"progress":{done}}}'
+
+
+def refusal_text(node_id: str, refusal: Json) -> str:
+    """Return the error of a run that its executor refused, in bounded words of that node's."""
+    detail = refusal.get("detail") if isinstance(refusal, dict) else refusal
+    return f"node {node_id} refused it: {str(detail)[:MAX_DETAIL]}"

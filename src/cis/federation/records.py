@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,6 +19,7 @@ from cis.model.ids import MAX_ID_LENGTH
 from cis.model.message import MAX_BLOB_BYTES, Fields
 from cis.model.scope import parse_worker_id
 from cis.model.states import AttemptState, RunState, TaskState
+from cis.store.port import Store
 from cis.store.records import TAIL_BYTES, AttemptRecord, RunRecord, TaskRecord
 
 MAX_ERROR = 2**16  # characters
@@ -26,6 +27,7 @@ MAX_ROW = 8 * 2**20  # characters of JSON: what CIS_OUTPUT may hold fits, even i
 MAX_STREAM_BYTES = 8 * 2**20  # of a copy, whatever is asked for
 MAX_LOG_BYTES = 8 * 2**20  # of one report, unpacked
 MAX_ATTEMPTS = 1_000_000
+_FEW_TASKS = 8
 _EXIT_CODES = (-(2**31), 2**32)
 
 
@@ -204,6 +206,17 @@ def read_pieces(items: Sequence[Fields], *, task_count: int) -> list[Piece]:
         )
         pieces.append(piece)
     return pieces
+
+
+def named_tasks(store: Store, run: RunRecord, names: Collection[str] | None) -> Sequence[TaskRecord]:
+    """Return the tasks of a run that are named (None: all), by number; names that it does not have are left out."""
+    if names is not None and len(names) <= _FEW_TASKS < run.task_count:
+        found = [store.tasks.get(run.run_id, name) for name in names]
+        return sorted((task for task in found if task is not None), key=lambda task: task.task_no)
+    if names is not None and not names:
+        return ()
+    tasks = store.tasks.of_run(run.run_id)
+    return tasks if names is None else [task for task in tasks if task.task_id in names]
 
 
 def _unpacked(fields: Fields, *, at_most: int) -> bytes:

@@ -34,7 +34,7 @@ from cis.engine.lookup import look_up_run
 from cis.engine.this_node import ThisNode
 from cis.engine.transitions import move_run, set_aside
 from cis.errors import MalformedMessageError
-from cis.federation.received import Outcome, ReceivedMessage, outcome, remember_ask
+from cis.federation.messages import Outcome, ReceivedMessage, outcome, remember_ask
 from cis.model.dag import Json, Priority
 from cis.model.ids import id_fault
 from cis.model.message import Fields, Message, MessageKind, Reply, Result

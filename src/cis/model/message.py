@@ -18,7 +18,7 @@ skill, cannot stand in an event; it travels as a blob.
 
 What an offer, a claim and a grant say about a lease has one form each, read as strictly as any document. A claim, and a
 status message that asks for a lease to be renewed, carries a *nonce*; the grant that answers it names that nonce
-(``cis.federation.offers`` says why). Nodes of before know no nonces: their fields lack it, and it is None here.
+(``cis.federation.origin.arbiter`` says why). Nodes of before know no nonces: their fields lack it, and it is None here.
 """
 
 from __future__ import annotations

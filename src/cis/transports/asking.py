@@ -18,10 +18,9 @@ from typing import TypeVar
 
 from cis.engine.accept.dispatch import undeliverable
 from cis.errors import CisError, MalformedMessageError
-from cis.federation.inbox import ask_in_room
-from cis.federation.messages import REPORT_REF, report_parts
-from cis.federation.received import ReceivedMessage
-from cis.federation.report import Cursor, build_report
+from cis.federation.executing.report import Cursor, build_report
+from cis.federation.messages import REPORT_REF, ReceivedMessage, report_parts
+from cis.federation.origin.status import ask_in_room
 from cis.model.dag import Json
 from cis.model.message import BlobRef, Message, MessageKind, Reply, Result
 from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun

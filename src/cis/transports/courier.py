@@ -16,8 +16,7 @@ from dataclasses import dataclass, field, replace
 from cis.engine.accept import dispatch
 from cis.errors import CisError, MalformedMessageError, NotFoundError, PoisonRecordError
 from cis.federation import restored
-from cis.federation.inbox import refusal_text
-from cis.federation.messages import message_of
+from cis.federation.messages import message_of, refusal_text
 from cis.model.dag import Json
 from cis.model.message import MessageKind, Result
 from cis.store.cluster import OutboxItem, PeerRecord, Route

@@ -11,8 +11,7 @@ from dataclasses import replace
 
 from cis.errors import CisError, MalformedMessageError, OverloadedError, StoreError, UntrustedError
 from cis.federation.inbox import receive, refuse
-from cis.federation.messages import DAG_REF, REPORT_REF, RequestedRun, requested_run
-from cis.federation.received import Outcome, ReceivedMessage
+from cis.federation.messages import DAG_REF, REPORT_REF, Outcome, ReceivedMessage, RequestedRun, requested_run
 from cis.model.dag import Json
 from cis.model.document import dag_from_plain
 from cis.model.ids import id_fault

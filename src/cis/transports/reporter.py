@@ -1,6 +1,6 @@
 """Tells the nodes that handed runs to this one how these go, until each has heard the end.
 
-What changed is read from the event log, run by run, and told in reports (``cis.federation.report``): over HTTP a moment
+What changed is read from the event log, run by run, and told in reports (``cis.federation.executing.report``): over HTTP a moment
 after it happened, through the room more seldom, since a homeserver takes few events a second. Nothing is queued: while
 an origin cannot be reached, its runs only stay marked as changed. After a restart each run that is still open is told
 from its beginning; reports merge, so nothing is told twice with any effect.
@@ -16,10 +16,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from cis.errors import CisError, NotFoundError, PoisonRecordError
-from cis.federation.grants import ask_to_renew
-from cis.federation.inbox import INCOMPLETE
-from cis.federation.messages import report_message
-from cis.federation.report import Cursor, Report, build_report
+from cis.federation.executing.lease import ask_to_renew
+from cis.federation.executing.report import Cursor, Report, build_report
+from cis.federation.messages import INCOMPLETE, report_message
 from cis.model.dag import Json
 from cis.model.message import Message, Reply, Result, Standing
 from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun

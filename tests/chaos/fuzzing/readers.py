@@ -27,9 +27,9 @@ from cis.engine.times import rfc3339
 from cis.engine.upkeep.pruner import Cutoff, Pruner, Retention
 from cis.errors import CisError
 from cis.executors.local import LocalExecutor
-from cis.federation.grants import eligible
+from cis.federation.executing.lease import eligible
+from cis.federation.executing.report import Cursor, build_report
 from cis.federation.messages import message_of, report_message
-from cis.federation.report import Cursor, build_report
 from cis.model.document import dag_from_plain
 from cis.model.message import Standing
 from cis.model.scope import Scope

@@ -18,11 +18,11 @@ from cis.engine.leases import Leases, margin_s
 from cis.engine.logfiles import LogFiles
 from cis.engine.this_node import ThisNode
 from cis.engine.times import Instant
-from cis.federation import grants, offers
+from cis.federation.executing import lease
+from cis.federation.executing.report import Cursor, build_report
 from cis.federation.inbox import receive
-from cis.federation.messages import RequestedRun, message_of, report_message
-from cis.federation.received import ReceivedMessage
-from cis.federation.report import Cursor, build_report
+from cis.federation.messages import ReceivedMessage, RequestedRun, message_of, report_message
+from cis.federation.origin import arbiter
 from cis.model.dag import DagSpec
 from cis.model.message import Message, MessageKind, Standing
 from cis.model.states import RunState, TaskState
@@ -77,7 +77,7 @@ class Party:
         self.store._db.connection.pragma("synchronous", "OFF")
         self._logfiles = LogFiles(folder / "logs")
         self._ids = 0
-        self._watch = offers.LeaseWatch()
+        self._watch = arbiter.LeaseWatch()
         self._leases = self._fresh_leases()
         with self.store.transaction():
             for other in others:
@@ -181,11 +181,11 @@ class Party:
     def _claims(self) -> Iterator[Message]:
         for state in (OfferState.OPEN, OfferState.CLAIMED):
             for offer in self.store.offers.in_state(state, limit=10):
-                fits = grants.eligible(offer, labels=(), grace_s=GRACE_S)
+                fits = lease.eligible(offer, labels=(), grace_s=GRACE_S)
                 if not self.claims or not fits or self.rng.random() < 0.6:
                     continue
                 with self.store.transaction():
-                    claim = grants.make_claim(self.store.offers, offer, free=1, this_node=self.this_node)
+                    claim = lease.make_claim(self.store.offers, offer, free=1, this_node=self.this_node)
                 if claim is not None:
                     yield claim
 
@@ -198,7 +198,7 @@ class Party:
             nonce = None
             if suspended or self.rng.random() < 0.6:
                 with self.store.transaction():
-                    nonce = grants.ask_to_renew(self.store.offers, remote.run_id, this_node=self.this_node)
+                    nonce = lease.ask_to_renew(self.store.offers, remote.run_id, this_node=self.this_node)
             report = build_report(self.store, self._logfiles, remote.run_id, tasks=None, cursor=Cursor())
             yield report_message(
                 remote.run_id,
@@ -216,7 +216,7 @@ class Party:
         """Take back what nobody was heard of for a lease; the last sync has just come back, says the homeserver."""
         for remote in self._watch.over(self.store.remotes.open(RemoteRole.SENT), now_s=self.now_s, synced_s=self.now_s):
             with self.store.transaction():
-                offers.take_back(self.store, remote, this_node=self.this_node)
+                arbiter.take_back(self.store, remote, this_node=self.this_node)
 
     def work(self) -> None:
         """Do one turn of the worker: stop what is late, begin what is queued."""
@@ -277,7 +277,7 @@ class Party:
 
     def restart_node(self) -> None:
         """End the node's process and start it again: its deadlines are looked at anew."""
-        self._watch = offers.LeaseWatch()
+        self._watch = arbiter.LeaseWatch()
 
     def restart_worker(self) -> None:
         """End the worker and its processes; the next one takes over what it held."""

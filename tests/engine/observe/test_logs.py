@@ -15,7 +15,7 @@ from cis.engine.observe import logreader, logs
 from cis.engine.observe.logreader import LOOK_BYTES, LogPiece, LogReader, LogStream
 from cis.engine.observe.logs import AttemptParts, attempt_logs, follow, log_pieces
 from cis.errors import NotFoundError
-from cis.federation import report
+from cis.federation.executing import report
 from cis.model.states import AttemptState, RunState
 from cis.store.records import TAIL_BYTES, RunRecord
 from tests.worlds.serving import NodeUnderTest

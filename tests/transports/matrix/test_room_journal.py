@@ -23,7 +23,7 @@ from cis.engine.logfiles import LogFiles
 from cis.engine.this_node import ThisNode
 from cis.engine.transitions import move_tasks
 from cis.errors import RoomError, RoomRefusedError, RoomUnreachableError
-from cis.federation.inbox import INCOMPLETE
+from cis.federation.messages import INCOMPLETE
 from cis.model.dag import Priority
 from cis.model.message import BlobRef, Message, MessageKind, Result
 from cis.model.states import RunState, TaskState

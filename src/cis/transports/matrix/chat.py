@@ -19,7 +19,7 @@ from cis.app.control import Action, Controlled, control
 from cis.app.submit import Accepted, Asker, accept, stored_dag
 from cis.engine.lookup import run_of
 from cis.errors import CisError, NotAllowedError, UsageError
-from cis.federation.received import CONTROL, EXECUTE, READ
+from cis.federation.messages import CONTROL, EXECUTE, READ
 from cis.model.ids import did_you_mean
 from cis.model.scope_rules import Patterns
 from cis.model.states import RunState

@@ -27,9 +27,9 @@ from cis.errors import (
     StoreError,
     UntrustedError,
 )
-from cis.federation import grants
+from cis.federation.executing import lease
 from cis.federation.inbox import check_allowed, receive, refuse
-from cis.federation.received import Outcome, ReceivedMessage
+from cis.federation.messages import Outcome, ReceivedMessage
 from cis.federation.restored import is_past
 from cis.model.dag import Priority
 from cis.model.message import BlobRef, Message, MessageKind, Result
@@ -225,7 +225,7 @@ class Journal:
         to_me = message.target == self._node.this_node.node_id
         if refused and message.kind is MessageKind.GRANT:
             if message.fields.get("node_id") == self._node.this_node.node_id:
-                grants.set_unfit(store.offers, message.run_id)
+                lease.set_unfit(store.offers, message.run_id)
                 post_refusal(store.outbox, received, outcome, now_us=now_us, message_id=message_id)
         elif refused and to_me and message.kind in (MessageKind.EXECUTE, MessageKind.ASK):
             post_refusal(store.outbox, received, outcome, now_us=now_us, message_id=message_id)

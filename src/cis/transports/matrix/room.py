@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from cis.errors import CisError, RoomError, RoomLimitedError, RoomUnreachableError
-from cis.federation import offers
+from cis.federation.origin import arbiter
 from cis.model.message import Message, MessageKind
 from cis.store.cluster import RemoteRole, RemoteRun, RoomCursor
 from cis.store.port import Store
@@ -91,7 +91,7 @@ class Room:
             if settings.capacity is not None
             else None
         )
-        self._watch = offers.LeaseWatch()
+        self._watch = arbiter.LeaseWatch()
         self._synced_s = 0.0
         self._since_prune = 0
 
@@ -225,7 +225,7 @@ class Room:
             try:
                 remotes = await self._node.read(lambda store: store.remotes.open(RemoteRole.SENT))
                 for remote in self._watch.over(remotes, now_s=loop.time(), synced_s=self._synced_s):
-                    await self._node.write(partial(offers.take_back, seen=remote, this_node=self._node.this_node))
+                    await self._node.write(partial(arbiter.take_back, seen=remote, this_node=self._node.this_node))
                     self._node.wake()
             except RoomError:
                 raise

@@ -27,8 +27,9 @@ from cis.errors import (
     RoomRefusedError,
     RoomUnreachableError,
 )
-from cis.federation import grants, offers
+from cis.federation.executing import lease
 from cis.federation.messages import message_of, offer_terms
+from cis.federation.origin import arbiter
 from cis.model.dag import Json
 from cis.model.message import Message, MessageKind
 from cis.store.cluster import OfferRecord, OfferState, OutboxItem, RemoteRole, RemoteRun, Route
@@ -193,7 +194,7 @@ class RoomSender:
         if item.kind != MessageKind.EXECUTE:
             store.outbox.remove(item.message_id)
             if item.kind == MessageKind.GRANT:
-                offers.grant_sent(store.remotes, item.run_id, epoch=int(item.fields["epoch"]), now_us=now_us)
+                arbiter.grant_sent(store.remotes, item.run_id, epoch=int(item.fields["epoch"]), now_us=now_us)
             return
         remote = store.remotes.get(item.run_id)
         if remote is None or not remote.open:
@@ -303,7 +304,7 @@ class Claimer:
         due_s = LOOK_FOR_OFFERS_EVERY_S
         self._claimed_s = {run_id: at_s for run_id, at_s in self._claimed_s.items() if run_id in known}
         for offer in (*seen.claimed, *sorted(seen.open, key=self._turn_of)):
-            if offer.expires_at_us <= now_us or not grants.eligible(offer, labels=self._labels, grace_s=self._grace_s):
+            if offer.expires_at_us <= now_us or not lease.eligible(offer, labels=self._labels, grace_s=self._grace_s):
                 await self._set(offer, OfferState.CLOSED)
                 continue
             epoch, at_s, count = known.get(offer.run_id, (-1, 0.0, 0))
@@ -339,7 +340,7 @@ class Claimer:
     async def _claim(self, offer: OfferRecord, *, free: int) -> bool:
         this_node = self._node.this_node
         claim = await self._node.write(
-            lambda store: grants.make_claim(store.offers, offer, free=free, this_node=this_node)
+            lambda store: lease.make_claim(store.offers, offer, free=free, this_node=this_node)
         )
         return claim is None or await self._send(claim)
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,16 +34,16 @@ from cis.federation.records import (
     Piece,
     Stream,
     attempt_fields,
+    named_tasks,
     piece_fields,
     run_fields,
     task_fields,
 )
 from cis.model.dag import Json
 from cis.store.port import Store
-from cis.store.records import AttemptRecord, RunRecord, TaskRecord
+from cis.store.records import AttemptRecord, TaskRecord
 
 PAGE_ROWS = 4 * 2**20  # characters of JSON, reached by the last row that is told
-FEW_TASKS = 8
 ATTEMPTS_AT_ONCE = 64
 
 AttemptKey = tuple[int, int]
@@ -125,17 +125,6 @@ def build_report(
         more=page.more,
         final=final,
     )
-
-
-def named_tasks(store: Store, run: RunRecord, names: Collection[str] | None) -> Sequence[TaskRecord]:
-    """Return the tasks of a run that are named (None: all), by number; names that it does not have are left out."""
-    if names is not None and len(names) <= FEW_TASKS < run.task_count:
-        found = [store.tasks.get(run.run_id, name) for name in names]
-        return sorted((task for task in found if task is not None), key=lambda task: task.task_no)
-    if names is not None and not names:
-        return ()
-    tasks = store.tasks.of_run(run.run_id)
-    return tasks if names is None else [task for task in tasks if task.task_id in names]
 
 
 class _AttemptRows:

@@ -1,4 +1,4 @@
-"""What a node makes of the reports on a run that it accepted and another node executes (``cis.federation.report``).
+"""What a node makes of the reports on a run that it accepted and another node executes (``cis.federation.executing.report``).
 
 Reports come doubled, late or not at all, and everything is told again after a restart, so each row is taken by itself:
 tasks and the run when their version is higher than the one that is here, attempts when they are new or are over at
@@ -31,12 +31,12 @@ from cis.federation.records import (
     Piece,
     RunTold,
     Stream,
+    named_tasks,
     read_attempt,
     read_pieces,
     read_run,
     read_task,
 )
-from cis.federation.report import named_tasks
 from cis.model.dag import Json
 from cis.model.ids import MAX_ID_LENGTH
 from cis.model.message import Fields

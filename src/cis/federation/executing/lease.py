@@ -1,6 +1,6 @@
 """The side of the nodes that take what is offered in the room: they see offers, and take on what is granted to them.
 
-The protocol, and what it holds when something fails, is told in ``cis.federation.offers``, which is the arbiter's side.
+The protocol, and what it holds when something fails, is told in ``cis.federation.origin.arbiter``, which is the arbiter's side.
 A grant to this node counts as the answer to its own newest claim, or to a status message that asked for the lease to be
 renewed, and from when that was asked: what the homeserver says of order and age decides nothing. One that names another
 node, or nobody, ends this node's part: a run that it held before is cancelled here. How its worker keeps the deadline
@@ -24,8 +24,8 @@ from cis.errors import (
     NotAllowedError,
     ShareExceededError,
 )
-from cis.federation.messages import scope_of
-from cis.federation.received import Outcome, ReceivedMessage, outcome, remember_ask, take_on
+from cis.federation.executing.accept import take_on
+from cis.federation.messages import Outcome, ReceivedMessage, outcome, remember_ask, scope_of
 from cis.model.dag import Priority
 from cis.model.message import NONCES, Claim, Grant, Message, MessageKind, OfferTerms, Result
 from cis.model.scope_rules import allows

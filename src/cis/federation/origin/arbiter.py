@@ -33,7 +33,7 @@ What goes wrong, and what then holds:
 A grant has an *epoch*; reports under an older one are refused. What the old holder completed and told is kept: the
 next execute event says which tasks are done.
 
-What the node on the right does is in ``cis.federation.grants``.
+What the node on the right does is in ``cis.federation.executing.lease``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from cis.engine.accept.dispatch import EVERYONE, post_grant
 from cis.engine.this_node import ThisNode
 from cis.engine.transitions import move_run
 from cis.errors import NotAllowedError
-from cis.federation.received import EXECUTE, Outcome, ReceivedMessage, outcome
+from cis.federation.messages import EXECUTE, Outcome, ReceivedMessage, outcome
 from cis.federation.restored import LEAP
 from cis.model.message import Claim, Grant, MessageKind, Result, Standing
 from cis.model.states import RunState
