@@ -19,14 +19,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from cis.federation.service import NotDelivered
 from cis.model.message import Message, MessageKind
 from cis.node.clock import new_id, now_us
 from cis.store.cluster import PeerRecord
 from cis.store.refusals import MAX_REFUSALS
-from cis.transports import asking, push
+from cis.transports import push
 from cis.transports.envelope import EXECUTE_PATH, MEDIA_TYPE, MESSAGES_PATH, frame, open_envelope, seal
 from cis.transports.keys import Signer, canonical, new_private_key
-from cis.transports.push import NotDelivered, PushClient
+from cis.transports.push import PushClient
 from tests.worlds.cluster import ClusterNode, Listener, ended, http_answer, make_nodes, running, statuses
 from tests.worlds.serving import node_under_test
 from tests.worlds.waiting import wait_for
@@ -434,7 +435,7 @@ def test_a_body_that_never_ends_is_answered_without_waiting_for_its_end(stage: S
 def test_a_body_that_stops_in_the_middle_does_not_hold_its_connection_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "CONTENT_S", 0.1)
+    monkeypatch.setattr(push, "CONTENT_S", 0.1)
 
     async def half() -> AsyncIterator[bytes]:
         yield b'{"v":1'
@@ -579,12 +580,12 @@ def test_a_peer_that_answers_without_end_is_left_after_a_while(monkeypatch: pyte
         server = await asyncio.start_server(dribble, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         peer = PeerRecord(node_id="node-2", public_key=key.public_key, may=(), trusted_at_us=0, url=url)
-        client = PushClient()
+        client = PushClient(signer=lambda: key, clock_us=lambda: 0)
         message = Message(
             kind=MessageKind.PING, message_id="m", sender="node-1", created_at_us=0, expires_at_us=1, target="node-2"
         )
         try:
-            return await client.send(message, peer, signer=key, now_us=0)
+            return await client.send(message, peer)
         finally:
             await client.aclose()
             server.close()

@@ -13,8 +13,8 @@ from cis.engine.accept import control
 from cis.engine.observe.views import read_run
 from cis.federation import restored
 from cis.federation.executing import lease
-from cis.federation.messages import message_of
 from cis.federation.origin import arbiter
+from cis.federation.origin.outbox import message_of
 from cis.federation.restored import Restored, mark_restored
 from cis.model.message import MessageKind, Reply, Result
 from cis.model.states import RunState, TaskState

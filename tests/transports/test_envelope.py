@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cis.errors import CisError, MalformedMessageError, UntrustedError
 from cis.federation.inbox import MAX_CLOCK_US, sender_now_us
+from cis.federation.messages import blob_ref, check_blob
 from cis.model.ids import id_fault
 from cis.model.message import MAX_BLOB_BYTES, BlobRef, Message, MessageKind
 from cis.store.cluster import PeerRecord
@@ -22,8 +23,6 @@ from cis.transports.envelope import (
     MAX_CONTENT_BYTES,
     FrameReader,
     Opened,
-    blob_ref,
-    check_blob,
     frame,
     open_envelope,
     seal,

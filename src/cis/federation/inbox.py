@@ -7,7 +7,10 @@ Messages come doubled and in any order; what each does then is told in the modul
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from cis.engine.logfiles import LogFiles
@@ -21,9 +24,26 @@ from cis.errors import (
     StoreError,
 )
 from cis.federation.executing import accept, lease
-from cis.federation.messages import CONTROL, EXECUTE, MAX_DETAIL, READ, Outcome, ReceivedMessage, outcome
+from cis.federation.messages import (
+    CONTROL,
+    DAG_REF,
+    EXECUTE,
+    MAX_DETAIL,
+    READ,
+    FetchBlob,
+    Outcome,
+    ReceivedMessage,
+    RequestedRun,
+    blob_ref,
+    check_blob,
+    outcome,
+    report_of,
+    requested_run,
+)
 from cis.federation.origin import arbiter, status
-from cis.model.message import MessageKind, Reply, Result
+from cis.federation.service import NodePort
+from cis.model.document import dag_from_plain
+from cis.model.message import Message, MessageKind, Reply, Result
 from cis.store.cluster import PeerRecord
 from cis.store.cluster_port import Peers
 from cis.store.port import Store
@@ -33,7 +53,58 @@ from cis.store.upkeep_port import Audit
 log = logging.getLogger(__name__)
 
 _NEEDED = {MessageKind.EXECUTE: EXECUTE, MessageKind.CONTROL: CONTROL, MessageKind.ASK: READ}
+SMALL_BYTES = 8 * 2**10
 MAX_CLOCK_US = 366 * 86_400_000_000
+
+
+class Inbox:
+    """Where messages come in once they are opened. *taken* is told of each run that was taken on."""
+
+    def __init__(self, node: NodePort, *, taken: Callable[[str], None]) -> None:
+        self._node = node
+        self._taken = taken
+
+    async def complete(self, received: ReceivedMessage, fetch: FetchBlob) -> ReceivedMessage:
+        """Return a received message with its DAG or its report, which may have travelled beside it.
+
+        Raises:
+            CisError: it cannot be had, or is not what was signed for, or no DAG.
+        """
+        message = received.message
+        if message.kind is MessageKind.EXECUTE and message.target == self._node.this_node.node_id:
+            return replace(received, requested=await self.requested_run(message, fetch))
+        if message.kind is MessageKind.STATUS and message.target == self._node.this_node.node_id:
+            return replace(received, report=await report_of(message, fetch))
+        return received
+
+    async def requested_run(self, message: Message, fetch: FetchBlob) -> RequestedRun:
+        """Return the DAG of an execute message."""
+        ref = blob_ref(message, DAG_REF)
+        blob = None if ref is None else check_blob(ref, await fetch(ref))
+        if blob is None and len(json.dumps(message.fields)) <= SMALL_BYTES:
+            return requested_run(message, blob=None, parse=dag_from_plain)  # sooner done than handed to a thread
+        return await asyncio.to_thread(requested_run, message, blob=blob, parse=dag_from_plain)
+
+    async def act(self, received: ReceivedMessage) -> Outcome:
+        """Act on a complete message in one transaction, and wake who has something to do."""
+        outcome = await self._node.write(
+            lambda store: receive(store, received, this_node=self._node.this_node, logfiles=self._node.logs)
+        )
+        self.after(received, outcome)
+        return outcome
+
+    def after(self, received: ReceivedMessage, outcome: Outcome) -> None:
+        """Wake who has something to do, once the transaction has committed."""
+        accepted = outcome.reply.result is Result.ACCEPTED
+        if accepted and received.message.kind in (
+            MessageKind.EXECUTE,
+            MessageKind.GRANT,
+            MessageKind.CONTROL,
+            MessageKind.ASK,
+        ):
+            self._taken(received.message.run_id)
+        if accepted or outcome.rings:
+            self._node.wake(outcome.rings)
 
 
 def receive(store: Store, received: ReceivedMessage, *, this_node: ThisNode, logfiles: LogFiles) -> Outcome:

@@ -1,18 +1,19 @@
-"""Messages from rows of the outbox, and DAGs from messages: both directions of what an execute message says.
+"""The messages that cross between nodes, written and read in one place, and what came of one that was received.
 
-What a message says is read from the run when it is sent. What a message of another node asks for is checked as strictly
-as any document from outside.
+What an execute message asks for is checked as strictly as any document from outside. What is large travels beside a
+message as a blob: JSON text, held to the SHA-256 that was signed for. The rows in messages are in
+``cis.federation.records``; what an offer, a claim and a grant say of a lease is in ``cis.model.message``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cis.engine.accept.admission import names_above
 from cis.engine.this_node import ThisNode
-from cis.errors import MalformedMessageError, NotFoundError, PoisonRecordError
+from cis.errors import MalformedMessageError, UntrustedError
 from cis.federation.records import read_task, task_fields
 from cis.model.dag import DagSpec, Json
 from cis.model.ids import id_fault
@@ -23,6 +24,7 @@ from cis.model.message import (
     MAX_BLOB_BYTES,
     ROOT,
     SCOPES,
+    BlobRef,
     Fields,
     Message,
     MessageKind,
@@ -36,12 +38,11 @@ from cis.model.message import (
 from cis.model.scope import Scope, ScopeType
 from cis.model.scope_rules import Patterns, pattern_fault
 from cis.model.states import TaskState
-from cis.store.cluster import LeaseAsk, OutboxItem, PeerRecord
+from cis.store.cluster import LeaseAsk, PeerRecord
 from cis.store.cluster_port import Offers
-from cis.store.port import Store, read_spec
 from cis.store.records import RunRecord, TaskRecord
-from cis.store.run_port import Runs
 
+FetchBlob = Callable[[BlobRef], Awaitable[bytes]]
 ParseDag = Callable[[Mapping[str, Json]], DagSpec]
 MAX_DEPTH_TOLD = 1000
 MAX_SCOPES = 1000
@@ -52,6 +53,8 @@ RIGHTS = (EXECUTE, CONTROL, READ)
 
 INCOMPLETE = "report.incomplete"
 MAX_DETAIL = 2000
+_SHA256 = 64
+_ANSWER_FOR_US = _PING_FOR_US = 300_000_000
 DAG_REF = "dag_ref"
 REPORT_REF = "report_ref"
 
@@ -194,46 +197,6 @@ def _kept(plain: Json, spec: DagSpec) -> dict[str, TaskRecord]:
     return kept
 
 
-def message_of(store: Store, item: OutboxItem, *, sender: str, lease_s: float) -> Message:
-    """Return the message that an item stands for; an offer says how long a lease would be.
-
-    Raises:
-        NotFoundError: its run is gone.
-        PoisonRecordError: the run, or the item, cannot be read.
-    """
-    if item.kind not in set(MessageKind):
-        raise PoisonRecordError(f"message {item.message_id}", f"{item.kind!r:.80} is no kind of message")
-    fields: Mapping[str, Json] = item.fields
-    blob_name = blob = None
-    if item.kind == MessageKind.EXECUTE:
-        run = store.runs.get(item.run_id)
-        if run is None:
-            raise NotFoundError("run", item.run_id)
-        remote = store.remotes.get(item.run_id)
-        fields = {**_head(run), **_place_of(store.runs, run), **item.fields, "epoch": remote.epoch if remote else 0}
-        document = store.definitions.document(run.definition_id)
-        spec = read_spec(document)  # what is no DAG any more is not sent
-        if not item.node_id:
-            fields = {**fields, **offer_terms(spec, epoch=fields["epoch"], lease_s=lease_s).fields()}
-        inline, blob = _document(document, progress_of(store.tasks.of_run(run.run_id)))
-        if blob is None:
-            fields = {**fields, **inline}
-        else:
-            blob_name = DAG_REF
-    return Message(
-        kind=MessageKind(item.kind),
-        message_id=item.message_id,
-        sender=sender,
-        created_at_us=item.created_at_us,
-        expires_at_us=item.expires_at_us,
-        run_id=item.run_id,
-        target=item.node_id or None,
-        fields=fields,
-        blob_name=blob_name,
-        blob=blob,
-    )
-
-
 def offer_terms(spec: DagSpec, *, epoch: int, lease_s: float) -> OfferTerms:
     """Return whom a DAG that is on offer here wants, and for how long it is granted."""
     return OfferTerms(epoch=epoch, labels=spec.labels, lease_ms=round(lease_s * 1000), nonces=True)
@@ -285,14 +248,8 @@ def progress_of(tasks: Sequence[TaskRecord]) -> list[Json]:
     ]
 
 
-def _place_of(runs: Runs, run: RunRecord) -> dict[str, Json]:
-    """Return where in a tree of runs a run stands, if it is a task of another."""
-    if run.tree is None:
-        return {}
-    return {ROOT: run.tree.rpartition(":")[2], ABOVE: list(names_above(runs, run))}
-
-
-def _head(run: RunRecord) -> dict[str, Json]:
+def head_fields(run: RunRecord) -> dict[str, Json]:
+    """Return what an execute message says of every DAG."""
     limits = {} if run.scopes is None else {SCOPES: list(run.scopes)}
     return {
         **limits,
@@ -304,7 +261,7 @@ def _head(run: RunRecord) -> dict[str, Json]:
     }
 
 
-def _document(text: str, progress: Sequence[Json]) -> tuple[dict[str, Json], str | None]:
+def document_fields(text: str, progress: Sequence[Json]) -> tuple[dict[str, Json], str | None]:
     """Return the fields of a small document, or the blob of a large one."""
     if len(text) <= INLINE_BYTES:
         inline = wire_fields(json.loads(text))
@@ -321,3 +278,113 @@ def refusal_text(node_id: str, refusal: Json) -> str:
     """Return the error of a run that its executor refused, in bounded words of that node's."""
     detail = refusal.get("detail") if isinstance(refusal, dict) else refusal
     return f"node {node_id} refused it: {str(detail)[:MAX_DETAIL]}"
+
+
+def make_ping(this_node: ThisNode, *, target: str | None) -> Message:
+    """Return a ping, which says what time this node has now; *target* None: to everyone in the room."""
+    now_us = this_node.clock_us()
+    return Message(
+        kind=MessageKind.PING,
+        message_id=this_node.new_id(),
+        sender=this_node.node_id,
+        target=target,
+        created_at_us=now_us,
+        expires_at_us=now_us + _PING_FOR_US,
+    )
+
+
+def answer_message(
+    asked: Message,
+    reply: Reply,
+    *,
+    message_id: str,
+    this_node: ThisNode,
+    fields: Mapping[str, Json],
+    blob: str | None,
+) -> Message:
+    """Return the answer to a message, with *fields*, and the report that is its *blob*."""
+    now_us = this_node.clock_us()
+    return Message(
+        kind=MessageKind.ANSWER,
+        message_id=message_id,
+        sender=this_node.node_id,
+        target=asked.sender,
+        run_id=asked.run_id,
+        created_at_us=now_us,
+        expires_at_us=now_us + _ANSWER_FOR_US,
+        fields={
+            **fields,
+            "reply_to": asked.message_id,
+            "result": str(reply.result),
+            "code": reply.code,
+            "detail": reply.detail,
+        },
+        blob_name=None if blob is None else REPORT_REF,
+        blob=blob,
+    )
+
+
+def read_reply(answer: Message, asked: Message) -> Reply:
+    """Return what an answer says came of a message. Raises MalformedMessageError when it is the answer to another."""
+    fields = answer.fields
+    if (
+        answer.kind is not MessageKind.ANSWER
+        or answer.target != asked.sender
+        or fields.get("reply_to") != asked.message_id
+        or fields.get("result") not in list(Result)  # it may be something that no set can be asked for
+    ):
+        raise MalformedMessageError("it is the answer to something else")
+    return Reply(
+        result=Result(fields["result"]),
+        code=_short(fields.get("code")),
+        detail=_short(fields.get("detail")),
+        fields=fields,
+    )
+
+
+def _short(value: Json) -> str:
+    return value[:MAX_DETAIL] if isinstance(value, str) else ""
+
+
+def blob_ref(message: Message, name: str) -> BlobRef | None:
+    """Return the reference to a blob in a message's fields, if it has one.
+
+    Raises:
+        MalformedMessageError: it is no reference, or to more than a blob may hold.
+    """
+    ref = message.fields.get(name)
+    if ref is None:
+        return None
+    size, sha256 = (ref.get("size"), ref.get("sha256")) if isinstance(ref, Mapping) else (None, None)
+    if not isinstance(size, int) or isinstance(size, bool) or not isinstance(sha256, str) or len(sha256) != _SHA256:
+        raise MalformedMessageError(f"{name} needs sha256 and size")
+    if not isinstance(ref.get("mxc", ""), str):
+        raise MalformedMessageError(f"{name}.mxc is no address")
+    if not 0 <= size <= MAX_BLOB_BYTES:
+        raise MalformedMessageError(f"{name} is of {size} bytes; {MAX_BLOB_BYTES} at most")
+    return BlobRef(sha256=sha256, size=size, mxc=ref.get("mxc"))
+
+
+def check_blob(ref: BlobRef, data: bytes) -> str:
+    """Return the text of a blob that is the one which was signed for. Raises UntrustedError when it is not."""
+    if len(data) != ref.size or hashlib.sha256(data).hexdigest() != ref.sha256:
+        raise UntrustedError("what came with a message is not what its sender signed")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedMessageError("what came with a message is no text") from error
+
+
+async def report_of(message: Message, fetch: FetchBlob) -> Json:
+    """Return the report of a status message or of an answer.
+
+    Raises:
+        MalformedMessageError: it has none.
+    """
+    ref = blob_ref(message, REPORT_REF)
+    if ref is None:
+        return message.fields.get("report")
+    try:
+        return json.loads(check_blob(ref, await fetch(ref)))
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessageError("the report that came with a message is no JSON") from error

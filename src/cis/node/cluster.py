@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from cis.errors import CisError, ConfigError, Fault
+from cis.federation.executing.reporter import Reporter
+from cis.federation.inbox import Inbox
+from cis.federation.origin.courier import Courier
+from cis.federation.origin.status import Asker
+from cis.federation.service import Calm
 from cis.model.message import Result
 from cis.node.home import Home
 from cis.node.settings import Settings
 from cis.store.cluster import OutboxItem, PeerRecord
 from cis.store.port import Store
-from cis.transports.asking import Answering, Asker
-from cis.transports.courier import Courier
+from cis.transports.envelope import SigningNode
 from cis.transports.matrix.chat import Person
 from cis.transports.matrix.room import Room, RoomSettings
-from cis.transports.ports import NodePort
-from cis.transports.push import Pinger, PushClient
+from cis.transports.push import Answering, Pinger, PushClient
 from cis.transports.reception import Reception
-from cis.transports.reporter import Reporter
-from cis.transports.wakeup import Calm
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +87,11 @@ class Cluster:
     Its methods may be called from any thread.
     """
 
-    def __init__(self, node: NodePort, *, room: RoomSettings | None) -> None:
+    def __init__(self, node: SigningNode, *, room: RoomSettings | None) -> None:
         self._node = node
         self._room_settings = room
         self.room: Room | None = None
-        self.reception = Reception(node, spoke=self._spoke, taken=self._taken)
+        self.reception = Reception(node, Inbox(node, taken=self._taken), spoke=self._spoke)
         self.answering = Answering(node, self.reception)
         self._loop = asyncio.new_event_loop()
         self._calm = Calm(self._loop, self._wake, pause_s=PAUSE_S)
@@ -167,7 +168,7 @@ class Cluster:
             self._loop.close()
 
     async def _run(self, started: Future[None]) -> None:
-        client = PushClient()
+        client = PushClient(signer=self._node.keys.signer, clock_us=self._node.this_node.clock_us)
         self._courier = Courier(
             self._node,
             client,
@@ -180,7 +181,7 @@ class Cluster:
         services = {
             "courier": self._courier.run,
             "reporter": self._reporter.run,
-            "asker": Asker(self._node, client, self.reception).run,
+            "asker": Asker(self._node, client, receive=self.reception.inbox.act).run,
             "pinger": self._pinger.run,
             "upkeep": self._upkeep,
         }

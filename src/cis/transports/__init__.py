@@ -1,5 +1,5 @@
-"""How nodes reach each other: the signed envelope, HTTP push, the Matrix room.
+"""How messages travel between nodes: the signed envelope, HTTP push, the Matrix room. The federation says what they mean.
 
-``envelope`` and ``keys`` are what is sent, ``courier`` and ``push`` send it by HTTP, ``matrix`` through a room;
-``reception`` takes in what comes by either, ``reporter`` and ``asking`` bring state back.
+``envelope`` and ``keys`` sign and check, ``reception`` opens what comes by either way, ``push`` sends and answers by
+HTTP, ``matrix`` through a room; ``address`` is where a server is, and who vouches for it.
 """

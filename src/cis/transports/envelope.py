@@ -22,11 +22,13 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from cis.errors import MalformedMessageError, UntrustedError
+from cis.federation.service import NodePort
 from cis.model.dag import Json
 from cis.model.ids import id_fault
-from cis.model.message import MAX_BLOB_BYTES, BlobRef, Message, MessageKind
+from cis.model.message import Message, MessageKind
 from cis.transports.keys import Signer, Succession, canonical, follow, key_id, successions_of, verifies
 
 MEDIA_TYPE = "application/vnd.cis.message"
@@ -52,7 +54,21 @@ _FRAME = frozenset(
         "m.relates_to",  # the homeserver reads it; nothing here trusts it
     }
 )
-_SHA256 = 64
+
+
+class Keys(Protocol):
+    """The node's keys."""
+
+    def signer(self) -> Signer:
+        """Return the node's key, as it is now."""
+        ...
+
+
+class SigningNode(NodePort, Protocol):
+    """The node as transports use it: with its keys."""
+
+    @property
+    def keys(self) -> Keys: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,35 +130,6 @@ def open_envelope(content: Json, *, trusted_key: Callable[[str], str | None], ro
     if frame.get("room_id") != room_id:
         raise UntrustedError(f"a message of {sender!r} was signed for {frame.get('room_id') or 'no room'}")
     return Opened(message=_message(frame), public_key=key)
-
-
-def blob_ref(message: Message, name: str) -> BlobRef | None:
-    """Return the reference to a blob in a message's fields, if it has one.
-
-    Raises:
-        MalformedMessageError: it is no reference, or to more than a blob may hold.
-    """
-    ref = message.fields.get(name)
-    if ref is None:
-        return None
-    size, sha256 = (ref.get("size"), ref.get("sha256")) if isinstance(ref, Mapping) else (None, None)
-    if not isinstance(size, int) or isinstance(size, bool) or not isinstance(sha256, str) or len(sha256) != _SHA256:
-        raise MalformedMessageError(f"{name} needs sha256 and size")
-    if not isinstance(ref.get("mxc", ""), str):
-        raise MalformedMessageError(f"{name}.mxc is no address")
-    if not 0 <= size <= MAX_BLOB_BYTES:
-        raise MalformedMessageError(f"{name} is of {size} bytes; {MAX_BLOB_BYTES} at most")
-    return BlobRef(sha256=sha256, size=size, mxc=ref.get("mxc"))
-
-
-def check_blob(ref: BlobRef, data: bytes) -> str:
-    """Return the text of a blob that is the one which was signed for. Raises UntrustedError when it is not."""
-    if len(data) != ref.size or hashlib.sha256(data).hexdigest() != ref.sha256:
-        raise UntrustedError("what came with a message is not what its sender signed")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise MalformedMessageError("what came with a message is no text") from error
 
 
 def _read_frame(content: Json) -> dict[str, Json]:

@@ -1,4 +1,4 @@
-"""Speaking to a peer by HTTP: one message and its signed answer, and pings that track whether each peer answers.
+"""Messages by HTTP: sent to a peer, received and answered, and pings that track whether each peer answers.
 
 Only the address under which the peer was enrolled is asked; a redirect is refused, certificates are checked, proxies of
 the environment are not used, and every wait and every body is bounded. An answer counts when the peer signed it;
@@ -10,32 +10,30 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import httpx
 
-from cis.engine.this_node import ThisNode
 from cis.errors import CisError, MalformedMessageError
-from cis.federation.messages import REPORT_REF
-from cis.model.dag import Json
-from cis.model.message import MAX_BLOB_BYTES, Message, MessageKind, Reply, Result
+from cis.federation.executing.reporter import Teller
+from cis.federation.messages import REPORT_REF, answer_message, blob_ref, check_blob, make_ping, read_reply
+from cis.federation.service import Answered, NotDelivered, Sending, Wakeup
+from cis.model.message import MAX_BLOB_BYTES, BlobRef, Message, MessageKind, Result
 from cis.store.cluster import PeerRecord
+from cis.transports.address import trusted_authorities
 from cis.transports.envelope import (
     EXECUTE_PATH,
     MEDIA_TYPE,
     MESSAGES_PATH,
     FrameReader,
-    blob_ref,
-    check_blob,
+    SigningNode,
     frame,
     open_envelope,
     seal,
 )
 from cis.transports.keys import Signer
-from cis.transports.ports import NodePort
-from cis.transports.tls import trusted_authorities
-from cis.transports.wakeup import Wakeup
+from cis.transports.reception import Reception
 
 log = logging.getLogger(__name__)
 
@@ -45,38 +43,28 @@ WHOLE_S = 300.0  # for all of it, and of the message: 16 MiB take their time on 
 MAX_CONNECTIONS = 64
 _MAX_PROBLEM_BYTES = 4096
 
+CONTENT_S = 15.0  # for 128 KiB at most; a stranger may keep a connection for so long
+BLOB_S = 300.0
+
 EVERY_S = 30.0
 LOOK_EVERY_S = 0.5
-_PING_FOR_US = 300_000_000
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """The peer's signed answer. ``clock_ahead_us`` is how far its clock is ahead, give or take half the round trip."""
-
-    reply: Reply
-    message: Message
-    blob: str | None
-    clock_ahead_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotDelivered:
-    """Why there is no answer; with ``uncertain`` the message may have arrived all the same.
-
-    ``redirected``: the peer's address sends elsewhere, where nobody was asked.
-    """
-
-    fault: str
-    uncertain: bool
-    unreachable: bool = False
-    redirected: bool = False
+T = TypeVar("T")
+MakeRoom = Callable[[int], Awaitable[None]]
 
 
 class PushClient:
     """Sends messages of this node to its peers; connections are kept and used again."""
 
-    def __init__(self, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        signer: Callable[[], Signer],
+        clock_us: Callable[[], int],
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._signer = signer
+        self._clock_us = clock_us
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=60.0),
@@ -90,12 +78,12 @@ class PushClient:
         """Close the connections."""
         await self._client.aclose()
 
-    async def send(self, message: Message, peer: PeerRecord, *, signer: Signer, now_us: int) -> Answered | NotDelivered:
+    async def send(self, message: Message, peer: PeerRecord) -> Answered | NotDelivered:
         """Send a message to a peer that has an address, and return what came of it."""
         loop = asyncio.get_running_loop()
-        begun_s = loop.time()
+        begun_s, now_us = loop.time(), self._clock_us()
         path = EXECUTE_PATH if message.kind is MessageKind.EXECUTE else MESSAGES_PATH
-        body = frame(seal(message, signer), message)
+        body = frame(seal(message, self._signer()), message)
         try:
             request = self._client.build_request(
                 "POST", f"{(peer.url or '').rstrip('/')}{path}", content=body, headers={"Content-Type": MEDIA_TYPE}
@@ -129,35 +117,14 @@ class PushClient:
             opened = open_envelope(await reader.content(), trusted_key=lambda name: _key_of(peer, name)).message
             ref = blob_ref(opened, REPORT_REF)
             blob = None if ref is None or ref.size > MAX_BLOB_BYTES else check_blob(ref, await reader.blob(ref.size))
-            return _answered(opened, message, blob=blob, now_us=now_us)
+            ahead_us = opened.created_at_us - now_us
+            return Answered(reply=read_reply(opened, message), message=opened, blob=blob, clock_ahead_us=ahead_us)
         except CisError as error:
             return NotDelivered(fault=f"{peer.url} gave no answer of node {peer.node_id}: {error}", uncertain=True)
 
 
 def _key_of(peer: PeerRecord, name: str) -> str | None:
     return peer.public_key if name == peer.node_id else None
-
-
-def _answered(opened: Message, message: Message, *, blob: str | None, now_us: int) -> Answered:
-    fields = opened.fields
-    if (
-        opened.kind is not MessageKind.ANSWER
-        or opened.target != message.sender
-        or fields.get("reply_to") != message.message_id
-        or fields.get("result") not in list(Result)  # it may be something that no set can be asked for
-    ):
-        raise MalformedMessageError("it is the answer to something else")
-    reply = Reply(
-        result=Result(fields["result"]),
-        code=_text(fields.get("code")),
-        detail=_text(fields.get("detail")),
-        fields=fields,
-    )
-    return Answered(reply=reply, message=opened, blob=blob, clock_ahead_us=opened.created_at_us - now_us)
-
-
-def _text(value: Json) -> str:
-    return value[:2000] if isinstance(value, str) else ""
 
 
 async def _problem(response: httpx.Response) -> str:
@@ -177,23 +144,10 @@ def _words(error: Exception, peer: PeerRecord) -> str:
     return f"{peer.url}: {str(error) or type(error).__name__}"[:500]
 
 
-def make_ping(this_node: ThisNode, *, target: str | None) -> Message:
-    """Return a ping, which says what time this node has now; *target* None: to everyone in the room."""
-    now_us = this_node.clock_us()
-    return Message(
-        kind=MessageKind.PING,
-        message_id=this_node.new_id(),
-        sender=this_node.node_id,
-        target=target,
-        created_at_us=now_us,
-        expires_at_us=now_us + _PING_FOR_US,
-    )
-
-
 class Pinger:
     """Pings each peer now, and again every ``EVERY_S``; *answered* is told of each that was away and is back."""
 
-    def __init__(self, node: NodePort, client: PushClient, *, answered: Callable[[str], None]) -> None:
+    def __init__(self, node: SigningNode, client: Sending, *, answered: Callable[[str], None]) -> None:
         self._node = node
         self._client = client
         self._answered = answered
@@ -226,7 +180,7 @@ class Pinger:
     async def _ping(self, peer: PeerRecord) -> None:
         node = self._node
         ping = make_ping(node.this_node, target=peer.node_id)
-        answer = await self._client.send(ping, peer, signer=node.keys.signer(), now_us=node.this_node.clock_us())
+        answer = await self._client.send(ping, peer)
         at_us = node.this_node.clock_us()
         if isinstance(answer, Answered):
             ahead_us = answer.clock_ahead_us
@@ -242,3 +196,56 @@ class Pinger:
 
 def _face(peer: PeerRecord) -> tuple[str, str | None, str]:
     return peer.node_id, peer.url, peer.public_key
+
+
+class Answering:
+    """Takes one pushed message in and returns the bytes of its answer."""
+
+    def __init__(self, node: SigningNode, reception: Reception) -> None:
+        self._node = node
+        self._reception = reception
+        self._teller = Teller(node)
+
+    async def open(self, reader: FrameReader, *, source: str) -> tuple[Message, PeerRecord]:
+        """Read a message, and return it with the peer that signed it; what travels beside it is left for later.
+
+        Raises:
+            MalformedMessageError, UntrustedError: it is none, or nobody's who is trusted here.
+        """
+        try:
+            content = await _in_time(reader.content(), CONTENT_S)
+        except MalformedMessageError as error:
+            await self._reception.note_stranger(None, error, source=source)
+            raise
+        return await self._reception.open(content, source=source)
+
+    async def answer(
+        self, message: Message, peer: PeerRecord, reader: FrameReader, *, source: str, make_room: MakeRoom
+    ) -> bytes:
+        """Act on an opened message, and return the signed answer; *make_room* waits for room for its blob.
+
+        Raises:
+            StoreError, OverloadedError: not now.
+        """
+
+        async def fetch(ref: BlobRef) -> bytes:
+            await make_room(ref.size)
+            return await _in_time(reader.blob(ref.size), BLOB_S)
+
+        reply = await self._reception.take(message, peer, source=source, fetch=fetch)
+        fields, blob = dict(reply.fields), None
+        token = self._node.this_node.new_id()
+        if message.kind is MessageKind.ASK and reply.result is Result.ACCEPTED:
+            fields, blob = await self._teller.answer(message, token=token)
+        node = self._node
+        answer = answer_message(message, reply, message_id=token, this_node=node.this_node, fields=fields, blob=blob)
+        return frame(seal(answer, node.keys.signer()), answer)
+
+
+async def _in_time(reading: Awaitable[T], seconds: float) -> T:
+    """Await what is read. Raises MalformedMessageError when it takes too long: whoever sends it may be gone."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await reading
+    except TimeoutError as error:
+        raise MalformedMessageError(f"a message did not come whole within {seconds:g} s") from error

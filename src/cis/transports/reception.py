@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 
 from cis.errors import CisError, MalformedMessageError, OverloadedError, StoreError, UntrustedError
-from cis.federation.inbox import receive, refuse
-from cis.federation.messages import DAG_REF, REPORT_REF, Outcome, ReceivedMessage, RequestedRun, requested_run
+from cis.federation.inbox import Inbox, refuse
+from cis.federation.messages import FetchBlob, ReceivedMessage
 from cis.model.dag import Json
-from cis.model.document import dag_from_plain
 from cis.model.ids import id_fault
-from cis.model.message import BlobRef, Message, MessageKind, Reply, Result
+from cis.model.message import Message, MessageKind, Reply
 from cis.store.cluster import PeerRecord
 from cis.store.port import Store
 from cis.store.records import AuditRecord
 from cis.store.refusals import UNVERIFIED, RefusalShares
-from cis.transports.envelope import Opened, blob_ref, check_blob, open_envelope
-from cis.transports.ports import NodePort
+from cis.transports.envelope import Opened, SigningNode, open_envelope
 
 log = logging.getLogger(__name__)
 
-FetchBlob = Callable[[BlobRef], Awaitable[bytes]]
-SMALL_BYTES = 8 * 2**10
 _CONTACT_EVERY_S = 5.0
 
 
 class Reception:
-    """Takes messages in. *spoke* is told of each peer that spoke, *taken* of each run that was taken on."""
+    """Opens messages and has *inbox* act on them. *spoke* is told of each peer that spoke."""
 
-    def __init__(self, node: NodePort, *, spoke: Callable[[str], None], taken: Callable[[str], None]) -> None:
+    def __init__(self, node: SigningNode, inbox: Inbox, *, spoke: Callable[[str], None]) -> None:
+        self.inbox = inbox
         self._node = node
         self._spoke = spoke
-        self._taken = taken
         self._refusals = RefusalShares()
         self._contacts: dict[tuple[str, bool], float] = {}
         self._notes: set[asyncio.Future[None]] = set()
@@ -92,7 +87,7 @@ class Reception:
             await self.note_clock(peer, clock_ahead_us=message.created_at_us - self._node.this_node.clock_us())
         received = ReceivedMessage(message=message, peer=peer, source=source)
         try:
-            received = await self.complete(received, fetch)
+            received = await self.inbox.complete(received, fetch)
         except (StoreError, OverloadedError):
             raise
         except CisError as error:
@@ -101,52 +96,7 @@ class Reception:
                 lambda store: refuse(store.audit, received, failed, now_us=self._node.this_node.clock_us())
             )
             return outcome.reply
-        return (await self.act(received)).reply
-
-    async def complete(self, received: ReceivedMessage, fetch: FetchBlob) -> ReceivedMessage:
-        """Return a received message with its DAG or its report, which may have travelled beside it.
-
-        Raises:
-            CisError: it cannot be had, or is not what was signed for, or no DAG.
-        """
-        message = received.message
-        if message.kind is MessageKind.EXECUTE and message.target == self._node.this_node.node_id:
-            return replace(received, requested=await self.requested_run(message, fetch))
-        if message.kind is MessageKind.STATUS and message.target == self._node.this_node.node_id:
-            return replace(received, report=await report_of(message, fetch))
-        return received
-
-    async def requested_run(self, message: Message, fetch: FetchBlob) -> RequestedRun:
-        """Return the DAG of an execute message."""
-        ref = blob_ref(message, DAG_REF)
-        blob = None if ref is None else check_blob(ref, await fetch(ref))
-        if blob is None and len(json.dumps(message.fields)) <= SMALL_BYTES:
-            return requested_run(message, blob=None, parse=dag_from_plain)  # sooner done than handed to a thread
-        return await asyncio.to_thread(requested_run, message, blob=blob, parse=dag_from_plain)
-
-    async def act(self, received: ReceivedMessage) -> Outcome:
-        """Act on a complete message in one transaction, and wake who has something to do."""
-        outcome = await self._node.write(self.job(received))
-        self.after(received, outcome)
-        return outcome
-
-    def job(self, received: ReceivedMessage) -> Callable[[Store], Outcome]:
-        """Return what acts on a message inside a transaction."""
-        node = self._node
-        return lambda store: receive(store, received, this_node=node.this_node, logfiles=node.logs)
-
-    def after(self, received: ReceivedMessage, outcome: Outcome) -> None:
-        """Wake who has something to do, once the transaction has committed."""
-        accepted = outcome.reply.result is Result.ACCEPTED
-        if accepted and received.message.kind in (
-            MessageKind.EXECUTE,
-            MessageKind.GRANT,
-            MessageKind.CONTROL,
-            MessageKind.ASK,
-        ):
-            self._taken(received.message.run_id)
-        if accepted or outcome.rings:
-            self._node.wake(outcome.rings)
+        return (await self.inbox.act(received)).reply
 
     async def note_stranger(self, sender: Json, error: CisError, *, source: str) -> None:
         """Write into the audit log that somebody's message was refused; a flood of them is only counted."""
@@ -224,18 +174,3 @@ class Reception:
         self._notes.discard(note)
         if not note.cancelled() and note.exception() is not None:
             log.warning("a contact could not be noted", extra={"error": str(note.exception())})
-
-
-async def report_of(message: Message, fetch: FetchBlob) -> Json:
-    """Return the report of a status message or of an answer.
-
-    Raises:
-        MalformedMessageError: it has none.
-    """
-    ref = blob_ref(message, REPORT_REF)
-    if ref is None:
-        return message.fields.get("report")
-    try:
-        return json.loads(check_blob(ref, await fetch(ref)))
-    except (ValueError, RecursionError) as error:
-        raise MalformedMessageError("the report that came with a message is no JSON") from error

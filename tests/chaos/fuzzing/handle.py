@@ -9,8 +9,8 @@ from typing import TypeVar
 from cis.engine.logfiles import LogFiles
 from cis.engine.this_node import ThisNode
 from cis.store.port import Store
+from cis.transports.envelope import Keys
 from cis.transports.keys import Signer
-from cis.transports.ports import Keys
 
 T = TypeVar("T")
 

@@ -18,15 +18,16 @@ from typing import Any
 
 from cis.engine.logfiles import LogFiles
 from cis.errors import CisError, MalformedMessageError
+from cis.federation.inbox import Inbox
 from cis.model.message import MessageKind, Result
 from cis.model.tree import holds_text
 from cis.store.cluster import JournalState, RoomEvent
 from cis.store.sqlite.store import SqliteStore
-from cis.transports.asking import Answering
 from cis.transports.envelope import FrameReader
 from cis.transports.keys import Signer, canonical, new_private_key
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.journal import Journal
+from cis.transports.push import Answering
 from cis.transports.reception import Reception
 from tests.chaos.fuzzing.handle import DirectHandle, OneKey
 from tests.chaos.fuzzing.household import ME, NODE, ROOM, TASKS, Household
@@ -161,7 +162,7 @@ class Target:
         return self._done(work)
 
     def _reception(self) -> Reception:
-        return Reception(self._handle, spoke=lambda _: None, taken=lambda _: None)
+        return Reception(self._handle, Inbox(self._handle, taken=lambda _: None), spoke=lambda _: None)
 
     def _done(self, work: Callable[[], Awaitable[bool]]) -> bool:
         async def whole() -> bool:

@@ -29,7 +29,9 @@ from cis.errors import CisError
 from cis.executors.local import LocalExecutor
 from cis.federation.executing.lease import eligible
 from cis.federation.executing.report import Cursor, build_report
-from cis.federation.messages import message_of, report_message
+from cis.federation.inbox import Inbox
+from cis.federation.messages import report_message
+from cis.federation.origin.outbox import message_of
 from cis.model.document import dag_from_plain
 from cis.model.message import Standing
 from cis.model.scope import Scope
@@ -212,7 +214,7 @@ def read_room(store: Store, logs: LogFiles) -> None:
         async def chat(_: object) -> None:
             return
 
-        reception = Reception(handle, spoke=lambda _: None, taken=lambda _: None)
+        reception = Reception(handle, Inbox(handle, taken=lambda _: None), spoke=lambda _: None)
         client = MatrixClient("http://127.0.0.1:1", "token")
         await Journal(handle, reception, client, room_id=ROOM, me=ME, chat=chat).work()
         await client.aclose()

@@ -10,7 +10,6 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cis.engine.accept.dispatch import SENDING_S
 from cis.engine.accept.submit import SubmitRequest, submit
@@ -21,8 +20,9 @@ from cis.engine.times import Instant
 from cis.federation.executing import lease
 from cis.federation.executing.report import Cursor, build_report
 from cis.federation.inbox import receive
-from cis.federation.messages import ReceivedMessage, RequestedRun, message_of, report_message
-from cis.federation.origin import arbiter
+from cis.federation.messages import ReceivedMessage, RequestedRun, report_message
+from cis.federation.origin import arbiter, outbox
+from cis.federation.origin.outbox import message_of
 from cis.model.dag import DagSpec
 from cis.model.message import Message, MessageKind, Standing
 from cis.model.states import RunState, TaskState
@@ -30,7 +30,6 @@ from cis.skills.registry import InstalledSkills
 from cis.store import open_store
 from cis.store.cluster import OfferState, OutboxItem, PeerRecord, RemoteRole, Route
 from cis.store.records import QueueState, RunChange
-from cis.transports.matrix.sender import RoomSender
 from tests.worlds.migrated import new_database
 
 LEASE_S = 20.0
@@ -54,13 +53,6 @@ class Clocks:
     wall_ahead_s: float
     booted_s: float
     boots: int = 0
-
-
-@dataclass(slots=True)
-class _Handle:
-    """What the sender needs of a node to note what was sent."""
-
-    this_node: ThisNode
 
 
 class Party:
@@ -167,10 +159,7 @@ class Party:
     def was_taken(self, item: OutboxItem, event_id: str) -> None:
         """Note that the homeserver says that it took an item of the outbox."""
         with self.store.transaction():
-            handle: Any = _Handle(self.this_node)
-            client: Any = None
-            sender = RoomSender(handle, client, room_id="!r", jitter=self.rng.random, offered=lambda: None)
-            sender._sent(self.store, item, event_id)
+            outbox.sent_to_room(self.store, item, event_id, this_node=self.this_node)
 
     def was_not_taken(self, item: OutboxItem) -> None:
         """Put an item off that the homeserver says it did not take."""

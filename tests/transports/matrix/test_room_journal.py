@@ -23,7 +23,11 @@ from cis.engine.logfiles import LogFiles
 from cis.engine.this_node import ThisNode
 from cis.engine.transitions import move_tasks
 from cis.errors import RoomError, RoomRefusedError, RoomUnreachableError
+from cis.federation.executing.claiming import Claimer
+from cis.federation.executing.reporter import Reporter
+from cis.federation.inbox import Inbox
 from cis.federation.messages import INCOMPLETE
+from cis.federation.origin.courier import Courier, _Line
 from cis.model.dag import Priority
 from cis.model.message import BlobRef, Message, MessageKind, Result
 from cis.model.states import RunState, TaskState
@@ -37,15 +41,12 @@ from cis.store.cluster import JournalState, OfferRecord, OfferState, PeerRecord,
 from cis.store.port import Store
 from cis.store.records import RunChange, RunRecord
 from cis.store.sqlite.store import SqliteStore
-from cis.transports.courier import Courier, _Line
-from cis.transports.envelope import MEDIA_TYPE, frame, seal
+from cis.transports.envelope import MEDIA_TYPE, SigningNode, frame, seal
 from cis.transports.keys import Signer, new_private_key
 from cis.transports.matrix.journal import Journal
-from cis.transports.matrix.sender import Claimer, RoomSender
-from cis.transports.ports import NodePort
+from cis.transports.matrix.sender import RoomSender
 from cis.transports.push import PushClient
 from cis.transports.reception import Reception
-from cis.transports.reporter import Reporter
 from tests.worlds.deciding import spec_of
 from tests.worlds.migrated import new_database
 from tests.worlds.waiting import wait_for
@@ -237,7 +238,10 @@ class Reader:
 def reading(folder: Path, fault: RoomError, *, may: tuple[str, ...] = ("execute",)) -> Iterator[Reader]:
     """Give a test node-1, whose homeserver answers *fault* to whoever wants a medium."""
     with office(folder, may=may) as place:
-        reception, media = Reception(place.handle, spoke=lambda _: None, taken=lambda _: None), Media(fault)
+        reception, media = (
+            Reception(place.handle, Inbox(place.handle, taken=lambda _: None), spoke=lambda _: None),
+            Media(fault),
+        )
 
         async def no_chat(_: RoomEvent) -> None:
             raise AssertionError("nobody chats here")
@@ -287,7 +291,7 @@ def test_a_clock_of_which_nothing_was_known_is_known_once_its_node_has_pinged(tm
 
 async def pushed(node: Reader, messages: list[Message]) -> None:
     """Take in what was pushed, one after the other."""
-    reception = Reception(node.handle, spoke=lambda _: None, taken=lambda _: None)
+    reception = Reception(node.handle, Inbox(node.handle, taken=lambda _: None), spoke=lambda _: None)
 
     async def nothing(_: BlobRef) -> bytes:
         raise AssertionError("nothing travels beside it")
@@ -425,7 +429,7 @@ async def soon(condition: Callable[[], object], what: str) -> None:
 
 
 def claiming(
-    handle: NodePort,
+    handle: SigningNode,
     claims: list[str],
     *,
     jitter: float = 0.0,
@@ -570,7 +574,7 @@ class Meddler:
         self.handle.wake(worker_ids)
 
 
-def sending(handle: NodePort, client: Takes) -> RoomSender:
+def sending(handle: SigningNode, client: Takes) -> RoomSender:
     return RoomSender(handle, client, room_id=ROOM, jitter=lambda: 0.0, offered=lambda: None)  # type: ignore[arg-type]  # all that it uses
 
 
@@ -623,8 +627,8 @@ def test_a_peer_is_sent_nothing_that_was_taken_back_since_it_was_looked_at(
         requests.append(request)
         raise httpx.ConnectError("nobody is there", request=request)
 
-    async def scenario(handle: NodePort) -> None:
-        client = PushClient(transport=httpx.MockTransport(away))
+    async def scenario(handle: SigningNode) -> None:
+        client = push_client(handle, transport=httpx.MockTransport(away))
         courier = Courier(handle, client, jitter=lambda: 0.0, room_takes=lambda _: False, fall_back_after_s=60.0)
         await courier._serve_some("node-2", _Line())
         await client.aclose()
@@ -732,6 +736,11 @@ async def quiet(reporter: Reporter) -> None:
     await soon(is_quiet, "the reporter to be done")
 
 
+def push_client(handle: SigningNode, *, transport: httpx.AsyncBaseTransport | None = None) -> PushClient:
+    """Return what sends for a node by HTTP."""
+    return PushClient(signer=handle.keys.signer, clock_us=handle.this_node.clock_us, transport=transport)
+
+
 @contextmanager
 def reporting(place: Office, client: PushClient, ear: Ear | None) -> Iterator[Reporter]:
     """Let a reporter serve, in the running loop."""
@@ -747,7 +756,7 @@ def reporting(place: Office, client: PushClient, ear: Ear | None) -> Iterator[Re
 def test_the_room_is_told_nothing_that_is_no_news_but_for_the_renewal_of_a_lease(tmp_path: Path) -> None:
     async def scenario(place: Office) -> None:
         ear = Ear()
-        with reporting(place, PushClient(), ear) as reporter:
+        with reporting(place, push_client(place.handle), ear) as reporter:
             await soon(lambda: ear.told, "the first report")
             await quiet(reporter)
             for _ in range(12):
@@ -771,7 +780,7 @@ def test_the_room_is_told_nothing_that_is_no_news_but_for_the_renewal_of_a_lease
 def test_a_run_without_a_lease_is_told_of_in_the_room_only_when_something_changed(tmp_path: Path) -> None:
     async def scenario(place: Office) -> None:
         ear = Ear()
-        with reporting(place, PushClient(), ear) as reporter:
+        with reporting(place, push_client(place.handle), ear) as reporter:
             await soon(lambda: ear.told, "the first report")
             await quiet(reporter)
             for _ in range(3):
@@ -792,7 +801,7 @@ def test_a_run_without_a_lease_is_told_of_in_the_room_only_when_something_change
 def test_a_run_that_is_granted_anew_is_told_from_its_beginning_under_the_new_grant(tmp_path: Path) -> None:
     async def scenario(place: Office) -> None:
         ear = Ear()
-        with reporting(place, PushClient(), ear) as reporter:
+        with reporting(place, push_client(place.handle), ear) as reporter:
             await soon(lambda: ear.told, "the first report")
             await quiet(reporter)
             place.change(lambda store: store.remotes.put(replace(place.remote(), epoch=2)))
@@ -810,7 +819,7 @@ def test_a_run_that_is_granted_anew_is_told_from_its_beginning_under_the_new_gra
 def test_the_end_that_was_on_its_way_under_the_old_grant_does_not_count_under_the_new_one(tmp_path: Path) -> None:
     async def scenario(place: Office) -> None:
         ear = Ear(gates=[asyncio.Event(), asyncio.Event()])
-        with reporting(place, PushClient(), ear) as reporter:
+        with reporting(place, push_client(place.handle), ear) as reporter:
             await soon(lambda: ear.told, "the first report")
             (first,) = reporter._tasks
             place.change(lambda store: store.remotes.put(replace(place.remote(), epoch=2)))
@@ -868,7 +877,7 @@ def test_an_origin_that_lacks_something_is_told_all_of_it_again(tmp_path: Path) 
         return httpx.Response(200, headers={"Content-Type": MEDIA_TYPE}, stream=Body(body))
 
     async def scenario() -> None:
-        client = PushClient(transport=httpx.MockTransport(answer))
+        client = push_client(place.handle, transport=httpx.MockTransport(answer))
         with reporting(place, client, None) as reporter:
             await soon(lambda: told, "the first report")
             await quiet(reporter)

@@ -10,7 +10,7 @@ another node executes has a row in ``remote_runs``; its tasks are a mirror (``ci
 arrive twice, by two ways, or when its answer was lost: the receiver knows a run by its id.
 
 An item whose time is over fails its run when it cannot have arrived. When it may have, the peer is asked, for as long
-as it takes: only that node knows whether the run is being executed (``cis.transports.asking``).
+as it takes: only that node knows whether the run is being executed (``cis.federation.origin.status``).
 
 A cancel goes before its run: a node that hears it first refuses the run, which then never begins. A pause comes after
 it, or there would be nothing to pause.

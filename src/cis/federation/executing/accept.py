@@ -14,15 +14,17 @@ from dataclasses import replace
 
 from cis.engine.accept import control
 from cis.engine.accept.admission import Asker
+from cis.engine.accept.dispatch import EVERYONE
 from cis.engine.accept.submit import Origin, SubmitRequest, canonical_json, submit
 from cis.engine.this_node import ThisNode
 from cis.errors import IllegalStateError, MalformedMessageError, MessageRefusedError, OverloadedError
 from cis.federation import restored
 from cis.federation.messages import EXECUTE, Outcome, ReceivedMessage, RequestedRun, outcome
-from cis.model.message import Reply, Result
+from cis.model.dag import Priority
+from cis.model.message import MessageKind, Reply, Result
 from cis.model.scope_rules import in_common
-from cis.store.cluster import RemoteRole, RemoteRun
-from cis.store.cluster_port import Remotes
+from cis.store.cluster import OutboxItem, RemoteRole, RemoteRun, Route
+from cis.store.cluster_port import Outbox, Remotes
 from cis.store.port import Store
 from cis.store.records import AuditRecord, RunRecord
 from cis.store.run_port import Definitions
@@ -135,3 +137,26 @@ def receive_ask(remotes: Remotes, received: ReceivedMessage) -> Outcome:
             )
         remotes.put(replace(remote, open=True))
     return outcome(Result.ACCEPTED)
+
+
+def post_refusal(outbox: Outbox, received: ReceivedMessage, outcome: Outcome, *, now_us: int, message_id: str) -> None:
+    """Tell the origin of a run that came by the room that it is refused here."""
+    message, peer, reply = received.message, received.peer, outcome.reply
+    outbox.add(
+        OutboxItem(
+            message_id=message_id,
+            kind=MessageKind.STATUS,
+            run_id=message.run_id,
+            node_id=peer.node_id or EVERYONE,
+            route=Route.PUSH if peer.url is not None else Route.ROOM,
+            priority=Priority.NORMAL,
+            created_at_us=now_us,
+            expires_at_us=now_us + 7 * 86_400_000_000,
+            due_at_us=now_us,
+            fields={
+                "state": "refused",
+                "epoch": message.fields.get("epoch", 0) if message.kind is MessageKind.GRANT else 0,
+                "refused": {"code": reply.code, "detail": reply.detail},
+            },
+        )
+    )

@@ -1,25 +1,48 @@
-"""An origin and the word of the nodes that execute its runs: takes status messages in, asks when something is missing.
+"""An origin and the word of the nodes that execute its runs: receives status messages, asks when none come.
 
 A report is only taken from the node that holds the run, under the grant that it holds it by, and merges row by row
 (``cis.federation.origin.mirror``).
+
+The origin asks (``Asker``) when it has heard nothing of a run for a while: its executing node may not reach it, as a
+laptop behind NAT. It names the last answer that it has, and the executing node goes on from there
+(``cis.federation.executing.reporter``).
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
 from cis.engine.accept.dispatch import delivered, undeliverable
 from cis.engine.logfiles import LogFiles
 from cis.engine.this_node import ThisNode
-from cis.errors import MessageRefusedError
+from cis.errors import CisError, MessageRefusedError
 from cis.federation import restored
-from cis.federation.messages import INCOMPLETE, Outcome, ReceivedMessage, outcome, refusal_text
+from cis.federation.messages import INCOMPLETE, FetchBlob, Outcome, ReceivedMessage, outcome, refusal_text, report_of
 from cis.federation.origin import arbiter
 from cis.federation.origin.mirror import apply_report
-from cis.model.message import MessageKind, Reply, Result, Standing
-from cis.store.cluster import OutboxItem, RemoteRole, RemoteRun, Route
+from cis.federation.service import NodePort, NotDelivered, Sending
+from cis.model.message import BlobRef, Message, MessageKind, Reply, Result, Standing
+from cis.store.cluster import OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
 from cis.store.port import Store
+from cis.store.records import Delivery
 from cis.store.run_port import Runs
 
+log = logging.getLogger(__name__)
+
 ASK_FOR_US = 3_600_000_000
+QUIET_S = 2.0
+MOST_QUIET_S = 20.0
+ROOM_QUIET_S = 600.0
+MOST_ROOM_QUIET_S = 6 * 3600.0
+AT_ONCE = 8
+LOOK_EVERY_S = 1.0
+_PUSHED_ASK_FOR_US = 60_000_000
+
+Receive = Callable[[ReceivedMessage], Awaitable[Outcome]]
+"""Acts on a message as if it had been brought."""
 
 
 def receive_status(store: Store, received: ReceivedMessage, *, this_node: ThisNode, logfiles: LogFiles) -> Outcome:
@@ -93,3 +116,108 @@ def _parent_ring(runs: Runs, parent_run_id: str | None) -> frozenset[str]:
     """Return the worker that waits for a run as its task, if there is one."""
     parent = runs.get(parent_run_id) if parent_run_id is not None else None
     return frozenset() if parent is None else frozenset({parent.worker_id})
+
+
+class Asker:
+    """Asks for the runs of which nothing was heard lately."""
+
+    def __init__(self, node: NodePort, client: Sending, *, receive: Receive) -> None:
+        self._node = node
+        self._client = client
+        self._receive = receive
+        self._quiet: dict[str, tuple[int, float, float]] = {}  # run: version heard, ask at, pause
+        self._after: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        while True:
+            try:
+                await self._turn()
+            except CisError as error:
+                log.error("nobody can be asked; trying again", extra={"error": str(error)})
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _turn(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        open_runs = await self._node.read(_taken_on)
+        known, self._quiet = self._quiet, {}
+        due: list[tuple[RemoteRun, PeerRecord | None]] = []
+        for remote, peer in open_runs:
+            first_s, most_s = (ROOM_QUIET_S, MOST_ROOM_QUIET_S) if peer is None else (QUIET_S, MOST_QUIET_S)
+            version, at_s, pause = known.get(remote.run_id, (-1, 0.0, first_s))
+            if version != remote.heard_version:
+                version, at_s, pause = remote.heard_version, now_s + first_s, first_s
+            elif at_s <= now_s and len(due) < AT_ONCE:
+                due.append((remote, peer))
+                pause = min(most_s, pause * 1.5)
+                at_s = now_s + pause
+            self._quiet[remote.run_id] = (version, at_s, pause)
+        self._after = {run_id: token for run_id, token in self._after.items() if run_id in self._quiet}
+        await asyncio.gather(
+            *(self._ask(remote, peer) if peer is not None else self._ask_in_room(remote) for remote, peer in due)
+        )
+
+    async def _ask(self, remote: RemoteRun, peer: PeerRecord) -> None:
+        node = self._node
+        for _ in range(1000):  # pages of one answer
+            now_us = node.this_node.clock_us()
+            ask = Message(
+                kind=MessageKind.ASK,
+                message_id=node.this_node.new_id(),
+                sender=node.this_node.node_id,
+                created_at_us=now_us,
+                expires_at_us=now_us + _PUSHED_ASK_FOR_US,
+                run_id=remote.run_id,
+                target=peer.node_id,
+                fields={"after": self._after.get(remote.run_id, "")},
+            )
+            answer = await self._client.send(ask, peer)
+            if isinstance(answer, NotDelivered) or answer.reply.result is not Result.ACCEPTED:
+                return
+            told = answer.message.fields
+            if told.get("known") is not True:
+                await self._lost(remote, peer)
+                return
+            status = replace(answer.message, kind=MessageKind.STATUS, run_id=remote.run_id, expires_at_us=2**62)
+            report = await report_of(status, _blob_of(answer.blob))
+            outcome = await self._receive(
+                ReceivedMessage(message=status, peer=peer, source=peer.url or "", report=report)
+            )
+            if outcome.reply.result is not Result.ACCEPTED or not isinstance(told.get("token"), str):
+                self._after.pop(remote.run_id, None)
+                return
+            self._after[remote.run_id] = told["token"]
+            if told.get("more") is not True:
+                return
+
+    async def _lost(self, remote: RemoteRun, peer: PeerRecord) -> None:
+        """Fail a run that its executor took on, and knows nothing of any more."""
+        error = f"node {peer.node_id} took it on, and does not know it any more"
+        now_us = self._node.this_node.clock_us()
+        await self._node.write(lambda store: undeliverable(store, remote.run_id, error=error, now_us=now_us))
+        self._node.wake()
+
+    async def _ask_in_room(self, remote: RemoteRun) -> None:
+        now_us, message_id = self._node.this_node.clock_us(), self._node.this_node.new_id()
+        await self._node.write(lambda store: ask_in_room(store, remote, message_id=message_id, now_us=now_us))
+        self._node.wake()
+
+
+def _blob_of(blob: str | None) -> FetchBlob:
+    async def fetch(_: BlobRef) -> bytes:
+        return (blob or "").encode()
+
+    return fetch
+
+
+def _taken_on(store: Store) -> list[tuple[RemoteRun, PeerRecord | None]]:
+    """Return the runs that a peer has taken on, with the peer where it has an address; else the room is to be asked."""
+    peers = {peer.node_id: peer for peer in store.peers.all()}
+    found: list[tuple[RemoteRun, PeerRecord | None]] = []
+    for remote in store.remotes.open(RemoteRole.SENT):
+        run = store.runs.get(remote.run_id)
+        if remote.epoch or remote.peer not in peers or run is None or run.delivery is not Delivery.PUSHED:
+            continue  # one under a lease says itself that it lives, and how it goes
+        peer = peers[remote.peer]
+        found.append((remote, peer if peer.url is not None else None))
+    return found

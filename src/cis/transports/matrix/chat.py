@@ -20,6 +20,7 @@ from cis.app.submit import Accepted, Asker, accept, stored_dag
 from cis.engine.lookup import run_of
 from cis.errors import CisError, NotAllowedError, UsageError
 from cis.federation.messages import CONTROL, EXECUTE, READ
+from cis.federation.service import NodePort
 from cis.model.ids import did_you_mean
 from cis.model.scope_rules import Patterns
 from cis.model.states import RunState
@@ -29,7 +30,6 @@ from cis.store.records import AuditRecord
 from cis.store.refusals import RefusalShares
 from cis.transports.matrix import chat_answers
 from cis.transports.matrix.threads import Threads, notice_id, post_notice
-from cis.transports.ports import NodePort
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,7 @@ import httpx
 
 from cis.errors import RoomError, RoomLimitedError, RoomRefusedError, RoomUnreachableError, UsageError
 from cis.model.dag import Json
-from cis.transports.address import read_address
-from cis.transports.tls import trusted_authorities
+from cis.transports.address import read_address, trusted_authorities
 
 Event = Mapping[str, Json]
 

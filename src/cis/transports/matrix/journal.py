@@ -16,7 +16,6 @@ from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 
-from cis.engine.accept.dispatch import EVERYONE
 from cis.errors import (
     CisError,
     MalformedMessageError,
@@ -28,18 +27,17 @@ from cis.errors import (
     UntrustedError,
 )
 from cis.federation.executing import lease
+from cis.federation.executing.accept import post_refusal
 from cis.federation.inbox import check_allowed, receive, refuse
 from cis.federation.messages import Outcome, ReceivedMessage
 from cis.federation.restored import is_past
-from cis.model.dag import Priority
 from cis.model.message import BlobRef, Message, MessageKind, Result
-from cis.store.cluster import JournalState, OutboxItem, PeerRecord, RoomEvent, Route
-from cis.store.cluster_port import Outbox
+from cis.store.cluster import JournalState, PeerRecord, RoomEvent
 from cis.store.port import Store
 from cis.store.records import AuditRecord
+from cis.transports.envelope import SigningNode
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.sync import RawEvent
-from cis.transports.ports import NodePort
 from cis.transports.reception import Reception
 
 log = logging.getLogger(__name__)
@@ -86,7 +84,7 @@ class Journal:
     """Acts on the events of one room."""
 
     def __init__(
-        self, node: NodePort, reception: Reception, client: MatrixClient, *, room_id: str, me: str, chat: Chat
+        self, node: SigningNode, reception: Reception, client: MatrixClient, *, room_id: str, me: str, chat: Chat
     ) -> None:
         self._node = node
         self._reception = reception
@@ -179,7 +177,7 @@ class Journal:
             outcome = refuse(store.audit, received, failed, now_us=self._node.this_node.clock_us())
             return self._settled(store, event, received, outcome)
 
-        self._reception.after(received, await self._node.write(job))
+        self._reception.inbox.after(received, await self._node.write(job))
         return True
 
     async def _receive_whole(self, event: RoomEvent, received: ReceivedMessage) -> bool:
@@ -188,14 +186,14 @@ class Journal:
             return self._settled(store, event, received, outcome)
 
         outcome = await self._node.write(job)
-        self._reception.after(received, outcome)
+        self._reception.inbox.after(received, outcome)
         return outcome.reply.result is not Result.LATER or received.message.kind is not MessageKind.EXECUTE
 
     async def _complete(self, received: ReceivedMessage) -> ReceivedMessage:
         """Fetch what travels beside a message; for a grant to this node, the DAG of the offer that it is about."""
         message, me = received.message, self._node.this_node.node_id
         if message.kind is not MessageKind.GRANT or message.fields.get("node_id") != me:
-            return await self._reception.complete(received, self._fetch)
+            return await self._reception.inbox.complete(received, self._fetch)
         offer, known = await self._node.read(
             lambda store: (store.offers.get(message.run_id), store.remotes.get(message.run_id))
         )
@@ -205,7 +203,7 @@ class Journal:
         if event is None:
             return received
         offered, _ = await self._reception.open(dict(event.content), source=received.source, room_id=self._room_id)
-        requested = await self._reception.requested_run(offered, self._fetch)
+        requested = await self._reception.inbox.requested_run(offered, self._fetch)
         granted = replace(message, created_at_us=offered.created_at_us)
         return replace(received, message=granted, requested=requested, event_id=event.event_id)
 
@@ -268,26 +266,3 @@ def _fault(event: RoomEvent, peer: PeerRecord | None) -> str | None:
     if event.content.get("sender") != peer.node_id:
         return f"its content names another sender than node {peer.node_id}"
     return None
-
-
-def post_refusal(outbox: Outbox, received: ReceivedMessage, outcome: Outcome, *, now_us: int, message_id: str) -> None:
-    """Tell the origin of a run that came by the room that it is refused here."""
-    message, peer, reply = received.message, received.peer, outcome.reply
-    outbox.add(
-        OutboxItem(
-            message_id=message_id,
-            kind=MessageKind.STATUS,
-            run_id=message.run_id,
-            node_id=peer.node_id or EVERYONE,
-            route=Route.PUSH if peer.url is not None else Route.ROOM,
-            priority=Priority.NORMAL,
-            created_at_us=now_us,
-            expires_at_us=now_us + 7 * 86_400_000_000,
-            due_at_us=now_us,
-            fields={
-                "state": "refused",
-                "epoch": message.fields.get("epoch", 0) if message.kind is MessageKind.GRANT else 0,
-                "refused": {"code": reply.code, "detail": reply.detail},
-            },
-        )
-    )

@@ -13,20 +13,21 @@ from dataclasses import dataclass
 from functools import partial
 
 from cis.errors import CisError, RoomError, RoomLimitedError, RoomUnreachableError
+from cis.federation.executing.claiming import Claimer
+from cis.federation.messages import make_ping
 from cis.federation.origin import arbiter
+from cis.federation.service import pause_s
 from cis.model.message import Message, MessageKind
 from cis.store.cluster import RemoteRole, RemoteRun, RoomCursor
 from cis.store.port import Store
 from cis.store.records import AuditRecord
+from cis.transports.envelope import SigningNode
 from cis.transports.matrix.chat import Chat, Person
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.journal import CHAT_TYPE, KEEP_EVENTS, MESSAGE_TYPES, Journal, journalled
-from cis.transports.matrix.sender import Claimer, RoomSender
+from cis.transports.matrix.sender import RoomSender
 from cis.transports.matrix.sync import Batch, RoomReader
-from cis.transports.ports import NodePort
-from cis.transports.push import make_ping
 from cis.transports.reception import Reception
-from cis.transports.wakeup import pause_s
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Room:
     """One node's dealings with its room."""
 
     def __init__(
-        self, node: NodePort, reception: Reception, settings: RoomSettings, *, jitter: Callable[[], float]
+        self, node: SigningNode, reception: Reception, settings: RoomSettings, *, jitter: Callable[[], float]
     ) -> None:
         self.fault: str | None = "not connected yet"
         self._node = node

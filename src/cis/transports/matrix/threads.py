@@ -11,6 +11,7 @@ from functools import partial
 
 from cis.engine.accept.dispatch import EVERYONE
 from cis.errors import CisError
+from cis.federation.service import EventTail, NodePort, Wakeup
 from cis.model.dag import Priority
 from cis.model.durations import format_duration
 from cis.model.states import RunState, TaskState
@@ -18,8 +19,6 @@ from cis.store.cluster import OutboxItem, RemoteRole, Route
 from cis.store.cluster_port import Outbox, Remotes
 from cis.store.port import Store
 from cis.store.records import EventRecord, RunRecord
-from cis.transports.ports import NodePort
-from cis.transports.wakeup import EventTail, Wakeup
 
 log = logging.getLogger(__name__)
 

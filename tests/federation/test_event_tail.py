@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from cis.federation.service import EventTail, NodePort
 from cis.store import open_store
 from cis.store.port import Store
 from cis.store.records import EventRecord
 from cis.store.sqlite.store import SqliteStore
-from cis.transports.ports import NodePort
-from cis.transports.wakeup import EventTail
 from tests.worlds.migrated import new_database
 
 

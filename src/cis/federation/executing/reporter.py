@@ -5,29 +5,29 @@ after it happened, through the room more seldom, since a homeserver takes few ev
 an origin cannot be reached, its runs only stay marked as changed. After a restart each run that is still open is told
 from its beginning; reports merge, so nothing is told twice with any effect.
 
-A node that has no way to the origin at all waits to be asked (``cis.transports.asking``).
+A node that has no way to the origin at all waits to be asked (``cis.federation.origin.status``), and remembers what it
+answered last (``Teller``); when it remembers nothing, it tells all of it again, which does no harm.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from cis.errors import CisError, NotFoundError, PoisonRecordError
 from cis.federation.executing.lease import ask_to_renew
 from cis.federation.executing.report import Cursor, Report, build_report
-from cis.federation.messages import INCOMPLETE, report_message
+from cis.federation.messages import INCOMPLETE, report_message, report_parts
+from cis.federation.service import EventTail, NodePort, NotDelivered, Sending, Wakeup, pause_s
 from cis.model.dag import Json
 from cis.model.message import Message, Reply, Result, Standing
 from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun
 from cis.store.cluster_port import Remotes
 from cis.store.port import Store
 from cis.store.records import QueueState
-from cis.transports.ports import NodePort
-from cis.transports.push import NotDelivered, PushClient
-from cis.transports.wakeup import EventTail, Wakeup, pause_s
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ RENEW_PART = 4  # a lease is renewed this many times before it is over
 AT_ONCE = 8
 LOOK_EVERY_S = 5.0
 MAX_GROWING = 64
+MAX_REMEMBERED = 256
+MAX_REMEMBERED_ROWS = 500_000  # of tasks and attempts, in all of them together
 
 SendToRoom = Callable[[Message, RemoteRun], Awaitable[bool]]
 """Sends a status message into the room; returns whether the homeserver took it."""
@@ -63,7 +65,7 @@ class _Telling:
 class Reporter:
     """Reports runs that this node executes for others. *to_room* is None while there is no room."""
 
-    def __init__(self, node: NodePort, client: PushClient, *, jitter: Callable[[], float]) -> None:
+    def __init__(self, node: NodePort, client: Sending, *, jitter: Callable[[], float]) -> None:
         self.to_room: SendToRoom | None = None
         self._node = node
         self._client = client
@@ -235,7 +237,7 @@ class Reporter:
         )
         # A lease is renewed in the room alone: there the homeserver's order decides who holds a run.
         if peer.url is not None and remote.epoch == 0:
-            answer = await self._client.send(message, peer, signer=node.keys.signer(), now_us=node.this_node.clock_us())
+            answer = await self._client.send(message, peer)
             if not isinstance(answer, NotDelivered):
                 return await self._heard(telling, answer.reply)
         if self.to_room is not None and peer.matrix_user is not None and await self.to_room(message, remote):
@@ -289,3 +291,35 @@ def _is_news(report: Report, telling: _Telling, told: tuple[Json, bool], *, now_
 def _renewal_is_due(telling: _Telling, *, now_s: float) -> bool:
     remote = telling.remote
     return remote.epoch > 0 and now_s - telling.asked_s >= remote.lease_us / 1e6 / RENEW_PART
+
+
+class Teller:
+    """Answers who asks how a run goes: remembers, for some runs, what was answered last."""
+
+    def __init__(self, node: NodePort) -> None:
+        self._node = node
+        self._told: OrderedDict[str, tuple[str, Cursor]] = OrderedDict()
+
+    async def answer(self, ask: Message, *, token: str) -> tuple[dict[str, Json], str | None]:
+        """Return the fields and the blob of an answer; *token* names it for the next question."""
+        remote = await self._node.read(lambda store: store.remotes.get(ask.run_id))
+        if remote is None or remote.role is not RemoteRole.RECEIVED or remote.peer != ask.sender:
+            return {"known": False}, None
+        last = self._told.get(ask.run_id)
+        cursor = last[1] if last is not None and last[0] == ask.fields.get("after") else Cursor()
+        report = await self._node.read(
+            lambda store: build_report(store, self._node.logs, ask.run_id, tasks=None, cursor=cursor)
+        )
+        self.remember(ask.run_id, token, report.cursor)
+        inline, blob = report_parts(report.content)
+        return {"known": True, "epoch": remote.epoch, "token": token, "more": report.more, **inline}, blob
+
+    def remember(self, run_id: str, token: str, cursor: Cursor) -> None:
+        """Keep how far a run was told, and forget what was told longest ago when it is too much."""
+        self._told[run_id] = (token, cursor)
+        self._told.move_to_end(run_id)
+        while len(self._told) > MAX_REMEMBERED or (len(self._told) > 1 and self._rows() > MAX_REMEMBERED_ROWS):
+            self._told.popitem(last=False)
+
+    def _rows(self) -> int:
+        return sum(len(cursor.versions) + len(cursor.ended) for _, cursor in self._told.values())

@@ -16,15 +16,15 @@ from dataclasses import dataclass, field, replace
 from cis.engine.accept import dispatch
 from cis.errors import CisError, MalformedMessageError, NotFoundError, PoisonRecordError
 from cis.federation import restored
-from cis.federation.messages import message_of, refusal_text
+from cis.federation.messages import make_ping, refusal_text
+from cis.federation.origin import outbox
+from cis.federation.origin.outbox import message_of
+from cis.federation.service import Answered, NodePort, NotDelivered, Sending, Wakeup, pause_s
 from cis.model.dag import Json
 from cis.model.message import MessageKind, Result
 from cis.store.cluster import OutboxItem, PeerRecord, Route
 from cis.store.port import Store
 from cis.store.records import AuditRecord
-from cis.transports.ports import NodePort
-from cis.transports.push import Answered, NotDelivered, PushClient, make_ping
-from cis.transports.wakeup import Wakeup, pause_s
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Courier:
     def __init__(
         self,
         node: NodePort,
-        client: PushClient,
+        client: Sending,
         *,
         jitter: Callable[[], float],
         room_takes: Callable[[PeerRecord], bool],
@@ -211,9 +211,7 @@ class Courier:
                 return Result.REFUSED
             answer: Answered | NotDelivered | None = await self._meet(peer, line)
             if answer is None:
-                answer = await self._client.send(
-                    message, peer, signer=node.keys.signer(), now_us=node.this_node.clock_us()
-                )
+                answer = await self._client.send(message, peer)
             if isinstance(answer, NotDelivered):
                 await self._failed(item, peer, line, answer)
                 return None
@@ -235,7 +233,7 @@ class Courier:
                 return None
             this_node = self._node.this_node
             ping = make_ping(this_node, target=peer.node_id)
-            answer = await self._client.send(ping, peer, signer=self._node.keys.signer(), now_us=this_node.clock_us())
+            answer = await self._client.send(ping, peer)
             if isinstance(answer, NotDelivered) and answer.unreachable:
                 return replace(answer, uncertain=False)
             line.met = True
@@ -254,19 +252,9 @@ class Courier:
             await self._give_up(item, refusal_text(peer.node_id, reply.detail))
             return
 
-        def job(store: Store) -> None:
-            store.outbox.remove(item.message_id)
-            if item.kind == MessageKind.EXECUTE:
-                dispatch.delivered(store, item.run_id, now_us=now_us)
-            elif reply.fields.get("withdrawn") is True and item.fields.get("action") == "cancel":
-                error = f"cancelled before node {peer.node_id} had it"
-                dispatch.undeliverable(store, item.run_id, error=error, now_us=now_us)
-            elif reply.result is Result.REFUSED and item.fields.get("action") == "cancel":
-                dispatch.not_cancelled(store, item.run_id, now_us=now_us)
-
         if reply.result is Result.REFUSED:
             log.warning("a message was refused", extra={"node": peer.node_id, "reason": reply.detail})
-        await self._node.write(job)
+        await self._node.write(lambda store: outbox.answered(store, item, reply, peer_id=peer.node_id, now_us=now_us))
         self._node.wake()
 
     async def _confirm(self, item: OutboxItem, nonce: Json) -> None:
@@ -283,13 +271,7 @@ class Courier:
 
     async def _give_up(self, item: OutboxItem, error: str) -> None:
         now_us = self._node.this_node.clock_us()
-
-        def job(store: Store) -> None:
-            store.outbox.remove(item.message_id)
-            if item.kind == MessageKind.EXECUTE:
-                dispatch.undeliverable(store, item.run_id, error=error, now_us=now_us)
-
-        await self._node.write(job)
+        await self._node.write(lambda store: outbox.give_up(store, item, error, now_us=now_us))
         self._node.wake()
 
     async def _failed(self, item: OutboxItem, peer: PeerRecord, line: _Line, why: NotDelivered) -> None:

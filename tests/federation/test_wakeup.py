@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 
-from cis.transports.wakeup import Calm
+from cis.federation.service import Calm
 
 PAUSE_S = 0.05
 

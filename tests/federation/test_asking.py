@@ -6,10 +6,10 @@ from typing import cast
 
 import pytest
 
+from cis.federation.executing import reporter
 from cis.federation.executing.report import Cursor
-from cis.transports import asking
-from cis.transports.asking import MAX_REMEMBERED, Teller
-from cis.transports.ports import NodePort
+from cis.federation.executing.reporter import MAX_REMEMBERED, Teller
+from cis.federation.service import NodePort
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_the_answers_that_were_given_longest_ago_are_forgotten(teller: Teller) -
 def test_large_runs_count_for_as_much_as_they_hold_and_the_newest_is_kept(
     teller: Teller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "MAX_REMEMBERED_ROWS", 100)
+    monkeypatch.setattr(reporter, "MAX_REMEMBERED_ROWS", 100)
     large = Cursor(versions=dict.fromkeys(range(40), 1), ended=frozenset((number, 1) for number in range(20)))
     for name in ("a", "b", "c"):
         teller.remember(name, "t", large)

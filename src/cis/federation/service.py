@@ -1,4 +1,4 @@
-"""How a service of a node waits: until it is woken, for a pause after a failure, and for new events.
+"""What a service of federation uses: its node, the way to peers, waking, pauses after failures, new events.
 
 A storm of wakes becomes a few. Each failure doubles the pause, up to a bound, and jitter keeps many services from
 trying again at once. The event log is read as it grows, from where it stands when it is first read, or first read again
@@ -9,16 +9,80 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
+from cis.engine.logfiles import LogFiles
+from cis.engine.this_node import ThisNode
+from cis.model.message import Message, Reply
+from cis.store.cluster import PeerRecord
 from cis.store.port import Store
 from cis.store.records import EventRecord
-from cis.transports.ports import NodePort
 
 FIRST_S = 0.25
 MOST_S = 60.0
 
 AT_ONCE = 1000
+
+T = TypeVar("T")
+
+
+class NodePort(Protocol):
+    """The node as what crosses between nodes uses it; all of it may be called from the event loop."""
+
+    @property
+    def this_node(self) -> ThisNode: ...
+
+    @property
+    def logs(self) -> LogFiles: ...
+
+    async def read(self, function: Callable[[Store], T]) -> T:
+        """Call *function* with a store, in a thread that reads."""
+        ...
+
+    async def write(self, job: Callable[[Store], T]) -> T:
+        """Call *job* inside a transaction, and return once that is committed.
+
+        Raises:
+            OverloadedError: too many wait already.
+        """
+        ...
+
+    def wake(self, worker_ids: Iterable[str] = ()) -> None:
+        """Have everybody look at what was stored: the supervisor, these workers, and whoever listens."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """The peer's signed answer. ``clock_ahead_us`` is how far its clock is ahead, give or take half the round trip."""
+
+    reply: Reply
+    message: Message
+    blob: str | None
+    clock_ahead_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotDelivered:
+    """Why there is no answer; with ``uncertain`` the message may have arrived all the same.
+
+    ``redirected``: the peer's address sends elsewhere, where nobody was asked.
+    """
+
+    fault: str
+    uncertain: bool
+    unreachable: bool = False
+    redirected: bool = False
+
+
+class Sending(Protocol):
+    """The way to a peer that has an address."""
+
+    async def send(self, message: Message, peer: PeerRecord) -> Answered | NotDelivered:
+        """Send a message, signed by this node, and return what came of it."""
+        ...
 
 
 class Wakeup(asyncio.Event):

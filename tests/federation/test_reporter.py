@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from cis.errors import OverloadedError
+from cis.federation.executing.reporter import Reporter
+from cis.federation.service import NodePort, Sending
 from cis.model.message import Message
 from cis.model.states import RunState
 from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun
 from cis.store.port import Store
 from cis.store.records import RunRecord
-from cis.transports.ports import NodePort
-from cis.transports.push import PushClient
-from cis.transports.reporter import Reporter
 from tests.worlds.serving import NodeUnderTest
 
 T = TypeVar("T")
@@ -49,7 +48,7 @@ class Telling:
 
     def __init__(self, node: NodeUnderTest) -> None:
         self.handle = FailingHandle(node)
-        self.reporter = Reporter(cast(NodePort, self.handle), cast(PushClient, None), jitter=lambda: 0.0)
+        self.reporter = Reporter(cast(NodePort, self.handle), cast(Sending, None), jitter=lambda: 0.0)
         self.reporter.to_room = self._tell
         self._told: asyncio.Queue[Message] = asyncio.Queue()
         self._running = asyncio.create_task(self.reporter.run())
