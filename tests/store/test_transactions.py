@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
-from cis.errors import (
-    StoreError,
-)
+from cis.errors import StoreBusyError, StoreError
 from cis.store.port import Store
-from cis.store.records import (
-    EventRecord,
-)
+from cis.store.records import EventRecord
 from tests.worlds.rows import definition
 
 
@@ -50,3 +47,59 @@ class TestTransaction:
             assert other.definitions.current("d") is None
 
         assert other.definitions.current("d") is not None
+
+    def test_one_that_may_not_wait_is_refused_at_once_and_the_next_one_waits_again(
+        self, open_store: Callable[[], Store]
+    ) -> None:
+        one, other = open_store(), open_store()
+        other.wait_at_most(0.05)
+        with one.transaction():
+            with pytest.raises(StoreBusyError), other.transaction(wait=False):
+                pass
+            assert not other.waited
+            with pytest.raises(StoreBusyError), other.transaction():
+                pass
+            assert other.waited
+        with other.transaction(wait=False):
+            other.definitions.put(definition())
+
+        assert one.definitions.current("d") is not None
+
+
+class TestOthersWrites:
+    def test_they_are_counted_within_a_transaction_and_without(self, open_store: Callable[[], Store]) -> None:
+        one, other = open_store(), open_store()
+        seen = [one.others_writes()]
+        for number, store in enumerate((one, other, one, one, other)):
+            with store.transaction():
+                if store is one:
+                    seen.append(one.others_writes())
+                store.definitions.put(definition(f"d{number}"))
+            seen.append(one.others_writes())
+        grew = [later > earlier for earlier, later in pairwise(seen)]
+
+        assert grew == [False, False, True, False, False, False, False, True]
+
+    def test_what_came_before_a_transaction_counts_although_only_a_read_saw_it(
+        self, open_store: Callable[[], Store]
+    ) -> None:
+        one, other = open_store(), open_store()
+        before = one.others_writes()
+        with other.transaction():
+            other.definitions.put(definition())
+        one.definitions.current("d")
+        with one.transaction():
+            inside = one.others_writes()
+
+        assert inside > before == one.others_writes() - 1
+
+    def test_what_this_connection_undoes_is_nobody_elses(self, open_store: Callable[[], Store]) -> None:
+        one = open_store()
+        before = one.others_writes()
+        with pytest.raises(RuntimeError), one.transaction():
+            one.definitions.put(definition())
+            raise RuntimeError
+        with one.transaction():
+            one.definitions.put(definition())
+
+        assert one.others_writes() == before

@@ -362,10 +362,10 @@ class LateBeat(SqliteStore):
         super().__init__(db)
         self.queue: LateQueue = LateQueue(db)
 
-    def transaction(self) -> AbstractContextManager[None]:
+    def transaction(self, *, wait: bool = True) -> AbstractContextManager[None]:
         if self.begins is not None:
             self.begins()
-        return super().transaction()
+        return super().transaction(wait=wait)
 
 
 def test_a_worker_that_beats_at_the_last_moment_is_not_fenced(tmp_path: Path, holding: subprocess.Popen[bytes]) -> None:

@@ -38,10 +38,10 @@ class MoodyStore(SqliteStore):
     broken = False
     late = False
 
-    def transaction(self) -> AbstractContextManager[None]:
+    def transaction(self, *, wait: bool = True) -> AbstractContextManager[None]:
         if self.broken and not self.late:
             raise StoreError("disk I/O error")
-        return self._lost() if self.broken else super().transaction()
+        return self._lost() if self.broken else super().transaction(wait=wait)
 
     @contextmanager
     def _lost(self) -> Iterator[None]:

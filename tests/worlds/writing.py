@@ -22,9 +22,9 @@ class CountingStore(SqliteStore):
     fail_commit = False
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, wait: bool = True) -> Iterator[None]:
         """Begin and commit."""
-        with super().transaction():
+        with super().transaction(wait=wait):
             yield
             if self.fail_commit:
                 raise StoreError("the disk is full")

@@ -52,7 +52,7 @@ def spawn(
         LaunchError: it cannot be started; the message says what to mend.
     """
     try:
-        if place is not None and os.path.isabs(launch.argv[0]) and os.path.isabs(launch.cwd):
+        if place is not None and launch.argv[0].startswith("/") and os.fspath(launch.cwd).startswith("/"):
             return Child(_posix_spawn(launch, stdin, stdout, stderr, place, own_session=own_session))
         # Nothing here may take subprocess off its vfork path: no preexec_fn, no user or group.
         return subprocess.Popen(

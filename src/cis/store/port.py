@@ -103,11 +103,11 @@ class Store(Protocol):
     @property
     def upkeep(self) -> Upkeep: ...
 
-    def transaction(self) -> AbstractContextManager[None]:
+    def transaction(self, *, wait: bool = True) -> AbstractContextManager[None]:
         """Begin, and commit when the block ends; roll back when it raises.
 
         Raises:
-            StoreBusyError: others kept it from beginning.
+            StoreBusyError: others kept it from beginning; at once, unless it may *wait* for them.
         """
         ...
 
@@ -116,9 +116,9 @@ class Store(Protocol):
         ...
 
     def others_writes(self) -> int:
-        """Return a number that is another one whenever another connection has committed something since.
+        """Return a number that grows when another connection has committed something; inside a transaction, as of its beginning.
 
-        An adapter that cannot tell returns another one each time.
+        An adapter that cannot tell returns a greater one each time.
         """
         ...
 

@@ -116,8 +116,10 @@ class FaultyDatabase(Database):
         return super().write(sql, parameters)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, wait: bool = True) -> Iterator[None]:
         waited = self._point("begin")
+        if waited and not wait:
+            raise StoreBusyError(str(self.path), waited_s=0)
         with super().transaction():
             self.waited = waited
             yield
@@ -133,13 +135,13 @@ class FaultyStore(SqliteStore):
         self._committed = committed
         prepare(self._db.connection)
 
-    def transaction(self) -> AbstractContextManager[None]:
-        return self._transaction()
+    def transaction(self, *, wait: bool = True) -> AbstractContextManager[None]:
+        return self._transaction(wait=wait)
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, *, wait: bool) -> Iterator[None]:
         before = self._db.connection.total_changes()
-        with self._db.transaction():
+        with self._db.transaction(wait=wait):
             yield
         if self._db.connection.total_changes() != before:
             self._committed(self._db.connection)

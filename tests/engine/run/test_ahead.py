@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 
-from cis.engine.accept.control import cancel, pause
-from cis.engine.run.ahead import WITHIN_S
+from cis.engine.accept.control import cancel, pause, resume
+from cis.engine.run.ahead import STORE_WITHIN_S, WITHIN_S
 from cis.engine.run.decide import _Steps
+from cis.engine.run.loop import TRY_AGAIN_S
+from cis.errors import FencedError
 from cis.executors.local import LocalExecutor
+from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState, RunState, TaskState
+from cis.worker.task_places import MachinePlaces
 from tests.worlds.deciding import Decider, decider
 from tests.worlds.looping import MoodyStore, Worker, ended, watch, working
-from tests.worlds.rows import attempts_of
+from tests.worlds.rows import attempts_of, definition
 from tests.worlds.waiting import wait_for
 
 SLOTS = 4
@@ -91,6 +95,81 @@ def test_the_slot_of_a_task_that_has_ended_goes_to_the_next_before_any_transacti
     assert attempts == [(1, AttemptState.COMPLETED)] * 4 * SLOTS
 
 
+def test_what_others_write_about_other_runs_keeps_nothing_from_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    with ahead(tmp_path) as world:
+        for number in range(2):
+            with world.node.store.transaction():
+                world.node.store.definitions.put(definition(f"d{number}"))
+            watch(monkeypatch, seen, LocalExecutor, "start", "started")
+            watch(monkeypatch, seen, MoodyStore, "transaction", "begun")
+            world.let_end(number)
+            world.worker.turn()
+            monkeypatch.undo()
+        world.let_all_end()
+
+    assert seen == ["started", "begun"] * 2
+
+
+def test_nothing_begins_of_a_worker_whose_id_was_taken_over(tmp_path: Path) -> None:
+    with ahead(tmp_path) as world:
+        row = world.node.store.workers.get("node-1", GLOBAL.worker_id)
+        assert row is not None
+        with world.node.store.transaction():
+            world.node.store.workers.take(row)
+        pids = set(world.worker.pids)
+        world.let_end(0)
+        with pytest.raises(FencedError):
+            world.worker.turn()
+
+        assert set(world.worker.pids) < pids
+
+
+def test_while_others_keep_the_write_lock_what_is_stored_begins_and_the_ends_wait(tmp_path: Path) -> None:
+    with ahead(tmp_path) as world:
+        with world.node.store.transaction():
+            for number in range(SLOTS):
+                world.let_end(number)
+                world.worker.turn()
+            running = len(world.worker.pids)
+        stored_meanwhile = world.running()
+        world.node.later(TRY_AGAIN_S)
+        world.worker.turn()
+        after = [world.worker.task(world.run_id, f"w{number}").status for number in range(SLOTS)]
+        world.let_all_end()
+
+    assert (running, stored_meanwhile) == (SLOTS, 2 * SLOTS)
+    assert after == [TaskState.COMPLETED] * SLOTS
+
+
+def test_ends_wait_a_moment_for_others_where_all_places_of_the_machine_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    places = MachinePlaces(tmp_path / "places", most=3)  # one of them is kept for others
+    try:
+        with decider(tmp_path) as node, working(node, tmp_path, places=places) as worker:
+            world = Ahead(node, worker, tmp_path)
+            for _ in range(2):
+                worker.see_all_end()
+                worker.turn()
+            watch(monkeypatch, seen, LocalExecutor, "start", "started")
+            watch(monkeypatch, seen, MoodyStore, "transaction", "begun")
+            world.let_end(0)
+            worker.loop.turn(at_most_s=0.02)
+            at_once = list(seen)
+            node.later(STORE_WITHIN_S)
+            worker.loop.turn(at_most_s=0.02)
+            monkeypatch.undo()
+            world.let_all_end()
+    finally:
+        places.close()
+
+    assert (at_once, seen[:2]) == (["started"], ["started", "begun"])
+
+
 def test_what_finds_no_slot_soon_waits_again_and_counts_as_not_tried(tmp_path: Path) -> None:
     with ahead(tmp_path) as world:
         world.node.later(WITHIN_S)
@@ -141,8 +220,9 @@ def test_what_is_stored_begins_although_a_suspect_turns_up_in_the_same_turn(
         plan = worker.loop._held.plans[world.run_id]
         suspect = plan.ready.next_process()
         monkeypatch.setattr(_Steps, "release_retries", lambda _: plan.ready._alone.append((5.0, suspect)))
-        with node.store.transaction():
-            node.store.upkeep.write_nothing()  # so it is left to the turn
+        with node.store.transaction():  # so it is left to the turn
+            pause(node.store, world.run_id, now_us=node.now_us)
+            resume(node.store, world.run_id, now_us=node.now_us)
         world.let_end(0)
         worker.turn()
         monkeypatch.undo()

@@ -33,10 +33,10 @@ class Ledger:
         transaction, tasks = store.transaction, store.tasks.page
 
         @contextmanager
-        def noted() -> Iterator[None]:
+        def noted(*, wait: bool = True) -> Iterator[None]:
             before = store._db.connection.total_changes()
             self.read.append(0)
-            with transaction():
+            with transaction(wait=wait):
                 self._inside = True
                 try:
                     yield

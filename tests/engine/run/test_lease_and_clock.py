@@ -147,8 +147,8 @@ def test_a_cancelled_task_has_its_whole_grace_period_however_long_the_commit_too
         usual = worker.store.transaction
 
         @contextmanager
-        def slow() -> Iterator[None]:
-            with usual():
+        def slow(*, wait: bool = True) -> Iterator[None]:
+            with usual(wait=wait):
                 yield
             clocks.later(60)
 
@@ -208,10 +208,10 @@ def test_a_worker_whose_id_was_taken_over_stores_no_end_although_no_heartbeat_is
     with working(node, tmp_path) as worker:
         worker.until(lambda: len(worker.pids) == 2, "both tasks")
         worker.turn()
-        row = worker.store.workers.get("node-1", GLOBAL.worker_id)
+        row = node.store.workers.get("node-1", GLOBAL.worker_id)
         assert row is not None
-        with worker.store.transaction():
-            worker.store.workers.take(row)
+        with node.store.transaction():
+            node.store.workers.take(row)
         (tmp_path / "go").touch()
         with pytest.raises(FencedError):
             worker.until(lambda: len(worker.pids) == 1, "an end that may not be stored")

@@ -31,8 +31,8 @@ def test_the_process_of_a_run_that_is_set_aside_is_killed_before_that_is_stored(
             end(handle, force=force)
 
         @contextmanager
-        def stored() -> Iterator[None]:
-            with transaction():
+        def stored(*, wait: bool = True) -> Iterator[None]:
+            with transaction(wait=wait):
                 yield
             seen.append("stored")
 

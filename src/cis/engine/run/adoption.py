@@ -67,10 +67,10 @@ def hold(store: Store, held: Held, reading: RunReading, *, ours: AbstractSet[Att
 
     One that cannot be read is failed and taken off the queue instead; one whose lease is over is suspended.
     """
-    run_id = reading.run_id
+    run_id, begun = reading.run_id, reading.begun
     try:
         reading.finish()
-        run = _as_it_is_now(store, reading)
+        run = _as_it_is_now(store, reading) if begun else reading.run
         plan = reading.plan
         if run is None or run.status.final or plan is None:
             store.queue.remove(run_id)

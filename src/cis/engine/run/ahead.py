@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from cis.engine.run.effects import NEVER, Start
+from cis.engine.run.effects import NEVER, NOTHING_SEEN, Start
 from cis.engine.run.ends import End
 from cis.engine.run.plan import RunPlan
 from cis.model.dag import OnLost, TaskSpec
@@ -59,12 +59,13 @@ NONE = Pace(0, frozenset())
 class Ahead:
     """The starts that are stored ahead, in their order, and what had been *seen* of others' writes when they were."""
 
-    __slots__ = ("_last_s", "_starts", "seen")
+    __slots__ = ("_last_s", "_since_s", "_starts", "seen")
 
     def __init__(self) -> None:
         self._starts: deque[Start] = deque()
         self._last_s = -NEVER
-        self.seen = 0
+        self._since_s = NEVER
+        self.seen = NOTHING_SEEN
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -77,14 +78,15 @@ class Ahead:
         """When the first of them is to wait again; infinity when there is none."""
         return self._starts[0].begins_by_s if self._starts else NEVER
 
-    def pace(self, ends: Sequence[tuple[RunPlan, End]], *, slots: int, now_s: float) -> Pace:
-        """Return what may be stored ahead, as fast as attempts have ended since the last turn in which some did."""
-        if not ends:
-            return NONE
-        since_s, self._last_s = now_s - self._last_s, now_s
+    def note_turn(self, now_s: float) -> None:
+        """Note when a turn comes that has ends to store."""
+        self._since_s, self._last_s = now_s - self._last_s, now_s
+
+    def pace(self, ends: Sequence[tuple[RunPlan, End]], *, slots: int) -> Pace:
+        """Return what may be stored ahead, as fast as attempts have ended since the last turn that had some to store."""
         if any((end.attempt.finished_at_us or 0) - end.attempt.started_at_us >= _SHORT_US for _, end in ends):
             return NONE
-        soon = len(ends) * HORIZON_S
+        soon, since_s = len(ends) * HORIZON_S, self._since_s
         most = min(MOST_AHEAD, _ROUNDS * slots, round(soon / since_s) if since_s > 0 else MOST_AHEAD)
         return Pace(most, frozenset(_kind(plan.task_spec(end.attempt.task_no)) for plan, end in ends)) if most else NONE
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from cis.engine.run.adoption import set_aside
 from cis.engine.run.decide import claim_only, decide
-from cis.engine.run.effects import Effects
+from cis.engine.run.effects import NOTHING_SEEN, Effects
 from cis.engine.run.ends import End
 from cis.engine.run.parts import Held, LoopLimits, LoopParts
 from cis.engine.this_node import Incarnation
@@ -80,6 +80,7 @@ class TurnsApart:
             children={key: wait for key, wait in held.children.items() if key[0] == run_id},
             waits=held.waits.only(run_id),
             unstarted=[attempt for attempt in held.unstarted if attempt.run_id == run_id],
+            seen=NOTHING_SEEN,
         )
         others = [attempt for attempt in held.unstarted if attempt.run_id != run_id]
         try:

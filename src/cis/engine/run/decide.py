@@ -15,7 +15,6 @@ from cis.engine.accept.admission import AGAIN_S, let_in, no_place
 from cis.engine.accept.control import cancel
 from cis.engine.outputs import no_room, size_of
 from cis.engine.ports import Wait
-from cis.engine.run.ahead import NONE, Pace
 from cis.engine.run.children import ended_child, refusal, start_child
 from cis.engine.run.claiming import take_queued
 from cis.engine.run.effects import NEVER, Effects, Start
@@ -58,8 +57,9 @@ def decide(
     Raises:
         FencedError: another epoch holds the worker's id.
     """
-    parts.store.workers.check_epoch(me.node_id, me.worker_id, me.epoch)
     turn = Turn(parts, limits, me, held, now=now)
+    if not turn.undisturbed:
+        parts.store.workers.check_epoch(me.node_id, me.worker_id, me.epoch)
     steps = _Steps(turn)
     if poll:
         # Many runs that come and end have the worker look around all the time: the more it holds, the longer it is before
@@ -84,7 +84,7 @@ def decide(
     if not held.stopping:
         steps.release_retries()
         steps.start_waits()
-        starts = choose_starts(turn, pace=steps.pace(ends) if claim else NONE)
+        starts = choose_starts(turn, ends=ends if claim else ())
     steps.write_tasks()
     steps.end_runs()
     beat(parts.store.workers, limits, me, held, now=now)
@@ -125,6 +125,7 @@ class _Steps:
 
     def look_at_new(self, run_ids: Sequence[str]) -> None:
         """Act on what control wrote into runs that were just taken."""
+        self._turn.note_read(run_ids)
         for run_id in run_ids:
             self._turn.refresh(self._held.plans[run_id])
 
@@ -150,6 +151,7 @@ class _Steps:
             elif wait.due_s <= self._now.mono_s and not wait.timed_out:
                 wait.timed_out = True
                 self._turn.rings.add(cancel(self._store, plan.children[number], now_us=self._now.wall_us).worker_id)
+                self._turn.disturb()
 
     def record_ends(self, ends: Sequence[End]) -> None:
         """Store how attempts ended, and let the plans decide what follows.
@@ -214,12 +216,6 @@ class _Steps:
                 self._turn.ahead.append(start)
             else:
                 held.unstarted.append(start.attempt)
-
-    def pace(self, ends: Sequence[End]) -> Pace:
-        """Return what may be stored ahead, after *ends*."""
-        found = ((self._held.plans.get(end.attempt.run_id), end) for end in ends)
-        ours = [(plan, end) for plan, end in found if plan is not None]
-        return self._held.ahead.pace(ours, slots=self._turn.limits.slots, now_s=self._now.mono_s)
 
     def release_retries(self) -> None:
         """Make ready what has waited for its retry."""

@@ -14,6 +14,7 @@ from cis.engine.run.plan import RunPlan
 from cis.store.records import AttemptRecord
 
 NEVER = float("inf")
+NOTHING_SEEN = -1
 _NONE: frozenset[str] = frozenset()
 
 
@@ -33,7 +34,7 @@ class Effects(NamedTuple):
 
     starts: Sequence[Start] = ()
     ahead: Sequence[Start] = ()  # for slots that are not free yet
-    seen: int = 0  # of others' writes (``Store.others_writes``), if something is stored ahead
+    seen: int = NOTHING_SEEN  # of others' writes (``Store.others_writes``), of which this turn knows all
     alone: tuple[AttemptRecord, float] | None = None
     cancelled: frozenset[str] = _NONE  # runs whose processes are to be ended
     suspended: frozenset[str] = _NONE  # runs whose lease is over: their processes are to be ended as well

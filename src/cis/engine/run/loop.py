@@ -31,12 +31,13 @@ from collections.abc import Set as AbstractSet
 from functools import partial
 
 from cis.engine.leases import Leases, margin_s
+from cis.engine.lookup import is_stale
 from cis.engine.run.adoption import ask, forget_kept, sweep
-from cis.engine.run.ahead import STORE_WITHIN_S
+from cis.engine.run.ahead import HORIZON_S, STORE_WITHIN_S
 from cis.engine.run.apart import REFUSALS, TurnsApart
 from cis.engine.run.claiming import adopt, park
 from cis.engine.run.decide import POLL_S, decide
-from cis.engine.run.effects import NOTHING, Effects, Start
+from cis.engine.run.effects import NOTHING, NOTHING_SEEN, Effects, Start
 from cis.engine.run.ends import Ends
 from cis.engine.run.live import Ending, LiveAttempts
 from cis.engine.run.parts import Held, LoopLimits, LoopParts, probe, stop_the_late
@@ -54,6 +55,7 @@ RETRY_STORE_S = 1.0
 TELL_EVERY_S = 0.05
 PARK_AT_ONCE = 200
 READ_FOR_S = 0.02  # of a large run, between two turns
+TRY_AGAIN_S = 0.003  # others had the write lock, and there is something to do without it
 
 
 class WorkerLoop:
@@ -76,6 +78,7 @@ class WorkerLoop:
         self._renewed_s = parts.clock().mono_s  # whoever makes a loop has just taken the id
         self._hold_until_s = 0.0
         self._store_by_s = 0.0
+        self._try_again_s = 0.0  # when others had the write lock
         self._told_s = 0.0
         self._untold = False
         self._swept: set[str] = set()
@@ -179,18 +182,24 @@ class WorkerLoop:
         if now.mono_s < self._hold_until_s:
             return
         probe(self._held, self._parts.executor, now_s=now.mono_s)
-        placed = not self._held.stopping and self._held.place.ask_again(len(self._held.live), now_s=now.mono_s)
+        wait = True
         try:
             self._read_on(now)
             self._ends.new += self._held.ended_waits(self._parts.maker, now)
             self._store_by_s = self._begin_ahead()
+            placed = not self._held.stopping and self._held.place.ask_again(len(self._held.live), now_s=now.mono_s)
             if not ((self._unstored and now.mono_s >= self._store_by_s) or placed or self._due_s() <= now.mono_s):
                 return
-            effects = self._commit_apart(now) if self._apart else self._commit(now)
+            if now.mono_s < self._try_again_s:
+                return
+            wait = self._waits_for_lock(now)
+            effects = self._commit_apart(now) if self._apart else self._commit(now, wait=wait)
         except FencedError:
             raise
         except StoreBusyError as error:
-            if self._begun or not self._adopted:
+            if not (wait or self._begun):
+                self._try_again_s = now.mono_s + TRY_AGAIN_S
+            elif self._begun or not self._adopted:
                 self._forget(error, now)
             else:
                 log.warning("a transaction failed: others have the database", extra={"error": str(error)})
@@ -206,6 +215,7 @@ class WorkerLoop:
         """Do what follows from a turn, now that it is stored."""
         if effects.alone is not None:
             self._held.alone = effects.alone
+        self._held.seen = effects.seen
         self._held.ahead.replace(effects.ahead, seen=effects.seen)
         self._spawn(effects.starts)  # before all that can wait: while a process runs, the rest costs no time
         self._renewed_s = max(self._renewed_s, self._held.beat_s)
@@ -247,11 +257,16 @@ class WorkerLoop:
         reading = self._held.reading
         return None if reading is None or reading.done or self._held.stopping else reading
 
-    def _commit(self, now: Instant) -> Effects:
+    def _waits_for_lock(self, now: Instant) -> bool:
+        """Whether the next transaction waits for others; for a while it does not, as long as something begins without it."""
+        busy = self._store_by_s > 0.0 and not self._apart
+        return not busy or now.mono_s >= self._ends.since_s + HORIZON_S
+
+    def _commit(self, now: Instant, *, wait: bool) -> Effects:
         if not self._adopted:
             self._adopt(now)
         self._begun = False
-        with self._parts.store.transaction():
+        with self._parts.store.transaction(wait=wait):
             self._begun = True
             pids = self._held.live.take_pids(older_than_s=now.mono_s - PID_AFTER_S)
             if self._parts.store.waited:
@@ -292,7 +307,7 @@ class WorkerLoop:
             due_s = max(self._hold_until_s, min(self._due_s(), self._held.next_due_s()))
             if self._unstored:
                 due_s = min(due_s, self._store_by_s)
-        due_s = min(due_s, self._ends.next_due_s(now_s))
+        due_s = max(self._try_again_s, min(due_s, self._ends.next_due_s(now_s)))
         if self._untold:
             due_s = min(due_s, self._told_s + TELL_EVERY_S)
         if self._unread is not None:
@@ -335,7 +350,8 @@ class WorkerLoop:
             self._held.alone = None  # its end may be stored already
         self._held.reading = None
         self._held.keep_unstarted(start.attempt for start in self._held.ahead)
-        self._held.ahead.replace((), seen=0)
+        self._held.ahead.replace((), seen=NOTHING_SEEN)
+        self._held.seen = NOTHING_SEEN
         for live in self._held.live:
             live.pid_stored = False
         self._adopted = False
@@ -382,12 +398,32 @@ class WorkerLoop:
         if not held.ahead or held.stopping or held.short is not None or not self._adopted:
             return 0.0
         running = len(held.live)
-        slots = self._limits.slots - len(held.asked)
-        free = min(slots - running, held.place.spare(running, now_s=self._parts.clock().mono_s))
-        if free > 0 and self._parts.store.others_writes() == held.ahead.seen:
+        places = held.place.spare(running, now_s=self._parts.clock().mono_s)
+        if places is None:
+            return 0.0
+        free = min(self._limits.slots - len(held.asked) - running, places)
+        if free > 0:
+            if not self._is_still_wanted():
+                return 0.0
             self._spawn(held.ahead.take(free))
-        all_used = held.ahead and len(held.live) >= slots
+        all_used = held.ahead and len(held.live) >= running + free
         return self._ends.since_s + STORE_WITHIN_S if all_used else 0.0
+
+    def _is_still_wanted(self) -> bool:
+        """Whether what is stored ahead may begin: nobody else has changed its runs, or taken over this worker's id.
+
+        Raises:
+            FencedError: somebody has taken it over.
+        """
+        store, ahead, me = self._parts.store, self._held.ahead, self._me
+        writes = store.others_writes()  # first: what is written while the rows are read is looked at the next time
+        if writes == ahead.seen:
+            return True
+        store.workers.check_epoch(me.node_id, me.worker_id, me.epoch)
+        if any(is_stale(store.runs, plan.run) for plan in {id(start.plan): start.plan for start in ahead}.values()):
+            return False
+        ahead.seen = writes
+        return True
 
     def _spawn(self, starts: Sequence[Start]) -> None:
         if starts:

@@ -14,6 +14,7 @@ from cis.engine.leases import Leases
 from cis.engine.ports import Bell, Executor, Exit
 from cis.engine.run.ahead import Ahead
 from cis.engine.run.attempts import AttemptMaker
+from cis.engine.run.effects import NOTHING_SEEN
 from cis.engine.run.ends import End
 from cis.engine.run.live import Ending, LiveAttempts
 from cis.engine.run.plan import RunPlan
@@ -87,6 +88,7 @@ class Held:
     place: PlaceUse = field(default_factory=lambda: PlaceUse(NoBound()))
     short: Shortage | None = None
     ahead: Ahead = field(default_factory=Ahead)
+    seen: int = NOTHING_SEEN  # of others' writes, as of the last turn: what is held is as that left it
     unstarted: list[AttemptRecord] = field(default_factory=list)  # stored, but begun by nobody; to be put back
     unjudged: list[tuple[Exit, int]] = field(
         default_factory=list

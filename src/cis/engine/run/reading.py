@@ -17,6 +17,7 @@ from cis.engine.run.plan import RunPlan
 from cis.engine.times import Instant
 from cis.errors import NotFoundError, PoisonRecordError
 from cis.model.dag import TaskSpec, read_in_pieces
+from cis.model.states import RunState
 from cis.model.tree import clipped
 from cis.store.port import Store
 from cis.store.records import AS_DEFINED, AttemptRecord, QueuedRun, QueueItem, RunRecord, TaskRecord
@@ -62,6 +63,11 @@ class RunReading:
         self._error: PoisonRecordError | None = None
         self.done = False
 
+    @property
+    def begun(self) -> bool:
+        """Whether something was read."""
+        return self.run is not None or self.done
+
     def advance(self) -> None:
         """Read one piece more.
 
@@ -97,15 +103,17 @@ class RunReading:
             raise PoisonRecordError("a stored DAG", "it is no JSON object")
         yield
         spec = yield from read_in_pieces(plain)
-        tasks: list[TaskRecord] = []
-        while some := self._tasks_after(tasks[-1].task_no if tasks else -1):
+        fresh = run.status is RunState.PENDING and run.task_count <= SMALL_TASKS  # its rows hold nothing that is long
+        tasks = list(store.tasks.of_run(run_id)) if fresh else []
+        while not fresh and (some := self._tasks_after(tasks[-1].task_no if tasks else -1)):
             tasks += some
             yield
         if [task.task_id for task in tasks] != [task.id for task in spec.tasks]:
             raise PoisonRecordError(f"run {run_id}", "its tasks are not those of its document")
         if store.attempts.any_stray(run_id):
             raise PoisonRecordError(f"run {run_id}", "it has attempts that none of its tasks made")
-        plan = RunPlan(run, spec, tasks, losses=store.attempts.losses(run_id), is_wait=self._is_wait)
+        losses = () if fresh else store.attempts.losses(run_id)
+        plan = RunPlan(run, spec, tasks, losses=losses, is_wait=self._is_wait)
         yield
         yield from plan.place_in_pieces(self._now, size=ROWS_IN_A_PIECE)
         if plan.cyclic:

@@ -136,9 +136,9 @@ class PlaceUse:
         if self._passed_on:
             self._places.keep(running)
 
-    def spare(self, running: int, *, now_s: float) -> int:
-        """Return how many places beyond those of *running* attempts may be used without asking whether others wait."""
-        return self._places.held - running if now_s < self._pass_on_s or not self._places.most else 0
+    def spare(self, running: int, *, now_s: float) -> int | None:
+        """Return how many places there are beyond those of *running* attempts; None: others may wait for them, so ask first."""
+        return self._places.held - running if now_s < self._pass_on_s or not self._places.most else None
 
     def keep(self, running: int) -> None:
         """Give back what *running* attempts do not need."""

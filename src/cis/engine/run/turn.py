@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cis.engine.accept.control import cancel_children
 from cis.engine.lookup import is_stale
-from cis.engine.run.effects import Effects, Start
+from cis.engine.run.effects import NOTHING_SEEN, Effects, Start
 from cis.engine.run.parts import Held, LoopLimits, LoopParts
 from cis.engine.run.plan import RunPlan
 from cis.engine.this_node import Incarnation
@@ -37,13 +37,17 @@ class Turn:
         self.suspended: set[str] = set()
         self.ended: set[str] = set()
         self.rings: set[str] = set()
+        self._writes = parts.store.others_writes()
+        self.undisturbed = self._writes == held.seen  # nobody else has written since all that is held was looked at
+        self._looked_at: set[str] = set()
+        self._disturbs = False
 
     def effects(self, starts: Sequence[Start]) -> Effects:
         """Return what is to be done once all of this is stored."""
         return Effects(
             starts,
             ahead=self.ahead,
-            seen=self.store.others_writes() if self.ahead else 0,
+            seen=self._seen(),
             alone=self.alone,
             cancelled=frozenset(self.cancelled),
             suspended=frozenset(self.suspended),
@@ -51,13 +55,28 @@ class Turn:
             rings=frozenset(self.rings),
         )
 
+    def disturb(self) -> None:
+        """Have every run looked at again: this worker itself has changed some that it may hold."""
+        self.undisturbed = False
+        self._looked_at.clear()
+        self._disturbs = True
+
+    def note_read(self, run_ids: Sequence[str]) -> None:
+        """Note that runs were read in this very transaction."""
+        self._looked_at.update(run_ids)
+
     def refresh(self, plan: RunPlan) -> None:
-        """Read the run again if somebody changed it, and begin to cancel it if that is what they asked for."""
-        if is_stale(self.store.runs, plan.run):
-            fresh = self.store.runs.get(plan.run.run_id)
-            if fresh is None:
-                raise PoisonRecordError(f"run {plan.run.run_id}", "its row is gone")
-            plan.run = fresh
+        """Read the run again if somebody changed it, and begin to cancel it if that is what they asked for.
+
+        Nobody did where nobody else has written since it was looked at, and nobody else writes before the commit.
+        """
+        if not self.undisturbed and plan.run.run_id not in self._looked_at:
+            self._looked_at.add(plan.run.run_id)
+            if is_stale(self.store.runs, plan.run):
+                fresh = self.store.runs.get(plan.run.run_id)
+                if fresh is None:
+                    raise PoisonRecordError(f"run {plan.run.run_id}", "its row is gone")
+                plan.run = fresh
         if plan.run.cancel_requested and not plan.cancelling:
             self._cancel(plan)
 
@@ -67,6 +86,13 @@ class Turn:
         self.cancelled.add(run_id)
         self.rings.update(child.worker_id for child in self.store.runs.children(run_id))
         cancel_children(self.store, run_id, now_us=self.now.wall_us)
+        self.disturb()
+
+    def _seen(self) -> int:
+        """Return up to where all is known that others wrote about what is held."""
+        if self._disturbs:
+            return NOTHING_SEEN
+        return self._writes if self.undisturbed or self._looked_at.issuperset(self.held.plans) else self.held.seen
 
     def held_back(self, plan: RunPlan) -> bool:
         """Whether control wants nothing more of this run to start, as of this very transaction."""

@@ -175,6 +175,9 @@ class Database:
         self._gives_up_s = 0.0
         self._meanwhile: Callable[[], None] | None = None
         self.waited = False  # whether others had the write lock when the last transaction began
+        self._impatient = False
+        self._version = -1  # of the database, when this connection last looked
+        self._others_writes = 0
 
     def wait_at_most(self, seconds: float, *, meanwhile: Callable[[], None] | None = None) -> None:
         """Wait no longer than that for others to let go of the write lock, and call *meanwhile* again and again."""
@@ -188,6 +191,8 @@ class Database:
         next to a busy node a worker would write ten times a second. These grow as well, but to 1.5 ms: sixteen workers
         that ask again every half of a millisecond would take a third of a core for it.
         """
+        if self._impatient:
+            return False
         now_s = time.monotonic()
         self.waited = True
         if not tries:
@@ -259,9 +264,26 @@ class Database:
 
                     tell_left_out(error)
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """Take the write lock, and commit when the block ends; roll back when it raises."""
-        return _Transaction(self)
+    def transaction(self, *, wait: bool = True) -> AbstractContextManager[None]:
+        """Take the write lock, and commit when the block ends; roll back when it raises.
+
+        Unless it may *wait*, StoreBusyError comes at once when others have the lock.
+        """
+        return _Transaction(self, wait=wait)
+
+    def others_writes(self) -> int:
+        """Return a number that grows when another connection has committed; inside a transaction, as of its beginning."""
+        if not self.connection.in_transaction:
+            self.row("PRAGMA data_version")  # so that SQLite looks
+        self._look_at_version()
+        return self._others_writes
+
+    def _look_at_version(self) -> None:
+        """Count a version that did not come of this connection's own commits (``SQLITE_FCNTL_DATA_VERSION``)."""
+        version = self.connection.data_version()
+        if version != self._version:
+            self._version = version
+            self._others_writes += 1
 
     @contextmanager
     def without_foreign_keys(self) -> Iterator[None]:
@@ -278,20 +300,25 @@ class Database:
         """Leave the write lock to others for a moment: a process that writes again and again leaves none that they would hit."""
         time.sleep(GAP_S)
 
-    def begin(self) -> None:
-        """Take the write lock. Raises StoreBusyError when others keep it."""
+    def begin(self, *, wait: bool) -> None:
+        """Take the write lock. Raises StoreBusyError when others keep it; at once, unless it may *wait* for them."""
         self.waited = False
+        self._impatient = not wait
         try:
             self._cursor.execute("BEGIN IMMEDIATE")
         except apsw.BusyError as error:
-            raise StoreBusyError(str(self.path), waited_s=round(self._patience_s)) from error
+            raise StoreBusyError(str(self.path), waited_s=0 if self._impatient else round(self._patience_s)) from error
         except (apsw.Error, OSError) as error:
             raise store_error(error, self.path) from error
+        finally:
+            self._impatient = False
+        self._look_at_version()
 
     def commit(self) -> None:
         """Put what the transaction wrote on disk, and let go of the write lock."""
         try:
             self._cursor.execute("COMMIT")
+            self._version = self.connection.data_version()
         except (apsw.Error, OSError) as error:
             raise store_error(error, self.path) from error
 
@@ -339,13 +366,14 @@ class Database:
 class _Transaction:
     """The block of ``Database.transaction``; a generator would take twice as long, and a task has one."""
 
-    __slots__ = ("_database",)
+    __slots__ = ("_database", "_wait")
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, wait: bool) -> None:
         self._database = database
+        self._wait = wait
 
     def __enter__(self) -> None:
-        self._database.begin()
+        self._database.begin(wait=self._wait)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:

@@ -46,9 +46,12 @@ class SqliteStore:
         self.home = HomeRows(db)
         self.upkeep = StoreFile(db)
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """Take the write lock, and commit when the block ends; roll back when it raises."""
-        return self._db.transaction()
+    def transaction(self, *, wait: bool = True) -> AbstractContextManager[None]:
+        """Take the write lock, and commit when the block ends; roll back when it raises.
+
+        Unless it may *wait*, StoreBusyError comes at once when others have the lock.
+        """
+        return self._db.transaction(wait=wait)
 
     def savepoint(self) -> AbstractContextManager[None]:
         """Inside a transaction: keep or undo one part of it alone."""
@@ -62,9 +65,8 @@ class SqliteStore:
         self._db.wait_at_most(seconds, meanwhile=meanwhile)
 
     def others_writes(self) -> int:
-        """Return a number that changes whenever another connection has committed something."""
-        row = self._db.row("PRAGMA data_version")
-        return int(row[0]) if row else 0
+        """Return a number that grows when another connection has committed; inside a transaction, as of its beginning."""
+        return self._db.others_writes()
 
     @property
     def waited(self) -> bool:
