@@ -56,13 +56,14 @@ class TestTransaction:
         with one.transaction():
             with pytest.raises(StoreBusyError), other.transaction(wait=False):
                 pass
-            assert not other.waited
+            waited = [other.waited]
             with pytest.raises(StoreBusyError), other.transaction():
                 pass
-            assert other.waited
+            waited.append(other.waited)
         with other.transaction(wait=False):
             other.definitions.put(definition())
 
+        assert waited == [False, True]
         assert one.definitions.current("d") is not None
 
 

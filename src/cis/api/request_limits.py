@@ -30,6 +30,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import h11
@@ -112,35 +113,54 @@ class RequestLimits:
             what = f"more than {self.bounds.strangers} requests of senders that are not known yet came at once"
             raise OverloadedError(what, retry_after_s=RETRY_AFTER_S) from None
 
-    @contextlib.asynccontextmanager
-    async def admitted(self, actor: str) -> AsyncIterator[Admission]:
-        """Hold a place of *actor*, with all that its request takes besides.
+    def admitted(self, actor: str) -> Admission:
+        """Hold a place of *actor*, with all that its request takes besides, within the block that this begins.
 
-        Raises:
-            OverloadedError, ShareExceededError: there is none.
+        OverloadedError or ShareExceededError come then when there is none.
         """
-        async with contextlib.AsyncExitStack() as held:
-            held.enter_context(self._requests.one(actor))
-            yield Admission(actor, held, streams=self._streams, large=self._large, documents=self._documents)
+        return Admission(actor, self._requests, streams=self._streams, large=self._large, documents=self._documents)
 
 
 class Admission:
     """A request that is being answered, of a token or peer that is known; its places are given back when it is over."""
 
+    __slots__ = ("_actor", "_besides", "_documents", "_large", "_requests", "_streams")
+
     def __init__(
         self,
         actor: str,
-        held: contextlib.AsyncExitStack,
+        requests: _Places,
         *,
         streams: _Places,
         large: _WaitingPlaces,
         documents: DocumentRooms,
     ) -> None:
-        self._documents = documents
         self._actor = actor
-        self._held = held
+        self._requests = requests
         self._streams = streams
         self._large = large
+        self._documents = documents
+        self._besides: contextlib.AsyncExitStack | None = None
+
+    async def __aenter__(self) -> Admission:
+        self._requests.take(self._actor)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._besides is not None:
+                await self._besides.__aexit__(kind, error, trace)
+        finally:
+            self._requests.give_back(self._actor)
+
+    @property
+    def _held(self) -> contextlib.AsyncExitStack:
+        """What is given back at the end; most requests hold nothing besides their place."""
+        if self._besides is None:
+            self._besides = contextlib.AsyncExitStack()
+        return self._besides
 
     def document(self, size: int) -> contextlib.AbstractAsyncContextManager[None]:
         """Hold room for a document of *size* bytes, while it is read and stored. Raises OverloadedError."""
@@ -184,6 +204,13 @@ class _Places:
 
     @contextlib.contextmanager
     def one(self, actor: str) -> Iterator[None]:
+        self.take(actor)
+        try:
+            yield
+        finally:
+            self.give_back(actor)
+
+    def take(self, actor: str) -> None:
         if self._taken >= self._most:
             raise OverloadedError(f"{self._most} {self._what} already", retry_after_s=RETRY_AFTER_S)
         if actor != OWNER and self._by_actor[actor] >= self._of_one:
@@ -191,11 +218,10 @@ class _Places:
             raise ShareExceededError(what, retry_after_s=RETRY_AFTER_S)
         self._taken += 1
         self._by_actor[actor] += 1
-        try:
-            yield
-        finally:
-            self._taken -= 1
-            _one_less(self._by_actor, actor)
+
+    def give_back(self, actor: str) -> None:
+        self._taken -= 1
+        _one_less(self._by_actor, actor)
 
 
 class _WaitingPlaces:
@@ -277,7 +303,8 @@ class PatientConnection(H11Protocol):
     written to it for ``READ_WITHIN_S``.
     """
 
-    _deadline: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _give_up_s: float | None = None  # when, by the loop's clock; one timer for a connection, not one for each request
     _read_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the server has it
@@ -315,24 +342,35 @@ class PatientConnection(H11Protocol):
     def _watch(self) -> None:
         theirs, ours = self.conn.their_state, self.conn.our_state
         answered = ours in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
-        if theirs is h11.IDLE or (theirs is h11.SEND_BODY and answered):
-            if self._deadline is None:
-                self._deadline = self.loop.call_later(REQUEST_WITHIN_S, self._give_up)
+        if not (theirs is h11.IDLE or (theirs is h11.SEND_BODY and answered)):
+            self._give_up_s = None
+        elif self._give_up_s is None:
+            self._give_up_s = self.loop.time() + REQUEST_WITHIN_S
+            if self._timer is None:
+                self._timer = self.loop.call_at(self._give_up_s, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        self._timer = None
+        if self._give_up_s is None:
+            return
+        if self._give_up_s <= self.loop.time():
+            self._give_up()
         else:
-            self._forget()
+            self._timer = self.loop.call_at(self._give_up_s, self._look_at_clock)
 
     def _forget(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._give_up_s = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _forget_reading(self) -> None:
         if self._read_deadline is not None:
             self._read_deadline.cancel()
             self._read_deadline = None
 
-    def _give_up(self, *_: Any) -> None:
-        self._deadline = None
+    def _give_up(self) -> None:
+        self._forget()
         self.transport.abort()
 
 

@@ -99,15 +99,20 @@ class TokenCheck:
         self._clock_s = clock_s
         self._known: OrderedDict[str, tuple[float, Rights]] = OrderedDict()
 
-    async def rights(self, token: str) -> Rights | None:
-        """Return what the bearer of *token* may, or None when nobody knows it."""
+    def known(self, token: str) -> Rights | None:
+        """Return what the bearer of *token* may, if that is known without asking the store."""
         digest = hashlib.sha256(token.encode(errors="replace"))
         if self._own.matches(digest.digest()):
             return OWNER
-        name = digest.hexdigest()
-        known = self._known.get(name)
-        if known is not None and known[0] > self._clock_s():
-            return known[1]
+        known = self._known.get(digest.hexdigest())
+        return known[1] if known is not None and known[0] > self._clock_s() else None
+
+    async def rights(self, token: str) -> Rights | None:
+        """Return what the bearer of *token* may, or None when nobody knows it."""
+        known = self.known(token)
+        if known is not None:
+            return known
+        name = hashlib.sha256(token.encode(errors="replace")).hexdigest()
         record = await self._read(lambda store: store.tokens.by_sha256(name))
         self._known.pop(name, None)
         if record is None or not hmac.compare_digest(record.sha256, name):
@@ -178,6 +183,10 @@ class ServedNode:
     def writes_waiting(self) -> int:
         """How many writes wait for their commit."""
         return self._node.writer.depth
+
+    def known_rights(self, token: str) -> Rights | None:
+        """Return what the bearer of *token* may, if that is known at once."""
+        return self._tokens.known(token)
 
     async def authenticate(self, token: str) -> Rights | None:
         """Return what the bearer of *token* may, or None when nobody knows it. Compares in constant time."""
