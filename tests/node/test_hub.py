@@ -134,6 +134,8 @@ def test_what_comes_while_nobody_listens_is_left_to_the_store(
             return await read_until(hub, bell, first, last=first + 10)
 
     assert asyncio.run(listen(0)) == list(range(1, 11))
+    hub._poked.set()  # what was begun with a listener goes on to its end
+    wait_for(lambda: not hub._poked.is_set(), what="the hub to look without a listener")
     append(store, 25)
     wait_for(lambda: hub.last_seq == 35, what="the hub to count")
     assert hub.after(5) is None

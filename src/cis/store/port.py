@@ -17,7 +17,8 @@ not be changed by another transaction before this one commits. SQLite has one lo
 for everything that was read. A database without such a lock needs it where a docstring says so, and no more than that:
 
 - *Holds until the commit*: whoever asks keeps the row, as ``SELECT … FOR UPDATE`` does. A worker's every transaction
-  begins with ``workers.check_epoch``, so nobody takes its id over in the middle of one.
+  begins with ``workers.check_epoch``, so nobody takes its id over in the middle of one; where ``others_writes`` says that
+  nobody else has written since the last, nobody has.
 - *Check, then insert*: what was found missing, or counted, must not appear or grow before the commit. Each of these
   names what an adapter can lock: a row that is there already (a counter, the worker, the tree), or the key itself.
 

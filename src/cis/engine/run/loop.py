@@ -9,7 +9,8 @@ One turn is one transaction:
 
 A start is therefore on disk before its process exists. A process that ends before the next turn is recorded
 with it, as does one that ends while the write lock is waited for; where many are spawned, those that have ended are
-attended to between them. When the transaction fails (disk full, I/O error), nothing was spawned for it: the loop forgets
+attended to between them. While others have the lock and starts are stored ahead (``cis.engine.run.ahead``), these are begun
+instead of waiting for it. When the transaction fails (disk full, I/O error), nothing was spawned for it: the loop forgets
 its plans, keeps the ends that it saw, and builds the plans anew from the rows at the next turn; so no end is lost while
 the process lives. When it fails because the store refuses a row, which is no fault of the store, the next turns are done
 run by run (``cis.engine.run.apart``). When the process dies, whoever takes its id next finds starts without ends and declares
