@@ -96,7 +96,7 @@ def test_that_a_run_is_to_be_cancelled_is_told_at_once(node: Decider, *, elsewhe
 
 def test_that_a_run_is_taken_back_from_its_node_is_told(node: Decider) -> None:
     run = node.submitted({"id": "a"}, {"id": "b"})
-    node.change(run.run_id, role=RemoteRole.SENT, peer="node-2", epoch=1, lease_until_us=node.now_us)
+    node.change(run.run_id, role=RemoteRole.SENT, peer_id="node-2", epoch=1, lease_until_us=node.now_us)
     remote = node.remote(run.run_id)
 
     with node.store.transaction():
@@ -147,7 +147,7 @@ def test_the_room_is_not_told_again_that_a_run_started_when_it_is_cancelled_or_t
     assert not _is_notable(event._replace(data={"version": 3, "cancel_requested": 1}))
     assert _is_on_offer(node.store.remotes, event)
     with node.store.transaction():
-        node.store.remotes.put(replace(node.remote(run.run_id), role=RemoteRole.SENT, peer="node-2"))
+        node.store.remotes.put(replace(node.remote(run.run_id), role=RemoteRole.SENT, peer_id="node-2"))
     assert not _is_on_offer(node.store.remotes, event)
 
 

@@ -179,7 +179,7 @@ def test_a_grant_names_the_claim_that_it_answers_and_a_newer_claim_of_the_same_n
     claims(node, "node-2", run.run_id, nonce="nonce-newer")
     (second,) = node.posted(run.run_id, GRANT)
     with node.store.transaction():
-        node.store.remotes.put(replace(node.remote(run.run_id), heard_version=1))
+        node.store.remotes.put(replace(node.remote(run.run_id), applied_version=1))
         node.store.outbox.remove_of_run(run.run_id, GRANT)
     claims(node, "node-2", run.run_id, nonce="nonce-late")
 
@@ -192,7 +192,7 @@ def test_a_holder_that_asks_is_answered_and_its_lease_counts_here_from_then(node
     run = granted(node)
     node.later(30)
     with node.store.transaction():
-        arbiter.hear_from_holder(
+        arbiter.receive_standing(
             node.store, node.remote(run.run_id), standing(nonce="nonce-7"), this_node=node.this_node
         )
     (answer,) = node.posted(run.run_id, GRANT)
@@ -208,7 +208,7 @@ def test_a_holder_of_before_renews_its_lease_here_by_whatever_it_says_as_it_does
         node.store.outbox.remove_of_run(run.run_id, GRANT)
     node.later(30)
     with node.store.transaction():
-        arbiter.hear_from_holder(node.store, node.remote(run.run_id), standing(nonce=None), this_node=node.this_node)
+        arbiter.receive_standing(node.store, node.remote(run.run_id), standing(nonce=None), this_node=node.this_node)
 
     assert node.posted(run.run_id, GRANT) == []
     assert node.remote(run.run_id).lease_until_us == node.now_us + 60 * SECOND_US
@@ -223,7 +223,7 @@ def test_a_run_whose_lease_is_over_is_offered_again_under_the_next_epoch(node: D
 
     assert again
     assert reply.result is Result.ACCEPTED
-    assert (node.remote(run.run_id).peer, node.remote(run.run_id).epoch) == ("node-3", 2)
+    assert (node.remote(run.run_id).peer_id, node.remote(run.run_id).epoch) == ("node-3", 2)
 
 
 def test_a_grant_that_was_renewed_since_it_was_looked_at_is_not_taken_back(node: Decider) -> None:
@@ -231,7 +231,7 @@ def test_a_grant_that_was_renewed_since_it_was_looked_at_is_not_taken_back(node:
     seen_until_us = node.remote(run.run_id).lease_until_us
     node.later(5)
     with node.store.transaction():
-        arbiter.hear_from_holder(node.store, node.remote(run.run_id), standing(), this_node=node.this_node)
+        arbiter.receive_standing(node.store, node.remote(run.run_id), standing(), this_node=node.this_node)
 
     assert not take_back(node, run.run_id, lease_until_us=seen_until_us)
     assert node.remote(run.run_id).role is RemoteRole.SENT
@@ -241,7 +241,7 @@ def test_a_grant_that_was_given_anew_since_it_was_looked_at_is_not_taken_back(no
     """Or two grants were on their way at once."""
     run = granted(node)
     with node.store.transaction():
-        arbiter.hear_from_holder(
+        arbiter.receive_standing(
             node.store, node.remote(run.run_id), standing(suspended=True), this_node=node.this_node
         )
 
@@ -261,7 +261,7 @@ def test_a_holder_that_is_suspended_again_and_again_is_not_granted_the_run_witho
     run = granted(node)
     for _ in range(5):
         with node.store.transaction():
-            arbiter.hear_from_holder(
+            arbiter.receive_standing(
                 node.store, node.remote(run.run_id), standing(suspended=True), this_node=node.this_node
             )
         node.later(1)
@@ -548,7 +548,7 @@ def test_a_node_that_offers_without_end_is_refused_at_a_bound_and_no_other_is(
     assert [reply.result for reply in replies] == [Result.ACCEPTED] * 3 + [Result.REFUSED] * 2
     assert (replies[-1].code, "node-2" in replies[-1].detail) == ("overloaded.share", True)
     assert [reply.result for reply in (again, other, *own)] == [Result.ACCEPTED] * 6
-    assert len([one for one in node.store.offers.in_state(OfferState.OPEN, limit=99) if one.sender == "node-2"]) == 3
+    assert len([one for one in node.store.offers.in_state(OfferState.OPEN, limit=99) if one.origin_id == "node-2"]) == 3
 
 
 def test_offers_that_are_closed_make_room_for_new_ones_of_their_node(
@@ -817,7 +817,7 @@ def test_a_nested_dag_may_name_another_node_where_the_run_was_addressed_to_this_
     with working(node, tmp_path) as worker:
         worker.until(lambda: worker.store.runs.children(RUN_ID), "the child")
 
-        assert node.remote(worker.child(RUN_ID)).peer == "node-3"
+        assert node.remote(worker.child(RUN_ID)).peer_id == "node-3"
 
 
 def test_what_runs_under_a_lease_is_ended_when_its_time_is_though_the_store_fails(

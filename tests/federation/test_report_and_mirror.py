@@ -45,7 +45,7 @@ class Pair:
         run = self.origin.submitted(*tasks)
         with self.origin.store.transaction():
             self.origin.store.queue.remove(run.run_id)
-            self.origin.store.remotes.put(RemoteRun(run_id=run.run_id, role=RemoteRole.SENT, peer=PEER))
+            self.origin.store.remotes.put(RemoteRun(run_id=run.run_id, role=RemoteRole.SENT, peer_id=PEER))
         self.executor.this_node = replace(self.executor.this_node, new_id=lambda: run.run_id)
         taken_on = self.executor.submitted(*tasks)
         with self.executor.store.transaction():
@@ -725,7 +725,7 @@ def test_a_run_does_not_end_here_before_the_ends_of_its_tasks_were_heard(pair: P
     complete = pair.hear_all(run, [lost, last])[-1]
 
     assert (early.incomplete, early.changed, early_state.status) == (True, True, RunState.PENDING)
-    assert (early_remote.open, early_remote.heard_version) == (True, 0)
+    assert (early_remote.open, early_remote.applied_version) == (True, 0)
     assert (complete.incomplete, complete.run.status) == (False, RunState.COMPLETED)
     assert_same(pair, run)
 

@@ -76,7 +76,7 @@ def received(node: NodeUnderTest, run: RunRecord) -> None:
     """Have a run be one that node-2 handed over."""
     with node.store.transaction():
         node.store.peers.put(PEER)
-        node.store.remotes.put(RemoteRun(run_id=run.run_id, role=RemoteRole.RECEIVED, peer=PEER.node_id))
+        node.store.remotes.put(RemoteRun(run_id=run.run_id, role=RemoteRole.RECEIVED, peer_id=PEER.node_id))
 
 
 def test_what_happens_while_the_store_cannot_be_read_is_told_afterwards(node: NodeUnderTest) -> None:

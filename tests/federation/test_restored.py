@@ -135,7 +135,7 @@ def test_an_origin_sends_a_run_again_in_answer_to_a_question_unless_it_has_heard
     origin: Decider,
 ) -> None:
     run, begun = sent(origin), sent(origin)
-    origin.change(begun.run_id, heard_version=1)
+    origin.change(begun.run_id, applied_version=1)
     for one in (run, begun):
         reply = origin.hears(STATUS, "node-2", one.run_id, epoch=0, state="unconfirmed", confirm="nonce-7")
         assert reply.result is Result.ACCEPTED
@@ -175,7 +175,7 @@ def test_a_run_that_went_on_after_the_backup_is_failed_with_what_is_known_and_le
     """Its node would do again what is completed; 'rerun --from-failed' keeps that."""
     run = sent(origin)
     if of == "run":
-        origin.change(run.run_id, heard_version=4)
+        origin.change(run.run_id, applied_version=4)
     else:
         (first, _) = origin.store.tasks.of_run(run.run_id)
         with origin.store.transaction():
@@ -292,9 +292,9 @@ def test_whoever_says_that_it_holds_a_run_of_a_restored_arbiter_is_believed_and_
     node.hears(STATUS, "node-3", run.run_id, epoch=2, report=report_of(run, "completed"))
 
     assert (stranger, first, old) == (Result.REFUSED, Result.ACCEPTED, Result.REFUSED)
-    assert (between.peer, between.epoch) == ("node-2", 1)
+    assert (between.peer_id, between.epoch) == ("node-2", 1)
     assert still is RunState.RUNNING
-    assert (node.remote(run.run_id).peer, node.run(run.run_id).status) == ("node-3", RunState.COMPLETED)
+    assert (node.remote(run.run_id).peer_id, node.run(run.run_id).status) == ("node-3", RunState.COMPLETED)
 
 
 def report_of(run: RunRecord, status: str) -> dict[str, Any]:

@@ -134,7 +134,7 @@ class OfficeRules(RuleBasedStateMachine):
         remote = RemoteRun(
             run_id=run_id,
             role=RemoteRole.RECEIVED,
-            peer="n2",
+            peer_id="n2",
             epoch=epoch,
             lease_until_us=self.now_us + LEASE_US,
             lease_us=LEASE_US,

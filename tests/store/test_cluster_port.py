@@ -211,15 +211,15 @@ class TestOutbox:
 class TestRemotes:
     def test_the_other_nodes_part_in_a_run_is_kept_and_replaced(self, store: Store) -> None:
         put_run(store, "r1")
-        first = RemoteRun(run_id="r1", role=RemoteRole.OFFERED, peer="")
+        first = RemoteRun(run_id="r1", role=RemoteRole.OFFERED, peer_id="")
         second = RemoteRun(
             run_id="r1",
             role=RemoteRole.SENT,
-            peer="n2",
+            peer_id="n2",
             epoch=2,
             lease_until_us=9,
             control_seq=3,
-            heard_version=4,
+            applied_version=4,
             open=False,
             event_id="$e",
             lease_us=7,
@@ -241,20 +241,20 @@ class TestRemotes:
             put_run(store, run_id)
         with store.transaction():
             for run_id in ("r3", "r1"):
-                store.remotes.put(RemoteRun(run_id=run_id, role=RemoteRole.SENT, peer="n2"))
-            store.remotes.put(RemoteRun(run_id="r2", role=RemoteRole.SENT, peer="n2", open=False))
-            store.remotes.put(RemoteRun(run_id="r4", role=RemoteRole.RECEIVED, peer="n2"))
+                store.remotes.put(RemoteRun(run_id=run_id, role=RemoteRole.SENT, peer_id="n2"))
+            store.remotes.put(RemoteRun(run_id="r2", role=RemoteRole.SENT, peer_id="n2", open=False))
+            store.remotes.put(RemoteRun(run_id="r4", role=RemoteRole.RECEIVED, peer_id="n2"))
 
         assert [one.run_id for one in store.remotes.open(RemoteRole.SENT)] == ["r1", "r3"]
         assert [one.run_id for one in store.remotes.open(RemoteRole.RECEIVED)] == ["r4"]
         assert list(store.remotes.open(RemoteRole.OFFERED)) == []
         with store.transaction():
-            store.remotes.put(RemoteRun(run_id="r1", role=RemoteRole.SENT, peer="n2", open=False))
+            store.remotes.put(RemoteRun(run_id="r1", role=RemoteRole.SENT, peer_id="n2", open=False))
         assert [one.run_id for one in store.remotes.open(RemoteRole.SENT)] == ["r3"]
 
     def test_another_node_has_a_part_only_in_a_run_that_is_here(self, store: Store) -> None:
         with pytest.raises(StoreError), store.transaction():
-            store.remotes.put(RemoteRun(run_id="nope", role=RemoteRole.SENT, peer="n2"))
+            store.remotes.put(RemoteRun(run_id="nope", role=RemoteRole.SENT, peer_id="n2"))
 
     def test_a_withdrawal_counts_for_the_run_and_the_sender_that_it_names(self, store: Store) -> None:
         with store.transaction():

@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
         with store.transaction():
             store.peers.put(peer(f"n{number}"))
             store.outbox.add(message(f"m{number}"))
-            store.remotes.put(RemoteRun(run_id=f"r{number}", role=RemoteRole.SENT, peer="n2"))
+            store.remotes.put(RemoteRun(run_id=f"r{number}", role=RemoteRole.SENT, peer_id="n2"))
             store.room.append([event(number)])
             store.offers.put(offer(f"r{number}"))
     yield store

@@ -44,7 +44,7 @@ HOLDS: dict[str, Callable[[Store], Any]] = {
     "it is queued": lambda store: store.queue.add("n", item("r1")),
     "something about it is to be sent": lambda store: store.outbox.add(message("m1", run_id="r1")),
     "another node's part is open": lambda store: store.remotes.put(
-        RemoteRun(run_id="r1", role=RemoteRole.RECEIVED, peer="n2")
+        RemoteRun(run_id="r1", role=RemoteRole.RECEIVED, peer_id="n2")
     ),
     "a child is there": lambda _: None,
     "its parent is not over": lambda _: None,
@@ -126,7 +126,7 @@ class TestPruning:
         for run_id in ("r1", "r2"):
             with_attempts(store, run_id, 2)
             with store.transaction():
-                store.remotes.put(RemoteRun(run_id=run_id, role=RemoteRole.SENT, peer="n2", open=False))
+                store.remotes.put(RemoteRun(run_id=run_id, role=RemoteRole.SENT, peer_id="n2", open=False))
                 store.room.put_thread(run_id, room_id="!r", event_id="$e")
 
         assert pruned(store, "r1") is Pruned.GONE
@@ -187,7 +187,7 @@ class TestPruning:
         put_ended(one, "r1", 5)
         family = one.pruning.family("r1")
         with other.transaction():
-            other.remotes.put(RemoteRun(run_id="r1", role=RemoteRole.RECEIVED, peer="n2", open=True))
+            other.remotes.put(RemoteRun(run_id="r1", role=RemoteRole.RECEIVED, peer_id="n2", open=True))
 
         assert list(family) == ["r1"]
         assert pruned(one, "r1") is Pruned.HELD

@@ -44,7 +44,7 @@ def offer(run_id: str, **changes: Any) -> OfferRecord:
     """Return an open offer of n2."""
     made = OfferRecord(
         run_id=run_id,
-        sender="n2",
+        origin_id="n2",
         event_id=f"${run_id}",
         epoch=1,
         priority=Priority.NORMAL,

@@ -96,7 +96,7 @@ def execute_routes(node: ServedNode) -> APIRouter:
         run = accepted.run
         if accepted.created:
             node.wake(accepted.wake)
-            run = await node.expedite(run)
+            run = await node.send_now(run)
         return json_answer(submission_view(run), status=202 if accepted.created else 200)
 
     return router

@@ -192,12 +192,12 @@ class ServedNode:
         """Return what the bearer of *token* may, or None when nobody knows it. Compares in constant time."""
         return await self._tokens.rights(token)
 
-    async def expedite(self, run: RunRecord) -> RunRecord:
+    async def send_now(self, run: RunRecord) -> RunRecord:
         """Wait a moment for a run's delivery to another node, if it can be hoped for; return the run as it is then.
 
         Never raises: the run is accepted, and will be delivered.
         """
-        return await self._delivering.expedite(run)
+        return await self._delivering.send_now(run)
 
     async def write(self, job: Callable[[Store], T]) -> T:
         """Call *job* inside a transaction, in the thread that writes; it is committed when this returns.

@@ -69,7 +69,7 @@ def untrust(store: Store, node_id: str, *, by: Actor, now_us: int) -> Untrusted:
     stopped = _stop_what_it_sent(store, node_id, but=(), now_us=now_us)
     failed = []
     for remote in store.remotes.open(RemoteRole.SENT):
-        if remote.peer == node_id:
+        if remote.peer_id == node_id:
             error = f"node {node_id} has it, and is not trusted any more"
             run = undeliverable(store, remote.run_id, error=error, now_us=now_us)
             if run is not None:
@@ -88,7 +88,7 @@ def _stop_what_it_sent(store: Store, node_id: str, *, but: Patterns | None, now_
     """
     found = []
     for remote in store.remotes.open(RemoteRole.RECEIVED):
-        run = store.runs.get(remote.run_id) if remote.peer == node_id else None
+        run = store.runs.get(remote.run_id) if remote.peer_id == node_id else None
         if run is not None:
             found += _stop(store, run, but=but, now_us=now_us)
     return found

@@ -85,7 +85,7 @@ class Inbox:
             return requested_run(message, blob=None, parse=dag_from_plain)  # sooner done than handed to a thread
         return await asyncio.to_thread(requested_run, message, blob=blob, parse=dag_from_plain)
 
-    async def act(self, received: ReceivedMessage) -> Outcome:
+    async def receive(self, received: ReceivedMessage) -> Outcome:
         """Act on a complete message in one transaction, and wake who has something to do."""
         outcome = await self._node.write(
             lambda store: receive(store, received, this_node=self._node.this_node, logfiles=self._node.logs)
@@ -183,7 +183,7 @@ def check_allowed(store: Store, received: ReceivedMessage, *, this_node: ThisNod
 def _act(store: Store, received: ReceivedMessage, *, this_node: ThisNode, logfiles: LogFiles) -> Outcome:
     match received.message.kind:
         case MessageKind.EXECUTE if received.message.target is None:
-            return lease.see_offer(store, received, this_node=this_node)
+            return lease.receive_offer(store, received, this_node=this_node)
         case MessageKind.EXECUTE:
             return accept.receive_execute(store, received, this_node=this_node)
         case MessageKind.CONTROL:

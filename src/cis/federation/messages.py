@@ -212,7 +212,7 @@ def report_message(
     now_us: int,
     standing: Standing,
 ) -> Message:
-    """Return the status message that tells a report; ``state`` says the run's, for who reads along in the room."""
+    """Return the status message that carries a report; ``state`` says the run's, for who reads along in the room."""
     run = report["run"]
     fields: dict[str, Json] = {"state": run["status"], "seq": run["version"], **standing.fields()}
     inline, blob = report_parts(report)
@@ -275,7 +275,7 @@ def document_fields(text: str, progress: Sequence[Json]) -> tuple[dict[str, Json
 
 
 def refusal_text(node_id: str, refusal: Json) -> str:
-    """Return the error of a run that its executor refused, in bounded words of that node's."""
+    """Return the error of a run that its executing node refused, in bounded words of that node's."""
     detail = refusal.get("detail") if isinstance(refusal, dict) else refusal
     return f"node {node_id} refused it: {str(detail)[:MAX_DETAIL]}"
 

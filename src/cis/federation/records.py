@@ -1,7 +1,7 @@
 """The records that cross between nodes: a run's row, its tasks, their attempts, pieces of logs.
 
-Each has one form and one check, whoever sends it: a task looks the same in a report, which goes to its run's origin, and
-in the *progress* of an execute message, which says to whom a run is handed what of it was done before.
+Each has one form and one check, whoever sends it: a task looks the same in a report, which goes to its run's origin,
+and in the *progress* of an execute message, which says what of a run was done before it is sent.
 
 Nothing about them is trusted. They are read before anything is written; each number and text has a bound.
 """
@@ -32,7 +32,7 @@ _EXIT_CODES = (-(2**31), 2**32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunTold:
+class ReportedRun:
     """What the executing node says of a run: its own row."""
 
     version: int
@@ -64,7 +64,7 @@ class Piece:
 
 
 def run_fields(run: RunRecord, *, final: bool) -> dict[str, Json]:
-    """Return the row of a run; its end is told only when *final* says that this leaves nothing untold."""
+    """Return the row of a run; its end is in it only when *final* says that nothing is left out."""
     status, version, over = str(run.status), run.version, run.status.final
     if over and not final:  # as it was before its end: the same version must not say two things
         status, version = "pending" if run.started_at_us is None else "running", run.version - 1
@@ -79,14 +79,14 @@ def run_fields(run: RunRecord, *, final: bool) -> dict[str, Json]:
     }
 
 
-def read_run(fields: Fields) -> RunTold:
+def read_run(fields: Fields) -> ReportedRun:
     """Read the row of a run. Raises MalformedMessageError."""
     worker_id = fields.text("worker_id", at_most=2 * MAX_ID_LENGTH)
     try:
         parse_worker_id(worker_id)
     except ValueError as error:
         raise fields.fault("worker_id", "must be the id of a worker") from error
-    return RunTold(
+    return ReportedRun(
         version=fields.number("version", lowest=1),
         status=fields.state("status", RunState),
         worker_id=worker_id,

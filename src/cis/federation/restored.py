@@ -126,7 +126,7 @@ def _mark(store: Store, run: RunRecord, *, node_id: str, lease_s: float, now_us:
     _post_question(
         store.outbox,
         run.run_id,
-        store.peers.get(remote.peer),
+        store.peers.get(remote.peer_id),
         fields,
         message_id=f"{run.run_id}.restored",
         now_us=now_us,
@@ -234,10 +234,10 @@ def receive_question(
     had = _Had.read(told)
     run = look_up_run(store.runs, remote.run_id)
     # One version more than what it had: that it holds the run since.
-    went_on = remote.heard_version > had.version + 1
+    went_on = remote.applied_version > had.version + 1
     went_on = went_on or sum(task.version for task in store.tasks.of_run(run.run_id)) > had.steps
     if run.status.final or went_on:
-        error = f"node {remote.peer} was restored from a backup of before it did this: 'cis dag rerun --from-failed' goes on"
+        error = f"node {remote.peer_id} was restored from a backup of before it did this: 'cis dag rerun --from-failed' goes on"
         undeliverable(store, run.run_id, error=error, now_us=now_us)
         post_control(store, run, "cancel", now_us=now_us)
     elif not had.paused and not _is_to_be_paused(store.outbox, run.run_id):
@@ -251,7 +251,7 @@ def confirm(store: Store, run_id: str, nonce: Json, *, message_id: str, this_nod
         raise MalformedMessageError(f"{CONFIRM} is no id")
     run, remote = store.runs.get(run_id), store.remotes.get(run_id)
     is_sent = remote is not None and remote.role is RemoteRole.SENT and remote.open and not remote.epoch
-    if run is None or run.status.final or remote is None or not is_sent or remote.heard_version:
+    if run is None or run.status.final or remote is None or not is_sent or remote.applied_version:
         return
     now_us = this_node.clock_us()
     for item in store.outbox.of_run(run_id):
@@ -281,8 +281,8 @@ def adopted(restores: Restores, received: ReceivedMessage, remote: RemoteRun) ->
         return None
     if not restores.doubts(message.run_id):
         return None
-    same = (remote.peer, remote.epoch) == (message.sender, epoch)
-    return remote if same else replace(remote, peer=message.sender, epoch=epoch, heard_version=0)
+    same = (remote.peer_id, remote.epoch) == (message.sender, epoch)
+    return remote if same else replace(remote, peer_id=message.sender, epoch=epoch, applied_version=0)
 
 
 def disown(store: Store, *, reason: str, now_us: int) -> int:

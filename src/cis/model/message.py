@@ -3,14 +3,14 @@
 A message is a few fields under one signature (``cis.transports.envelope``). What is large (a document of many tasks, a
 report with logs) travels beside it as a *blob*, named in the fields by its SHA-256 and size.
 
-    execute   origin  -> executor, or everyone   run this DAG, under this run id
-    control   origin  -> executor                cancel, pause, resume
-    ask       origin  -> executor                how is it going? (when the executor cannot reach the origin)
-    status    executor -> origin                 this changed: a report
-    claim     any node -> offering node          I could run what you offered
-    grant     offering node -> everyone          this node runs it, nobody else, for so long
-    ping      any node -> any node               are you there, and what time is it?
-    answer    to each of these, over HTTP        what came of it
+    execute   origin -> executing node, or everyone   run this DAG, under this run id
+    control   origin -> executing node                cancel, pause, resume
+    ask       origin -> executing node                how is it going? (when that node cannot reach the origin)
+    status    executing node -> origin                this changed: a report
+    claim     any node -> offering node               I could run what you offered
+    grant     offering node -> everyone               this node runs it, nobody else, for so long
+    ping      any node -> any node                    are you there, and what time is it?
+    answer    to each of these, over HTTP             what came of it
 
 An event carries a DAG as the fields of its document (``wire_fields``). The canonical JSON of Matrix has no floats, so
 durations are spelled with their unit. A DAG that holds a float or a huge integer elsewhere, in the parameters of a

@@ -29,7 +29,7 @@ from cis.transports.envelope import SigningNode
 from cis.transports.matrix.chat import Person
 from cis.transports.matrix.room import Room, RoomSettings
 from cis.transports.push import Answering, Pinger, PushClient
-from cis.transports.reception import Reception
+from cis.transports.receiver import Receiver
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +91,8 @@ class Cluster:
         self._node = node
         self._room_settings = room
         self.room: Room | None = None
-        self.reception = Reception(node, Inbox(node, taken=self._taken), spoke=self._spoke)
-        self.answering = Answering(node, self.reception)
+        self.receiver = Receiver(node, Inbox(node, taken=self._taken), spoke=self._spoke)
+        self.answering = Answering(node, self.receiver)
         self._loop = asyncio.new_event_loop()
         self._calm = Calm(self._loop, self._wake, pause_s=PAUSE_S)
         self._stopped = asyncio.Event()
@@ -118,11 +118,11 @@ class Cluster:
         """Something was stored: look at the outbox, and at what is to be told."""
         self._calm.wake()
 
-    def expedite(self, item: OutboxItem) -> Future[Result | None]:
+    def send_now(self, item: OutboxItem) -> Future[Result | None]:
         """Send an item at once, which was marked as being sent in the transaction that stored it."""
         if self._courier is None:
             raise RuntimeError("the cluster is not running")
-        return asyncio.run_coroutine_threadsafe(self._courier.expedite(item), self._loop)
+        return asyncio.run_coroutine_threadsafe(self._courier.send_now(item), self._loop)
 
     def stop(self) -> None:
         """Stop everything; what was not sent stays in the outbox. Harmless when repeated."""
@@ -181,12 +181,12 @@ class Cluster:
         services = {
             "courier": self._courier.run,
             "reporter": self._reporter.run,
-            "asker": Asker(self._node, client, receive=self.reception.inbox.act).run,
+            "asker": Asker(self._node, client, receive=self.receiver.inbox.receive).run,
             "pinger": self._pinger.run,
             "upkeep": self._upkeep,
         }
         if self._room_settings is not None:
-            self.room = Room(self._node, self.reception, self._room_settings, jitter=random.random)
+            self.room = Room(self._node, self.receiver, self._room_settings, jitter=random.random)
             self._reporter.to_room = self.room.send_status
             services["room"] = self.room.run
         tasks = [asyncio.create_task(_kept(name, run)) for name, run in services.items()]

@@ -225,7 +225,7 @@ class Delivering:
         self._cluster = cluster
         self._read = read
 
-    async def expedite(self, run: RunRecord) -> RunRecord:
+    async def send_now(self, run: RunRecord) -> RunRecord:
         """Return the run once its peer has answered, or when the patience is over."""
         if run.delivery is not Delivery.QUEUED:
             return run
@@ -241,7 +241,7 @@ class Delivering:
             if fresh is None or not sending:
                 return fresh or run
             # It goes on when the patience is over: only the caller's wait ends.
-            done, _ = await asyncio.wait([asyncio.wrap_future(self._cluster.expedite(sending[0]))], timeout=PATIENCE_S)
+            done, _ = await asyncio.wait([asyncio.wrap_future(self._cluster.send_now(sending[0]))], timeout=PATIENCE_S)
             for sent in done:
                 sent.result()
         except CisError as error:

@@ -76,32 +76,32 @@ class Schedule(NamedTuple):
 class RemoteRole(StrEnum):
     """What this node has to do with a run that is not its own alone."""
 
-    SENT = "sent"  # accepted here, executed by ``peer``
+    SENT = "sent"  # accepted here, executed by node ``peer_id``
     OFFERED = "offered"  # accepted here, offered in the room, granted to nobody yet
-    RECEIVED = "received"  # executed here, for ``peer``
+    RECEIVED = "received"  # executed here, for node ``peer_id``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteRun:
-    """The other node's part in a run.
+    """The part of another node, ``peer_id`` (column ``peer``), in a run.
 
     ``epoch``, ``lease_until_us`` and ``lease_us``, how long each renewal lasts, are of the grant (0 and None for a run
     that was addressed). ``lease_uptime_us`` is the same deadline by the holder's ``ThisNode.uptime_us``, which nobody
     sets, in the life of its machine that ``boot_id`` names. ``suspended_us`` is when the holder was last granted a run
-    anew that it had to suspend. ``control_seq`` is
-    the last control that was asked for (sent) or acted upon (received). ``heard_version`` is the version of the
-    executor's row that was applied here last. ``open``: something is still to be heard (sent), decided
-    (offered) or told (received). ``event_id`` is the execute event in the room. ``told_bytes`` is what was written here
-    of the logs and attempts that the executor told of.
+    anew that it had to suspend. ``control_seq`` is the last control that was asked for (sent) or acted upon (received).
+    ``applied_version`` is the version of the executing node's row that was applied here last (column
+    ``heard_version``). ``open``: something is still to be received (sent), decided (offered) or reported (received).
+    ``event_id`` is the execute event in the room. ``told_bytes`` is what was written here of the logs and attempts that
+    the executing node reported.
     """
 
     run_id: str
     role: RemoteRole
-    peer: str
+    peer_id: str
     epoch: int = 0
     lease_until_us: int | None = None
     control_seq: int = 0
-    heard_version: int = 0
+    applied_version: int = 0
     open: bool = True
     event_id: str | None = None
     lease_us: int = 0
@@ -136,14 +136,14 @@ class OfferState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferRecord:
-    """An unaddressed DAG that some node has offered in the room.
+    """An unaddressed DAG that its origin, ``origin_id`` (column ``sender``), has offered in the room.
 
     ``content`` holds what the event says of whom it wants (``cis.model.message``), and ``unfit`` once this node
     has refused it. ``claim_at_us`` is when this node claimed it last, or else saw it.
     """
 
     run_id: str
-    sender: str
+    origin_id: str
     event_id: str
     epoch: int
     priority: Priority

@@ -16,7 +16,7 @@ from typing import TypeVar
 import httpx
 
 from cis.errors import CisError, MalformedMessageError
-from cis.federation.executing.reporter import Teller
+from cis.federation.executing.reporter import StatusAnswers
 from cis.federation.messages import REPORT_REF, answer_message, blob_ref, check_blob, make_ping, read_reply
 from cis.federation.service import Answered, NotDelivered, Sending, Wakeup
 from cis.model.message import MAX_BLOB_BYTES, BlobRef, Message, MessageKind, Result
@@ -33,7 +33,7 @@ from cis.transports.envelope import (
     seal,
 )
 from cis.transports.keys import Signer
-from cis.transports.reception import Reception
+from cis.transports.receiver import Receiver
 
 log = logging.getLogger(__name__)
 
@@ -201,10 +201,10 @@ def _face(peer: PeerRecord) -> tuple[str, str | None, str]:
 class Answering:
     """Takes one pushed message in and returns the bytes of its answer."""
 
-    def __init__(self, node: SigningNode, reception: Reception) -> None:
+    def __init__(self, node: SigningNode, receiver: Receiver) -> None:
         self._node = node
-        self._reception = reception
-        self._teller = Teller(node)
+        self._receiver = receiver
+        self._answers = StatusAnswers(node)
 
     async def open(self, reader: FrameReader, *, source: str) -> tuple[Message, PeerRecord]:
         """Read a message, and return it with the peer that signed it; what travels beside it is left for later.
@@ -215,9 +215,9 @@ class Answering:
         try:
             content = await _in_time(reader.content(), CONTENT_S)
         except MalformedMessageError as error:
-            await self._reception.note_stranger(None, error, source=source)
+            await self._receiver.note_stranger(None, error, source=source)
             raise
-        return await self._reception.open(content, source=source)
+        return await self._receiver.open(content, source=source)
 
     async def answer(
         self, message: Message, peer: PeerRecord, reader: FrameReader, *, source: str, make_room: MakeRoom
@@ -232,11 +232,11 @@ class Answering:
             await make_room(ref.size)
             return await _in_time(reader.blob(ref.size), BLOB_S)
 
-        reply = await self._reception.take(message, peer, source=source, fetch=fetch)
+        reply = await self._receiver.receive(message, peer, source=source, fetch=fetch)
         fields, blob = dict(reply.fields), None
         token = self._node.this_node.new_id()
         if message.kind is MessageKind.ASK and reply.result is Result.ACCEPTED:
-            fields, blob = await self._teller.answer(message, token=token)
+            fields, blob = await self._answers.answer(message, token=token)
         node = self._node
         answer = answer_message(message, reply, message_id=token, this_node=node.this_node, fields=fields, blob=blob)
         return frame(seal(answer, node.keys.signer()), answer)

@@ -28,7 +28,7 @@ from cis.transports.keys import Signer, canonical, new_private_key
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.journal import Journal
 from cis.transports.push import Answering
-from cis.transports.reception import Reception
+from cis.transports.receiver import Receiver
 from tests.chaos.fuzzing.handle import DirectHandle, OneKey
 from tests.chaos.fuzzing.household import ME, NODE, ROOM, TASKS, Household
 from tests.chaos.fuzzing.readers import SIGNER, this_node
@@ -125,7 +125,7 @@ class Target:
                 yield body[start : start + 4096]
 
         async def answer() -> bool:
-            answering = Answering(self._handle, self._reception())
+            answering = Answering(self._handle, self._receiver())
             reader = FrameReader(parts())
             message, peer = await answering.open(reader, source="127.0.0.1")
             said = await answering.answer(message, peer, reader, source="127.0.0.1", make_room=_has_room)
@@ -154,15 +154,15 @@ class Target:
 
         async def work() -> bool:
             client = MatrixClient("http://127.0.0.1:1", "token")
-            await Journal(self._handle, self._reception(), client, room_id=ROOM, me=ME, chat=chat).work()
+            await Journal(self._handle, self._receiver(), client, room_id=ROOM, me=ME, chat=chat).work()
             await client.aclose()
             found = self._store.room.event(event.event_id)
             return found is not None and found.state is JournalState.DONE
 
         return self._done(work)
 
-    def _reception(self) -> Reception:
-        return Reception(self._handle, Inbox(self._handle, taken=lambda _: None), spoke=lambda _: None)
+    def _receiver(self) -> Receiver:
+        return Receiver(self._handle, Inbox(self._handle, taken=lambda _: None), spoke=lambda _: None)
 
     def _done(self, work: Callable[[], Awaitable[bool]]) -> bool:
         async def whole() -> bool:

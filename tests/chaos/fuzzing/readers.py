@@ -45,7 +45,7 @@ from cis.transports.envelope import seal
 from cis.transports.keys import Signer, new_private_key
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.journal import Journal
-from cis.transports.reception import Reception
+from cis.transports.receiver import Receiver
 from cis.worker.bell import FifoBell
 from cis.worker.supervisor import Supervisor, SupervisorParts
 from tests.chaos.fuzzing.handle import DirectHandle, OneKey
@@ -214,9 +214,9 @@ def read_room(store: Store, logs: LogFiles) -> None:
         async def chat(_: object) -> None:
             return
 
-        reception = Reception(handle, Inbox(handle, taken=lambda _: None), spoke=lambda _: None)
+        receiver = Receiver(handle, Inbox(handle, taken=lambda _: None), spoke=lambda _: None)
         client = MatrixClient("http://127.0.0.1:1", "token")
-        await Journal(handle, reception, client, room_id=ROOM, me=ME, chat=chat).work()
+        await Journal(handle, receiver, client, room_id=ROOM, me=ME, chat=chat).work()
         await client.aclose()
 
     asyncio.run(work())

@@ -193,7 +193,7 @@ class Party:
                 remote.run_id,
                 report.content,
                 sender=self.name,
-                origin=remote.peer,
+                origin=remote.peer_id,
                 message_id=self._new_id(),
                 now_us=self.wall_us(),
                 standing=Standing(epoch=remote.epoch, suspended=suspended, nonce=nonce),

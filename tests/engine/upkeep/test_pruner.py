@@ -74,7 +74,7 @@ def fill(store: SqliteStore, logfiles: LogFiles, world: Sequence[Planned]) -> No
             if one.hold == "to be sent":
                 store.outbox.add(message(f"m-{one.name}", run_id=one.name))
             if one.hold == "open":
-                store.remotes.put(RemoteRun(run_id=one.name, role=RemoteRole.RECEIVED, peer="n2"))
+                store.remotes.put(RemoteRun(run_id=one.name, role=RemoteRole.RECEIVED, peer_id="n2"))
 
 
 def ended_us(one: Planned) -> int:

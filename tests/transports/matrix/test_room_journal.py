@@ -46,7 +46,7 @@ from cis.transports.keys import Signer, new_private_key
 from cis.transports.matrix.journal import Journal
 from cis.transports.matrix.sender import RoomSender
 from cis.transports.push import PushClient
-from cis.transports.reception import Reception
+from cis.transports.receiver import Receiver
 from tests.worlds.deciding import spec_of
 from tests.worlds.migrated import new_database
 from tests.worlds.waiting import wait_for
@@ -85,7 +85,7 @@ class Office:
 
         def job(store: Store) -> RunRecord:
             run = submit(store, SubmitRequest(spec=spec_of(*tasks), origin=origin), this_node=self.handle.this_node).run
-            store.remotes.put(RemoteRun(run_id=RUN_ID, role=RemoteRole.RECEIVED, peer="node-2", **remote))
+            store.remotes.put(RemoteRun(run_id=RUN_ID, role=RemoteRole.RECEIVED, peer_id="node-2", **remote))
             return store.runs.change(run, RunChange(status=RunState.RUNNING, started_at_us=NOW_US))
 
         run = self.change(job)
@@ -238,15 +238,15 @@ class Reader:
 def reading(folder: Path, fault: RoomError, *, may: tuple[str, ...] = ("execute",)) -> Iterator[Reader]:
     """Give a test node-1, whose homeserver answers *fault* to whoever wants a medium."""
     with office(folder, may=may) as place:
-        reception, media = (
-            Reception(place.handle, Inbox(place.handle, taken=lambda _: None), spoke=lambda _: None),
+        receiver, media = (
+            Receiver(place.handle, Inbox(place.handle, taken=lambda _: None), spoke=lambda _: None),
             Media(fault),
         )
 
         async def no_chat(_: RoomEvent) -> None:
             raise AssertionError("nobody chats here")
 
-        journal = Journal(place.handle, reception, media, room_id=ROOM, me="@node-1:x", chat=no_chat)  # type: ignore[arg-type]  # all that it uses
+        journal = Journal(place.handle, receiver, media, room_id=ROOM, me="@node-1:x", chat=no_chat)  # type: ignore[arg-type]  # all that it uses
         yield Reader(place.store, journal, media, place.key, place.handle)
 
 
@@ -291,7 +291,7 @@ def test_a_clock_of_which_nothing_was_known_is_known_once_its_node_has_pinged(tm
 
 async def pushed(node: Reader, messages: list[Message]) -> None:
     """Take in what was pushed, one after the other."""
-    reception = Reception(node.handle, Inbox(node.handle, taken=lambda _: None), spoke=lambda _: None)
+    receiver = Receiver(node.handle, Inbox(node.handle, taken=lambda _: None), spoke=lambda _: None)
 
     async def nothing(_: BlobRef) -> bytes:
         raise AssertionError("nothing travels beside it")
@@ -299,7 +299,7 @@ async def pushed(node: Reader, messages: list[Message]) -> None:
     for message in messages:
         peer = node.store.peers.get("node-2")
         assert peer is not None
-        await reception.take(message, peer, source="test", fetch=nothing)
+        await receiver.receive(message, peer, source="test", fetch=nothing)
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
@@ -452,7 +452,7 @@ def claiming(
 def offered(run_id: str) -> OfferRecord:
     return OfferRecord(
         run_id=run_id,
-        sender="node-2",
+        origin_id="node-2",
         event_id=f"${run_id}",
         epoch=0,
         priority=Priority.NORMAL,

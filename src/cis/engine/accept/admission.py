@@ -108,7 +108,7 @@ def asker_of_child(store: Store, run: RunRecord, root: RunRecord) -> Asker:
     scopes = run.scopes
     remote = store.remotes.get(root.run_id)
     if remote is not None and remote.role is RemoteRole.RECEIVED:
-        peer = store.peers.get(remote.peer)
+        peer = store.peers.get(remote.peer_id)
         scopes = in_common(scopes, () if peer is None else peer.scopes)
     return Asker(name=f"run {run.run_id}", scopes=scopes)
 

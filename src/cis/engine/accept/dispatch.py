@@ -83,13 +83,13 @@ def choose(peers: Peers, spec: DagSpec, *, this_node: ThisNode, nested: bool) ->
     return Destination(peer)
 
 
-def hand_over(store: Store, run: RunRecord, destination: Destination, *, spec: DagSpec, this_node: ThisNode) -> None:
+def post_run(store: Store, run: RunRecord, destination: Destination, *, spec: DagSpec, this_node: ThisNode) -> None:
     """Put a run that another node executes into the outbox, in the transaction that stores it."""
     within_s = this_node.deliver_within_s if spec.expires_s is None else spec.expires_s
     peer = destination.peer
     route = Route.ROOM if peer is None else _route(peer, this_node) or Route.PUSH
     role = RemoteRole.OFFERED if peer is None else RemoteRole.SENT
-    store.remotes.put(RemoteRun(run_id=run.run_id, role=role, peer=peer.node_id if peer else EVERYONE))
+    store.remotes.put(RemoteRun(run_id=run.run_id, role=role, peer_id=peer.node_id if peer else EVERYONE))
     store.outbox.add(
         OutboxItem(
             message_id=this_node.new_id(),
@@ -202,8 +202,8 @@ def on_its_way(store: Store, run_id: str) -> str | None:
     if remote.role is RemoteRole.OFFERED:
         return "is on offer in the room" if remote.event_id else f"waits to be offered in the room{_tries(items)}"
     if items:
-        return f"is on its way to node {remote.peer}{_tries(items)}"
-    return "" if remote.heard_version else f"waits for word of node {remote.peer}"
+        return f"is on its way to node {remote.peer_id}{_tries(items)}"
+    return "" if remote.applied_version else f"waits for word of node {remote.peer_id}"
 
 
 def _tries(items: Sequence[OutboxItem]) -> str:
@@ -276,13 +276,13 @@ def post_control(store: Store, run: RunRecord, action: str, *, now_us: int) -> N
     store.remotes.put(remote)
     store.outbox.remove_of_run(run.run_id, MessageKind.CONTROL)
     fields: dict[str, Json] = {"action": action, "seq": remote.control_seq}
-    peer = store.peers.get(remote.peer)
+    peer = store.peers.get(remote.peer_id)
     store.outbox.add(
         OutboxItem(
             message_id=f"{run.run_id}.control.{remote.control_seq}",
             kind=MessageKind.CONTROL,
             run_id=run.run_id,
-            node_id=remote.peer,
+            node_id=remote.peer_id,
             route=Route.PUSH if peer is not None and peer.url is not None else Route.ROOM,
             priority=run.priority,
             created_at_us=now_us,

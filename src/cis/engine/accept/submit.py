@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cis.engine.accept.admission import OWNER, Asker, state_of_new
-from cis.engine.accept.dispatch import choose, hand_over
+from cis.engine.accept.dispatch import choose, post_run
 from cis.engine.ports import SkillBook
 from cis.engine.this_node import MAX_DEPTH, ThisNode
 from cis.engine.transitions import insert_run
@@ -182,7 +182,7 @@ def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Subm
         asker = request.asker.name if request.asker.shares else None
         enqueue(store.queue, run, document=prepared.document, this_node=this_node, now_us=now_us, asker=asker)
     else:
-        hand_over(store, run, destination, spec=spec, this_node=this_node)
+        post_run(store, run, destination, spec=spec, this_node=this_node)
     return Submission(run=run, created=True)
 
 

@@ -220,7 +220,7 @@ def why_held(store: Store, run: RunRecord) -> str | None:
         return f"{known}: the room is read for who has the run; else it is offered again after a lease"
     if run.status is not RunState.PAUSED:
         return None
-    asked = f"node {remote.peer} is asked; " if remote is not None and remote.peer else ""
+    asked = f"node {remote.peer_id} is asked; " if remote is not None and remote.peer_id else ""
     named = f"{run.dag_id} --run {run.run_id}"
     return (
         f"{known}, and the run may be over: {asked}'cis dag resume {named}' runs it, 'cis dag cancel {named}' ends it"

@@ -1,4 +1,4 @@
-"""A node that executes what others hand to it: takes runs on, acts on controls, begins anew to tell of a run.
+"""A node that executes what others hand to it: takes runs on, acts on controls, reports a run anew.
 
 - A run is known by its id. One that comes again is answered with how it stands, whatever became of it; one that was
   pruned meanwhile is refused for as long as the message that brought it is not expired, and that long after.
@@ -64,7 +64,7 @@ def _known(definitions: Definitions, run: RunRecord, requested: RequestedRun, *,
 
 
 def take_on(store: Store, received: ReceivedMessage, requested: RequestedRun, *, this_node: ThisNode) -> RunRecord:
-    """Put the run of an execute message into this node's queue, and remember whom to tell of it."""
+    """Put the run of an execute message into this node's queue, and remember whom to report to."""
     message = received.message
     if EXECUTE not in received.peer.may:
         raise MessageRefusedError("auth.forbidden", f"node {message.sender!r} may not {EXECUTE} here")
@@ -82,7 +82,7 @@ def take_on(store: Store, received: ReceivedMessage, requested: RequestedRun, *,
     request = SubmitRequest(spec=requested.spec, kept=requested.kept, origin=origin, asker=asker)
     run = submit(store, request, this_node=this_node).run
     store.remotes.put(
-        RemoteRun(run_id=run.run_id, role=RemoteRole.RECEIVED, peer=message.sender, event_id=received.event_id)
+        RemoteRun(run_id=run.run_id, role=RemoteRole.RECEIVED, peer_id=message.sender, event_id=received.event_id)
     )
     # The run itself may be forgotten while this message could still be sent again; this note outlives it.
     store.remotes.withdraw(run.run_id, sender=message.sender, expires_at_us=message.expires_at_us)
@@ -114,7 +114,7 @@ def receive_control(store: Store, received: ReceivedMessage, *, this_node: ThisN
             store.remotes.withdraw(message.run_id, sender=message.sender, expires_at_us=message.expires_at_us)
             return outcome(Result.ACCEPTED, withdrawn=True)
         raise MessageRefusedError("not_found", f"no run {message.run_id!r} of node {message.sender!r}")
-    if remote.role is not RemoteRole.RECEIVED or remote.peer != message.sender:
+    if remote.role is not RemoteRole.RECEIVED or remote.peer_id != message.sender:
         raise MessageRefusedError("auth.forbidden", f"run {message.run_id} is not node {message.sender!r}'s")
     if seq <= remote.control_seq:
         return outcome(Result.DUPLICATE)
@@ -128,10 +128,10 @@ def receive_control(store: Store, received: ReceivedMessage, *, this_node: ThisN
 
 
 def receive_ask(remotes: Remotes, received: ReceivedMessage) -> Outcome:
-    """Open a run again that is asked for in the room: it is told from its beginning. Over HTTP the answer tells."""
+    """Open a run again that is asked for in the room, to report it from its beginning. By HTTP the answer reports."""
     if received.event_id is not None:
         remote, sender = remotes.get(received.message.run_id), received.message.sender
-        if remote is None or remote.role is not RemoteRole.RECEIVED or remote.peer != sender:
+        if remote is None or remote.role is not RemoteRole.RECEIVED or remote.peer_id != sender:
             raise MessageRefusedError(
                 "not_found", f"no run {received.message.run_id!r} of node {sender!r} ever came here"
             )

@@ -1,6 +1,6 @@
 """The side of the nodes that take what is offered in the room: they see offers, and take on what is granted to them.
 
-The protocol, and what it holds when something fails, is told in ``cis.federation.origin.arbiter``, which is the arbiter's side.
+``cis.federation.origin.arbiter``, the arbiter's side, tells the protocol, and what it holds when something fails.
 A grant to this node counts as the answer to its own newest claim, or to a status message that asked for the lease to be
 renewed, and from when that was asked: what the homeserver says of order and age decides nothing. One that names another
 node, or nobody, ends this node's part: a run that it held before is cancelled here. How its worker keeps the deadline
@@ -45,7 +45,7 @@ ASKS_KEPT = 4  # of renewals: four are asked for in the time of a lease
 NO_NONCE = "the grant does not say which claim it answers, so it may be of any age"
 
 
-def see_offer(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> Outcome:
+def receive_offer(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> Outcome:
     """Remember an offer, to be claimed when this node has room for it (``cis.transports.matrix.sender``)."""
     message = received.message
     terms, priority = OfferTerms.read(message.fields), message.fields.get("priority")
@@ -54,7 +54,7 @@ def see_offer(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -
     if received.peer.scopes is not None and not allows(received.peer.scopes, scope_of(message)):
         return outcome(Result.DUPLICATE)  # this node would refuse it: let the others have it
     seen = store.offers.get(message.run_id)
-    if seen is not None and (seen.sender != message.sender or _says_nothing_new(seen, terms)):
+    if seen is not None and (seen.origin_id != message.sender or _says_nothing_new(seen, terms)):
         return outcome(Result.DUPLICATE)
     known = store.runs.get(message.run_id)
     if known is not None and known.status is RunState.CANCELLED:
@@ -64,7 +64,7 @@ def see_offer(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -
     store.offers.put(
         OfferRecord(
             run_id=message.run_id,
-            sender=message.sender,
+            origin_id=message.sender,
             event_id=received.event_id,
             epoch=terms.epoch,
             priority=next((one for one in Priority if str(one) == priority), Priority.NORMAL),
@@ -122,7 +122,7 @@ def make_claim(offers: Offers, offer: OfferRecord, *, free: int, this_node: This
         kind=MessageKind.CLAIM,
         message_id=this_node.new_id(),
         sender=this_node.node_id,
-        target=offer.sender,
+        target=offer.origin_id,
         run_id=offer.run_id,
         created_at_us=ask.asked_at_us,
         expires_at_us=ask.asked_at_us + CLAIM_FOR_US,
@@ -142,11 +142,11 @@ def receive_grant(store: Store, received: ReceivedMessage, *, this_node: ThisNod
     """Take on a run that is granted to this node, or renew its lease; let go of one that is granted to another."""
     message, grant = received.message, Grant.read(received.message.fields)
     held = store.remotes.get(message.run_id)
-    if held is not None and (held.role is not RemoteRole.RECEIVED or held.peer != message.sender):
+    if held is not None and (held.role is not RemoteRole.RECEIVED or held.peer_id != message.sender):
         raise NotAllowedError(f"run {message.run_id!r} is not for node {message.sender!r} to grant")
     offer = store.offers.get(message.run_id)
     if offer is not None:
-        if offer.sender != message.sender:
+        if offer.origin_id != message.sender:
             raise NotAllowedError(f"run {message.run_id!r} was not offered by node {message.sender!r}")
         if offer.epoch < grant.epoch:
             store.offers.put(replace(offer, epoch=grant.epoch - 1, state=OfferState.CLOSED))
@@ -224,7 +224,7 @@ def _take_up(
             open=True,
         )
     )
-    # One that is over already is told of once more, under the new epoch.
+    # One that is over already is reported once more, under the new epoch.
     return outcome(Result.ACCEPTED, rings=tuple(_release(store, run)))
 
 

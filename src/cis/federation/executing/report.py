@@ -1,19 +1,20 @@
-"""What a node that executes a run tells the node that accepted it: a report, made of the store and the log files.
+"""The report on a run from its executing node to its origin, made of the store and the log files.
 
-    run       its row; the final state only in the report that leaves nothing untold
-    tasks     rows that changed since they were told, by version
+    run       its row; the final state only in the report that leaves nothing out
+    tasks     rows that changed since they were reported, by version
     attempts  of those tasks; once they are over, and then once
     logs      pieces of the attempts' files, each with its offset
 
-A ``Cursor`` says how far a run was told. It holds versions, so a hint that misses a task (it may have changed after
-the hint was made) does no harm: before the end is told, every version is compared. An empty cursor tells all again.
+A ``Cursor`` says how far a run was reported. It holds versions, so a hint that misses a task (it may have changed after
+the hint was made) does no harm: before the end is reported, every version is compared. An empty cursor reports all
+again.
 
-A task is told together with its attempts, and an attempt is over only when its files were told to their end, so
+A task is reported together with its attempts, and an attempt is over only when its files were reported to their end, so
 whoever follows the log at the other end misses nothing. What is too much for one report comes in pages; in each
-page something is told.
+page something is reported.
 
 A log file may shrink, since the worker cuts one that is over its cap (docs/adr/0007). Its stream then rests until the
-attempt is over, and is told again from its beginning; the last piece of a stream says so, and ends the copy there.
+attempt is over, and is reported again from its beginning; the last piece of a stream says so, and ends the copy there.
 """
 
 from __future__ import annotations
@@ -43,22 +44,22 @@ from cis.model.dag import Json
 from cis.store.port import Store
 from cis.store.records import AttemptRecord, TaskRecord
 
-PAGE_ROWS = 4 * 2**20  # characters of JSON, reached by the last row that is told
+PAGE_ROWS = 4 * 2**20  # characters of JSON, reached by the last row that is reported
 ATTEMPTS_AT_ONCE = 64
 
 AttemptKey = tuple[int, int]
 Offsets = tuple[int | None, int | None]
 _START: Offsets = (0, 0)
-_TOLD = -1
+_REPORTED = -1
 _FIRST_VERSION = 1  # of a task to which nothing has happened: the other node has it as well
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
-    """How far a run was told; ``Cursor()`` is the start. An attempt is named by its task's number and its own.
+    """How far a run was reported; ``Cursor()`` is the start. An attempt is named by its task's number and its own.
 
-    ``versions`` are those of the tasks as they were told; ``offsets`` of the two streams of attempts that are not
-    told to their end (None: the file was cut, and rests; -1: this stream was), ``ended`` the attempts that are;
+    ``versions`` are those of the tasks as they were reported; ``offsets`` of the two streams of attempts that are not
+    reported to their end (None: the file was cut, and rests; -1: this stream was), ``ended`` the attempts that are;
     ``waiting`` are ids of tasks that did not fit into the last report.
     """
 
@@ -70,10 +71,10 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What is to be told now, and the cursor to go on from once it was heard.
+    """What is to be reported now, and the cursor to go on from once it was received.
 
     ``more``: something was left over, so make another one at once. ``final``: the run is over, and with this
-    everything is told.
+    everything is reported.
     """
 
     content: dict[str, Json]
@@ -93,7 +94,7 @@ def build_report(
     max_tasks: int = 2000,
     max_log_bytes: int = 4 * 2**20,
 ) -> Report:
-    """Return what *cursor* has not told yet of *tasks* (ids; None: of all), and of the logs that grow.
+    """Return what *cursor* has not reported yet of *tasks* (ids; None: of all), and of the logs that grow.
 
     At most *max_bytes* of log text and *max_tasks* tasks are in one report; of one stream, *max_log_bytes* are
     copied, then its end from the attempt's row.
@@ -111,8 +112,8 @@ def build_report(
     rows = _AttemptRows(store, run_id, at_once=min(ATTEMPTS_AT_ONCE, sum(task.attempts for task in changed)))
     page = _Page(rows, logfiles, run_id, cursor, log_room=max_bytes, tasks=max_tasks, log_cap=max_log_bytes)
     for task in changed:
-        page.tell(task)
-    page.tell_growth()
+        page.add_task(task)
+    page.add_growth()
     final = run.status.final and not page.more
     return Report(
         content={
@@ -182,7 +183,7 @@ class _Page:
         return bool(self._waiting) or self._starved
 
     def cursor(self) -> Cursor:
-        """Return how far the run is told with this page."""
+        """Return how far the run is reported with this page."""
         return Cursor(
             versions=self._versions,
             offsets=self._offsets,
@@ -190,20 +191,20 @@ class _Page:
             waiting=frozenset(self._waiting),
         )
 
-    def tell(self, task: TaskRecord) -> None:
-        """Tell a task with all of its attempts; it waits for the next page when not all of them could be told.
+    def add_task(self, task: TaskRecord) -> None:
+        """Add a task with all of its attempts; it waits for the next page when not all of them could be reported.
 
         Its attempts are read only when there is room for them.
         """
         no_room = self._full or (self._log_room <= 0 and task.attempts > 0 and task.status.final)
-        if no_room or not all(map(self._tell_attempt, self._untold(task))) or self._full:
+        if no_room or not all(map(self._add_attempt, self._unreported(task))) or self._full:
             self._waiting.add(task.task_id)
             return
         self._add(self.tasks, {"no": task.task_no, **task_fields(_bounded(task))})
         self._versions[task.task_no] = task.version
 
-    def _untold(self, task: TaskRecord) -> Iterator[AttemptRecord]:
-        """Return the attempts at a task that were not told yet, in their order."""
+    def _unreported(self, task: TaskRecord) -> Iterator[AttemptRecord]:
+        """Return the attempts at a task that were not reported yet, in their order."""
         number = 0
         while (task.task_no, number + 1) in self._ended:
             number += 1
@@ -214,10 +215,10 @@ class _Page:
             yield found
             number = found.attempt
 
-    def tell_growth(self) -> None:
-        """Tell what was written since by attempts of which nothing else is new."""
+    def add_growth(self) -> None:
+        """Add what was written since by attempts of which nothing else is new."""
         for key in list(self._offsets):
-            if key not in self._seen and not self._tell_logs(key, ended=None):
+            if key not in self._seen and not self._add_logs(key, ended=None):
                 self._starved = True
 
     @property
@@ -228,7 +229,7 @@ class _Page:
         rows.append(row)
         self._row_room -= len(json.dumps(row))
 
-    def _tell_attempt(self, attempt: AttemptRecord) -> bool:
+    def _add_attempt(self, attempt: AttemptRecord) -> bool:
         key = (attempt.task_no, attempt.attempt)
         if key in self._ended:
             return True
@@ -236,7 +237,7 @@ class _Page:
             return False
         over = attempt.status.final
         self._seen.add(key)
-        complete = self._tell_logs(key, ended=attempt if over else None)
+        complete = self._add_logs(key, ended=attempt if over else None)
         if not over:
             self._starved |= not complete
             self._add(self.attempts, attempt_fields(attempt))
@@ -247,22 +248,22 @@ class _Page:
             del self._offsets[key]
         return complete
 
-    def _tell_logs(self, key: AttemptKey, *, ended: AttemptRecord | None) -> bool:
-        """Tell what is new of both streams of an attempt; return whether that is all there is."""
+    def _add_logs(self, key: AttemptKey, *, ended: AttemptRecord | None) -> bool:
+        """Add what is new of both streams of an attempt; return whether that is all there is."""
         files = self._logfiles.paths(self._run_id, *key)
         out, err = self._offsets.get(key, _START)
         out_tail, err_tail = (ended.stdout_tail, ended.stderr_tail) if ended is not None else (None, None)
-        out, out_done = self._tell_stream(key, Stream.OUT, files.stdout, out, tail=out_tail)
-        err, err_done = self._tell_stream(key, Stream.ERR, files.stderr, err, tail=err_tail)
+        out, out_done = self._add_stream(key, Stream.OUT, files.stdout, out, tail=out_tail)
+        err, err_done = self._add_stream(key, Stream.ERR, files.stderr, err, tail=err_tail)
         self._offsets[key] = (out, err)
         return out_done and err_done
 
-    def _tell_stream(
+    def _add_stream(
         self, key: AttemptKey, stream: Stream, path: str, offset: int | None, *, tail: str | None
     ) -> tuple[int | None, bool]:
-        """Tell a piece of a stream (*tail*: its end, once it is over); return the next offset, and if all is told."""
+        """Add a piece of a stream (*tail*: its end, once it is over); return the next offset, and if that is all."""
         over = tail is not None
-        if offset == _TOLD or (offset is None and not over):
+        if offset == _REPORTED or (offset is None and not over):
             return offset, True
         if self._log_room <= 0:
             return offset, False
@@ -282,7 +283,7 @@ class _Page:
             data += f"\n{note}\n{tail}".encode()
         if data or (last and offset is None):
             self._add_log(key, stream, begin, data, last=last)
-        return (_TOLD if last else end), done
+        return (_REPORTED if last else end), done
 
     def _add_log(self, key: AttemptKey, stream: Stream, offset: int, data: bytes, *, last: bool) -> None:
         self._log_room -= len(data)

@@ -1,12 +1,12 @@
-"""Tells the nodes that handed runs to this one how these go, until each has heard the end.
+"""Reports to origins how their runs go here, until each has received the end.
 
-What changed is read from the event log, run by run, and told in reports (``cis.federation.executing.report``): over HTTP a moment
-after it happened, through the room more seldom, since a homeserver takes few events a second. Nothing is queued: while
-an origin cannot be reached, its runs only stay marked as changed. After a restart each run that is still open is told
-from its beginning; reports merge, so nothing is told twice with any effect.
+What changed is read from the event log, run by run, and put into reports (``cis.federation.executing.report``). They
+go by HTTP a moment after it happened, through the room more seldom, since a homeserver takes few events a second.
+Nothing is queued: while an origin cannot be reached, its runs only stay marked as changed. After a restart each run
+that is still open is reported from its beginning; reports merge, so what is reported twice does no harm.
 
 A node that has no way to the origin at all waits to be asked (``cis.federation.origin.status``), and remembers what it
-answered last (``Teller``); when it remembers nothing, it tells all of it again, which does no harm.
+answered last (``StatusAnswers``); when it remembers nothing, it reports all of it again, which does no harm.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cis.store.records import QueueState
 
 log = logging.getLogger(__name__)
 
-SOON_S = 0.03  # so that what happens together is told together
+SOON_S = 0.03  # so that what happens together is reported together
 ROOM_SOON_S = 0.3
 PUSH_EVERY_S = 0.25
 ROOM_EVERY_S = 1.0
@@ -48,8 +48,8 @@ SendToRoom = Callable[[Message, RemoteRun], Awaitable[bool]]
 
 
 @dataclass(slots=True)
-class _Telling:
-    """What is to be told of one run. ``tasks`` None means all of them."""
+class _OpenRun:
+    """What is to be reported one run. ``tasks`` None means all of them."""
 
     remote: RemoteRun
     tasks: set[str] | None = None
@@ -58,7 +58,7 @@ class _Telling:
     not_before_s: float = 0.0
     failures: int = 0
     busy: bool = False
-    told: tuple[Json, bool] | None = None  # the run's own fields, and whether it was suspended
+    reported: tuple[Json, bool] | None = None  # the run's own fields, and whether it was suspended
     asked_s: float = float("-inf")  # when the lease was last asked to be renewed
 
 
@@ -71,7 +71,7 @@ class Reporter:
         self._client = client
         self._jitter = jitter
         self._coming: set[str] = set()
-        self._open: dict[str, _Telling] = {}
+        self._open: dict[str, _OpenRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._woken = Wakeup()
         self._tail = EventTail(node)
@@ -81,15 +81,15 @@ class Reporter:
         self._woken.set()
 
     def add(self, run_id: str) -> None:
-        """A run was taken on, or is to be told from its beginning."""
+        """A run was taken on, or is to be reported from its beginning."""
         self._coming.add(run_id)
         self._woken.set()
 
     def nudge(self, node_id: str) -> None:
-        """An origin has just spoken: tell it at once what waits."""
-        for telling in self._open.values():
-            if telling.remote.peer == node_id and telling.failures:
-                telling.failures, telling.due_s = 0, 0.0
+        """An origin has just spoken: report at once what waits."""
+        for run in self._open.values():
+            if run.remote.peer_id == node_id and run.failures:
+                run.failures, run.due_s = 0, 0.0
                 self._woken.set()
 
     async def run(self) -> None:
@@ -97,58 +97,58 @@ class Reporter:
         while True:
             try:
                 for remote in await self._node.read(lambda store: store.remotes.open(RemoteRole.RECEIVED)):
-                    self._open.setdefault(remote.run_id, _Telling(remote))
+                    self._open.setdefault(remote.run_id, _OpenRun(remote))
                 while True:
                     await self._turn()
             except CisError as error:
                 log.error("reports cannot be made; trying again", extra={"error": str(error)})
                 await asyncio.sleep(1.0)
 
-    async def _take_on(self) -> None:
+    async def _begin(self) -> None:
         """Begin with the runs that came."""
         coming, self._coming = self._coming, set()
         try:
-            remotes = await self._node.read(lambda store: _to_be_told(store.remotes, coming)) if coming else ()
+            remotes = await self._node.read(lambda store: _to_report(store.remotes, coming)) if coming else ()
         except CisError:
             self._coming |= coming
             raise
         for remote in remotes:
-            # What is asked for, or granted anew, is told from its beginning; a report on its way counts for nothing.
+            # What is asked for, or granted anew, is reported from its beginning; one on its way counts for nothing.
             due_s = 0.0 if remote.run_id in self._open else self._first_s(remote)
-            self._open[remote.run_id] = _Telling(remote, due_s=due_s)
+            self._open[remote.run_id] = _OpenRun(remote, due_s=due_s)
 
     def _first_s(self, remote: RemoteRun) -> float:
-        """Return when a run is told of first: in a room, what happens at its beginning is told in one event."""
+        """Return when a run is reported first: in a room, what happens at its beginning is reported in one event."""
         return 0.0 if remote.event_id is None else asyncio.get_running_loop().time() + ROOM_SOON_S
 
     async def _turn(self) -> None:
         self._woken.clear()
-        await self._take_on()
+        await self._begin()
         await self._read_events()
         loop = asyncio.get_running_loop()
         now_s, next_s = loop.time(), loop.time() + LOOK_EVERY_S
-        busy = sum(telling.busy for telling in self._open.values())
-        for run_id, telling in list(self._open.items()):
-            if telling.busy:
+        busy = sum(run.busy for run in self._open.values())
+        for run_id, run in list(self._open.items()):
+            if run.busy:
                 continue
-            if telling.due_s > now_s:
-                next_s = min(next_s, telling.due_s)
+            if run.due_s > now_s:
+                next_s = min(next_s, run.due_s)
             elif busy < AT_ONCE:
                 busy += 1
-                telling.busy = True
-                task = loop.create_task(self._tell(run_id, telling))
+                run.busy = True
+                task = loop.create_task(self._report(run_id, run))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         await self._woken.within(next_s - loop.time())
 
     async def _read_events(self) -> None:
         if not self._open:
-            self._tail.forget()  # a run that is told from its beginning needs no event of before
+            self._tail.forget()  # a run that is reported from its beginning needs no event of before
             return
         now_s = asyncio.get_running_loop().time()
         async for missed, events in self._tail.new():
-            for telling in self._open.values() if missed else ():
-                telling.tasks = None
+            for run in self._open.values() if missed else ():
+                run.tasks = None
             for event in events:
                 changed = self._open.get(event.run_id or "")
                 if changed is None:
@@ -158,68 +158,66 @@ class Reporter:
                 soon_s = SOON_S if changed.remote.event_id is None else ROOM_SOON_S
                 changed.due_s = max(changed.not_before_s, min(changed.due_s, now_s + soon_s))
 
-    async def _tell(self, run_id: str, telling: _Telling) -> None:
+    async def _report(self, run_id: str, run: _OpenRun) -> None:
         loop = asyncio.get_running_loop()
-        tasks, telling.tasks, telling.due_s = telling.tasks, set(), float("inf")
+        tasks, run.tasks, run.due_s = run.tasks, set(), float("inf")
         report, every_s = None, None
         try:
-            report, suspended, peer = await self._node.read(lambda store: self._look(store, telling, tasks))
-            told = (report.content["run"], suspended)
-            if _is_news(report, telling, told, now_s=loop.time()):
-                every_s = await self._send(report, telling, peer, suspended=suspended)
-                telling.told = told if every_s is not None else None
+            report, suspended, peer = await self._node.read(lambda store: self._look(store, run, tasks))
+            reported = (report.content["run"], suspended)
+            if _is_news(report, run, reported, now_s=loop.time()):
+                every_s = await self._send(report, run, peer, suspended=suspended)
+                run.reported = reported if every_s is not None else None
             else:
-                every_s = PUSH_EVERY_S if telling.remote.event_id is None else ROOM_EVERY_S
+                every_s = PUSH_EVERY_S if run.remote.event_id is None else ROOM_EVERY_S
         except NotFoundError:
-            self._drop(run_id, telling)
+            self._drop(run_id, run)
             return
         except CisError as error:
             log.warning("a report could not be sent", extra={"run_id": run_id, "error": str(error)})
         finally:
-            telling.busy = False
+            run.busy = False
             self._woken.set()
-        if self._open.get(run_id) is not telling:
+        if self._open.get(run_id) is not run:
             return  # it was granted anew, or asked for, meanwhile
         if report is None or every_s is None:
-            telling.tasks = None if tasks is None or telling.tasks is None else telling.tasks | tasks
-            telling.failures += 1
-            telling.due_s = telling.not_before_s = loop.time() + pause_s(telling.failures, jitter=self._jitter)
+            run.tasks = None if tasks is None or run.tasks is None else run.tasks | tasks
+            run.failures += 1
+            run.due_s = run.not_before_s = loop.time() + pause_s(run.failures, jitter=self._jitter)
             return
-        telling.failures = 0
-        telling.cursor = report.cursor
+        run.failures = 0
+        run.cursor = report.cursor
         if report.final:
             await self._close(run_id)
             return
         growing = report.content["run"]["status"] == "running" and len(self._open) <= MAX_GROWING
         quiet_s = LOGS_EVERY_S if growing else float("inf")
-        if telling.remote.epoch:
-            quiet_s = min(quiet_s, telling.remote.lease_us / 1e6 / RENEW_PART)
-        telling.not_before_s = loop.time() + (0.0 if report.more else every_s)
-        changed = report.more or telling.tasks != set() or telling.due_s != float("inf")
-        telling.due_s = telling.not_before_s if changed else loop.time() + max(every_s, quiet_s)
+        if run.remote.epoch:
+            quiet_s = min(quiet_s, run.remote.lease_us / 1e6 / RENEW_PART)
+        run.not_before_s = loop.time() + (0.0 if report.more else every_s)
+        changed = report.more or run.tasks != set() or run.due_s != float("inf")
+        run.due_s = run.not_before_s if changed else loop.time() + max(every_s, quiet_s)
 
-    def _drop(self, run_id: str, telling: _Telling) -> None:
-        if self._open.get(run_id) is telling:
+    def _drop(self, run_id: str, run: _OpenRun) -> None:
+        if self._open.get(run_id) is run:
             del self._open[run_id]
 
-    def _look(self, store: Store, telling: _Telling, tasks: set[str] | None) -> tuple[Report, bool, PeerRecord | None]:
-        remote = telling.remote
+    def _look(self, store: Store, run: _OpenRun, tasks: set[str] | None) -> tuple[Report, bool, PeerRecord | None]:
+        remote = run.remote
         item = store.queue.get(remote.run_id) if remote.epoch else None
         suspended = item is not None and item.status is QueueState.SUSPENDED
-        report = build_report(store, self._node.logs, remote.run_id, tasks=tasks, cursor=telling.cursor)
-        return report, suspended, store.peers.get(remote.peer, or_farewell=True)
+        report = build_report(store, self._node.logs, remote.run_id, tasks=tasks, cursor=run.cursor)
+        return report, suspended, store.peers.get(remote.peer_id, or_farewell=True)
 
-    async def _send(
-        self, report: Report, telling: _Telling, peer: PeerRecord | None, *, suspended: bool
-    ) -> float | None:
+    async def _send(self, report: Report, run: _OpenRun, peer: PeerRecord | None, *, suspended: bool) -> float | None:
         """Send a report by whatever way there is; return how long to wait before the next, or None: not taken."""
-        node, remote = self._node, telling.remote
+        node, remote = self._node, run.remote
         if peer is None:
             log.warning("the origin of a run is not trusted any more", extra={"run_id": remote.run_id})
             await self._close(remote.run_id)
             return PUSH_EVERY_S
         begun_s = asyncio.get_running_loop().time()
-        asks = remote.epoch > 0 and (suspended or _renewal_is_due(telling, now_s=begun_s))
+        asks = remote.epoch > 0 and (suspended or _renewal_is_due(run, now_s=begun_s))
         this_node = node.this_node
         nonce = (
             await node.write(lambda store: ask_to_renew(store.offers, remote.run_id, this_node=this_node))
@@ -230,7 +228,7 @@ class Reporter:
             remote.run_id,
             report.content,
             sender=node.this_node.node_id,
-            origin=remote.peer,
+            origin=remote.peer_id,
             message_id=node.this_node.new_id(),
             standing=Standing(epoch=remote.epoch, suspended=suspended, nonce=nonce),
             now_us=node.this_node.clock_us(),
@@ -239,17 +237,17 @@ class Reporter:
         if peer.url is not None and remote.epoch == 0:
             answer = await self._client.send(message, peer)
             if not isinstance(answer, NotDelivered):
-                return await self._heard(telling, answer.reply)
+                return await self._settle(run, answer.reply)
         if self.to_room is not None and peer.matrix_user is not None and await self.to_room(message, remote):
-            telling.asked_s = begun_s if asks else telling.asked_s
+            run.asked_s = begun_s if asks else run.asked_s
             return ROOM_EVERY_S
         return None
 
-    async def _heard(self, telling: _Telling, reply: Reply) -> float | None:
-        run_id = telling.remote.run_id
+    async def _settle(self, run: _OpenRun, reply: Reply) -> float | None:
+        run_id = run.remote.run_id
         if reply.result is Result.LATER:
             if reply.code == INCOMPLETE:
-                telling.tasks, telling.cursor = None, Cursor()
+                run.tasks, run.cursor = None, Cursor()
             return None
         if reply.result is Result.REFUSED:
             log.warning("a report was refused", extra={"run_id": run_id, "reason": reply.detail})
@@ -267,7 +265,7 @@ class Reporter:
         await self._node.write(job)
 
 
-def _to_be_told(remotes: Remotes, run_ids: Iterable[str]) -> list[RemoteRun]:
+def _to_report(remotes: Remotes, run_ids: Iterable[str]) -> list[RemoteRun]:
     found = []
     for run_id in run_ids:
         try:
@@ -280,32 +278,32 @@ def _to_be_told(remotes: Remotes, run_ids: Iterable[str]) -> list[RemoteRun]:
     return found
 
 
-def _is_news(report: Report, telling: _Telling, told: tuple[Json, bool], *, now_s: float) -> bool:
+def _is_news(report: Report, run: _OpenRun, reported: tuple[Json, bool], *, now_s: float) -> bool:
     """Whether a report says anything that was not said, or has to be sent to keep a lease."""
     content = report.content
     if report.final or report.more or content["tasks"] or content["attempts"] or content["logs"]:
         return True
-    return told != telling.told or _renewal_is_due(telling, now_s=now_s)
+    return reported != run.reported or _renewal_is_due(run, now_s=now_s)
 
 
-def _renewal_is_due(telling: _Telling, *, now_s: float) -> bool:
-    remote = telling.remote
-    return remote.epoch > 0 and now_s - telling.asked_s >= remote.lease_us / 1e6 / RENEW_PART
+def _renewal_is_due(run: _OpenRun, *, now_s: float) -> bool:
+    remote = run.remote
+    return remote.epoch > 0 and now_s - run.asked_s >= remote.lease_us / 1e6 / RENEW_PART
 
 
-class Teller:
+class StatusAnswers:
     """Answers who asks how a run goes: remembers, for some runs, what was answered last."""
 
     def __init__(self, node: NodePort) -> None:
         self._node = node
-        self._told: OrderedDict[str, tuple[str, Cursor]] = OrderedDict()
+        self._answered: OrderedDict[str, tuple[str, Cursor]] = OrderedDict()
 
     async def answer(self, ask: Message, *, token: str) -> tuple[dict[str, Json], str | None]:
         """Return the fields and the blob of an answer; *token* names it for the next question."""
         remote = await self._node.read(lambda store: store.remotes.get(ask.run_id))
-        if remote is None or remote.role is not RemoteRole.RECEIVED or remote.peer != ask.sender:
+        if remote is None or remote.role is not RemoteRole.RECEIVED or remote.peer_id != ask.sender:
             return {"known": False}, None
-        last = self._told.get(ask.run_id)
+        last = self._answered.get(ask.run_id)
         cursor = last[1] if last is not None and last[0] == ask.fields.get("after") else Cursor()
         report = await self._node.read(
             lambda store: build_report(store, self._node.logs, ask.run_id, tasks=None, cursor=cursor)
@@ -315,11 +313,11 @@ class Teller:
         return {"known": True, "epoch": remote.epoch, "token": token, "more": report.more, **inline}, blob
 
     def remember(self, run_id: str, token: str, cursor: Cursor) -> None:
-        """Keep how far a run was told, and forget what was told longest ago when it is too much."""
-        self._told[run_id] = (token, cursor)
-        self._told.move_to_end(run_id)
-        while len(self._told) > MAX_REMEMBERED or (len(self._told) > 1 and self._rows() > MAX_REMEMBERED_ROWS):
-            self._told.popitem(last=False)
+        """Keep how far a run was reported, and forget what was reported longest ago when it is too much."""
+        self._answered[run_id] = (token, cursor)
+        self._answered.move_to_end(run_id)
+        while len(self._answered) > MAX_REMEMBERED or (len(self._answered) > 1 and self._rows() > MAX_REMEMBERED_ROWS):
+            self._answered.popitem(last=False)
 
     def _rows(self) -> int:
-        return sum(len(cursor.versions) + len(cursor.ended) for _, cursor in self._told.values())
+        return sum(len(cursor.versions) + len(cursor.ended) for _, cursor in self._answered.values())

@@ -24,13 +24,13 @@ it says prolongs its lease here, as it does there.
 What goes wrong, and what then holds:
 
 - A claim or a grant is lost or late: claims are repeated while the offer is open, each with a new nonce; a grant is
-  sent until the homeserver has it, and again for a newer claim of the same node that is heard before any status of it.
+  sent until the homeserver has it, and again for a newer claim of the same node that comes before any status of it.
 - The holder crashes: when it is back within the lease it goes on; else its run stays suspended until a new grant.
 - The homeserver is gone for longer than a lease: every holder stops; the arbiter, once it has read up, grants anew,
   to the same node if that one is first to say that it is suspended.
 - The arbiter dies: nothing new is granted, and no lease is renewed; every holder stops when its own is over.
 
-A grant has an *epoch*; reports under an older one are refused. What the old holder completed and told is kept: the
+A grant has an *epoch*; reports under an older one are refused. What the old holder completed and reported is kept: the
 next execute event says which tasks are done.
 
 What the node on the right does is in ``cis.federation.executing.lease``.
@@ -84,9 +84,9 @@ def receive_claim(store: Store, received: ReceivedMessage, *, this_node: ThisNod
 
 
 def _was_granted(remote: RemoteRun, claim: Claim, sender: str) -> bool:
-    """Whether a claim is a newer one of the node that was granted an older one, and has not been heard since."""
-    granted = remote.role is RemoteRole.SENT and remote.open and remote.peer == sender
-    return granted and remote.epoch == claim.epoch + 1 and remote.heard_version == 0
+    """Whether a claim is a newer one of the node that was granted an older one, and has not sent a status since."""
+    granted = remote.role is RemoteRole.SENT and remote.open and remote.peer_id == sender
+    return granted and remote.epoch == claim.epoch + 1 and remote.applied_version == 0
 
 
 def _answer(store: Store, remote: RemoteRun, nonce: str, *, this_node: ThisNode) -> None:
@@ -95,7 +95,7 @@ def _answer(store: Store, remote: RemoteRun, nonce: str, *, this_node: ThisNode)
     if run is None or run.status.final:
         return
     store.remotes.put(replace(remote, lease_until_us=now_us + remote.lease_us))
-    grant = Grant(node_id=remote.peer, epoch=remote.epoch, lease_ms=remote.lease_us // 1000, nonce=nonce)
+    grant = Grant(node_id=remote.peer_id, epoch=remote.epoch, lease_ms=remote.lease_us // 1000, nonce=nonce)
     post_grant(store.outbox, run, grant, now_us=now_us)
 
 
@@ -115,11 +115,11 @@ def grant_to(store: Store, remote: RemoteRun, node_id: str, *, nonce: str, this_
     granted = replace(
         remote,
         role=RemoteRole.SENT,
-        peer=node_id,
+        peer_id=node_id,
         epoch=epoch,
         lease_until_us=None,
         lease_us=round(this_node.lease_s * 1e6),
-        heard_version=0,
+        applied_version=0,
     )
     store.remotes.put(replace(granted, open=not mine))
     run = move_run(store, run, RunChange(owner_node=node_id), at_us=now_us)
@@ -141,14 +141,14 @@ def grant_sent(remotes: Remotes, run_id: str, *, epoch: int, now_us: int) -> Non
         remotes.put(replace(remote, lease_until_us=now_us + remote.lease_us))
 
 
-def hear_from_holder(store: Store, remote: RemoteRun, told: Standing, *, this_node: ThisNode) -> None:
+def receive_standing(store: Store, remote: RemoteRun, standing: Standing, *, this_node: ThisNode) -> None:
     """Renew the lease of a run's holder that asks for it; grant it anew to one that had to suspend it."""
     if remote.epoch == 0 or not remote.open:
         return
     now_us = this_node.clock_us()
-    if not told.suspended:
-        if told.nonce is not None:
-            _answer(store, remote, told.nonce, this_node=this_node)
+    if not standing.suspended:
+        if standing.nonce is not None:
+            _answer(store, remote, standing.nonce, this_node=this_node)
         else:  # a node of before renews its lease by itself: what it says has to count here as well
             store.remotes.put(replace(remote, lease_until_us=now_us + remote.lease_us))
         return
@@ -158,13 +158,13 @@ def hear_from_holder(store: Store, remote: RemoteRun, told: Standing, *, this_no
     if run.cancel_requested:
         _end_cancelled(store, run, remote, now_us=now_us)
         return
-    if told.nonce is None:
+    if standing.nonce is None:
         return  # its node was not upgraded, or did not ask this time
     if remote.suspended_us is not None and now_us - remote.suspended_us < remote.lease_us // 4:
         return  # it was granted anew a moment ago, in vain: let the lease end, and somebody else have it
     epoch = remote.epoch + 1
     store.remotes.put(replace(remote, epoch=epoch, lease_until_us=None, suspended_us=now_us))
-    grant = Grant(node_id=remote.peer, epoch=epoch, lease_ms=remote.lease_us // 1000, nonce=told.nonce)
+    grant = Grant(node_id=remote.peer_id, epoch=epoch, lease_ms=remote.lease_us // 1000, nonce=standing.nonce)
     post_grant(store.outbox, run, grant, now_us=now_us)
 
 
@@ -204,7 +204,7 @@ def take_back(store: Store, seen: RemoteRun, *, this_node: ThisNode, why: str = 
         return False
     if (remote.epoch, remote.lease_until_us) != (seen.epoch, seen.lease_until_us):
         return False  # it was renewed, or granted anew
-    facts = {"run_id": run.run_id, "node": remote.peer, "epoch": remote.epoch, "reason": why}
+    facts = {"run_id": run.run_id, "node": remote.peer_id, "epoch": remote.epoch, "reason": why}
     log.warning("a run is taken back", extra=facts)
     store.outbox.remove_of_run(run.run_id, MessageKind.GRANT)
     if run.cancel_requested:
@@ -212,13 +212,13 @@ def take_back(store: Store, seen: RemoteRun, *, this_node: ThisNode, why: str = 
         return True
     # After a restore this node does not know which epochs it has given out since the backup.
     epoch = remote.epoch + (LEAP if store.restores.settle(run.run_id) else 0)
-    store.remotes.put(replace(remote, role=RemoteRole.OFFERED, peer=EVERYONE, epoch=epoch, lease_until_us=None))
+    store.remotes.put(replace(remote, role=RemoteRole.OFFERED, peer_id=EVERYONE, epoch=epoch, lease_until_us=None))
     move_run(store, run, RunChange(owner_node=this_node.node_id), at_us=this_node.clock_us())
-    _offer_again(store.outbox, run, epoch=epoch, this_node=this_node)
+    _post_offer(store.outbox, run, epoch=epoch, this_node=this_node)
     return True
 
 
-def _offer_again(outbox: Outbox, run: RunRecord, *, epoch: int, this_node: ThisNode) -> None:
+def _post_offer(outbox: Outbox, run: RunRecord, *, epoch: int, this_node: ThisNode) -> None:
     now_us = this_node.clock_us()
     outbox.add(
         OutboxItem(

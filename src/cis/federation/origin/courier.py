@@ -109,7 +109,7 @@ class Courier:
                 if line.busy is not None:
                     line.busy.cancel()
 
-    async def expedite(self, item: OutboxItem) -> Result | None:
+    async def send_now(self, item: OutboxItem) -> Result | None:
         """Send an item that its writer has marked as being sent already; return what came of it."""
         line = self._lines.setdefault(item.node_id, _Line())
         if item.message_id in line.in_flight:

@@ -1,12 +1,12 @@
-"""What a node makes of the reports on a run that it accepted and another node executes (``cis.federation.executing.report``).
+"""Merges reports on a run into its rows and logs at the origin (``cis.federation.executing.report`` makes them).
 
-Reports come doubled, late or not at all, and everything is told again after a restart, so each row is taken by itself:
-tasks and the run when their version is higher than the one that is here, attempts when they are new or are over at
-last, log bytes at their offset. A run ends here when its executor says so and the end of each of its tasks has been
-heard; so a report that was lost cannot leave a run that is over with tasks that are not.
+Reports come doubled, late or not at all, and everything is reported again after a restart, so each row is applied by
+itself: tasks and the run when their version is higher than the one that is here, attempts when they are new or are over
+at last, log bytes at their offset. A run ends here when its executing node says so and the end of each of its tasks was
+applied; so a report that was lost cannot leave a run that is over with tasks that are not.
 
-A run that is over gets no other tasks and no other state. What is still missing of its attempts and files is taken,
-unless the run ended here by itself (it was given up, or taken back) and its executor knows nothing of that.
+A run that is over gets no other tasks and no other state. What is still missing of its attempts and files is applied,
+unless the run ended here by itself (it was given up, or taken back) and its executing node knows nothing of that.
 
 Nothing about a report is trusted (``cis.federation.records``): all of it is read before anything is written. The other
 node has the originals, and could send without end, so what is kept here is bounded, and counted in bytes as it is
@@ -29,7 +29,7 @@ from cis.engine.transitions import mirror
 from cis.errors import MalformedMessageError, StoreError
 from cis.federation.records import (
     Piece,
-    RunTold,
+    ReportedRun,
     Stream,
     named_tasks,
     read_attempt,
@@ -49,7 +49,7 @@ from cis.store.run_port import Tasks
 MAX_TOLD_BYTES = 2**30
 MAX_TOLD_WITHOUT_TASKS = 64 * 2**20
 MAX_TOLD_OF_A_TASK = 2**20
-MAX_AHEAD = 1000  # attempts of a task that may be told before its row is
+MAX_AHEAD = 1000  # attempts of a task that may be reported before its row is
 SHORT_ERROR = 500
 _LEFT_OUT = "not all of its attempts and logs are kept here: they are more than a run of its size may have; {} has them"
 _ROW_BYTES = 256
@@ -84,24 +84,30 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
         StoreError: the log files cannot be written.
     """
     run = look_up_run(store.runs, remote.run_id)
-    told = _read(store, run, content, peer=remote.peer)
-    if run.status.final and not _is_of_heard_end(told.run, remote.heard_version):
-        if told.run.status.final and remote.open:
+    reported = _read(store, run, content, peer_id=remote.peer_id)
+    if run.status.final and not _is_of_applied_end(reported.run, remote.applied_version):
+        if reported.run.status.final and remote.open:
             store.remotes.put(replace(remote, open=False))
         return Applied(run=run, changed=False, parent_run_id=None)
-    told = _within_bounds(store, run, told, peer=remote.peer, room=_room_for(run.task_count, remote.told_bytes))
-    written = _write_logs(logfiles, run.run_id, told.pieces)
-    is_news = told.run.version > remote.heard_version
+    reported = _within_bounds(
+        store, run, reported, peer_id=remote.peer_id, room=_room_for(run.task_count, remote.told_bytes)
+    )
+    written = _write_logs(logfiles, run.run_id, reported.pieces)
+    is_news = reported.run.version > remote.applied_version
 
     def steps() -> Sequence[RunChange]:
-        return _steps(run, told.run, now_us=now_us) if is_news and not _lacks_ends(store.tasks, run, told.run) else ()
+        if not is_news or _lacks_ends(store.tasks, run, reported.run):
+            return ()
+        return _steps(run, reported.run, now_us=now_us)
 
-    latest, tasks = mirror(store, run, () if run.status.final else told.tasks, steps, at_us=now_us)
-    attempts = store.attempts.mirror(told.attempts)
+    latest, tasks = mirror(store, run, () if run.status.final else reported.tasks, steps, at_us=now_us)
+    attempts = store.attempts.mirror(reported.attempts)
     told_of = replace(remote, told_bytes=remote.told_bytes + written + _bytes_of(tasks, attempts))
-    incomplete = _lacks_ends(store.tasks, latest, told.run)
+    incomplete = _lacks_ends(store.tasks, latest, reported.run)
     if is_news and not incomplete:
-        told_of = replace(told_of, heard_version=told.run.version, open=remote.open and not told.run.status.final)
+        told_of = replace(
+            told_of, applied_version=reported.run.version, open=remote.open and not reported.run.status.final
+        )
     if told_of != remote:
         store.remotes.put(told_of)
     ended = latest.status.final and not run.status.final
@@ -113,75 +119,77 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
     )
 
 
-def _within_bounds(store: Store, run: RunRecord, told: _Told, *, peer: str, room: int) -> _Told:
+def _within_bounds(store: Store, run: RunRecord, reported: _Report, *, peer_id: str, room: int) -> _Report:
     """Return what of a report is kept: at most what its run has room for. Raises MalformedMessageError."""
-    both: list[AttemptRecord | Piece] = [*told.attempts, *told.pieces]
+    both: list[AttemptRecord | Piece] = [*reported.attempts, *reported.pieces]
     numbers = {one.task_no for one in both}
-    most = _most_attempts(store.tasks, run.run_id, told.tasks, numbers) if numbers else {}
+    most = _most_attempts(store.tasks, run.run_id, reported.tasks, numbers) if numbers else {}
     for one in both:
         if one.attempt > most.get(one.task_no, 0):
             raise MalformedMessageError(f"report tells of attempt {one.attempt} of a task that had fewer")
-    tasks = _with_outputs_that_fit(store, run.run_id, told.tasks)
+    tasks = _with_outputs_that_fit(store, run.run_id, reported.tasks)
     if room > 0:
-        return replace(told, tasks=tasks)
-    ended = replace(told.run, error=told.run.error or _LEFT_OUT.format(peer)) if told.run.status.final else told.run
-    return replace(told, run=ended, tasks=_shortened(tasks), attempts=(), pieces=())
+        return replace(reported, tasks=tasks)
+    ended = reported.run
+    if ended.status.final:
+        ended = replace(ended, error=ended.error or _LEFT_OUT.format(peer_id))
+    return replace(reported, run=ended, tasks=_shortened(tasks), attempts=(), pieces=())
 
 
-def _is_of_heard_end(told: RunTold, heard_version: int) -> bool:
+def _is_of_applied_end(reported: ReportedRun, applied_version: int) -> bool:
     """Whether a report on a run that is over here can be one of those that led to that end."""
-    return told.version == heard_version if told.status.final else told.version < heard_version
+    return reported.version == applied_version if reported.status.final else reported.version < applied_version
 
 
-def _lacks_ends(tasks: Tasks, run: RunRecord, told: RunTold) -> bool:
-    if not told.status.final or run.status.final:
+def _lacks_ends(tasks: Tasks, run: RunRecord, reported: ReportedRun) -> bool:
+    if not reported.status.final or run.status.final:
         return False
     return not all(task.status.final for task in tasks.of_run(run.run_id))
 
 
-def _steps(run: RunRecord, told: RunTold, *, now_us: int) -> list[RunChange]:
-    """Return what brings the run to where its executor has it, arrow by arrow."""
+def _steps(run: RunRecord, reported: ReportedRun, *, now_us: int) -> list[RunChange]:
+    """Return what brings the run to where its executing node has it, arrow by arrow."""
     steps = []
-    for status in _way(run.status, told):
-        there = status is told.status
-        started_at_us = None if status is RunState.PENDING else told.started_at_us
+    for status in _way(run.status, reported):
+        there = status is reported.status
+        started_at_us = None if status is RunState.PENDING else reported.started_at_us
         change = RunChange(
             status=status,
             started_at_us=started_at_us if started_at_us != run.started_at_us else None,
-            finished_at_us=(told.finished_at_us or now_us) if status.final else None,
-            cancel_requested=True if told.cancel_requested and not run.cancel_requested else None,
-            error=told.error if there and told.error != run.error else None,
+            finished_at_us=(reported.finished_at_us or now_us) if status.final else None,
+            cancel_requested=True if reported.cancel_requested and not run.cancel_requested else None,
+            error=reported.error if there and reported.error != run.error else None,
         )
         if change != RunChange(status=run.status):
             steps.append(change)
             run = run._replace(
                 status=status,
                 started_at_us=started_at_us or run.started_at_us,
-                cancel_requested=run.cancel_requested or told.cancel_requested,
+                cancel_requested=run.cancel_requested or reported.cancel_requested,
             )
     return steps
 
 
-def _way(status: RunState, told: RunTold) -> Sequence[RunState]:
-    begun = told.started_at_us is not None or told.status is RunState.COMPLETED
-    if status is RunState.PENDING and begun and told.status not in (RunState.PENDING, RunState.RUNNING):
-        return RunState.RUNNING, told.status
-    if status is RunState.RUNNING and told.status is RunState.PENDING:
-        return RunState.PAUSED, told.status
-    return (told.status,)
+def _way(status: RunState, reported: ReportedRun) -> Sequence[RunState]:
+    begun = reported.started_at_us is not None or reported.status is RunState.COMPLETED
+    if status is RunState.PENDING and begun and reported.status not in (RunState.PENDING, RunState.RUNNING):
+        return RunState.RUNNING, reported.status
+    if status is RunState.RUNNING and reported.status is RunState.PENDING:
+        return RunState.PAUSED, reported.status
+    return (reported.status,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Told:
-    run: RunTold
+class _Report:
+    run: ReportedRun
     tasks: Sequence[TaskRecord]
     attempts: Sequence[AttemptRecord]
     pieces: Sequence[Piece]
 
 
-def _read(store: Store, run: RunRecord, content: Json, *, peer: str) -> _Told:
+def _read(store: Store, run: RunRecord, content: Json, *, peer_id: str) -> _Report:
     report = Fields(content, "report")
-    told = read_run(report.object("run"))
+    reported = read_run(report.object("run"))
     tasks, attempts = report.objects("tasks"), report.objects("attempts")
     ids = [fields.text("id", at_most=MAX_ID_LENGTH) for fields in (*tasks, *attempts)]
     causes = [fields.maybe_text("blocked_by", at_most=MAX_ID_LENGTH) for fields in tasks]
@@ -193,16 +201,18 @@ def _read(store: Store, run: RunRecord, content: Json, *, peer: str) -> _Told:
     for fields, cause in zip(tasks, causes, strict=True):
         if cause is not None and cause not in numbers:
             raise fields.fault("blocked_by", f"is no task of run {run.run_id}")
-    return _Told(
-        run=told,
+    return _Report(
+        run=reported,
         tasks=[read_task(fields, run_id=run.run_id, task_no=fields.number("no")) for fields in tasks],
-        attempts=[read_attempt(fields, run_id=run.run_id, worker_id=f"{peer}/{told.worker_id}") for fields in attempts],
+        attempts=[
+            read_attempt(fields, run_id=run.run_id, worker_id=f"{peer_id}/{reported.worker_id}") for fields in attempts
+        ],
         pieces=read_pieces(report.objects("logs"), task_count=run.task_count),
     )
 
 
 def _room_for(task_count: int, told_bytes: int) -> int:
-    """Return how many bytes may still be told of a run; 0 or less when there is no room."""
+    """Return how many bytes may still be reported of a run; 0 or less when there is no room."""
     return min(MAX_TOLD_BYTES, MAX_TOLD_WITHOUT_TASKS + task_count * MAX_TOLD_OF_A_TASK) - told_bytes
 
 
@@ -234,10 +244,12 @@ def _with_outputs_that_fit(store: Store, run_id: str, tasks: Sequence[TaskRecord
     return fitted
 
 
-def _most_attempts(tasks: Tasks, run_id: str, told: Sequence[TaskRecord], numbers: AbstractSet[int]) -> dict[int, int]:
-    """Return how many attempts tasks can have had, by their rows and by what is told of them now.
+def _most_attempts(
+    tasks: Tasks, run_id: str, reported: Sequence[TaskRecord], numbers: AbstractSet[int]
+) -> dict[int, int]:
+    """Return how many attempts tasks can have had, by their rows and by what is reported of them now.
 
-    What is told of a task comes after its attempts, so one that is not over may have had more than its row says.
+    What is reported of a task comes after its attempts, so one that is not over may have had more than its row says.
     """
     if len(numbers) <= _FEW:
         rows = [row for number in numbers for row in tasks.page(run_id, number - 1, limit=1, max_bytes=1)]
@@ -245,7 +257,7 @@ def _most_attempts(tasks: Tasks, run_id: str, told: Sequence[TaskRecord], number
         rows = [row for row in tasks.of_run(run_id, outputs=False) if row.task_no in numbers]
     most: dict[int, int] = {}
     final: set[int] = set()
-    for row in (*rows, *told):
+    for row in (*rows, *reported):
         if row.status.final and row.task_no not in final:
             final.add(row.task_no)
             most[row.task_no] = row.attempts

@@ -119,7 +119,7 @@ def sent_to_room(store: Store, item: OutboxItem, event_id: str, *, this_node: Th
         store.offers.put(
             OfferRecord(
                 run_id=item.run_id,
-                sender=this_node.node_id,
+                origin_id=this_node.node_id,
                 event_id=event_id,
                 epoch=remote.epoch,
                 priority=run.priority,

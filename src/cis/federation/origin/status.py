@@ -3,8 +3,8 @@
 A report is only taken from the node that holds the run, under the grant that it holds it by, and merges row by row
 (``cis.federation.origin.mirror``).
 
-The origin asks (``Asker``) when it has heard nothing of a run for a while: its executing node may not reach it, as a
-laptop behind NAT. It names the last answer that it has, and the executing node goes on from there
+The origin asks (``Asker``) when it has received nothing about a run for a while: its executing node may not reach it,
+as a laptop behind NAT. It names the last answer that it has, and the executing node goes on from there
 (``cis.federation.executing.reporter``).
 """
 
@@ -46,7 +46,7 @@ Receive = Callable[[ReceivedMessage], Awaitable[Outcome]]
 
 
 def receive_status(store: Store, received: ReceivedMessage, *, this_node: ThisNode, logfiles: LogFiles) -> Outcome:
-    """Take over what the node that holds a run tells of it: a report, a refusal, or a question after a restore."""
+    """Apply what the node that holds a run reports: a report, a refusal, or a question after a restore."""
     message, remote = received.message, held_run(store, received)
     now_us = this_node.clock_us()
     answer = restored.receive_question(store, received, remote, this_node=this_node)
@@ -65,7 +65,7 @@ def receive_status(store: Store, received: ReceivedMessage, *, this_node: ThisNo
         undeliverable(store, message.run_id, error=refusal_text(message.sender, refusal), now_us=now_us)
         return outcome(Result.ACCEPTED)
     delivered(store, message.run_id, now_us=now_us)
-    arbiter.hear_from_holder(store, remote, Standing.read(message.fields), this_node=this_node)
+    arbiter.receive_standing(store, remote, Standing.read(message.fields), this_node=this_node)
     fresh = store.remotes.get(message.run_id)
     if fresh is None or fresh.role is not RemoteRole.SENT or not fresh.open:
         return outcome(Result.DUPLICATE)
@@ -74,7 +74,7 @@ def receive_status(store: Store, received: ReceivedMessage, *, this_node: ThisNo
         store.outbox.remove_of_run(message.run_id, MessageKind.CONTROL)
     if applied.incomplete:
         if received.event_id is not None:
-            ask_in_room(store, fresh, message_id=this_node.new_id(), now_us=now_us)
+            post_ask(store, fresh, message_id=this_node.new_id(), now_us=now_us)
         return Outcome(reply=Reply(result=Result.LATER, code=INCOMPLETE, detail="tell all of it again"))
     return Outcome(reply=Reply(result=Result.ACCEPTED), rings=_parent_ring(store.runs, applied.parent_run_id))
 
@@ -86,13 +86,13 @@ def held_run(store: Store, received: ReceivedMessage) -> RemoteRun:
     known = restored.adopted(store.restores, received, remote) if remote is not None else None
     if known is not None:
         return known
-    held = remote is not None and remote.role is RemoteRole.SENT and remote.peer == message.sender
+    held = remote is not None and remote.role is RemoteRole.SENT and remote.peer_id == message.sender
     if remote is None or not held or message.fields.get("epoch") != remote.epoch:
         raise MessageRefusedError("auth.forbidden", f"node {message.sender!r} does not hold run {message.run_id!r}")
     return remote
 
 
-def ask_in_room(store: Store, remote: RemoteRun, *, message_id: str, now_us: int) -> None:
+def post_ask(store: Store, remote: RemoteRun, *, message_id: str, now_us: int) -> None:
     """Ask the node that has a run how it goes, unless that was asked and is not answered yet."""
     run = store.runs.get(remote.run_id)
     if run is None or any(item.kind == MessageKind.ASK for item in store.outbox.of_run(remote.run_id)):
@@ -102,7 +102,7 @@ def ask_in_room(store: Store, remote: RemoteRun, *, message_id: str, now_us: int
             message_id=message_id,
             kind=MessageKind.ASK,
             run_id=remote.run_id,
-            node_id=remote.peer,
+            node_id=remote.peer_id,
             route=Route.ROOM,
             priority=run.priority,
             created_at_us=now_us,
@@ -119,13 +119,13 @@ def _parent_ring(runs: Runs, parent_run_id: str | None) -> frozenset[str]:
 
 
 class Asker:
-    """Asks for the runs of which nothing was heard lately."""
+    """Asks for the runs of which nothing was received lately."""
 
     def __init__(self, node: NodePort, client: Sending, *, receive: Receive) -> None:
         self._node = node
         self._client = client
         self._receive = receive
-        self._quiet: dict[str, tuple[int, float, float]] = {}  # run: version heard, ask at, pause
+        self._quiet: dict[str, tuple[int, float, float]] = {}  # run: version applied, ask at, pause
         self._after: dict[str, str] = {}
 
     async def run(self) -> None:
@@ -139,14 +139,14 @@ class Asker:
 
     async def _turn(self) -> None:
         now_s = asyncio.get_running_loop().time()
-        open_runs = await self._node.read(_taken_on)
+        open_runs = await self._node.read(_to_ask_about)
         known, self._quiet = self._quiet, {}
         due: list[tuple[RemoteRun, PeerRecord | None]] = []
         for remote, peer in open_runs:
             first_s, most_s = (ROOM_QUIET_S, MOST_ROOM_QUIET_S) if peer is None else (QUIET_S, MOST_QUIET_S)
             version, at_s, pause = known.get(remote.run_id, (-1, 0.0, first_s))
-            if version != remote.heard_version:
-                version, at_s, pause = remote.heard_version, now_s + first_s, first_s
+            if version != remote.applied_version:
+                version, at_s, pause = remote.applied_version, now_s + first_s, first_s
             elif at_s <= now_s and len(due) < AT_ONCE:
                 due.append((remote, peer))
                 pause = min(most_s, pause * 1.5)
@@ -154,7 +154,7 @@ class Asker:
             self._quiet[remote.run_id] = (version, at_s, pause)
         self._after = {run_id: token for run_id, token in self._after.items() if run_id in self._quiet}
         await asyncio.gather(
-            *(self._ask(remote, peer) if peer is not None else self._ask_in_room(remote) for remote, peer in due)
+            *(self._ask(remote, peer) if peer is not None else self._post_ask(remote) for remote, peer in due)
         )
 
     async def _ask(self, remote: RemoteRun, peer: PeerRecord) -> None:
@@ -174,8 +174,8 @@ class Asker:
             answer = await self._client.send(ask, peer)
             if isinstance(answer, NotDelivered) or answer.reply.result is not Result.ACCEPTED:
                 return
-            told = answer.message.fields
-            if told.get("known") is not True:
+            said = answer.message.fields
+            if said.get("known") is not True:
                 await self._lost(remote, peer)
                 return
             status = replace(answer.message, kind=MessageKind.STATUS, run_id=remote.run_id, expires_at_us=2**62)
@@ -183,23 +183,23 @@ class Asker:
             outcome = await self._receive(
                 ReceivedMessage(message=status, peer=peer, source=peer.url or "", report=report)
             )
-            if outcome.reply.result is not Result.ACCEPTED or not isinstance(told.get("token"), str):
+            if outcome.reply.result is not Result.ACCEPTED or not isinstance(said.get("token"), str):
                 self._after.pop(remote.run_id, None)
                 return
-            self._after[remote.run_id] = told["token"]
-            if told.get("more") is not True:
+            self._after[remote.run_id] = said["token"]
+            if said.get("more") is not True:
                 return
 
     async def _lost(self, remote: RemoteRun, peer: PeerRecord) -> None:
-        """Fail a run that its executor took on, and knows nothing of any more."""
+        """Fail a run that its executing node took on, and knows nothing of any more."""
         error = f"node {peer.node_id} took it on, and does not know it any more"
         now_us = self._node.this_node.clock_us()
         await self._node.write(lambda store: undeliverable(store, remote.run_id, error=error, now_us=now_us))
         self._node.wake()
 
-    async def _ask_in_room(self, remote: RemoteRun) -> None:
+    async def _post_ask(self, remote: RemoteRun) -> None:
         now_us, message_id = self._node.this_node.clock_us(), self._node.this_node.new_id()
-        await self._node.write(lambda store: ask_in_room(store, remote, message_id=message_id, now_us=now_us))
+        await self._node.write(lambda store: post_ask(store, remote, message_id=message_id, now_us=now_us))
         self._node.wake()
 
 
@@ -210,14 +210,14 @@ def _blob_of(blob: str | None) -> FetchBlob:
     return fetch
 
 
-def _taken_on(store: Store) -> list[tuple[RemoteRun, PeerRecord | None]]:
+def _to_ask_about(store: Store) -> list[tuple[RemoteRun, PeerRecord | None]]:
     """Return the runs that a peer has taken on, with the peer where it has an address; else the room is to be asked."""
     peers = {peer.node_id: peer for peer in store.peers.all()}
     found: list[tuple[RemoteRun, PeerRecord | None]] = []
     for remote in store.remotes.open(RemoteRole.SENT):
         run = store.runs.get(remote.run_id)
-        if remote.epoch or remote.peer not in peers or run is None or run.delivery is not Delivery.PUSHED:
+        if remote.epoch or remote.peer_id not in peers or run is None or run.delivery is not Delivery.PUSHED:
             continue  # one under a lease says itself that it lives, and how it goes
-        peer = peers[remote.peer]
+        peer = peers[remote.peer_id]
         found.append((remote, peer if peer.url is not None else None))
     return found

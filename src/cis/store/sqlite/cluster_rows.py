@@ -79,11 +79,11 @@ def remote_of(row: Row) -> RemoteRun:
     return RemoteRun(
         run_id=row[0],
         role=RemoteRole(row[1]),
-        peer=row[2],
+        peer_id=row[2],
         epoch=row[3],
         lease_until_us=row[4],
         control_seq=row[5],
-        heard_version=row[6],
+        applied_version=row[6],
         open=bool(row[7]),
         event_id=row[8],
         lease_us=row[9],
@@ -123,7 +123,7 @@ def offer_of(row: Row) -> OfferRecord:
 
     return OfferRecord(
         run_id=row[0],
-        sender=row[1],
+        origin_id=row[1],
         event_id=row[2],
         epoch=row[3],
         priority=Priority(row[4]),

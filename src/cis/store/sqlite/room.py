@@ -65,11 +65,11 @@ class RemoteRows:
             (
                 remote.run_id,
                 str(remote.role),
-                remote.peer,
+                remote.peer_id,
                 remote.epoch,
                 remote.lease_until_us,
                 remote.control_seq,
-                remote.heard_version,
+                remote.applied_version,
                 int(remote.open),
                 remote.event_id,
                 remote.lease_us,
@@ -224,7 +224,7 @@ class OfferRows:
             _PUT_OFFER,
             (
                 offer.run_id,
-                offer.sender,
+                offer.origin_id,
                 offer.event_id,
                 offer.epoch,
                 int(offer.priority),

@@ -102,7 +102,7 @@ class Chat:
         """Tell of runs until cancelled."""
         await self._threads.run()
 
-    async def hear(self, event: RoomEvent) -> None:
+    async def receive(self, event: RoomEvent) -> None:
         """Answer one message that begins with ``!dag``."""
         content = event.content
         if content.get("msgtype") != "m.text" or content.get("m.relates_to") is not None:

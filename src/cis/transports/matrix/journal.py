@@ -38,7 +38,7 @@ from cis.store.records import AuditRecord
 from cis.transports.envelope import SigningNode
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.sync import RawEvent
-from cis.transports.reception import Reception
+from cis.transports.receiver import Receiver
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +84,10 @@ class Journal:
     """Acts on the events of one room."""
 
     def __init__(
-        self, node: SigningNode, reception: Reception, client: MatrixClient, *, room_id: str, me: str, chat: Chat
+        self, node: SigningNode, receiver: Receiver, client: MatrixClient, *, room_id: str, me: str, chat: Chat
     ) -> None:
         self._node = node
-        self._reception = reception
+        self._receiver = receiver
         self._client = client
         self._room_id = room_id
         self._me = me
@@ -128,13 +128,13 @@ class Journal:
         source = f"room:{event.sender}"
         peer = await self._node.read(lambda store: store.peers.by_user(event.sender))
         if peer is None and event.sender == self._me:
-            peer = self._reception.myself(event.sender)
+            peer = self._receiver.myself(event.sender)
         fault = _fault(event, peer)
         if peer is None or fault is not None:
             await self._refuse_stranger(event, fault or "no trusted node")
             return True
         try:
-            message, peer = await self._reception.open(dict(event.content), source=source, room_id=self._room_id)
+            message, peer = await self._receiver.open(dict(event.content), source=source, room_id=self._room_id)
             if str(message.kind) != event.type:
                 raise UntrustedError(f"a message of {message.sender!r} came as an event of another type")
         except (StoreError, OverloadedError):
@@ -157,7 +157,7 @@ class Journal:
         """
         ahead_us = message.created_at_us - event.sent_at_us
         if message.kind in _SENT_WHEN_MADE and abs(ahead_us) <= MAX_AHEAD_US:
-            await self._reception.note_clock(peer, clock_ahead_us=ahead_us)
+            await self._receiver.note_clock(peer, clock_ahead_us=ahead_us)
 
     async def _receive(self, event: RoomEvent, received: ReceivedMessage) -> bool:
         try:
@@ -177,7 +177,7 @@ class Journal:
             outcome = refuse(store.audit, received, failed, now_us=self._node.this_node.clock_us())
             return self._settled(store, event, received, outcome)
 
-        self._reception.inbox.after(received, await self._node.write(job))
+        self._receiver.inbox.after(received, await self._node.write(job))
         return True
 
     async def _receive_whole(self, event: RoomEvent, received: ReceivedMessage) -> bool:
@@ -186,14 +186,14 @@ class Journal:
             return self._settled(store, event, received, outcome)
 
         outcome = await self._node.write(job)
-        self._reception.inbox.after(received, outcome)
+        self._receiver.inbox.after(received, outcome)
         return outcome.reply.result is not Result.LATER or received.message.kind is not MessageKind.EXECUTE
 
     async def _complete(self, received: ReceivedMessage) -> ReceivedMessage:
         """Fetch what travels beside a message; for a grant to this node, the DAG of the offer that it is about."""
         message, me = received.message, self._node.this_node.node_id
         if message.kind is not MessageKind.GRANT or message.fields.get("node_id") != me:
-            return await self._reception.inbox.complete(received, self._fetch)
+            return await self._receiver.inbox.complete(received, self._fetch)
         offer, known = await self._node.read(
             lambda store: (store.offers.get(message.run_id), store.remotes.get(message.run_id))
         )
@@ -202,8 +202,8 @@ class Journal:
             event = await self._node.read(lambda store: store.room.event(offer.event_id))
         if event is None:
             return received
-        offered, _ = await self._reception.open(dict(event.content), source=received.source, room_id=self._room_id)
-        requested = await self._reception.inbox.requested_run(offered, self._fetch)
+        offered, _ = await self._receiver.open(dict(event.content), source=received.source, room_id=self._room_id)
+        requested = await self._receiver.inbox.requested_run(offered, self._fetch)
         granted = replace(message, created_at_us=offered.created_at_us)
         return replace(received, message=granted, requested=requested, event_id=event.event_id)
 

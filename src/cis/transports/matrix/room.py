@@ -27,7 +27,7 @@ from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.journal import CHAT_TYPE, KEEP_EVENTS, MESSAGE_TYPES, Journal, journalled
 from cis.transports.matrix.sender import RoomSender
 from cis.transports.matrix.sync import Batch, RoomReader
-from cis.transports.reception import Reception
+from cis.transports.receiver import Receiver
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Room:
     """One node's dealings with its room."""
 
     def __init__(
-        self, node: SigningNode, reception: Reception, settings: RoomSettings, *, jitter: Callable[[], float]
+        self, node: SigningNode, receiver: Receiver, settings: RoomSettings, *, jitter: Callable[[], float]
     ) -> None:
         self.fault: str | None = "not connected yet"
         self._node = node
@@ -78,7 +78,7 @@ class Room:
         )
         self._chat = Chat(node, room_id=settings.room_id, allow=settings.allow)
         self._journal = Journal(
-            node, reception, self._client, room_id=settings.room_id, me=settings.user_id, chat=self._chat.hear
+            node, receiver, self._client, room_id=settings.room_id, me=settings.user_id, chat=self._chat.receive
         )
         self._claimer = (
             Claimer(

@@ -112,13 +112,13 @@ class RoomSender:
             ended = await self._node.write(lambda store: dispatch.expire(store, late, now_us=now_us))
             self._node.wake(run.worker_id for run in ended)
         fresh = [item for item in items if item.expires_at_us > now_us]
-        results = await asyncio.gather(*(self._deliver(item) for item in fresh if item.kind != NOTICE))
+        results = await asyncio.gather(*(self._send_item(item) for item in fresh if item.kind != NOTICE))
         for item in fresh:
             if item.kind == NOTICE:  # one after the other, as people are to read them
-                results.append(await self._deliver(item))
+                results.append(await self._send_item(item))
         return 0.0 if all(results) else 0.05
 
-    async def _deliver(self, item: OutboxItem) -> bool:
+    async def _send_item(self, item: OutboxItem) -> bool:
         node = self._node
         due_at_us = node.this_node.clock_us() + round(dispatch.SENDING_S * 1e6)
         if not await node.write(lambda store: store.outbox.begin_sending([item.message_id], due_at_us=due_at_us)):

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _CONTACT_EVERY_S = 5.0
 
 
-class Reception:
+class Receiver:
     """Opens messages and has *inbox* act on them. *spoke* is told of each peer that spoke."""
 
     def __init__(self, node: SigningNode, inbox: Inbox, *, spoke: Callable[[str], None]) -> None:
@@ -77,7 +77,7 @@ class Reception:
             matrix_user=matrix_user,
         )
 
-    async def take(self, message: Message, peer: PeerRecord, *, source: str, fetch: FetchBlob) -> Reply:
+    async def receive(self, message: Message, peer: PeerRecord, *, source: str, fetch: FetchBlob) -> Reply:
         """Act on an opened message, fetching what travels beside it, and return the answer.
 
         Raises:
@@ -96,7 +96,7 @@ class Reception:
                 lambda store: refuse(store.audit, received, failed, now_us=self._node.this_node.clock_us())
             )
             return outcome.reply
-        return (await self.inbox.act(received)).reply
+        return (await self.inbox.receive(received)).reply
 
     async def note_stranger(self, sender: Json, error: CisError, *, source: str) -> None:
         """Write into the audit log that somebody's message was refused; a flood of them is only counted."""
