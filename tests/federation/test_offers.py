@@ -22,7 +22,7 @@ from cis.engine.this_node import MAX_DEPTH
 from cis.engine.times import Instant
 from cis.errors import MalformedMessageError, PoisonRecordError
 from cis.executors.local import LocalExecutor
-from cis.federation.executing import lease
+from cis.federation.executing import claiming, lease
 from cis.federation.inbox import receive
 from cis.federation.messages import ReceivedMessage, RequestedRun, _kept, progress_of, requested_run
 from cis.federation.origin import arbiter
@@ -82,7 +82,7 @@ def claimed(node: Decider, *, epoch: int = 0) -> str:
 def claims_again(node: Decider) -> str:
     """Claim what was offered, and return the claim's nonce."""
     with node.store.transaction():
-        claim = lease.make_claim(node.store.offers, node.offer(RUN_ID), free=1, this_node=node.this_node)
+        claim = claiming.make_claim(node.store.offers, node.offer(RUN_ID), free=1, this_node=node.this_node)
     assert claim is not None
     return str(claim.fields["nonce"])
 
@@ -403,7 +403,7 @@ def test_a_grant_without_a_nonce_is_refused_and_the_run_is_claimed_no_more(node:
     claimed(node)
     reply = hears_grant(node, None, requested=spec_of())
     with node.store.transaction():
-        lease.set_unfit(node.store.offers, RUN_ID)
+        claiming.set_unfit(node.store.offers, RUN_ID)
     later = hears_grant(node, "whatever", epoch=2, requested=spec_of())
 
     assert (reply.result, reply.code) == (Result.REFUSED, "lease.no_nonce")
@@ -481,12 +481,12 @@ def test_a_nonce_of_another_life_of_the_machine_counts_for_nothing(node: Decider
 def test_what_an_arbiter_of_before_offers_is_not_claimed_until_it_is_offered_with_nonces(node: Decider) -> None:
     before = {name: value for name, value in OFFER.items() if name != "nonces"}
     node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **before)
-    of_before = lease.eligible(node.offer(RUN_ID), labels=(), grace_s=1.0)
+    of_before = claiming.eligible(node.offer(RUN_ID), labels=(), grace_s=1.0)
     upgraded = node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **OFFER)
 
     assert not of_before
     assert upgraded.result is Result.ACCEPTED
-    assert lease.eligible(node.offer(RUN_ID), labels=(), grace_s=1.0)
+    assert claiming.eligible(node.offer(RUN_ID), labels=(), grace_s=1.0)
 
 
 @pytest.mark.parametrize(
@@ -537,7 +537,7 @@ def test_a_run_that_another_node_was_granted_is_let_go_and_never_claimed_again(n
 def test_a_node_that_offers_without_end_is_refused_at_a_bound_and_no_other_is(
     node: Decider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "MAX_OFFERS", 3)
+    monkeypatch.setattr(claiming, "MAX_OFFERS", 3)
     replies = [node.hears(EXECUTE, "node-2", f"r{number}", target=None, epoch=0, **OFFER) for number in range(5)]
     again = node.hears(EXECUTE, "node-2", "r0", target=None, epoch=1, **OFFER)
     other = node.hears(EXECUTE, "node-3", "r9", target=None, epoch=0, **OFFER)
@@ -554,7 +554,7 @@ def test_a_node_that_offers_without_end_is_refused_at_a_bound_and_no_other_is(
 def test_offers_that_are_closed_make_room_for_new_ones_of_their_node(
     node: Decider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "MAX_OFFERS", 3)
+    monkeypatch.setattr(claiming, "MAX_OFFERS", 3)
     for number in range(3):
         node.hears(EXECUTE, "node-2", f"r{number}", target=None, epoch=0, expires_in_s=60.0 + number, **OFFER)
     with node.store.transaction():
@@ -573,7 +573,7 @@ def test_offers_that_are_closed_make_room_for_new_ones_of_their_node(
 def test_an_offer_that_this_node_is_unfit_for_stays_closed(node: Decider) -> None:
     node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **OFFER)
     with node.store.transaction():
-        lease.set_unfit(node.store.offers, RUN_ID)
+        claiming.set_unfit(node.store.offers, RUN_ID)
     again = node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=1, **OFFER)
 
     assert again.result is Result.DUPLICATE
@@ -584,9 +584,9 @@ def test_a_node_that_needs_more_than_half_a_lease_to_stop_takes_nothing(node: De
     node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **{**OFFER, "labels": ["gpu"]})
     offer = node.offer(RUN_ID)
 
-    assert lease.eligible(offer, labels={"gpu", "x"}, grace_s=27.0)
-    assert not lease.eligible(offer, labels={"gpu"}, grace_s=27.1)
-    assert not lease.eligible(offer, labels={"x"}, grace_s=1.0)
+    assert claiming.eligible(offer, labels={"gpu", "x"}, grace_s=27.0)
+    assert not claiming.eligible(offer, labels={"gpu"}, grace_s=27.1)
+    assert not claiming.eligible(offer, labels={"x"}, grace_s=1.0)
 
 
 def test_a_new_grant_releases_a_suspended_run_and_the_runs_that_are_its_tasks(node: Decider) -> None:

@@ -12,7 +12,7 @@ import pytest
 from cis.engine.accept import control
 from cis.engine.observe.views import read_run
 from cis.federation import restored
-from cis.federation.executing import lease
+from cis.federation.executing import claiming
 from cis.federation.origin import arbiter
 from cis.federation.origin.outbox import message_of
 from cis.federation.restored import Restored, mark_restored
@@ -233,7 +233,7 @@ def test_a_run_that_the_room_granted_is_let_go_and_no_nonce_of_before_counts(nod
     fields: dict[str, Any] = {"labels": [], "priority": "normal", "lease_ms": 60_000, "nonces": True}
     node.hears(EXECUTE, "node-2", RUN_ID, target=None, epoch=0, **fields)
     with node.store.transaction():
-        claim = lease.make_claim(node.store.offers, node.offer(RUN_ID), free=1, this_node=node.this_node)
+        claim = claiming.make_claim(node.store.offers, node.offer(RUN_ID), free=1, this_node=node.this_node)
     assert claim is not None
     nonce = claim.fields["nonce"]
     node.hears(

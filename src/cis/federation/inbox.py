@@ -23,7 +23,7 @@ from cis.errors import (
     PoisonRecordError,
     StoreError,
 )
-from cis.federation.executing import accept, lease
+from cis.federation.executing import accept, claiming, lease
 from cis.federation.messages import (
     CONTROL,
     DAG_REF,
@@ -183,7 +183,7 @@ def check_allowed(store: Store, received: ReceivedMessage, *, this_node: ThisNod
 def _act(store: Store, received: ReceivedMessage, *, this_node: ThisNode, logfiles: LogFiles) -> Outcome:
     match received.message.kind:
         case MessageKind.EXECUTE if received.message.target is None:
-            return lease.receive_offer(store, received, this_node=this_node)
+            return claiming.receive_offer(store, received, this_node=this_node)
         case MessageKind.EXECUTE:
             return accept.receive_execute(store, received, this_node=this_node)
         case MessageKind.CONTROL:

@@ -27,7 +27,7 @@ from cis.engine.times import rfc3339
 from cis.engine.upkeep.pruner import Cutoff, Pruner, Retention
 from cis.errors import CisError
 from cis.executors.local import LocalExecutor
-from cis.federation.executing.lease import eligible
+from cis.federation.executing.claiming import eligible
 from cis.federation.executing.report import Cursor, build_report
 from cis.federation.inbox import Inbox
 from cis.federation.messages import report_message

@@ -17,7 +17,7 @@ from cis.engine.leases import Leases, margin_s
 from cis.engine.logfiles import LogFiles
 from cis.engine.this_node import ThisNode
 from cis.engine.times import Instant
-from cis.federation.executing import lease
+from cis.federation.executing import claiming, lease
 from cis.federation.executing.report import Cursor, build_report
 from cis.federation.inbox import receive
 from cis.federation.messages import ReceivedMessage, RequestedRun, report_message
@@ -170,11 +170,11 @@ class Party:
     def _claims(self) -> Iterator[Message]:
         for state in (OfferState.OPEN, OfferState.CLAIMED):
             for offer in self.store.offers.in_state(state, limit=10):
-                fits = lease.eligible(offer, labels=(), grace_s=GRACE_S)
+                fits = claiming.eligible(offer, labels=(), grace_s=GRACE_S)
                 if not self.claims or not fits or self.rng.random() < 0.6:
                     continue
                 with self.store.transaction():
-                    claim = lease.make_claim(self.store.offers, offer, free=1, this_node=self.this_node)
+                    claim = claiming.make_claim(self.store.offers, offer, free=1, this_node=self.this_node)
                 if claim is not None:
                     yield claim
 

@@ -12,7 +12,7 @@ from cis.engine.observe.views import LATEST_RUNS, read_run, read_status
 from cis.errors import NotFoundError
 from cis.model.states import AttemptState, RunState
 from cis.store.records import WorkerState
-from cis.transports.matrix import chat_answers
+from cis.transports.matrix import chat
 from tests.worlds.deciding import decider, spec_of
 from tests.worlds.looping import working
 from tests.worlds.serving import NODE_ID, NodeUnderTest
@@ -100,5 +100,5 @@ def test_what_the_room_is_told_counts_one_thing_as_one(tmp_path: Path) -> None:
         worker.until(lambda: node.run(run.run_id).status.final, "its end")
         worker.turn()
 
-        assert "1 run done" in chat_answers.workers(node.store, "node-1")
-        assert "1 task, scope global" in chat_answers.listing(node.store.definitions)
+        assert "1 run done" in chat.workers_text(node.store, "node-1")
+        assert "1 task, scope global" in chat.listing_text(node.store.definitions)

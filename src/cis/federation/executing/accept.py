@@ -19,6 +19,7 @@ from cis.engine.accept.submit import Origin, SubmitRequest, canonical_json, subm
 from cis.engine.this_node import ThisNode
 from cis.errors import IllegalStateError, MalformedMessageError, MessageRefusedError, OverloadedError
 from cis.federation import restored
+from cis.federation.executing.claiming import set_unfit
 from cis.federation.messages import EXECUTE, Outcome, ReceivedMessage, RequestedRun, outcome
 from cis.model.dag import Priority
 from cis.model.message import MessageKind, Reply, Result
@@ -139,8 +140,19 @@ def receive_ask(remotes: Remotes, received: ReceivedMessage) -> Outcome:
     return outcome(Result.ACCEPTED)
 
 
-def post_refusal(outbox: Outbox, received: ReceivedMessage, outcome: Outcome, *, now_us: int, message_id: str) -> None:
-    """Tell the origin of a run that came by the room that it is refused here."""
+def refuse_in_room(store: Store, received: ReceivedMessage, outcome: Outcome, *, this_node: ThisNode) -> None:
+    """Tell the origin of a run that came by the room that it is refused here; one that was granted is claimed no more."""
+    message = received.message
+    granted = message.kind is MessageKind.GRANT and message.fields.get("node_id") == this_node.node_id
+    if granted:
+        set_unfit(store.offers, message.run_id)
+    asked = message.target == this_node.node_id and message.kind in (MessageKind.EXECUTE, MessageKind.ASK)
+    if granted or asked:
+        now_us, message_id = this_node.clock_us(), this_node.new_id()
+        _post_refusal(store.outbox, received, outcome, now_us=now_us, message_id=message_id)
+
+
+def _post_refusal(outbox: Outbox, received: ReceivedMessage, outcome: Outcome, *, now_us: int, message_id: str) -> None:
     message, peer, reply = received.message, received.peer, outcome.reply
     outbox.add(
         OutboxItem(

@@ -1,4 +1,4 @@
-"""The side of the nodes that take what is offered in the room: they see offers, and take on what is granted to them.
+"""Leases of runs that the room offered: taken on when granted to this node, renewed, let go.
 
 ``cis.federation.origin.arbiter``, the arbiter's side, tells the protocol, and what it holds when something fails.
 A grant to this node counts as the answer to its own newest claim, or to a status message that asked for the lease to be
@@ -10,27 +10,22 @@ of a lease is in ``cis.engine.leases``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
 from cis.engine.accept.control import cancel
-from cis.engine.leases import margin_s
 from cis.engine.this_node import ThisNode
 from cis.errors import (
     IllegalStateError,
     MalformedMessageError,
     MessageRefusedError,
     NotAllowedError,
-    ShareExceededError,
 )
 from cis.federation.executing.accept import take_on
-from cis.federation.messages import Outcome, ReceivedMessage, outcome, remember_ask, scope_of
-from cis.model.dag import Priority
-from cis.model.message import NONCES, Claim, Grant, Message, MessageKind, OfferTerms, Result
-from cis.model.scope_rules import allows
-from cis.model.states import RunState
-from cis.store.cluster import LeaseAsk, OfferRecord, OfferState, RemoteRole, RemoteRun
+from cis.federation.executing.claiming import UNFIT
+from cis.federation.messages import Outcome, ReceivedMessage, outcome, remember_ask
+from cis.model.message import Grant, Result
+from cis.store.cluster import LeaseAsk, OfferState, RemoteRole, RemoteRun
 from cis.store.cluster_port import Offers, Remotes
 from cis.store.port import Store
 from cis.store.queue_port import Queue
@@ -38,96 +33,8 @@ from cis.store.records import QueueState, RunRecord
 
 log = logging.getLogger(__name__)
 
-UNFIT = "unfit"
-CLAIM_FOR_US = 60_000_000
-MAX_OFFERS = 100_000  # of one node: as many runs as may wait there, if nothing else is set
 ASKS_KEPT = 4  # of renewals: four are asked for in the time of a lease
 NO_NONCE = "the grant does not say which claim it answers, so it may be of any age"
-
-
-def receive_offer(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> Outcome:
-    """Remember an offer, to be claimed when this node has room for it (``cis.transports.matrix.sender``)."""
-    message = received.message
-    terms, priority = OfferTerms.read(message.fields), message.fields.get("priority")
-    if not message.run_id or received.event_id is None:
-        raise MalformedMessageError("an offer needs a run_id, and comes by the room")
-    if received.peer.scopes is not None and not allows(received.peer.scopes, scope_of(message)):
-        return outcome(Result.DUPLICATE)  # this node would refuse it: let the others have it
-    seen = store.offers.get(message.run_id)
-    if seen is not None and (seen.origin_id != message.sender or _says_nothing_new(seen, terms)):
-        return outcome(Result.DUPLICATE)
-    known = store.runs.get(message.run_id)
-    if known is not None and known.status is RunState.CANCELLED:
-        return outcome(Result.DUPLICATE)  # this node had it and let it go: what is final here stays so
-    if seen is None and message.sender != this_node.node_id:  # its own are as many as wait in its queue
-        _make_room(store.offers, message.sender)
-    store.offers.put(
-        OfferRecord(
-            run_id=message.run_id,
-            origin_id=message.sender,
-            event_id=received.event_id,
-            epoch=terms.epoch,
-            priority=next((one for one in Priority if str(one) == priority), Priority.NORMAL),
-            content=terms.fields(),
-            state=OfferState.OPEN,
-            created_at_us=message.created_at_us,
-            expires_at_us=message.expires_at_us,
-            claim_at_us=this_node.clock_us(),
-        )
-    )
-    return outcome(Result.ACCEPTED)
-
-
-def _make_room(offers: Offers, sender: str) -> None:
-    """Forget a closed offer of a node that has its share; refuse another one when all of them are open.
-
-    Nothing is lost with one that is closed: should it be seen and claimed again, its arbiter does not grant it.
-    """
-    if not offers.make_room(sender, most=MAX_OFFERS):
-        detail = f"{MAX_OFFERS:,} offers of node {sender!r} are open here, so this one is left to other nodes"
-        raise MessageRefusedError(ShareExceededError.code, detail)
-
-
-def _says_nothing_new(seen: OfferRecord, terms: OfferTerms) -> bool:
-    if seen.content.get(UNFIT) or seen.epoch > terms.epoch:
-        return True
-    # The arbiter was upgraded since it said the same without nonces, when nobody of this version could claim it.
-    upgraded = terms.nonces and seen.content.get(NONCES) is not True
-    return seen.epoch == terms.epoch and not upgraded
-
-
-def eligible(offer: OfferRecord, *, labels: Collection[str], grace_s: float) -> bool:
-    """Whether a node may take an offer: it has the labels, and can end tasks well within half of the lease.
-
-    One of an arbiter that names no nonces is nobody's who looks at them: it could not tell an old grant from a new one.
-    """
-    wanted, lease_ms = offer.content.get("labels", []), offer.content.get("lease_ms", 0)
-    has_labels = isinstance(wanted, list) and all(label in labels for label in wanted)
-    long_enough = isinstance(lease_ms, int) and lease_ms >= 2000 * margin_s(grace_s)
-    return has_labels and long_enough and offer.content.get(NONCES) is True
-
-
-def make_claim(offers: Offers, offer: OfferRecord, *, free: int, this_node: ThisNode) -> Message | None:
-    """Return a claim of an offer, with a nonce that is remembered first; None when it is on offer no more.
-
-    Only the answer to a node's newest claim counts, so what was remembered of earlier ones is forgotten.
-    """
-    fresh = offers.get(offer.run_id)
-    if fresh is None or fresh.state is OfferState.CLOSED or fresh.epoch != offer.epoch:
-        return None
-    ask = remember_ask(offers, offer.run_id, keep=1, this_node=this_node)
-    offers.set_state(offer.run_id, OfferState.CLAIMED, claim_at_us=ask.asked_at_us)
-    claim = Claim(node_id=this_node.node_id, epoch=offer.epoch, free=max(0, free), nonce=ask.nonce)
-    return Message(
-        kind=MessageKind.CLAIM,
-        message_id=this_node.new_id(),
-        sender=this_node.node_id,
-        target=offer.origin_id,
-        run_id=offer.run_id,
-        created_at_us=ask.asked_at_us,
-        expires_at_us=ask.asked_at_us + CLAIM_FOR_US,
-        fields=claim.fields(),
-    )
 
 
 def ask_to_renew(offers: Offers, run_id: str, *, this_node: ThisNode) -> str:
@@ -238,13 +145,6 @@ def _release(store: Store, run: RunRecord) -> list[str]:
         if not child.status.final:
             rings += _release(store, child)
     return rings
-
-
-def set_unfit(offers: Offers, run_id: str) -> None:
-    """Remember that this node refused a run that was granted to it: it claims it no more."""
-    offer = offers.get(run_id)
-    if offer is not None:
-        offers.put(replace(offer, state=OfferState.CLOSED, content={**offer.content, UNFIT: True}))
 
 
 def _let_go(store: Store, held: RemoteRun | None, node_id: str, *, this_node: ThisNode) -> Outcome:

@@ -26,8 +26,7 @@ from cis.errors import (
     StoreError,
     UntrustedError,
 )
-from cis.federation.executing import lease
-from cis.federation.executing.accept import post_refusal
+from cis.federation.executing.accept import refuse_in_room
 from cis.federation.inbox import check_allowed, receive, refuse
 from cis.federation.messages import Outcome, ReceivedMessage
 from cis.federation.restored import is_past
@@ -219,14 +218,8 @@ class Journal:
             return outcome
         refused = reply.result is Result.REFUSED
         store.room.settle(event.event_id, JournalState.REFUSED if refused else JournalState.DONE)
-        now_us, message_id = self._node.this_node.clock_us(), self._node.this_node.new_id()
-        to_me = message.target == self._node.this_node.node_id
-        if refused and message.kind is MessageKind.GRANT:
-            if message.fields.get("node_id") == self._node.this_node.node_id:
-                lease.set_unfit(store.offers, message.run_id)
-                post_refusal(store.outbox, received, outcome, now_us=now_us, message_id=message_id)
-        elif refused and to_me and message.kind in (MessageKind.EXECUTE, MessageKind.ASK):
-            post_refusal(store.outbox, received, outcome, now_us=now_us, message_id=message_id)
+        if refused:
+            refuse_in_room(store, received, outcome, this_node=self._node.this_node)
         return outcome
 
     async def _settle(self, event: RoomEvent, state: JournalState) -> None:
