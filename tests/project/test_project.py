@@ -7,9 +7,13 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.worlds.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "src").rglob("*.py"))
@@ -98,18 +102,54 @@ def test_what_only_reads_imports_nothing_that_others_need(arguments: str, tmp_pa
     assert (HEAVY | RARE) & imported(arguments, tmp_path / "home") == set()
 
 
+def test_looking_for_damage_imports_no_node(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    imported("init", home)
+
+    assert {"asyncio", "cis.node.node"} & imported("db check", home) == set()
+
+
+def test_a_node_without_peers_and_room_imports_nothing_that_speaks_to_them(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with commanded("node start --port 0", home) as node:
+        wait_for((home / "run" / "node.json").exists, timeout_s=60, what="the node to announce itself")
+        node.terminate()
+        modules = imported_by(node)
+
+    assert {"cis.node.cluster", "fastapi"} <= modules
+    assert {name for name in modules if name.partition(".")[0] == "httpx" or "matrix" in name} == set()
+
+
 def imported(arguments: str, home: Path) -> set[str]:
     """Return the modules that a command has imported when it ends."""
+    with commanded(arguments, home) as command:
+        return imported_by(command)
+
+
+def imported_by(command: subprocess.Popen[str]) -> set[str]:
+    """Wait until a command has ended well, and return the modules that it has imported."""
+    said = command.communicate(timeout=60)[1]
+    assert command.returncode == 0, said
+    return set(said.partition("imported:")[2].split())
+
+
+@contextmanager
+def commanded(arguments: str, home: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a command that says in the end what it has imported."""
     code = (
         "import sys; from cis.cli.main import main\n"
-        "try: main()\n"
+        "try: status = main()\n"
         "finally: print('imported:', *sorted(sys.modules), file=sys.stderr)\n"
+        "sys.exit(status)\n"
     )
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-c", code, *arguments.split()],
         env={"PATH": "", "CIS_HOME": str(home), "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        check=True,
-    )
-    return set(done.stderr.partition("imported:")[2].split())
+    ) as command:
+        try:
+            yield command
+        finally:
+            command.kill()

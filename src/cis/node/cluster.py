@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cis.errors import CisError, ConfigError, Fault
 from cis.federation.executing.reporter import Reporter
@@ -26,10 +26,11 @@ from cis.node.settings import Settings
 from cis.store.cluster import OutboxItem, PeerRecord
 from cis.store.port import Store
 from cis.transports.envelope import SigningNode
-from cis.transports.matrix.chat import Person
-from cis.transports.matrix.room import Room, RoomSettings
 from cis.transports.push import Answering, Pinger, PushClient
 from cis.transports.receiver import Receiver
+
+if TYPE_CHECKING:
+    from cis.transports.matrix.room import Room, RoomSettings
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,9 @@ def room_settings(home: Home, settings: Settings) -> RoomSettings | None:
     """
     if settings.homeserver is None or settings.matrix_user is None or settings.room_id is None:
         return None
+    from cis.transports.matrix.chat import Person  # noqa: PLC0415 - 100 ms, and most nodes have no room
+    from cis.transports.matrix.room import RoomSettings  # noqa: PLC0415
+
     return RoomSettings(
         homeserver=settings.homeserver,
         access_token=read_access_token(home, settings),
@@ -169,6 +173,8 @@ class Cluster:
 
     async def _run(self, started: Future[None]) -> None:
         client = PushClient(signer=self._node.keys.signer, clock_us=self._node.this_node.clock_us)
+        if await self._has_peers():
+            client.make_ready()
         self._courier = Courier(
             self._node,
             client,
@@ -186,6 +192,8 @@ class Cluster:
             "upkeep": self._upkeep,
         }
         if self._room_settings is not None:
+            from cis.transports.matrix.room import Room  # noqa: PLC0415 - as above
+
             self.room = Room(self._node, self.receiver, self._room_settings, jitter=random.random)
             self._reporter.to_room = self.room.send_status
             services["room"] = self.room.run
@@ -196,6 +204,12 @@ class Cluster:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await client.aclose()
+
+    async def _has_peers(self) -> bool:
+        try:
+            return any(peer.url is not None for peer in await self._node.read(lambda store: store.peers.all()))
+        except CisError:
+            return False  # who asks them next says so
 
     async def _upkeep(self) -> None:
         """Forget, once an hour, what is of no use any more."""

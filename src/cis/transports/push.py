@@ -11,9 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
-import httpx
+from typing import TYPE_CHECKING, TypeVar
 
 from cis.errors import CisError, MalformedMessageError
 from cis.federation.executing.reporter import StatusAnswers
@@ -35,6 +33,9 @@ from cis.transports.envelope import (
 from cis.transports.keys import Signer
 from cis.transports.receiver import Receiver
 
+if TYPE_CHECKING:
+    import httpx
+
 log = logging.getLogger(__name__)
 
 CONNECT_S = 5.0
@@ -54,7 +55,10 @@ MakeRoom = Callable[[int], Awaitable[None]]
 
 
 class PushClient:
-    """Sends messages of this node to its peers; connections are kept and used again."""
+    """Sends messages of this node to its peers; connections are kept and used again.
+
+    What it takes is loaded for the first message, or before: a node that has no peers starts sooner.
+    """
 
     def __init__(
         self,
@@ -65,31 +69,47 @@ class PushClient:
     ) -> None:
         self._signer = signer
         self._clock_us = clock_us
-        self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=60.0),
-            follow_redirects=False,
-            trust_env=False,
-            verify=trusted_authorities(),
-            transport=transport,
-        )
+        self._transport = transport
+        self._made: httpx.AsyncClient | None = None
+
+    def make_ready(self) -> None:
+        """Load now what the first message would have to wait for."""
+        self._client()
+
+    def _client(self) -> httpx.AsyncClient:
+        if self._made is None:
+            import httpx  # noqa: PLC0415 - 100 ms
+
+            self._made = httpx.AsyncClient(
+                timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
+                limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=60.0),
+                follow_redirects=False,
+                trust_env=False,
+                verify=trusted_authorities(),
+                transport=self._transport,
+            )
+        return self._made
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        if self._made is not None:
+            await self._made.aclose()
 
     async def send(self, message: Message, peer: PeerRecord) -> Answered | NotDelivered:
         """Send a message to a peer that has an address, and return what came of it."""
+        client = self._client()
+        import httpx  # noqa: PLC0415 - the client has loaded it
+
         loop = asyncio.get_running_loop()
         begun_s, now_us = loop.time(), self._clock_us()
         path = EXECUTE_PATH if message.kind is MessageKind.EXECUTE else MESSAGES_PATH
         body = frame(seal(message, self._signer()), message)
         try:
-            request = self._client.build_request(
+            request = client.build_request(
                 "POST", f"{(peer.url or '').rstrip('/')}{path}", content=body, headers={"Content-Type": MEDIA_TYPE}
             )
             async with asyncio.timeout(WHOLE_S):
-                response = await self._client.send(request, stream=True)
+                response = await client.send(request, stream=True)
                 try:
                     middle_us = now_us + round((loop.time() - begun_s) * 5e5)
                     return await self._read(response, message, peer, now_us=middle_us)
