@@ -80,8 +80,7 @@ class ReceivedMessage:
     """A message whose signature holds, from whom, and how it came.
 
     ``source`` is written into the audit log: an address, or the room. ``requested`` is the DAG of an execute message,
-    or of the one that a grant is about; ``report`` is that of a status message. ``event_id`` is that
-    of the room.
+    or of the one that a grant is about; ``report`` is that of a status message. ``event_id`` is that of the room.
     """
 
     message: Message

@@ -141,7 +141,7 @@ def receive_ask(remotes: Remotes, received: ReceivedMessage) -> Outcome:
 
 
 def refuse_in_room(store: Store, received: ReceivedMessage, outcome: Outcome, *, this_node: ThisNode) -> None:
-    """Tell the origin of a run that came by the room that it is refused here; one that was granted is claimed no more."""
+    """Post to its origin that a run which came by the room is refused; one that was granted is claimed no more."""
     message = received.message
     granted = message.kind is MessageKind.GRANT and message.fields.get("node_id") == this_node.node_id
     if granted:
