@@ -127,13 +127,18 @@ def test_nothing_begins_of_a_worker_whose_id_was_taken_over(tmp_path: Path) -> N
         assert set(world.worker.pids) < pids
 
 
-def test_while_others_keep_the_write_lock_what_is_stored_begins_and_the_ends_wait(tmp_path: Path) -> None:
+def test_while_others_keep_the_write_lock_what_is_stored_begins_and_the_ends_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
     with ahead(tmp_path) as world:
+        watch(monkeypatch, tries, MoodyStore, "transaction", "tried")
         with world.node.store.transaction():
             for number in range(SLOTS):
                 world.let_end(number)
                 world.worker.turn()
             running = len(world.worker.pids)
+        monkeypatch.undo()
         stored_meanwhile = world.running()
         world.node.later(TRY_AGAIN_S)
         world.worker.turn()
@@ -141,6 +146,7 @@ def test_while_others_keep_the_write_lock_what_is_stored_begins_and_the_ends_wai
         world.let_all_end()
 
     assert (running, stored_meanwhile) == (SLOTS, 2 * SLOTS)
+    assert tries == ["tried"]  # again after a moment, and the clock stands still
     assert after == [TaskState.COMPLETED] * SLOTS
 
 

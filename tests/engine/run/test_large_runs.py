@@ -30,7 +30,7 @@ class Ledger:
         self.read_outside = 0
         self._inside = False
         store = worker.store
-        transaction, tasks = store.transaction, store.tasks.page
+        transaction, tasks, all_tasks = store.transaction, store.tasks.page, store.tasks.of_run
 
         @contextmanager
         def noted(*, wait: bool = True) -> Iterator[None]:
@@ -45,7 +45,9 @@ class Ledger:
             self.written.append(store._db.connection.total_changes() - before)
 
         def counted(run_id: str, task_no: int, *, limit: int, max_bytes: int) -> list[TaskRecord]:
-            found = list(tasks(run_id, task_no, limit=limit, max_bytes=max_bytes))
+            return noted_read(list(tasks(run_id, task_no, limit=limit, max_bytes=max_bytes)))
+
+        def noted_read(found: list[TaskRecord]) -> list[TaskRecord]:
             if self._inside:
                 self.read[-1] += len(found)
             else:
@@ -54,6 +56,7 @@ class Ledger:
 
         monkeypatch.setattr(store, "transaction", noted)
         monkeypatch.setattr(store.tasks, "page", counted)
+        monkeypatch.setattr(store.tasks, "of_run", lambda run_id: noted_read(list(all_tasks(run_id))))
 
 
 @pytest.fixture
@@ -97,15 +100,20 @@ def test_a_large_run_that_an_earlier_process_held_is_taken_over_outside_the_writ
     assert ledger.read_outside == LARGE
 
 
-def test_a_run_that_is_cancelled_while_it_is_read_never_starts(node: Decider, tmp_path: Path) -> None:
+def test_a_run_that_is_cancelled_while_it_is_read_never_starts(
+    node: Decider, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     large = node.submitted(*({} for _ in range(LARGE)), scope="global", target_node="node-1")
     with working(node, tmp_path) as worker:
         worker.until(lambda: worker.loop._held.reading is not None, "its reading")
+        assert worker.loop._held.reading is not None
+        worker.loop._held.reading.advance()
         node.change_run(large.run_id, cancel_requested=True)
         worker.until(lambda: node.run(large.run_id).status.final, "its end")
 
     assert node.run(large.run_id).status is RunState.CANCELLED
     assert attempts_of(node.store, large.run_id) == []
+    assert caplog.messages == []  # nothing had to be done twice
 
 
 def test_a_failure_that_skips_thousands_of_tasks_is_stored_in_pieces(

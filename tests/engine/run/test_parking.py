@@ -119,6 +119,28 @@ def test_the_time_limit_of_a_child_run_brings_its_parked_parent_back(tmp_path: P
         assert "timed out after 30 s" in (worker.task(run.run_id).error or "")
 
 
+def test_the_time_limit_of_a_child_run_ends_it_although_one_worker_holds_both_and_nobody_else_writes(
+    tmp_path: Path,
+) -> None:
+    with decider(tmp_path) as node, working(node, tmp_path) as worker:
+        document = {"dag_id": "inner", "tasks": [{"id": "x", "command": "exec sleep 60"}]}
+        task = {"command": None, "skill": "dag", "params": {"document": document}, "timeout": 30.0}
+        run = node.submitted(task, target_node="node-1")
+        worker.until(lambda: worker.pids, "the task of its child run")
+        child = worker.child(run.run_id)
+        for _ in range(3):
+            worker.turn()
+        node.later(31)
+
+        def over() -> bool:
+            node.later(0.05)
+            return worker.task(run.run_id).status is TaskState.FAILED
+
+        worker.until(over, "the end of the task")
+        assert node.run(child).status is RunState.CANCELLED
+        assert "timed out after 30 s" in (worker.task(run.run_id).error or "")
+
+
 def test_a_worker_whose_id_was_taken_over_parks_nothing(tmp_path: Path) -> None:
     with decider(tmp_path) as node, working(node, tmp_path) as worker:
         run = node.submitted({"command": "true"}, target_node="node-1")

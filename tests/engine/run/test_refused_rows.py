@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import apsw
 import pytest
 
+from cis.engine.accept.control import pause
+from cis.engine.run.apart import TurnsApart
+from cis.engine.run.effects import Effects
+from cis.engine.run.ends import End
 from cis.engine.run.loop import RETRY_STORE_S
-from cis.model.states import AttemptState, RunState
+from cis.engine.run.parts import Held
+from cis.engine.times import Instant
+from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.records import QueueState
 from tests.worlds.deciding import Decider, decider
 from tests.worlds.looping import Worker, working
@@ -80,6 +86,36 @@ def test_the_run_of_a_refused_row_is_set_aside_within_a_lease_and_the_others_go_
     (Path(worker.loop._parts.maker.workdir) / "go").touch()
     assert until(worker, long.run_id) is RunState.COMPLETED
     assert worker.attempts(long.run_id) == [(1, AttemptState.COMPLETED)]
+
+
+def test_what_control_says_is_heard_between_two_runs_that_are_done_one_by_one(
+    node: Decider, worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(node, "UPDATE", "run_tasks", "NEW.status = 'completed' AND NEW.run_id = 'id-000003'")
+    hold = f"until [ -e {tmp_path}/go ]; do sleep 0.01; done"
+    first, good = (node.submitted({"command": hold}, {"depends_on": ["t0"]}, target_node="node-1") for _ in range(2))
+    bad = node.submitted({"command": hold}, target_node="node-1")
+    worker.until(lambda: len(worker.pids) == 3, "the tasks")
+    (tmp_path / "go").touch()
+    worker.see_all_end()
+    worker.turn()  # it finds that a row is refused, and does the next ones run by run
+    usual = TurnsApart._one
+
+    def one(apart: TurnsApart, held: Held, run_id: str | None, ends: Sequence[End], *, now: Instant) -> Effects:
+        if run_id == first.run_id:
+            with node.store.transaction():
+                pause(node.store, good.run_id, now_us=node.now_us)
+        return usual(apart, held, run_id, ends, now=now)
+
+    monkeypatch.setattr(TurnsApart, "_one", one)
+    node.later(RETRY_STORE_S)
+    worker.turn()
+    monkeypatch.undo()
+
+    assert worker.task(first.run_id, "t1").attempts == 1
+    assert worker.task(good.run_id, "t0").status is TaskState.COMPLETED
+    assert worker.task(good.run_id, "t1").status is TaskState.PENDING
+    assert until(worker, bad.run_id) is RunState.FAILED
 
 
 def test_what_runs_of_a_run_that_is_set_aside_is_killed(node: Decider, worker: Worker) -> None:
