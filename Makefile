@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TESTS ?= tests
 PYTEST_ARGS ?=
+# Hundreds of processes of the tests load the same modules: each would compile them anew.
+unexport PYTHONDONTWRITEBYTECODE
 CLEAN_PYTHON := env -u PYTHONPATH -u PYTHONHOME
 NEW_ENOUGH := import sys, venv, ensurepip; raise SystemExit(sys.version_info < (3, 11))
 
