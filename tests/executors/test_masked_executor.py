@@ -171,7 +171,7 @@ def test_what_may_stay_in_the_background_does_not_keep_an_attempt_from_its_end_i
 
     ended = end_of(executor, executor.start(launch(tmp_path, line)._replace(leave=True)))
 
-    assert time.monotonic() - began_s < local.DRAIN_PATIENCE_S
+    assert time.monotonic() - began_s < local.DRAIN_TIMEOUT_S
     assert (ended.exit_code, ended.fault, ended.stdout_tail) == (0, None, "now ***\n")
     (tmp_path / "go").touch()
     wait_for((tmp_path / "written").exists, what="the later text")

@@ -257,7 +257,7 @@ def test_what_survives_kill_is_reported(
     monkeypatch.setattr(orphans, "signal_group", lambda *_: None)
 
     with pytest.raises(OrphanError, match=rf"process {process.pid}; end it by hand"):
-        kill_orphans([Orphan(process.pid, process_started(process.pid), {})], patience_s=0.1)
+        kill_orphans([Orphan(process.pid, process_started(process.pid), {})], timeout_s=0.1)
 
 
 def test_a_pid_that_nobody_has_was_never_started() -> None:

@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from cis.api.app import create_app
-from cis.api.request_limits import PatientConnection
+from cis.api.request_limits import TimedConnection
 from cis.api.served import MAX_BODY_BYTES, ServedNode
 from cis.engine.accept.submit import SubmitRequest, submit
 from cis.engine.logfiles import LogFiles
@@ -250,7 +250,7 @@ def node_under_test(
 def served(node: NodeUnderTest) -> Iterator[str]:
     """Serve a node over a real socket; the value is its address."""
     config = uvicorn.Config(
-        node.app, http=PatientConnection, log_config=None, lifespan="off", timeout_graceful_shutdown=2
+        node.app, http=TimedConnection, log_config=None, lifespan="off", timeout_graceful_shutdown=2
     )
     server = uvicorn.Server(config)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:

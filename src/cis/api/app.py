@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from cis.api.answers import answer_with_problems
-from cis.api.body import Patience
+from cis.api.body import BodyTimeout
 from cis.api.execute import DOCUMENT_SCHEMA, execute_routes, message_routes
 from cis.api.gate import OPEN_PATHS, Gate, RequestCounts
 from cis.api.inventory import inventory_routes
@@ -32,7 +32,7 @@ def create_app(node: ServedNode, *, bounds: RequestBounds = RequestBounds()) -> 
     """
     counts: RequestCounts = Counter()
     app = FastAPI(title="CIS-DAG", version=_version(), redoc_url=None, swagger_ui_oauth2_redirect_url=None)
-    app.add_middleware(Patience)
+    app.add_middleware(BodyTimeout)
     app.add_middleware(Gate, node=node, counts=counts, limits=RequestLimits(bounds))
     answer_with_problems(app)
     for router in (

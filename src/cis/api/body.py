@@ -4,7 +4,7 @@ A document of 16 MiB becomes twenty times as much in memory, so the bytes that a
 (``DocumentRooms``). A reader waits for its turn, in the order of coming, and keeps it until what it made of the
 document is stored. Small documents have a room of their own and do not wait behind large ones.
 
-``Patience`` stands in front of all readers and bounds the time that a body may take: a slow one would hold its place
+``BodyTimeout`` stands in front of all readers and bounds the time that a body may take: a slow one would hold its place
 for ever.
 """
 
@@ -164,7 +164,7 @@ class _Room:
                 turn.set_result(None)
 
 
-class Patience:
+class BodyTimeout:
     """ASGI middleware: reading the body raises SlowRequestError when a part, or all of it, is too long in coming."""
 
     def __init__(self, app: ASGIApp, *, part_s: float = PART_WITHIN_S, body_s: float = BODY_WITHIN_S) -> None:

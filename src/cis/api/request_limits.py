@@ -13,7 +13,7 @@ there are places, and each bound is of something else:
 Who is known pays with places of its own, and never waits behind who is not. The probes are answered always: whoever
 minds this node has to see that it lives.
 
-A connection (``PatientConnection``) is closed when its client is too slow. The server bounds the time of one that is
+A connection (``TimedConnection``) is closed when its client is too slow. The server bounds the time of one that is
 kept open without a word, but not of one on which a request comes byte by byte, on which a body goes on after the
 answer, or whose client reads nothing of it. Each costs a descriptor, and what is not read costs memory. Answers are
 written in parts of 64 KiB (``cis.api.gate``), so a client that reads at all, however slowly, makes room for the next
@@ -296,7 +296,7 @@ async def drain(receive: Receive) -> None:
                     return
 
 
-class PatientConnection(H11Protocol):
+class TimedConnection(H11Protocol):
     """Closes a connection whose client keeps the node waiting.
 
     Its next request is not there, or its answered one is not over, after ``REQUEST_WITHIN_S``; or nothing more could be

@@ -56,11 +56,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 def server_config(app: Any) -> uvicorn.Config:
     """Return how *app* is served."""
-    from cis.api.request_limits import PatientConnection  # noqa: PLC0415 - with the server
+    from cis.api.request_limits import TimedConnection  # noqa: PLC0415 - with the server
 
     return uvicorn.Config(
         app,
-        http=PatientConnection,
+        http=TimedConnection,
         ws="none",
         access_log=False,
         log_config=None,

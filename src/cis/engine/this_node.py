@@ -23,8 +23,8 @@ class ThisNode:
 
     ``has_room`` says that messages can go by a room; ``offers``, that a DAG which names no node is offered there.
     ``deliver_within_s`` is how long one may take to reach its node when its document does not say; ``lease_s``, how
-    long a node that was granted one may be silent (``cis.federation.origin.arbiter``); ``boot_id`` names this life of the
-    machine, and ``uptime_us`` is how long it lasts: a clock that nobody sets, and that goes on while the machine
+    long a node that was granted one may be silent (``cis.federation.origin.arbiter``); ``boot_id`` names this life of
+    the machine, and ``uptime_us`` is how long it lasts: a clock that nobody sets, and that goes on while the machine
     sleeps. ``max_descendants`` bounds the runs below one, ``max_recursion`` how often a DAG may stand below itself by
     its name. ``scopes`` are the tables of what holds for some scopes; ``secrets`` knows which of them each scope may
     have.

@@ -148,7 +148,7 @@ class OrphanError(CisError):
     code = "task.orphan"
     http_status = 503
 
-    def __init__(self, pids: Sequence[int], *, patience_s: float) -> None:
+    def __init__(self, pids: Sequence[int], *, timeout_s: float) -> None:
         self.pids = tuple(pids)
         numbers = ", ".join(str(pid) for pid in self.pids)
-        super().__init__(f"still there {patience_s:g} s after KILL: process {numbers}; end it by hand")
+        super().__init__(f"still there {timeout_s:g} s after KILL: process {numbers}; end it by hand")

@@ -6,9 +6,9 @@
                           task      the task's process
                           ended     how the attempt ended, written before the guardian does (JSON, with a version)
 
-A guardian has ``alive`` from its worker, open, from before its own first moment. So there is no time at which it is on its way and cannot be
-seen. Who finds nobody makes ``begun``, and no guardian starts the task after that: one answer is true for good. No number
-of a process tells who lives here, so none can be mistaken.
+A guardian has ``alive`` from its worker, open, from before its own first moment. So there is no time at which it is on
+its way and cannot be seen. Who finds nobody makes ``begun``, and no guardian starts the task after that: one answer is
+true for good. No number of a process tells who lives here, so none can be mistaken.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class AttemptFolders:
         return None if told is None else exit_of(handle, told)
 
     def process(self, handle: str, name: str = TASK) -> ProcessId | None:
-        """Return the first process of the task (or, of ``BEGUN``, the guardian); None when none is known. Raises OSError for a shortage."""
+        """Return the first process of the task (of ``BEGUN``, the guardian), if known. Raises OSError for a shortage."""
         try:
             told = self._read(handle, name)
         except ValueError:

@@ -1,8 +1,8 @@
 """How the end of a child process is noticed: by pidfd on Linux, by SIGCHLD and asking elsewhere.
 
-Only children that were added here are ever reaped here, one by one: the process may have other children, whose
-ends belong to others (``cis.executors.linux.descendants`` reaps those that nobody waits for).
-Whoever waits for ends waits for pipes as well: each that is *listened* to is told of once, until it is listened to again.
+Only children that were added here are ever reaped here, one by one: the process may have other children, whose ends
+belong to others (``cis.executors.linux.descendants`` reaps those that nobody waits for). Whoever waits for ends waits
+for pipes as well: each that is *listened* to is told of once, until it is listened to again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Child:
 
 
 class Noticed(NamedTuple):
-    """What a wait brought: processes that have ended, reaped; whether a watched descriptor is readable; pipes that are."""
+    """What a wait brought: processes that have ended, whether a watched descriptor is readable, pipes that are."""
 
     ended: list[Process]
     rung: bool
@@ -108,7 +108,7 @@ class PidfdExits:
         self._unwatched: list[Process] = []  # no descriptor could be had for them yet, so they are asked
 
     def add(self, process: Process) -> None:
-        """Take in a child; with too many open files, it is asked whether it has ended until there is a descriptor for it."""
+        """Take in a child; without a descriptor for it, it is asked again and again whether it has ended."""
         self._pids.add(process.pid)
         if not self._watch_end(process):
             self._unwatched.append(process)
@@ -268,10 +268,10 @@ class SignalExits:
     def wait(self, timeout_s: float) -> Noticed:
         """Return what has happened, at once when something has."""
         ended = self._ask()
-        patience_s = min(timeout_s, _ASK_AGAIN_S) if self._processes else timeout_s
+        wait_s = min(timeout_s, _ASK_AGAIN_S) if self._processes else timeout_s
         rung = False
         readable = []
-        for key, _ in self._selector.select(0.0 if ended else max(0.0, patience_s)):
+        for key, _ in self._selector.select(0.0 if ended else max(0.0, wait_s)):
             if key.fileobj is self._awake:
                 with suppress(BlockingIOError):
                     self._awake.recv(4096)

@@ -1,7 +1,7 @@
 """What descends from an attempt where nobody can be made its heir: its process group, and what ``ps`` shows below it.
 
-A look costs a process of its own, so there is one only when an attempt is being ended, or when its group outlives its leader.
-What left the group *and* lost its parent before that look is not found.
+A look costs a process of its own, so there is one only when an attempt is being ended, or when its group outlives its
+leader. What left the group *and* lost its parent before that look is not found.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Lasting attempts, as a worker's executor sees them: guardians that it started, and guardians that it took up from another.
 
-The end of one's own guardian is seen as that of any child, the end of another's by its ``alive`` (``cis.executors.attempt_folder``), or
-by looking once a second where nothing more can be waited for. A guardian that ended without a word was killed, or the machine
-went down: whatever it left is ended by its marks, and then the attempt is lost.
+The end of one's own guardian is seen as that of any child, the end of another's by its ``alive``
+(``cis.executors.attempt_folder``), or by looking once a second where nothing more can be waited for. A guardian that
+ended without a word was killed, or the machine went down: whatever it left is ended by its marks, and then the attempt
+is lost.
 """
 
 from __future__ import annotations
@@ -249,7 +250,7 @@ class GuardedAttempts:
             [Orphan(process and process.pid, process and process.started, guarded.marks)],
             home=options.home,
             portable=options.portable,
-            patience_s=0.0,
+            timeout_s=0.0,
         )
         return Exit(handle=handle, exit_code=None, pid=process and process.pid, lost=_WITHOUT_A_WORD)
 
@@ -276,7 +277,7 @@ class GuardedAttempts:
         found = self.folders.process(guarded.handle, BEGUN)
         if found is not None and found.started is not None:
             with suppress(OSError):
-                kill_process(found.pid, found.started, patience_s=0.0, portable=self._options.portable)
+                kill_process(found.pid, found.started, timeout_s=0.0, portable=self._options.portable)
 
     def _drop(self, guarded: _Guarded) -> None:
         """Know nothing of an attempt any more; what it was allowed to leave stays."""

@@ -3,14 +3,14 @@
     standard input    the order, by ``marshal``: what to start, and how (``cis.executors.guarded``); never in arguments or environment
     descriptors       ``alive`` and ``orders`` of the attempt's folder (``cis.executors.attempt_folder``), named in the order
 
-It lives in a session of its own and needs nobody: its worker may die, be stopped, or come back as another program. It is the
-heir of all that descends from the task, as a worker is of its tasks, and does with it what a worker would
-(``cis.executors.local``). A signal that somebody else sends it, as a service manager does to all processes, is passed on
-to the task, and the attempt counts as lost then. When its folder is gone from its place (the home was removed, moved, or
-replaced), nobody would ever take the attempt up, and it ends it.
+It lives in a session of its own and needs nobody: its worker may die, be stopped, or come back as another program. It
+is the heir of all that descends from the task, as a worker is of its tasks, and does with it what a worker would
+(``cis.executors.local``). A signal that somebody else sends it, as a service manager does to all processes, is passed
+on to the task, and the attempt counts as lost then. When its folder is gone from its place (the home was removed,
+moved, or replaced), nobody would ever take the attempt up, and it ends it.
 
-Run by its path, without ``site`` and the packages that are installed. All that it needs is imported at once: the files may
-be those of another version later.
+Run by its path, without ``site`` and the packages that are installed. All that it needs is imported at once: the files
+may be those of another version later.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Two pipes to a process that keeps the logs of one task, and masks its secrets in them (``cis.executors.log_keeper``).
 
-For a task that was given secrets, and for one that may outlive its attempt or its worker. The process is in a session of its
-own, so no signal that is meant for the task reaches it and it can pass on the last that the task wrote. It carries the marks of
-the attempt, so whoever ends what a dead worker left finds it as well.
+For a task that was given secrets, and for one that may outlive its attempt or its worker. The process is in a session
+of its own, so no signal that is meant for the task reaches it and it can pass on the last that the task wrote. It
+carries the marks of the attempt, so whoever ends what a dead worker left finds it as well.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def _posix_spawn(launch: Launch, stdin: int, stdout: int, stderr: int, place: in
 
 
 def place_to_spawn_from() -> int | None:
-    """Return a descriptor of the directory that this process is in, if ``posix_spawn`` can do here all that is wanted."""
+    """Return a descriptor of the directory of this process, if ``posix_spawn`` can do here all that is wanted."""
     if not _has_spawn():
         return None
     try:

@@ -1,16 +1,15 @@
 """Tasks as processes of this machine: started, measured, ended and reaped by one single-threaded object.
 
-Each process leads a process group of its own, comes after this one (``cis.executors.launching``) and writes into two pipes,
-which are read here (``cis.executors.streams``). An attempt is over when everything is gone that descends from its process
-(``cis.executors.linux.descendants``); nobody reads what is written from then on. Up to then, where this process is their heir, the first one keeps its
-number, by which the attempt is known.
-When that one ended by itself, what it left in the background has a second to come to its own end (``tee`` with the last lines, say),
-then TERM, and KILL after the grace period; with ``Launch.leave`` and status 0 it stays. What is *ended* (time limit, cancel) gets
-TERM at once, all of it, and KILL with ``force``.
+Each process leads a process group of its own, comes after this one (``cis.executors.launching``) and writes into two
+pipes, which are read here (``cis.executors.streams``). An attempt is over when everything is gone that descends from
+its process (``cis.executors.linux.descendants``); nobody reads what is written from then on. Up to then, where this
+process is their heir, the first one keeps its number, by which the attempt is known. When that one ended by itself,
+what it left in the background has a second to come to its own end (``tee`` with the last lines, say), then TERM, and
+KILL after the grace period; with ``Launch.leave`` and status 0 it stays. What is *ended* gets TERM at once, all of it.
 
 One that was given secrets, or that may leave something behind, writes into the pipes of a process that keeps its logs
-(``cis.executors.keeper``). It is over when that has told what it wrote, or two seconds later; what is left behind is masked and
-kept to the cap for as long as it writes. When that process dies, its task is killed: nothing gets past it.
+(``cis.executors.keeper``). It is over when that has told what it wrote, or two seconds later; what is left behind is
+masked and kept to the cap for as long as it writes. When that process dies, its task is killed: nothing gets past it.
 
 A lasting attempt is led by a process of its own, which outlives this one (``cis.executors.guarded``).
 """
@@ -44,9 +43,9 @@ log = logging.getLogger(__name__)
 LAST_WORDS_S = 1.0
 _LOOK_EVERY_S = 1.0
 _FIRST_LOOK_S = 0.001
-_CLOSE_PATIENCE_S = 2.0
+_CLOSE_TIMEOUT_S = 2.0
 _NEVER = float("inf")
-DRAIN_PATIENCE_S = 2.0
+DRAIN_TIMEOUT_S = 2.0
 _KEEPER_DIED = "the process that masks its secrets and keeps its logs was ended, so the task was ended, too"
 
 
@@ -68,11 +67,12 @@ class _Running:
 class LocalExecutor:
     """An ``Executor`` (``cis.engine.ports``) for this machine.
 
-    ``max_log_bytes`` caps each log file; tasks are nicer than this process by ``nice``; ``portable`` keeps off what only Linux
-    has. In portable mode, and only there, the object catches SIGCHLD while it lives. ``alone`` says that this process starts nothing but its tasks: then every other child is
-    one that a task left, and is reaped and ended here. ``grace_s`` is how long that has between TERM and KILL.
-    ``home`` tells its processes from those of a copy of the home (``cis.executors.linux.stamps``). ``attempts`` is the folder that all
-    executors of this home share for lasting attempts; without it there are none.
+    ``max_log_bytes`` caps each log file; tasks are nicer than this process by ``nice``; ``portable`` keeps off what
+    only Linux has. In portable mode, and only there, the object catches SIGCHLD while it lives. ``alone`` says that
+    this process starts nothing but its tasks: then every other child is one that a task left, and is reaped and ended
+    here. ``grace_s`` is how long that has between TERM and KILL. ``home`` tells its processes from those of a copy of
+    the home (``cis.executors.linux.stamps``). ``attempts`` is the folder that all executors of this home share for
+    lasting attempts; without it there are none.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class LocalExecutor:
         deadline_s = time.monotonic() + timeout_s
         while True:
             now_s = time.monotonic()
-            ended, self.rung, readable = self._exits.wait(self._patience(now_s, deadline_s))
+            ended, self.rung, readable = self._exits.wait(self._wait_s(now_s, deadline_s))
             now_s = time.monotonic()
             self._listener.take(readable, now_s)
             self._listener.look(now_s)
@@ -226,13 +226,13 @@ class LocalExecutor:
             self._descendants.signal(pid, SIGKILL, reaped=pid in self._lingering)
         for running in left:
             with suppress(subprocess.TimeoutExpired):
-                running.process.wait(timeout=_CLOSE_PATIENCE_S)
+                running.process.wait(timeout=_CLOSE_TIMEOUT_S)
         self._end_the_rest([*self._running, *self._lingering])
         for running in [*left, *self._lingering.values(), *self._draining.values()]:
             if isinstance(running.streams, KeptStreams):
                 running.streams.close()
                 with suppress(subprocess.TimeoutExpired):
-                    running.streams.process.wait(timeout=_CLOSE_PATIENCE_S)
+                    running.streams.process.wait(timeout=_CLOSE_TIMEOUT_S)
             self._finish(running)
         self._give_back()
         self._foreseen.forget()
@@ -246,7 +246,7 @@ class LocalExecutor:
 
     def _end_the_rest(self, leaders: Sequence[int]) -> None:
         """Kill what is left of attempts whose leaders are gone, for as long as there is any, within bounds."""
-        deadline_s = time.monotonic() + _CLOSE_PATIENCE_S
+        deadline_s = time.monotonic() + _CLOSE_TIMEOUT_S
         while leaders and time.monotonic() < deadline_s:
             self._descendants.look()
             leaders = [leader for leader in leaders if self._descendants.left_by(leader)]
@@ -275,7 +275,7 @@ class LocalExecutor:
         self._descendants.begin(process.pid, stamp=stamp, marks=launch.marks)
         return process
 
-    def _patience(self, now_s: float, deadline_s: float) -> float:
+    def _wait_s(self, now_s: float, deadline_s: float) -> float:
         if self._lingering:
             deadline_s = min(deadline_s, now_s + self._pause_s)
         for running in self._draining.values():
@@ -338,7 +338,7 @@ class LocalExecutor:
         if not isinstance(streams, KeptStreams):
             return self._exit_of(running)
         streams.ask()
-        running.drained_by_s = time.monotonic() + DRAIN_PATIENCE_S
+        running.drained_by_s = time.monotonic() + DRAIN_TIMEOUT_S
         self._draining[running.process.pid] = running
         return None
 

@@ -4,8 +4,8 @@
     arguments         the descriptors of two pipes, which the task writes to; the most that a log may keep, and a tail; the two log files
     standard output   at the end, or as soon as standard input ends, once: what the task wrote so far (``told``)
 
-It ends when nobody can write into the pipes any more; until then it masks, and keeps to the cap. Run by its path, without
-``site`` and the packages that are installed, so that it starts in some 15 ms.
+It ends when nobody can write into the pipes any more; until then it masks, and keeps to the cap. Run by its path,
+without ``site`` and the packages that are installed, so that it starts in some 15 ms.
 """
 
 from __future__ import annotations

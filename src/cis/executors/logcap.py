@@ -20,7 +20,8 @@ class CappedLog:
     """A file of mode 0600 that keeps at most ``cap`` bytes of what is appended, and what CIS-DAG says about the rest.
 
     Whoever appends is never told of a full disk: what cannot be stored is ``lost``, ``trouble`` says why, and a line in
-    the file says where. The end of the text, up to ``tail_bytes``, is kept in memory. The folder is made, mode 0700, with the file.
+    the file says where. The end of the text, up to ``tail_bytes``, is kept in memory. The folder is made, mode 0700,
+    with the file.
     """
 
     __slots__ = (

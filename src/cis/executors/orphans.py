@@ -38,7 +38,7 @@ from cis.executors.platform import (
 )
 from cis.executors.processes import children_of
 
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 _LOOK_AGAIN_S = 0.01
 _LOOKS = 10
 _UNCLEAR_S = 2.0
@@ -48,7 +48,7 @@ _OUTPUT = (
 
 
 class Wanted(NamedTuple):
-    """What marks the processes of attempts in *home*: entries of the environment, all of those of an attempt, or a stamp."""
+    """What marks the processes of attempts in *home*: all marks of one in their environment, or a stamp."""
 
     entries: tuple[frozenset[bytes], ...]
     stamps: frozenset[int]
@@ -70,16 +70,16 @@ def kill_orphans(
     home: StrPath | None = None,
     attempts: StrPath | None = None,
     portable: bool = False,
-    patience_s: float = PATIENCE_S,
+    timeout_s: float = TIMEOUT_S,
 ) -> Collection[str]:
     """Kill the group of each, if it is still that one, and every process with its marks; return when all are gone.
 
     Never this process or one above it, nor what says that it is of another *home*. ``portable`` does without ``/proc``,
-    and so without the marks. Lasting attempts whose guardian lives, as the folder *attempts* tells, are let be, and their
-    handles returned.
+    and so without the marks. Lasting attempts whose guardian lives, as the folder *attempts* tells, are let be, and
+    their handles returned.
 
     Raises:
-        OrphanError: some are still there after *patience_s*.
+        OrphanError: some are still there after *timeout_s*.
     """
     lasting = frozenset[str]()
     if attempts is not None:
@@ -98,8 +98,8 @@ def kill_orphans(
         waited_s = time.monotonic() - began_s
         if not left and (not unclear or waited_s >= _UNCLEAR_S):
             return lasting
-        if left and waited_s >= patience_s:
-            raise OrphanError(left, patience_s=patience_s)
+        if left and waited_s >= timeout_s:
+            raise OrphanError(left, timeout_s=timeout_s)
         time.sleep(_LOOK_AGAIN_S)
 
 

@@ -182,7 +182,7 @@ def kill_if_still(pid: int, is_meant: Callable[[int], bool]) -> None:
             os.close(descriptor)
 
 
-def kill_process(pid: int, started: str, *, patience_s: float = 5.0, portable: bool = False) -> bool:
+def kill_process(pid: int, started: str, *, timeout_s: float = 5.0, portable: bool = False) -> bool:
     """Kill the process *pid* that started then (``process_started``), never a later one; return whether it is gone.
 
     Raises:
@@ -205,18 +205,18 @@ def kill_process(pid: int, started: str, *, patience_s: float = 5.0, portable: b
     except PermissionError:
         return False
     else:
-        return _has_ended(pid, started, descriptor, patience_s=patience_s, portable=portable)
+        return _has_ended(pid, started, descriptor, timeout_s=timeout_s, portable=portable)
     finally:
         if descriptor is not None:
             os.close(descriptor)
 
 
-def _has_ended(pid: int, started: str, descriptor: int | None, *, patience_s: float, portable: bool) -> bool:
+def _has_ended(pid: int, started: str, descriptor: int | None, *, timeout_s: float, portable: bool) -> bool:
     if descriptor is not None:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(patience_s * 1000))
-    deadline_s = time.monotonic() + patience_s
+        return bool(poll.poll(timeout_s * 1000))
+    deadline_s = time.monotonic() + timeout_s
     while _is_still(pid, started, portable=portable):
         if time.monotonic() >= deadline_s:
             return False
@@ -293,7 +293,7 @@ def stat_fields(pid: int) -> list[str] | None:
 
 
 def boot_id() -> str:
-    """Return what names this life of the machine; empty where the system does not tell. Raises OSError for a shortage."""
+    """Return what names this life of the machine, if the system tells. Raises OSError for a shortage."""
     try:
         return _boot_id()
     except OSError as error:
@@ -317,7 +317,7 @@ def machine_id(*, root: Path = Path("/"), environ: Mapping[str, str] = os.enviro
 
 
 def in_container(*, root: Path, environ: Mapping[str, str]) -> bool:
-    """Whether the system below *root* is a container: by its marks, its control group, or the kind of its file system."""
+    """Whether the system below *root* is a container: by its marks, its control group, or its file system."""
     if any((root / mark).exists() for mark in _MARKS) or any(environ.get(name) for name in _VARIABLES):
         return True
     return bool(_CGROUPS.search(_text(root / "proc/1/cgroup"))) or _root_is_overlay(_text(root / "proc/self/mountinfo"))

@@ -1,4 +1,4 @@
-"""The processes of this machine as a table: who is whose child, in which group, started when; and a signal to one of them."""
+"""The processes of this machine as a table: whose child, in which group, started when; and a signal to one."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class LogPipe:
         return True
 
     def finish(self) -> tuple[str, int]:
-        """Take what is left; return the tail of the text and the bytes that came. ``close`` comes next, when there is time."""
+        """Take what is left; return the tail of the text and the bytes that came. ``close`` comes next, in time."""
         left = self._left()
         if not left and not self.log.written:
             self._spent, self.descriptor = self.descriptor, NOTHING

@@ -214,8 +214,9 @@ DAG_FORM = StoredForm(DagSpec)  # all but its tasks
 def check_stored(spec: DagSpec) -> None:
     """Raise ValueError, which says what is wrong, unless every field of *spec* holds what it is declared to.
 
-    What is stored is not parsed again, but a row may hold anything. Only what would stop the program is looked at: kinds of
-    values, ids, and dependencies that exist. A hundred thousand tasks take a second or two; parsing them takes several.
+    What is stored is not parsed again, but a row may hold anything. Only what would stop the program is looked at:
+    kinds of values, ids, and dependencies that exist. A hundred thousand tasks take a second or two; parsing them takes
+    several.
     """
     for _ in _checks(spec):
         pass

@@ -39,7 +39,7 @@ IN_MEMORY = 5_000
 _AT_ONCE = 1_000
 _FINAL = frozenset(str(state) for state in RunState if state.final)
 
-PATIENCE_S = 1.0
+TIMEOUT_S = 1.0
 
 
 class EventHub:
@@ -219,14 +219,14 @@ class ReadRun(Protocol):
 
 
 class Delivering:
-    """Sends what has just been accepted, and tells how far it came within ``PATIENCE_S``."""
+    """Sends what has just been accepted, and tells how far it came within ``TIMEOUT_S``."""
 
     def __init__(self, cluster: Cluster, *, read: ReadRun) -> None:
         self._cluster = cluster
         self._read = read
 
     async def send_now(self, run: RunRecord) -> RunRecord:
-        """Return the run once its peer has answered, or when the patience is over."""
+        """Return the run once its peer has answered, or when the time is over."""
         if run.delivery is not Delivery.QUEUED:
             return run
         items: list[OutboxItem] = []
@@ -240,8 +240,8 @@ class Delivering:
             sending = [item for item in items if item.uncertain and item.attempts == 1]
             if fresh is None or not sending:
                 return fresh or run
-            # It goes on when the patience is over: only the caller's wait ends.
-            done, _ = await asyncio.wait([asyncio.wrap_future(self._cluster.send_now(sending[0]))], timeout=PATIENCE_S)
+            # It goes on when the time is over: only the caller's wait ends.
+            done, _ = await asyncio.wait([asyncio.wrap_future(self._cluster.send_now(sending[0]))], timeout=TIMEOUT_S)
             for sent in done:
                 sent.result()
         except CisError as error:

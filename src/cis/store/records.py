@@ -232,7 +232,7 @@ class AttemptPlace(NamedTuple):
 
 
 class TaskLoss(NamedTuple):
-    """How often in a row a task's worker died while it ran alone, and for how long its next attempt runs apart from others."""
+    """How often in a row a task's worker died while it ran alone, and how long its next attempt runs apart."""
 
     run_id: str
     task_no: int
@@ -309,7 +309,7 @@ class WorkerRecord(NewWorker):
 
 
 class Heartbeat(NamedTuple):
-    """What a worker says of itself, at *now_us*; *short_of* is what the machine has too little of for a task to start."""
+    """What a worker says of itself, at *now_us*; *short_of* is what the machine lacks for a task to start."""
 
     node_id: str
     worker_id: str
@@ -365,7 +365,7 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRecord:
-    """An API token besides the node's own; only its SHA-256 is kept. ``scopes`` are those that it may use (None: all)."""
+    """An API token besides the node's own; only its SHA-256 is kept. ``scopes``: what it may use (None: all)."""
 
     name: str
     sha256: str
@@ -388,7 +388,7 @@ class AuditRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which entries of the audit log are asked for; None is any. ``action`` is a whole one, or what stands before a dot."""
+    """Which entries of the audit log are asked for; None is any. ``action``: a whole one, or up to a dot."""
 
     since_us: int | None = None
     actor: str | None = None

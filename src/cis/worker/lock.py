@@ -20,7 +20,7 @@ from pathlib import Path
 from cis.engine.shortage import shortage_of
 from cis.errors import AlreadyRunningError, ConfigError, Fault, LockGoneError
 
-PATIENCE_S = 0.2
+TIMEOUT_S = 0.2
 TOUCH_EVERY_S = 0.2
 
 
@@ -97,7 +97,7 @@ def acquire(path: Path, *, what: str, started: str | None = None) -> FileLock:
         ConfigError: a symbolic link is in its place.
     """
     descriptor = _open(path, os.O_RDWR | os.O_CREAT)
-    deadline_s = time.monotonic() + PATIENCE_S
+    deadline_s = time.monotonic() + TIMEOUT_S
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

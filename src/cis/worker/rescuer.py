@@ -265,15 +265,15 @@ class Rescuer:
         if silence is None or silence.sign != sign:
             return _Silence(sign)
         silence.seconds += passed_s
-        patience_s = _patience_s(serving)
-        if silence.seconds < patience_s:
+        allowed_s = _silence_allowed_s(serving)
+        if silence.seconds < allowed_s:
             return silence
         if serving is not None:
             try:
                 serving = self._fence(serving, touched_ns=touched_ns)
             except StoreError as error:
                 log.error("a hung worker cannot be fenced", extra={"worker_id": worker_id, "error": str(error)})
-                if not self._locked or silence.seconds < 2 * patience_s:
+                if not self._locked or silence.seconds < 2 * allowed_s:
                     return silence
             if serving is None:
                 return _Silence(sign)  # it has moved after all, or another rescuer was quicker
@@ -346,7 +346,7 @@ class Rescuer:
             return None
 
 
-def _patience_s(serving: WorkerRecord | None) -> float:
+def _silence_allowed_s(serving: WorkerRecord | None) -> float:
     """Return how long a worker may be silent: its own lease, or the time to start as long as it has none."""
     if serving is None:
         return START_DEADLINE_S

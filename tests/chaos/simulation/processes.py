@@ -134,7 +134,7 @@ class Processes:
             self._stage.let_others(self._stage.rng.random())
             left = [process for process in found if process.dead_s is None]
         if left:
-            raise OrphanError([process.pid for process in left], patience_s=1.0)
+            raise OrphanError([process.pid for process in left], timeout_s=1.0)
 
     def _end_at(self, process: Process, at_s: float, by: str, exit_code: int) -> None:
         if at_s < process.ends_s:

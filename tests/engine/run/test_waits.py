@@ -149,7 +149,7 @@ def test_the_loop_sleeps_until_the_moment_that_is_known(tmp_path: Path) -> None:
         now_s = worker.loop._parts.clock().mono_s
 
         assert worker.loop._held.next_due_s() - now_s == pytest.approx(0.25, abs=1e-3)
-        assert worker.loop._patience(10.0) <= 0.25
+        assert worker.loop._wait_s(10.0) <= 0.25
 
 
 def test_a_wait_ends_when_its_skill_says_so_and_what_follows_has_its_outputs(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from cis.store.records import Delivery, RunRecord, TaskRecord
 MAX_NAMES = 4
 MAX_FAILED = 10
 
-DELIVERY_PATIENCE_S = 1.0
+DELIVERY_TIMEOUT_S = 1.0
 MAX_INPUT_BYTES = (16 << 20) + 1
 
 
@@ -132,7 +132,7 @@ def _see_through(context: Context, submitted: RunRecord, options: argparse.Names
 
 def _await_delivery(context: Context, run_id: str) -> None:
     """Wait a moment for the peer to have the run, so that the answer can say so."""
-    deadline_s = time.monotonic() + DELIVERY_PATIENCE_S
+    deadline_s = time.monotonic() + DELIVERY_TIMEOUT_S
     with context.store() as store:
         while time.monotonic() < deadline_s:
             run = look_up_run(store.runs, run_id)

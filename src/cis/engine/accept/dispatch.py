@@ -6,8 +6,8 @@
     none, and there is a room                       outbox, as an offer to everyone (``cis.federation.origin.arbiter``)
 
 The outbox row is written in the transaction of the run itself: what was accepted is sent, whatever crashes. A run that
-another node executes has a row in ``remote_runs``; its tasks are a mirror (``cis.federation.origin.mirror``). A message may
-arrive twice, by two ways, or when its answer was lost: the receiver knows a run by its id.
+another node executes has a row in ``remote_runs``; its tasks are a mirror (``cis.federation.origin.mirror``). A message
+may arrive twice, by two ways, or when its answer was lost: the receiver knows a run by its id.
 
 An item whose time is over fails its run when it cannot have arrived. When it may have, the peer is asked, for as long
 as it takes: only that node knows whether the run is being executed (``cis.federation.origin.status``).

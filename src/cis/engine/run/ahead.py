@@ -1,7 +1,7 @@
 """Starts that are stored before there is a slot for them.
 
-A turn costs a flush to the disk. While tasks end sooner than that, a slot would be free for most of each turn. So a turn
-in which all that ended was short stores some more starts than there are slots, of tasks like those; each becomes a
+A turn costs a flush to the disk. While tasks end sooner than that, a slot would be free for most of each turn. So a
+turn in which all that ended was short stores some more starts than there are slots, of tasks like those; each becomes a
 process as soon as another has ended, without a turn in between. There are never more processes than slots. As long as
 some are left, the ends may wait for ``STORE_WITHIN_S``, so that one turn stores many.
 
@@ -21,11 +21,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from cis.engine.lookup import is_stale
 from cis.engine.run.effects import NEVER, NOTHING_SEEN, Start
 from cis.engine.run.ends import End
 from cis.engine.run.plan import RunPlan
+from cis.engine.this_node import Incarnation
 from cis.model.dag import OnLost, TaskSpec
 from cis.model.states import RunState
+from cis.store.port import Store
 from cis.store.records import AttemptRecord
 
 HORIZON_S = 0.05
@@ -83,12 +86,28 @@ class Ahead:
         self._since_s, self._last_s = now_s - self._last_s, now_s
 
     def pace(self, ends: Sequence[tuple[RunPlan, End]], *, slots: int) -> Pace:
-        """Return what may be stored ahead, as fast as attempts have ended since the last turn that had some to store."""
+        """Return what may be stored ahead, as fast as attempts have ended since the last turn with ends."""
         if any((end.attempt.finished_at_us or 0) - end.attempt.started_at_us >= _SHORT_US for _, end in ends):
             return NONE
         soon, since_s = len(ends) * HORIZON_S, self._since_s
         most = min(MOST_AHEAD, _ROUNDS * slots, round(soon / since_s) if since_s > 0 else MOST_AHEAD)
         return Pace(most, frozenset(_kind(plan.task_spec(end.attempt.task_no)) for plan, end in ends)) if most else NONE
+
+    def may_begin(self, store: Store, me: Incarnation) -> bool:
+        """Whether nobody else has changed the runs of what is held, or taken over this worker's id.
+
+        Raises:
+            FencedError: somebody has taken it over.
+        """
+        writes = store.others_writes()  # first: what is written while the rows are read is looked at the next time
+        if writes == self.seen:
+            return True
+        store.workers.check_epoch(me.node_id, me.worker_id, me.epoch)
+        plans = {start.plan.run.run_id: start.plan for start in self._starts}
+        if any(is_stale(store.runs, plan.run) for plan in plans.values()):
+            return False
+        self.seen = writes
+        return True
 
     def replace(self, starts: Iterable[Start], *, seen: int) -> None:
         """Hold *starts* in place of all others."""

@@ -51,6 +51,7 @@ MAX_ACTIVE_RUNS = 64
 MAX_HELD_TASKS = 20_000  # of the plans in memory, unless slots would stay free: about 1 KiB each
 TASKS_AT_ONCE = 2_000  # that are read inside one transaction
 BYTES_AT_ONCE = 512 * 2**10
+READ_FOR_S = 0.02  # of a large run, between two turns
 
 
 class Room:
@@ -129,6 +130,21 @@ def take_queued(
     return taken
 
 
+def unread(held: Held) -> RunReading | None:
+    """Return the large run that is taken next, while there is something left to read of it."""
+    reading = held.reading
+    return None if reading is None or reading.done or held.stopping else reading
+
+
+def read_on(parts: LoopParts, held: Held, *, now: Instant) -> None:
+    """Read some more of the large run that is taken next, for ``READ_FOR_S``."""
+    until_s = now.mono_s + READ_FOR_S
+    while (reading := unread(held)) is not None and parts.clock().mono_s < until_s:
+        reading.advance()
+        if reading.done:
+            held.poll_due_s = now.mono_s
+
+
 def hold_some(
     parts: LoopParts,
     me: Incarnation,
@@ -139,7 +155,7 @@ def hold_some(
     ours: AbstractSet[AttemptKey],
     now: Instant,
 ) -> None:
-    """Take over the first of *left*, which *reading* has read unless it is small, and small ones while there is room."""
+    """Take over the first of *left*, which *reading* has read if it is large, and small ones while there is room."""
     room = Room(held, slots=0)
     while left and (reading is not None or (is_small(left[0]) and room.readable(left[0]))):
         queued = left.popleft()

@@ -207,7 +207,7 @@ class _Steps:
         self._store.attempts.drop(ours)
 
     def look_at_ahead(self) -> None:
-        """Have what was stored ahead wait again where nothing is to start any more, or no slot was free for too long."""
+        """Have what was stored ahead wait again where it is not to start any more, or found no slot for too long."""
         held, now_s = self._held, self._now.mono_s
         alone = held.alone is not None or any(plan.alone_s < NEVER for plan in held.plans.values())
         for start in held.ahead:

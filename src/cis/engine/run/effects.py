@@ -19,7 +19,7 @@ _NONE: frozenset[str] = frozenset()
 
 
 class Start(NamedTuple):
-    """An attempt that is to be spawned; one that was stored ahead waits again if it has not begun by then (monotonic)."""
+    """An attempt that is to be spawned; one stored ahead waits again if it has not begun by then (monotonic)."""
 
     plan: RunPlan
     attempt: AttemptRecord

@@ -165,8 +165,8 @@ class Doubts:
 class Ends:
     """The ends of a worker's attempts on their way into the store.
 
-    ``new`` are those that the next transaction stores. Others are in doubt, or cannot be judged yet for want of a descriptor
-    to read their outputs with (``Held.unjudged``).
+    ``new`` are those that the next transaction stores. Others are in doubt, or cannot be judged yet for want of a
+    descriptor to read their outputs with (``Held.unjudged``).
     """
 
     def __init__(self, parts: LoopParts, held: Held) -> None:

@@ -7,21 +7,23 @@ One turn is one transaction:
             check the epoch · look at control · claim runs · take the ends · choose what starts   COMMIT
     spawn what was chosen, then whatever can wait
 
-A start is therefore on disk before its process exists. A process that ends before the next turn is recorded
-with it, as does one that ends while the write lock is waited for; where many are spawned, those that have ended are
-attended to between them. While others have the lock and starts are stored ahead (``cis.engine.run.ahead``), these are begun
-instead of waiting for it. When the transaction fails (disk full, I/O error), nothing was spawned for it: the loop forgets
-its plans, keeps the ends that it saw, and builds the plans anew from the rows at the next turn; so no end is lost while
-the process lives. When it fails because the store refuses a row, which is no fault of the store, the next turns are done
-run by run (``cis.engine.run.apart``). When the process dies, whoever takes its id next finds starts without ends and declares
-those attempts lost (``cis.engine.run.adoption``). A turn under an old epoch raises FencedError and changes nothing.
+A start is therefore on disk before its process exists. A process that ends before the next turn is recorded with it, as
+does one that ends while the write lock is waited for; where many are spawned, those that have ended are attended to
+between them. While others have the lock and starts are stored ahead (``cis.engine.run.ahead``), these are begun instead
+of waiting for it. When the transaction fails (disk full, I/O error), nothing was spawned for it: the loop forgets its
+plans, keeps the ends that it saw, and builds the plans anew from the rows at the next turn; so no end is lost while the
+process lives. When it fails because the store refuses a row, which is no fault of the store, the next turns are done
+run by run (``cis.engine.run.apart``). When the process dies, whoever takes its id next finds starts without ends and
+declares those attempts lost (``cis.engine.run.adoption``). A turn under an old epoch raises FencedError and changes
+nothing.
 
 A worker that could renew its lease for a whole lease time in no transaction raises LeaseLostError, and has to stop: the
 monotonic clock judges, from the last heartbeat that was committed. One that was only asleep, and whose next transaction
-succeeds, goes on. The ends that it could not store are lost with it, although their work may be done: whoever takes up its
-runs finds starts without ends, as after a crash, and ``on_lost`` decides.
+succeeds, goes on. The ends that it could not store are lost with it, although their work may be done: whoever takes up
+its runs finds starts without ends, as after a crash, and ``on_lost`` decides.
 
-This module waits, commits and applies: what is decided inside the transaction (``cis.engine.run.decide``) comes back as a value.
+This module waits, commits and applies: what is decided inside the transaction (``cis.engine.run.decide``) comes back as
+a value.
 """
 
 from __future__ import annotations
@@ -32,17 +34,15 @@ from collections.abc import Set as AbstractSet
 from functools import partial
 
 from cis.engine.leases import Leases, margin_s
-from cis.engine.lookup import is_stale
 from cis.engine.run.adoption import ask, forget_kept, sweep
 from cis.engine.run.ahead import HORIZON_S, STORE_WITHIN_S
 from cis.engine.run.apart import REFUSALS, TurnsApart
-from cis.engine.run.claiming import adopt, park
+from cis.engine.run.claiming import adopt, park, read_on, unread
 from cis.engine.run.decide import POLL_S, decide
 from cis.engine.run.effects import NOTHING, NOTHING_SEEN, Effects, Start
 from cis.engine.run.ends import Ends
 from cis.engine.run.live import Ending, LiveAttempts
 from cis.engine.run.parts import Held, LoopLimits, LoopParts, probe, stop_the_late
-from cis.engine.run.reading import RunReading
 from cis.engine.run.spawning import Spawning
 from cis.engine.run.task_places import PlaceUse
 from cis.engine.this_node import Incarnation
@@ -55,7 +55,6 @@ PID_AFTER_S = 0.05
 RETRY_STORE_S = 1.0
 TELL_EVERY_S = 0.05
 PARK_AT_ONCE = 200
-READ_FOR_S = 0.02  # of a large run, between two turns
 TRY_AGAIN_S = 0.003  # others had the write lock, and there is something to do without it
 
 
@@ -151,8 +150,8 @@ class WorkerLoop:
     def put_away(self) -> bool:
         """Park runs that all only wait, up to ``PARK_AT_ONCE``; return whether there were some.
 
-        Each comes back when its next retry or a time limit is due, a child run ends or it is resumed. What happened meanwhile
-        is looked at in the same transaction: a run to which something did is not let go of.
+        Each comes back when its next retry or a time limit is due, a child run ends or it is resumed. What happened
+        meanwhile is looked at in the same transaction: a run to which something did is not let go of.
         """
         now = self._parts.clock()
         with self._parts.store.transaction():
@@ -178,14 +177,14 @@ class WorkerLoop:
             FencedError: this worker's id was taken over; nothing was changed.
             LeaseLostError: transactions have failed for a whole lease time.
         """
-        now = self.attend(at_most_s=self._patience(at_most_s))
+        now = self.attend(at_most_s=self._wait_s(at_most_s))
         self._ask(now)
         if now.mono_s < self._hold_until_s:
             return
         probe(self._held, self._parts.executor, now_s=now.mono_s)
         wait = True
         try:
-            self._read_on(now)
+            read_on(self._parts, self._held, now=now)
             self._ends.new += self._held.ended_waits(self._parts.maker, now)
             self._store_by_s = self._begin_ahead()
             placed = not self._held.stopping and self._held.place.ask_again(len(self._held.live), now_s=now.mono_s)
@@ -245,21 +244,8 @@ class WorkerLoop:
             self._held.poll_due_s = now.mono_s
         return now
 
-    def _read_on(self, now: Instant) -> None:
-        """Read some more of the large run that is taken next; what runs is attended to in between."""
-        until_s = now.mono_s + READ_FOR_S
-        while (reading := self._unread) is not None and self._parts.clock().mono_s < until_s:
-            reading.advance()
-            if reading.done:
-                self._held.poll_due_s = now.mono_s
-
-    @property
-    def _unread(self) -> RunReading | None:
-        reading = self._held.reading
-        return None if reading is None or reading.done or self._held.stopping else reading
-
     def _waits_for_lock(self, now: Instant) -> bool:
-        """Whether the next transaction waits for others; for a while it does not, as long as something begins without it."""
+        """Whether the next transaction waits for others: at first not, where something begins without it."""
         busy = self._store_by_s > 0.0 and not self._apart
         return not busy or now.mono_s >= self._ends.since_s + HORIZON_S
 
@@ -281,7 +267,7 @@ class WorkerLoop:
         return effects
 
     def _commit_apart(self, now: Instant) -> Effects:
-        """Do the turn run by run, after the store has refused a row of one that is yet to be found; nothing is left to do."""
+        """Do the turn run by run: the store has refused a row of one, and nobody knows which."""
         if not self._adopted:
             self._adopt(now)
         self._begun = True
@@ -300,7 +286,7 @@ class WorkerLoop:
             self._hold_until_s = now.mono_s + RETRY_STORE_S
         return NOTHING
 
-    def _patience(self, at_most_s: float) -> float:
+    def _wait_s(self, at_most_s: float) -> float:
         now_s = self._parts.clock().mono_s
         if self._unstored and now_s >= self._store_by_s:
             due_s = self._hold_until_s
@@ -311,7 +297,7 @@ class WorkerLoop:
         due_s = max(self._try_again_s, min(due_s, self._ends.next_due_s(now_s)))
         if self._untold:
             due_s = min(due_s, self._told_s + TELL_EVERY_S)
-        if self._unread is not None:
+        if unread(self._held) is not None:
             due_s = self._hold_until_s
         return min(at_most_s, max(0.0, due_s - now_s))
 
@@ -400,31 +386,12 @@ class WorkerLoop:
             return 0.0
         running = len(held.live)
         places = held.place.spare(running, now_s=self._parts.clock().mono_s)
-        if places is None:
+        free = 0 if places is None else min(self._limits.slots - len(held.asked) - running, places)
+        if places is None or (free > 0 and not held.ahead.may_begin(self._parts.store, self._me)):
             return 0.0
-        free = min(self._limits.slots - len(held.asked) - running, places)
-        if free > 0:
-            if not self._is_still_wanted():
-                return 0.0
-            self._spawn(held.ahead.take(free))
+        self._spawn(held.ahead.take(max(0, free)))
         all_used = held.ahead and len(held.live) >= running + free
         return self._ends.since_s + STORE_WITHIN_S if all_used else 0.0
-
-    def _is_still_wanted(self) -> bool:
-        """Whether what is stored ahead may begin: nobody else has changed its runs, or taken over this worker's id.
-
-        Raises:
-            FencedError: somebody has taken it over.
-        """
-        store, ahead, me = self._parts.store, self._held.ahead, self._me
-        writes = store.others_writes()  # first: what is written while the rows are read is looked at the next time
-        if writes == ahead.seen:
-            return True
-        store.workers.check_epoch(me.node_id, me.worker_id, me.epoch)
-        if any(is_stale(store.runs, plan.run) for plan in {id(start.plan): start.plan for start in ahead}.values()):
-            return False
-        ahead.seen = writes
-        return True
 
     def _spawn(self, starts: Sequence[Start]) -> None:
         if starts:

@@ -44,8 +44,8 @@ class Launches:
     def foresee(self, plan: RunPlan, running: AttemptRecord) -> Launch | None:
         """Make the launch of the task that the end of *running* would make ready, if there is one, and return it.
 
-        Only of a plain command without secrets, which is the same whenever it is made; and not of one that refers to outputs
-        that are still to come.
+        Only of a plain command without secrets, which is the same whenever it is made; and not of one that refers to
+        outputs that are still to come.
         """
         self._foreseen = None
         number = plan.follower(running.task_no)
@@ -65,7 +65,7 @@ class Launches:
 
 
 class Spawning:
-    """Starts what a turn has chosen; what has no room, or is no process, is kept in ``Held.unstarted``, to be put back."""
+    """Starts what a turn has chosen; what has no room, or is no process, goes to ``Held.unstarted``."""
 
     def __init__(self, parts: LoopParts, held: Held) -> None:
         self._parts = parts
@@ -73,7 +73,7 @@ class Spawning:
         self._launches = Launches(parts.maker)
 
     def spawn(self, starts: Sequence[Start], *, attend: Callable[[], object]) -> list[End]:
-        """Start the processes, and return the ends of attempts that cannot become one; *attend* is called between many."""
+        """Start the processes, calling *attend* between many; return the ends of attempts that cannot become one."""
         try:
             self._parts.maker.logfiles.prepare_live()
         except OSError as error:

@@ -99,7 +99,7 @@ def _one_runs_alone(turn: Turn) -> bool:
 
 
 def _start_alone(turn: Turn, suspects: Sequence[RunPlan], begun: Instant) -> list[Start] | None:
-    """Start the first suspect once nothing runs but what has outlived its suspicion; None: control holds all of them back."""
+    """Start the first suspect once nothing else runs that could be to blame; None: control holds all back."""
     for plan in sorted(suspects, key=lambda plan: plan.alone_s):
         if turn.held_back(plan):
             continue

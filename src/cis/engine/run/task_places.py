@@ -137,7 +137,7 @@ class PlaceUse:
             self._places.keep(running)
 
     def spare(self, running: int, *, now_s: float) -> int | None:
-        """Return how many places there are beyond those of *running* attempts; None: others may wait for them, so ask first."""
+        """Return how many places are spare beside *running* attempts; None: others may wait for them, so ask first."""
         return self._places.held - running if now_s < self._pass_on_s or not self._places.most else None
 
     def keep(self, running: int) -> None:

@@ -146,7 +146,7 @@ class Pruner:
             yield from self._delete(doomed)
 
     def leftovers(self, cutoff: Cutoff) -> Iterator[None]:
-        """Delete unused documents, tasks that nobody took up, old logs, and files without a run, in steps as ``runs``."""
+        """Delete unused documents, tasks that nobody took up, old logs, files without a run; in steps, as ``runs``."""
         while unused := self._store.definitions.unused(limit=RUNS_AT_ONCE):
             with self._store.transaction():
                 gone = self._store.definitions.drop(unused)

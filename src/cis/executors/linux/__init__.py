@@ -1,1 +1,1 @@
-"""What only Linux has: heirs of descendants, stamps on processes, time slices. Each has a portable fallback beside it."""
+"""What only Linux has: heirs of descendants, stamps on processes, time slices. Each has a portable fallback."""

@@ -1,12 +1,13 @@
 """Everything that descends from an attempt, in whatever group or session it hides, as long as this process lives.
 
-On Linux a worker is a *child subreaper* (prctl(2)): a process below it whose parent ends becomes its own child, and not init's. So
-nothing that a task starts gets out from under the worker, and one short read of the list of its children tells, after each
-process that ended, whether that one left anything. Which attempt a stray child belongs to its stamp tells (``cis.executors.linux.stamps``),
-its group, or its environment; one that shed all three is ended with the last attempt that runs, at the latest.
+On Linux a worker is a *child subreaper* (prctl(2)): a process below it whose parent ends becomes its own child, and not
+init's. So nothing that a task starts gets out from under the worker, and one short read of the list of its children
+tells, after each process that ended, whether that one left anything. Which attempt a stray child belongs to its stamp
+tells (``cis.executors.linux.stamps``), its group, or its environment; one that shed all three is ended with the last
+attempt that runs, at the latest.
 
-Elsewhere, and in a process that starts other things than tasks, there are groups, and what ``ps`` shows while parents are
-still there (``cis.executors.groups``).
+Elsewhere, and in a process that starts other things than tasks, there are groups, and what ``ps`` shows while parents
+are still there (``cis.executors.groups``).
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ class _Line:
 class Adopted:
     """Linux: this process is the subreaper of all that it starts.
 
-    ``is_awaited`` says whether somebody here waits for a child of that number; every other child is a stray, which is reaped
-    when it has ended. What was a child before, and what an attempt was allowed to leave, is let be.
+    ``is_awaited`` says whether somebody here waits for a child of that number; every other child is a stray, which is
+    reaped when it has ended. What was a child before, and what an attempt was allowed to leave, is let be.
     """
 
     look_every_s = 0.02
@@ -132,8 +133,9 @@ class Adopted:
     def signal(self, leader: int, number: int, *, reaped: bool) -> None:
         """Send TERM to all of an attempt, once to each, or KILL, also to what is forked while it is gone through.
 
-        After the first TERM only what has lost its parent since is told: a program that ends in good order may start others.
-        What cannot be looked at for want of a descriptor is told the next time; what is a child of this process gets KILL all the same.
+        After the first TERM only what has lost its parent since is told: a program that ends in good order may start
+        others. What cannot be looked at for want of a descriptor is told the next time; what is a child of this process
+        gets KILL all the same.
         """
         line = self._lines[leader]
         for _ in range(_LOOKS if number == signal.SIGKILL else 1):
@@ -247,7 +249,7 @@ class Adopted:
 
 
 def adopt_descendants(*, on: bool = True) -> bool:
-    """Make this process the parent of what its descendants leave behind; return whether it is, and can tell its children."""
+    """Make this process the heir of its descendants; return whether it is, and can tell its children."""
     if sys.platform != "linux" or not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
         return False
     try:
@@ -269,7 +271,7 @@ def _reaped(pid: int) -> bool:
 
 
 def _below(roots: Iterable[int]) -> tuple[list[Seen], set[int]]:
-    """Return the processes *roots* and all below them that can still do something, and those that cannot be looked at now."""
+    """Return *roots* and all below them that can still do something, and those that cannot be looked at now."""
     found: dict[int, Seen] = {}
     unseen: set[int] = set()
     todo = list(roots)

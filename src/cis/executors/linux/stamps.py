@@ -1,9 +1,10 @@
 """A stamp on the processes of an attempt, which they hand down to all that they start, whatever that does to get away.
 
-Linux keeps a limit for each process that means nothing since version 2.4.25 (``RLIMIT_LOCKS``, setrlimit(2)). It goes along over
-``fork`` and ``exec``; a session of one's own and an empty environment do not change it. So a worker sets it to a number of the
-attempt, starts the process, and sets it back: two system calls. Whoever sets that limit on purpose (``ulimit -x``) takes the
-stamp off. Where there is no such limit, or a hard one forbids it, nothing is stamped, and the environment has to tell.
+Linux keeps a limit for each process that means nothing since version 2.4.25 (``RLIMIT_LOCKS``, setrlimit(2)). It goes
+along over ``fork`` and ``exec``; a session of one's own and an empty environment do not change it. So a worker sets it
+to a number of the attempt, starts the process, and sets it back: two system calls. Whoever sets that limit on purpose
+(``ulimit -x``) takes the stamp off. Where there is no such limit, or a hard one forbids it, nothing is stamped, and the
+environment has to tell.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _LINE = "Max file locks"
 
 
 def stamp_of(marks: Mapping[str, str], *, home: StrPath | None = None) -> int | None:
-    """Return the stamp of what has these *marks* in *home*, the same in every process; None where nothing can be stamped."""
+    """Return the stamp of what has these *marks* in *home*, in every process the same; None: none can be set."""
     if not marks or not can_stamp():
         return None
     text = "" if home is None else _whole(os.fspath(home))

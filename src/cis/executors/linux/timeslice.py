@@ -1,8 +1,9 @@
 """A short time slice for a process that wakes up often and never works for long: a worker, between its tasks.
 
-The kernel lets a process that has just woken up wait for the end of the slice of another, a millisecond or more, and a short task is over
-by then; the slots of a worker that waits stay empty. From Linux 6.12 on, one that asks for a short slice (and gets its
-turns in shorter pieces for it, but no more of them) is let in at once. What it starts has the usual slice again.
+The kernel lets a process that has just woken up wait for the end of the slice of another, a millisecond or more, and a
+short task is over by then; the slots of a worker that waits stay empty. From Linux 6.12 on, one that asks for a short
+slice (and gets its turns in shorter pieces for it, but no more of them) is let in at once. What it starts has the usual
+slice again.
 """
 
 from __future__ import annotations

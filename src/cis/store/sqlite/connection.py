@@ -133,7 +133,7 @@ def _read_only(path: Path | str) -> StoreReadOnlyError:
 
 
 def file_of(path: Path) -> tuple[int, int] | None:
-    """Return what tells the file at *path* from every other, as long as somebody has it open; None when there is none."""
+    """Return what tells the file at *path* from every other while somebody has it open; None: there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116 - for each group of writes, and a ``Path`` costs as much again
     except FileNotFoundError:
@@ -171,17 +171,17 @@ class Database:
         self.connection = open_connection(path, as_it_is=as_it_is)
         self.connection.set_busy_handler(self._wait_for_lock)
         self._cursor = self.connection.cursor()
-        self._patience_s = BUSY_TIMEOUT_MS / 1000
+        self._timeout_s = BUSY_TIMEOUT_MS / 1000
         self._gives_up_s = 0.0
         self._meanwhile: Callable[[], None] | None = None
         self.waited = False  # whether others had the write lock when the last transaction began
-        self._impatient = False
+        self._no_waiting = False  # of the transaction that begins
         self._version = -1  # of the database, when this connection last looked
         self._others_writes = 0
 
     def wait_at_most(self, seconds: float, *, meanwhile: Callable[[], None] | None = None) -> None:
         """Wait no longer than that for others to let go of the write lock, and call *meanwhile* again and again."""
-        self._patience_s = seconds
+        self._timeout_s = seconds
         self._meanwhile = meanwhile
 
     def _wait_for_lock(self, tries: int) -> bool:
@@ -191,12 +191,12 @@ class Database:
         next to a busy node a worker would write ten times a second. These grow as well, but to 1.5 ms: sixteen workers
         that ask again every half of a millisecond would take a third of a core for it.
         """
-        if self._impatient:
+        if self._no_waiting:
             return False
         now_s = time.monotonic()
         self.waited = True
         if not tries:
-            self._gives_up_s = now_s + self._patience_s
+            self._gives_up_s = now_s + self._timeout_s
         if now_s >= self._gives_up_s:
             return False
         if self._meanwhile is not None:
@@ -223,7 +223,7 @@ class Database:
             raise store_error(error, self.path) from error
 
     def row(self, sql: str, parameters: Sequence[Value] = ()) -> Row | None:
-        """Return the first row of a query that finds few, or None. Raises PoisonRecordError when it has invalid UTF-8."""
+        """Return the first row of a query that finds few, or None. Raises PoisonRecordError: invalid UTF-8."""
         found = self.all_rows("a row", sql, parameters)
         return found[0] if found else None
 
@@ -237,7 +237,7 @@ class Database:
         return self.connection.changes()
 
     def write_many(self, sql: str, rows: Iterable[Sequence[Value]]) -> int:
-        """Run a statement inside the transaction once for each of *rows*, and return how many rows it changed in all."""
+        """Run a statement inside the transaction for each of *rows*; return how many rows it changed in all."""
         self._demand_transaction()
         before = self.connection.total_changes()
         try:
@@ -272,7 +272,7 @@ class Database:
         return _Transaction(self, wait=wait)
 
     def others_writes(self) -> int:
-        """Return a number that grows when another connection has committed; inside a transaction, as of its beginning."""
+        """Return a number that grows with others' commits; inside a transaction, as of its beginning."""
         if not self.connection.in_transaction:
             self.row("PRAGMA data_version")  # so that SQLite looks
         self._look_at_version()
@@ -297,21 +297,21 @@ class Database:
                 self._cursor.execute("PRAGMA foreign_keys = ON")
 
     def leave_gap(self) -> None:
-        """Leave the write lock to others for a moment: a process that writes again and again leaves none that they would hit."""
+        """Leave the write lock to others for a moment: who writes again and again leaves no gap that they would hit."""
         time.sleep(GAP_S)
 
     def begin(self, *, wait: bool) -> None:
         """Take the write lock. Raises StoreBusyError when others keep it; at once, unless it may *wait* for them."""
         self.waited = False
-        self._impatient = not wait
+        self._no_waiting = not wait
         try:
             self._cursor.execute("BEGIN IMMEDIATE")
         except apsw.BusyError as error:
-            raise StoreBusyError(str(self.path), waited_s=0 if self._impatient else round(self._patience_s)) from error
+            raise StoreBusyError(str(self.path), waited_s=0 if self._no_waiting else round(self._timeout_s)) from error
         except (apsw.Error, OSError) as error:
             raise store_error(error, self.path) from error
         finally:
-            self._impatient = False
+            self._no_waiting = False
         self._look_at_version()
 
     def commit(self) -> None:

@@ -65,7 +65,7 @@ class SqliteStore:
         self._db.wait_at_most(seconds, meanwhile=meanwhile)
 
     def others_writes(self) -> int:
-        """Return a number that grows when another connection has committed; inside a transaction, as of its beginning."""
+        """Return a number that grows with others' commits; inside a transaction, as of its beginning."""
         return self._db.others_writes()
 
     @property

@@ -72,7 +72,7 @@ class TaskRows:
         return [read("task of run", task_of, row) for row in rows]
 
     def page(self, run_id: str, task_no: int, *, limit: int, max_bytes: int) -> Sequence[TaskRecord]:
-        """Return the tasks that follow one by number: at most *limit*, and none after *max_bytes* of outputs and errors."""
+        """Return the tasks that follow one: at most *limit*, and none after *max_bytes* of outputs and errors."""
         rows = self._db.all_rows(f"a task of run {run_id}", _TASKS_AFTER, (run_id, task_no, limit, max_bytes))
         return [read("task of run", task_of, row) for row in rows]
 
@@ -96,7 +96,7 @@ class TaskRows:
         return int(row[0] or 0) if row else 0
 
     def cancel_unfinished(self, run_id: str, *, now_us: int) -> None:
-        """Make every task of a run that is not over cancelled, with its event, and every attempt that has no end lost."""
+        """Make every unfinished task of a run cancelled, with its event, and every attempt without an end lost."""
         self._db.write(TELL_CANCELLED, (now_us, run_id))
         self._db.write(_CANCEL, (now_us, run_id))
         self._db.write(_LOSE, (now_us, run_id))
