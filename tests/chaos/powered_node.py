@@ -24,7 +24,7 @@ from cis.engine.logfiles import LogFiles
 from cis.engine.ports import Exit, Fate, Launch, ProcessId, TakenUp
 from cis.engine.run.attempts import AttemptMaker
 from cis.engine.run.loop import WorkerLoop
-from cis.engine.run.parts import LoopLimits, LoopParts
+from cis.engine.run.parts import LoopLimits, WorkerPorts
 from cis.engine.this_node import Incarnation, ThisNode
 from cis.engine.times import Instant
 from cis.errors import IllegalStateError
@@ -273,7 +273,7 @@ class PoweredNode:
             worker_id=scope.worker_id,
             workdir=self._folder,
         )
-        parts = LoopParts(
+        parts = WorkerPorts(
             store=store,
             executor=EndingTasks(self._random, self.clock, started=self._acknowledged),
             maker=maker,

@@ -16,7 +16,7 @@ from cis.engine.accept.submit import ParentRun, SubmitRequest, submit
 from cis.engine.leases import Leases
 from cis.engine.run.adoption import hold
 from cis.engine.run.live import LiveAttempts
-from cis.engine.run.parts import Held
+from cis.engine.run.parts import Holdings
 from cis.engine.run.reading import RunReading
 from cis.engine.this_node import MAX_DEPTH
 from cis.engine.times import Instant
@@ -687,7 +687,7 @@ def test_a_lease_that_the_program_of_before_took_is_kept_by_the_wall_clock_and_t
 def test_a_run_whose_lease_is_over_is_suspended_when_a_worker_claims_it(node: Decider) -> None:
     run = received(node)
     executor = LocalExecutor(max_log_bytes=1)
-    held = Held(LiveAttempts(executor, grace_s=1.0), _leases(node))
+    held = Holdings(LiveAttempts(executor, grace_s=1.0), _leases(node))
     node.later(50)
     now = Instant(node.now_us, 0.0)
     with node.store.transaction():
@@ -718,7 +718,7 @@ def test_a_task_that_ran_at_the_old_holder_was_lost_and_what_is_over_stays_over(
     spec = spec_of({}, {"on_lost": on_lost}, {}, target_node="node-1")
     kept = _kept(progress_of(node.store.tasks.of_run(old.run_id)), spec)
     executor = LocalExecutor(max_log_bytes=1)
-    held = Held(LiveAttempts(executor, grace_s=1.0), _leases(node))
+    held = Holdings(LiveAttempts(executor, grace_s=1.0), _leases(node))
     with node.store.transaction():
         run = submit(node.store, SubmitRequest(spec=spec, kept=kept), this_node=node.this_node).run
         (item,) = node.store.queue.claim("node-1", run.worker_id, epoch=1, limit=1)

@@ -10,7 +10,7 @@ import pytest
 from cis.engine.leases import Leases
 from cis.engine.run.adoption import hold
 from cis.engine.run.live import LiveAttempts
-from cis.engine.run.parts import Held
+from cis.engine.run.parts import Holdings
 from cis.engine.run.reading import RunReading
 from cis.engine.times import Instant
 from cis.errors import PoisonRecordError
@@ -174,7 +174,7 @@ def test_a_worker_sets_a_run_aside_that_it_cannot_read_and_goes_on_with_the_rest
 ) -> None:
     damage(store, table, change, where=where)
     executor = LocalExecutor(max_log_bytes=1)
-    held = Held(LiveAttempts(executor, grace_s=1), Leases("node-1", margin_s=1.0))
+    held = Holdings(LiveAttempts(executor, grace_s=1), Leases("node-1", margin_s=1.0))
     with store.transaction():
         for one in store.queue.claim("n", WORKER, epoch=1, limit=10):
             reading = RunReading(store, one.run_id, worker_id=WORKER, skills=InstalledSkills(), now=NOW, item=one)
@@ -196,7 +196,7 @@ def test_a_run_with_an_attempt_that_no_task_made_is_set_aside_before_its_number_
     with store.transaction():
         store.attempts.start([attempt("r2")])
     executor = LocalExecutor(max_log_bytes=1)
-    held = Held(LiveAttempts(executor, grace_s=1), Leases("node-1", margin_s=1.0))
+    held = Holdings(LiveAttempts(executor, grace_s=1), Leases("node-1", margin_s=1.0))
     with store.transaction():
         for one in store.queue.claim("n", WORKER, epoch=1, limit=10):
             reading = RunReading(store, one.run_id, worker_id=WORKER, skills=InstalledSkills(), now=NOW, item=one)

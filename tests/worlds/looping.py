@@ -13,7 +13,7 @@ import pytest
 
 from cis.engine.run.attempts import AttemptMaker
 from cis.engine.run.loop import RETRY_STORE_S, WorkerLoop
-from cis.engine.run.parts import LoopLimits, LoopParts
+from cis.engine.run.parts import LoopLimits, WorkerPorts
 from cis.engine.run.task_places import NoBound, Places
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant
@@ -151,7 +151,7 @@ def working(
     )
     with store.transaction():
         epoch = store.workers.take(row).epoch
-    parts = LoopParts(
+    parts = WorkerPorts(
         store=store,
         executor=executor,
         maker=AttemptMaker(

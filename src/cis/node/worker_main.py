@@ -12,7 +12,7 @@ from functools import partial
 from cis.engine.logfiles import LogFiles
 from cis.engine.run.attempts import AttemptMaker, base_environment
 from cis.engine.run.loop import WorkerLoop
-from cis.engine.run.parts import LoopLimits, LoopParts
+from cis.engine.run.parts import LoopLimits, WorkerPorts
 from cis.engine.this_node import Incarnation
 from cis.errors import UsageError
 from cis.executors.attempt_folder import AttemptFolders
@@ -100,7 +100,7 @@ def run_worker(
             reporter.say(Reporter.ENQUEUED)
             bells.ring(home.run, other)
 
-        parts = LoopParts(
+        parts = WorkerPorts(
             store=store,
             executor=executor,
             maker=AttemptMaker(

@@ -21,7 +21,7 @@ from cis.engine.observe import views
 from cis.engine.observe.logreader import LogReader
 from cis.engine.run.attempts import AttemptMaker
 from cis.engine.run.loop import WorkerLoop
-from cis.engine.run.parts import LoopLimits, LoopParts
+from cis.engine.run.parts import LoopLimits, WorkerPorts
 from cis.engine.this_node import Incarnation, ThisNode
 from cis.engine.times import rfc3339
 from cis.engine.upkeep.pruner import Cutoff, Pruner, Retention
@@ -287,7 +287,7 @@ def _worker(store: Store, folder: Path) -> Iterator[WorkerLoop]:
         epoch = store.workers.take(worker_row()).epoch
     logfiles = LogFiles(folder / "logs")
     executor, bell = LocalExecutor(max_log_bytes=2**20), FifoBell(folder / "worker.fifo")
-    parts = LoopParts(
+    parts = WorkerPorts(
         store=store,
         executor=executor,
         maker=AttemptMaker(

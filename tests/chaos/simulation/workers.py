@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cis.engine.run.attempts import AttemptMaker
 from cis.engine.run.loop import WorkerLoop
-from cis.engine.run.parts import LoopLimits, LoopParts
+from cis.engine.run.parts import LoopLimits, WorkerPorts
 from cis.engine.run.plan import RunPlan
 from cis.engine.this_node import Incarnation
 from cis.errors import FencedError, OrphanError, StoreError
@@ -138,7 +138,7 @@ class Worker:
             worker_id=self.worker_id,
             workdir=self.stage.folder,
         )
-        parts = LoopParts(
+        parts = WorkerPorts(
             store=self.store,
             executor=self.executor,
             maker=maker,

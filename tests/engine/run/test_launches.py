@@ -11,7 +11,7 @@ from cis.engine.logfiles import LogFiles
 from cis.engine.ports import Command, Launch
 from cis.engine.run.attempts import AttemptMaker
 from cis.engine.run.plan import RunPlan
-from cis.engine.run.spawning import Launches
+from cis.engine.run.spawning import LaunchCache
 from cis.model.dag import TaskSpec
 from cis.model.states import AttemptState
 from cis.store.records import AttemptRecord
@@ -57,7 +57,7 @@ def started(plan: RunPlan) -> AttemptRecord:
 
 def test_what_waits_for_the_running_task_alone_is_made_while_that_runs_and_once(maker: CountingMaker) -> None:
     plan = plan_of(task("a"), task("b", "a", env={"X": "1"}))
-    launches = Launches(maker)
+    launches = LaunchCache(maker)
     first = started(plan)
     launches.foresee(plan, first)
     assert asked == [("b", 1)]
@@ -72,7 +72,7 @@ def test_what_waits_for_the_running_task_alone_is_made_while_that_runs_and_once(
 
 def test_it_is_not_the_launch_of_another_attempt_nor_of_another_task(maker: CountingMaker) -> None:
     plan = plan_of(task("a", max_retries=1), task("b", "a"))
-    launches = Launches(maker)
+    launches = LaunchCache(maker)
     launches.foresee(plan, started(plan))
     plan.end(0, AttemptState.FAILED, now=NOW, jitter=0.0)
     plan.release_retries(NOW._replace(mono_s=NOW.mono_s + 3600))
@@ -93,14 +93,14 @@ LATER = {
 @pytest.mark.parametrize("why", LATER)
 def test_nothing_is_made_ahead_where(maker: CountingMaker, why: str) -> None:
     plan = plan_of(task("a"), LATER[why], task("c"))
-    Launches(maker).foresee(plan, started(plan))
+    LaunchCache(maker).foresee(plan, started(plan))
 
     assert asked == []
 
 
 def test_one_that_refers_to_outputs_is_made_when_they_are_there(maker: CountingMaker) -> None:
     plan = plan_of(task("a"), task("b", "a", env={"X": "${tasks.a.outputs.x}"}))
-    launches = Launches(maker)
+    launches = LaunchCache(maker)
     launches.foresee(plan, started(plan))
     plan.end(0, AttemptState.COMPLETED, now=NOW, jitter=0.0, outputs={"x": "late"})
 

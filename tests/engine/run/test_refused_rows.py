@@ -13,7 +13,7 @@ from cis.engine.run.apart import TurnsApart
 from cis.engine.run.effects import Effects
 from cis.engine.run.ends import End
 from cis.engine.run.loop import RETRY_STORE_S
-from cis.engine.run.parts import Held
+from cis.engine.run.parts import Holdings
 from cis.engine.times import Instant
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.records import QueueState
@@ -101,7 +101,7 @@ def test_what_control_says_is_heard_between_two_runs_that_are_done_one_by_one(
     worker.turn()  # it finds that a row is refused, and does the next ones run by run
     usual = TurnsApart._one
 
-    def one(apart: TurnsApart, held: Held, run_id: str | None, ends: Sequence[End], *, now: Instant) -> Effects:
+    def one(apart: TurnsApart, held: Holdings, run_id: str | None, ends: Sequence[End], *, now: Instant) -> Effects:
         if run_id == first.run_id:
             with node.store.transaction():
                 pause(node.store, good.run_id, now_us=node.now_us)

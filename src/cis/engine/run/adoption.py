@@ -25,7 +25,7 @@ from cis.engine.ports import Executor, Exit, Fate, attempt_handle
 from cis.engine.run.attempts import AttemptMaker, attempt_marks
 from cis.engine.run.ends import End
 from cis.engine.run.live import Ending, Live
-from cis.engine.run.parts import ChildWait, Held, LoopParts
+from cis.engine.run.parts import ChildWait, Holdings, WorkerPorts
 from cis.engine.run.plan import RunPlan
 from cis.engine.run.reading import RunReading
 from cis.engine.run.waits import TaskWait, resumed, time_limit_s
@@ -62,7 +62,7 @@ def unended(store: Store, attempt: AttemptRecord) -> bool:
     return found is not None and found.status is AttemptState.RUNNING
 
 
-def hold(store: Store, held: Held, reading: RunReading, *, ours: AbstractSet[AttemptKey], now: Instant) -> None:
+def hold(store: Store, held: Holdings, reading: RunReading, *, ours: AbstractSet[AttemptKey], now: Instant) -> None:
     """Make a claimed run one of *held*, of which *reading* may have been read before; *ours* as its ends are to come.
 
     One that cannot be read is failed and taken off the queue instead; one whose lease is over is suspended.
@@ -91,7 +91,7 @@ def hold(store: Store, held: Held, reading: RunReading, *, ours: AbstractSet[Att
 
 def _take_up(
     store: Store,
-    held: Held,
+    held: Holdings,
     plan: RunPlan,
     attempts: Mapping[int, AttemptRecord | None],
     *,
@@ -119,7 +119,7 @@ def _take_up(
         held.waits.add(wait)
 
 
-def ask(parts: LoopParts, held: Held, *, now: Instant) -> tuple[list[End], list[Exit]]:
+def ask(parts: WorkerPorts, held: Holdings, *, now: Instant) -> tuple[list[End], list[Exit]]:
     """Ask the executor for lasting attempts when it is time; return those that are lost, and how others have ended."""
     lost: list[End] = []
     exits: list[Exit] = []
@@ -159,7 +159,7 @@ def forget_kept(executor: Executor, ends: Iterable[End]) -> None:
             forget_outputs(outputs)
 
 
-def sweep(maker: AttemptMaker, held: Held, swept: set[str]) -> None:
+def sweep(maker: AttemptMaker, held: Holdings, swept: set[str]) -> None:
     """Remove what attempts with secrets of an earlier process left, once for each run that is held."""
     if swept.issuperset(held.plans):
         return
@@ -169,7 +169,7 @@ def sweep(maker: AttemptMaker, held: Held, swept: set[str]) -> None:
         swept.add(run_id)
 
 
-def _live(parts: LoopParts, plan: RunPlan, attempt: AttemptRecord, *, now: Instant) -> Live:
+def _live(parts: WorkerPorts, plan: RunPlan, attempt: AttemptRecord, *, now: Instant) -> Live:
     """Return an attempt that was started by another worker; its outputs were masked by whoever kept its logs."""
     ago_us = max(0, now.wall_us - attempt.started_at_us)
     return Live(

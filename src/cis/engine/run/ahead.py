@@ -10,7 +10,7 @@ What is stored here counts as running, although for some milliseconds nothing ru
 - only as many are stored as begin within ``HORIZON_S``, as fast as tasks have ended since the last turn;
 - nothing begins of a run that somebody else has changed, who may have paused or cancelled it: the next turn looks at that
   first;
-- what has found no slot within ``WITHIN_S`` waits again (``Held.unstarted``);
+- what has found no slot within ``WITHIN_S`` waits again (``Holdings.unstarted``);
 - at the end of the attempt its rows say when it really began;
 - only a task that is tried again when its worker dies (``on_lost: retry``) is stored ahead: it might not have begun.
 """

@@ -17,7 +17,7 @@ from cis.engine.run.adoption import set_aside
 from cis.engine.run.decide import claim_only, decide
 from cis.engine.run.effects import NOTHING_SEEN, Effects
 from cis.engine.run.ends import End
-from cis.engine.run.parts import Held, LoopLimits, LoopParts
+from cis.engine.run.parts import Holdings, LoopLimits, WorkerPorts
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant
 from cis.errors import ConflictError, StoreError, StoreRefusedError
@@ -31,13 +31,13 @@ REFUSALS = (StoreRefusedError, ConflictError)
 class TurnsApart:
     """Takes turns run by run, and counts how often the store has refused what each run wanted to store."""
 
-    def __init__(self, parts: LoopParts, limits: LoopLimits, me: Incarnation) -> None:
+    def __init__(self, parts: WorkerPorts, limits: LoopLimits, me: Incarnation) -> None:
         self._parts = parts
         self._limits = limits
         self._me = me
         self._refused: Counter[str] = Counter()
 
-    def turn(self, held: Held, ends: Sequence[End], *, now: Instant, apply: Callable[[Effects], None]) -> list[End]:
+    def turn(self, held: Holdings, ends: Sequence[End], *, now: Instant, apply: Callable[[Effects], None]) -> list[End]:
         """Do what is due of each run; return the ends that could not be stored yet: none when nothing was refused.
 
         A run of which something was refused is not held any more: its rows are to be read anew, or it was set aside.
@@ -72,7 +72,7 @@ class TurnsApart:
         """Whether something was refused, and is neither stored nor set aside by now."""
         return bool(self._refused)
 
-    def _one(self, held: Held, run_id: str | None, ends: Sequence[End], *, now: Instant) -> Effects:
+    def _one(self, held: Holdings, run_id: str | None, ends: Sequence[End], *, now: Instant) -> Effects:
         """Do what is due of one run alone; *held* is changed once that is committed."""
         one = replace(
             held,
@@ -99,11 +99,11 @@ class TurnsApart:
         held.beat_s, held.beat_due_s = one.beat_s, one.beat_due_s
         return effects
 
-    def _drop(self, held: Held, run_id: str) -> None:
+    def _drop(self, held: Holdings, run_id: str) -> None:
         held.plans.pop(run_id, None)
         held.forget_waits(run_id)
 
-    def _set_aside(self, held: Held, run_id: str, error: Exception, *, now: Instant) -> None:
+    def _set_aside(self, held: Holdings, run_id: str, error: Exception, *, now: Instant) -> None:
         log.error("a run was set aside", extra={"run_id": run_id, "error": str(error)})
         # Before that is stored: from then on no row tells of its processes.
         held.live.kill_where(lambda live: live.attempt.run_id == run_id)

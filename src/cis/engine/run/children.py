@@ -14,7 +14,7 @@ from cis.engine.leases import under_lease
 from cis.engine.outputs import MAX_RUN_OUTPUT_BYTES
 from cis.engine.ports import ChildDag
 from cis.engine.run.ends import End
-from cis.engine.run.parts import ChildWait, LoopParts
+from cis.engine.run.parts import ChildWait, WorkerPorts
 from cis.engine.run.plan import RunPlan
 from cis.errors import CisError, DocumentError, Fault, NotFoundError, PoisonRecordError, StoreError
 from cis.model.dag import DagSpec
@@ -26,7 +26,7 @@ _MOST_STORED = 8 * MAX_RUN_OUTPUT_BYTES  # of JSON, which needs up to six letter
 _TOO_MUCH = "its run {} has more outputs than one run may keep; have it write files, and output their paths"
 
 
-def start_child(parts: LoopParts, plan: RunPlan, child: ChildDag, *, task_id: str, directory: Path) -> RunRecord:
+def start_child(parts: WorkerPorts, plan: RunPlan, child: ChildDag, *, task_id: str, directory: Path) -> RunRecord:
     """Record the run of a DAG as a task, and return it; tasks without a ``cwd`` run in *directory*.
 
     Raises:
@@ -91,7 +91,7 @@ def refusal(error: CisError) -> str:
     return str(error)
 
 
-def _spec(parts: LoopParts, child: ChildDag) -> DagSpec:
+def _spec(parts: WorkerPorts, child: ChildDag) -> DagSpec:
     if child.document is not None:
         return parts.parse(child.document)
     dag_id = child.dag_id or ""

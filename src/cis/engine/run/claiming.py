@@ -9,7 +9,7 @@ room for it when
 
 So a worker holds a handful of large runs, or a few dozen small ones, however many wait. What waits is rows. A large run
 is read before it is claimed, outside the transaction and in pieces (``cis.engine.run.reading``): one turn notes that it
-is wanted (``Held.reading``), and a later one claims it when it has been read.
+is wanted (``Holdings.reading``), and a later one claims it when it has been read.
 
 **Taking over.** A new epoch takes over what the worker's id held before in short transactions: the epoch first, then a
 few small runs, or one large run that was read before. Between two of them the lease is renewed and processes are
@@ -35,7 +35,7 @@ from cis.engine.lookup import is_stale
 from cis.engine.run.adoption import AttemptKey, hold, take_over, unended
 from cis.engine.run.ends import End
 from cis.engine.run.live import Live
-from cis.engine.run.parts import ChildWait, Held, LoopLimits, LoopParts, beat
+from cis.engine.run.parts import ChildWait, Holdings, LoopLimits, WorkerPorts, beat
 from cis.engine.run.plan import RunPlan
 from cis.engine.run.reading import RunReading, is_small
 from cis.engine.run.waits import Waits
@@ -57,7 +57,7 @@ READ_FOR_S = 0.02  # of a large run, between two turns
 class Room:
     """What a worker may still take, beside the plans that it holds."""
 
-    def __init__(self, held: Held, *, slots: int) -> None:
+    def __init__(self, held: Holdings, *, slots: int) -> None:
         plans = held.plans.values()
         active = [plan.run.priority for plan in plans if plan.active]
         self._slots = slots
@@ -88,7 +88,7 @@ class Room:
 
 
 def take_queued(
-    parts: LoopParts, limits: LoopLimits, me: Incarnation, held: Held, *, ends: Sequence[End], now: Instant
+    parts: WorkerPorts, limits: LoopLimits, me: Incarnation, held: Holdings, *, ends: Sequence[End], now: Instant
 ) -> list[str]:
     """Take queued runs while there is room; beyond that only more urgent ones than any that is held. Return their ids.
 
@@ -130,13 +130,13 @@ def take_queued(
     return taken
 
 
-def unread(held: Held) -> RunReading | None:
+def unread(held: Holdings) -> RunReading | None:
     """Return the large run that is taken next, while there is something left to read of it."""
     reading = held.reading
     return None if reading is None or reading.done or held.stopping else reading
 
 
-def read_on(parts: LoopParts, held: Held, *, now: Instant) -> None:
+def read_on(parts: WorkerPorts, held: Holdings, *, now: Instant) -> None:
     """Read some more of the large run that is taken next, for ``READ_FOR_S``."""
     until_s = now.mono_s + READ_FOR_S
     while (reading := unread(held)) is not None and parts.clock().mono_s < until_s:
@@ -146,9 +146,9 @@ def read_on(parts: LoopParts, held: Held, *, now: Instant) -> None:
 
 
 def hold_some(
-    parts: LoopParts,
+    parts: WorkerPorts,
     me: Incarnation,
-    held: Held,
+    held: Holdings,
     left: deque[QueuedRun],
     reading: RunReading | None,
     *,
@@ -165,7 +165,7 @@ def hold_some(
         hold(parts.store, held, found, ours=ours, now=now)
 
 
-def may_wait(tasks: Tasks, held: Held, queued: QueuedRun, *, slots: int) -> bool:
+def may_wait(tasks: Tasks, held: Holdings, queued: QueuedRun, *, slots: int) -> bool:
     """Whether a run of an earlier process can go back to the queue unread: nothing of it runs, and there is no room."""
     return not is_small(queued) and not Room(held, slots=slots).has(queued) and not tasks.any_running(queued.run_id)
 
@@ -183,10 +183,10 @@ def _count(room: Room, waiting: Sequence[QueuedRun], read: RunReading | None) ->
 
 
 def adopt(
-    parts: LoopParts,
+    parts: WorkerPorts,
     limits: LoopLimits,
     me: Incarnation,
-    held: Held,
+    held: Holdings,
     *,
     ends: list[End],
     attend: Callable[[], object],
@@ -224,13 +224,13 @@ def adopt(
 
 
 def _reading(
-    parts: LoopParts, me: Incarnation, run_id: str, *, now: Instant, item: QueueItem | None = None
+    parts: WorkerPorts, me: Incarnation, run_id: str, *, now: Instant, item: QueueItem | None = None
 ) -> RunReading:
     return RunReading(parts.store, run_id, worker_id=me.worker_id, skills=parts.maker.skills, now=now, item=item)
 
 
 def _read(
-    parts: LoopParts, me: Incarnation, queued: QueuedRun, attend: Callable[[], object], *, now: Instant
+    parts: WorkerPorts, me: Incarnation, queued: QueuedRun, attend: Callable[[], object], *, now: Instant
 ) -> RunReading:
     reading = _reading(parts, me, queued.run_id, now=now)
     while not reading.done:
@@ -243,7 +243,7 @@ def _is_of_none(run_ids: AbstractSet[str], live: Live) -> bool:
     return live.attempt.run_id not in run_ids
 
 
-def park(store: Store, me: Incarnation, held: Held, *, at_most: int, now: Instant) -> list[str]:
+def park(store: Store, me: Incarnation, held: Holdings, *, at_most: int, now: Instant) -> list[str]:
     """Park runs of *held* that only wait, and return which; they are still held.
 
     Raises:

@@ -19,7 +19,7 @@ from cis.engine.run.children import ended_child, refusal, start_child
 from cis.engine.run.claiming import take_queued
 from cis.engine.run.effects import NEVER, Effects, Start
 from cis.engine.run.ends import End, failed
-from cis.engine.run.parts import ChildWait, Held, LoopLimits, LoopParts, beat
+from cis.engine.run.parts import ChildWait, Holdings, LoopLimits, WorkerPorts, beat
 from cis.engine.run.plan import CHANGES_AT_ONCE, RunPlan
 from cis.engine.run.starts import choose_starts
 from cis.engine.run.turn import Turn
@@ -40,10 +40,10 @@ LONGEST_CONTROL_PAUSE_S = 0.02
 
 
 def decide(
-    parts: LoopParts,
+    parts: WorkerPorts,
     limits: LoopLimits,
     me: Incarnation,
-    held: Held,
+    held: Holdings,
     *,
     ends: Sequence[End],
     poll: bool,
@@ -93,7 +93,7 @@ def decide(
 
 
 def claim_only(
-    parts: LoopParts, limits: LoopLimits, me: Incarnation, held: Held, *, ends: Sequence[End], now: Instant
+    parts: WorkerPorts, limits: LoopLimits, me: Incarnation, held: Holdings, *, ends: Sequence[End], now: Instant
 ) -> None:
     """Take queued runs, and do nothing about them yet; *ends* are those that are still to be stored.
 

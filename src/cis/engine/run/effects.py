@@ -1,8 +1,8 @@
 """What a turn of a worker's loop has decided and what is to be done once its transaction has committed: a value.
 
 The loop does it then (``WorkerLoop._apply``). Of a transaction that failed, the value is dropped, and nothing of it was
-done; its starts alone are kept apart (``Held.keep_unstarted``), since a commit that is reported as failed may be there
-after all.
+done; its starts alone are kept apart (``Holdings.keep_unstarted``), since a commit that is reported as failed may be
+there after all.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from cis.model.states import AttemptState
 from cis.store.records import AttemptRecord, LeftProcess
 
 if TYPE_CHECKING:
-    from cis.engine.run.parts import Held, LoopParts
+    from cis.engine.run.parts import Holdings, WorkerPorts
 
 _NEVER = float("inf")
 READ_AGAIN_S = 0.1
@@ -166,10 +166,10 @@ class Ends:
     """The ends of a worker's attempts on their way into the store.
 
     ``new`` are those that the next transaction stores. Others are in doubt, or cannot be judged yet for want of a
-    descriptor to read their outputs with (``Held.unjudged``).
+    descriptor to read their outputs with (``Holdings.unjudged``).
     """
 
-    def __init__(self, parts: LoopParts, held: Held) -> None:
+    def __init__(self, parts: WorkerPorts, held: Holdings) -> None:
         self.new: list[End] = []
         self.since_s = 0.0  # when the first of them came
         self._parts = parts

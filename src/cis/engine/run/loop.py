@@ -42,7 +42,7 @@ from cis.engine.run.decide import POLL_S, decide
 from cis.engine.run.effects import NOTHING, NOTHING_SEEN, Effects, Start
 from cis.engine.run.ends import Ends
 from cis.engine.run.live import Ending, LiveAttempts
-from cis.engine.run.parts import Held, LoopLimits, LoopParts, probe, stop_the_late
+from cis.engine.run.parts import Holdings, LoopLimits, WorkerPorts, probe, stop_the_late
 from cis.engine.run.spawning import Spawning
 from cis.engine.run.task_places import PlaceUse
 from cis.engine.this_node import Incarnation
@@ -61,14 +61,14 @@ TRY_AGAIN_S = 0.003  # others had the write lock, and there is something to do w
 class WorkerLoop:
     """Runs the queued runs of one worker id, under one epoch, until it is told to stop."""
 
-    def __init__(self, parts: LoopParts, limits: LoopLimits, me: Incarnation) -> None:
+    def __init__(self, parts: WorkerPorts, limits: LoopLimits, me: Incarnation) -> None:
         self._parts = parts
         self._limits = limits
         self._me = me
         this_node, margin = parts.this_node, margin_s(limits.grace_s)
         leases = Leases(me.node_id, margin_s=margin, uptime_us=this_node.uptime_us, boot_id=this_node.boot_id)
         live = LiveAttempts(parts.executor, grace_s=limits.grace_s)
-        self._held = Held(live, leases, place=PlaceUse(parts.places))
+        self._held = Holdings(live, leases, place=PlaceUse(parts.places))
         self._ends = Ends(parts, self._held)
         self._spawning = Spawning(parts, self._held)
         self._turns_apart = TurnsApart(parts, limits, me)

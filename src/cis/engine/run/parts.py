@@ -35,7 +35,7 @@ SAY_AGAIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoopParts:
+class WorkerPorts:
     """The ports of a loop.
 
     ``ring`` wakes another worker by its id; ``tell`` says that something was stored; ``jitter`` is in [0, 1);
@@ -75,7 +75,7 @@ class ChildWait:
 
 
 @dataclass(slots=True)
-class Held:
+class Holdings:
     """What a worker holds: plans by run id, attempts that wait for a child run, processes."""
 
     live: LiveAttempts
@@ -152,7 +152,7 @@ class Held:
             del self.children[key]
 
 
-def room_for(held: Held, *, slots: int, wanted: bool, now_s: float) -> int:
+def room_for(held: Holdings, *, slots: int, wanted: bool, now_s: float) -> int:
     """Return how many attempts may run; that something was short is forgotten once nothing waits for it."""
     short = held.short
     if short is None:
@@ -163,7 +163,7 @@ def room_for(held: Held, *, slots: int, wanted: bool, now_s: float) -> int:
     return 0 if held.unjudged else min(slots, short.room(now_s))
 
 
-def stop_the_late(held: Held, now: Instant) -> None:
+def stop_the_late(held: Holdings, now: Instant) -> None:
     """End what runs under a lease that is over, whether or not the store can be used."""
     late = held.leases.late(now)
     if late:
@@ -172,7 +172,7 @@ def stop_the_late(held: Held, now: Instant) -> None:
         held.live.kill_where(lambda live: live.attempt.run_id in gone)
 
 
-def probe(held: Held, executor: Executor, *, now_s: float) -> None:
+def probe(held: Holdings, executor: Executor, *, now_s: float) -> None:
     """When the pause is over, see whether a process could be started, before a task is tried again."""
     if held.short is None or held.short.due_s > now_s:
         return
@@ -181,7 +181,7 @@ def probe(held: Held, executor: Executor, *, now_s: float) -> None:
         held.fall_short(short_of, now_s=now_s)
 
 
-def beat(workers: Workers, limits: LoopLimits, me: Incarnation, held: Held, *, now: Instant) -> None:
+def beat(workers: Workers, limits: LoopLimits, me: Incarnation, held: Holdings, *, now: Instant) -> None:
     """Renew the lease when it is time, and at once when what the worker does has changed.
 
     Raises:

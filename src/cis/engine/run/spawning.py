@@ -1,7 +1,7 @@
 """Starting the processes of attempts whose starts are on disk, and preparing the launch of the next one.
 
 While a single task runs there is nothing else to do, and what comes after it is often known. So the launch of a task
-that waits for that one alone is made then (``Launches``), and not between its end and the next start.
+that waits for that one alone is made then (``LaunchCache``), and not between its end and the next start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cis.engine.run.attempts import AttemptMaker
 from cis.engine.run.effects import NEVER, Start
 from cis.engine.run.ends import End, failed
 from cis.engine.run.live import Live
-from cis.engine.run.parts import Held, LoopParts
+from cis.engine.run.parts import Holdings, WorkerPorts
 from cis.engine.run.plan import RunPlan
 from cis.engine.shortage import shortage_of
 from cis.errors import LaunchError
@@ -26,7 +26,7 @@ _Key = tuple[str, int, int]
 ATTEND_EVERY = 10  # starts, in a turn of many
 
 
-class Launches:
+class LaunchCache:
     """Makes each launch when it is asked for, unless it is the one that was foreseen."""
 
     def __init__(self, maker: AttemptMaker) -> None:
@@ -65,12 +65,12 @@ class Launches:
 
 
 class Spawning:
-    """Starts what a turn has chosen; what has no room, or is no process, goes to ``Held.unstarted``."""
+    """Starts what a turn has chosen; what has no room, or is no process, goes to ``Holdings.unstarted``."""
 
-    def __init__(self, parts: LoopParts, held: Held) -> None:
+    def __init__(self, parts: WorkerPorts, held: Holdings) -> None:
         self._parts = parts
         self._held = held
-        self._launches = Launches(parts.maker)
+        self._launches = LaunchCache(parts.maker)
 
     def spawn(self, starts: Sequence[Start], *, attend: Callable[[], object]) -> list[End]:
         """Start the processes, calling *attend* between many; return the ends of attempts that cannot become one."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cis.engine.accept.control import cancel_children
 from cis.engine.lookup import is_stale
 from cis.engine.run.effects import NOTHING_SEEN, Effects, Start
-from cis.engine.run.parts import Held, LoopLimits, LoopParts
+from cis.engine.run.parts import Holdings, LoopLimits, WorkerPorts
 from cis.engine.run.plan import RunPlan
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant
@@ -24,7 +24,9 @@ from cis.store.records import AttemptRecord, RunChange
 class Turn:
     """One turn of one worker, inside its transaction."""
 
-    def __init__(self, parts: LoopParts, limits: LoopLimits, me: Incarnation, held: Held, *, now: Instant) -> None:
+    def __init__(
+        self, parts: WorkerPorts, limits: LoopLimits, me: Incarnation, held: Holdings, *, now: Instant
+    ) -> None:
         self.parts = parts
         self.store = parts.store
         self.limits = limits
