@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine.ageclock import SETTLE_S
 from cis.engine.logfiles import LogFiles
 from cis.engine.times import Instant
 from cis.engine.upkeep.pruner import Retention
 from cis.errors import StoreError
 from cis.model.states import RunState
+from cis.node.clock import SETTLE_S
 from cis.node.node import Maintenance
 from cis.store import open_store
 from cis.store.port import Store

@@ -12,12 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from cis.engine.ageclock import AgeClock
 from cis.engine.logfiles import LogFiles
 from cis.engine.times import Instant
 from cis.engine.upkeep.pruner import Cutoff, Pruner, Retention
 from cis.errors import CisError, LockGoneError, StoreError, StoreGoneError, StoreNewerError
-from cis.node.clock import now_awake_or_asleep
+from cis.node.clock import AgeClock, now_awake_or_asleep
 from cis.node.cluster import Cluster, room_settings
 from cis.node.handle import NodeHandle
 from cis.node.home import Home

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cis.engine.ageclock import SETTLE_S, TOLERANCE_S, AgeClock
 from cis.engine.times import Instant
+from cis.node.clock import SETTLE_S, TOLERANCE_S, AgeClock
 
 DAY_S = 86400
 
