@@ -55,25 +55,23 @@ The message is built here, says what happened and, where there is one, the way o
 from __future__ import annotations
 
 from cis.errors.base import (
+    AlreadyRunningError,
+    AmbiguousScopeError,
     CisError,
     ConfigError,
+    ConflictError,
     DocumentError,
     DocumentTooLargeError,
     Fault,
-    MalformedDocumentError,
-    NotFoundError,
-    UsageError,
-)
-from cis.errors.conflicts import (
-    AlreadyRunningError,
-    AmbiguousScopeError,
-    ConflictError,
     HomeElsewhereError,
     IdempotencyConflictError,
     IllegalStateError,
     LockGoneError,
+    MalformedDocumentError,
     NodeIdKeptError,
+    NotFoundError,
     StaleVersionError,
+    UsageError,
     WorkerConflictError,
 )
 from cis.errors.nodes import (
