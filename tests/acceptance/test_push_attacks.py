@@ -23,7 +23,7 @@ from cis.federation.service import NotDelivered
 from cis.model.message import Message, MessageKind
 from cis.node.clock import new_id, now_us
 from cis.store.cluster import PeerRecord
-from cis.store.refusals import MAX_REFUSALS
+from cis.store.shares import MAX_REFUSALS
 from cis.transports import push
 from cis.transports.envelope import EXECUTE_PATH, MEDIA_TYPE, MESSAGES_PATH, frame, open_envelope, seal
 from cis.transports.keys import Signer, canonical, new_private_key

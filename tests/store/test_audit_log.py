@@ -11,7 +11,7 @@ import pytest
 
 from cis.store import open_store
 from cis.store.records import AuditFilter, AuditRecord
-from cis.store.refusals import MAX_REFUSALS, WITHIN_US
+from cis.store.shares import MAX_REFUSALS, WITHIN_US
 from cis.store.sqlite.store import SqliteStore
 from tests.worlds.migrated import new_database
 

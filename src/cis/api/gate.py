@@ -27,7 +27,7 @@ from cis.api.served import Rights, ServedNode
 from cis.app.tokens import ADMIN, CONTROL, EXECUTE, READ
 from cis.errors import CisError, NotAllowedError, NotAuthenticatedError, OverloadedError
 from cis.store.records import AuditRecord
-from cis.store.refusals import RefusalShares
+from cis.store.shares import RefusalShares
 from cis.transports.envelope import EXECUTE_PATH, MESSAGES_PATH
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 
-from cis.model.shares import Shares
+from cis.store.shares import Shares
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 

@@ -81,7 +81,7 @@ class Audit(Protocol):
     """Who did what; nothing changes or deletes an entry."""
 
     def append(self, entry: AuditRecord) -> None:
-        """Add an entry to the audit log; of one actor's refusals, no more than its share (``cis.store.refusals``)."""
+        """Add an entry to the audit log; of one actor's refusals, no more than its share (``cis.store.shares``)."""
         ...
 
     def page(self, where: AuditFilter = EVERY_ENTRY, *, limit: int, before: int | None = None) -> Sequence[AuditRecord]:

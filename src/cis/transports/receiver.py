@@ -17,7 +17,7 @@ from cis.model.message import Message, MessageKind, Reply
 from cis.store.cluster import PeerRecord
 from cis.store.port import Store
 from cis.store.records import AuditRecord
-from cis.store.refusals import UNVERIFIED, RefusalShares
+from cis.store.shares import UNVERIFIED, RefusalShares
 from cis.transports.envelope import Opened, SigningNode, open_envelope
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from cis.model.scope_rules import read_patterns, written
 from cis.store.records import EVERY_ENTRY, AuditFilter, AuditRecord, EventRecord, EventTally, TokenRecord
-from cis.store.refusals import RefusalShares
+from cis.store.shares import RefusalShares
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.rows import EVENT, Row, event_of, read, read_all
 

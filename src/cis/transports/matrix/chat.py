@@ -30,8 +30,8 @@ from cis.store.cluster import RoomEvent
 from cis.store.cluster_port import Peers
 from cis.store.port import Store
 from cis.store.records import AuditRecord, RunFilter
-from cis.store.refusals import RefusalShares
 from cis.store.run_port import Definitions
+from cis.store.shares import RefusalShares
 from cis.transports.matrix.threads import Threads, notice_id, post_notice
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cis.model.shares import MAX_KINDS, Shares
+from cis.store.shares import MAX_KINDS, Shares
 
 WITHIN_US = 1000
 
