@@ -21,6 +21,7 @@ from cis.errors import (
     StoreRefusedError,
 )
 from cis.store.sqlite.migrate import check_known, migrate
+from cis.store.sqlite.rows import tell_left_out
 
 BUSY_TIMEOUT_MS = 30_000
 LOCK_PAUSE_S = 0.0005  # a transaction with its flush takes about as long
@@ -260,8 +261,6 @@ class Database:
                 except StopIteration:
                     return
                 except UnicodeDecodeError as error:
-                    from cis.store.sqlite.unreadable import tell_left_out  # noqa: PLC0415 - see there
-
                     tell_left_out(error)
 
     def transaction(self, *, wait: bool = True) -> AbstractContextManager[None]:

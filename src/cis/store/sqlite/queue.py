@@ -21,7 +21,7 @@ from cis.store.records import (
     WorkerState,
 )
 from cis.store.sqlite.connection import Database, Row
-from cis.store.sqlite.rows import MAX_NUMBER, QUEUE, WORKER, queue_item_of, read, read_all, worker_of
+from cis.store.sqlite.rows import MAX_NUMBER, QUEUE, WORKER, queue_item_of, read, read_all, tell_queued, worker_of
 
 _ENQUEUE = (
     "INSERT INTO worker_queue (node_id, worker_id, run_id, dag_json, status, priority, epoch, created_at_us, below, asker)"
@@ -150,8 +150,6 @@ class QueueRows:
         try:
             item = self.get(run_id)
         except PoisonRecordError as error:
-            from cis.store.sqlite.unreadable import tell_queued  # noqa: PLC0415 - see there
-
             tell_queued(run_id, error)
             item = None
         return item or _unreadable(run_id, worker_id, epoch)

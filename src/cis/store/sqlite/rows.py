@@ -256,7 +256,21 @@ def read_all(what: str, make: Callable[[Row], T], rows: Iterable[Row]) -> list[T
         try:
             records.append(read(what, make, row))
         except PoisonRecordError as error:
-            from cis.store.sqlite.unreadable import tell_left_out  # noqa: PLC0415 - see there
-
             tell_left_out(error)
     return records
+
+
+def tell_left_out(error: PoisonRecordError | UnicodeDecodeError) -> None:
+    """Say in the log that a row is missing in an answer."""
+    _warn("a row was left out", {"error": str(error)})
+
+
+def tell_queued(run_id: str, error: PoisonRecordError) -> None:
+    """Say in the log that a run's place in the queue cannot be read."""
+    _warn("a queued run cannot be read", {"run_id": run_id, "error": str(error)})
+
+
+def _warn(message: str, facts: dict[str, str]) -> None:
+    import logging  # noqa: PLC0415 - most commands want no log
+
+    logging.getLogger(__name__).warning(message, extra=facts)
