@@ -18,7 +18,7 @@ import pytest
 from cis.model.dag import Priority
 from cis.model.message import Message, MessageKind
 from cis.node.clock import new_id, now_us
-from cis.node.keyfile import KeyFile
+from cis.node.identity import KeyFile
 from cis.store import open_store
 from cis.store.cluster import OutboxItem, Route
 from cis.transports.envelope import MEDIA_TYPE, MESSAGES_PATH, frame, seal

@@ -12,7 +12,7 @@ import pytest
 
 from cis.model.message import Message, MessageKind
 from cis.node.clock import new_id, now_us
-from cis.node.keyfile import KeyFile
+from cis.node.identity import KeyFile
 from cis.transports.envelope import EXECUTE_PATH, MEDIA_TYPE, frame, seal
 from tests.worlds.cluster import ClusterNode, befriend, make_nodes, running
 from tests.worlds.waiting import wait_for

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cis.model.message import Message, MessageKind
-from cis.node.keyfile import KeyFile
+from cis.node.identity import KeyFile
 from cis.transports.envelope import seal
 from cis.transports.keys import Signer, new_private_key
 from tests.worlds.cluster import at_once, ended

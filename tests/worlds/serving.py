@@ -29,7 +29,7 @@ from cis.model.states import AttemptState, RunState, TaskState
 from cis.node.cluster import Cluster
 from cis.node.handle import NodeHandle
 from cis.node.hub import EventHub
-from cis.node.keyfile import KeyFile
+from cis.node.identity import KeyFile
 from cis.node.store_threads import Readers, Writer
 from cis.skills.registry import InstalledSkills
 from cis.store import open_store

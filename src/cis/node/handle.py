@@ -10,7 +10,7 @@ from typing import TypeVar
 from cis.engine.logfiles import LogFiles
 from cis.engine.this_node import ThisNode
 from cis.node.hub import EventHub
-from cis.node.keyfile import KeyFile
+from cis.node.identity import KeyFile
 from cis.node.store_threads import Readers, Writer
 from cis.store.port import Store
 

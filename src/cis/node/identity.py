@@ -2,6 +2,9 @@
 
 A file is whole or not there at all, whoever else writes it at the same moment. Setting one value in ``cis.toml`` leaves
 alone what its owner wrote around it.
+
+The first line of ``node.key`` is the private key, base64. Each further line is a succession, JSON, by which an earlier
+key handed over to a later one (``cis.transports.keys``, which takes 30 ms to import: only who asks for the key waits).
 """
 
 from __future__ import annotations
@@ -12,9 +15,13 @@ import re
 import tomllib
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cis.errors import ConfigError, Fault
 from cis.node.home import Home
+
+if TYPE_CHECKING:
+    from cis.transports.keys import Signer
 
 _TEMPLATE = """\
 # Settings of this node; every key is optional. 'cis config check' reports every fault at once.
@@ -145,8 +152,56 @@ def rotate_token(home: Home) -> str:
     return token
 
 
+class KeyFile:
+    """The node's key on disk; it is read again whenever the file changed, so that a new key needs no restart."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int, int] | None = None
+        self._signer: Signer | None = None
+
+    def signer(self) -> Signer:
+        """Return the key; it is made where there is none.
+
+        Raises:
+            ConfigError: the file cannot be read, or holds no key.
+        """
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            from cis.transports.keys import new_private_key  # noqa: PLC0415 - 30 ms
+
+            write_once(self._path, f"{new_private_key()}\n".encode())
+            status = self._path.stat()
+        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+        if self._signer is None or stamp != self._stamp:
+            self._signer, self._stamp = _read(self._path), stamp
+        return self._signer
+
+    def rotate(self, node_id: str) -> Signer:
+        """Replace the key by a new one, which the old one signs; peers that trusted the old one follow."""
+        from cis.transports.keys import MAX_SUCCESSIONS, Signer, new_private_key  # noqa: PLC0415 - 30 ms
+
+        old = self.signer()
+        private = new_private_key()
+        succession = old.hand_over(node_id, Signer(private).public_key)
+        successions = (*old.successions, succession)[-MAX_SUCCESSIONS:]
+        lines = [private, *(json.dumps(one.to_dict()) for one in successions)]
+        replace_file(self._path, "".join(f"{line}\n" for line in lines).encode())
+        return self.signer()
+
+
+def _read(path: Path) -> Signer:
+    from cis.transports.keys import Signer, Succession  # noqa: PLC0415 - 30 ms
+
+    try:
+        private, *rest = path.read_text(encoding="ascii").split("\n")
+        return Signer(private.strip(), successions=[Succession(**json.loads(line)) for line in rest if line])
+    except (OSError, ValueError, TypeError) as error:
+        mend = "put the file back from a backup, or delete it: a new key has to be trusted anew by every peer"
+        raise ConfigError([Fault(place=str(path), message=f"holds no key ({error}); {mend}")]) from error
+
+
 def ensure_public_key(home: Home) -> str:
     """Return the node's Ed25519 public key as base64; the private one is made where there is none."""
-    from cis.node.keyfile import KeyFile  # noqa: PLC0415 - 30 ms
-
     return KeyFile(home.key_file).signer().public_key

@@ -21,8 +21,7 @@ from cis.node.cluster import Cluster, room_settings
 from cis.node.handle import NodeHandle
 from cis.node.home import Home
 from cis.node.hub import EventHub
-from cis.node.identity import replace_file
-from cis.node.keyfile import KeyFile
+from cis.node.identity import KeyFile, replace_file
 from cis.node.presence import announcement_path, node_lock_path
 from cis.node.residence import take_up
 from cis.node.settings import Settings

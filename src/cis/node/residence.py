@@ -27,7 +27,7 @@ from cis.executors.platform import machine_id
 from cis.federation.restored import disown
 from cis.node.clock import now_us
 from cis.node.home import Home
-from cis.node.identity import set_text
+from cis.node.identity import KeyFile, set_text
 from cis.node.presence import announcement_path, node_lock_path
 from cis.node.settings import Settings, default_node_id
 from cis.store.port import Store
@@ -107,8 +107,6 @@ def become_copy(store: Store, home: Home, *, node_id: str | None) -> HomeRecord 
     Raises:
         ConflictError: a process still uses it, or *node_id* is the original's.
     """
-    from cis.node.keyfile import KeyFile  # noqa: PLC0415 - 30 ms
-
     kept = store.home.get()
     here = _here(home, node_id or f"{default_node_id()[:100]}-{secrets.token_hex(3)}")
     if kept is None or (_same_machine(kept, here) and kept.path == here.path):

@@ -17,8 +17,7 @@ from cis.model.durations import format_duration, parse_duration
 from cis.model.relations import fill, malformed, references
 from cis.model.scope import parse_scope, parse_worker_id
 from cis.node.home import Home
-from cis.node.identity import set_text
-from cis.node.keyfile import KeyFile
+from cis.node.identity import KeyFile, set_text
 from cis.node.settings import OPTIONS, load_settings
 from cis.transports.keys import Signer, new_private_key
 from tests.chaos.fuzzing.trees import SCALARS, changed

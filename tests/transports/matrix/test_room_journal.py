@@ -33,7 +33,7 @@ from cis.model.message import BlobRef, Message, MessageKind, Result
 from cis.model.states import RunState, TaskState
 from cis.node.handle import NodeHandle
 from cis.node.hub import EventHub
-from cis.node.keyfile import KeyFile
+from cis.node.identity import KeyFile
 from cis.node.store_threads import Readers, Writer
 from cis.skills.registry import InstalledSkills
 from cis.store import open_store
