@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from cis.errors import UsageError
-from cis.node.home import Home, find_home
+from cis.node.home import Home, find_home, node_is_running
 
 if TYPE_CHECKING:
     from cis.app.actor import Actor
@@ -53,8 +53,7 @@ class Context:
     @cached_property
     def this_node(self) -> ThisNode:
         """Where submissions of this command happen: this node."""
-        from cis.node.presence import node_is_running  # noqa: PLC0415 - only who submits needs them
-        from cis.node.tables import TomlSecrets  # noqa: PLC0415
+        from cis.node.tables import TomlSecrets  # noqa: PLC0415 - only who submits needs them
         from cis.node.this_node import make_this_node  # noqa: PLC0415
 
         secrets = TomlSecrets(self.home.toml, self.environ)

@@ -23,7 +23,7 @@ from cis.federation.restored import Restored, mark_restored
 from cis.model.durations import parse_duration
 from cis.model.ids import counted
 from cis.node.clock import now_us
-from cis.node.presence import node_is_running
+from cis.node.home import node_is_running
 from cis.store import restoring
 from cis.worker.lock import holder
 

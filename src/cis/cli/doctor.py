@@ -31,7 +31,7 @@ from cis.errors import (
 from cis.executors.attempt_folder import AttemptFolders
 from cis.model.ids import counted
 from cis.node.clock import now_us
-from cis.node.presence import announced, node_is_running
+from cis.node.home import announced, node_is_running
 from cis.node.residence import place_fault
 from cis.node.tables import holds_values
 from cis.store import adapter_of

@@ -12,7 +12,7 @@ from cis.cli.parser import lazy
 from cis.engine.times import rfc3339
 from cis.errors import StoreFullError
 from cis.node import identity
-from cis.node.presence import announced
+from cis.node.home import announced
 
 if TYPE_CHECKING:
     import socket

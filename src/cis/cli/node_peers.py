@@ -16,7 +16,7 @@ from cis.errors import UsageError
 from cis.model.ids import counted, id_fault
 from cis.model.scope_rules import given_patterns, listed
 from cis.node.clock import now_us
-from cis.node.presence import announced
+from cis.node.home import announced
 from cis.store.cluster import PeerRecord
 from cis.store.port import Store
 

@@ -4,6 +4,8 @@
 in it, whatever its mode says; who can write the folder above can put another one in its place; who owns a link can have
 it lead elsewhere. So every step belongs to this user or root, and nobody else may write there, but for folders with the
 sticky bit (``/tmp``), in which only owners replace what is theirs.
+
+Whether a node of the home runs, and where it listens (``announced``), is cheap enough to ask in every command.
 """
 
 from __future__ import annotations
@@ -222,3 +224,43 @@ def _way_to(path: Path) -> Iterator[Path]:
             target = here.readlink()
             left = [*(target.parts[1:] if target.is_absolute() else target.parts), *left]
             here = Path("/") if target.is_absolute() else here.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What a running node says of itself in ``run/node.json``."""
+
+    node_id: str
+    url: str
+    pid: int
+    schema: int = 0  # 0: of a version that did not say
+
+
+def node_lock_path(home: Home) -> Path:
+    """Return the lock that a node holds while it runs."""
+    return home.run / "node.lock"
+
+
+def node_is_running(home: Home) -> bool:
+    """Whether some process is this home's node now."""
+    from cis.worker.lock import holder  # noqa: PLC0415 - a command that only reads asks for no lock
+
+    return holder(node_lock_path(home)) is not None
+
+
+def announcement_path(home: Home) -> Path:
+    """Return the file in which a running node says where it listens."""
+    return home.run / "node.json"
+
+
+def announced(home: Home) -> Announcement | None:
+    """Return what the running node said of itself; None when none runs or none has said it yet."""
+    if not node_is_running(home):
+        return None
+    import json  # noqa: PLC0415 - only here
+
+    try:
+        told = json.loads(announcement_path(home).read_text(encoding="utf-8"))
+        return Announcement(node_id=told["node_id"], url=told["url"], pid=told["pid"], schema=told.get("schema", 0))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -19,10 +19,9 @@ from cis.errors import CisError, LockGoneError, StoreError, StoreGoneError, Stor
 from cis.node.clock import AgeClock, now_awake_or_asleep
 from cis.node.cluster import Cluster, room_settings
 from cis.node.handle import NodeHandle
-from cis.node.home import Home
+from cis.node.home import Home, announcement_path, node_lock_path
 from cis.node.hub import EventHub
 from cis.node.identity import KeyFile, replace_file
-from cis.node.presence import announcement_path, node_lock_path
 from cis.node.residence import take_up
 from cis.node.settings import Settings
 from cis.node.store_threads import Readers, Writer

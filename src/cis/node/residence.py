@@ -26,9 +26,8 @@ from cis.executors.orphans import kill_orphans
 from cis.executors.platform import machine_id
 from cis.federation.restored import disown
 from cis.node.clock import now_us
-from cis.node.home import Home
+from cis.node.home import Home, announcement_path, node_lock_path
 from cis.node.identity import KeyFile, set_text
-from cis.node.presence import announcement_path, node_lock_path
 from cis.node.settings import Settings, default_node_id
 from cis.store.port import Store
 from cis.store.upkeep_port import HomeRecord

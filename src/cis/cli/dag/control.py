@@ -12,7 +12,7 @@ from cis.engine.lookup import look_up_worker, run_of
 from cis.engine.observe.views import read_run, worker_view
 from cis.executors.platform import still_runs
 from cis.node.clock import now_us
-from cis.node.presence import node_is_running
+from cis.node.home import node_is_running
 from cis.store.records import WorkerRecord, WorkerState
 from cis.worker.lock import holder, worker_lock_path
 

@@ -28,7 +28,7 @@ from cis.engine.observe.views import submission_view
 from cis.errors import UsageError
 from cis.model.dag import DagSpec
 from cis.model.states import RunState, TaskState
-from cis.node.presence import node_is_running
+from cis.node.home import node_is_running
 from cis.store.port import Store
 from cis.store.records import Delivery, RunRecord, TaskRecord
 
