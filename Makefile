@@ -35,7 +35,7 @@ CHAOS_upgrade := tests/store/test_upgrades.py
 CHAOS_PARTS := states simulation kill adopt stop escape starve power disk http fuzz upgrade push room
 CHAOS_all := $(foreach part,$(CHAOS_PARTS),$(CHAOS_$(part)))
 
-.PHONY: help demo test check bench bench-full soak chaos serve lock clean
+.PHONY: help demo test collected check bench bench-full soak chaos serve lock clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,9 +64,14 @@ demo: $(READY) ## start a node, run a real DAG on it, show the result, stop
 
 # Without a homeserver its tests are skipped, loudly; where CI is set that is a failure.
 # The files are handed out in the order of tests/conftest.py, the long ones first.
-test: check ## check, then every test
+test: $(READY) ## check, then every test
+	@$(MAKE) --no-print-directory -j 2 check collected
 	@$(BIN)/python -m tests.worlds.homeserver || test -z "$${CI:-}"
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(TESTS)
+
+# Runs beside the checks, which leave a processor free: the workers of the tests find compiled what it compiles.
+collected: $(READY)
+	@$(BIN)/python -m pytest --collect-only -qq $(PYTEST_ARGS) $(TESTS) >/dev/null || true
 
 check: $(READY) ## format, lint, types, layers, dead code, known faults of dependencies; changes nothing
 	$(BIN)/ruff format --check .
