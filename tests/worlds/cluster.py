@@ -105,9 +105,8 @@ class ClusterNode:
 
     def trust_all(self, others: Sequence[ClusterNode]) -> None:
         """Trust other nodes, each at its address."""
-        self.sandbox.json_of_each(
-            *(("node", "trust", other.node_id, other.public_key, "--url", other.url) for other in others)
-        )
+        for other in others:
+            self.trust(other)
 
     def peer(self, node_id: str) -> Any:
         """Return another node as ``cis node list`` shows it."""

@@ -82,18 +82,6 @@ class NodeProcess:
         return wait_for(final, timeout_s=timeout_s, what=f"the end of run {run_id}")
 
 
-# To start an interpreter takes longer than most commands.
-COMMANDS = """
-import json, sys
-from cis.cli.main import main
-for words in json.loads(sys.argv[1]):
-    status = main([*words, "--json"])
-    print("\\0", end="", flush=True)
-    if status:
-        sys.exit(f"{words}: {status}")
-"""
-
-
 @dataclass(frozen=True, slots=True)
 class Sandbox:
     """A ``CIS_HOME`` with the command that uses it."""
@@ -116,19 +104,6 @@ class Sandbox:
             timeout=timeout_s,
             check=False,
         )
-
-    def json_of_each(self, *commands: Sequence[str]) -> list[Any]:
-        """Run commands one after the other in one process, and return the documents that they print."""
-        done = subprocess.run(
-            [sys.executable, "-c", COMMANDS, json.dumps(commands)],
-            env=dict(self.env),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        return [json.loads(document) for document in done.stdout.split("\0")[:-1]]
 
     def json(self, *arguments: str, stdin: str | None = None, expect: int = 0) -> Any:
         """Run ``cis … --json`` and return the document that it printed."""

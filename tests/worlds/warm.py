@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
-GROUPS = {"audit", "config", "init", "token"}
+GROUPS = {"audit", "config", "db", "init", "token"}
 COMMANDS = {
-    "dag": {"definitions", "list", "logs", "status", "validate", "worker"},
+    "dag": {"definitions", "list", "logs", "save", "status", "validate", "worker"},
     "node": {"list", "status", "trust", "untrust"},
     "room": {"setup", "status"},
 }
