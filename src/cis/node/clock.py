@@ -1,9 +1,10 @@
 """The one place where the time is read and ids are made.
 
-Ages are counted by an ``AgeClock``: by the wall's time, less what it has jumped forward while this process looked. A wall
-clock that jumps a month ahead makes everything a month old. The monotonic clock tells how much time has really passed,
-so of what it does not know nothing counts as age. A clock that was wrong already when the process began is mostly set
-right within minutes; so nothing is judged by its age before the two clocks have gone side by side for a while.
+Ages are counted by an ``AgeClock``: by the wall's time, less what it has jumped forward while this process looked. A
+wall clock that jumps a month ahead makes everything a month old. The monotonic clock tells how much time has really
+passed, so of what it does not know nothing counts as age. A clock that was wrong already when the process began is
+mostly set right within minutes; so nothing is judged by its age before the two clocks have gone side by side for a
+while.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ SendClaim = Callable[[Message], Awaitable[bool]]
 
 
 def receive_offer(store: Store, received: ReceivedMessage, *, this_node: ThisNode) -> Outcome:
-    """Remember an offer, to be claimed when this node has room for it (``cis.transports.matrix.sender``)."""
+    """Remember an offer, to be claimed when this node has room for it (``Claimer``)."""
     message = received.message
     terms, priority = OfferTerms.read(message.fields), message.fields.get("priority")
     if not message.run_id or received.event_id is None:
