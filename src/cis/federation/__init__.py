@@ -2,8 +2,8 @@
 
 ``origin`` is the side of the node that accepted a run, ``executing`` that of the node which runs it for another; they
 know nothing of each other but the codec: ``records`` and ``messages`` write and read all that crosses. ``inbox`` gives
-each message to its side, and answers what belongs to neither (a ping); ``restored`` is a node after a backup, which concerns both; ``service`` is what the services
-of both use of their node and of the way to peers.
+each message to its side, and answers what belongs to neither (a ping); ``restored`` is a node after a backup, which
+concerns both; ``service`` is what the services of both use of their node and of the way to peers.
 
 One word for each thing, in code; on the wire, in the database and in JSON names stay as they were.
 
