@@ -27,7 +27,7 @@ PROCESSES = 2
 LAST_LINES = 80
 
 
-@pytest.mark.timeout(1800 if LONG else 600)
+@pytest.mark.timeout(3600 if LONG else 600)
 def test_whatever_goes_wrong_nothing_accepted_is_lost_or_done_twice_and_all_comes_to_rest() -> None:
     first, count = first_seed(), size(600, 20_000)
     began_s = time.monotonic()
