@@ -116,7 +116,7 @@ class RequestLimits:
     def admitted(self, actor: str) -> Admission:
         """Hold a place of *actor*, with all that its request takes besides, within the block that this begins.
 
-        OverloadedError or ShareExceededError come then when there is none.
+        Entering it raises OverloadedError or ShareExceededError when there is none.
         """
         return Admission(actor, self._requests, streams=self._streams, large=self._large, documents=self._documents)
 

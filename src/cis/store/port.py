@@ -17,8 +17,8 @@ not be changed by another transaction before this one commits. SQLite has one lo
 for everything that was read. A database without such a lock needs it where a docstring says so, and no more than that:
 
 - *Holds until the commit*: whoever asks keeps the row, as ``SELECT … FOR UPDATE`` does. A worker's every transaction
-  begins with ``workers.check_epoch``, so nobody takes its id over in the middle of one; where ``others_writes`` says that
-  nobody else has written since the last, nobody has.
+  begins with ``workers.check_epoch``, so nobody takes its id over in the middle of one; it may be skipped where ``others_writes`` says that
+  nobody else has written since the last transaction.
 - *Check, then insert*: what was found missing, or counted, must not appear or grow before the commit. Each of these
   names what an adapter can lock: a row that is there already (a counter, the worker, the tree), or the key itself.
 
@@ -117,9 +117,10 @@ class Store(Protocol):
         ...
 
     def others_writes(self) -> int:
-        """Return a number that grows when another connection has committed something; inside a transaction, as of its beginning.
+        """Return a number that grows with others' commits; inside a transaction, as of its beginning.
 
-        An adapter that cannot tell returns a greater one each time.
+        An adapter that cannot tell returns a greater one each time. One in which others can commit while a transaction
+        of this connection is open returns a greater one inside each transaction.
         """
         ...
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cis.engine.accept.control import cancel, pause, resume
-from cis.engine.run.ahead import STORE_WITHIN_S, WITHIN_S
+from cis.engine.run.ahead import HORIZON_S, STORE_WITHIN_S, WITHIN_S
 from cis.engine.run.decide import _Steps
-from cis.engine.run.loop import TRY_AGAIN_S
-from cis.errors import FencedError
+from cis.engine.run.loop import RETRY_STORE_S, TRY_AGAIN_S
+from cis.errors import FencedError, LeaseLostError
 from cis.executors.local import LocalExecutor
 from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState, RunState, TaskState
@@ -148,6 +148,62 @@ def test_while_others_keep_the_write_lock_what_is_stored_begins_and_the_ends_wai
     assert (running, stored_meanwhile) == (SLOTS, 2 * SLOTS)
     assert tries == ["tried"]  # again after a moment, and the clock stands still
     assert after == [TaskState.COMPLETED] * SLOTS
+
+
+def test_a_worker_that_has_starts_left_and_no_end_to_store_loses_its_lease_in_time(tmp_path: Path) -> None:
+    with decider(tmp_path) as node, working(node, tmp_path, lease_s=10.0) as worker:
+        Ahead(node, worker, tmp_path)
+        worker.store.wait_at_most(0.01)
+        with node.store.transaction(), pytest.raises(LeaseLostError):
+            for _ in range(12):
+                node.later(1.0)
+                worker.turn()
+
+
+def test_for_some_tries_a_worker_does_not_wait_for_the_lock_and_then_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[bool] = []
+    with ahead(tmp_path) as world:
+        usual = world.worker.store.transaction
+
+        def tried(*, wait: bool = True) -> AbstractContextManager[None]:
+            waits.append(wait)
+            return usual(wait=wait)
+
+        monkeypatch.setattr(world.worker.store, "transaction", tried)
+        world.worker.store.wait_at_most(0.01)
+        with world.node.store.transaction():
+            for pause_s in (0.0, HORIZON_S / 2, HORIZON_S / 2):
+                world.node.later(pause_s)
+                world.worker.turn()
+        monkeypatch.undo()
+        world.node.later(RETRY_STORE_S)
+        world.let_all_end()
+
+    assert waits == [False, False, True]
+
+
+@pytest.mark.parametrize("late", ["its own time", "the lease of its run"])
+def test_nothing_begins_after_its_time_although_the_lock_keeps_it_from_waiting_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    seen: list[str] = []
+    with ahead(tmp_path) as world:
+        world.worker.store.wait_at_most(0.01)
+        with world.node.store.transaction():
+            world.let_end(0)
+            if late == "its own time":
+                world.node.later(WITHIN_S)
+            else:
+                monkeypatch.setattr(world.worker.loop._held.leases, "late", lambda *_, **__: {world.run_id})
+            watch(monkeypatch, seen, LocalExecutor, "start", "started")
+            world.worker.turn()
+            monkeypatch.undo()
+        world.node.later(RETRY_STORE_S)
+        world.let_all_end()
+
+    assert seen == []
 
 
 def test_ends_wait_a_moment_for_others_where_all_places_of_the_machine_are_used(

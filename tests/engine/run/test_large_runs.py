@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from cis.engine.run import claiming, reading
+from cis.engine.run.loop import RETRY_STORE_S
 from cis.engine.run.plan import CHANGES_AT_ONCE
+from cis.errors import StoreBusyError
 from cis.model.dag import Priority
 from cis.model.states import RunState, TaskState
 from cis.store.records import QueueState, TaskRecord
@@ -98,6 +100,33 @@ def test_a_large_run_that_an_earlier_process_held_is_taken_over_outside_the_writ
     assert len(lost) == 4
     assert sum(ledger.read) == 0
     assert ledger.read_outside == LARGE
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_large_run_whose_reading_fails_for_a_moment_is_read_again(
+    node: Decider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, begun: bool
+) -> None:
+    """Also after a turn in which others kept the transaction from beginning."""
+    with working(node, tmp_path) as worker:
+        worker.turn()
+        large = node.submitted(*({"command": "sleep 60"} for _ in range(LARGE)), target_node="node-1")
+        worker.until(lambda: worker.loop._held.reading is not None, "its reading")
+        worker.loop._begun = begun
+        usual = worker.store.tasks.page
+
+        def busy(*_: Any, **__: Any) -> Any:
+            monkeypatch.setattr(worker.store.tasks, "page", usual)
+            raise StoreBusyError("the database", waited_s=1)
+
+        monkeypatch.setattr(worker.store.tasks, "page", busy)
+
+        def runs() -> object:
+            node.later(RETRY_STORE_S)
+            return worker.pids
+
+        worker.until(runs, "a task of the large run")
+
+    assert node.run(large.run_id).status is RunState.RUNNING
 
 
 def test_a_run_that_is_cancelled_while_it_is_read_never_starts(

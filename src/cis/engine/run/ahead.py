@@ -8,8 +8,8 @@ some are left, the ends may wait for ``STORE_WITHIN_S``, so that one turn stores
 What is stored here counts as running, although for some milliseconds nothing runs. Nobody is to see a difference:
 
 - only as many are stored as begin within ``HORIZON_S``, as fast as tasks have ended since the last turn;
-- nothing begins of a run that somebody else has changed, who may have paused or cancelled it: the next turn looks at that
-  first;
+- somebody else who has changed a run may have paused or cancelled it, so nothing of it begins before the next turn has
+  looked;
 - what has found no slot within ``WITHIN_S`` waits again (``Holdings.unstarted``);
 - at the end of the attempt its rows say when it really began;
 - only a task that is tried again when its worker dies (``on_lost: retry``) is stored ahead: it might not have begun.
@@ -60,7 +60,10 @@ NONE = Pace(0, frozenset())
 
 
 class Ahead:
-    """The starts that are stored ahead, in their order, and what had been *seen* of others' writes when they were."""
+    """The starts that are stored ahead, in their order.
+
+    ``seen`` is up to which of others' writes (``Store.others_writes``) their runs are known to be unchanged.
+    """
 
     __slots__ = ("_last_s", "_since_s", "_starts", "seen")
 
@@ -94,7 +97,7 @@ class Ahead:
         return Pace(most, frozenset(_kind(plan.task_spec(end.attempt.task_no)) for plan, end in ends)) if most else NONE
 
     def may_begin(self, store: Store, me: Incarnation) -> bool:
-        """Whether nobody else has changed the runs of what is held, or taken over this worker's id.
+        """Whether nobody else has changed the runs of these starts, or taken over this worker's id.
 
         Raises:
             FencedError: somebody has taken it over.

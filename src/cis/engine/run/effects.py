@@ -34,7 +34,7 @@ class Effects(NamedTuple):
 
     starts: Sequence[Start] = ()
     ahead: Sequence[Start] = ()  # for slots that are not free yet
-    seen: int = NOTHING_SEEN  # of others' writes (``Store.others_writes``), of which this turn knows all
+    seen: int = NOTHING_SEEN  # ``Store.others_writes`` up to which every run that is held has been looked at
     alone: tuple[AttemptRecord, float] | None = None
     cancelled: frozenset[str] = _NONE  # runs whose processes are to be ended
     suspended: frozenset[str] = _NONE  # runs whose lease is over: their processes are to be ended as well

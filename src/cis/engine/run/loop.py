@@ -9,9 +9,9 @@ One turn is one transaction:
 
 A start is therefore on disk before its process exists. A process that ends before the next turn is recorded with it, as
 does one that ends while the write lock is waited for; where many are spawned, those that have ended are attended to
-between them. While others have the lock and starts are stored ahead (``cis.engine.run.ahead``), these are begun instead
-of waiting for it. When the transaction fails (disk full, I/O error), nothing was spawned for it: the loop forgets its
-plans, keeps the ends that it saw, and builds the plans anew from the rows at the next turn; so no end is lost while the
+between them. While others have the lock, the worker begins what is stored ahead (``cis.engine.run.ahead``) and does not
+wait for it. When the transaction fails (disk full, I/O error), nothing was spawned for it: the loop forgets its plans,
+keeps the ends that it saw, and builds the plans anew from the rows at the next turn; so no end is lost while the
 process lives. When it fails because the store refuses a row, which is no fault of the store, the next turns are done
 run by run (``cis.engine.run.apart``). When the process dies, whoever takes its id next finds starts without ends and
 declares those attempts lost (``cis.engine.run.adoption``). A turn under an old epoch raises FencedError and changes
@@ -22,8 +22,7 @@ monotonic clock judges, from the last heartbeat that was committed. One that was
 succeeds, goes on. The ends that it could not store are lost with it, although their work may be done: whoever takes up
 its runs finds starts without ends, as after a crash, and ``on_lost`` decides.
 
-This module waits, commits and applies: what is decided inside the transaction (``cis.engine.run.decide``) comes back as
-a value.
+This module waits, commits and applies; what is decided in the transaction (``cis.engine.run.decide``) comes as a value.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from cis.engine.run.ahead import HORIZON_S, STORE_WITHIN_S
 from cis.engine.run.apart import REFUSALS, TurnsApart
 from cis.engine.run.claiming import adopt, park, read_on, unread
 from cis.engine.run.decide import POLL_S, decide
-from cis.engine.run.effects import NOTHING, NOTHING_SEEN, Effects, Start
+from cis.engine.run.effects import NEVER, NOTHING, NOTHING_SEEN, Effects, Start
 from cis.engine.run.ends import Ends
 from cis.engine.run.live import Ending, LiveAttempts
 from cis.engine.run.parts import Holdings, LoopLimits, WorkerPorts, probe, stop_the_late
@@ -55,7 +54,7 @@ PID_AFTER_S = 0.05
 RETRY_STORE_S = 1.0
 TELL_EVERY_S = 0.05
 PARK_AT_ONCE = 200
-TRY_AGAIN_S = 0.003  # others had the write lock, and there is something to do without it
+TRY_AGAIN_S = 0.0015  # others had the write lock; shorter than the gap that they leave
 
 
 class WorkerLoop:
@@ -78,7 +77,8 @@ class WorkerLoop:
         self._renewed_s = parts.clock().mono_s  # whoever makes a loop has just taken the id
         self._hold_until_s = 0.0
         self._store_by_s = 0.0
-        self._try_again_s = 0.0  # when others had the write lock
+        self._busy_since_s = NEVER  # others have had the write lock since then, and it was not waited for
+        self._try_again_s = 0.0
         self._told_s = 0.0
         self._untold = False
         self._swept: set[str] = set()
@@ -182,7 +182,7 @@ class WorkerLoop:
         if now.mono_s < self._hold_until_s:
             return
         probe(self._held, self._parts.executor, now_s=now.mono_s)
-        wait = True
+        wait = self._begun = True  # False only while a transaction has yet to begin
         try:
             read_on(self._parts, self._held, now=now)
             self._ends.new += self._held.ended_waits(self._parts.maker, now)
@@ -199,6 +199,7 @@ class WorkerLoop:
         except StoreBusyError as error:
             if not (wait or self._begun):
                 self._try_again_s = now.mono_s + TRY_AGAIN_S
+                self._busy_since_s = min(self._busy_since_s, now.mono_s)
             elif self._begun or not self._adopted:
                 self._forget(error, now)
             else:
@@ -215,6 +216,7 @@ class WorkerLoop:
         """Do what follows from a turn, now that it is stored."""
         if effects.alone is not None:
             self._held.alone = effects.alone
+        self._busy_since_s = NEVER
         self._held.seen = effects.seen
         self._held.ahead.replace(effects.ahead, seen=effects.seen)
         self._spawn(effects.starts)  # before all that can wait: while a process runs, the rest costs no time
@@ -245,9 +247,9 @@ class WorkerLoop:
         return now
 
     def _waits_for_lock(self, now: Instant) -> bool:
-        """Whether the next transaction waits for others: at first not, where something begins without it."""
-        busy = self._store_by_s > 0.0 and not self._apart
-        return not busy or now.mono_s >= self._ends.since_s + HORIZON_S
+        """Whether the next transaction waits for others; False for 50 ms, while what is stored ahead fills the slots."""
+        filled = self._store_by_s > 0.0 and not self._apart
+        return not filled or now.mono_s >= self._busy_since_s + HORIZON_S
 
     def _commit(self, now: Instant, *, wait: bool) -> Effects:
         if not self._adopted:
@@ -377,15 +379,15 @@ class WorkerLoop:
             self._held.beat_due_s = 0.0
 
     def _begin_ahead(self) -> float:
-        """Give the slots that are free to what is stored ahead, unless somebody else has written since.
+        """Give the slots that are free to what is stored ahead, unless somebody else has changed that or taken the id.
 
         Return until when the ends of those that had the slots may wait to be stored.
         """
-        held = self._held
-        if not held.ahead or held.stopping or held.short is not None or not self._adopted:
+        held, now = self._held, self._parts.clock()
+        if not (self._adopted and held.may_begin_ahead(now)):
             return 0.0
         running = len(held.live)
-        places = held.place.spare(running, now_s=self._parts.clock().mono_s)
+        places = held.place.spare(running, now_s=now.mono_s)
         free = 0 if places is None else min(self._limits.slots - len(held.asked) - running, places)
         if places is None or (free > 0 and not held.ahead.may_begin(self._parts.store, self._me)):
             return 0.0

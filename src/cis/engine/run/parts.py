@@ -131,6 +131,12 @@ class Holdings:
             self.say_short_s = now_s + SAY_AGAIN_S
             log.warning("the machine is short of something; what cannot start waits", extra={"short_of": short_of})
 
+    def may_begin_ahead(self, now: Instant) -> bool:
+        """Whether what is stored ahead may become processes, as far as this worker knows."""
+        if not self.ahead or self.ahead.due_s <= now.mono_s:
+            return False
+        return not (self.stopping or self.short is not None or self.leases.late(now))
+
     def keep_unstarted(self, attempts: Iterable[AttemptRecord]) -> None:
         """Note what a turn chose, until its commit: one that is reported as failed may be there after all."""
         if not self.unstarted:

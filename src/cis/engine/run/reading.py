@@ -15,7 +15,7 @@ from collections.abc import Generator, Mapping, Sequence
 from cis.engine.ports import SkillBook
 from cis.engine.run.plan import RunPlan
 from cis.engine.times import Instant
-from cis.errors import NotFoundError, PoisonRecordError
+from cis.errors import NotFoundError, PoisonRecordError, StoreError
 from cis.model.dag import TaskSpec, read_in_pieces
 from cis.model.states import RunState
 from cis.model.tree import clipped
@@ -80,6 +80,10 @@ class RunReading:
             self.done = True
         except PoisonRecordError as error:
             self._error, self.done = error, True
+        except StoreError:
+            self._steps = self._read()  # what has raised is at its end, and would pass for all that there is
+            self.attempts.clear()
+            raise
         except (ValueError, RecursionError) as error:
             self._error = PoisonRecordError("a stored DAG", clipped(str(error), limit=500))
             self.done = True
@@ -103,7 +107,7 @@ class RunReading:
             raise PoisonRecordError("a stored DAG", "it is no JSON object")
         yield
         spec = yield from read_in_pieces(plain)
-        fresh = run.status is RunState.PENDING and run.task_count <= SMALL_TASKS  # its rows hold nothing that is long
+        fresh = run.status is RunState.PENDING and run.task_count <= SMALL_TASKS  # few of its rows hold what is long
         tasks = list(store.tasks.of_run(run_id)) if fresh else []
         while not fresh and (some := self._tasks_after(tasks[-1].task_no if tasks else -1)):
             tasks += some

@@ -20,7 +20,7 @@ from cis.engine.times import Instant
 def choose_starts(turn: Turn, *, ends: Sequence[End]) -> list[Start]:
     """Give the free slots to ready tasks: what was stored ahead, then higher priority, then the older run.
 
-    As fast as *ends* came, some more are stored for slots that are not free yet (``Turn.ahead``).
+    Some more, the more the faster *ends* came, are stored for slots that are not free yet (``Turn.ahead``).
     """
     held, now_s = turn.held, turn.now.mono_s
     if ends:

@@ -70,7 +70,7 @@ class Turn:
     def refresh(self, plan: RunPlan) -> None:
         """Read the run again if somebody changed it, and begin to cancel it if that is what they asked for.
 
-        Nobody did where nobody else has written since it was looked at, and nobody else writes before the commit.
+        If nobody else has written since the last look, it is unchanged; and nobody else can write before the commit.
         """
         if not self.undisturbed and plan.run.run_id not in self._looked_at:
             self._looked_at.add(plan.run.run_id)
@@ -91,7 +91,7 @@ class Turn:
         self.disturb()
 
     def _seen(self) -> int:
-        """Return up to where all is known that others wrote about what is held."""
+        """Return the count of others' writes up to which every run that is held has been looked at."""
         if self._disturbs:
             return NOTHING_SEEN
         return self._writes if self.undisturbed or self._looked_at.issuperset(self.held.plans) else self.held.seen
