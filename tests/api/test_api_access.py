@@ -217,7 +217,7 @@ def test_a_token_that_was_named_owner_once_is_not_taken_for_the_node_s_own(tmp_p
     async def read(_: object) -> TokenRecord | None:
         return record
 
-    rights = asyncio.run(TokenCheck(OwnToken(tmp_path / "token"), read=read, clock_s=lambda: 0.0).rights("once"))
+    rights = asyncio.run(TokenCheck(OwnToken(tmp_path / "token"), read=read, clock_s=lambda: 0.0).stored("once"))
 
     assert rights is not None
     assert rights.actor != OWNER_NAME

@@ -101,18 +101,15 @@ class TokenCheck:
 
     def known(self, token: str) -> Rights | None:
         """Return what the bearer of *token* may, if that is known without asking the store."""
-        digest = hashlib.sha256(token.encode(errors="replace"))
-        if self._own.matches(digest.digest()):
+        digest = _digest(token)
+        if self._own.matches(digest):
             return OWNER
-        known = self._known.get(digest.hexdigest())
+        known = self._known.get(digest.hex())
         return known[1] if known is not None and known[0] > self._clock_s() else None
 
-    async def rights(self, token: str) -> Rights | None:
-        """Return what the bearer of *token* may, or None when nobody knows it."""
-        known = self.known(token)
-        if known is not None:
-            return known
-        name = hashlib.sha256(token.encode(errors="replace")).hexdigest()
+    async def stored(self, token: str) -> Rights | None:
+        """Return what the store says that the bearer of *token* may, or None when nobody knows it."""
+        name = _digest(token).hex()
         record = await self._read(lambda store: store.tokens.by_sha256(name))
         self._known.pop(name, None)
         if record is None or not hmac.compare_digest(record.sha256, name):
@@ -124,6 +121,10 @@ class TokenCheck:
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
         return rights
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="replace")).digest()
 
 
 class ServedNode:
@@ -185,12 +186,12 @@ class ServedNode:
         return self._node.writer.depth
 
     def known_rights(self, token: str) -> Rights | None:
-        """Return what the bearer of *token* may, if that is known at once."""
+        """Return what the bearer of *token* may, if that is known at once. Compares in constant time."""
         return self._tokens.known(token)
 
     async def authenticate(self, token: str) -> Rights | None:
-        """Return what the bearer of *token* may, or None when nobody knows it. Compares in constant time."""
-        return await self._tokens.rights(token)
+        """Return what the bearer of a token that is not known at once may, or None when nobody knows it."""
+        return await self._tokens.stored(token)
 
     async def send_now(self, run: RunRecord) -> RunRecord:
         """Wait a moment for a run's delivery to another node, if it can be hoped for; return the run as it is then.

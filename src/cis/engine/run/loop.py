@@ -340,7 +340,6 @@ class WorkerLoop:
         self._held.reading = None
         self._held.keep_unstarted(start.attempt for start in self._held.ahead)
         self._held.ahead.replace((), seen=NOTHING_SEEN)
-        self._held.seen = NOTHING_SEEN
         for live in self._held.live:
             live.pid_stored = False
         self._adopted = False
