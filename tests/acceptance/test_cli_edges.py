@@ -78,6 +78,53 @@ def test_what_runs_here_and_is_interrupted_is_cancelled_and_leaves_nothing(
     assert is_gone(task)
 
 
+DEAF = ("/bin/sh", "-c", 'trap "" HUP INT QUIT; exec "$@"', "sh", sys.executable, "-m", "cis")
+"""As ``nohup`` and a script's background start a command: deaf to what would end it."""
+
+
+def patient(folder: Path) -> str:
+    """Return a document whose tasks say what they ignore, then wait for a file."""
+    wait = f"until test -e {folder}/go; do sleep 0.02; done"
+    look = f"grep SigIgn /proc/self/status; echo $$ > {folder}/pid; {wait}"
+    program = [sys.executable, "-c", "print(open('/proc/self/status').read())"]
+    return dag(folder, {"dag_id": "patient", "tasks": [{"id": "t", "command": look}, {"id": "p", "command": program}]})
+
+
+def ignored(sandbox: Sandbox) -> list[int]:
+    """Return for each task which of HUP, INT and QUIT it ignores, as a bit each."""
+    found = [one["output"].partition("SigIgn:")[2].split()[0] for one in sandbox.json("dag", "logs", "patient")]
+    return [int(mask, 16) & 0b111 for mask in found]
+
+
+def test_a_run_here_that_was_started_to_ignore_signals_does_and_its_tasks_begin_with_all_at_their_defaults(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    running = subprocess.Popen([*DEAF, "dag", "run", patient(tmp_path)], env=dict(sandbox.env), stderr=subprocess.PIPE)
+    pid_of_task(tmp_path)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        running.send_signal(number)
+    (tmp_path / "go").touch()
+    running.communicate(timeout=30)
+
+    assert running.returncode == 0
+    assert ignored(sandbox) == [0, 0]
+
+
+def test_a_node_that_was_started_to_ignore_signals_does_and_its_tasks_begin_with_all_at_their_defaults(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    with sandbox.node(words=DEAF) as node:
+        run_id = sandbox.json("dag", "run", patient(tmp_path))["run_id"]
+        pid_of_task(tmp_path)
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+            node.process.send_signal(number)
+        (tmp_path / "go").touch()
+        status = node.finished(run_id)["status"]
+
+    assert status == "completed"
+    assert ignored(sandbox) == [0, 0]
+
+
 def test_who_stops_waiting_for_a_node_is_told_that_the_run_goes_on_and_how_to_end_it(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:

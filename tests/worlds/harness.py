@@ -121,11 +121,16 @@ class Sandbox:
             connection.close()
 
     @contextmanager
-    def node(self, *arguments: str, **environment: str) -> Iterator[NodeProcess]:
-        """Start a node on a free port; stop it with TERM, and fail if it does not end orderly."""
+    def node(
+        self, *arguments: str, words: Sequence[str] = (sys.executable, "-m", "cis"), **environment: str
+    ) -> Iterator[NodeProcess]:
+        """Start a node on a free port; stop it with TERM, and fail if it does not end orderly.
+
+        *words* begin its command.
+        """
         with (self.home.parent / "node.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "cis", "node", "start", "--port", "0", *arguments],
+                [*words, "node", "start", "--port", "0", *arguments],
                 env={**self.env, **environment},
                 stdout=log,
                 stderr=log,

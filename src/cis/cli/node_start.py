@@ -74,8 +74,12 @@ def run_server(server: uvicorn.Server, listener: socket.socket) -> None:
     """Answer requests until INT or TERM.
 
     uvicorn stops on either, and then raises the signal again under the handler that it found. That one lets the node
-    wind down; a second signal ends it at once, and the workers, who miss their parent, after it.
+    wind down; a second signal ends it at once, and the workers, who miss their parent, after it. An INT that was ignored
+    (in a script's background) stays so.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        heard = server.handle_exit
+        setattr(server, "handle_exit", lambda sig, frame: sig == signal.SIGINT or heard(sig, frame))  # noqa: B010 - a method
     found = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.run(sockets=[listener])

@@ -83,6 +83,23 @@ def _posix_spawn(launch: Launch, stdin: int, stdout: int, stderr: int, place: in
             os.chdir(place)
 
 
+def let_tasks_have_default_signals() -> None:
+    """Have what this process starts begin with every signal at its default, whatever its parent ignored or blocked.
+
+    A signal that is ignored stays so in a new program (under ``nohup``, in a script's background), and a task that
+    waits for one would wait in vain; one that is caught becomes the default. So this process catches what it ignores,
+    and does nothing. Call it in the main thread.
+    """
+    for number in signal.valid_signals() - set(_LOUD) - {signal.SIGCHLD}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _passed_over)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _passed_over(_number: int, _frame: object) -> None:
+    return
+
+
 def place_to_spawn_from() -> int | None:
     """Return a descriptor of the directory of this process, if ``posix_spawn`` can do here all that is wanted."""
     if not _has_spawn():

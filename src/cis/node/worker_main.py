@@ -16,6 +16,7 @@ from cis.engine.run.parts import LoopLimits, WorkerPorts
 from cis.engine.this_node import Incarnation
 from cis.errors import UsageError
 from cis.executors.attempt_folder import AttemptFolders
+from cis.executors.launching import let_tasks_have_default_signals
 from cis.executors.linux.timeslice import take_short_turns
 from cis.executors.local import LocalExecutor
 from cis.executors.orphans import kill_orphans
@@ -67,6 +68,7 @@ def run_worker(
     if rules.slots is not None:
         settings = replace(settings, slots=rules.slots)
     take_short_turns()
+    let_tasks_have_default_signals()
     home.ensure()
     started = process_started(os.getpid())
     lock = acquire(worker_lock_path(home.run, worker_id), what=worker_id, started=started)

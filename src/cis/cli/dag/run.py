@@ -165,12 +165,16 @@ def _stay(context: Context, submitted: RunRecord, options: argparse.Namespace, *
 
 @contextmanager
 def _interrupted_by(*numbers: signal.Signals) -> Iterator[None]:
-    """Let signals do what Ctrl-C does: nobody else would run to its end what is left of a run that is run here."""
+    """Let signals do what Ctrl-C does: nobody else would run to its end what is left of a run that is run here.
+
+    What is ignored (HUP, under ``nohup``) stays so.
+    """
 
     def interrupt(number: int, _: object) -> None:
         raise KeyboardInterrupt(number)
 
-    found = {number: signal.signal(number, interrupt) for number in numbers}
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    found = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield
     finally:
