@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from cis.api.body import PART_WITHIN_S
-from cis.api.request_limits import REQUEST_WITHIN_S
+from cis.api.connection import MAX_PIPELINED, REQUEST_WITHIN_S
 from tests.worlds.harness import NodeProcess, Sandbox
 from tests.worlds.waiting import wait_for
 
@@ -128,6 +128,35 @@ def answer_to(node: NodeProcess, request: bytes) -> bytes:
         while data := connection.recv(65536):
             said += data
     return said
+
+
+GET = b"GET /health HTTP/1.1\r\n"
+HOST = b"Host: localhost\r\n"
+
+
+def test_a_head_names_one_host_and_an_offer_of_another_protocol_is_left_alone(sandbox: Sandbox) -> None:
+    """A node that is asked for under two names, or none, could be reached by a web page through a name of its own."""
+    close = b"Connection: close\r\n\r\n"
+    with sandbox.node() as node:
+        for hosts in (b"", HOST + HOST, HOST + b"Host: elsewhere.example\r\n"):
+            assert answer_to(node, GET + hosts + close).startswith(b"HTTP/1.1 400 "), hosts
+        assert answer_to(node, b"GET /health HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        offer = GET + HOST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+        with connected(node) as connection:
+            for request in (offer, GET + HOST + b"\r\n", offer):
+                connection.sendall(request)
+                said = b""
+                while not said.endswith(b"}"):
+                    said += connection.recv(65536)
+                assert said.startswith(b"HTTP/1.1 200 ")
+
+
+def test_requests_that_come_before_the_first_is_answered_are_answered_in_turn_up_to_a_bound(sandbox: Sandbox) -> None:
+    one, last = GET + HOST + b"\r\n", GET + HOST + b"Connection: close\r\n\r\n"
+    with sandbox.node() as node:
+        assert answer_to(node, one * (MAX_PIPELINED // 2) + last).count(b" 200 OK") == MAX_PIPELINED // 2 + 1
+        assert b" 400 " in answer_to(node, one * (MAX_PIPELINED + 2) + last)
+        assert node.call("GET", "/health").status == 200
 
 
 @pytest.mark.parametrize("what", ["header", "line", "many headers", "trailer", "many trailers", "empty lines"])

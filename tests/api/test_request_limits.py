@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from cis.api import request_limits
+from cis.api import connection
 from cis.api.app import create_app
 from cis.api.request_limits import LARGE_BYTES, RequestBounds, RequestLimits
 from cis.errors import OverloadedError, ShareExceededError
@@ -289,7 +289,7 @@ def test_a_client_that_goes_away_in_the_middle_of_its_request_costs_no_line_in_t
 def test_a_client_that_reads_nothing_of_its_answer_is_let_go_and_one_that_reads_slowly_is_not(
     node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_limits, "READ_WITHIN_S", 0.5)
+    monkeypatch.setattr(connection, "READ_WITHIN_S", 0.5)
     run = node.submitted()
     attempt = node.started(run, "a")
     size = 64 * 2**20

@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from cis.api.app import create_app
-from cis.api.request_limits import TimedConnection
+from cis.api.connection import TimedConnection
 from cis.api.served import MAX_BODY_BYTES, ServedNode
 from cis.engine.accept.submit import SubmitRequest, submit
 from cis.engine.logfiles import LogFiles

@@ -1,4 +1,4 @@
-"""Bounds on requests and connections: how many are answered at once, whose they are, and how slow a client may be.
+"""Bounds on requests: how many are answered at once, and whose they are (``cis.api.connection`` bounds connections).
 
 Each request costs memory and a connection, a stream for as long as its client likes, a body or an answer its size. So
 there are places, and each bound is of something else:
@@ -12,37 +12,22 @@ there are places, and each bound is of something else:
 
 Who is known pays with places of its own, and never waits behind who is not. The probes are answered always: whoever
 minds this node has to see that it lives.
-
-A connection (``TimedConnection``) is closed when its client is too slow. The server bounds the time of one that is
-kept open without a word, but not of one on which a request comes byte by byte, on which a body goes on after the
-answer, or whose client reads nothing of it. Each costs a descriptor, and what is not read costs memory. Answers are
-written in parts of 64 KiB (``cis.api.gate``), so a client that reads at all, however slowly, makes room for the next
-part in time.
-
-When no connection can be accepted, one line says so: asyncio tries again a second later by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
-import h11
 from starlette.requests import Request
 from starlette.types import Receive, Scope
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cis.api.body import DocumentRooms
-from cis.engine.shortage import shortage_of
 from cis.errors import OverloadedError, ShareExceededError
-
-log = logging.getLogger(__name__)
 
 MAX_REQUESTS = 1024
 MAX_REQUESTS_OF_ONE = 256
@@ -58,9 +43,6 @@ DRAIN_S = 10.0
 RETRY_AFTER_S = 2
 OWNER = "owner"
 _ANY = 2**30
-
-REQUEST_WITHIN_S = 10.0
-READ_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,90 +276,3 @@ async def drain(receive: Receive) -> None:
                 left -= len(message.get("body", b""))
                 if message["type"] != "http.request" or not message.get("more_body", False):
                     return
-
-
-class TimedConnection(H11Protocol):
-    """Closes a connection whose client keeps the node waiting.
-
-    Its next request is not there, or its answered one is not over, after ``REQUEST_WITHIN_S``; or nothing more could be
-    written to it for ``READ_WITHIN_S``.
-    """
-
-    _timer: asyncio.TimerHandle | None = None
-    _give_up_s: float | None = None  # when, by the loop's clock; one timer for a connection, not one for each request
-    _read_deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the server has it
-        """Begin to wait for a request."""
-        super().connection_made(transport)
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        """Take in what came, and see whether a request is whole."""
-        super().data_received(data)
-        self._watch()
-
-    def on_response_complete(self) -> None:
-        """Begin to wait for the rest of the request, or for the next one."""
-        super().on_response_complete()
-        self._watch()
-
-    def pause_writing(self) -> None:
-        """Begin to wait for the client to read."""
-        super().pause_writing()
-        if self._read_deadline is None:
-            self._read_deadline = self.loop.call_later(READ_WITHIN_S, self._give_up)
-
-    def resume_writing(self) -> None:
-        """Go on: it has read."""
-        self._forget_reading()
-        super().resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
-        self._forget()
-        self._forget_reading()
-        super().connection_lost(exc)
-
-    def _watch(self) -> None:
-        theirs, ours = self.conn.their_state, self.conn.our_state
-        answered = ours in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
-        if not (theirs is h11.IDLE or (theirs is h11.SEND_BODY and answered)):
-            self._give_up_s = None
-        elif self._give_up_s is None:
-            self._give_up_s = self.loop.time() + REQUEST_WITHIN_S
-            if self._timer is None:
-                self._timer = self.loop.call_at(self._give_up_s, self._look_at_clock)
-
-    def _look_at_clock(self) -> None:
-        self._timer = None
-        if self._give_up_s is None:
-            return
-        if self._give_up_s <= self.loop.time():
-            self._give_up()
-        else:
-            self._timer = self.loop.call_at(self._give_up_s, self._look_at_clock)
-
-    def _forget(self) -> None:
-        self._give_up_s = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _forget_reading(self) -> None:
-        if self._read_deadline is not None:
-            self._read_deadline.cancel()
-            self._read_deadline = None
-
-    def _give_up(self) -> None:
-        self._forget()
-        self.transport.abort()
-
-
-def say_in_few_words(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Be the loop's handler of what nobody caught; all but a shortage of the machine goes the usual way."""
-    short_of = shortage_of(context.get("exception"))
-    if short_of is None:
-        loop.default_exception_handler(context)
-    else:
-        log.warning("a connection could not be accepted; it is tried again", extra={"short_of": short_of})

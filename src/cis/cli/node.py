@@ -146,7 +146,7 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
     import uvicorn  # noqa: PLC0415 - 100 ms
 
     from cis.api.app import create_app  # noqa: PLC0415
-    from cis.api.request_limits import say_in_few_words  # noqa: PLC0415
+    from cis.api.connection import say_in_few_words  # noqa: PLC0415
     from cis.api.served import ServedNode  # noqa: PLC0415
     from cis.cli.node_start import run_server, server_config  # noqa: PLC0415
 

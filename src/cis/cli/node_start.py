@@ -56,7 +56,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def server_config(app: Any) -> uvicorn.Config:
     """Return how *app* is served."""
-    from cis.api.request_limits import TimedConnection  # noqa: PLC0415 - with the server
+    from cis.api.connection import TimedConnection  # noqa: PLC0415 - with the server
 
     return uvicorn.Config(
         app,
