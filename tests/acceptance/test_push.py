@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from cis.model.dag import Priority
 from cis.model.message import Message, MessageKind
+from cis.model.states import Priority
 from cis.node.clock import new_id, now_us
 from cis.node.identity import KeyFile
 from cis.store import open_store

@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +141,7 @@ def stop_unminded(place: Besieged, chance: random.Random) -> None:
             assert bury(store, row, kill=lambda _: (), now_us=now_us())
         else:
             with store.transaction():
-                taken = store.workers.take(replace(row, pid=os.getpid()))
+                taken = store.workers.take(row._replace(pid=os.getpid()))
                 store.queue.hand_over(settings.node_id, GLOBAL.worker_id, epoch=taken.epoch)
         before = rows_of(place)
         if chance.random() < 0.3:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from cis.errors import FencedError
-from cis.model.dag import Priority
+from cis.model.states import Priority
 from cis.store import open_store
 from cis.store.cluster import RemoteRole, RemoteRun
 from cis.store.records import Heartbeat, QueueState, WorkerRecord, WorkerState
@@ -108,8 +107,7 @@ class OfficeRules(RuleBasedStateMachine):
             assert back == 0
             assert not self.fenced
             assert self.worker is not None
-            self.worker = replace(
-                self.worker,
+            self.worker = self.worker._replace(
                 status=status,
                 heartbeat_at_us=self.now_us,
                 lease_until_us=until_us,
@@ -126,7 +124,7 @@ class OfficeRules(RuleBasedStateMachine):
             )
         assert changed is (back == 0 and not self.fenced)
         if changed and self.worker is not None:
-            self.worker = replace(self.worker, status=status, heartbeat_at_us=self.now_us, current_run=None)
+            self.worker = self.worker._replace(status=status, heartbeat_at_us=self.now_us, current_run=None)
 
     @rule(run_id=run_ids, epoch=st.integers(1, 3))
     def grant(self, run_id: str, epoch: int) -> None:
@@ -216,4 +214,4 @@ class OfficeRules(RuleBasedStateMachine):
         waiting = [priority for priority, epoch in self.queue.values() if epoch == QUEUED]
         assert self.store.queue.waiting_count("n") == len(waiting)
         demand = self.store.queue.demand("n")
-        assert [(one.count, one.priority) for one in demand] == ([(len(waiting), max(waiting))] if waiting else [])
+        assert [(one.runs, one.priority) for one in demand] == ([(len(waiting), max(waiting))] if waiting else [])

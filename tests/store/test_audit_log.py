@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -90,10 +89,10 @@ def test_refusals_of_one_actor_fill_neither_the_log_nor_hide_another_and_how_man
         for _ in range(MAX_REFUSALS + 5):
             store.audit.append(peer)
         for number in range(MAX_REFUSALS + 5):  # names that anybody claims are no actors
-            store.audit.append(replace(peer, actor=f"unverified:{number}"))
+            store.audit.append(peer._replace(actor=f"unverified:{number}"))
         for _ in range(MAX_REFUSALS + 5):
-            store.audit.append(replace(peer, action="dag.execute"))
-        store.audit.append(replace(peer, at_us=base_us + WITHIN_US))
+            store.audit.append(peer._replace(action="dag.execute"))
+        store.audit.append(peer._replace(at_us=base_us + WITHIN_US))
 
     newest, *others = store.audit.page(AuditFilter(action="refused", since_us=base_us), limit=1000)
     assert newest.subject == "r; 5 more were refused before"

@@ -11,7 +11,7 @@ from cis.errors import (
     ConflictError,
     StoreError,
 )
-from cis.model.dag import Priority
+from cis.model.states import Priority
 from cis.store.cluster import (
     JournalState,
     OfferState,

@@ -9,8 +9,8 @@ import pytest
 from cis.errors import (
     FencedError,
 )
-from cis.model.dag import Priority
 from cis.model.scope import Scope, ScopeType
+from cis.model.states import Priority
 from cis.store.port import Store
 from cis.store.records import (
     EventRecord,
@@ -60,7 +60,7 @@ class TestQueue:
             again = store.queue.claim("n", WORKER, epoch=2, limit=1)
             store.queue.remove("r1")
 
-        assert [(one.worker_id, one.count, one.scope) for one in demand] == [(WORKER, 2, Scope(ScopeType.PROJECT, "p"))]
+        assert [(one.worker_id, one.runs, one.scope) for one in demand] == [(WORKER, 2, Scope(ScopeType.PROJECT, "p"))]
         assert [(one.run_id, one.epoch) for one in held] == [("r1", 2)]
         assert [one.run_id for one in again] == ["r1"]
         assert store.queue.get("r1") is None

@@ -15,8 +15,7 @@ from cis.engine.run.reading import RunReading
 from cis.engine.times import Instant
 from cis.errors import PoisonRecordError
 from cis.executors.local import LocalExecutor
-from cis.model.dag import Priority
-from cis.model.states import AttemptState, RunState, TaskState
+from cis.model.states import AttemptState, Priority, RunState, TaskState
 from cis.skills.registry import InstalledSkills
 from cis.store import open_store
 from cis.store.port import read_spec
@@ -126,7 +125,7 @@ def test_an_unknown_priority_does_not_hide_the_rest_of_the_demand(store: SqliteS
     damage(store, "worker_queue", "worker_id = 'odd'", where="run_id = 'r3'")
     demand = store.queue.demand("n")
 
-    assert [(one.worker_id, one.count, one.priority) for one in demand] == [(WORKER, 2, Priority.NORMAL)]
+    assert [(one.worker_id, one.runs, one.priority) for one in demand] == [(WORKER, 2, Priority.NORMAL)]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +222,7 @@ def test_a_worker_takes_its_id_whatever_epoch_stands_there_and_under_one_that_no
 def test_an_odd_number_in_the_queue_does_not_hide_the_rest_of_the_demand(store: SqliteStore) -> None:
     damage(store, "worker_queue", "created_at_us = -9223372036854775807, priority = 9223372036854775807")
 
-    assert [(one.count, one.priority) for one in store.queue.demand("n")] == [(3, Priority.NORMAL)]
+    assert [(one.runs, one.priority) for one in store.queue.demand("n")] == [(3, Priority.NORMAL)]
 
 
 @pytest.mark.parametrize("at_us", [2**63 - 1, -(2**62)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from cis.engine.ports import Orphan
@@ -30,7 +29,7 @@ def test_a_burial_that_comes_late_ends_no_task_of_the_next_worker_and_keeps_its_
             successor.until(lambda: successor.pids, "the task")
             row = successor.store.workers.get("node-1", GLOBAL.worker_id)
             assert row is not None
-            buried = bury(successor.store, replace(row, epoch=row.epoch - 1), kill=kill, now_us=node.now_us)
+            buried = bury(successor.store, row._replace(epoch=row.epoch - 1), kill=kill, now_us=node.now_us)
             after = successor.store.workers.get("node-1", GLOBAL.worker_id)
 
             assert not buried

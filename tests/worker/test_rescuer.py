@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -256,7 +256,7 @@ def test_a_rescuer_that_was_stopped_itself_or_slept_condemns_nobody(
 def test_a_worker_is_measured_by_its_own_lease(scene: Scene, holding: subprocess.Popen[bytes]) -> None:
     row = scene.serves(holding.pid)
     with scene.store.transaction():
-        scene.store.workers.take(replace(row, lease_until_us=row.heartbeat_at_us + 60_000_000))
+        scene.store.workers.take(row._replace(lease_until_us=row.heartbeat_at_us + 60_000_000))
     scene.look(12)
     early = list(scene.killed)
     scene.look()

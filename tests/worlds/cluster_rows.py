@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from cis.model.dag import Priority
+from cis.model.states import Priority
 from cis.store.cluster import OfferRecord, OfferState, OutboxItem, PeerRecord, RoomEvent, Route
 
 

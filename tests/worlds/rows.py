@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from cis.model.dag import Priority
 from cis.model.scope import Scope, ScopeSource, ScopeType
-from cis.model.states import AttemptState, RunState
+from cis.model.states import AttemptState, Priority, RunState
 from cis.store.port import Store
 from cis.store.records import (
     AttemptRecord,
@@ -115,7 +113,7 @@ def worker(**changes: Any) -> WorkerRecord:
         heartbeat_at_us=1,
         lease_until_us=2,
     )
-    return replace(made, **changes)
+    return made._replace(**changes)
 
 
 def put_run(store: Store, run_id: str, *, tasks: int = 2, **changes: Any) -> RunRecord:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import os
 import re
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -69,12 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"cis: {_readable(str(error))}", file=sys.stderr)
         status = error.exit_status
     except KeyboardInterrupt as error:
+        import signal  # noqa: PLC0415 - making its names takes a while
+
         status = 128 + (error.args[0] if error.args else signal.SIGINT)
     except UnicodeEncodeError as error:  # bytes that came in as an argument, a name of a file or a variable
         print(f"cis: {_around(error)} is not UTF-8; write it so, or rename it", file=sys.stderr)
         status = UsageError.exit_status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush to
+        import signal  # noqa: PLC0415 - as above
+
         status = 128 + signal.SIGPIPE
     except OSError as error:
         from cis.engine.shortage import shortage_of  # noqa: PLC0415 - for those to whom it happens

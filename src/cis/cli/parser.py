@@ -14,6 +14,9 @@ from typing import Any, NoReturn
 from cis.errors import UsageError
 from cis.model.ids import did_you_mean
 
+# Nothing here is translated, and to look for translations of its few words takes 2 ms.
+argparse._ = lambda text: text  # type: ignore[attr-defined]
+
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that names the nearest command or option when one is not known."""

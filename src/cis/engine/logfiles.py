@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +31,7 @@ class AttemptFiles(NamedTuple):
     outputs: str
 
 
-@dataclass(frozen=True, slots=True)
-class LogFiles:
+class LogFiles(NamedTuple):
     """The folder of all logs: names the files of attempts, and makes their folders."""
 
     root: Path

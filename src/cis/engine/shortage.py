@@ -9,7 +9,6 @@ another one be tried soon. The bound is gone when the worker's slots are full, o
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
@@ -30,14 +29,16 @@ def shortage_of(error: BaseException | None) -> str | None:
     return None
 
 
-@dataclass(slots=True)
 class Shortage:
     """What the machine was short of when the last start failed, and how many attempts may run until that has passed."""
 
-    words: str
-    most: int
-    due_s: float
-    pause_s: float = FIRST_PAUSE_S
+    __slots__ = ("due_s", "most", "pause_s", "words")
+
+    def __init__(self, words: str, most: int, due_s: float, pause_s: float = FIRST_PAUSE_S) -> None:
+        self.words = words
+        self.most = most
+        self.due_s = due_s
+        self.pause_s = pause_s
 
     def room(self, now_s: float) -> int:
         """Return how many attempts may run now: one more than ran at last when the pause is over."""

@@ -15,7 +15,6 @@ import os
 import re
 import select
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -81,6 +80,8 @@ def still_runs(pid: int, started: str) -> bool:
 
 
 def _ps(what: str, pid: int) -> str:
+    import subprocess  # noqa: PLC0415 - Linux has /proc
+
     # A fixed language and time zone: the same start must always give the same text.
     env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
     answer = subprocess.run(["ps", "-o", what, "-p", str(pid)], capture_output=True, env=env, check=False)
@@ -333,6 +334,8 @@ def _root_is_overlay(mounts: str) -> bool:
 
 
 def _platform_uuid() -> str:
+    import subprocess  # noqa: PLC0415 - as above
+
     try:
         answer = subprocess.run(
             ["/usr/sbin/ioreg", "-rd1", "-c", "IOPlatformExpertDevice"], capture_output=True, text=True, check=False

@@ -35,10 +35,10 @@ from cis.engine.this_node import ThisNode
 from cis.engine.transitions import move_run, set_aside
 from cis.errors import MalformedMessageError
 from cis.federation.messages import Outcome, ReceivedMessage, outcome, remember_ask
-from cis.model.dag import Json, Priority
+from cis.model.dag import Json
 from cis.model.ids import id_fault
 from cis.model.message import Fields, Message, MessageKind, Reply, Result
-from cis.model.states import RunState
+from cis.model.states import Priority, RunState
 from cis.store.cluster import OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
 from cis.store.cluster_port import Offers, Outbox
 from cis.store.port import Store

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from itertools import islice
 from typing import Any
 
@@ -38,23 +38,13 @@ from cis.model.kinds import (
     one_of,
     one_of_in_any_case,
 )
-from cis.model.scope import SCOPE, Scope
+from cis.model.scope import Scope
+from cis.model.scope_kind import SCOPE
+from cis.model.states import Priority
 
 COMMAND_SKILL = "shell"  # what a task with a command is done by
 TASKS_IN_A_PIECE = 500  # that are read before whoever reads them may do something else
 Json = Any  # JSON is where bytes become data; its shape is checked by whoever reads it
-
-
-class Priority(IntEnum):
-    """How urgent a run is; a higher one takes free slots first."""
-
-    LOW = 10
-    NORMAL = 20
-    HIGH = 30
-    CRITICAL = 40
-
-    def __str__(self) -> str:
-        return self.name.lower()
 
 
 class Backoff(StrEnum):

@@ -10,7 +10,7 @@ import re
 
 MAX_DURATION_S = 10 * 366 * 86400.0
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_TEXT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d)?\s*")
+_TEXT = r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d)?\s*"  # compiled when one is read: few commands read any
 FORMS = "write a number of seconds, or 500ms, 10s, 5m, 2h, 1d"
 
 MAX_DELAY_S = 3600.0
@@ -25,7 +25,7 @@ def parse_duration(value: float | str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{value!r:.60} is no duration; {FORMS}")
     if isinstance(value, str):
-        match = _TEXT.fullmatch(value)
+        match = re.fullmatch(_TEXT, value)
         if match is None:
             raise ValueError(f"{value!r:.60} is no duration; {FORMS}")
         seconds = float(match[1]) * _UNITS[match[2] or "s"]

@@ -14,7 +14,6 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from enum import StrEnum
 from itertools import islice
 from typing import NoReturn
@@ -101,7 +100,7 @@ def _decoded(data: bytes, source: str | None) -> str:
 
 
 def _clipped(fault: Fault) -> Fault:
-    return replace(fault, message=clipped(fault.message))
+    return fault._replace(message=clipped(fault.message))
 
 
 def _detect(text: str) -> Format:

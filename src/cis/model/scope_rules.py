@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import NamedTuple
 
 from cis.model.scope import Scope, ScopeType, parse_scope
 
 Patterns = tuple[str, ...]
 MAX_PATTERNS = 100
-_BEGINNING_OF_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,127})?")
+NO_ENV: Mapping[str, str] = MappingProxyType({})
+_BEGINNING_OF_ID = r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,127})?"
 
 
 def pattern_fault(text: object) -> str | None:
@@ -116,12 +118,11 @@ def _may_begin(kind: ScopeType, beginning: str) -> bool:
         kind is not ScopeType.GLOBAL
         and owner != beginning
         and ".." not in owner
-        and _BEGINNING_OF_ID.fullmatch(owner) is not None
+        and re.fullmatch(_BEGINNING_OF_ID, owner) is not None
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScopeRules:
+class ScopeRules(NamedTuple):
     """What holds for a scope; None where no table says anything.
 
     ``slots`` are tasks at once, ``max_runs`` runs at once, ``max_queued`` runs that may wait; ``env`` is for every
@@ -131,16 +132,15 @@ class ScopeRules:
     slots: int | None = None
     max_runs: int | None = None
     max_queued: int | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = NO_ENV
     secrets: tuple[str, ...] | None = None
 
 
 NO_RULES = ScopeRules()
-RULE_NAMES = tuple(one.name for one in fields(ScopeRules))
+RULE_NAMES = ScopeRules._fields
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScopeTable:
+class ScopeTable(NamedTuple):
     """One table: the scopes that its pattern means, and what holds for them."""
 
     pattern: str

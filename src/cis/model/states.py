@@ -1,4 +1,4 @@
-"""The states of runs, tasks and attempts, the arrows between them, and who moves along each.
+"""The states of runs, tasks and attempts, the arrows between them, and who moves along each; how urgent a run is.
 
 ``docs/reference/states.md`` draws them; a test holds the drawings to the tables here. Final states are final: a rerun
 is a new run. An attempt is one process of a task; ``lost`` means that nobody saw its end, since a crash cut it short.
@@ -9,9 +9,21 @@ Where another node executes a run, its rows here are copies, and reports move th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from cis.errors import IllegalStateError
+
+
+class Priority(IntEnum):
+    """How urgent a run is; a higher one takes free slots first."""
+
+    LOW = 10
+    NORMAL = 20
+    HIGH = 30
+    CRITICAL = 40
+
+    def __str__(self) -> str:
+        return self.name.lower()
 
 
 class RunState(StrEnum):

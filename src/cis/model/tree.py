@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 100
@@ -13,15 +13,15 @@ DOUBLED = "this key stands twice in one mapping"
 TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 
 Path = tuple[str | int, ...]
+NO_LINES: Mapping[tuple[str | int, ...], int] = MappingProxyType({})
 Read = tuple[Any, Mapping[Path, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(NamedTuple):
     """A document's root mapping, and the lines of its parts where the notation gives them."""
 
     root: dict[str, Any]
-    lines: Mapping[Path, int] = field(default_factory=dict)
+    lines: Mapping[Path, int] = NO_LINES
 
     def line(self, path: Path) -> int | None:
         """Return the line of a part, or of the nearest part around it that has one."""

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import os
 import pwd
-import shlex
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from cis.errors import ConfigError, Fault
 
@@ -27,8 +26,7 @@ _ROOT = 0
 _ALL_USERS = ["0", "0", "4294967295"]  # as user_namespaces(7) has it
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
+class Home(NamedTuple):
     """The places in a home; ``ensure`` makes them."""
 
     root: Path
@@ -100,9 +98,7 @@ class Home:
                     raise ConfigError([Fault(place=str(folder), message=message)])
                 mode = folder.stat().st_mode
             if mode & (stat.S_IWGRP | stat.S_IWOTH):
-                message = (
-                    f"others may write there; look at what is in it, then: chmod go-rwx {shlex.quote(str(folder))}"
-                )
+                message = f"others may write there; look at what is in it, then: chmod go-rwx {_quoted(folder)}"
                 faults.append(Fault(place=str(folder), message=message))
         if faults:
             raise ConfigError(faults)
@@ -160,7 +156,7 @@ def way_faults(root: Path) -> Iterator[Fault]:
             yield Fault(
                 place=str(step),
                 message=f"others may write there ({stat.S_IMODE(status.st_mode):o}), and so put another home in place of"
-                f" this one; chmod go-w {shlex.quote(str(step))}, or use another CIS_HOME",
+                f" this one; chmod go-w {_quoted(step)}, or use another CIS_HOME",
             )
 
 
@@ -175,8 +171,14 @@ def owner_faults(paths: Iterable[Path]) -> Iterator[Fault]:
             yield _owned(path, owner, link=False)
 
 
+def _quoted(path: Path) -> str:
+    import shlex  # noqa: PLC0415 - only where something is wrong
+
+    return shlex.quote(str(path))
+
+
 def _owned(path: Path, owner: int, *, link: bool) -> Fault:
-    quoted = shlex.quote(str(path))
+    quoted = _quoted(path)
     name, me = _name(owner), _name(os.geteuid())
     message = (
         f"{'is a link that belongs' if link else 'belongs'} to {name}, and you are {me}: whoever owns it can have you run"
@@ -226,8 +228,7 @@ def _way_to(path: Path) -> Iterator[Path]:
             here = Path("/") if target.is_absolute() else here.parent
 
 
-@dataclass(frozen=True, slots=True)
-class Announcement:
+class Announcement(NamedTuple):
     """What a running node says of itself in ``run/node.json``."""
 
     node_id: str

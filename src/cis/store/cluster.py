@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from cis.model.dag import Json, Priority
+from cis.model.dag import Json
 from cis.model.scope_rules import Patterns
+from cis.model.states import Priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cis.errors import UsageError
 
@@ -15,15 +14,14 @@ if TYPE_CHECKING:
     from cis.store.sqlite.store import SqliteStore
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapter:
+class Adapter(NamedTuple):
     """A kind of store: its engine with the version, and the number of the schema that this program writes there."""
 
     engine: str
     schema: int
 
 
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
+_SCHEME = r"([a-z][a-z0-9+.-]*):"
 
 
 def open_store(address: Path | str, *, as_it_is: bool = False, again: bool = False) -> SqliteStore:
@@ -93,7 +91,7 @@ def adapter_of(address: Path | str) -> Adapter:
 def _path_of(address: Path | str) -> Path:
     if isinstance(address, Path):
         return address
-    scheme = _SCHEME.match(address)
+    scheme = re.match(_SCHEME, address, re.IGNORECASE)
     if scheme is None:
         return Path(address)
     if scheme[1].lower() != "sqlite":

@@ -124,7 +124,7 @@ class Queue(Protocol):
 class Workers(Protocol):
     """Workers, their leases and epochs."""
 
-    def take(self, worker: NewWorker) -> WorkerRecord:
+    def take(self, worker: NewWorker | WorkerRecord) -> WorkerRecord:
         """Register a process as its id's worker under the next epoch, and return the row.
 
         Of two that do so at once each gets an epoch of its own, and the later one holds.

@@ -6,8 +6,6 @@ into the audit log; the others are counted, and the next one that is written say
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from cis.store.records import AuditRecord
 
 MAX_REFUSALS = 60
@@ -18,10 +16,12 @@ MAX_KINDS = 256  # beyond these, all others have one share together: whoever nam
 _OTHERS = "others"
 
 
-@dataclass(slots=True)
 class _Tally:
-    since_us: int
-    count: int = 0
+    __slots__ = ("count", "since_us")
+
+    def __init__(self, since_us: int) -> None:
+        self.since_us = since_us
+        self.count = 0
 
 
 class Shares:
@@ -68,5 +68,5 @@ class RefusalShares:
         kind, _, _ = entry.actor.partition(":")
         left_out = self._shares.take(kind if kind == UNVERIFIED else entry.actor, at_us=entry.at_us)
         if left_out:
-            return replace(entry, subject=f"{entry.subject}; {left_out} more were refused before")
+            return entry._replace(subject=f"{entry.subject}; {left_out} more were refused before")
         return entry if left_out == 0 else None

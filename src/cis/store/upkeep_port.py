@@ -8,10 +8,9 @@ transaction.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cis.store.records import EVERY_ENTRY, AuditFilter, AuditRecord, TokenRecord
 
@@ -24,32 +23,28 @@ class Pruned(StrEnum):
     HELD = "held"  # it is live, or a run of one of its tasks is still there
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class EndedRun:
+class EndedRun(NamedTuple):
     """A run that is over, and when it ended; they sort by their ends."""
 
     finished_at_us: int
     run_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreRecord:
+class RestoreRecord(NamedTuple):
     """A backup was put in place of the database at one time, and knows nothing of what happened after another."""
 
     restored_at_us: int
     known_until_us: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schema:
+class Schema(NamedTuple):
     """Whether a store has the schema that this program knows, and whether it is one of this program at all."""
 
     is_newest: bool
     is_ours: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HomeRecord:
+class HomeRecord(NamedTuple):
     """Whose home this is, and where it lives: *machine* is empty where it is not known, or is a container."""
 
     node_id: str

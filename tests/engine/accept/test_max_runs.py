@@ -13,9 +13,8 @@ from cis.engine.accept.control import cancel
 from cis.engine.accept.submit import SubmitRequest, submit
 from cis.engine.observe.views import read_run
 from cis.engine.this_node import ThisNode
-from cis.model.dag import Priority
 from cis.model.scope_rules import ScopeRules, ScopeTable
-from cis.model.states import RunState
+from cis.model.states import Priority, RunState
 from cis.store.records import QueueState, RunRecord
 from tests.worlds.deciding import Decider, decider, spec_of
 from tests.worlds.looping import Worker, working

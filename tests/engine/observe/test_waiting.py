@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,7 +40,7 @@ def why(run: RunRecord, tasks: list[TaskRecord], facts: Surroundings) -> tuple[W
 def test_a_queued_run_without_a_live_worker_waits_for_the_worker() -> None:
     pending = RUN._replace(status=RunState.PENDING)
     not_there = (WorkerState.STOPPED, WorkerState.DEAD, WorkerState.STARTING)
-    for worker in (None, *(replace(WORKER, status=state) for state in not_there)):
+    for worker in (None, *(WORKER._replace(status=state) for state in not_there)):
         run, tasks = why(pending, rows(a=TaskState.PENDING), around(queue=QueueState.QUEUED, worker=worker))
 
         assert run == tasks["a"] == Waiting(reason=WaitReason.WORKER, on=("worker-global",), count=1)

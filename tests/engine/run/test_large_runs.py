@@ -13,8 +13,7 @@ from cis.engine.run import claiming, reading
 from cis.engine.run.loop import RETRY_STORE_S
 from cis.engine.run.plan import CHANGES_AT_ONCE
 from cis.errors import StoreBusyError
-from cis.model.dag import Priority
-from cis.model.states import RunState, TaskState
+from cis.model.states import Priority, RunState, TaskState
 from cis.store.records import QueueState, TaskRecord
 from tests.worlds.deciding import Decider, decider
 from tests.worlds.looping import Worker, working

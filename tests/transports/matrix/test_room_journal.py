@@ -28,9 +28,8 @@ from cis.federation.executing.reporter import Reporter
 from cis.federation.inbox import Inbox
 from cis.federation.messages import INCOMPLETE
 from cis.federation.origin.courier import Courier, _Line
-from cis.model.dag import Priority
 from cis.model.message import BlobRef, Message, MessageKind, Result
-from cis.model.states import RunState, TaskState
+from cis.model.states import Priority, RunState, TaskState
 from cis.node.handle import NodeHandle
 from cis.node.hub import EventHub
 from cis.node.identity import KeyFile

@@ -92,7 +92,7 @@ def worker_status(options: argparse.Namespace) -> None:
     context = from_environment()
     with context.store() as store:
         worker = look_up_worker(store.workers, context.settings.node_id, options.worker_id)
-        demand = {one.worker_id: one.count for one in store.queue.demand(worker.node_id)}
+        demand = {one.worker_id: one.runs for one in store.queue.demand(worker.node_id)}
     view = {**_seen(context, worker), "queued": demand.get(worker.worker_id, 0)}
     if options.json:
         print_json(view)

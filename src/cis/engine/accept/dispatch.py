@@ -24,9 +24,9 @@ from dataclasses import dataclass, replace
 from cis.engine.this_node import ThisNode
 from cis.engine.transitions import cancel_unfinished, move_run
 from cis.errors import NodeUnreachableError, UnknownNodeError
-from cis.model.dag import DagSpec, Json, Priority
+from cis.model.dag import DagSpec, Json
 from cis.model.message import Grant, MessageKind
-from cis.model.states import RunState
+from cis.model.states import Priority, RunState
 from cis.store.cluster import OfferState, OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
 from cis.store.cluster_port import Outbox, Peers
 from cis.store.port import Store

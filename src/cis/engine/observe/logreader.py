@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cis.engine.logfiles import LogFiles
 from cis.store.records import TAIL_BYTES, AttemptPlace, AttemptRecord
@@ -45,8 +44,7 @@ class LogStream(StrEnum):
     NOTE = "note"
 
 
-@dataclass(frozen=True, slots=True)
-class LogPiece:
+class LogPiece(NamedTuple):
     """Some text of one attempt. It ends with a line where it can; a line may still come in several pieces."""
 
     task_id: str

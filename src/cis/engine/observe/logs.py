@@ -10,10 +10,9 @@ from __future__ import annotations
 import codecs
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from cis.engine.logfiles import LogFiles
 from cis.engine.lookup import look_up_run
@@ -120,8 +119,7 @@ def _each(parts: AttemptParts, store: Store) -> Iterator[AttemptRecord]:
         yield from parts.next(store)
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptLog:
+class AttemptLog(NamedTuple):
     """One attempt, and the text of its two streams in pieces of bounded size, each to be gone through once."""
 
     facts: dict[str, Json]

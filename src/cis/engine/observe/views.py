@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from cis.engine.lookup import look_up_definition, look_up_run, run_of
 from cis.engine.times import rfc3339
 from cis.errors import PoisonRecordError
-from cis.model.dag import Json, OnLost, TaskSpec
 from cis.model.scope_rules import Patterns
 from cis.model.states import TaskState
 from cis.store.records import (
@@ -29,6 +28,7 @@ from cis.store.records import (
 if TYPE_CHECKING:
     from cis.engine.observe.waiting import Surroundings, Waiting
     from cis.engine.ports import SkillInfo  # 3 ms, and only skills are of it
+    from cis.model.dag import Json, TaskSpec
     from cis.store.cluster import PeerRecord
     from cis.store.port import Store
     from cis.store.run_port import Attempts, Definitions
@@ -318,6 +318,8 @@ def _depends_on(definitions: Definitions, run: RunRecord) -> dict[str, Sequence[
 
 
 def _lasting(definitions: Definitions, run: RunRecord) -> Sequence[str]:
+    from cis.model.dag import OnLost  # noqa: PLC0415 - as above
+
     return [task.id for task in _tasks_of(definitions, run) if task.on_lost is OnLost.ADOPT]
 
 

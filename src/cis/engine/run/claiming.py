@@ -42,7 +42,7 @@ from cis.engine.run.waits import Waits
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant
 from cis.errors import PoisonRecordError
-from cis.model.dag import Priority
+from cis.model.states import Priority
 from cis.store.port import Store
 from cis.store.records import QueuedRun, QueueItem, QueueState
 from cis.store.run_port import Runs, Tasks

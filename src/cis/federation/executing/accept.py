@@ -21,9 +21,9 @@ from cis.errors import IllegalStateError, MalformedMessageError, MessageRefusedE
 from cis.federation import restored
 from cis.federation.executing.claiming import set_unfit
 from cis.federation.messages import EXECUTE, Outcome, ReceivedMessage, RequestedRun, outcome
-from cis.model.dag import Priority
 from cis.model.message import MessageKind, Reply, Result
 from cis.model.scope_rules import in_common
+from cis.model.states import Priority
 from cis.store.cluster import OutboxItem, RemoteRole, RemoteRun, Route
 from cis.store.cluster_port import Outbox, Remotes
 from cis.store.port import Store

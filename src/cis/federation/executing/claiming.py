@@ -19,10 +19,9 @@ from cis.engine.this_node import ThisNode
 from cis.errors import MalformedMessageError, MessageRefusedError, ShareExceededError
 from cis.federation.messages import Outcome, ReceivedMessage, outcome, remember_ask, scope_of
 from cis.federation.service import NodePort, Wakeup
-from cis.model.dag import Priority
 from cis.model.message import NONCES, Claim, Message, MessageKind, OfferTerms, Result
 from cis.model.scope_rules import allows
-from cis.model.states import RunState
+from cis.model.states import Priority, RunState
 from cis.store.cluster import OfferRecord, OfferState
 from cis.store.cluster_port import Offers
 from cis.store.port import Store

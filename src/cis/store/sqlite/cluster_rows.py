@@ -9,11 +9,12 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from cis.model.dag import Json, Priority
 from cis.model.scope_rules import read_patterns
+from cis.model.states import Priority
 from cis.store.sqlite.rows import Row, mapping
 
 if TYPE_CHECKING:
+    from cis.model.dag import Json
     from cis.store.cluster import LeaseAsk, OfferRecord, OutboxItem, PeerRecord, RemoteRun, RoomCursor, RoomEvent
 
 FAULT_CHARS = 500  # a fault may quote the answer of another program, however long that is

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cis.errors import FencedError, PoisonRecordError, StoreError
-from cis.model.dag import Priority
 from cis.model.scope import Scope, parse_worker_id
+from cis.model.states import Priority
 from cis.store.records import (
     Heartbeat,
     NewWorker,
@@ -195,7 +195,7 @@ def _demand_of(row: Row) -> QueueDemand:
     worker_id, count, priority, oldest_us = row
     urgency = Priority(priority) if priority in set(Priority) else Priority.NORMAL
     return QueueDemand(
-        worker_id=worker_id, scope=parse_worker_id(worker_id), count=count, priority=urgency, oldest_us=oldest_us
+        worker_id=worker_id, scope=parse_worker_id(worker_id), runs=count, priority=urgency, oldest_us=oldest_us
     )
 
 
@@ -244,7 +244,7 @@ class WorkerRows:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def take(self, worker: NewWorker) -> WorkerRecord:
+    def take(self, worker: NewWorker | WorkerRecord) -> WorkerRecord:
         """Register a process as its id's worker under the next epoch, and return the row."""
         self._db.write(
             _TAKE,

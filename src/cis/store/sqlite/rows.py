@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from cis.errors import PoisonRecordError
-from cis.model.dag import Priority
 from cis.model.ids import id_fault
 from cis.model.scope import Scope, ScopeSource, ScopeType, parse_worker_id
 from cis.model.scope_rules import read_patterns
-from cis.model.states import AttemptState, RunState, TaskState
+from cis.model.states import AttemptState, Priority, RunState, TaskState
 from cis.model.tree import clipped, holds_text
 from cis.store.records import (
     AttemptRecord,

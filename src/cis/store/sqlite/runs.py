@@ -10,7 +10,6 @@ for each.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -316,11 +315,15 @@ class RunRows:
 
 
 def _cursor(place: Place) -> str:
+    import base64  # noqa: PLC0415 - most lists have one page
+
     accepted, run_id = place
     return base64.urlsafe_b64encode(f"{accepted} {run_id}".encode()).decode().rstrip("=")
 
 
 def _read_cursor(cursor: str) -> Place:
+    import base64  # noqa: PLC0415 - as above
+
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
         accepted, _, run_id = text.rpartition(" ")

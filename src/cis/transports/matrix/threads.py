@@ -12,9 +12,8 @@ from functools import partial
 from cis.engine.accept.dispatch import EVERYONE
 from cis.errors import CisError
 from cis.federation.service import EventTail, NodePort, Wakeup
-from cis.model.dag import Priority
 from cis.model.durations import format_duration
-from cis.model.states import RunState, TaskState
+from cis.model.states import Priority, RunState, TaskState
 from cis.store.cluster import OutboxItem, RemoteRole, Route
 from cis.store.cluster_port import Outbox, Remotes
 from cis.store.port import Store
