@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from cis.cli import main as cli
-from cis.errors import CisError, NotFoundError
+from cis.errors import CisError, DocumentError, Fault, NotFoundError
 
 
 @pytest.fixture(autouse=True)
@@ -68,11 +69,10 @@ def test_every_command_that_ends_somewhere_calls_something() -> None:
 def test_a_mistake_is_told_with_what_was_meant_and_where_the_help_is(
     arguments: str, told: str, helps: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(arguments.split())
+    status = cli.main(arguments.split())
     said = capsys.readouterr()
 
-    assert caught.value.code == 2
+    assert status == 2
     assert said.out == ""
     assert said.err.startswith("cis: ")
     assert told in said.err
@@ -97,6 +97,51 @@ def test_an_error_is_one_line_and_an_exit_status(
 
     assert cli.main(["dag", "list"]) == status
     assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "code", "faults"),
+    [
+        ("dag list --json", NotFoundError("run", "x"), "not_found", []),
+        ("dag list --js", CisError("broken"), "internal", []),
+        (
+            "dag run d --json",
+            DocumentError([Fault(place="tasks[0]", message="is odd", line=3)]),
+            "document.invalid",
+            [{"place": "tasks[0]", "message": "is odd", "line": 3}],
+        ),
+        ("dag list --json", PermissionError(13, "Permission denied", "/x/lock"), "internal", []),
+    ],
+)
+def test_where_json_is_asked_for_an_error_is_json_too(
+    arguments: str,
+    error: BaseException,
+    code: str,
+    faults: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cli, "build_parser", command(error))
+
+    status = cli.main(arguments.split())
+    said = capsys.readouterr()
+    told = json.loads(said.out)["error"]
+
+    assert status == getattr(error, "exit_status", 1)
+    assert said.err == f"cis: {told['message']}\n"
+    assert (told["code"], told["faults"]) == (code, faults)
+
+
+def test_a_mistake_in_a_command_line_that_asks_for_json_is_json_and_a_word_after_two_dashes_asks_for_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["dag", "list", "--json", "--statsu", "x"]) == 2
+    told = json.loads(capsys.readouterr().out)["error"]
+    assert (told["code"], told["faults"]) == ("usage", [])
+    assert "did you mean '--status'?" in told["message"]
+
+    assert cli.main(["dag", "list", "--", "--json"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_an_error_of_the_program_itself_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,7 @@ INDEXES = {
         lambda store: store.runs.heads(["r001"]),
         lambda store: store.runs.by_key("k"),
         lambda store: store.runs.latest("d"),
+        lambda store: store.runs.beginning("r0", limit=5),
         lambda store: store.runs.unfinished_elsewhere(WORKER, "x"),
         lambda store: store.runs.children("r001"),
         lambda store: store.tasks.of_run("r001"),

@@ -117,6 +117,15 @@ class TestRuns:
         assert store.runs.heads(["r1", "nope"]) == store.runs.heads(["r1"])
         assert store.runs.heads([]) == {}
 
+    def test_runs_are_found_by_the_beginning_of_their_ids(self, store: Store) -> None:
+        for run_id in ("r1-a", "r1-b", "r10", "r2", "q"):
+            put_run(store, run_id)
+
+        assert [one.run_id for one in store.runs.beginning("r1", limit=9)] == ["r1-a", "r1-b", "r10"]
+        assert [one.run_id for one in store.runs.beginning("r1-", limit=1)] == ["r1-a"]
+        assert store.runs.beginning("r3", limit=9) == []
+        assert store.runs.beginning("%", limit=9) == []
+
     def test_runs_are_in_the_order_in_which_they_were_accepted_whatever_their_ids_say(self, store: Store) -> None:
         """An id tells the time of a clock that may have been ahead, or another node's."""
         for run_id in ("r5", "r9", "r1", "r7"):

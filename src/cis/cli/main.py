@@ -65,15 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _run(arguments)
         sys.stdout.flush()
     except CisError as error:
-        print(f"cis: {_readable(str(error))}", file=sys.stderr)
-        status = error.exit_status
+        status = _tell(error, arguments)
     except KeyboardInterrupt as error:
         import signal  # noqa: PLC0415 - making its names takes a while
 
         status = 128 + (error.args[0] if error.args else signal.SIGINT)
     except UnicodeEncodeError as error:  # bytes that came in as an argument, a name of a file or a variable
-        print(f"cis: {_around(error)} is not UTF-8; write it so, or rename it", file=sys.stderr)
-        status = UsageError.exit_status
+        status = _tell(UsageError(f"{_around(error)} is not UTF-8; write it so, or rename it"), arguments)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush to
         import signal  # noqa: PLC0415 - as above
@@ -83,15 +81,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         from cis.engine.shortage import shortage_of  # noqa: PLC0415 - for those to whom it happens
 
         short_of = shortage_of(error)
-        if short_of is not None:
-            print(f"cis: {ShortageError(short_of)}", file=sys.stderr)
-            status = ShortageError.exit_status
-        else:
-            where = _readable(str(error.filename or "the system says"))
-            print(f"cis: {where}: {error.strerror or error}", file=sys.stderr)
-            status = CisError.exit_status
+        where = error.filename or "the system says"
+        told = CisError(f"{where}: {error.strerror or error}") if short_of is None else ShortageError(short_of)
+        status = _tell(told, arguments)
     gc.freeze()
     return status
+
+
+def _tell(error: CisError, arguments: Sequence[str]) -> int:
+    """Say what is wrong, where JSON is asked for as JSON too, and return the exit status."""
+    print(f"cis: {_readable(str(error))}", file=sys.stderr)
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if any(len(word) > len("--") and "--json".startswith(word) for word in options):
+        from cis.cli.output import print_json_error  # noqa: PLC0415 - for those to whom it happens
+
+        print_json_error(error, message=_readable(str(error)))
+    return error.exit_status
 
 
 def _around(error: UnicodeEncodeError) -> str:

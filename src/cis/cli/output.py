@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cis.model.durations import format_duration
+
+if TYPE_CHECKING:
+    from cis.errors import CisError
 
 _COLOURS = {
     "completed": "32",
@@ -27,6 +31,14 @@ def print_json(value: Any) -> None:
     import json  # noqa: PLC0415 - tables need none
 
     print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_json_error(error: CisError, *, message: str) -> None:
+    """Print what went wrong as a JSON document, if somebody can still read it."""
+    faults = [{"place": one.place, "message": one.message, "line": one.line} for one in getattr(error, "faults", ())]
+    with suppress(OSError):
+        print_json({"error": {"code": error.code, "message": message, "faults": faults}})
+        sys.stdout.flush()
 
 
 def print_json_list(values: Iterable[Any]) -> None:

@@ -35,8 +35,8 @@ class Parser(argparse.ArgumentParser):
         return options, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong and how to go on; exit status 2."""
-        self.exit(UsageError.exit_status, f"cis: {message}\ntry: {self.prog} --help\n")
+        """Say what is wrong and how to go on. Raises UsageError."""
+        raise UsageError(f"{message}\ntry: {self.prog} --help")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

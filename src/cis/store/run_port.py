@@ -101,6 +101,10 @@ class Runs(Protocol):
         """
         ...
 
+    def beginning(self, text: str, *, limit: int) -> Sequence[RunRecord]:
+        """Return runs whose id begins so, by id. One that cannot be read is left out, and named in the log."""
+        ...
+
     def by_key(self, idempotency_key: str) -> RunRecord | None:
         """Return the run that an idempotency key made."""
         ...

@@ -38,6 +38,7 @@ def _rerun(rerun: Parser) -> None:
 
 
 def _list(listed: Parser) -> None:
+    _complete(listed.add_argument("--dag", metavar="D", help="of this DAG"), "dag_ids")
     listed.add_argument("--status", help="pending, running, paused, completed, failed or cancelled")
     listed.add_argument("--scope", help="global, project:ID, user:ID or type:ID")
     listed.add_argument("--node", metavar="N", help="the node that runs it")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from cis.cli.context import from_environment
 from cis.cli.output import local_time, on_terminal, print_json, print_table, scope_text, state, took
+from cis.engine.lookup import dag_or_run
 from cis.engine.observe.views import dag_view, read_status, run_list_item
-from cis.errors import UsageError
+from cis.errors import NotFoundError, UsageError
 from cis.model.ids import counted, did_you_mean
 from cis.model.scope import Scope, parse_scope
 from cis.model.states import RunState
@@ -31,15 +32,18 @@ def list_runs(options: argparse.Namespace) -> None:
         raise UsageError(f"--limit must be from 1 to {MAX_LIMIT}, not {options.limit}")
     where = RunFilter(status=_status(options.status), scope=_scope(options.scope), node=options.node)
     with from_environment().store() as store:
+        if options.dag is not None:
+            where = where._replace(dag_id=_dag_id(store, options.dag))
         items = [run_list_item(run) for run in store.runs.page(where, limit=options.limit).items]
     if options.json:
         print_json(items)
         return
-    header = ("dag_id", "scope", "status", "owner_node", "created", "run_id")
+    header = ("dag_id", "scope", "status", "owner_node", "created", "took", "run_id")
     rows = []
     for one in items:
         scope, created = scope_text(one["scope"]), local_time(one["created_at"])
-        rows.append((one["dag_id"], scope, one["status"], one["owner_node"], created, one["run_id"]))
+        lasted = took(one["started_at"], one["finished_at"])
+        rows.append((one["dag_id"], scope, one["status"], one["owner_node"], created, lasted, one["run_id"]))
     print_table(header, rows)
 
 
@@ -74,6 +78,14 @@ def definitions(options: argparse.Namespace) -> None:
         stored = local_time(one.get("saved_at"))
         rows.append((one["dag_id"], scope_text(one["scope"]), one["task_count"], stored, one["description"]))
     print_table(("dag_id", "scope", "tasks", "stored", "description"), rows)
+
+
+def _dag_id(store: Store, name: str) -> str:
+    """Return the id of the DAG that is named, perhaps by a run of it; as it is where there is none."""
+    try:
+        return dag_or_run(store, name)[0].dag_id
+    except NotFoundError:
+        return name
 
 
 def _look(store: Store, dag_id: str, *, run_id: str | None) -> dict[str, Any]:

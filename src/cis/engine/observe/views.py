@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cis.engine.lookup import look_up_definition, look_up_run, run_of
+from cis.engine.lookup import dag_or_run, look_up_run, run_of
 from cis.engine.times import rfc3339
 from cis.errors import PoisonRecordError
 from cis.model.scope_rules import Patterns
@@ -259,14 +259,19 @@ def read_status(
 ) -> dict[str, Json]:
     """Return ``{"dag": …, "runs": [...]}``: a DAG and its latest runs, newest first, or the one run that is named.
 
+    A run may be named in place of its DAG, too (``cis.engine.lookup.run_of``).
+
     Raises:
         NotFoundError: no such DAG, or no such run of it.
+        UsageError: several runs begin so.
     """
-    definition = look_up_definition(store.definitions, dag_id, scopes=scopes)
-    if run_id is None:
-        runs = store.runs.page(RunFilter(dag_id=dag_id, scopes=scopes), limit=LATEST_RUNS).items
+    definition, run = dag_or_run(store, dag_id, scopes=scopes)
+    if run_id is not None:
+        run = run_of(store, dag_id, run_id=run_id, scopes=scopes)
+    if run is not None:
+        runs: Sequence[RunRecord] = (run,)
     else:
-        runs = (run_of(store, dag_id, run_id=run_id, scopes=scopes),)
+        runs = store.runs.page(RunFilter(dag_id=dag_id, scopes=scopes), limit=LATEST_RUNS).items
     return {"dag": dag_view(definition), "runs": [_read_view(store, run, still) for run in runs]}
 
 

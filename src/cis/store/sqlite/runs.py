@@ -11,6 +11,7 @@ for each.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cis.errors import PoisonRecordError, StaleVersionError, UsageError
@@ -136,6 +137,7 @@ _INSERT = (
 )
 _ONE = f"SELECT {RUN} FROM dag_runs WHERE run_id = ?"  # noqa: S608 - constants
 _SOME = f"SELECT {RUN} FROM dag_runs WHERE run_id IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
+_BEGINNING = f"SELECT {RUN} FROM dag_runs WHERE run_id >= ? AND run_id < ? ORDER BY run_id LIMIT ?"  # noqa: S608 - constants
 _BY_KEY = f"SELECT {RUN} FROM dag_runs WHERE idempotency_key = ?"  # noqa: S608 - constants
 _LATEST = f"SELECT {RUN} FROM dag_runs WHERE dag_id = ? ORDER BY accepted DESC, run_id DESC LIMIT 1"  # noqa: S608 - constants
 _CHILDREN = f"SELECT {RUN} FROM dag_runs WHERE parent_run_id = ? ORDER BY run_id"  # noqa: S608 - constants
@@ -228,6 +230,10 @@ class RunRows:
         """Return a run, or None."""
         row = self._db.row(_ONE, (run_id,))
         return None if row is None else read("run", run_of, row)
+
+    def beginning(self, text: str, *, limit: int) -> Sequence[RunRecord]:
+        """Return runs whose id begins so, by id."""
+        return read_all("run", run_of, self._db.rows(_BEGINNING, (text, text + chr(sys.maxunicode), limit)))
 
     def by_key(self, idempotency_key: str) -> RunRecord | None:
         """Return the run that an idempotency key made."""
