@@ -23,7 +23,7 @@ from typing import IO, Any
 ROOT = Path(__file__).parents[2]
 GROUPS = {"audit", "config", "db", "init", "token"}
 COMMANDS = {
-    "dag": {"definitions", "list", "logs", "save", "status", "validate", "worker"},
+    "dag": {"definitions", "delete", "diff", "list", "logs", "save", "show", "status", "validate", "worker"},
     "node": {"list", "status", "trust", "untrust"},
     "room": {"setup", "status"},
 }

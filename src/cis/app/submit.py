@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cis.app.actor import Actor, append_audit
-from cis.engine.accept.admission import Asker
+from cis.engine.accept.admission import OWNER, Asker
 from cis.engine.accept.control import rerun_of
 from cis.engine.accept.dispatch import mark_sending
 from cis.engine.accept.staging import is_large, stage, unstage
@@ -19,10 +19,11 @@ from cis.engine.lookup import look_up_definition
 from cis.engine.this_node import ThisNode
 from cis.errors import UsageError
 from cis.store.port import Store, stored_spec
-from cis.store.records import RunRecord
+from cis.store.records import DefinitionRecord, RunRecord
 from cis.store.run_port import Definitions
 
 __all__ = [
+    "OWNER",
     "Accepted",
     "Asker",
     "SubmitRequest",
@@ -30,6 +31,7 @@ __all__ = [
     "anchored",
     "check_secrets",
     "check_skills",
+    "forget",
     "is_large",
     "rerun_of",
     "save",
@@ -84,7 +86,7 @@ def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode, by: Act
 
 
 def stored_dag(
-    definitions: Definitions, dag_id: str, *, key: str, asker: Asker, target: str | None = None
+    definitions: Definitions, dag_id: str, *, key: str | None, asker: Asker, target: str | None = None
 ) -> SubmitRequest:
     """Return the request to run a DAG that was stored under its id, on the node *target* if one is named.
 
@@ -98,3 +100,8 @@ def stored_dag(
     spec = stored_spec(definitions, definition.definition_id)
     spec = spec if target is None else replace(spec, target_node=target)
     return SubmitRequest(spec=spec, idempotency_key=key, asker=asker)
+
+
+def forget(definitions: Definitions, definition: DefinitionRecord) -> None:
+    """Store a DAG under its id no longer; its runs stay, and their documents for as long as they do."""
+    definitions.unsave(definition.definition_id)

@@ -37,6 +37,10 @@ class Definitions(Protocol):
         """Mark a version as the stored one of its DAG, in place of any other: a DAG has one of these at most."""
         ...
 
+    def unsave(self, definition_id: int) -> None:
+        """Have the DAG of a version without a stored one; all its versions stay."""
+        ...
+
     def current(self, dag_id: str) -> DefinitionRecord | None:
         """Return the stored version of a DAG, or else its newest."""
         ...

@@ -23,7 +23,8 @@ def add(group: Parser, _name: str) -> None:
 
 
 def _run(run: Parser) -> None:
-    run.add_argument("file", metavar="FILE", help="a YAML, JSON or TOML document; - reads standard input")
+    about = "a YAML, JSON or TOML document (- reads standard input), or the id of a stored DAG"
+    run.add_argument("file", metavar="FILE|DAG_ID", help=about)
     _wait(run)
     run.add_argument("--scope", help="global, project:ID, user:ID or type:ID")
     run.add_argument("--target-node", metavar="N", help="the node that is to run it")
@@ -82,6 +83,18 @@ def _file(command: Parser) -> None:
     command.add_argument("file", metavar="FILE")
 
 
+def _dag(command: Parser) -> None:
+    _complete(command.add_argument("dag_id", metavar="DAG_ID"), "dag_ids")
+
+
+def _diff(diff: Parser) -> None:
+    _dag(diff)
+    diff.add_argument(
+        "file", metavar="FILE", nargs="?", help="what is compared; without one, what the latest run was of"
+    )
+    _complete(diff.add_argument("--run", metavar="RUN_ID", help="not the latest run, but this one"), "run_ids")
+
+
 def _nothing(_: Parser) -> None:
     pass
 
@@ -96,7 +109,7 @@ def _wait(command: Parser) -> None:
 
 
 def _which(command: Parser) -> None:
-    _complete(command.add_argument("dag_id", metavar="DAG_ID"), "dag_ids")
+    _dag(command)
     _complete(command.add_argument("--run", metavar="RUN_ID", help="not the latest run, but this one"), "run_ids")
 
 
@@ -124,5 +137,8 @@ _COMMANDS: dict[str, tuple[str, str, Callable[[Parser], None]]] = {
     "schema": ("the JSON Schema of a DAG document", "dag.documents:schema", _nothing),
     "save": ("store a DAG, to be run by name", "dag.documents:save", _file),
     "definitions": ("stored DAGs", "dag.query:definitions", _nothing),
+    "show": ("the document of a DAG, or that of a run", "dag.stored:show", _dag),
+    "diff": ("how a file, or the latest run, differs from the stored DAG", "dag.stored:diff", _diff),
+    "delete": ("store a DAG no longer; its runs stay", "dag.stored:delete", _dag),
     "worker": ("workers of this node", "", _workers),
 }

@@ -15,18 +15,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from cis.app.submit import SubmitRequest, anchored, rerun_of, submit
+from cis.app.submit import OWNER, SubmitRequest, anchored, rerun_of, stored_dag, submit
 from cis.cli.context import Context, check_utf8, from_environment, say, silence_if_broken, this_user, wake
 from cis.cli.output import print_json
 from cis.engine.logfiles import LogFiles
-from cis.engine.lookup import look_up_run, run_of
+from cis.engine.lookup import dag_or_run, look_up_run, run_of
 from cis.engine.observe.logreader import LogReader, LogStream
 from cis.engine.observe.views import submission_view
-from cis.errors import UsageError
+from cis.errors import NotFoundError, UsageError
 from cis.model.dag import DagSpec
+from cis.model.ids import id_fault
 from cis.model.states import RunState, TaskState
 from cis.node.home import node_is_running
 from cis.store.port import Store
@@ -40,14 +42,40 @@ MAX_INPUT_BYTES = (16 << 20) + 1
 
 
 def run(options: argparse.Namespace) -> int:
-    """Hand a DAG in; status 1 if it was waited for and did not complete."""
+    """Hand a DAG in, out of a file or stored under its id; status 1 if it was waited for and did not complete."""
     context = from_environment()
-    spec = _overridden(read_dag(options.file), options)
-    offered = spec.target_node is None and context.this_node.offers
-    if spec.target_node in (None, context.settings.node_id) and not offered:
-        spec = anchored(spec, base=base_directory(options.file))
-    request = SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
-    return _see_through(context, _submit(context, lambda _: request), options)
+    name = options.file
+    document = None if _may_be_stored(name) else read_dag(name)
+
+    def request(store: Store) -> SubmitRequest:
+        if document is None:
+            return _stored(store, options)
+        spec = _overridden(document, options)
+        offered = spec.target_node is None and context.this_node.offers
+        if spec.target_node in (None, context.settings.node_id) and not offered:
+            spec = anchored(spec, base=base_directory(name))
+        return SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
+
+    return _see_through(context, _submit(context, request), options)
+
+
+def _may_be_stored(name: str) -> bool:
+    """Whether a name can be that of a stored DAG: a file of that name goes before it."""
+    return name != "-" and id_fault(name) is None and (Path(name).is_dir() or not os.path.lexists(name))
+
+
+def _stored(store: Store, options: argparse.Namespace) -> SubmitRequest:
+    from cis.model.formats import SUFFIXES  # noqa: PLC0415 - as below
+
+    name = options.file
+    try:
+        definition, _ = dag_or_run(store, name)
+    except NotFoundError as error:
+        if Path(name).suffix.lower() in SUFFIXES:
+            read_dag(name)  # it says why that does not work
+        raise NotFoundError("file or stored DAG", name, hint="'cis dag definitions' shows what is stored") from error
+    wanted = stored_dag(store.definitions, definition.dag_id, key=options.idempotency_key, asker=OWNER)
+    return replace(wanted, spec=_overridden(wanted.spec, options))
 
 
 def rerun(options: argparse.Namespace) -> int:

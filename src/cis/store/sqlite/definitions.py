@@ -75,8 +75,12 @@ class DefinitionRows:
 
     def save(self, definition_id: int, *, now_us: int) -> None:
         """Mark a version as the stored one of its DAG, in place of any other."""
-        self._db.write(_UNSAVE, (definition_id,))
+        self.unsave(definition_id)
         self._db.write(_SAVE, (now_us, definition_id))
+
+    def unsave(self, definition_id: int) -> None:
+        """Have the DAG of a version without a stored one."""
+        self._db.write(_UNSAVE, (definition_id,))
 
     def current(self, dag_id: str) -> DefinitionRecord | None:
         """Return the stored version of a DAG, or else its newest."""
