@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.worlds.cluster import ClusterNode, at_once, befriend, ended, make_nodes, running, statuses
+from tests.worlds.harness import write_dag
 from tests.worlds.homeserver import Homeserver
 from tests.worlds.rooms import RoomCluster, make_room_nodes, start_in_room
 from tests.worlds.versions import BEFORE_SIDES, earlier_source
@@ -74,6 +75,11 @@ def holding(dag_id: str, gate: Path, **fields: Any) -> dict[str, Any]:
     return {"dag_id": dag_id, "tasks": [{"id": "a", "command": wait}, {"id": "b", "command": "echo b", "depends_on": ["a"]}], **fields}  # fmt: skip
 
 
+def strict(dag_id: str, node_id: str) -> dict[str, Any]:
+    """Return a DAG that fails where text is read by ``/bin/sh -e``."""
+    return {"dag_id": dag_id, "target_node": node_id, "tasks": [{"id": "a", "command": "false\ntrue"}]}
+
+
 def paused_resumed_and_cancelled(origin: ClusterNode, executing: ClusterNode, folder: Path, **where: Any) -> None:
     """Control a run of *origin* at *executing* in each way, and see that both nodes have it so."""
     run_id = begun(origin, holding("held", folder / "gate", **where))
@@ -132,6 +138,26 @@ def test_a_run_that_was_pushed_is_paused_resumed_and_cancelled_from_its_origin(
 ) -> None:
     origin, executing = sides(pushing, now_is)
     paused_resumed_and_cancelled(origin, executing, tmp_path, target_node=executing.node_id)
+
+
+def test_text_that_a_node_of_before_reads_or_sends_is_read_without_dash_e_and_who_hands_it_in_is_told(
+    pushing: Pair, tmp_path: Path
+) -> None:
+    one, two = pushing
+    told = [
+        one.api.execute(strict("told-1", "node-2")).body,
+        one.sandbox.json("dag", "run", write_dag(tmp_path, strict("told-2", "node-2")), "--wait"),
+    ]
+    listed = one.api.execute({"dag_id": "listed", "target_node": "node-2", "tasks": [{"id": "a", "command": ["true"]}]})
+    done = [ended(one, answer["run_id"])["status"] for answer in (*told, listed.body)]
+    sent = two.api.execute(strict("sent", "node-1")).body
+
+    assert done == ["completed"] * 3
+    for answer in told:
+        (warning,) = answer["warnings"]
+        assert warning.startswith("node node-2 runs an earlier program")
+    assert listed.body["warnings"] == []
+    assert ended(two, sent["run_id"])["status"] == "completed"
 
 
 @BOTH_WAYS

@@ -31,6 +31,7 @@ def test_an_accepted_dag_is_answered_with_its_submission_and_is_stored(node: Nod
         "node_id": "node-1",
         "target_node": None,
         "delivery": "local",
+        "warnings": [],
     }
     assert node.store.runs.get("run-000001") is not None
     assert node.pokes == ["worker-project-proj-a"]

@@ -24,8 +24,9 @@ OTHER_SPELLINGS = {"type", "deps"}
 # A value of each field that is not its default, as a document spells it.
 TASK: dict[str, Any] = {
     "id": "a",
-    "skill": "http",
-    "params": {"url": "http://127.0.0.1:8000/"},
+    "shell": "bash -euo pipefail",
+    "skill": "shell",
+    "params": {"command": "true"},
     "depends_on": ["b"],
     "env": {"A": "1"},
     "secrets": {"TOKEN": "OTHER"},

@@ -115,8 +115,24 @@ def test_a_value_that_was_filled_in_and_makes_no_sense_fails_the_attempt(skill: 
 
 
 def test_a_line_goes_to_the_shell_and_a_list_does_not() -> None:
-    assert SKILLS["shell"].plan({"command": "a && b"}) == Command(argv=("/bin/sh", "-c", "a && b"))
-    assert shell_command(["a", "&&", "b"]) == Command(argv=("a", "&&", "b"))
+    assert SKILLS["shell"].plan({"command": "a && b"}) == Command(argv=("/bin/sh", "-e", "-c", "a && b"))
+    assert shell_command(["a", "&&", "b"], interpreter="bash") == Command(argv=("a", "&&", "b"))
+
+
+@pytest.mark.parametrize(
+    ("shell", "argv"),
+    [
+        ("/bin/sh", ("/bin/sh", "-c", "text")),
+        ("bash -euo pipefail", ("bash", "-euo", "pipefail", "-c", "text")),
+        ("'/opt/my tools/zsh' -f", ("/opt/my tools/zsh", "-f", "-c", "text")),
+    ],
+)
+def test_a_shell_gets_the_text_after_its_options(shell: str, argv: tuple[str, ...]) -> None:
+    assert shell_command("text", interpreter=shell) == Command(argv=argv)
+
+
+def test_any_other_program_gets_the_text_as_a_file() -> None:
+    assert shell_command("text", interpreter="python3 -I") == Command(argv=("python3", "-I"), script=b"text")
 
 
 def test_what_may_be_secret_is_not_on_the_command_line() -> None:
@@ -153,5 +169,5 @@ def test_a_dag_as_a_task_is_a_document_or_the_id_of_a_stored_one() -> None:
 
 
 def test_outputs_cannot_be_pasted_where_a_shell_reads_them() -> None:
-    assert SKILLS["shell"].literal_params == {"command"}
+    assert SKILLS["shell"].literal_params == {"command", "shell"}
     assert SKILLS["dag"].literal_params == {"document"}

@@ -21,12 +21,13 @@ from cis.api.requests import actor_of, rights_of, source_of
 from cis.api.schemas import SubmissionModel
 from cis.api.served import ServedNode
 from cis.app.actor import Actor
-from cis.app.submit import Accepted, SubmitRequest, accept, is_large, stage, unstage
+from cis.app.submit import Accepted, SubmitRequest, accept, is_large, run_warnings, stage, unstage
 from cis.engine.observe.views import submission_view
 from cis.errors import UsageError
 from cis.model.document import parse_dag
 from cis.model.formats import Format
 from cis.store.port import Store
+from cis.store.records import Delivery
 from cis.transports.envelope import MEDIA_TYPE, MESSAGES_PATH, FrameReader
 
 MAX_KEY_LENGTH = 255
@@ -97,7 +98,8 @@ def execute_routes(node: ServedNode) -> APIRouter:
         if accepted.created:
             node.wake(accepted.wake)
             run = await node.send_now(run)
-        return json_answer(submission_view(run), status=202 if accepted.created else 200)
+        warnings = [] if run.delivery is Delivery.LOCAL else await node.read(lambda store: run_warnings(store, run))
+        return json_answer(submission_view(run, warnings=warnings), status=202 if accepted.created else 200)
 
     return router
 

@@ -38,7 +38,7 @@ class WaitingModel(BaseModel):
 
 
 class SubmissionModel(BaseModel):
-    """What becomes of a DAG that was handed in."""
+    """What becomes of a DAG that was handed in. `warnings` say what of it may not be as it was meant."""
 
     run_id: str
     dag_id: str
@@ -49,6 +49,7 @@ class SubmissionModel(BaseModel):
     node_id: str
     target_node: str | None
     delivery: Literal["local", "pushed", "queued", "broadcast"]
+    warnings: list[str]
 
 
 class RunItemModel(BaseModel):

@@ -2,6 +2,7 @@
 
     logs/<run_id>/<task_no>.<attempt>.out, .err         what it wrote, once it has written something
     logs/.live/<run_id>.<task_no>.<attempt>.outputs     its named outputs, until its end
+    logs/.live/<run_id>.<task_no>.<attempt>.script      its command, where that is a file for another program than a shell
 
 Numbers, not task ids, so that two ids that differ only in case stay apart on every file system. Many runs say
 nothing, so a run's folder is made with the first file in it; the outputs, which attempts have only while they live, are
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 LIVE = ".live"
 WORKERS = "workers"  # what they say themselves
-OUTPUTS = re.compile(r"(.+)\.[0-9]+\.[0-9]+\.outputs")  # as ``LogFiles.paths`` has it; first its run
+OUTPUTS = re.compile(r"(.+)\.[0-9]+\.[0-9]+\.(?:outputs|script)")  # as ``LogFiles.paths`` has it; first its run
 
 
 class AttemptFiles(NamedTuple):
@@ -29,6 +30,11 @@ class AttemptFiles(NamedTuple):
     stdout: str
     stderr: str
     outputs: str
+
+
+def script_beside(outputs: str) -> str:
+    """Return the file for the command of the attempt whose outputs are there."""
+    return outputs.removesuffix("outputs") + "script"
 
 
 class LogFiles(NamedTuple):

@@ -19,12 +19,19 @@ StrPath = str | PathLike[str]
 NO_ENV: Mapping[str, str] = MappingProxyType({})
 
 
+PLAIN_SHELL, STRICT_SHELL = "/bin/sh", "/bin/sh -e"  # what reads the text commands of a run that names no shell
+
+
 class Command(NamedTuple):
-    """A process that does a task's work: arguments, more environment, what it reads from standard input."""
+    """A process that does a task's work: arguments, more environment, what it reads from standard input.
+
+    A *script* is put into a file of mode 0700, whose path becomes the last argument.
+    """
 
     argv: Sequence[str]
     env: Mapping[str, str] = NO_ENV
     stdin: bytes = b""
+    script: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +149,8 @@ class Launch(NamedTuple):
     ``handle`` is the name by which the executor knows the attempt (``attempt_handle``). With ``lasting``, the attempt
     goes on when the worker that started it is gone, and may be taken up by the next one (``Executor.take_up``); the
     executor itself then holds it to ``timeout_s``.
+
+    A ``script`` is what its last argument names, written by whoever starts it (``AttemptMaker.make_ready``).
     """
 
     argv: Sequence[str]
@@ -158,6 +167,7 @@ class Launch(NamedTuple):
     handle: str = ""
     lasting: bool = False
     timeout_s: float | None = None
+    script: bytes | None = None
 
 
 def attempt_handle(run_id: str, task_no: int, attempt: int) -> str:

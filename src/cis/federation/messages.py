@@ -20,6 +20,7 @@ from cis.model.ids import id_fault
 from cis.model.inference import infer_scope
 from cis.model.message import (
     ABOVE,
+    ERREXIT,
     INLINE_BYTES,
     MAX_BLOB_BYTES,
     ROOT,
@@ -64,7 +65,7 @@ class RequestedRun:
     """The DAG of an execute message, what of it was done before, by task id, and how deep it is nested.
 
     ``scopes`` are those that its origin allows it and all that it starts to run in (None: all). Of one that is a task
-    of another, ``root`` is the run at the top, ``above`` are the DAGs over it.
+    of another, ``root`` is the run at the top, ``above`` are the DAGs over it. ``errexit`` is that of the run.
     """
 
     spec: DagSpec
@@ -73,6 +74,7 @@ class RequestedRun:
     scopes: Patterns | None = None
     root: str | None = None
     above: tuple[str, ...] = ()
+    errexit: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +146,7 @@ def requested_run(message: Message, *, blob: str | None, parse: ParseDag) -> Req
         scopes=_scopes(message.fields.get(SCOPES)),
         root=said.maybe_id(ROOT),
         above=_above(message.fields.get(ABOVE, [])),
+        errexit=said.flag(ERREXIT, absent=False),
     )
 
 
@@ -252,6 +255,7 @@ def head_fields(run: RunRecord) -> dict[str, Json]:
     limits = {} if run.scopes is None else {SCOPES: list(run.scopes)}
     return {
         **limits,
+        **({ERREXIT: True} if run.errexit else {}),
         "dag_id": run.dag_id,
         "scope": run.scope.to_dict(),
         "scope_source": str(run.scope_source),

@@ -30,6 +30,7 @@ from cis.model.kinds import (
     MAX_TASKS,
     PARAMS,
     SECRETS,
+    SHELL,
     SKILL,
     TASK_IDS,
     TEXT,
@@ -43,6 +44,7 @@ from cis.model.scope_kind import SCOPE
 from cis.model.states import Priority
 
 COMMAND_SKILL = "shell"  # what a task with a command is done by
+SHELL_PARAM = "shell"  # its parameter for what reads text
 TASKS_IN_A_PIECE = 500  # that are read before whoever reads them may do something else
 Json = Any  # JSON is where bytes become data; its shape is checked by whoever reads it
 
@@ -66,7 +68,7 @@ class OnLost(StrEnum):
 class TaskSpec:
     """One task: a command or a skill with parameters, and how to try it.
 
-    ``command`` is a line for ``/bin/sh -c``, or a tuple that is run without a shell.
+    ``command`` is text for ``shell`` (None: ``/bin/sh``, as ``RunRecord.errexit`` says), or a tuple that is run without one.
     Exactly one of ``command`` and ``skill`` is set. ``max_losses`` bounds how often in a row its worker may die while
     it runs alone; 0 is no bound. ``secrets`` are names only: variables, and which secret each gets.
     With ``leave``, what it started in the background may outlive it.
@@ -76,6 +78,7 @@ class TaskSpec:
         metadata=declared(ID, "Its name in the DAG: letters, digits, '.', '_' and '-'.", examples=["compile"])
     )
     command: str | tuple[str, ...] | None = field(default=None, metadata=declared(COMMAND))
+    shell: str | None = field(default=None, metadata=declared(SHELL, shared=True))
     skill: str | None = field(default=None, metadata=declared(SKILL, "A skill by name, instead of a command."))
     params: Mapping[str, Json] = field(default_factory=dict, metadata=declared(PARAMS, "What the skill is given."))
     depends_on: tuple[str, ...] = field(default=(), metadata=declared(TASK_IDS, "Tasks that must complete first."))

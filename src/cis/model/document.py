@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from cis.errors import DocumentError, Fault
-from cis.model.dag import DAG_FORM, TASK_FORM, DagSpec, Json, TaskSpec
+from cis.model.dag import COMMAND_SKILL, DAG_FORM, TASK_FORM, DagSpec, Json, TaskSpec
 from cis.model.fields import Declared, Kind
 from cis.model.formats import Format, load_document
 from cis.model.ids import did_you_mean
@@ -242,7 +242,15 @@ def _message(kind: str, found: Mapping[str, Any], path: Path, model: type[BaseMo
 
 def _spec(head: BaseModel, tasks: Sequence[BaseModel]) -> DagSpec:
     shared = _given(vars(head)["defaults"])
-    return DagSpec(tasks=tuple(TaskSpec(**shared | _given(task)) for task in tasks), **_given(head))
+    return DagSpec(tasks=tuple(_task(shared, _given(task)) for task in tasks), **_given(head))
+
+
+def _task(shared: Mapping[str, Any], own: Mapping[str, Any]) -> TaskSpec:
+    """Return a task with what it gives itself, over what is *shared* by all that can have it."""
+    values = {**shared, **own}
+    if not isinstance(values.get("command"), str) and values.get("skill") != COMMAND_SKILL:
+        values.pop("shell", None)
+    return TaskSpec(**values)
 
 
 def _given(document: BaseModel | None) -> dict[str, Any]:

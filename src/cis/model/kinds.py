@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from enum import Enum, StrEnum
 from typing import Any
@@ -186,7 +187,20 @@ def _command(value: Any) -> str | tuple[str, ...]:
         return tuple(_argument(number, item) for number, item in enumerate(value))
     text = read_text(value)
     if not text.strip():
-        raise ValueError("is empty; write a line for /bin/sh, or a list of program and arguments")
+        raise ValueError("is empty; write lines for the shell, or a list of program and arguments")
+    return text
+
+
+def _shell(value: Any) -> str:
+    text = read_text(value)
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"cannot be split into words: {error}") from error
+    if not words:
+        raise ValueError("is empty; leave it out for /bin/sh -e")
+    if words[0].startswith("-"):
+        raise ValueError(f"begins with an option; write the program before it, as in: bash {text.strip()}")
     return text
 
 
@@ -358,7 +372,7 @@ SECRETS = Kind(
 COMMAND = Kind(
     _command,
     {
-        "description": "A line for /bin/sh -c, or a list: a program and its arguments, run without a shell.",
+        "description": "Lines for /bin/sh -e, or a list: a program and its arguments, run without a shell.",
         "anyOf": [
             {"type": "string", "pattern": r"\S"},
             {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 1},
@@ -368,5 +382,15 @@ COMMAND = Kind(
     _is_command,
     _listed,
     _unlisted,
+)
+SHELL = Kind(
+    _shell,
+    {
+        "type": "string",
+        "pattern": r"^\s*[^\s-]",
+        "description": "What reads a command that is text. sh, bash, zsh and dash get it with -c, any other program as a file.",
+        "examples": ["bash -euo pipefail", "python3"],
+    },
+    _is_filled,
 )
 PARAMS = Kind(_params, {"type": "object", "description": "What the skill is given."}, _is_mapping, dict)

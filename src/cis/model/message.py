@@ -49,6 +49,7 @@ NONCE, NONCES = "nonce", "nonces"
 _SAID_ANYWAY = ("dag_id", "scope", "target_node", "priority")
 WIRE_FIELDS = (*(field.name for field in DAG_FORM.fields if field.name not in _SAID_ANYWAY), "tasks")
 SCOPES = "scopes"  # those that the run, and what it starts, may run in, when that is not all
+ERREXIT = "errexit"  # true: text commands run under /bin/sh -e; absent: under /bin/sh, as nodes of before have it
 ROOT = "root"  # of a run that is a task of another: the run at the top of its tree
 ABOVE = "above"  # and the DAGs over it
 _TO_WIRE = {field.name: field.kind.to_wire for field in (*DAG_FORM.fields, *TASK_FORM.fields) if field.kind.to_wire}

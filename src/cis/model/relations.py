@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
-from cis.model.dag import Json
+from cis.model.dag import COMMAND_SKILL, Json
 from cis.model.graph import Graph
 from cis.model.ids import did_you_mean
 from cis.model.tree import Path
@@ -105,6 +105,10 @@ def _task_faults(number: int, task: Mapping[str, Json]) -> Iterator[Fault]:
         yield here, "has neither command nor skill; a task is one of them"
     if command is not None and skill is None and task.get("params") is not None:
         yield (*here, "params"), "goes with skill; a command gets what it needs through env"
+    if task.get("shell") is not None and isinstance(command, list):
+        yield (*here, "shell"), "goes with a command that is text; a list is run without a shell"
+    elif task.get("shell") is not None and skill not in (None, COMMAND_SKILL):
+        yield (*here, "shell"), f"goes with a command; the skill {_name(skill)!r:.60} has none"
     if task.get("depends_on") is not None and task.get("deps") is not None:
         yield (*here, "deps"), "is another spelling of depends_on, which is there as well; keep one"
     yield from _secret_faults(here, task)
@@ -149,6 +153,9 @@ def _misplaced_references(root: Mapping[str, Json], tasks: Sequence[Mapping[str,
         words = command if isinstance(command, list) else [command]
         if any(isinstance(word, str) and OPENING in word for word in words):
             yield ("tasks", number, "command"), _NOT_IN_COMMANDS
+        shell = task.get("shell")
+        if isinstance(shell, str) and OPENING in shell:
+            yield ("tasks", number, "shell"), "names a program, and cannot refer to the outputs of a task"
 
 
 def _reference_faults(tasks: Sequence[Mapping[str, Json]], numbers: Mapping[str, int], graph: Graph) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""The skill behind ``command``, a line for ``/bin/sh -c`` or a list of arguments; and the checks that skills share.
+"""The skill behind ``command``, text for a shell or a list of arguments; and the checks that skills share.
 
 A parameter that holds ``${tasks.…}`` or ``${secrets.…}`` is filled in when the task starts, so before that it may stand
 for anything.
@@ -6,12 +6,15 @@ for anything.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
-from cis.engine.ports import Command
+from cis.engine.ports import STRICT_SHELL, Command
 from cis.errors import LaunchError
 from cis.model.dag import Json
 from cis.model.ids import did_you_mean
+from cis.model.pipelines import is_shell
 from cis.model.relations import OPENING, OPENING_OF_SECRET
 
 Faults = Sequence[tuple[str, str]]
@@ -58,13 +61,13 @@ class ShellSkill:
     """Runs a command."""
 
     name = "shell"
-    description = "Runs a command: a line for /bin/sh, or a list of arguments without a shell."
+    description = "Runs a command: lines for /bin/sh -e or another shell, or a list of arguments without one."
     triggers: tuple[str, ...] = ("task",)
-    literal_params = frozenset({"command"})
+    literal_params = frozenset({"command", "shell"})
 
     def check(self, params: Mapping[str, Json]) -> Faults:
-        """Return each fault of *params*: ``command`` is a string or a list of strings, and the only one."""
-        faults = unknown_params(params, known=("command",))
+        """Return each fault of *params*: ``command`` is a string or a list of strings; ``shell`` is what reads a string."""
+        faults = [*unknown_params(params, known=("command", "shell")), *broken_rules(params, _RULES)]
         fault = _fault(params.get("command"))
         return [*faults, ("command", fault)] if fault else faults
 
@@ -72,14 +75,33 @@ class ShellSkill:
         """Return the command as a process."""
         if fault := _fault(params.get("command")):
             refuse([("command", fault)])
-        return shell_command(params["command"])
+        return shell_command(params["command"], interpreter=params.get("shell", STRICT_SHELL))
 
 
-def shell_command(command: str | Sequence[str]) -> Command:
-    """Return *command* as a process: a string goes to ``/bin/sh -c``, a list is run as it is."""
-    if isinstance(command, str):
-        return Command(argv=("/bin/sh", "-c", command))
-    return Command(argv=tuple(command))
+def shell_command(command: str | Sequence[str], *, interpreter: str) -> Command:
+    """Return *command* as a process: a string is read by *interpreter*, a list is run as it is."""
+    if not isinstance(command, str):
+        return Command(argv=tuple(command))
+    words, takes_text = _words(interpreter)
+    return Command(argv=(*words, command)) if takes_text else Command(argv=words, script=command.encode())
+
+
+@lru_cache(maxsize=256)
+def _words(shell: str) -> tuple[tuple[str, ...], bool]:
+    """Return the arguments before the text, or before the file with it, and whether it is the text."""
+    words = tuple(shlex.split(shell))
+    takes_text = is_shell(words[0])
+    return ((*words, "-c") if takes_text else words), takes_text
+
+
+def _is_shell(value: Json) -> bool:
+    try:
+        return is_text(value) and not shlex.split(value)[0].startswith("-")
+    except (ValueError, IndexError):
+        return False
+
+
+_RULES: dict[str, tuple[Rule, str]] = {"shell": (_is_shell, "is a program that reads the command, with its options")}
 
 
 def _fault(command: Json) -> str | None:

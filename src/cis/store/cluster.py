@@ -93,7 +93,7 @@ class RemoteRun:
     ``applied_version`` is the version of the executing node's row that was applied here last (column
     ``heard_version``). ``open``: something is still to be received (sent), decided (offered) or reported (received).
     ``event_id`` is the execute event in the room. ``told_bytes`` is what was written here of the logs and attempts that
-    the executing node reported.
+    the executing node reported. ``ignores_errexit``: it runs text commands without ``-e``, which the run asks for.
     """
 
     run_id: str
@@ -110,6 +110,7 @@ class RemoteRun:
     boot_id: str = ""
     lease_uptime_us: int | None = None
     told_bytes: int = 0
+    ignores_errexit: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,6 +103,7 @@ class RunRecord(NamedTuple):
 
     ``scopes`` are those that it and all that it starts may run in, as whoever handed it in may (None: all). ``tree`` is
     set for a run that is below another (``Runs.grow_tree``); ``above`` are the DAGs over it on the node that sent it.
+    With ``errexit`` its text commands run under ``/bin/sh -e``; without, as programs of before accepted it, ``/bin/sh``.
     """
 
     run_id: str
@@ -132,6 +133,7 @@ class RunRecord(NamedTuple):
     scopes: Patterns | None = None
     tree: str | None = None
     above: tuple[str, ...] = ()
+    errexit: bool = False
 
 
 class RunHead(NamedTuple):

@@ -7,7 +7,7 @@ import json
 import math
 from pathlib import Path
 
-from cis.app.submit import anchored, check_secrets, check_skills
+from cis.app.submit import anchored, check_secrets, check_skills, document_warnings
 from cis.app.submit import save as save_dag
 from cis.cli.context import Context, from_environment, say
 from cis.cli.dag.run import base_directory, read_dag, read_input
@@ -38,7 +38,7 @@ def validate(options: argparse.Namespace) -> None:
         check_secrets(spec, scope, context.this_node)
     graph = Graph.of(spec.tasks)
     levels = [[spec.tasks[number].id for number in level] for level in graph.levels()]
-    warnings = _secret_warnings(spec, context)
+    warnings = [*_secret_warnings(spec, context), *document_warnings(spec)]
     if options.json:
         longest = graph.critical_path([1.0] * len(spec.tasks))
         print_json(

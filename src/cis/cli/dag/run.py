@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from cis.app.submit import OWNER, SubmitRequest, anchored, rerun_of, stored_dag, submit
+from cis.app.submit import OWNER, SubmitRequest, anchored, rerun_of, run_warnings, stored_dag, submit
 from cis.cli.context import Context, check_utf8, from_environment, say, silence_if_broken, this_user, wake
 from cis.cli.output import print_json
 from cis.engine.logfiles import LogFiles
@@ -141,14 +141,17 @@ def _see_through(context: Context, submitted: RunRecord, options: argparse.Names
         say("no node is running here: it is stored, and goes out when one does ('cis node start')")
     elif submitted.delivery is Delivery.QUEUED:
         _await_delivery(context, submitted.run_id)
+    warnings = _warnings(context, submitted) if away else []
     if not options.json:
+        for warning in warnings:
+            say(f"warning: {warning}")
         say(f"run {submitted.run_id} of {submitted.dag_id}, scope {submitted.scope} ({submitted.scope_source})")
     if stay:
         _stay(context, submitted, options, here=here)
     with context.store() as store:
         final = look_up_run(store.runs, submitted.run_id)
     if options.json:
-        print_json(submission_view(final))
+        print_json(submission_view(final, warnings=warnings))
     elif stay:
         say(f"{final.dag_id} {final.status}" + (f": {final.error}" if final.error else ""))
         if final.status is RunState.FAILED:
@@ -156,6 +159,11 @@ def _see_through(context: Context, submitted: RunRecord, options: argparse.Names
     else:
         print(submitted.run_id)
     return 1 if stay and final.status is not RunState.COMPLETED else 0
+
+
+def _warnings(context: Context, submitted: RunRecord) -> Sequence[str]:
+    with context.store() as store:
+        return run_warnings(store, look_up_run(store.runs, submitted.run_id))
 
 
 def _await_delivery(context: Context, run_id: str) -> None:

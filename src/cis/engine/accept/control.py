@@ -146,7 +146,11 @@ def rerun_of(store: Store, run_id: str, *, from_failed: bool, asker: Asker = OWN
             raise IllegalStateError(f"run {run_id}", old.status, "rerun from failed tasks: every task completed")
     asker = replace(asker, scopes=in_common(old.scopes, asker.scopes))
     return SubmitRequest(
-        spec=stored_spec(store.definitions, old.definition_id), rerun_of=run_id, kept=kept, asker=asker
+        spec=stored_spec(store.definitions, old.definition_id),
+        rerun_of=run_id,
+        kept=kept,
+        asker=asker,
+        errexit=old.errexit,
     )
 
 

@@ -163,10 +163,14 @@ def also_by_room(store: Store, item: OutboxItem, *, message_id: str, now_us: int
     return True
 
 
-def delivered(store: Store, run_id: str, *, now_us: int) -> RunRecord | None:
-    """Record that the peer has taken a run on; return the run unless it is gone."""
+def delivered(store: Store, run_id: str, *, now_us: int, errexit: bool = True) -> RunRecord | None:
+    """Record that the peer has taken a run on, and whether with *errexit*; return the run unless it is gone."""
     store.outbox.remove_of_run(run_id, MessageKind.EXECUTE)
     run = store.runs.get(run_id)
+    if run is not None and run.errexit and not errexit:
+        remote = store.remotes.get(run_id)
+        if remote is not None:
+            store.remotes.put(replace(remote, ignores_errexit=True))
     if run is None or run.status.final or run.delivery is not Delivery.QUEUED:
         return run
     return move_run(store, run, RunChange(delivery=Delivery.PUSHED), at_us=now_us)

@@ -83,7 +83,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitRequest:
-    """A DAG that somebody wants run. *staged*: the id under which ``cis.engine.accept.staging`` stored its tasks."""
+    """A DAG that somebody wants run. *staged*: the id under which ``cis.engine.accept.staging`` stored its tasks.
+
+    *errexit* is that of the run (``RunRecord``): False only for what a run of before, or a node of before, asks for.
+    """
 
     spec: DagSpec
     idempotency_key: str | None = None
@@ -94,6 +97,7 @@ class SubmitRequest:
     asker: Asker = OWNER
     prepared: Prepared | None = None
     staged: str | None = None
+    errexit: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +175,7 @@ def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Subm
         scopes=request.asker.scopes,
         tree=tree,
         above=origin.above if origin else (),
+        errexit=request.errexit,
     )
     if request.staged is None:
         insert_run(store, run, first_tasks(run.run_id, spec, request.kept or {}), at_us=now_us)

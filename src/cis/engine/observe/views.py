@@ -45,7 +45,7 @@ def _whatever(_pid: int, _started: str) -> bool:
     return True
 
 
-def submission_view(run: RunRecord) -> dict[str, Json]:
+def submission_view(run: RunRecord, *, warnings: Sequence[str] = ()) -> dict[str, Json]:
     """Return what a submission is answered with."""
     return {
         "run_id": run.run_id,
@@ -57,6 +57,7 @@ def submission_view(run: RunRecord) -> dict[str, Json]:
         "node_id": run.node_id,
         "target_node": run.target_node,
         "delivery": str(run.delivery),
+        "warnings": list(warnings),
     }
 
 

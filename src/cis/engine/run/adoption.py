@@ -19,6 +19,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
+from cis.engine.logfiles import script_beside
 from cis.engine.lookup import is_stale
 from cis.engine.outputs import forget_outputs
 from cis.engine.ports import Executor, Exit, Fate, attempt_handle
@@ -172,12 +173,14 @@ def sweep(maker: AttemptMaker, held: Holdings, swept: set[str]) -> None:
 def _live(parts: WorkerPorts, plan: RunPlan, attempt: AttemptRecord, *, now: Instant) -> Live:
     """Return an attempt that was started by another worker; its outputs were masked by whoever kept its logs."""
     ago_us = max(0, now.wall_us - attempt.started_at_us)
+    outputs = parts.maker.logfiles.paths(*_key(attempt)).outputs
     return Live(
         attempt=attempt,
         started_s=now.mono_s - ago_us / 1e6,
         started_up_us=parts.this_node.uptime_us() - ago_us,
         timeout_s=plan.task_spec(attempt.task_no).timeout_s,
-        outputs=parts.maker.logfiles.paths(*_key(attempt)).outputs,
+        outputs=outputs,
+        script=script_beside(outputs),
         pid_stored=attempt.pid is not None,
         lasting=True,
     )

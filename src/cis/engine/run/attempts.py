@@ -14,12 +14,23 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cis.engine.logfiles import LogFiles
+from cis.engine.logfiles import LogFiles, script_beside
 from cis.engine.outputs import forget_outputs
-from cis.engine.ports import ChildDag, Command, Launch, SecretBook, SkillBook, StrPath, Wait, attempt_handle
+from cis.engine.ports import (
+    PLAIN_SHELL,
+    STRICT_SHELL,
+    ChildDag,
+    Command,
+    Launch,
+    SecretBook,
+    SkillBook,
+    StrPath,
+    Wait,
+    attempt_handle,
+)
 from cis.engine.run.plan import RunPlan
 from cis.errors import CisError, LaunchError
-from cis.model.dag import COMMAND_SKILL, Json, OnLost, TaskSpec
+from cis.model.dag import COMMAND_SKILL, SHELL_PARAM, Json, OnLost, TaskSpec
 from cis.model.relations import OPENING_OF_SECRET, fill
 from cis.model.scope import Scope
 from cis.model.secret_forms import needles
@@ -76,7 +87,7 @@ class AttemptMaker:
         secrets = self._revealed(task, run.scope) if task.secrets else {}
         marks = attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt)
         return Launch(
-            argv=command.argv,
+            argv=command.argv if command.script is None else (*command.argv, script_beside(files.outputs)),
             env={
                 **self.base_env,
                 **command.env,
@@ -103,10 +114,17 @@ class AttemptMaker:
             handle=attempt_handle(attempt.run_id, number, attempt.attempt),
             lasting=task.on_lost is OnLost.ADOPT,
             timeout_s=task.timeout_s,
+            script=command.script,
         )
 
-    def make_workdir(self, launch: Launch) -> None:
-        """Make the worker's own directory again if *launch* runs there and a task removed it. Raises LaunchError."""
+    def make_ready(self, launch: Launch) -> None:
+        """Write the script of *launch*; make the worker's own directory again if it runs there and a task removed it.
+
+        Raises:
+            LaunchError: one of them cannot be made.
+        """
+        if launch.script is not None:
+            _write_script(launch.argv[-1], launch.script)
         if launch.cwd is not self.workdir or os.path.isdir(self.workdir):  # noqa: PTH112 - at each start
             return
         try:
@@ -148,9 +166,13 @@ class AttemptMaker:
     def _command(self, plan: RunPlan, task: TaskSpec) -> Command | ChildDag | Wait:
         try:
             if task.skill is None:
-                return self.skills.get(COMMAND_SKILL).plan({"command": _argument(task)})
+                return self.skills.get(COMMAND_SKILL).plan(
+                    {"command": _argument(task), SHELL_PARAM: _shell(plan, task)}
+                )
             skill = self.skills.get(task.skill)
             params = _filled(task.params, plan)
+            if task.skill == COMMAND_SKILL:
+                params = {SHELL_PARAM: _shell(plan, task), **params}
             _refuse(_smuggled(task.params, params))
             _refuse(skill.check(params))
             return skill.plan(params)
@@ -178,6 +200,19 @@ def _smuggled(written: Json, filled: Json) -> Sequence[tuple[str, str]]:
     """Return a fault if an output brought a reference to a secret along: only the document may ask for one."""
     counts = {json.dumps(params).count(OPENING_OF_SECRET) for params in (written, filled)}
     return [("", "an output in them holds ${secrets.…}, which may stand in a document only")] if len(counts) > 1 else []
+
+
+def _write_script(path: str, script: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(path, flags, 0o700), "wb") as file:
+            file.write(script)
+    except OSError as error:
+        raise LaunchError(f"the file for its command cannot be written: {error.strerror}") from error
+
+
+def _shell(plan: RunPlan, task: TaskSpec) -> str:
+    return task.shell or (STRICT_SHELL if plan.run.errexit else PLAIN_SHELL)
 
 
 def _argument(task: TaskSpec) -> Json:

@@ -47,7 +47,9 @@ def start_child(parts: WorkerPorts, plan: RunPlan, child: ChildDag, *, task_id: 
             fault = "names another node, but this run was offered in the room and may move; give it a target_node"
             raise DocumentError([Fault(place="target_node", message=fault)])
         asker = asker_of_child(parts.store, run, line[-1])
-        request = SubmitRequest(spec=spec, parent=parent, asker=asker)
+        # A document within another was accepted with it; one that is stored begins anew.
+        errexit = run.errexit or child.document is None
+        request = SubmitRequest(spec=spec, parent=parent, asker=asker, errexit=errexit)
         return submit(parts.store, request, this_node=parts.this_node).run
 
 

@@ -69,6 +69,8 @@ def judge(live: Live, ended: Exit, *, now_us: int) -> End:
             status, error = AttemptState.FAILED, str(refused)
     else:
         forget_outputs(live.outputs)
+    if live.script is not None:
+        forget_outputs(live.script)
     done = attempt._replace(
         status=status,
         exit_code=ended.exit_code,

@@ -30,6 +30,8 @@ class Ending(StrEnum):
 class Live:
     """A started attempt. Times are monotonic seconds; ``outputs`` is its ``CIS_OUTPUT``, ``mask`` what not to show.
 
+    ``script`` is the file that holds its command, where it has one.
+
     ``started_up_us`` and ``ended_up_us`` are how long the machine had been up, awake or asleep. One that is ``lasting``
     is held to its time limit by the executor, and goes on when this worker stops.
     """
@@ -46,6 +48,7 @@ class Live:
     pid_asked_s: float = 0.0
     ended_up_us: int = 0
     lasting: bool = False
+    script: str | None = None
 
     @property
     def due_s(self) -> float:

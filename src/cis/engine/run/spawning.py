@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from cis.engine.leases import under_lease
+from cis.engine.outputs import forget_outputs
 from cis.engine.ports import Launch
 from cis.engine.run.ahead import began
 from cis.engine.run.attempts import AttemptMaker
@@ -105,11 +106,16 @@ class Spawning:
         if start.begins_by_s < NEVER:
             attempt = began(start.plan, attempt, at_us=self._parts.clock().wall_us)
         launch = self._launches.make(start.plan, attempt)
-        self._parts.maker.make_workdir(launch)
+        self._parts.maker.make_ready(launch)
         # Under a lease the run may go to another node while nobody here lives to end it.
         if launch.lasting and under_lease(self._parts.store, start.plan.run):
             launch = launch._replace(lasting=False)
-        handle = self._parts.executor.start(launch)
+        try:
+            handle = self._parts.executor.start(launch)
+        except LaunchError:
+            if launch.script is not None:
+                forget_outputs(launch.argv[-1])
+            raise
         live = Live(
             attempt=attempt,
             started_s=self._parts.clock().mono_s,
@@ -118,6 +124,7 @@ class Spawning:
             outputs=launch.outputs,
             mask=launch.mask,
             lasting=launch.lasting,
+            script=None if launch.script is None else launch.argv[-1],
         )
         self._held.live.add(handle, live)
         if self._held.short is not None:

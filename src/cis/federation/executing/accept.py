@@ -21,7 +21,7 @@ from cis.errors import IllegalStateError, MalformedMessageError, MessageRefusedE
 from cis.federation import restored
 from cis.federation.executing.claiming import set_unfit
 from cis.federation.messages import EXECUTE, Outcome, ReceivedMessage, RequestedRun, outcome
-from cis.model.message import MessageKind, Reply, Result
+from cis.model.message import ERREXIT, MessageKind, Reply, Result
 from cis.model.scope_rules import in_common
 from cis.model.states import Priority
 from cis.store.cluster import OutboxItem, RemoteRole, RemoteRun, Route
@@ -52,7 +52,7 @@ def receive_execute(store: Store, received: ReceivedMessage, *, this_node: ThisN
     if question is not None:
         return question
     run = take_on(store, received, received.requested, this_node=this_node)
-    return outcome(Result.ACCEPTED, rings=(run.worker_id,), status=str(run.status))
+    return outcome(Result.ACCEPTED, rings=(run.worker_id,), status=str(run.status), **{ERREXIT: run.errexit})
 
 
 def _known(definitions: Definitions, run: RunRecord, requested: RequestedRun, *, sender: str) -> Outcome:
@@ -61,7 +61,9 @@ def _known(definitions: Definitions, run: RunRecord, requested: RequestedRun, *,
     if run.node_id != sender or definition is None or definition.sha256 != digest:
         raise MessageRefusedError("run.known", f"run {run.run_id} is known here as another one; run ids are used once")
     detail = f"run {run.run_id} came before; it is {run.status}"
-    return Outcome(reply=Reply(result=Result.DUPLICATE, detail=detail, fields={"status": str(run.status)}))
+    return Outcome(
+        reply=Reply(result=Result.DUPLICATE, detail=detail, fields={"status": str(run.status), ERREXIT: run.errexit})
+    )
 
 
 def take_on(store: Store, received: ReceivedMessage, requested: RequestedRun, *, this_node: ThisNode) -> RunRecord:
@@ -80,7 +82,9 @@ def take_on(store: Store, received: ReceivedMessage, requested: RequestedRun, *,
     asker = Asker(
         name=f"node {message.sender!r}", scopes=in_common(received.peer.scopes, requested.scopes), shares=True
     )
-    request = SubmitRequest(spec=requested.spec, kept=requested.kept, origin=origin, asker=asker)
+    request = SubmitRequest(
+        spec=requested.spec, kept=requested.kept, origin=origin, asker=asker, errexit=requested.errexit
+    )
     run = submit(store, request, this_node=this_node).run
     store.remotes.put(
         RemoteRun(run_id=run.run_id, role=RemoteRole.RECEIVED, peer_id=message.sender, event_id=received.event_id)

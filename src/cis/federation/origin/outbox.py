@@ -16,7 +16,7 @@ from cis.errors import NotFoundError, PoisonRecordError
 from cis.federation.messages import DAG_REF, document_fields, head_fields, offer_terms, progress_of
 from cis.federation.origin import arbiter
 from cis.model.dag import Json
-from cis.model.message import ABOVE, ROOT, Message, MessageKind, Reply, Result
+from cis.model.message import ABOVE, ERREXIT, ROOT, Message, MessageKind, Reply, Result
 from cis.store.cluster import OfferRecord, OfferState, OutboxItem, RemoteRole
 from cis.store.port import Store, read_spec, stored_spec
 from cis.store.records import RunRecord
@@ -80,7 +80,7 @@ def answered(store: Store, item: OutboxItem, reply: Reply, *, peer_id: str, now_
     cancels = item.fields.get("action") == "cancel"
     store.outbox.remove(item.message_id)
     if item.kind == MessageKind.EXECUTE:
-        dispatch.delivered(store, item.run_id, now_us=now_us)
+        dispatch.delivered(store, item.run_id, now_us=now_us, errexit=reply.fields.get(ERREXIT) is True)
     elif reply.fields.get("withdrawn") is True and cancels:
         error = f"cancelled before node {peer_id} had it"
         dispatch.undeliverable(store, item.run_id, error=error, now_us=now_us)

@@ -26,7 +26,7 @@ OUTBOX = (
 )
 REMOTE = (
     "run_id, role, peer, epoch, lease_until_us, control_seq, heard_version, open, event_id, lease_us,"
-    " suspended_us, boot_id, lease_uptime_us, told_bytes"
+    " suspended_us, boot_id, lease_uptime_us, told_bytes, ignores_errexit"
 )
 ROOM_EVENT = "event_id, room_id, sender, type, content, sent_at_us, state, seq"
 ROOM_CURSOR = "room_id, user_id, next_batch, synced_at_us"
@@ -92,6 +92,7 @@ def remote_of(row: Row) -> RemoteRun:
         boot_id=row[11],
         lease_uptime_us=row[12],
         told_bytes=row[13],
+        ignores_errexit=bool(row[14]),
     )
 
 

@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from cis.store.cluster import JournalState, LeaseAsk, OfferRecord, OfferState, RoomCursor, RoomEvent
 
 _PUT = (
-    f"INSERT INTO remote_runs ({REMOTE}) VALUES ({', '.join('?' * 14)})"  # noqa: S608 - constants
+    f"INSERT INTO remote_runs ({REMOTE}) VALUES ({', '.join('?' * 15)})"  # noqa: S608 - constants
     " ON CONFLICT (run_id) DO UPDATE SET role = excluded.role, peer = excluded.peer, epoch = excluded.epoch,"
     " lease_until_us = excluded.lease_until_us, control_seq = excluded.control_seq,"
     " heard_version = excluded.heard_version, open = excluded.open, event_id = excluded.event_id, lease_us = excluded.lease_us,"
     " suspended_us = excluded.suspended_us, boot_id = excluded.boot_id, lease_uptime_us = excluded.lease_uptime_us,"
-    " told_bytes = excluded.told_bytes"
+    " told_bytes = excluded.told_bytes, ignores_errexit = excluded.ignores_errexit"
 )
 _ONE = f"SELECT {REMOTE} FROM remote_runs WHERE run_id = ?"  # noqa: S608 - constants
 _OPEN = f"SELECT {REMOTE} FROM remote_runs WHERE role = ? AND open = 1 ORDER BY run_id"  # noqa: S608 - constants
@@ -77,6 +77,7 @@ class RemoteRows:
                 remote.boot_id,
                 remote.lease_uptime_us,
                 remote.told_bytes,
+                int(remote.ignores_errexit),
             ),
         )
 

@@ -41,7 +41,7 @@ RUN = (
     "run_id, dag_id, definition_id, status, version, scope_type, scope_id, scope_source, worker_id, node_id,"
     " owner_node, target_node, priority, delivery, task_count, created_at_us, started_at_us, finished_at_us,"
     " cancel_requested, error, idempotency_key, rerun_of, parent_run_id, parent_task_id, depth, scopes,"
-    " tree, above"
+    " tree, above, errexit"
 )
 TASK = (
     "run_id, task_no, task_id, status, version, attempts, failures, exit_code, started_at_us, finished_at_us,"
@@ -111,6 +111,7 @@ def run_of(row: Row) -> RunRecord:
         scopes=read_patterns(row[25]),
         tree=row[26],
         above=tuple(row[27].split(",")) if row[27] else (),
+        errexit=bool(row[28]),
     )
 
 

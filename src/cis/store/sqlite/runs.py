@@ -132,7 +132,7 @@ def _where(conditions: list[str]) -> str:
 
 
 _INSERT = (
-    f"INSERT INTO dag_runs ({RUN}, accepted) VALUES ({', '.join('?' * 28)},"  # noqa: S608 - constants
+    f"INSERT INTO dag_runs ({RUN}, accepted) VALUES ({', '.join('?' * 29)},"  # noqa: S608 - constants
     " (SELECT coalesce(max(seq), 0) + 1 FROM events))"
 )
 _ONE = f"SELECT {RUN} FROM dag_runs WHERE run_id = ?"  # noqa: S608 - constants
@@ -217,6 +217,7 @@ class RunRows:
                 written(run.scopes),
                 run.tree,
                 ",".join(run.above) or None,
+                int(run.errexit),
             ),
         )
         self._db.write_many(INSERT_TASK, map(task_values, tasks))
