@@ -17,6 +17,20 @@ def test_every_line_of_a_task_that_opens_its_own_stream_by_name_is_followed_and_
     assert (kept["output"], kept["error"]) == ("1\n2\n3\n4\n5\n6\n", "6\n")
 
 
+def test_what_python_has_printed_is_in_the_log_although_it_is_killed(sandbox: Sandbox) -> None:
+    code = "import os\nprint('seen')\nos.kill(os.getpid(), 9)"
+    tasks = [
+        {"id": "plain", "command": ["python3", "-c", code]},
+        {"id": "skill", "skill": "python", "params": {"callable": "builtins:exec", "args": [code]}},
+        {"id": "buffered", "command": ["python3", "-c", code], "env": {"PYTHONUNBUFFERED": ""}},
+    ]
+    document = write_dag(sandbox.home.parent, {"dag_id": "killed", "tasks": tasks})
+    sandbox.json("dag", "run", document, expect=1)
+
+    said = {log["task_id"]: log["output"] for log in sandbox.json("dag", "logs", "killed")}
+    assert said == {"plain": "seen\n", "skill": "seen\n", "buffered": ""}
+
+
 def test_a_log_keeps_to_its_bound_at_every_moment_also_when_its_task_is_over(sandbox: Sandbox) -> None:
     """Of a task that means to leave something behind (``leave``), of one that does not, and of one that lives."""
     go = sandbox.home.parent / "go"

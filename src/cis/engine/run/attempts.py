@@ -42,10 +42,11 @@ PASSED_ON = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR")
 def base_environment(environ: Mapping[str, str], *, pass_env: Sequence[str]) -> dict[str, str]:
     """Return what tasks see of the node's environment: the fixed few, ``LC_*``, and what settings name.
 
-    ``HOME`` is the user's also where the node was started without one, as service managers and cron do.
+    Python writes at once. ``HOME`` is the user's also where the node was started without one, as service managers and cron do.
     """
     names = {*PASSED_ON, *pass_env}
-    passed = {name: value for name, value in environ.items() if name in names or name.startswith("LC_")}
+    passed = {"PYTHONUNBUFFERED": "1"}  # else Python keeps 8 KiB back from the log, and loses them when it is killed
+    passed |= {name: value for name, value in environ.items() if name in names or name.startswith("LC_")}
     if not passed.get("HOME"):
         with suppress(KeyError):  # a user without an entry, as containers have
             passed["HOME"] = pwd.getpwuid(os.getuid()).pw_dir
