@@ -105,7 +105,9 @@ def _json(command: Parser) -> None:
 
 def _wait(command: Parser) -> None:
     command.add_argument("--wait", action="store_true", help="return when the run is over")
-    command.add_argument("--follow", action="store_true", help="show what the tasks write, until the run is over")
+    shown = command.add_mutually_exclusive_group()
+    shown.add_argument("--follow", action="store_true", help="show what the tasks write, until the run is over")
+    shown.add_argument("--quiet", action="store_true", help="wait, and say nothing unless it fails: for cron")
 
 
 def _which(command: Parser) -> None:

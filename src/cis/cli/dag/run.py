@@ -25,7 +25,7 @@ from cis.cli.output import print_json
 from cis.engine.logfiles import LogFiles
 from cis.engine.lookup import dag_or_run, look_up_run, run_of
 from cis.engine.observe.logreader import LogReader, LogStream
-from cis.engine.observe.views import submission_view
+from cis.engine.observe.views import ended_view, submission_view
 from cis.errors import NotFoundError, UsageError
 from cis.model.dag import DagSpec
 from cis.model.ids import id_fault
@@ -134,31 +134,49 @@ def _see_through(context: Context, submitted: RunRecord, options: argparse.Names
     """Have a submitted run executed, by the node or here, and answer as the options ask."""
     away = submitted.delivery is not Delivery.LOCAL
     here = not away and not node_is_running(context.home)
-    stay = here or options.wait or options.follow
+    stay = here or options.wait or options.follow or options.quiet
     if not here:
         wake(context.home.run, ())
-    if away and not node_is_running(context.home):
+    if away and not node_is_running(context.home) and not options.quiet:
         say("no node is running here: it is stored, and goes out when one does ('cis node start')")
     elif submitted.delivery is Delivery.QUEUED:
         _await_delivery(context, submitted.run_id)
     warnings = _warnings(context, submitted) if away else []
-    if not options.json:
+    if not (options.json or options.quiet):
         for warning in warnings:
             say(f"warning: {warning}")
         say(f"run {submitted.run_id} of {submitted.dag_id}, scope {submitted.scope} ({submitted.scope_source})")
     if stay:
         _stay(context, submitted, options, here=here)
+    completed = _answer(context, submitted.run_id, options, stayed=stay, warnings=warnings)
+    return 1 if stay and not completed else 0
+
+
+def _answer(
+    context: Context, run_id: str, options: argparse.Namespace, *, stayed: bool, warnings: Sequence[str]
+) -> bool:
+    """Print what became of a run so far, and return whether it has completed."""
     with context.store() as store:
-        final = look_up_run(store.runs, submitted.run_id)
-    if options.json:
-        print_json(submission_view(final, warnings=warnings))
-    elif stay:
+        final = look_up_run(store.runs, run_id)
+        completed = final.status is RunState.COMPLETED
+        if options.quiet and completed:
+            return True
+        if options.json:
+            view = ended_view(store, final) if stayed else submission_view(final)
+            print_json({**view, "warnings": list(warnings)})
+        if options.quiet:
+            from cis.cli.dag.failures import tell_failure  # noqa: PLC0415 - only here
+
+            tell_failure(store, final)
+    if options.json or options.quiet:
+        return completed
+    if stayed:
         say(f"{final.dag_id} {final.status}" + (f": {final.error}" if final.error else ""))
         if final.status is RunState.FAILED:
             say(f"look: cis dag logs {final.dag_id} --run {final.run_id}")
     else:
-        print(submitted.run_id)
-    return 1 if stay and final.status is not RunState.COMPLETED else 0
+        print(run_id)
+    return completed
 
 
 def _warnings(context: Context, submitted: RunRecord) -> Sequence[str]:
@@ -179,11 +197,13 @@ def _await_delivery(context: Context, run_id: str) -> None:
 
 
 def _stay(context: Context, submitted: RunRecord, options: argparse.Namespace, *, here: bool) -> None:
-    with Progress(context, submitted.run_id, follow=options.follow, quiet=options.json, unread=here) as progress:
+    quiet = options.json or options.quiet
+    with Progress(context, submitted.run_id, follow=options.follow, quiet=quiet, unread=here) as progress:
         if here:
             from cis.node.workers import run_embedded  # noqa: PLC0415 - only without a node
 
-            say("no node is running: running it here")
+            if not options.quiet:
+                say("no node is running: running it here")
             with _interrupted_by(signal.SIGTERM, signal.SIGHUP):
                 run_embedded(context.home, context.settings, run_id=submitted.run_id, on_change=progress.look)
             progress.look()

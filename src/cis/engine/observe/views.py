@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from cis.engine.lookup import dag_or_run, look_up_run, run_of
 from cis.engine.times import rfc3339
 from cis.errors import PoisonRecordError
+from cis.model.ids import counted
 from cis.model.scope_rules import Patterns
-from cis.model.states import TaskState
+from cis.model.states import RunState, TaskState
 from cis.store.records import (
     DefinitionRecord,
     Delivery,
@@ -59,6 +60,20 @@ def submission_view(run: RunRecord, *, warnings: Sequence[str] = ()) -> dict[str
         "delivery": str(run.delivery),
         "warnings": list(warnings),
     }
+
+
+def ended_view(store: Store, run: RunRecord) -> dict[str, Json]:
+    """Return what a submission is answered with once its run is over: also its tasks, and why it failed."""
+    tasks = store.tasks.of_run(run.run_id)
+    error = run.error or (_failures(tasks) if run.status is RunState.FAILED else None)
+    return {**submission_view(run), "error": error, "tasks": task_views(tasks, {})}
+
+
+def _failures(tasks: Sequence[TaskRecord]) -> str | None:
+    """Return what the first task that failed says, and how many more did."""
+    failed = [task for task in tasks if task.status is TaskState.FAILED]
+    more = f", and {counted(len(failed) - 1, 'more task')} failed" if len(failed) > 1 else ""
+    return f"task {failed[0].task_id}: {failed[0].error or 'failed'}{more}" if failed else None
 
 
 def run_list_item(run: RunRecord) -> dict[str, Json]:
