@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 
 from cis.api.answers import answer_with_problems
 from cis.api.body import BodyTimeout
-from cis.api.execute import DOCUMENT_SCHEMA, execute_routes, message_routes
+from cis.api.execute import DOCUMENT_SCHEMA, ShortWay, execute_routes, message_routes
 from cis.api.gate import OPEN_PATHS, Gate, RequestCounts
 from cis.api.inventory import inventory_routes
 from cis.api.probes import probe_routes
@@ -32,11 +32,13 @@ def create_app(node: ServedNode, *, bounds: RequestBounds = RequestBounds()) -> 
     """
     counts: RequestCounts = Counter()
     app = FastAPI(title="CIS-DAG", version=_version(), redoc_url=None, swagger_ui_oauth2_redirect_url=None)
+    executing = execute_routes(node)
+    app.add_middleware(ShortWay, routes=executing.routes)
     app.add_middleware(BodyTimeout)
     app.add_middleware(Gate, node=node, counts=counts, limits=RequestLimits(bounds))
     answer_with_problems(app)
     for router in (
-        execute_routes(node),
+        executing,
         run_routes(node),
         log_routes(node),
         inventory_routes(node),

@@ -7,14 +7,16 @@ transaction accepts it. Messages of other nodes are signed, so they need no toke
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cis.api.answers import answers, json_answer
+from cis.api.answers import answers, json_answer, problem_of
 from cis.api.body import read_body
 from cis.api.request_limits import RequestLimits, admission_of
 from cis.api.requests import actor_of, rights_of, source_of
@@ -23,12 +25,12 @@ from cis.api.served import ServedNode
 from cis.app.actor import Actor
 from cis.app.submit import Accepted, SubmitRequest, accept, is_large, run_warnings, stage, unstage
 from cis.engine.observe.views import submission_view
-from cis.errors import UsageError
+from cis.errors import CisError, UsageError
 from cis.model.document import parse_dag
 from cis.model.formats import Format
 from cis.store.port import Store
 from cis.store.records import Delivery
-from cis.transports.envelope import MEDIA_TYPE, MESSAGES_PATH, FrameReader
+from cis.transports.envelope import EXECUTE_PATH, MEDIA_TYPE, MESSAGES_PATH, FrameReader
 
 MAX_KEY_LENGTH = 255
 SMALL_BYTES = 16 * 2**10
@@ -63,21 +65,34 @@ _MESSAGE = {
 }
 
 
-class PlainRoute(APIRoute):
-    """A route whose function takes the request and returns the response: nothing is to be injected or converted."""
+class ShortWay:
+    """ASGI middleware, the innermost: a DAG comes in by a function call, which costs half of what FastAPI's way there does.
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the function itself."""
-        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return handler
+    *routes* are those of ``execute_routes``; FastAPI describes them, and answers what else is asked of their path.
+    """
+
+    def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
+        self._app = app
+        self._route = next(route for route in routes if isinstance(route, APIRoute) and route.path == EXECUTE_PATH)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != EXECUTE_PATH or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        scope["route"] = self._route  # by which requests are counted
+        try:
+            response = await self._route.endpoint(Request(scope, receive, send))
+        except CisError as error:
+            response = problem_of(error)
+        await response(scope, receive, send)
 
 
 def execute_routes(node: ServedNode) -> APIRouter:
     """Return the route that takes DAGs in."""
-    router = APIRouter(tags=["dags"], route_class=PlainRoute)
+    router = APIRouter(tags=["dags"])
 
     @router.post(
-        "/api/v1/dag/execute",
+        EXECUTE_PATH,
         status_code=202,
         responses={
             **answers(SubmissionModel, status=202, errors=(400, 408, 409, 413, 422)),
