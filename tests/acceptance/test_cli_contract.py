@@ -116,8 +116,8 @@ def test_list_status_and_logs_work_with_no_node_running(ran: Sandbox) -> None:
     assert "project:proj-a" in table
     assert "failed" in table
     assert "exit status 3" in page
-    assert text.stdout == "hello\n"
-    assert "oops" in text.stderr
+    assert text.stdout == "==> one <==\nhello\n"
+    assert "==> two <==\noops\n" in text.stderr
 
 
 def test_lists_are_narrowed_by_status_scope_and_node(ran: Sandbox) -> None:
@@ -135,7 +135,8 @@ def test_logs_can_be_narrowed_to_a_task_and_an_attempt(ran: Sandbox) -> None:
     assert [one["task_id"] for one in ran.json("dag", "logs", "proj-a-hello", "--task", "two")] == ["two"]
     assert len(ran.json("dag", "logs", "proj-a-hello", "--task", "two", "--attempt", "1")) == 1
     assert ran.cis("dag", "logs", "proj-a-hello", "--task", "three").returncode == 3
-    assert ran.cis("dag", "logs", "proj-a-hello", "--follow").stdout == "hello\n"
+    assert ran.cis("dag", "logs", "proj-a-hello", "--follow").stdout == "==> one <==\nhello\n"
+    assert ran.cis("dag", "logs", "proj-a-hello", "--task", "one").stdout == "hello\n"
 
 
 def test_a_home_that_is_new_answers_with_empty_lists(sandbox: Sandbox) -> None:

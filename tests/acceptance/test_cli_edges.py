@@ -158,11 +158,51 @@ def test_a_run_here_goes_on_to_its_end_when_nobody_reads_any_more(
     assert [one["status"] for one in sandbox.json("dag", "list")] == ["completed"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["cis >/dev/full", "cis 2>/dev/full", "cis >&- 2>&- <&-", "PYTHONIOENCODING=latin-1 cis >out", "LC_ALL=C cis >out"],
+)
+def test_a_run_here_that_cannot_be_shown_goes_on_to_its_end_and_succeeds(
+    sandbox: Sandbox, tmp_path: Path, line: str
+) -> None:
+    tasks = [{"id": "a", "command": "echo '→'; sleep 0.2; echo '→'"}, {"id": "b", "command": "echo end", "deps": ["a"]}]
+    document = dag(tmp_path, {"dag_id": "shown", "tasks": tasks})
+    line = line.replace("cis", f"cis dag run {document} --follow").replace(">out", f">{tmp_path}/out")
+    done = shell(sandbox, line)
+
+    assert done.returncode == 0, done.stderr
+    assert [one["status"] for one in sandbox.json("dag", "list")] == ["completed"]
+    if "out" in line:
+        assert "==> b <==\nend\n" in (tmp_path / "out").read_text()
+
+
+def test_a_run_here_goes_on_while_nobody_takes_what_it_shows(sandbox: Sandbox, tmp_path: Path) -> None:
+    running = start(sandbox, "dag", "run", dag(tmp_path, CHATTY), "--follow")
+    wait_for((tmp_path / "last").exists, timeout_s=30, what="the last task")
+    said, _ = running.communicate(timeout=30)
+
+    assert running.returncode == 0
+    assert [line for line in said.splitlines() if line.isdigit()] == [str(number) for number in range(1, 100_001)]
+
+
+def test_who_follows_a_run_of_a_node_and_cannot_show_it_still_answers_with_its_status(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    tasks = [{"id": "a", "command": "seq 100000"}, {"id": "b", "command": "exit 3", "depends_on": ["a"]}]
+    with sandbox.node():
+        lines = [f"cis dag run {dag(tmp_path, {'dag_id': 'f', 'tasks': tasks})} --follow >/dev/full; echo $? >&2"]
+        lines += [f"{{ cis dag run {tmp_path}/dag.json --follow; echo $? >&2; }} | head -1"]
+        lines += [f"cis dag run {tmp_path}/dag.json >/dev/full; echo $? >&2"]
+        statuses = [shell(sandbox, line).stderr.splitlines()[-1] for line in lines]
+
+    assert statuses == ["1", "1", "0"]
+
+
 def test_a_list_whose_reader_has_enough_ends_without_a_word(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.json("dag", "run", dag(tmp_path, CHATTY))
-    done = shell(sandbox, "cis dag logs chatty | head -1")
+    done = shell(sandbox, "cis dag logs chatty | head -2")
 
-    assert done.stdout == "1\n"
+    assert done.stdout == "==> many <==\n1\n"
     assert "Error" not in done.stderr
 
 

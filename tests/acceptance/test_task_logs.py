@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from tests.worlds.harness import Sandbox, write_dag
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.worlds.harness import Sandbox, make_sandbox, write_dag
 from tests.worlds.waiting import wait_for
 
 
@@ -59,3 +67,111 @@ def test_a_log_keeps_to_its_bound_at_every_moment_also_when_its_task_is_over(san
     assert texts[0] == b"started\n" + bytes(100 * 2**10 - len("started\n"))
     assert b"30197600 more bytes" in texts[1]
     assert b"29897600 more bytes" in texts[2]
+
+
+INNER = {
+    "dag_id": "inner",
+    "tasks": [{"id": "x", "command": "echo from x"}, {"id": "y", "command": "echo lost >&2; exit 4", "deps": ["x"]}],
+}
+OUTER: dict[str, Any] = {
+    "dag_id": "outer",
+    "tasks": [
+        {"id": "fine", "command": "echo fine"},
+        {"id": "flaky", "command": "echo try $CIS_ATTEMPT; exit 3", "max_retries": 1, "retry_delay": 0},
+        {"id": "after", "command": "true", "depends_on": ["flaky"]},
+        {"id": "sub", "skill": "dag", "params": {"document": INNER}},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def outer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sandbox, str, str]:
+    """Give the tests a home where ``outer`` was run and followed, and what its two streams were."""
+    folder = tmp_path_factory.mktemp("outer")
+    sandbox = make_sandbox(folder)
+    done = sandbox.cis("dag", "run", write_dag(folder, OUTER), "--follow")
+    assert done.returncode == 1
+    return sandbox, done.stdout, done.stderr
+
+
+def test_who_follows_a_run_sees_whose_each_block_is_what_was_skipped_and_what_its_child_runs_do(
+    outer: tuple[Sandbox, str, str],
+) -> None:
+    sandbox, out, err = outer
+    child = next(one["run_id"] for one in sandbox.json("dag", "list") if one["dag_id"] == "inner")
+
+    assert {
+        "fine: fine",
+        "flaky, attempt 2: try 2",
+        "sub/x: from x",
+    } <= told(out)
+    assert {
+        "after: skipped because of flaky",
+        f"sub: is run {child}",
+        "sub/y: lost",
+        "sub/y: attempt 1 failed: exit status 4",
+    } <= told(err)
+
+
+def test_what_follows_says_the_same_to_one_file_as_to_two(outer: tuple[Sandbox, str, str]) -> None:
+    sandbox, _, _ = outer
+    words = [sys.executable, "-m", "cis", "dag", "logs", "outer", "--follow"]
+    both = subprocess.run(words, env=dict(sandbox.env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
+
+    assert {
+        "fine: fine",
+        "flaky, attempt 1: try 1",
+        "flaky, attempt 1: attempt 1 failed: exit status 3",
+        "flaky, attempt 2: try 2",
+        "flaky, attempt 2: attempt 2 failed: exit status 3",
+        "after: skipped because of flaky",
+        "sub/y: lost",
+        "sub/y: attempt 1 failed: exit status 4",
+    } <= told(both.stdout.decode())
+
+
+def test_the_logs_of_what_failed_are_those_of_failed_tasks_down_to_child_runs(outer: tuple[Sandbox, str, str]) -> None:
+    sandbox, _, _ = outer
+    done = sandbox.cis("dag", "logs", "outer", "--failed")
+    listed = sandbox.json("dag", "logs", "outer", "--failed")
+
+    assert done.stdout == "==> flaky, attempt 1 <==\ntry 1\n==> flaky, attempt 2 <==\ntry 2\n"
+    assert "==> sub/y <==\nlost\n" in done.stderr
+    assert "fine" not in done.stdout + done.stderr
+    assert [(one["task_id"], one["attempt"]) for one in listed if one["task_id"] != "sub"] == [
+        ("flaky", 1),
+        ("flaky", 2),
+    ]
+
+
+def test_each_line_has_its_time_if_that_is_asked_for(outer: tuple[Sandbox, str, str]) -> None:
+    sandbox, _, _ = outer
+    done = sandbox.cis("dag", "logs", "outer", "--timestamps")
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("==>")]
+
+    assert len(lines) == 6
+    assert all(re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:\d\d) \S", line) for line in lines)
+
+
+def test_the_only_task_of_a_run_and_one_that_is_asked_for_need_no_heading(
+    outer: tuple[Sandbox, str, str], tmp_path: Path
+) -> None:
+    sandbox, _, _ = outer
+    single = write_dag(tmp_path, {"dag_id": "single", "tasks": [{"id": "t", "command": "echo out; echo err >&2"}]})
+    followed = sandbox.cis("dag", "run", single, "--follow")
+    logs = sandbox.cis("dag", "logs", "single")
+    one = sandbox.cis("dag", "logs", "outer", "--task", "fine")
+    second = sandbox.cis("dag", "logs", "outer", "--task", "flaky", "--attempt", "2")
+
+    assert (followed.stdout, logs.stdout, logs.stderr) == ("out\n", "out\n", "err\n")
+    assert one.stdout == "fine\n"
+    assert second.stdout == "try 2\n"
+
+
+def told(text: str) -> set[str]:
+    """Return each line of a log behind the name of its block: which blocks come between two lines is chance."""
+    found, name = set(), ""
+    for line in text.splitlines():
+        name = line.removeprefix("==> ").removesuffix(" <==") if line.startswith("==> ") else name
+        found.add(f"{name}: {line}")
+    return found

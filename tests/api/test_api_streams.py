@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from cis.api.streams import PART_BYTES
+from cis.engine.observe import logreader
 from cis.model.states import AttemptState, RunState
 from tests.worlds.serving import TOKEN, NodeUnderTest, assert_problem, served
 from tests.worlds.waiting import wait_for
@@ -129,6 +130,23 @@ def test_followed_logs_come_line_by_line_while_the_task_runs_and_end_with_the_ru
         {"task_id": "a", "attempt": 1, "stream": "error", "text": "two\n"},
         {"task_id": None, "attempt": None, "stream": "end", "text": "completed"},
     ]
+
+
+def test_who_follows_logs_is_woken_by_events_and_need_not_look_again_and_again(
+    node: NodeUnderTest, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logreader, "POLL_S", 3600.0)
+    monkeypatch.setattr(logreader, "GROWS_S", 3600.0)
+    run = node.changed(node.submitted({"id": "a"}), RunState.RUNNING)
+    listener = Listener(client, f"/api/v1/runs/{run.run_id}/logs?follow=true")
+    attempt = node.started(run, "a")
+    node.wrote(attempt, out=b"one\n")
+    node.ended(run, attempt)
+    wait_for(lambda: listener.lines, what="what the task wrote")
+    node.changed(run, RunState.COMPLETED)
+    listener.thread.join(10)
+
+    assert [json.loads(line)["text"] for line in listener.lines] == ["one\n", "completed"]
 
 
 def test_followed_logs_come_as_events_or_as_text_for_whoever_asks(node: NodeUnderTest, client: httpx.Client) -> None:

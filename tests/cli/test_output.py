@@ -6,12 +6,15 @@ import io
 import json
 import os
 import sys
+import threading
 from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from cis.cli import output
-from cis.cli.context import say, silence_if_broken
+from cis.cli.context import say, show
 from cis.model.ids import counted
 
 
@@ -85,12 +88,46 @@ def test_times_and_counts_are_for_people() -> None:
     assert output.scope_text({"type": "global", "id": None}) == "global"
 
 
-def test_what_nobody_reads_any_more_is_thrown_away_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_shown_is_thrown_away_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        for _ in range(3):
+            show(full, "to a full disk")
+        full.write("more")
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         for _ in range(3):
             say("to nobody")
-        silence_if_broken(stream)
         stream.write("more")
+
+    assert capfd.readouterr().err.count("No space left on device") == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_characters_that_a_stream_has_not_are_shown_as_numbers(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "shown"
+    with path.open("w", encoding=encoding) as stream:
+        show(stream, "a \u2192 \udce9\n")
+
+    assert path.read_text(encoding=encoding) == ("a \u2192 " if encoding == "utf-8" else "a \\u2192 ") + "\\udce9\n"
+
+
+def shown_and_closed(stream: TextIO, text: str) -> None:
+    show(stream, text)
+    stream.close()
+
+
+def test_a_pipe_that_is_full_for_now_is_waited_for() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    text = "x" * 1_000_000
+    with os.fdopen(writer, "w") as stream, os.fdopen(reader) as read:
+        thread = threading.Thread(target=shown_and_closed, args=(stream, text))
+        thread.start()
+        found = read.read()
+        thread.join()
+
+    assert found == text

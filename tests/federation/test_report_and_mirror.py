@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cis.engine.observe.logreader import LogReader
+from cis.engine.observe.logreader import LogChoice, LogReader
 from cis.engine.observe.logs import attempt_logs
 from cis.errors import MalformedMessageError, NotFoundError, StoreError
 from cis.federation.executing.report import Cursor, Report, build_report
@@ -485,7 +485,7 @@ def test_an_end_is_told_only_with_the_last_bytes_of_its_logs(pair: Pair) -> None
 
 def test_who_follows_the_log_at_the_origin_reads_all_of_it(pair: Pair) -> None:
     run = pair.begun(pair.handed_over({"id": "a"}))
-    reader = LogReader(pair.origin.logfiles, run.run_id, task=None, attempt=None, follow=True)
+    reader = LogReader(pair.origin.logfiles, run.run_id, LogChoice(follow=True))
     heard, cursor = [], Cursor()
     attempt = pair.executor.started(run, "a")
     for number in range(20):

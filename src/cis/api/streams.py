@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
@@ -25,13 +25,15 @@ from cis.api.requests import Query, scopes_of
 from cis.api.schemas import AttemptLogModel, EventModel, LogPieceModel, PageModel
 from cis.api.served import ServedNode
 from cis.engine.logfiles import LogFiles
-from cis.engine.observe.logreader import LogPiece, LogReader
-from cis.engine.observe.logs import AttemptParts, attempt_log, check_attempts, check_choice
+from cis.engine.observe.logreader import LogChoice, LogReader
+from cis.engine.observe.logs import AttemptParts, attempt_log, check_attempts, open_logs
+from cis.engine.observe.logtext import LogPiece, LogText
 from cis.engine.observe.views import event_view
 from cis.errors import Fault
 from cis.model.dag import Json
 from cis.model.scope import parse_worker_id
 from cis.model.scope_rules import Patterns, allows
+from cis.node.hub import Subscription
 from cis.store.records import AttemptRecord, EventRecord
 from cis.store.run_port import Runs
 
@@ -192,9 +194,8 @@ def log_routes(node: ServedNode) -> APIRouter:
             await node.read(lambda store: check_attempts(store, run_id, task=task, attempt=attempt, scopes=scopes))
             parts = AttemptParts(run_id, task=task, attempt=attempt)
             return stream(_attempt_list(node, parts), media_type=_JSON)
-        check = partial(check_choice, task=task) if follow else partial(check_attempts, task=task, attempt=attempt)
-        await node.read(lambda store: check(store, run_id, scopes=scopes))
-        reader = LogReader(node.logs, run_id, task=task, attempt=attempt, follow=follow)
+        choice = LogChoice(task=task, attempt=attempt, follow=follow)
+        reader = await node.read(lambda store: open_logs(store, node.logs, run_id, choice, scopes=scopes))
         return stream(_pieces(node, reader, run_id, form=form), media_type=form)
 
     return router
@@ -237,47 +238,42 @@ def _next_part(pieces: Iterator[bytes]) -> bytes:
 
 
 async def _pieces(node: ServedNode, reader: LogReader, run_id: str, *, form: str) -> AsyncIterator[bytes]:
-    last: tuple[str, int, str] | None = None
+    plain = LogText(alone=None, streams=True)
     quiet_s = 0.0
-    while not reader.over and not node.events.closed:
-        pieces = await node.read(reader.look)
-        if pieces:
-            quiet_s = 0.0
-            yield b"".join(_shown(piece, form=form, last=before) for before, piece in _with_before(last, pieces))
-            last = _place(pieces[-1])
-        elif reader.rests:
-            quiet_s += LOOK_EVERY_S
-            if quiet_s >= HEARTBEAT_S and form == EVENT_STREAM:
+    with node.events.subscribe() as bell:
+        while not reader.over and not node.events.closed:
+            seq = node.events.last_seq
+            pieces = await node.read(reader.look)
+            if pieces:
                 quiet_s = 0.0
-                yield HEARTBEAT
-            await asyncio.sleep(LOOK_EVERY_S)
+                yield b"".join(_shown(piece, form=form, plain=plain) for piece in pieces)
+            if reader.rests:
+                quiet_s += await _rest(node, bell, reader, seq)
+                if quiet_s >= HEARTBEAT_S and form == EVENT_STREAM:
+                    quiet_s = 0.0
+                    yield HEARTBEAT
     if form != PLAIN_TEXT:
         status = await node.read(lambda store: _status(store.runs, run_id))
         yield _line({"task_id": None, "attempt": None, "stream": "end", "text": status}, form=form)
 
 
-def _with_before(
-    last: tuple[str, int, str] | None, pieces: Sequence[LogPiece]
-) -> list[tuple[tuple[str, int, str] | None, LogPiece]]:
-    """Pair each piece with the place of the one before it."""
-    return list(zip([last, *(_place(piece) for piece in pieces)], pieces, strict=False))
+async def _rest(node: ServedNode, bell: Subscription, reader: LogReader, seq: int) -> float:
+    """Wait until something happens in what is read, or its logs may have grown; return for how long."""
+    begun_s = time.monotonic()
+    until_s = begun_s + max(LOOK_EVERY_S, reader.pause_s)
+    while (left_s := until_s - time.monotonic()) > 0 and await bell.heard(timeout_s=left_s):
+        events = node.events.after(seq)
+        if events is None or node.events.closed or any(reader.concerned(event.run_id) for event in events):
+            break
+        seq = events[-1].seq if events else seq
+    return time.monotonic() - begun_s
 
 
-def _place(piece: LogPiece) -> tuple[str, int, str]:
-    return piece.task_id, piece.attempt, piece.stream
-
-
-def _shown(piece: LogPiece, *, form: str, last: tuple[str, int, str] | None) -> bytes:
-    if form != PLAIN_TEXT:
-        content = {
-            "task_id": piece.task_id,
-            "attempt": piece.attempt,
-            "stream": str(piece.stream),
-            "text": piece.text,
-        }
-        return _line(content, form=form)
-    head = f"==> {piece.task_id}, attempt {piece.attempt}, {piece.stream} <==\n" if _place(piece) != last else ""
-    return (head + piece.text).encode(errors="replace")
+def _shown(piece: LogPiece, *, form: str, plain: LogText) -> bytes:
+    if form == PLAIN_TEXT:
+        return plain.text(piece).encode(errors="replace")
+    content = {"task_id": piece.task_id, "attempt": piece.attempt, "stream": str(piece.stream), "text": piece.text}
+    return _line(content, form=form)
 
 
 def _line(content: Json, *, form: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import select
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -127,21 +128,48 @@ def check_utf8(path: Path) -> Path:
 
 
 def say(text: str) -> None:
-    """Tell the user something that is not the answer itself: standard error, if somebody reads it."""
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        silence_if_broken(sys.stderr)
+    """Tell the user something that is not the answer itself: standard error, if it can be written."""
+    show(sys.stderr, f"{text}\n")
 
 
-def silence_if_broken(stream: TextIO) -> None:
-    """Throw away what is written to a stream from now on if nobody reads it any more."""
+def show(stream: TextIO, text: str) -> None:
+    """Write to a standard stream at once; what is shown may fail and ends nothing.
+
+    Characters that the stream has not are written as numbers. Once it cannot be written (nobody reads it, its disk is
+    full), what follows is thrown away, and standard error says so if that is another one.
+    """
     try:
-        stream.flush()
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        _write(stream, text)
+    except OSError as error:
+        silence(stream)
+        if stream is not sys.stderr and not isinstance(error, BrokenPipeError):
+            say(f"cis: standard output cannot be written, so nothing more is shown there: {error.strerror or error}")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        descriptor = stream.fileno()
+    except OSError:  # somebody else's stream, in a test
+        stream.write(text)
+        return
+    stream.flush()
+    left = memoryview(text.encode(stream.encoding or "utf-8", "backslashreplace"))
+    while left:
+        try:
+            left = left[os.write(descriptor, left) :]
+        except BlockingIOError:  # somebody else has made it so; it is full for now
+            select.select([], [descriptor], [])
+
+
+def silence(stream: TextIO) -> None:
+    """Throw away what is written to a stream from now on, and what it holds."""
+    try:
+        descriptor = stream.fileno()
+    except OSError:
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def from_environment(*, flags: Mapping[str, object] | None = None) -> Context:

@@ -55,9 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     # Commands are short: collecting a few times less, and not at the end, is a tenth of the time of most.
     gc.set_threshold(GC_THRESHOLD)
-    for name in ("stdout", "stderr"):
+    for name in ("stdin", "stdout", "stderr"):  # in the order of their descriptors, so that no file gets one of these
         if getattr(sys, name) is None:  # closed by whoever started this
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - it stays open
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - it stays open
     with suppress(AttributeError):  # somebody else's stream, in a test
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UnicodeEncodeError as error:  # bytes that came in as an argument, a name of a file or a variable
         status = _tell(UsageError(f"{_around(error)} is not UTF-8; write it so, or rename it"), arguments)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush to
+        _silence()
         import signal  # noqa: PLC0415 - as above
 
         status = 128 + signal.SIGPIPE
@@ -84,19 +85,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = error.filename or "the system says"
         told = CisError(f"{where}: {error.strerror or error}") if short_of is None else ShortageError(short_of)
         status = _tell(told, arguments)
+        _silence()
     gc.freeze()
     return status
 
 
 def _tell(error: CisError, arguments: Sequence[str]) -> int:
     """Say what is wrong, where JSON is asked for as JSON too, and return the exit status."""
-    print(f"cis: {_readable(str(error))}", file=sys.stderr)
+    from cis.cli.context import say  # noqa: PLC0415 - for those to whom it happens
+
+    say(f"cis: {_readable(str(error))}")
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if any(len(word) > len("--") and "--json".startswith(word) for word in options):
         from cis.cli.output import print_json_error  # noqa: PLC0415 - for those to whom it happens
 
         print_json_error(error, message=_readable(str(error)))
     return error.exit_status
+
+
+def _silence() -> None:
+    """Leave nothing to be flushed to a standard output that cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        from cis.cli.context import silence  # noqa: PLC0415 - for those to whom it happens
+
+        silence(sys.stdout)
 
 
 def _around(error: UnicodeEncodeError) -> str:

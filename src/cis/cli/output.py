@@ -28,9 +28,14 @@ _COLOURS = {
 
 def print_json(value: Any) -> None:
     """Print one JSON document."""
+    print(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return one JSON document as it is printed."""
     import json  # noqa: PLC0415 - tables need none
 
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    return json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def print_json_error(error: CisError, *, message: str) -> None:

@@ -31,7 +31,7 @@ from cis.node.workers import make_supervisor
 from cis.skills.registry import InstalledSkills
 from cis.store import adapter_of, open_store
 from cis.store.port import Store
-from cis.worker.bell import FifoBell, bell_path, ring
+from cis.worker.bell import FifoBell, bell_path, ring, ring_watchers
 from cis.worker.lock import acquire
 from cis.worker.supervisor import Supervisor
 
@@ -151,6 +151,7 @@ class Node:
         """Somebody stored something."""
         self.hub.poke()
         self.cluster.wake()
+        ring_watchers(self.home.run)
 
     def _leave(self, supervisor: Supervisor, why: str) -> None:
         """End by itself: nothing more is accepted, what runs goes on to its end, and then whoever serves is told."""

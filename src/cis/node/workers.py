@@ -29,7 +29,7 @@ from cis.node.this_node import make_this_node
 from cis.skills.registry import InstalledSkills
 from cis.store import open_store
 from cis.store.port import Store
-from cis.worker.bell import FifoBell, bell_path, ring
+from cis.worker.bell import FifoBell, bell_path, ring, ring_watchers
 from cis.worker.supervisor import SpawnWorker, Supervisor, SupervisorParts, WorkerProcessHandle
 
 MAX_WORKER_LOG_BYTES = 10 << 20
@@ -96,8 +96,8 @@ def worker_spawner(home: Home, settings: Settings) -> SpawnWorker:
     return spawn
 
 
-def run_embedded(home: Home, settings: Settings, *, run_id: str, on_change: Callable[[], None] = lambda: None) -> None:
-    """Return when the run is final; *on_change* is called whenever a worker stored something.
+def run_embedded(home: Home, settings: Settings, *, run_id: str) -> None:
+    """Return when the run is final; who watches this home hears whenever a worker stored something.
 
     A KeyboardInterrupt cancels the run, waits for its tasks to be ended, and is raised again; a second one
     ends the workers as they are, with what others gave them.
@@ -108,7 +108,7 @@ def run_embedded(home: Home, settings: Settings, *, run_id: str, on_change: Call
     """
     store = open_store(home.db)
     bell = FifoBell(bell_path(home.run, f"embedded-{os.getpid()}"))
-    supervisor = make_supervisor(home, settings, store=store, bell=bell, told=on_change)
+    supervisor = make_supervisor(home, settings, store=store, bell=bell, told=partial(ring_watchers, home.run))
     try:
         try:
             while not look_up_run(store.runs, run_id).status.final:

@@ -1,15 +1,25 @@
 """Bells: how one process wakes another, through a FIFO in the run directory.
 
 A ring is one byte; what is to be done stands in the database, so rings may be lost, doubled or merged without
-harm, and a loop looks once a second by itself. A FIFO, because the path of a Unix socket ends at 108 bytes
+harm, and a loop looks once a second by itself. Whoever watches runs from another process (``cis dag logs --follow``)
+has a bell in the folder ``watching``, and all of these are rung when something was stored. A FIFO, because the path of a Unix socket ends at 108 bytes
 and a worker's id alone may be longer (``docs/adr``).
 """
 
 from __future__ import annotations
 
 import os
+import select
 import stat
+import time
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+from typing import Self
+
+WATCHING = "watching"
+MOST_WATCHERS = 256
+POLL_S = 0.2  # where no bell can be made
 
 
 class FifoBell:
@@ -69,6 +79,48 @@ def ring(run_dir: Path, name: str) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+class WatchBell:
+    """The bell of one who watches this home; where none can be made, ``wait`` only lets a moment pass."""
+
+    def __init__(self, run_dir: Path, name: str) -> None:
+        self._path = bell_path(run_dir / WATCHING, name)
+        self._bell: FifoBell | None = None
+        with suppress(OSError):
+            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+            made = bell_path(run_dir, f"{WATCHING}-{name}")  # not seen by ``ring_watchers`` before somebody listens
+            self._bell = FifoBell(made)
+            made.rename(self._path)
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when something was stored, or when the time is over."""
+        if self._bell is None:
+            time.sleep(max(0.0, min(timeout_s, POLL_S)))
+        elif select.select([self._bell.fileno()], [], [], max(0.0, timeout_s))[0]:
+            self._bell.drain()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bell is not None:
+            self._bell.close()
+            self._path.unlink(missing_ok=True)
+
+
+def ring_watchers(run_dir: Path) -> None:
+    """Wake everybody who watches this home; what one left who was killed is removed."""
+    folder = run_dir / WATCHING
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in islice(entries, MOST_WATCHERS) if entry.name.endswith(".wake")]
+    except OSError:  # nobody ever did
+        return
+    for name in names:
+        if not ring(folder, name.removesuffix(".wake")):
+            with suppress(OSError):
+                (folder / name).unlink()
 
 
 def _write(descriptor: int) -> None:

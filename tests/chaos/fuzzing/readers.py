@@ -18,7 +18,7 @@ from cis.engine.accept import dispatch
 from cis.engine.accept.control import cancel, pause, resume
 from cis.engine.logfiles import LogFiles
 from cis.engine.observe import views
-from cis.engine.observe.logreader import LogReader
+from cis.engine.observe.logreader import LogChoice, LogReader
 from cis.engine.run.attempts import AttemptMaker
 from cis.engine.run.loop import WorkerLoop
 from cis.engine.run.parts import LoopLimits, WorkerPorts
@@ -155,7 +155,7 @@ def _of_dag(store: Store, dag_id: str) -> list[Callable[[], object]]:
 def read_logs(store: Store, house: Household, logs: LogFiles) -> None:
     """Read the logs of every run."""
     for run_id in house.runs:
-        reader = LogReader(logs, run_id, task=None, attempt=None, follow=False)
+        reader = LogReader(logs, run_id, LogChoice())
         _refused(lambda reader=reader: reader.look(store))  # type: ignore[misc]
 
 

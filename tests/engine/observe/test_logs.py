@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tracemalloc
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 
 from cis.api.streams import _attempt_list
+from cis.engine.logfiles import LogFiles
 from cis.engine.observe import logreader, logs
-from cis.engine.observe.logreader import LOOK_BYTES, LogPiece, LogReader, LogStream
-from cis.engine.observe.logs import AttemptParts, attempt_logs, follow, log_pieces
+from cis.engine.observe.logreader import LOOK_BYTES, LogChoice, LogReader
+from cis.engine.observe.logs import AttemptParts, attempt_logs, open_logs
+from cis.engine.observe.logtext import LogPiece, LogStream
+from cis.engine.transitions import move_tasks
 from cis.errors import NotFoundError
 from cis.federation.executing import report
-from cis.model.states import AttemptState, RunState
+from cis.model.states import AttemptState, RunState, TaskState
+from cis.store.port import Store
 from cis.store.records import TAIL_BYTES, RunRecord
 from tests.worlds.serving import NodeUnderTest
+
+
+def log_pieces(store: Store, logfiles: LogFiles, run_id: str, **choice: Any) -> Iterator[LogPiece]:
+    """Return all that was written so far."""
+    return (piece for piece in looks(store, open_logs(store, logfiles, run_id, LogChoice(**choice))) if piece)
+
+
+def follow(store: Store, logfiles: LogFiles, run_id: str, **choice: Any) -> Iterator[LogPiece | None]:
+    """Return what is written until the run is over; None when nothing is new."""
+    return looks(store, open_logs(store, logfiles, run_id, LogChoice(follow=True, **choice)))
+
+
+def looks(store: Store, reader: LogReader) -> Iterator[LogPiece | None]:
+    """Look until all was told."""
+    while not reader.over:
+        pieces = reader.look(store)
+        yield from (piece._replace(at_us=0) for piece in pieces)
+        if not pieces and reader.rests:
+            yield None
 
 
 def told(pieces: list[LogPiece], task_id: str, stream: str = "output") -> str:
@@ -112,7 +136,7 @@ def test_pieces_are_bounded_whatever_the_size_of_the_log(node: NodeUnderTest) ->
     line = "a line of a log, with an ä in it\n"
     node.wrote(attempt, out=(line * 100_000).encode())
     node.ended(run, attempt)
-    reader = LogReader(node.logfiles, run.run_id, task=None, attempt=None, follow=False)
+    reader = LogReader(node.logfiles, run.run_id, LogChoice())
 
     looks = []
     while not reader.over:
@@ -211,6 +235,38 @@ def test_a_run_that_is_over_ends_a_follower_even_if_an_attempt_never_ended(node:
     assert [piece and piece.text for piece in follow(node.store, node.logfiles, run.run_id)] == ["half"]
 
 
+def test_a_follower_tells_what_was_skipped_once_and_only_if_that_is_asked_for(node: NodeUnderTest) -> None:
+    run = node.changed(node.submitted({"id": "a"}, {"id": "b", "depends_on": ["a"]}), RunState.RUNNING)
+    around, plain = (follow(node.store, node.logfiles, run.run_id, around=each) for each in (True, False))
+    assert next(around) is None
+    before = node.store.tasks.of_run(run.run_id)[1]
+    skipped = before._replace(status=TaskState.SKIPPED, blocked_by="a", finished_at_us=5)
+    with node.store.transaction():
+        move_tasks(node.store, run, [(before, skipped)], at_us=5)
+    found = [next(around)]
+    node.changed(run, RunState.FAILED)
+
+    assert [*found, *around] == [LogPiece("b", 0, LogStream.NOTE, "skipped because of a\n")]
+    assert list(plain) == []
+
+
+def test_the_stream_that_was_written_to_last_comes_last(node: NodeUnderTest) -> None:
+    run = node.submitted({"id": "a"})
+    attempt = node.started(run, "a")
+    node.wrote(attempt, out=b"out\n", err=b"err\n")
+    node.ended(run, attempt)
+    files = node.logfiles.paths(run.run_id, 0, 1)
+
+    def order(*, out_ns: int, err_ns: int) -> list[tuple[str, int]]:
+        os.utime(files.stdout, ns=(out_ns, out_ns))
+        os.utime(files.stderr, ns=(err_ns, err_ns))
+        reader = open_logs(node.store, node.logfiles, run.run_id, LogChoice())
+        return [(piece.text, piece.at_us) for piece in reader.look(node.store)]
+
+    assert order(out_ns=1_000_000, err_ns=2_000_000) == [("out\n", 1000), ("err\n", 2000)]
+    assert order(out_ns=2_000_000, err_ns=1_000_000) == [("err\n", 1000), ("out\n", 2000)]
+
+
 def with_tails(node: NodeUnderTest, count: int) -> RunRecord:
     """Run so many tasks, the last first, whose files are gone and of whose output the database keeps a tail."""
     run = node.changed(node.submitted(*({"id": f"t{number}"} for number in range(count))), RunState.RUNNING)
@@ -225,7 +281,7 @@ def test_tails_that_stand_for_files_are_told_in_looks_as_small_as_files_are(
     node: NodeUnderTest, *, follow: bool
 ) -> None:
     run = with_tails(node, 100)
-    reader = LogReader(node.logfiles, run.run_id, task=None, attempt=None, follow=follow)
+    reader = LogReader(node.logfiles, run.run_id, LogChoice(follow=follow))
 
     looks = []
     while not reader.over:

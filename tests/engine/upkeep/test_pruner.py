@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cis.engine.logfiles import LogFiles
-from cis.engine.observe.logreader import LogReader, LogStream
+from cis.engine.observe.logreader import LogChoice, LogReader
+from cis.engine.observe.logtext import LogStream
 from cis.engine.upkeep import pruner as pruner_module
 from cis.engine.upkeep.pruner import ORPHAN_S, YOUNG_S, Cutoff, Pruner, Retention
 from cis.model.states import AttemptState, RunState
@@ -293,7 +294,7 @@ def test_a_reader_of_a_log_that_is_pruned_is_told_so(store: SqliteStore, logfile
         store.attempts.start([attempt("r1", status=AttemptState.COMPLETED)])
     logfiles.prepare("r1")
     Path(logfiles.paths("r1", 0, 1).stdout).write_bytes(b"line\n" * 2**19)
-    reader = LogReader(logfiles, "r1", task=None, attempt=None, follow=True)
+    reader = LogReader(logfiles, "r1", LogChoice(follow=True))
     assert reader.look(store)
 
     swept(store, logfiles, now_us=NOW_US, max_age_s=5)

@@ -56,6 +56,8 @@ def _logs(logs: Parser) -> None:
     _complete(logs.add_argument("--task", metavar="ID"), "none")
     logs.add_argument("--attempt", type=int, metavar="N")
     logs.add_argument("--follow", action="store_true", help="until the run is over")
+    logs.add_argument("--timestamps", action="store_true", help="begin each line with its time")
+    logs.add_argument("--failed", action="store_true", help="only of tasks that failed")
 
 
 def _import(imported: Parser) -> None:

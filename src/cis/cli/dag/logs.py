@@ -3,52 +3,83 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import time
+from collections.abc import Callable
+from typing import TextIO
 
-from cis.cli.context import from_environment, say
+from cis.cli.context import from_environment
 from cis.cli.output import print_json_list
 from cis.engine.logfiles import LogFiles
 from cis.engine.lookup import run_of
-from cis.engine.observe.logreader import LogPiece, LogStream
-from cis.engine.observe.logs import attempt_logs, follow, log_pieces
+from cis.engine.observe.logreader import LogChoice
+from cis.engine.observe.logs import attempt_logs, open_logs
+from cis.engine.observe.logtext import LogPiece, LogStream, LogText
+from cis.store.port import Store
+from cis.store.records import RunRecord
+from cis.worker.bell import WatchBell
 
 
 def logs(options: argparse.Namespace) -> None:
     """Print what the tasks of a run wrote: their output here, their errors on standard error."""
     context = from_environment()
     files = LogFiles(context.home.logs)
+    task, attempt, failed = options.task, options.attempt, options.failed
+    around = (options.follow or failed) and attempt is None
+    choice = LogChoice(task=task, attempt=attempt, failed=failed, follow=options.follow, around=around)
     with context.store() as store:
         run = run_of(store, options.dag_id, run_id=options.run)
-        writer = _LogWriter(many=run.task_count > 1)
-        task, attempt = options.task, options.attempt
-        if options.follow:
-            for piece in follow(store, files, run.run_id, task=task, attempt=attempt):
-                if piece is None:
-                    time.sleep(0.1)
-                elif not options.json:
-                    writer.write(piece)
+        if options.follow or not options.json:
+            writer = LogWriter(alone=task or alone(store, run), stamps=options.timestamps, write=write)
+            reader = open_logs(store, files, run.run_id, choice)
+            with WatchBell(context.home.run, str(os.getpid())) as bell:
+                while not reader.over:
+                    for piece in reader.look(store):
+                        if not options.json:
+                            writer.write(piece)
+                    if reader.rests:
+                        bell.wait(reader.pause_s)
         if options.json:
-            print_json_list(attempt_logs(store, files, run.run_id, task=task, attempt=attempt))
-        elif not options.follow:
-            for piece in log_pieces(store, files, run.run_id, task=task, attempt=attempt):
-                writer.write(piece)
+            print_json_list(attempt_logs(store, files, run.run_id, task=task, attempt=attempt, failed=failed))
 
 
-class _LogWriter:
-    """Writes pieces of logs, and says on standard error whose they are where there are several tasks."""
+def alone(store: Store, run: RunRecord) -> str | None:
+    """Return the only task of a run, if it has no other."""
+    tasks = store.tasks.of_run(run.run_id, outputs=False) if run.task_count == 1 else ()
+    return tasks[0].task_id if tasks else None
 
-    def __init__(self, *, many: bool) -> None:
-        self._many = many
-        self._last: tuple[str, int] | None = None
+
+def write(stream: TextIO, text: str) -> None:
+    """Write to a standard stream at once."""
+    stream.write(text)
+    stream.flush()
+
+
+class LogWriter:
+    """Writes pieces of logs to standard output, and what is no output to standard error.
+
+    Where the two are not one file, each has its own headings. With *aside* all goes to standard error.
+    """
+
+    def __init__(
+        self, *, alone: str | None, stamps: bool, write: Callable[[TextIO, str], None], aside: bool = False
+    ) -> None:
+        self._write = write
+        self._error = LogText(alone=alone, stamps=stamps)
+        self._output = self._error if aside or _are_one() else LogText(alone=alone, stamps=stamps)
+        self._aside = aside
 
     def write(self, piece: LogPiece) -> None:
         """Write one piece to the stream that it came from."""
-        whose = (piece.task_id, piece.attempt)
-        if self._many and whose != self._last:
-            self._last = whose
-            sys.stdout.flush()
-            say(f"--- {piece.task_id}, attempt {piece.attempt}")
-        stream = sys.stdout if piece.stream is LogStream.OUTPUT else sys.stderr
-        stream.write(piece.text)
-        stream.flush()
+        if piece.stream is LogStream.OUTPUT and not self._aside:
+            self._write(sys.stdout, self._output.text(piece))
+        else:
+            self._write(sys.stderr, self._error.text(piece))
+
+
+def _are_one() -> bool:
+    """Whether standard output and standard error are the same file or terminal."""
+    try:
+        return os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
+    except OSError:  # somebody else's streams, in a test
+        return False

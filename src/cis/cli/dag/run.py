@@ -1,41 +1,34 @@
 """``cis dag run`` and ``rerun``: hand in, and, if asked or if no node runs, stay until the end.
 
-Whoever stays sees one changing line on a terminal, and a line for each change elsewhere; with ``--follow``, what the
-tasks write, as they write it.
+What cannot be shown changes neither the run nor the exit status.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 
 from cis.app.submit import OWNER, SubmitRequest, anchored, rerun_of, run_warnings, stored_dag, submit
-from cis.cli.context import Context, check_utf8, from_environment, say, silence_if_broken, this_user, wake
-from cis.cli.output import print_json
-from cis.engine.logfiles import LogFiles
+from cis.cli.context import Context, check_utf8, from_environment, say, show, this_user, wake
+from cis.cli.dag.progress import Progress
+from cis.cli.output import json_text
 from cis.engine.lookup import dag_or_run, look_up_run, run_of
-from cis.engine.observe.logreader import LogReader, LogStream
 from cis.engine.observe.views import ended_view, submission_view
 from cis.errors import NotFoundError, UsageError
 from cis.model.dag import DagSpec
 from cis.model.ids import id_fault
-from cis.model.states import RunState, TaskState
+from cis.model.states import RunState
 from cis.node.home import node_is_running
 from cis.store.port import Store
-from cis.store.records import Delivery, RunRecord, TaskRecord
-
-MAX_NAMES = 4
-MAX_FAILED = 10
+from cis.store.records import Delivery, RunRecord
+from cis.worker.bell import WatchBell
 
 DELIVERY_TIMEOUT_S = 1.0
 MAX_INPUT_BYTES = (16 << 20) + 1
@@ -163,7 +156,7 @@ def _answer(
             return True
         if options.json:
             view = ended_view(store, final) if stayed else submission_view(final)
-            print_json({**view, "warnings": list(warnings)})
+            show(sys.stdout, json_text({**view, "warnings": list(warnings)}) + "\n")
         if options.quiet:
             from cis.cli.dag.failures import tell_failure  # noqa: PLC0415 - only here
 
@@ -175,7 +168,7 @@ def _answer(
         if final.status is RunState.FAILED:
             say(f"look: cis dag logs {final.dag_id} --run {final.run_id}")
     else:
-        print(run_id)
+        show(sys.stdout, f"{run_id}\n")
     return completed
 
 
@@ -187,36 +180,30 @@ def _warnings(context: Context, submitted: RunRecord) -> Sequence[str]:
 def _await_delivery(context: Context, run_id: str) -> None:
     """Wait a moment for the peer to have the run, so that the answer can say so."""
     deadline_s = time.monotonic() + DELIVERY_TIMEOUT_S
-    with context.store() as store:
-        while time.monotonic() < deadline_s:
+    with context.store() as store, WatchBell(context.home.run, str(os.getpid())) as bell:
+        while (left_s := deadline_s - time.monotonic()) > 0:
             run = look_up_run(store.runs, run_id)
             peer = store.peers.get(run.owner_node)
             if run.delivery is not Delivery.QUEUED or peer is None or peer.fault is not None:
                 return  # it is there, or its node was not to be reached just now
-            time.sleep(0.02)
+            bell.wait(min(left_s, 0.1))  # what fails changes no run, and is told by no event
 
 
 def _stay(context: Context, submitted: RunRecord, options: argparse.Namespace, *, here: bool) -> None:
-    quiet = options.json or options.quiet
-    with Progress(context, submitted.run_id, follow=options.follow, quiet=quiet, unread=here) as progress:
-        if here:
-            from cis.node.workers import run_embedded  # noqa: PLC0415 - only without a node
+    progress = Progress(context, submitted, follow=options.follow, quiet=options.json or options.quiet)
+    if here:
+        from cis.node.workers import run_embedded  # noqa: PLC0415 - only without a node
 
-            if not options.quiet:
-                say("no node is running: running it here")
-            with _interrupted_by(signal.SIGTERM, signal.SIGHUP):
-                run_embedded(context.home, context.settings, run_id=submitted.run_id, on_change=progress.look)
-            progress.look()
-            return
-        pause_s = 0.02
-        try:
-            while not progress.over:
-                time.sleep(pause_s)
-                pause_s = min(0.2, pause_s * 1.5)
-                progress.look()
-        except KeyboardInterrupt:
-            say(f"the run goes on; to end it: cis dag cancel {submitted.dag_id} --run {submitted.run_id}")
-            raise
+        if not options.quiet:
+            say("no node is running: running it here")
+        with progress.beside(), _interrupted_by(signal.SIGTERM, signal.SIGHUP):
+            run_embedded(context.home, context.settings, run_id=submitted.run_id)
+        return
+    try:
+        progress.watch()
+    except KeyboardInterrupt:
+        say(f"the run goes on; to end it: cis dag cancel {submitted.dag_id} --run {submitted.run_id}")
+        raise
 
 
 @contextmanager
@@ -245,93 +232,3 @@ def _overridden(spec: DagSpec, options: argparse.Namespace) -> DagSpec:
     given = {name: value for name, value in flags.items() if value is not None}
     " ".join(given.values()).encode()  # what is not UTF-8 is told here as what it is (cis.cli.main)
     return with_head(spec, given, source="command line") if given else spec
-
-
-class Progress:
-    """Shows a run whenever ``look`` is called; silent when *quiet*, and then only knows whether it is over.
-
-    Where nobody reads any more it raises BrokenPipeError, or, with *unread*, it goes on in silence.
-    """
-
-    def __init__(self, context: Context, run_id: str, *, follow: bool, quiet: bool, unread: bool = False) -> None:
-        self.over = False
-        self._run_id = run_id
-        self._opening: AbstractContextManager[Store] = context.store()
-        self._quiet = quiet
-        self._unread = unread
-        self._on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        files = LogFiles(context.home.logs)
-        self._reader = LogReader(files, run_id, task=None, attempt=None, follow=True) if follow else None
-        self._shown: dict[str, str] = {}
-        self._next_s = 0.0
-
-    def __enter__(self) -> Progress:
-        self._store = self._opening.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            while kind is None and self._reader is not None and not self._reader.over:
-                self.look()
-            if self._on_terminal and not self._quiet and self._reader is None:
-                sys.stderr.write("\r\x1b[K")
-                failed = [task for task in self._store.tasks.of_run(self._run_id) if task.status is TaskState.FAILED]
-                self._tell(failed[:MAX_FAILED])
-        finally:
-            self._opening.__exit__(kind, error, trace)
-
-    def look(self) -> None:
-        """Show what has changed since the last time."""
-        try:
-            self._look()
-        except BrokenPipeError:
-            if not self._unread:
-                raise
-            self._reader, self._quiet = None, True
-            for stream in (sys.stdout, sys.stderr):
-                silence_if_broken(stream)
-
-    def _look(self) -> None:
-        self.over = look_up_run(self._store.runs, self._run_id).status.final
-        if self._reader is not None:
-            if not self._reader.over:
-                self._write_logs(self._reader)
-        elif not self._quiet and (self.over or time.monotonic() >= self._next_s):
-            self._show()
-
-    def _show(self) -> None:
-        started_s = time.monotonic()
-        tasks = self._store.tasks.of_run(self._run_id)
-        if self._on_terminal:
-            self._draw(tasks)
-        else:
-            self._tell(tasks)
-        # A run may have 100,000 tasks: looking at them takes at most a tenth of the time.
-        self._next_s = time.monotonic() + 10 * (time.monotonic() - started_s)
-
-    def _write_logs(self, reader: LogReader) -> None:
-        for piece in reader.look(self._store):
-            aside = self._quiet or piece.stream is not LogStream.OUTPUT
-            stream = sys.stderr if aside else sys.stdout
-            stream.write(piece.text)
-            stream.flush()
-
-    def _draw(self, tasks: Sequence[TaskRecord]) -> None:
-        counts = Counter(str(task.status) for task in tasks)
-        running = [task.task_id for task in tasks if task.status == "running"]
-        names = ", ".join(running[:MAX_NAMES]) + (" …" if len(running) > MAX_NAMES else "")
-        parts = [f"{sum(task.status.final for task in tasks)}/{len(tasks)}"]
-        parts += [f"{counts[name]} {name}" for name in ("failed", "skipped", "cancelled") if counts[name]]
-        line = "  ".join([*parts, f"running: {names}" if names else ""])
-        sys.stderr.write("\r\x1b[K" + line[: max(20, shutil.get_terminal_size().columns - 1)])
-        sys.stderr.flush()
-
-    def _tell(self, tasks: Sequence[TaskRecord]) -> None:
-        for task in tasks:
-            status = str(task.status)
-            if status != "pending" and self._shown.get(task.task_id) != status:
-                self._shown[task.task_id] = status
-                why = task.error or (f"because of {task.blocked_by}" if task.blocked_by else "")
-                say(f"  {task.task_id}: {status}" + (f" ({why})" if why else ""))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from cis.engine.logfiles import LogFiles
 from cis.engine.lookup import look_up_run
-from cis.engine.observe.logreader import CHUNK_BYTES, PLACES_AT_ONCE, LogPiece, LogReader, kept_tail
+from cis.engine.observe.logreader import CHUNK_BYTES, PLACES_AT_ONCE, LogChoice, LogReader, has_failed, kept_tail
 from cis.engine.times import rfc3339
 from cis.errors import NotFoundError
 from cis.store.records import AttemptPlace, AttemptRecord
@@ -102,16 +102,23 @@ class AttemptParts:
 
 
 def attempt_logs(
-    store: Store, logfiles: LogFiles, run_id: str, *, task: str | None = None, attempt: int | None = None
+    store: Store,
+    logfiles: LogFiles,
+    run_id: str,
+    *,
+    task: str | None = None,
+    attempt: int | None = None,
+    failed: bool = False,
 ) -> Iterator[dict[str, Json]]:
-    """Return the log of each attempt that is asked for, by start, one at a time.
+    """Return the log of each attempt that is asked for, by start, one at a time; with *failed*, of tasks that failed.
 
     Raises:
         NotFoundError: as for ``check_attempts``, at once.
     """
     check_attempts(store, run_id, task=task, attempt=attempt)
     parts = AttemptParts(run_id, task=task, attempt=attempt)
-    return (attempt_log_view(each, logfiles) for each in _each(parts, store))
+    wanted = (each for each in _each(parts, store) if not failed or has_failed(store, each))
+    return (attempt_log_view(each, logfiles) for each in wanted)
 
 
 def _each(parts: AttemptParts, store: Store) -> Iterator[AttemptRecord]:
@@ -156,40 +163,19 @@ def attempt_log_view(attempt: AttemptRecord, logfiles: LogFiles) -> dict[str, Js
     return {**log.facts, "output": "".join(log.output), "error": "".join(log.error)}
 
 
-def log_pieces(
-    store: Store, logfiles: LogFiles, run_id: str, *, task: str | None = None, attempt: int | None = None
-) -> Iterator[LogPiece]:
-    """Return all that was written so far, complete, attempt after attempt, in pieces of bounded size.
+def open_logs(
+    store: Store, logfiles: LogFiles, run_id: str, choice: LogChoice, *, scopes: Patterns | None = None
+) -> LogReader:
+    """Return a reader of what was written so far, or, to follow it, of all that is written until the run is over.
 
     Raises:
-        NotFoundError: as for ``check_attempts``, at once.
+        NotFoundError: as for ``check_attempts``; whoever follows may ask for an attempt that is still to come.
     """
-    check_attempts(store, run_id, task=task, attempt=attempt)
-    reader = LogReader(logfiles, run_id, task=task, attempt=attempt, follow=False)
-    return (piece for piece in _looks(reader, store) if piece is not None)
-
-
-def follow(
-    store: Store, logfiles: LogFiles, run_id: str, *, task: str | None = None, attempt: int | None = None
-) -> Iterator[LogPiece | None]:
-    """Return what was written, and then what is being written, until the run is over and all of it was told.
-
-    A None means that nothing is new: wait a moment before the next one. Where the steps are not taken in one
-    thread, drive a ``LogReader`` instead.
-
-    Raises:
-        NotFoundError: no such run, or no such task in it, at once.
-    """
-    check_choice(store, run_id, task=task)
-    return _looks(LogReader(logfiles, run_id, task=task, attempt=attempt, follow=True), store)
-
-
-def _looks(reader: LogReader, store: Store) -> Iterator[LogPiece | None]:
-    while not reader.over:
-        pieces = reader.look(store)
-        yield from pieces
-        if not pieces and reader.rests:
-            yield None
+    if choice.follow:
+        check_choice(store, run_id, task=choice.task, scopes=scopes)
+    else:
+        check_attempts(store, run_id, task=choice.task, attempt=choice.attempt, scopes=scopes)
+    return LogReader(logfiles, run_id, choice)
 
 
 def _text(path: Path, tail: str, total_bytes: int) -> Iterator[str]:

@@ -19,6 +19,7 @@ from cis.app.control import Action, Controlled, control
 from cis.app.submit import Accepted, Asker, accept, stored_dag
 from cis.engine.lookup import run_of
 from cis.engine.observe.logs import last_attempts
+from cis.engine.observe.logtext import heading
 from cis.engine.observe.views import CLOCK_WARNING_S, read_status
 from cis.errors import CisError, NotAllowedError, UsageError
 from cis.federation.messages import CONTROL, EXECUTE, READ
@@ -275,8 +276,10 @@ def log_tail_text(store: Store, dag_id: str, task: str | None, *, scopes: Patter
     run = run_of(store, dag_id, scopes=scopes)
     attempts = last_attempts(store, run.run_id, task=task, scopes=None, at_most=5)
     lines = []
+    again = {attempt.task_no for attempt in attempts if attempt.attempt > 1}
     for attempt in attempts:
-        lines.append(f"{attempt.task_id}, attempt {attempt.attempt}: {attempt.status}")
+        named = attempt.attempt if attempt.task_no in again else 0
+        lines.append(f"{heading(attempt.task_id, named)} {attempt.status}")
         text = attempt.stdout_tail + attempt.stderr_tail
         lines += text.splitlines()[-(MAX_LINES // max(1, len(attempts))) :]
     return "\n".join(lines) or f"run {run.run_id} wrote nothing yet"
