@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 NOTICE = "m.notice"
 MAX_CHARS = 4000
+BEGINNING_CHARS = 1000  # of a longer one
 MAX_LINES = 10
 MAX_FAILURES = 20
 LOOK_EVERY_S = 5.0
@@ -44,7 +45,7 @@ def post_notice(outbox: Outbox, text: str, *, thread: str, run_id: str, message_
             due_at_us=now_us,
             fields={
                 "msgtype": "m.notice",
-                "body": text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}\n…",
+                "body": shortened(text),
                 "m.relates_to": {
                     "rel_type": "m.thread",
                     "event_id": thread,
@@ -54,6 +55,14 @@ def post_notice(outbox: Outbox, text: str, *, thread: str, run_id: str, message_
             },
         )
     )
+
+
+def shortened(text: str) -> str:
+    """Return a text as it goes into a thread: of a long one its beginning, and more of its end, which holds the reason."""
+    if len(text) <= MAX_CHARS:
+        return text
+    end = MAX_CHARS - BEGINNING_CHARS
+    return f"{text[:BEGINNING_CHARS]}\n… {len(text) - MAX_CHARS:,} characters are left out …\n{text[-end:]}"
 
 
 def notice_id(run_id: str, number: int) -> str:
