@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 from cis.cli.context import Context, say, show
 from cis.cli.dag.logs import LogWriter, alone
+from cis.cli.dag.own_slot import OwnSlot
 from cis.engine.logfiles import LogFiles
 from cis.engine.lookup import look_up_run
 from cis.engine.observe.logreader import POLL_S, LogChoice, LogReader
@@ -45,6 +46,7 @@ class Progress:
         self._given_up = False
         self._shown: dict[str, str] = {}
         self._next_s = 0.0
+        self._own_slot = OwnSlot(run)
 
     def watch(self) -> None:
         """Return when the run is over and all of it was shown."""
@@ -85,12 +87,14 @@ class Progress:
             if reader.rests:
                 if given_up:
                     return
+                self._own_slot.look(store)
                 self._bell.wait(reader.pause_s)
 
     def _watch_states(self, store: Store) -> None:
         over = False
         while not over:
             over = self._given_up or look_up_run(store.runs, self._run.run_id).status.final
+            self._own_slot.look(store)
             wait_s = self._next_s - time.monotonic()
             if self._quiet or (wait_s > 0 and not over):
                 wait_s = max(wait_s, POLL_S) if self._quiet else wait_s
