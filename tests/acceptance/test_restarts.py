@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cis.worker.bell import FifoBell, bell_path
 from tests.worlds.harness import NodeProcess, Sandbox, alive, write_dag
 from tests.worlds.waiting import wait_for
 
@@ -144,6 +145,73 @@ def test_what_a_killed_command_leaves_is_found_by_the_next_one(sandbox: Sandbox,
 
     assert run["status"] == "completed"
     assert_tried_twice(sandbox, tmp_path)
+
+
+def leave_a_run(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Kill a command, and the worker of its run, in the middle of it."""
+    with command(sandbox, "dag", "run", write_dag(tmp_path, waiting(tmp_path))) as first:
+        first_pid(tmp_path)
+        worker = worker_pid(sandbox)
+        first.kill()
+        first.wait()
+        os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: not alive(worker), what="the end of the worker")
+
+
+def test_a_command_takes_up_its_own_run_and_leaves_earlier_ones_to_the_next_node(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    leave_a_run(sandbox, tmp_path)
+    child = {"id": "below", "skill": "dag", "params": {"document": {**QUICK, "dag_id": "below"}}}
+    own = {"dag_id": "own", "tasks": [child, {"id": "after", "command": "true", "depends_on": ["below"]}]}
+
+    done = sandbox.cis("dag", "run", write_dag(tmp_path, own, name="own.json"))
+    begun = sandbox.rows("SELECT count(*) FROM task_executions JOIN dag_runs USING (run_id) WHERE dag_id = 'waits'")
+    alone = not alive(first_pid(tmp_path))
+    with sandbox.node() as node:
+        run_id = sandbox.rows("SELECT run_id FROM dag_runs WHERE dag_id = 'waits'")[0][0]
+        run = node.finished(run_id)
+
+    assert done.returncode == 0, done.stderr
+    assert "left here by an earlier node or command: 1 run, for the next node" in done.stderr
+    assert begun == [(1,)]
+    assert alone
+    assert run["status"] == "completed"
+    assert_tried_twice(sandbox, tmp_path)
+
+
+def test_a_command_that_other_commands_run_beside_takes_up_what_may_be_theirs(sandbox: Sandbox, tmp_path: Path) -> None:
+    """One process alone can be the worker of a scope, and the run before its own may be that of a command that lives."""
+    leave_a_run(sandbox, tmp_path)
+    bell = FifoBell(bell_path(sandbox.home / "run", "embedded-1"))
+    try:
+        sandbox.json("dag", "run", write_dag(tmp_path, QUICK, name="quick.json"))
+    finally:
+        bell.close()
+
+    assert sandbox.rows("SELECT status FROM dag_runs WHERE dag_id = 'waits'") == [("completed",)]
+
+
+def test_a_command_whose_run_waits_for_that_of_another_says_whose_and_why(sandbox: Sandbox, tmp_path: Path) -> None:
+    with (sandbox.home / "cis.toml").open("a") as settings:
+        settings.write("[scope.global]\nmax_runs = 1\n")
+    held = {"dag_id": "held", "tasks": [{"id": "t", "command": f"until test -e {tmp_path}/go; do sleep 0.1; done"}]}
+    with command(sandbox, "dag", "run", write_dag(tmp_path, held)):
+        run_id = wait_for(lambda: sandbox.json("dag", "list", "--status", "running"), what="it")[0]["run_id"]
+        second = subprocess.Popen(
+            [sys.executable, "-m", "cis", "dag", "run", write_dag(tmp_path, QUICK, name="quick.json")],
+            env=dict(sandbox.env),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with second:
+            assert second.stderr is not None
+            said = next(line for line in second.stderr if line.startswith("waits "))
+            (tmp_path / "go").touch()
+            rest = second.stderr.read()
+
+    assert said == f"waits until fewer runs of its scope are at work (max_runs): run {run_id} of held is\n"
+    assert second.returncode == 0, rest
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

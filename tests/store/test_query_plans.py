@@ -154,6 +154,8 @@ INDEXES = {
         lambda store: store.queue.waiting_count("n"),
         lambda store: store.queue.waiting_count("n", below=False, holder="worker-global"),
         lambda store: store.queue.get("r001"),
+        lambda store: store.queue.position("r001"),
+        lambda store: store.queue.claim("n", WORKER, epoch=1, limit=10, from_position=5),
         lambda store: store.queue.queued("n", WORKER, limit=10),
         lambda store: store.tasks.cancel_unfinished("r001", now_us=5),
         lambda store: store.staged.complete("r001", tasks=5),

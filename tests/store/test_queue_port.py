@@ -47,6 +47,22 @@ class TestQueue:
         found = [open_store().queue.get(run_id) for run_id, _ in order]
         assert [one and (one.status, one.epoch) for one in found] == [(QueueState.CLAIMED, 3)] * 4
 
+    def test_what_stands_before_a_position_of_the_queue_can_be_passed_over(self, store: Store) -> None:
+        for run_id, priority in (("r1", Priority.HIGH), ("r2", Priority.LOW), ("r3", Priority.NORMAL)):
+            put_run(store, run_id, priority=priority)
+            with store.transaction():
+                store.queue.add("n", item(run_id, priority=priority))
+        first = store.queue.position("r2")
+        with store.transaction():
+            demand = store.queue.demand("n", from_position=first)
+            seen = store.queue.queued("n", WORKER, limit=9, from_position=first)
+            taken = store.queue.claim("n", WORKER, epoch=1, limit=9, from_position=first)
+
+        assert 0 < store.queue.position("r1") < first < store.queue.position("r3")
+        assert store.queue.position("nothing") == 0
+        assert [(one.runs, one.priority) for one in demand] == [(2, Priority.NORMAL)]
+        assert [one.run_id for one in seen] == [one.run_id for one in taken] == ["r3", "r2"]
+
     def test_a_released_run_keeps_its_place_and_a_dequeued_one_is_gone(self, store: Store) -> None:
         for run_id in ("r1", "r2"):
             put_run(store, run_id)

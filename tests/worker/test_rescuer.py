@@ -347,10 +347,10 @@ class LateQueue(QueueRows):
 
     beats: Callable[[], None] | None = None
 
-    def demand(self, node_id: str) -> Sequence[QueueDemand]:
+    def demand(self, node_id: str, *, from_position: int = 0) -> Sequence[QueueDemand]:
         if self.beats is not None:
             self.beats()
-        return super().demand(node_id)
+        return super().demand(node_id, from_position=from_position)
 
 
 class LateBeat(SqliteStore):

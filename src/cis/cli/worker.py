@@ -18,6 +18,7 @@ def add(group: argparse.ArgumentParser, _name: str) -> None:
     run.add_argument("--report-fd", type=int, help=argparse.SUPPRESS)  # a supervisor's pipe
     run.add_argument("--parent-pid", type=int, help=argparse.SUPPRESS)  # whose end is this worker's
     run.add_argument("--idle-timeout", type=float, help=argparse.SUPPRESS)
+    run.add_argument("--from-position", type=int, default=0, help=argparse.SUPPRESS)  # in the queue
     run.set_defaults(call=_run)
 
 
@@ -39,4 +40,5 @@ def _run(options: argparse.Namespace) -> int:
         report_fd=options.report_fd,
         parent_pid=options.parent_pid,
         idle_timeout_s=options.idle_timeout,
+        from_position=options.from_position,
     )

@@ -51,11 +51,13 @@ def run_worker(
     report_fd: int | None = None,
     parent_pid: int | None = None,
     idle_timeout_s: float | None = None,
+    from_position: int = 0,
 ) -> int:
     """Be the worker of *scope* until told to stop; return the exit status.
 
     ``report_fd`` is this end of a supervisor's pipe and ``parent_pid`` its process, if there is one; without
-    ``idle_timeout_s`` an idle worker stays.
+    ``idle_timeout_s`` an idle worker stays. What stands before ``from_position`` in the queue is left to others, also
+    what an earlier worker of the scope held.
 
     Raises:
         UsageError: *worker_id* is not the name of this scope's worker.
@@ -81,7 +83,7 @@ def run_worker(
         bell = bells.FifoBell(bells.bell_path(home.run, worker_id))
         end_orphans(store, worker_id, kill=partial(kill_orphans, home=home.root, attempts=home.attempts))
         end_unwanted(store, AttemptFolders(home.attempts))
-        worker = _take_office(store, settings, worker_id=worker_id, scope=scope)
+        worker = _take_office(store, settings, worker_id=worker_id, scope=scope, hands_back=from_position > 0)
         reporter = Reporter(report_fd)
         workdir = home.work / worker_id
         workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -125,7 +127,9 @@ def run_worker(
             alive=alive,
             places=places,
         )
-        limits = LoopLimits(slots=settings.slots, grace_s=settings.grace_s, lease_s=settings.lease_s)
+        limits = LoopLimits(
+            slots=settings.slots, grace_s=settings.grace_s, lease_s=settings.lease_s, from_position=from_position
+        )
         loop = WorkerLoop(parts, limits, Incarnation(settings.node_id, worker_id, worker.epoch))
         tenure = Tenure(
             store=store,
@@ -147,9 +151,11 @@ def run_worker(
         lock.release()
 
 
-def _take_office(store: Store, settings: Settings, *, worker_id: str, scope: Scope) -> WorkerRecord:
+def _take_office(store: Store, settings: Settings, *, worker_id: str, scope: Scope, hands_back: bool) -> WorkerRecord:
     at_us = now_us()
     with store.transaction():
+        if hands_back:
+            store.queue.hand_over(settings.node_id, worker_id, epoch=None)
         return store.workers.take(
             NewWorker(
                 worker_id=worker_id,

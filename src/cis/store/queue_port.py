@@ -27,8 +27,11 @@ class Queue(Protocol):
         """Put a run into its worker's queue, in the transaction that adds it. ``waiting_count`` counts it at once."""
         ...
 
-    def demand(self, node_id: str) -> Sequence[QueueDemand]:
-        """Return the worker ids with queued (not claimed) runs; the most urgent first, then the oldest."""
+    def demand(self, node_id: str, *, from_position: int = 0) -> Sequence[QueueDemand]:
+        """Return the worker ids with queued (not claimed) runs; the most urgent first, then the oldest.
+
+        Here as in ``claim`` and ``queued``, runs before *from_position* are passed over.
+        """
         ...
 
     def waiting_count(self, node_id: str, *, below: bool | None = None, holder: str = "") -> int:
@@ -57,6 +60,10 @@ class Queue(Protocol):
         """Make up to *limit* waiting runs queued, in the order of ``claim``."""
         ...
 
+    def position(self, run_id: str) -> int:
+        """Return where a run stands in the order in which runs came into the queue; 0 when it is not there."""
+        ...
+
     def get(self, run_id: str) -> QueueItem | None:
         """Return a run's place in the queue, with the document; ``below`` and ``asker`` are not read back.
 
@@ -65,7 +72,14 @@ class Queue(Protocol):
         ...
 
     def claim(
-        self, node_id: str, worker_id: str, *, epoch: int, limit: int, above: int | None = None
+        self,
+        node_id: str,
+        worker_id: str,
+        *,
+        epoch: int,
+        limit: int,
+        above: int | None = None,
+        from_position: int = 0,
     ) -> Sequence[QueueItem]:
         """Take up to *limit* queued runs, higher priority first, then oldest. Nobody else can take one of them.
 
@@ -74,7 +88,9 @@ class Queue(Protocol):
         """
         ...
 
-    def queued(self, node_id: str, worker_id: str, *, limit: int, above: int | None = None) -> Sequence[QueuedRun]:
+    def queued(
+        self, node_id: str, worker_id: str, *, limit: int, above: int | None = None, from_position: int = 0
+    ) -> Sequence[QueuedRun]:
         """Return the runs that ``claim`` would take, in its order; nothing is taken, and no document is read."""
         ...
 

@@ -100,7 +100,7 @@ class SupervisorParts:
 
     ``told`` is called whenever a worker stored something; ``reap`` takes the status of ended children that are none of
     its workers; ``let_in`` is called, inside a transaction, for a worker id whose runs wait for one of the places of
-    their scope (``cis.engine.accept.admission``).
+    their scope (``cis.engine.accept.admission``). Runs before *from_position* in the queue are left alone.
     """
 
     store: Store
@@ -119,6 +119,7 @@ class SupervisorParts:
     reap: Callable[[Container[int]], None]
     let_in: Callable[[Store, str], None] = lambda _store, _worker_id: None
     lasting: LastingAttempts = field(default_factory=NothingLasts)
+    from_position: int = 0
 
 
 class Supervisor:
@@ -232,7 +233,7 @@ class Supervisor:
         self._let_in()
         self._short_of_room = 0
         waiting = self._in_state(WorkerState.WAITING)
-        for demand in self._parts.store.queue.demand(self._parts.node_id):
+        for demand in self._parts.store.queue.demand(self._parts.node_id, from_position=self._parts.from_position):
             child = self._children.get(demand.worker_id)
             if child is not None:
                 child.used_s = now_s

@@ -24,7 +24,7 @@ def cancel(options: argparse.Namespace) -> None:
     run = changed.run
     if not run.status.final and not _is_minded(context, changed):
         # A worker that is gone held it: what is left to do is done here.
-        from cis.node.workers import run_embedded  # noqa: PLC0415 - a rare case
+        from cis.node.embedded import run_embedded  # noqa: PLC0415 - a rare case
 
         run_embedded(context.home, context.settings, run_id=run.run_id)
     _answer(context, run.run_id, options)

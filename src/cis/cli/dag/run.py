@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
             spec = anchored(spec, base=base_directory(name))
         return SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
 
-    return _see_through(context, _submit(context, request), options)
+    return _hand_in(context, request, options)
 
 
 def _may_be_stored(name: str) -> bool:
@@ -79,7 +79,16 @@ def rerun(options: argparse.Namespace) -> int:
         old = run_of(store, options.dag_id, run_id=options.run)
         return rerun_of(store, old.run_id, from_failed=options.from_failed)
 
-    return _see_through(context, _submit(context, request), options)
+    return _hand_in(context, request, options)
+
+
+def _hand_in(context: Context, request_of: Callable[[Store], SubmitRequest], options: argparse.Namespace) -> int:
+    if node_is_running(context.home):
+        return _see_through(context, _submit(context, request_of), options)
+    from cis.node.embedded import standing_by  # noqa: PLC0415 - only without a node
+
+    with standing_by(context.home):
+        return _see_through(context, _submit(context, request_of), options)
 
 
 def _submit(context: Context, request_of: Callable[[Store], SubmitRequest]) -> RunRecord:
@@ -192,12 +201,12 @@ def _await_delivery(context: Context, run_id: str) -> None:
 def _stay(context: Context, submitted: RunRecord, options: argparse.Namespace, *, here: bool) -> None:
     progress = Progress(context, submitted, follow=options.follow, quiet=options.json or options.quiet)
     if here:
-        from cis.node.workers import run_embedded  # noqa: PLC0415 - only without a node
+        from cis.node.embedded import run_embedded  # noqa: PLC0415 - only without a node
 
         if not options.quiet:
             say("no node is running: running it here")
         with progress.beside(), _interrupted_by(signal.SIGTERM, signal.SIGHUP):
-            run_embedded(context.home, context.settings, run_id=submitted.run_id)
+            run_embedded(context.home, context.settings, run_id=submitted.run_id, say=None if options.quiet else say)
         return
     try:
         progress.watch()

@@ -96,23 +96,26 @@ def take_queued(
     it waits for the next turn.
     """
     store, room = parts.store, Room(held, slots=limits.slots)
-    waiting = store.queue.queued(me.node_id, me.worker_id, limit=room.most, above=room.above)
+    first = limits.from_position
+    waiting = store.queue.queued(me.node_id, me.worker_id, limit=room.most, above=room.above, from_position=first)
     if not waiting:
         held.reading = None  # somebody has cancelled what it reads
         return []
     read, held.reading = held.reading, None
     count = _count(room, waiting, read)
     if count < len(waiting) and room.has(waiting[count]):
-        first = waiting[count]
-        if read is not None and read.run_id == first.run_id:
+        following = waiting[count]
+        if read is not None and read.run_id == following.run_id:
             held.reading = read
-        elif not is_small(first):
-            held.reading = _reading(parts, me, first.run_id, now=now)
+        elif not is_small(following):
+            held.reading = _reading(parts, me, following.run_id, now=now)
         held.poll_due_s = now.mono_s  # the rest in the next turn, once others have had theirs
     taken = []
     unstored = {end.attempt.run_id for end in ends} | {live.attempt.run_id for live in held.live}
     for item in (
-        store.queue.claim(me.node_id, me.worker_id, epoch=me.epoch, limit=count, above=room.above) if count else ()
+        store.queue.claim(me.node_id, me.worker_id, epoch=me.epoch, limit=count, above=room.above, from_position=first)
+        if count
+        else ()
     ):
         if item.run_id in unstored:
             store.queue.move(item.run_id, QueueState.QUEUED)

@@ -58,11 +58,12 @@ class WorkerPorts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopLimits:
-    """The bounds of a loop; durations in seconds."""
+    """The bounds of a loop; durations in seconds. Runs before *from_position* in the queue are not taken."""
 
     slots: int
     grace_s: float
     lease_s: float
+    from_position: int = 0
 
 
 @dataclass(slots=True)

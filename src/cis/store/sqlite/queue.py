@@ -31,7 +31,7 @@ _ENQUEUE = (
 _DEMAND = (
     "SELECT worker_id, count(*), max(-1, min(99, max(priority))),"  # noqa: S608 - constants
     f" max(0, min({MAX_NUMBER}, min(created_at_us))) FROM worker_queue"
-    " WHERE node_id = ? AND status = 'queued' GROUP BY worker_id ORDER BY 3 DESC, 4"
+    " WHERE node_id = ? AND status = 'queued' AND queue_id >= ? GROUP BY worker_id ORDER BY 3 DESC, 4"
 )
 _WAITING = (
     "SELECT coalesce(sum(waiting), 0) FROM queue_counts"
@@ -53,10 +53,11 @@ _ADMIT = (
     "UPDATE worker_queue SET status = 'queued' WHERE queue_id IN (SELECT queue_id FROM worker_queue"
     " WHERE node_id = ? AND worker_id = ? AND status = 'waiting' ORDER BY priority DESC, queue_id LIMIT ?)"
 )
+_POSITION = "SELECT queue_id FROM worker_queue WHERE run_id = ?"
 _ITEM = f"SELECT {QUEUE} FROM worker_queue WHERE run_id = ?"  # noqa: S608 - constants
 _NEXT = (
     "SELECT queue_id, run_id FROM worker_queue WHERE node_id = ? AND worker_id = ? AND status = 'queued'"
-    " AND priority > ? ORDER BY priority DESC, queue_id LIMIT ?"
+    " AND priority > ? AND queue_id >= ? ORDER BY priority DESC, queue_id LIMIT ?"
 )
 # Sizes only, which SQLite knows without reading what is large; AS_DEFINED stands for what is. What a row says of itself may be odd: it
 # is looked at when it is read.
@@ -64,7 +65,7 @@ _SIZES = (
     "SELECT q.run_id, q.priority, coalesce(r.task_count, 0), CASE octet_length(q.dag_json) WHEN 1"
     " THEN 16777216 ELSE octet_length(q.dag_json) END, q.epoch FROM worker_queue q"
     " LEFT JOIN dag_runs r ON r.run_id = q.run_id WHERE q.node_id = ? AND q.worker_id = ? AND q.status = ?"
-    " AND q.priority > ? ORDER BY q.priority DESC, q.queue_id LIMIT ?"
+    " AND q.priority > ? AND q.queue_id >= ? ORDER BY q.priority DESC, q.queue_id LIMIT ?"
 )
 _CLAIM = "UPDATE worker_queue SET status = 'claimed', epoch = ? WHERE queue_id = ?"
 _RECLAIM = "UPDATE worker_queue SET epoch = ? WHERE node_id = ? AND worker_id = ? AND status = 'claimed'"
@@ -105,9 +106,9 @@ class QueueRows:
             ),
         )
 
-    def demand(self, node_id: str) -> Sequence[QueueDemand]:
+    def demand(self, node_id: str, *, from_position: int = 0) -> Sequence[QueueDemand]:
         """Return the worker ids with queued runs; the most urgent first, then the oldest."""
-        return read_all("queue of", _demand_of, self._db.rows(_DEMAND, (node_id,)))
+        return read_all("queue of", _demand_of, self._db.rows(_DEMAND, (node_id, from_position)))
 
     def waiting_count(self, node_id: str, *, below: bool | None = None, holder: str = "") -> int:
         """Return how many rows wait unclaimed, by the counter that triggers keep (migration 13)."""
@@ -127,24 +128,38 @@ class QueueRows:
         """Make up to *limit* waiting runs queued, in the order of ``claim``."""
         self._db.write(_ADMIT, (node_id, worker_id, limit))
 
+    def position(self, run_id: str) -> int:
+        """Return where a run stands in the order in which runs came into the queue; 0 when it is not there."""
+        row = self._db.row(_POSITION, (run_id,))
+        return 0 if row is None else int(row[0])
+
     def get(self, run_id: str) -> QueueItem | None:
         """Return a run's place in the queue."""
         row = self._db.row(_ITEM, (run_id,))
         return None if row is None else read("queue item", queue_item_of, row)
 
     def claim(
-        self, node_id: str, worker_id: str, *, epoch: int, limit: int, above: int | None = None
+        self,
+        node_id: str,
+        worker_id: str,
+        *,
+        epoch: int,
+        limit: int,
+        above: int | None = None,
+        from_position: int = 0,
     ) -> Sequence[QueueItem]:
         """Take up to *limit* queued runs, higher priority first, then oldest."""
-        chosen = self._db.rows(_NEXT, (node_id, worker_id, -1 if above is None else above, limit))
+        chosen = self._db.rows(_NEXT, (node_id, worker_id, -1 if above is None else above, from_position, limit))
         for queue_id, _ in chosen:
             self._db.write(_CLAIM, (epoch, queue_id))
         return [self._held(run_id, worker_id, epoch) for _, run_id in chosen]
 
-    def queued(self, node_id: str, worker_id: str, *, limit: int, above: int | None = None) -> Sequence[QueuedRun]:
+    def queued(
+        self, node_id: str, worker_id: str, *, limit: int, above: int | None = None, from_position: int = 0
+    ) -> Sequence[QueuedRun]:
         """Return what ``claim`` would take, without taking or reading it."""
-        lowest = -1 if above is None else above
-        return list(map(QueuedRun._make, self._db.rows(_SIZES, (node_id, worker_id, "queued", lowest, limit))))
+        which = (node_id, worker_id, "queued", -1 if above is None else above, from_position, limit)
+        return list(map(QueuedRun._make, self._db.rows(_SIZES, which)))
 
     def _held(self, run_id: str, worker_id: str, epoch: int) -> QueueItem:
         try:
@@ -158,7 +173,9 @@ class QueueRows:
         """Give every run that this worker holds to *epoch*, or with None back to the queue; return them."""
         if epoch is not None:
             self._db.write(_RECLAIM, (epoch, node_id, worker_id))
-        held = list(map(QueuedRun._make, self._db.rows(_SIZES, (node_id, worker_id, "claimed", -MAX_NUMBER, -1))))
+        held = list(
+            map(QueuedRun._make, self._db.rows(_SIZES, (node_id, worker_id, "claimed", -MAX_NUMBER, -MAX_NUMBER, -1)))
+        )
         if epoch is None:
             self._db.write(_RELEASE_ALL, (node_id, worker_id))
         return held
