@@ -1,7 +1,5 @@
 """``python -m cis``: the command ``cis``."""
 
-import sys
+from cis.cli.main import command
 
-from cis.cli.main import main
-
-sys.exit(main())
+command()

@@ -86,7 +86,7 @@ def test_the_wheel_brings_migrations_types_skills_and_the_command(tmp_path: Path
     assert any(name.endswith(".sql") for name in source)
     assert "cis/py.typed" in source
     assert source <= names
-    assert "cis = cis.cli.main:main" in entries
+    assert "cis = cis.cli.main:command" in entries
     assert set(re.findall(r"^(\w+) = cis\.skills\.", entries, re.MULTILINE)) == {"shell", "http", "python", "dag"}
 
 
@@ -100,6 +100,15 @@ def test_a_command_imports_nothing_heavy_that_it_does_not_use(arguments: str, tm
 @pytest.mark.parametrize("arguments", ["dag list --status failed", "dag definitions", "audit --actor ci"])
 def test_what_only_reads_imports_nothing_that_others_need(arguments: str, tmp_path: Path) -> None:
     assert (HEAVY | RARE) & imported(arguments, tmp_path / "home") == set()
+
+
+def test_what_is_asked_for_most_loads_no_dataclasses_and_ends_without_taking_python_apart(tmp_path: Path) -> None:
+    home, document = tmp_path / "home", tmp_path / "dag.json"
+    document.write_text('{"dag_id": "one", "tasks": [{"id": "t", "command": "true"}]}')
+    imported(f"dag run {document}", home)
+
+    for arguments in ("dag list", "dag status one", "dag logs one"):
+        assert {"dataclasses", "inspect", "threading", "logging"} & imported(arguments, home) == set(), arguments
 
 
 def test_looking_for_damage_imports_no_node(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 from cis import __version__
 from cis.cli.parser import Parser
@@ -88,6 +89,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         _silence()
     gc.freeze()
     return status
+
+
+def command() -> NoReturn:
+    """Be the program ``cis``: end with the status of ``main``.
+
+    Where no thread and no log is there that an end would wait for, it comes at once: to take a Python apart in order
+    is a fiftieth of a short command.
+    """
+    status = main()
+    if not sys.modules.keys() & {"threading", "logging"}:
+        with suppress(OSError):
+            sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _tell(error: CisError, arguments: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from cis.cli.context import from_environment
 from cis.cli.output import print_json_list
@@ -15,9 +15,11 @@ from cis.engine.lookup import run_of
 from cis.engine.observe.logreader import LogChoice
 from cis.engine.observe.logs import attempt_logs, open_logs
 from cis.engine.observe.logtext import LogPiece, LogStream, LogText
-from cis.store.port import Store
-from cis.store.records import RunRecord
 from cis.worker.bell import WatchBell
+
+if TYPE_CHECKING:
+    from cis.store.port import Store
+    from cis.store.records import RunRecord
 
 
 def logs(options: argparse.Namespace) -> None:
