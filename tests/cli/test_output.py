@@ -15,6 +15,7 @@ import pytest
 
 from cis.cli import output
 from cis.cli.context import say, show
+from cis.cli.table import print_table
 from cis.model.ids import counted
 
 
@@ -32,20 +33,20 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_columns_are_as_wide_as_their_widest_value(capsys: pytest.CaptureFixture[str]) -> None:
-    output.print_table(("dag_id", "exit"), [("a", 0), ("long-name", None), ("b", "")])
+    print_table(("dag_id", "exit"), [("a", 0), ("long-name", None), ("b", "")])
 
     assert capsys.readouterr().out == "DAG_ID     EXIT\na          0\nlong-name  -\nb          -\n"
 
 
 def test_a_table_without_rows_is_its_header(capsys: pytest.CaptureFixture[str]) -> None:
-    output.print_table(("one", "two"), [])
+    print_table(("one", "two"), [])
 
     assert capsys.readouterr().out == "ONE  TWO\n"
 
 
 def test_states_have_colours_on_a_terminal_and_stay_aligned() -> None:
     with redirect_stdout(Terminal()) as terminal:
-        output.print_table(("status", "x"), [("failed", 1), ("completed", 2)])
+        print_table(("status", "x"), [("failed", 1), ("completed", 2)])
 
     assert terminal.getvalue().splitlines()[1:] == ["\x1b[31mfailed   \x1b[0m  1", "\x1b[32mcompleted\x1b[0m  2"]
 
@@ -54,7 +55,7 @@ def test_states_have_colours_on_a_terminal_and_stay_aligned() -> None:
 def test_there_are_no_colours_where_they_are_not_wanted(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     with redirect_stdout(Terminal()) as terminal:
-        output.print_table(("status",), [("failed",)])
+        print_table(("status",), [("failed",)])
 
     assert terminal.getvalue() == "STATUS\nfailed\n"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from cis.cli.context import from_environment
-from cis.cli.output import local_time, print_json, print_table
+from cis.cli.output import print_json
+from cis.cli.table import print_table, time_cell
 from cis.engine.times import rfc3339
 from cis.errors import UsageError
 from cis.model.durations import parse_duration
@@ -47,7 +48,7 @@ def _audit(options: argparse.Namespace) -> None:
             ]
         )
         return
-    rows = [(local_time(rfc3339(one.at_us)), one.actor, one.action, one.subject, one.source) for one in entries]
+    rows = [(time_cell(rfc3339(one.at_us)), one.actor, one.action, one.subject, one.source) for one in entries]
     print_table(("at", "actor", "action", "subject", "source"), rows)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from cis.cli.context import Context, from_environment
-from cis.cli.output import print_json
+from cis.cli.output import in_local_time, print_json
 from cis.engine.observe.views import peer_view
 from cis.engine.ports import attempt_of_handle
 from cis.engine.times import rfc3339
@@ -66,7 +66,8 @@ def _doctor(options: argparse.Namespace) -> int:
         print_json({"ok": not any(one.fault for one in findings), "findings": views})
     else:
         for one in findings:
-            print(f"{'wrong' if one.fault else 'fine':6} {one.what}" + (f": {one.fault}" if one.fault else ""))
+            text = f"{one.what}: {one.fault}" if one.fault else one.what
+            print(f"{'wrong' if one.fault else 'fine':6} {in_local_time(text)}")
             if one.mend:
                 print(f"       mend: {one.mend}")
     return 1 if any(one.fault for one in findings) else 0

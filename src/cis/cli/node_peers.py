@@ -10,7 +10,8 @@ from cis.app import trust as use_case
 from cis.app.actor import append_audit
 from cis.app.trust import RIGHTS
 from cis.cli.context import Context, from_environment, say, this_user, wake
-from cis.cli.output import local_time, print_json, print_table
+from cis.cli.output import print_json
+from cis.cli.table import print_table, time_cell
 from cis.engine.observe.views import own_node_view, peer_view
 from cis.errors import UsageError
 from cis.model.ids import counted, id_fault
@@ -108,7 +109,7 @@ def list_nodes(options: argparse.Namespace) -> None:
                 ",".join(view["may"]),
                 None if view["self"] else listed(view["scopes"]),
                 reachable,
-                local_time(view["last_contact"]),
+                time_cell(view["last_contact"]),
                 view["outbox"],
                 None if clock is None else f"{clock:+.1f}s",
                 view["warning"],

@@ -1,18 +1,21 @@
-"""Answers on standard output: JSON documents, aligned tables, times and durations for people."""
+"""Answers on standard output: JSON documents, times and durations for people (tables: ``cis.cli.table``)."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from cis.model.durations import format_duration
 
 if TYPE_CHECKING:
     from cis.errors import CisError
+
+_RFC3339 = r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z"
 
 _COLOURS = {
     "completed": "32",
@@ -58,16 +61,6 @@ def print_json_list(values: Iterable[Any]) -> None:
     print("[]" if before == "[" else "\n]")
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows under a header, in columns as wide as their widest value."""
-    texts = [[_cell(value) for value in row] for row in rows]
-    widths = [max(len(row[column]) for row in [list(header), *texts]) for column in range(len(header))]
-    print("  ".join(name.upper().ljust(width) for name, width in zip(header, widths, strict=True)).rstrip())
-    for row in texts:
-        cells = [state(text, width) for text, width in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
-
-
 def state(text: str, width: int = 0) -> str:
     """Return *text*, padded, and in its colour if it is a state and a terminal shows it."""
     padded = text.ljust(width)
@@ -89,20 +82,33 @@ def local_time(text: str | None) -> str:
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S") if text else "-"
 
 
-def took(started: str | None, finished: str | None) -> str:
-    """Return the time between two RFC 3339 times; ``-`` while one is missing."""
-    if not started or not finished:
+def short_time(text: str | None) -> str:
+    """Return the local time without its year, to the minute."""
+    return datetime.fromisoformat(text).astimezone().strftime("%m-%d %H:%M") if text else "-"
+
+
+def in_local_time(text: str) -> str:
+    """Return a sentence with the RFC 3339 times in it, which are UTC, as local ones: people see one zone alone."""
+    return re.sub(_RFC3339, lambda found: local_time(found[0]), text)
+
+
+def took(started: str | None, finished: str | None, *, runs: bool = False) -> str:
+    """Return the time between two RFC 3339 times, up to now for what still *runs*; ``-`` where one is missing."""
+    if not started or not (finished or runs):
         return "-"
-    seconds = (datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds()
-    return format_duration(max(0.0, seconds))  # a clock may have been set back in between
+    begun = datetime.fromisoformat(started)
+    if finished:
+        seconds = (datetime.fromisoformat(finished) - begun).total_seconds()
+        return format_duration(max(0.0, seconds))  # a clock may have been set back in between
+    seconds = (datetime.now(UTC) - begun).total_seconds()
+    return f"{max(0, int(seconds))}s" if seconds < 60 else format_duration(seconds)
+
+
+def exit_text(code: int | None) -> str:
+    """Return an exit status as a shell shows it: 143 for what signal 15 ended."""
+    return "-" if code is None else str(code if code >= 0 else 128 - code)
 
 
 def scope_text(scope: dict[str, str | None]) -> str:
     """Return a scope's JSON form as ``project:proj-a``."""
     return f"{scope['type']}:{scope['id']}" if scope["id"] else str(scope["type"])
-
-
-def _cell(value: Any) -> str:
-    """Return a value as text that a terminal only shows: somebody else may have chosen it."""
-    text = "-" if value is None or value == "" else str(value)
-    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

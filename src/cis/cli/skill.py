@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from cis.cli.context import from_environment
-from cis.cli.output import print_json, print_table
+from cis.cli.output import print_json
+from cis.cli.table import print_table
 from cis.engine.observe.views import skill_view
 
 

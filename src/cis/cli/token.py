@@ -6,7 +6,8 @@ import argparse
 
 from cis.app.tokens import RIGHTS, create_token, revoke_token, rotate_own_token, token_name_fault
 from cis.cli.context import from_environment, say, this_user
-from cis.cli.output import local_time, print_json, print_table
+from cis.cli.output import print_json
+from cis.cli.table import print_table, time_cell
 from cis.engine.times import rfc3339
 from cis.errors import UsageError
 from cis.model.scope_rules import given_patterns, listed
@@ -61,7 +62,7 @@ def _list(options: argparse.Namespace) -> None:
         print_json(views)
     else:
         rows = [
-            (one.name, ",".join(one.may), listed(one.scopes), local_time(rfc3339(one.created_at_us))) for one in tokens
+            (one.name, ",".join(one.may), listed(one.scopes), time_cell(rfc3339(one.created_at_us))) for one in tokens
         ]
         print_table(("name", "may", "scopes", "created"), rows)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cis.store.run_port import Definitions, Runs
 
 FEWEST_LETTERS = 6  # of the beginning of a run's id
+SHORT_LETTERS = 8
 MOST_ALIKE = 100
 
 
@@ -89,6 +90,24 @@ def find_run(runs: Runs, text: str, *, scopes: Patterns | None = None) -> RunRec
         more = ", …" if len(found) > 3 else ""
         raise UsageError(f"several runs begin with {text!r}: {shown}{more}; write more of the id")
     return found[0] if found else None
+
+
+def short_id(runs: Runs, run_id: str) -> str:
+    """Return the beginning of a run's id with which it can be named for now: no other run's begins so."""
+    length = SHORT_LETTERS
+    while length < len(run_id):
+        alike = [one.run_id for one in runs.beginning(run_id[:length], limit=2) if one.run_id != run_id]
+        if not alike:
+            break
+        length = max(length, _in_common(run_id, alike[0])) + 1
+        while length < len(run_id) and not run_id[length - 1].isalnum():
+            length += 1
+    return run_id[:length]
+
+
+def _in_common(one: str, other: str) -> int:
+    """Return how many letters two texts begin with alike."""
+    return next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one))
 
 
 def dag_or_run(store: Store, name: str, *, scopes: Patterns | None = None) -> tuple[DefinitionRecord, RunRecord | None]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from cis.app.control import Action, Controlled, control
 from cis.cli.context import Context, from_environment, this_user, wake
-from cis.cli.output import local_time, print_json, print_table, scope_text
-from cis.engine.lookup import look_up_worker, run_of
+from cis.cli.output import local_time, print_json, scope_text
+from cis.cli.table import Forms, print_table, time_cell
+from cis.engine.lookup import look_up_worker, run_of, short_id
 from cis.engine.observe.views import read_run, worker_view
 from cis.executors.platform import still_runs
 from cis.node.clock import now_us
@@ -73,6 +74,7 @@ def list_workers(options: argparse.Namespace) -> None:
     context = from_environment()
     with context.store() as store:
         workers = store.workers.all(live_only=not options.all)
+        short_ids = {one.current_run: short_id(store.runs, one.current_run) for one in workers if one.current_run}
     views = [_seen(context, worker) for worker in workers]
     if not options.all:
         views = [view for view in views if view["status"] != WorkerState.DEAD]
@@ -81,9 +83,11 @@ def list_workers(options: argparse.Namespace) -> None:
         return
     rows = []
     for view in views:
-        scope, beat = scope_text(view["scope"]), local_time(view["heartbeat_at"])
+        scope, beat = scope_text(view["scope"]), time_cell(view["heartbeat_at"])
         status, pid = view["status"], view["pid"]
-        rows.append((view["worker_id"], scope, status, pid, view["runs_done"], beat, view["current_run"]))
+        run_id = view["current_run"]
+        current = run_id and Forms(run_id, short_ids[run_id])
+        rows.append((view["worker_id"], scope, status, pid, view["runs_done"], beat, current))
     print_table(("worker_id", "scope", "status", "pid", "runs", "heartbeat", "current_run"), rows)
 
 

@@ -19,9 +19,11 @@ from contextlib import contextmanager
 from cis.cli.context import Context, say, show
 from cis.cli.dag.logs import LogWriter, alone
 from cis.cli.dag.own_slot import OwnSlot
+from cis.cli.output import in_local_time
 from cis.engine.logfiles import LogFiles
 from cis.engine.lookup import look_up_run
 from cis.engine.observe.logreader import POLL_S, LogChoice, LogReader
+from cis.engine.observe.logs import last_lines_of_errors
 from cis.errors import CisError
 from cis.model.states import TaskState
 from cis.store.port import Store
@@ -106,7 +108,7 @@ class Progress:
         if self._on_terminal and not self._quiet:
             show(sys.stderr, "\r\x1b[K")
             failed = [task for task in store.tasks.of_run(self._run.run_id) if task.status is TaskState.FAILED]
-            self._tell(failed[:MAX_FAILED])
+            self._tell(store, failed[:MAX_FAILED])
 
     def _show(self, store: Store) -> None:
         started_s = time.monotonic()
@@ -114,7 +116,7 @@ class Progress:
         if self._on_terminal:
             self._draw(tasks)
         else:
-            self._tell(tasks)
+            self._tell(store, tasks)
         # A run may have 100,000 tasks: looking at them takes at most a tenth of the time.
         self._next_s = time.monotonic() + 10 * (time.monotonic() - started_s)
 
@@ -127,10 +129,13 @@ class Progress:
         line = "  ".join([*parts, f"running: {names}" if names else ""])
         show(sys.stderr, "\r\x1b[K" + line[: max(20, shutil.get_terminal_size().columns - 1)])
 
-    def _tell(self, tasks: Sequence[TaskRecord]) -> None:
+    def _tell(self, store: Store, tasks: Sequence[TaskRecord]) -> None:
         for task in tasks:
             status = str(task.status)
             if status != "pending" and self._shown.get(task.task_id) != status:
                 self._shown[task.task_id] = status
-                why = task.error or (f"because of {task.blocked_by}" if task.blocked_by else "")
-                say(f"  {task.task_id}: {status}" + (f" ({why})" if why else ""))
+                why = in_local_time(task.error or "") or (f"because of {task.blocked_by}" if task.blocked_by else "")
+                last = None
+                if task.status is TaskState.FAILED:
+                    last = last_lines_of_errors(store, self._run.run_id, [task.task_id]).get(task.task_id)
+                say(f"  {task.task_id}: {status}" + (f" ({why})" if why else "") + (f": {last}" if last else ""))

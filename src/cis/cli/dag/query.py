@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cis.cli.context import from_environment
-from cis.cli.output import local_time, on_terminal, print_json, print_table, scope_text, state, took
-from cis.engine.lookup import dag_or_run
+from cis.cli.output import (
+    exit_text,
+    in_local_time,
+    on_terminal,
+    print_json,
+    scope_text,
+    state,
+    took,
+)
+from cis.cli.table import Forms, print_table, table_lines, terminal_size, terminal_width, time_cell
+from cis.engine.lookup import dag_or_run, short_id
+from cis.engine.observe.logs import last_lines_of_errors
 from cis.engine.observe.views import dag_view, read_status, run_list_item
 from cis.errors import NotFoundError, UsageError
 from cis.model.ids import counted, did_you_mean
 from cis.model.scope import Scope, parse_scope
 from cis.model.states import RunState
 from cis.store.records import RunFilter
+from cis.worker.bell import WatchBell
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cis.store.port import Store
 
 MAX_LIMIT = 100_000
 MAX_TASKS_SHOWN = 50
-LOOK_EVERY_S = 0.5
+MAX_SHORTENED = 1000
+LOOK_EVERY_S = 1.0  # also to show how long things have taken so far
+LEAST_PAUSE_S = 0.05
+_URGENCY = {"running": 0, "failed": 1, "cancelled": 2, "pending": 3, "skipped": 4}
 
 
 def list_runs(options: argparse.Namespace) -> None:
@@ -35,29 +53,32 @@ def list_runs(options: argparse.Namespace) -> None:
         if options.dag is not None:
             where = where._replace(dag_id=_dag_id(store, options.dag))
         items = [run_list_item(run) for run in store.runs.page(where, limit=options.limit).items]
+        ids = {} if options.json else _forms(store, [one["run_id"] for one in items])
     if options.json:
         print_json(items)
         return
     header = ("dag_id", "scope", "status", "owner_node", "created", "took", "run_id")
     rows = []
     for one in items:
-        scope, created = scope_text(one["scope"]), local_time(one["created_at"])
-        lasted = took(one["started_at"], one["finished_at"])
-        rows.append((one["dag_id"], scope, one["status"], one["owner_node"], created, lasted, one["run_id"]))
+        run_id = ids.get(one["run_id"], one["run_id"])
+        row = (one["dag_id"], scope_text(one["scope"]), one["status"], one["owner_node"])
+        rows.append((*row, time_cell(one["created_at"]), _took(one), run_id))
     print_table(header, rows)
 
 
 def status(options: argparse.Namespace) -> None:
     """Print a DAG, its latest runs, and the tasks of the newest."""
-    with from_environment().store() as store:
+    context = from_environment()
+    with context.store() as store:
         if options.watch:
-            found = _watch(store, options.dag_id, run_id=options.run, quiet=options.json)
+            page = _watch(store, context.home.run, options)
         else:
-            found = _look(store, options.dag_id, run_id=options.run)
+            page = _look(store, options.dag_id, run_id=options.run)
     if options.json:
-        print_json(found)
+        print_json(page.found)
     else:
-        _print_status(found)
+        for line in _lines(page, width=terminal_width()):
+            print(line)
 
 
 def definitions(options: argparse.Namespace) -> None:
@@ -75,7 +96,7 @@ def definitions(options: argparse.Namespace) -> None:
         return
     rows = []
     for one in views:
-        stored = local_time(one.get("saved_at"))
+        stored = time_cell(one.get("saved_at"))
         rows.append((one["dag_id"], scope_text(one["scope"]), one["task_count"], stored, one["description"]))
     print_table(("dag_id", "scope", "tasks", "stored", "description"), rows)
 
@@ -88,86 +109,143 @@ def _dag_id(store: Store, name: str) -> str:
         return name
 
 
-def _look(store: Store, dag_id: str, *, run_id: str | None) -> dict[str, Any]:
+class _Page(NamedTuple):
+    """What ``status`` shows: what was found, the runs' ids in two forms, the last line on stderr of what failed."""
+
+    found: Mapping[str, Any]
+    ids: Mapping[str, Forms]
+    last_lines: Mapping[str, str]
+
+    @property
+    def over(self) -> bool:
+        """Whether the newest run, if there is one, is over."""
+        return not self.found["runs"] or RunState(self.found["runs"][0]["status"]).final
+
+
+def _look(store: Store, dag_id: str, *, run_id: str | None) -> _Page:
     from cis.executors.platform import still_runs  # noqa: PLC0415 - a list looks at no process
 
-    return read_status(store, dag_id, run_id=run_id, still=still_runs)
+    found = read_status(store, dag_id, run_id=run_id, still=still_runs)
+    newest = found["runs"][0] if found["runs"] else None
+    failed = [task["id"] for task in newest["tasks"] if task["status"] == "failed"] if newest else []
+    lines = last_lines_of_errors(store, newest["run_id"], failed[:MAX_TASKS_SHOWN]) if newest else {}
+    return _Page(found, _forms(store, [run["run_id"] for run in found["runs"]]), lines)
 
 
-def _watch(store: Store, dag_id: str, *, run_id: str | None, quiet: bool) -> Mapping[str, Any]:
+def _forms(store: Store, run_ids: Sequence[str]) -> dict[str, Forms]:
+    """Return runs' ids, whole and as short as they can be typed back; of very many the whole ones alone."""
+    if terminal_width() is None or len(run_ids) > MAX_SHORTENED:
+        return {}
+    return {run_id: Forms(run_id, short_id(store.runs, run_id)) for run_id in run_ids}
+
+
+def _watch(store: Store, run_dir: Path, options: argparse.Namespace) -> _Page:
     """Show the latest run, or the one that is named, until it is over; return what is there then.
 
-    A terminal shows the page anew each time; elsewhere each change is a line.
+    A terminal shows one screen, drawn anew each time; elsewhere each change is a line.
     """
     shown: dict[str, str] = {}
-    redraw = on_terminal()
-    while True:
-        started_s = time.monotonic()
-        found = _look(store, dag_id, run_id=run_id)
-        over = not found["runs"] or RunState(found["runs"][0]["status"]).final
-        if redraw and not quiet:
-            sys.stdout.write("\x1b[H\x1b[2J")
-            if not over:
-                _print_status(found)
-        elif not quiet and found["runs"]:
-            _print_changes(found["runs"][0], shown)
-        sys.stdout.flush()
-        if over:
-            return found
-        # A run may have 100,000 tasks: looking at them takes at most a tenth of the time.
-        time.sleep(max(LOOK_EVERY_S, 10 * (time.monotonic() - started_s)))
+    redraw = on_terminal() and not options.json
+    if redraw:
+        sys.stdout.write("\x1b[2J")
+    with WatchBell(run_dir, str(os.getpid())) as bell:
+        while True:
+            started_s = time.monotonic()
+            page = _look(store, options.dag_id, run_id=options.run)
+            if redraw:
+                sys.stdout.write("\x1b[H\x1b[2J" if page.over else _screen(page))
+            elif not options.json and page.found["runs"]:
+                _print_changes(page, shown)
+            sys.stdout.flush()
+            if page.over:
+                return page
+            # A run may have 100,000 tasks: looking at them takes at most a tenth of the time.
+            time.sleep(max(LEAST_PAUSE_S, 10 * (time.monotonic() - started_s)))
+            bell.wait(LOOK_EVERY_S)
 
 
-def _print_status(found: Mapping[str, Any]) -> None:
-    """Print the DAG, its runs, the tasks of the newest, and why things wait."""
-    dag = found["dag"]
-    print(f"{dag['dag_id']}  scope {scope_text(dag['scope'])}  {counted(dag['task_count'], 'task')}")
+def _screen(page: _Page) -> str:
+    """Return what draws the newest run on one screen: as many tasks as fit, running and failed ones first."""
+    columns, lines = terminal_size()
+    run = page.found["runs"][0]
+    head = [_heading(page.found["dag"])[: columns - 1], *_run_lines(page, [run], width=columns, wrap=False), ""]
+    tasks = sorted(run["tasks"], key=lambda task: _URGENCY.get(task["status"], len(_URGENCY)))
+    room = max(1, lines - len(head) - 2)  # a header, and a line for those that have no room
+    body = _task_lines(page, tasks[:room], width=columns, wrap=False)
+    rest = Counter(task["status"] for task in tasks[room:])
+    if rest:
+        body.append(f"and {', '.join(f'{count:,} {name}' for name, count in rest.items())}"[: columns - 1])
+    return "\x1b[H" + "\x1b[K\r\n".join([*head, *body]) + "\x1b[K\x1b[J"
+
+
+def _lines(page: _Page, *, width: int | None) -> Iterator[str]:
+    """Return the DAG, its runs, the tasks of the newest, and why things wait, line by line."""
+    dag, runs = page.found["dag"], page.found["runs"]
+    yield _heading(dag)
     if dag["description"]:
-        print(dag["description"])
-    print()
-    rows = []
-    for run in found["runs"]:
-        created, time = local_time(run["created_at"]), took(run["started_at"], run["finished_at"])
-        rows.append((run["run_id"], run["status"], created, time, run["worker_id"], _why(run)))
-    print_table(("run", "status", "created", "took", "worker", "note"), rows)
-    if found["runs"]:
-        print()
-        _print_tasks(found["runs"][0]["tasks"])
-        left = [f"{one['task']} (pid {one['pid']})" for one in found["runs"][0]["left"]]
-        if left:
-            print(f"\nleft running: {', '.join(left)}")
-
-
-def _print_tasks(tasks: list[Mapping[str, Any]]) -> None:
+        yield dag["description"]
+    yield ""
+    yield from _run_lines(page, runs, width=width)
+    if not runs:
+        return
+    tasks = runs[0]["tasks"]
     unusual = [task for task in tasks if task["status"] != "completed"]
     shown = tasks if len(tasks) <= MAX_TASKS_SHOWN else unusual[:MAX_TASKS_SHOWN]
-    rows = []
-    for task in shown:
-        time = took(task["started_at"], task["finished_at"])
-        rows.append((task["id"], task["status"], task["attempts"], task["exit_code"], time, _why(task)))
-    print_table(("task", "status", "attempts", "exit", "took", "note"), rows)
+    yield ""
+    yield from _task_lines(page, shown, width=width)
     if len(shown) < len(tasks):
-        print(f"and {len(tasks) - len(shown)} more tasks; --json shows all")
+        yield f"and {len(tasks) - len(shown)} more tasks; --json shows all"
     running = [task["id"] for task in tasks if task["status"] == "running"]
     if running:
-        print(f"\n{state('running')}: {', '.join(running)}")
+        yield f"\n{state('running')}: {', '.join(running)}"
+    left = [f"{one['task']} (pid {one['pid']})" for one in runs[0]["left"]]
+    if left:
+        yield f"\nleft running: {', '.join(left)}"
 
 
-def _print_changes(run: Mapping[str, Any], shown: dict[str, str]) -> None:
+def _heading(dag: Mapping[str, Any]) -> str:
+    return f"{dag['dag_id']}  scope {scope_text(dag['scope'])}  {counted(dag['task_count'], 'task')}"
+
+
+def _run_lines(
+    page: _Page, runs: Sequence[Mapping[str, Any]], *, width: int | None, wrap: bool = True
+) -> Sequence[str]:
+    rows = []
+    for run in runs:
+        run_id, created = page.ids.get(run["run_id"], run["run_id"]), time_cell(run["created_at"])
+        rows.append((run_id, run["status"], created, _took(run), run["worker_id"], _why(run)))
+    return table_lines(("run", "status", "created", "took", "worker", "note"), rows, width=width, wrap=wrap)
+
+
+def _task_lines(page: _Page, tasks: Sequence[Mapping[str, Any]], *, width: int | None, wrap: bool = True) -> list[str]:
+    rows = []
+    for task in tasks:
+        note, ended = _why(task, page.last_lines.get(task["id"])), exit_text(task["exit_code"])
+        rows.append((task["id"], task["status"], task["attempts"], ended, _took(task), note))
+    return table_lines(("task", "status", "attempts", "exit", "took", "note"), rows, width=width, wrap=wrap)
+
+
+def _took(thing: Mapping[str, Any]) -> str:
+    return took(thing["started_at"], thing["finished_at"], runs=thing["status"] in ("running", "paused"))
+
+
+def _print_changes(page: _Page, shown: dict[str, str]) -> None:
+    run = page.found["runs"][0]
     for name, thing in ((run["run_id"], run), *((task["id"], task) for task in run["tasks"])):
-        why = _why(thing)
-        text = f"{name}: {thing['status']}" + (f" ({why})" if why else "")
+        why, last = _why(thing), page.last_lines.get(name)
+        text = f"{name}: {thing['status']}" + (f" ({why})" if why else "") + (f": {last}" if last else "")
         if shown.get(name) != text and (why or thing["status"] != "pending"):
             shown[name] = text
             print(text)
 
 
-def _why(thing: Mapping[str, Any]) -> str:
+def _why(thing: Mapping[str, Any], last_line: str | None = None) -> str:
+    """Return what there is to say of a run or a task, with the last line on standard error of one that failed."""
     if thing.get("waiting"):
-        return str(thing["waiting"]["message"])
+        return in_local_time(thing["waiting"]["message"])
     if thing.get("skipped_because"):
         return f"skipped because of {thing['skipped_because']}"
-    return str(thing.get("error") or "")
+    return ": ".join(part for part in (in_local_time(thing.get("error") or ""), last_line) if part)
 
 
 def _status(text: str | None) -> RunState | None:

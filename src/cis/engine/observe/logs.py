@@ -71,6 +71,19 @@ def last_attempts(
     return [attempt for attempt in found if attempt is not None]
 
 
+def last_lines_of_errors(store: Store, run_id: str, task_ids: Sequence[str]) -> dict[str, str]:
+    """Return the last line that the last attempt at each task wrote to standard error, where there is one."""
+    found = {}
+    for task_id in task_ids:
+        task = store.tasks.get(run_id, task_id)
+        attempt = store.attempts.get(run_id, task.task_no, task.attempts) if task is not None else None
+        lines = attempt.stderr_tail.split("\n") if attempt is not None else ()
+        last = next((line.strip() for line in reversed(lines) if line.strip()), None)
+        if last is not None:
+            found[task_id] = last.rpartition("\r")[2]
+    return found
+
+
 class AttemptParts:
     """The attempts of a run that are asked for, by start, in parts: all of them may be more than fits into memory."""
 

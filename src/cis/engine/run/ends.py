@@ -13,7 +13,7 @@ all of these ends are lost attempts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from signal import SIGHUP, SIGINT, SIGTERM
+from signal import SIGHUP, SIGINT, SIGTERM, Signals
 from typing import TYPE_CHECKING, NamedTuple
 
 from cis.engine.outputs import forget_outputs, take_outputs
@@ -106,8 +106,16 @@ def _verdict(live: Live, ended: Exit) -> tuple[AttemptState, str | None]:
     if exit_code == 0:
         return AttemptState.COMPLETED, None
     if exit_code < 0:
-        return AttemptState.FAILED, f"ended by signal {-exit_code}"
-    return AttemptState.FAILED, f"exit status {exit_code}"
+        return AttemptState.FAILED, f"ended by signal {-exit_code}{_named(-exit_code)}"
+    return AttemptState.FAILED, f"exit status {exit_code}{_named(exit_code - _SHELL)}"
+
+
+def _named(number: int) -> str:
+    """Return the name of a signal in brackets, for what ended by it or says so as a shell does; nothing for no signal."""
+    try:
+        return f" ({Signals(number).name})"
+    except ValueError:
+        return ""
 
 
 def failed(attempt: AttemptRecord, error: str, *, at_us: int) -> End:
