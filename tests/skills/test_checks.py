@@ -170,4 +170,4 @@ def test_a_dag_as_a_task_is_a_document_or_the_id_of_a_stored_one() -> None:
 
 def test_outputs_cannot_be_pasted_where_a_shell_reads_them() -> None:
     assert SKILLS["shell"].literal_params == {"command", "shell"}
-    assert SKILLS["dag"].literal_params == {"document"}
+    assert SKILLS["dag"].literal_params == set()

@@ -61,7 +61,8 @@ class Skill(Protocol):
     """A kind of task: turns parameters into a process, a DAG or a wait, and checks them beforehand.
 
     ``triggers`` is what starts it: ``("task",)`` for most. ``literal_params`` names the parameters that a
-    shell will interpret, in which ``${tasks.…}`` is therefore refused. One with a true ``waits`` plans a DAG or a wait,
+    shell will interpret, in which ``${tasks.…}`` is therefore refused; ``nested_params``, if it is there, those that hold
+    a document, whose references are its own. One with a true ``waits`` plans a DAG or a wait,
     and its tasks take no slot; without that attribute they are processes.
     """
 

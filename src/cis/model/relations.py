@@ -182,7 +182,12 @@ def _reference_faults(tasks: Sequence[Mapping[str, Json]], numbers: Mapping[str,
 
 def _strings(here: Path, task: Mapping[str, Json], *, opening: str = OPENING) -> Iterator[tuple[Path, str]]:
     """Yield the strings in which references may stand, if they hold one."""
-    stack: list[tuple[Path, Json]] = [((*here, key), task.get(key)) for key in ("env", "params", "cwd")]
+    params = task.get("params")
+    if task.get("skill") == "dag" and isinstance(params, dict) and isinstance(params.get("document"), dict):
+        params = {name: value for name, value in params.items() if name != "document"}  # its references are its own
+    stack: list[tuple[Path, Json]] = [
+        ((*here, key), value) for key, value in (("env", task.get("env")), ("params", params), ("cwd", task.get("cwd")))
+    ]
     while stack:
         path, value = stack.pop()
         if isinstance(value, str):

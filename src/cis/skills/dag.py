@@ -30,7 +30,8 @@ class DagSkill:
         "task",
     )
     waits = True  # for its run
-    literal_params = frozenset({"document"})  # it holds commands, which a shell will interpret
+    literal_params: frozenset[str] = frozenset()
+    nested_params = frozenset({"document"})
 
     def check(self, params: Mapping[str, Json]) -> Faults:
         """Return each fault of *params*: exactly one of ``document``, which is checked whole, and ``dag_id``."""

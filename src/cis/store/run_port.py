@@ -189,7 +189,7 @@ class Tasks(Protocol):
         ...
 
     def outputs(self, run_id: str) -> Sequence[Mapping[str, str]]:
-        """Return the outputs of a run's tasks, of those that have some, in the order of the document."""
+        """Return the outputs of a run's tasks, of those that have some, in the order in which they ended."""
         ...
 
     def outputs_size(self, run_id: str) -> int:

@@ -29,7 +29,7 @@ from cis.store.records import (
 if TYPE_CHECKING:
     from cis.engine.observe.waiting import Surroundings, Waiting
     from cis.engine.ports import SkillInfo  # 3 ms, and only skills are of it
-    from cis.model.dag import Json, TaskSpec
+    from cis.model.dag import DagSpec, Json
     from cis.store.cluster import PeerRecord
     from cis.store.port import Store
     from cis.store.run_port import Attempts, Definitions
@@ -320,37 +320,44 @@ def _surroundings(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> 
     elsewhere = None if run.delivery is Delivery.LOCAL else on_its_way(store, run.run_id)
     worker = store.workers.get(run.owner_node, run.worker_id)
     unheld = item is None or item.status is not QueueState.CLAIMED or worker is None or not worker.status.live
+    depends_on, max_parallel = (
+        _order(store.definitions, run) if any(task.status is TaskState.PENDING for task in tasks) else ({}, None)
+    )
     return Surroundings(
         elsewhere=held if elsewhere is not None and held else elsewhere,
         held=held,
         queue=item.status if item is not None else None,
         worker=worker,
-        depends_on=_depends_on(store.definitions, run)
-        if any(task.status is TaskState.PENDING for task in tasks)
-        else {},
+        depends_on=depends_on,
+        max_parallel=max_parallel,
         lasting=_lasting(store.definitions, run)
         if unheld and any(task.status is TaskState.RUNNING for task in tasks)
         else (),
     )
 
 
-def _depends_on(definitions: Definitions, run: RunRecord) -> dict[str, Sequence[str]]:
-    return {task.id: task.depends_on for task in _tasks_of(definitions, run) if task.depends_on}
+def _order(definitions: Definitions, run: RunRecord) -> tuple[dict[str, Sequence[str]], int | None]:
+    """Return what comes before each task, and how many may be at work at once."""
+    spec = _spec_of(definitions, run)
+    if spec is None:
+        return {}, None
+    return {task.id: task.depends_on for task in spec.tasks if task.depends_on}, spec.max_parallel
 
 
 def _lasting(definitions: Definitions, run: RunRecord) -> Sequence[str]:
     from cis.model.dag import OnLost  # noqa: PLC0415 - as above
 
-    return [task.id for task in _tasks_of(definitions, run) if task.on_lost is OnLost.ADOPT]
+    spec = _spec_of(definitions, run)
+    return [task.id for task in spec.tasks if task.on_lost is OnLost.ADOPT] if spec else ()
 
 
-def _tasks_of(definitions: Definitions, run: RunRecord) -> Sequence[TaskSpec]:
+def _spec_of(definitions: Definitions, run: RunRecord) -> DagSpec | None:
     from cis.store.port import stored_spec  # noqa: PLC0415 - as above
 
     try:
-        return stored_spec(definitions, run.definition_id).tasks
+        return stored_spec(definitions, run.definition_id)
     except PoisonRecordError:
-        return ()  # what can be told of the run is worth more than an error; its worker reports the row
+        return None  # what can be told of the run is worth more than an error; its worker reports the row
 
 
 def _task_view(task: TaskRecord, waiting: Waiting | None) -> dict[str, Json]:

@@ -87,7 +87,7 @@ class Surroundings:
     ``queue`` is None when the run is in no queue; ``depends_on`` maps task ids to the ids before them. ``elsewhere`` is
     set for a run that another node is to execute: what it waits for on its way there, or nothing once that node has it.
     ``held`` says why a run does not go on that may be over, after a restore. ``lasting`` are tasks that go on without a
-    worker (``on_lost: adopt``), if no worker holds the run.
+    worker (``on_lost: adopt``), if no worker holds the run. ``max_parallel`` is that of the DAG.
     """
 
     queue: QueueState | None
@@ -96,6 +96,7 @@ class Surroundings:
     elsewhere: str | None = None
     held: str | None = None
     lasting: Collection[str] = ()
+    max_parallel: int | None = None
 
 
 def tasks_waiting(run: RunRecord, tasks: Sequence[TaskRecord], around: Surroundings) -> dict[str, Waiting]:
@@ -103,10 +104,10 @@ def tasks_waiting(run: RunRecord, tasks: Sequence[TaskRecord], around: Surroundi
     if run.status.final or around.elsewhere == "":
         return {}
     done = {task.task_id for task in tasks if task.status is TaskState.COMPLETED}
-    common = _holds_all(run, around)
+    common, full = _holds_all(run, around), _full(tasks, around)
     found = {}
     for task in tasks:
-        reason = _task_waiting(task, done, common=common, around=around)
+        reason = _task_waiting(task, done, common=common, full=full, around=around)
         if reason is not None:
             found[task.task_id] = reason
     return found
@@ -131,13 +132,14 @@ def _foremost(reasons: Sequence[Waiting]) -> Waiting | None:
     children = [each for each in reasons if each.reason is WaitReason.CHILD_RUN]
     timed = [each for each in reasons if each.reason in (WaitReason.RETRY, WaitReason.WAIT)]
     for each in reasons:
-        if each.reason in (WaitReason.SLOT, WaitReason.MACHINE):
+        if each.reason in (WaitReason.SLOT, WaitReason.MACHINE) and not (children and each.words == _FULL):
             return each
     if children:
         return _named(WaitReason.CHILD_RUN, [run_id for each in children for run_id in each.on])
     return min(timed, key=lambda each: math.inf if each.until_us is None else each.until_us, default=None)
 
 
+_FULL = "waits until fewer tasks of its run are at work (max_parallel)"
 _WITHOUT_WORKER = Waiting(
     reason=WaitReason.WORKER, words="goes on without a worker, until the next one takes it up ('cis node start')"
 )
@@ -170,7 +172,17 @@ def _holds_all(run: RunRecord, around: Surroundings) -> Waiting | None:
     return None
 
 
-def _task_waiting(task: TaskRecord, done: set[str], *, common: Waiting | None, around: Surroundings) -> Waiting | None:
+def _full(tasks: Sequence[TaskRecord], around: Surroundings) -> Waiting | None:
+    """Return what is waited for when as many processes and DAGs are at work as the run may have at once."""
+    if around.max_parallel is None:
+        return None
+    at_work = sum(task.status is TaskState.RUNNING and task.due_at_us is None for task in tasks)
+    return Waiting(reason=WaitReason.SLOT, words=_FULL) if at_work >= around.max_parallel else None
+
+
+def _task_waiting(
+    task: TaskRecord, done: set[str], *, common: Waiting | None, full: Waiting | None, around: Surroundings
+) -> Waiting | None:
     if task.status is TaskState.RUNNING:
         return _without_process(task, around)
     if task.status is not TaskState.PENDING:
@@ -184,7 +196,7 @@ def _task_waiting(task: TaskRecord, done: set[str], *, common: Waiting | None, a
         return Waiting(reason=WaitReason.RETRY, until_us=task.due_at_us)
     if is_no_place(task.error):
         return Waiting(reason=WaitReason.SLOT, words=task.error or "")
-    return _slot(around.worker)
+    return full or _slot(around.worker)
 
 
 def _without_process(task: TaskRecord, around: Surroundings) -> Waiting | None:

@@ -94,7 +94,7 @@ class AttemptMaker:
                 **command.env,
                 **self.scope_env,
                 **plan.spec.env,
-                **self._filled_env(plan, task),
+                **self.env(plan, task),
                 **secrets,
                 **marks,
                 "CIS_DAG_ID": run.dag_id,
@@ -171,7 +171,8 @@ class AttemptMaker:
                     {"command": _argument(task), SHELL_PARAM: _shell(plan, task)}
                 )
             skill = self.skills.get(task.skill)
-            params = _filled(task.params, plan)
+            nested = getattr(skill, "nested_params", ())
+            params = {name: value if name in nested else _filled(value, plan) for name, value in task.params.items()}
             if task.skill == COMMAND_SKILL:
                 params = {SHELL_PARAM: _shell(plan, task), **params}
             _refuse(_smuggled(task.params, params))
@@ -188,7 +189,8 @@ class AttemptMaker:
         values = self.secrets.reveal(set(task.secrets.values()), scope=scope)
         return {variable: values[name] for variable, name in task.secrets.items()}
 
-    def _filled_env(self, plan: RunPlan, task: TaskSpec) -> Mapping[str, str]:
+    def env(self, plan: RunPlan, task: TaskSpec) -> Mapping[str, str]:
+        """Return the task's own variables, filled in. Raises LaunchError."""
         return {name: _filled(value, plan) for name, value in task.env.items()}
 
 

@@ -6,6 +6,7 @@ Its end is read from its row: whenever the parent's worker is woken, or once a s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from cis.engine.accept.admission import asker_of_child, check_recursion, lineage
@@ -17,8 +18,8 @@ from cis.engine.run.ends import End
 from cis.engine.run.parts import ChildWait, WorkerPorts
 from cis.engine.run.plan import RunPlan
 from cis.errors import CisError, DocumentError, Fault, NotFoundError, PoisonRecordError, StoreError
-from cis.model.dag import DagSpec
-from cis.model.states import AttemptState, RunState
+from cis.model.dag import DagSpec, TaskSpec
+from cis.model.states import AttemptState, Priority, RunState
 from cis.store.port import Store, stored_spec
 from cis.store.records import RunRecord
 
@@ -26,8 +27,10 @@ _MOST_STORED = 8 * MAX_RUN_OUTPUT_BYTES  # of JSON, which needs up to six letter
 _TOO_MUCH = "its run {} has more outputs than one run may keep; have it write files, and output their paths"
 
 
-def start_child(parts: WorkerPorts, plan: RunPlan, child: ChildDag, *, task_id: str, directory: Path) -> RunRecord:
-    """Record the run of a DAG as a task, and return it; tasks without a ``cwd`` run in *directory*.
+def start_child(parts: WorkerPorts, plan: RunPlan, child: ChildDag, *, task: TaskSpec) -> RunRecord:
+    """Record the run of a DAG as a task, and return it.
+
+    It has the task's ``env`` over the DAG's own, and its tasks run in the task's directory unless they say otherwise.
 
     Raises:
         OverloadedError: there is no place for it now.
@@ -35,9 +38,11 @@ def start_child(parts: WorkerPorts, plan: RunPlan, child: ChildDag, *, task_id: 
             Nothing is recorded.
     """
     run = plan.run
-    parent = ParentRun(run_id=run.run_id, task_id=task_id, depth=run.depth, tree=run.tree or run.run_id)
+    parent = ParentRun(run_id=run.run_id, task_id=task.id, depth=run.depth, tree=run.tree or run.run_id)
+    directory, env = Path(parts.maker.directory(plan, task)), parts.maker.env(plan, task)
     with parts.store.savepoint():
-        spec, line = _spec(parts, child), lineage(parts.store.runs, run)
+        spec, line = _spec(parts, child, priority=run.priority), lineage(parts.store.runs, run)
+        spec = replace(spec, env={**spec.env, **env}) if env else spec
         if child.document is None:
             check_recursion(line, spec.dag_id, this_node=parts.this_node)
         if spec.target_node in (None, parts.this_node.node_id):
@@ -55,23 +60,26 @@ def start_child(parts: WorkerPorts, plan: RunPlan, child: ChildDag, *, task_id: 
 
 def ended_child(store: Store, wait: ChildWait, plan: RunPlan, *, now_us: int) -> End:
     """Return the end of a DAG as a task, whose run is over or gone; its exit status is 0 or 1."""
-    attempt = wait.attempt
+    attempt, limit_s = wait.attempt, plan.task_spec(wait.attempt.task_no).timeout_s
     child_run_id = plan.children[attempt.task_no]
-    outputs = {}
+    outputs: dict[str, str] = {}
+    timed_out = wait.timed_out
     try:
         run = store.runs.get(child_run_id)
         status, error = _verdict(run, child_run_id)
+        if run is not None and limit_s is not None:  # also when a worker of before has cancelled it for that
+            timed_out |= (run.finished_at_us or 0) >= attempt.started_at_us + round(limit_s * 1e6)
         if status is AttemptState.COMPLETED:
-            outputs = {"run_id": child_run_id}
             if store.tasks.outputs_size(child_run_id) <= _MOST_STORED:
                 for each in store.tasks.outputs(child_run_id):
                     outputs.update(each)
+                outputs["run_id"] = child_run_id
             else:
                 status, error = AttemptState.FAILED, _TOO_MUCH.format(child_run_id)
     except PoisonRecordError as poison:
         status, error = AttemptState.FAILED, f"its run {child_run_id} cannot be read: {poison.why}"
-    if wait.timed_out and status is AttemptState.FAILED:
-        error = f"timed out after {plan.task_spec(attempt.task_no).timeout_s:g} s; {error}"
+    if timed_out and status is not AttemptState.COMPLETED:
+        status, error = AttemptState.FAILED, f"timed out after {limit_s:g} s; {error}"
     done = attempt._replace(
         status=status,
         exit_code=0 if status is AttemptState.COMPLETED else 1,
@@ -93,7 +101,14 @@ def refusal(error: CisError) -> str:
     return str(error)
 
 
-def _spec(parts: WorkerPorts, child: ChildDag) -> DagSpec:
+def _spec(parts: WorkerPorts, child: ChildDag, *, priority: Priority) -> DagSpec:
+    """Return the DAG, which has its parent's *priority* unless it says another than the usual one."""
+    spec = _own_spec(parts, child)
+    says = spec.priority is not Priority.NORMAL or (child.document is not None and "priority" in child.document)
+    return spec if says else replace(spec, priority=priority)
+
+
+def _own_spec(parts: WorkerPorts, child: ChildDag) -> DagSpec:
     if child.document is not None:
         return parts.parse(child.document)
     dag_id = child.dag_id or ""
@@ -108,4 +123,8 @@ def _verdict(run: RunRecord | None, child_run_id: str) -> tuple[AttemptState, st
         return AttemptState.FAILED, f"its run {child_run_id} is gone"
     if run.status is RunState.COMPLETED:
         return AttemptState.COMPLETED, None
-    return AttemptState.FAILED, f"its run {child_run_id} {run.status}" + (f": {run.error}" if run.error else "")
+    said = (
+        f"its run {child_run_id} of DAG {run.dag_id!r} {'was ' if run.status is RunState.CANCELLED else ''}{run.status}"
+    )
+    status = AttemptState.CANCELLED if run.status is RunState.CANCELLED else AttemptState.FAILED
+    return status, f"{said}: {run.error}" if run.error else said

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 
 from cis.engine.accept.admission import AGAIN_S, let_in, no_place
 from cis.engine.accept.control import cancel
@@ -290,6 +289,9 @@ class _Steps:
         """Begin the next task that takes no slot; return how many tasks were stored."""
         number = plan.next_wait()
         task = plan.task_spec(number)
+        if plan.full and task.skill in plan.ready.dag_skills:
+            plan.ready.hold_dag(number)
+            return 0
         begun = self._turn.begun()
         self._turn.mark_running(plan, begun)
         try:
@@ -298,8 +300,11 @@ class _Steps:
                 plan.start_wait(number, begun, due_at_us=due_at_us(planned, begun))
                 self._held.waits.add(resumed(plan, self._stored(plan, number, begun), now=self._now, wait=planned))
                 return 1
-            directory = Path(self._parts.maker.directory(plan, task))
-            run = start_child(self._parts, plan, planned, task_id=task.id, directory=directory)
+            plan.ready.dag_skills.add(task.skill or "")
+            if plan.full:
+                plan.ready.hold_dag(number)
+                return 0
+            run = start_child(self._parts, plan, planned, task=task)
         except OverloadedError as error:
             plan.hold_wait(number, no_place(error), until_s=self._now.mono_s + AGAIN_S)
             return 0

@@ -4,9 +4,8 @@ A plan mirrors the run's task rows. Every decision moves tasks along arrows that
 and notes the pair (as it was, as it becomes); the loop writes those pairs in one transaction. When that
 fails the loop throws the plan away and builds it anew from the rows, so a plan never has to be undone.
 
-What one decision does to thousands of tasks (all that depends on one that failed, all of a run that is cancelled) is
-decided in pieces, or one transaction would write 100,000 rows. What is left over is the plan's *backlog*. It is in no
-row: a plan that is built from the rows in the middle of it finds it again.
+What one decision does to thousands of tasks (below one that failed, or of a cancelled run) is decided in pieces, or one
+transaction would write 100,000 rows. What is left over, the plan's *backlog*, a plan that is built from the rows finds.
 """
 
 from __future__ import annotations
@@ -57,9 +56,7 @@ class RunPlan:
         self._missing = [0] * len(tasks)
         self._unfinished = 0
         self._numbers: dict[str, int] | None = None
-        self._skips: list[
-            tuple[int, str]
-        ] = []  # tasks to be skipped with all that depends on them, and which other failed
+        self._skips: list[tuple[int, str]] = []  # tasks to be skipped with all below them, and which other failed
         self._cancelled_up_to: int | None = None  # the next task to be cancelled; None when none is
 
     def place_in_pieces(self, now: Instant, *, size: int) -> Generator[None, None, None]:
@@ -77,7 +74,7 @@ class RunPlan:
             self.output_bytes += size_of(task.outputs) if task.outputs else 0
             return
         self._unfinished += 1
-        if missing and task.status is TaskState.PENDING:
+        if missing and task.status is TaskState.PENDING and not self.run.cancel_requested:
             self._skip_if_blocked(number, parents)
         if task.status is TaskState.RUNNING:
             if task.child_run_id is not None:
@@ -104,10 +101,15 @@ class RunPlan:
         return self.run.status is RunState.PAUSED
 
     @property
+    def full(self) -> bool:
+        """Whether as many processes and DAGs are at work as the run may have at once."""
+        limit = self.spec.max_parallel
+        return limit is not None and len(self.running) + len(self.children) >= limit
+
+    @property
     def wants_slot(self) -> bool:
         """Whether a task would start if a slot were free."""
-        limit = self.spec.max_parallel
-        return bool(self.ready) and not self.paused and (limit is None or len(self.running) < limit)
+        return bool(self.ready) and not self.paused and not self.full
 
     @property
     def alone_s(self) -> float:
@@ -117,12 +119,12 @@ class RunPlan:
     @property
     def wants_wait(self) -> bool:
         """Whether a task may start that takes no slot."""
-        return self.ready.has_wait and not self.paused
+        return not self.paused and self.ready.has_wait(dags=not self.full)
 
     @property
     def active(self) -> bool:
         """Whether the run has work for this worker now, rather than only waiting."""
-        return bool(self.running) or self.backlog or (bool(self.ready) and not self.paused)
+        return bool(self.running) or self.backlog or self.wants_slot
 
     @property
     def only_waits(self) -> bool:
@@ -132,10 +134,9 @@ class RunPlan:
     @property
     def slots_wanted(self) -> int:
         """How many slots its tasks use, or would use if they were free."""
-        if self.paused:
-            return len(self.running)
-        most = len(self.running) + len(self.ready)
-        return most if self.spec.max_parallel is None else min(most, self.spec.max_parallel)
+        running, limit = len(self.running), self.spec.max_parallel or math.inf
+        ready = 0 if self.paused else len(self.ready)
+        return running + int(min(ready, max(0, limit - running - len(self.children))))
 
     @property
     def backlog(self) -> bool:
@@ -203,8 +204,8 @@ class RunPlan:
             self._make_ready(number)
 
     def next_wait(self) -> int:
-        """Take the next ready task that takes no slot; ``start_wait``, ``hold_wait`` or ``end`` comes next."""
-        return self.ready.next_wait()
+        """Take the next ready task that takes no slot; ``start_wait``, a hold or ``end`` comes next."""
+        return self.ready.next_wait(dags=not self.full)
 
     def hold_wait(self, number: int, why: str, *, until_s: float) -> None:
         """Put a task back that finds no place, and start no other of this run that waits for a while."""
@@ -250,6 +251,8 @@ class RunPlan:
             self._unlock_children(number)
         elif status is AttemptState.CANCELLED or self.run.cancel_requested:
             self._finish(number, TaskState.CANCELLED, now=now, exit_code=exit_code, error=error)
+            if not self.run.cancel_requested:  # but the run that the task was
+                self._skip_descendants(number, now)
         elif status is AttemptState.LOST and spec.on_lost is not OnLost.FAIL and given_up is None:
             self._wait(number, None, exit_code=exit_code, error=error)
             self._make_ready(number)
@@ -325,13 +328,7 @@ class RunPlan:
         self.ready.retry(number, at_s=now.mono_s + delay_s)
 
     def _wait(
-        self,
-        number: int,
-        due_at_us: int | None,
-        *,
-        failures: int = 0,
-        exit_code: int | None,
-        error: str | None,
+        self, number: int, due_at_us: int | None, *, failures: int = 0, exit_code: int | None, error: str | None
     ) -> None:
         old = self.tasks[number]
         new = old._replace(
@@ -393,6 +390,6 @@ class RunPlan:
         """Go on skipping where whoever held the run before did not come to an end."""
         for parent in parents:
             task = self.tasks[parent]
-            if task.status in (TaskState.FAILED, TaskState.SKIPPED):
+            if task.status in (TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED):
                 self._skips.append((number, task.blocked_by or task.task_id))
                 return

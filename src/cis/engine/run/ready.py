@@ -23,16 +23,17 @@ class ReadyTasks:
         self._processes: list[int] = []
         self._alone: list[tuple[float, int]] = []  # the time, and the task
         self._waits: list[int] = []
+        self.dag_skills: set[str] = set()  # those that were seen to plan a DAG
+        self._dags: list[int] = []  # of these, DAGs that found as many tasks at work as their run may have
         self._retries: list[tuple[float, int]] = []
 
     def __len__(self) -> int:
         """How many tasks want a slot."""
         return len(self._processes) + len(self._alone)
 
-    @property
-    def has_wait(self) -> bool:
-        """Whether a task may start that takes no slot."""
-        return bool(self._waits)
+    def has_wait(self, *, dags: bool) -> bool:
+        """Whether a task may start that takes no slot; *dags*: one that is a DAG, too."""
+        return bool(self._waits or (dags and self._dags))
 
     @property
     def first(self) -> int | None:
@@ -62,6 +63,10 @@ class ReadyTasks:
         """Take in again what ``next_wait`` gave out."""
         heapq.heappush(self._waits, number)
 
+    def hold_dag(self, number: int) -> None:
+        """Take in again what ``next_wait`` gave out: it is a DAG, and waits for a place."""
+        heapq.heappush(self._dags, number)
+
     def retry(self, number: int, *, at_s: float) -> None:
         """Take in a task that may start again from then on (monotonic)."""
         heapq.heappush(self._retries, (at_s, number))
@@ -79,11 +84,13 @@ class ReadyTasks:
         """Give up the task that is to run apart for the shortest time, and that time in seconds."""
         return heapq.heappop(self._alone)
 
-    def next_wait(self) -> int:
-        """Give up the next task that takes no slot."""
+    def next_wait(self, *, dags: bool) -> int:
+        """Give up the next task that takes no slot; *dags*: those that waited for a place, too."""
+        if dags and self._dags and (not self._waits or self._dags[0] < self._waits[0]):
+            return heapq.heappop(self._dags)
         return heapq.heappop(self._waits)
 
     def clear(self) -> None:
         """Forget them all."""
-        for heap in (self._processes, self._alone, self._waits, self._retries):
+        for heap in (self._processes, self._alone, self._waits, self._dags, self._retries):
             heap.clear()

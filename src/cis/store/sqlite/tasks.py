@@ -27,7 +27,9 @@ _TASKS_AFTER = (
 )
 _TASK = f"SELECT {TASK} FROM run_tasks WHERE run_id = ? AND task_id = ?"  # noqa: S608 - constants
 _ANY_RUNNING = "SELECT 1 FROM run_tasks WHERE run_id = ? AND status = 'running' LIMIT 1"
-_OUTPUTS = "SELECT run_id, outputs FROM run_tasks WHERE run_id = ? AND outputs IS NOT NULL ORDER BY task_no"
+_OUTPUTS = (
+    "SELECT run_id, outputs FROM run_tasks WHERE run_id = ? AND outputs IS NOT NULL ORDER BY finished_at_us, task_no"
+)
 _OUTPUTS_SIZE = "SELECT sum(octet_length(outputs)) FROM run_tasks WHERE run_id = ?"
 _CHANGE = (
     "UPDATE run_tasks SET version = version + 1, status = ?, attempts = ?, failures = ?, exit_code = ?,"
@@ -86,7 +88,7 @@ class TaskRows:
         return self._db.row(_ANY_RUNNING, (run_id,)) is not None
 
     def outputs(self, run_id: str) -> Sequence[Mapping[str, str]]:
-        """Return the outputs of a run's tasks, of those that have some, in the order of the document."""
+        """Return the outputs of a run's tasks, of those that have some, in the order in which they ended."""
         rows = self._db.all_rows(f"a task of run {run_id}", _OUTPUTS, (run_id,))
         return [read("outputs of a task of run", outputs_of, row) for row in rows]
 
