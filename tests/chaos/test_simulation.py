@@ -37,6 +37,7 @@ def test_whatever_goes_wrong_nothing_accepted_is_lost_or_done_twice_and_all_come
         if played.broken is not None:
             pytest.fail(_told(played))
         total.update(played.counts)
+    assert min(total["taken_up"], total["ends_found"]) > 0, "no attempt went on without its worker"
 
     figures("simulation", seeds=count, first_seed=first, **total, seconds=round(time.monotonic() - began_s, 1))
 

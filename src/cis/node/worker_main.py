@@ -81,8 +81,9 @@ def run_worker(
     try:
         take_up(store, home, settings)
         bell = bells.FifoBell(bells.bell_path(home.run, worker_id))
-        end_orphans(store, worker_id, kill=partial(kill_orphans, home=home.root, attempts=home.attempts))
-        end_unwanted(store, AttemptFolders(home.attempts))
+        kill = partial(kill_orphans, home=home.root, attempts=home.attempts)
+        end_orphans(store, worker_id, kill=kill)
+        end_unwanted(store, AttemptFolders(home.attempts), kill=kill)
         worker = _take_office(store, settings, worker_id=worker_id, scope=scope, hands_back=from_position > 0)
         reporter = Reporter(report_fd)
         workdir = home.work / worker_id

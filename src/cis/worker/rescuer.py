@@ -46,7 +46,7 @@ from cis.engine.times import Instant
 from cis.errors import ConfigError, OrphanError, PoisonRecordError, StoreBusyError, StoreError
 from cis.model.states import AttemptState
 from cis.store.port import Store
-from cis.store.records import EventRecord, WorkerRecord, WorkerState
+from cis.store.records import AttemptRecord, EventRecord, WorkerRecord, WorkerState
 from cis.worker.lock import Holder, holder_of, worker_lock_path
 
 log = logging.getLogger(__name__)
@@ -94,11 +94,12 @@ class NothingLasts:
         """There is nothing to remove."""
 
 
-def end_unwanted(store: Store, lasting: LastingAttempts) -> None:
+def end_unwanted(store: Store, lasting: LastingAttempts, *, kill: OrphanKiller) -> None:
     """End lasting attempts that nobody will take up any more, and remove what is kept of those whose runs are over.
 
     A run may have been cancelled while no worker held it, set aside, or be gone with a backup that was put in place. A
-    start is on disk before anything is kept of it, so what was just begun is never taken for unwanted.
+    start is on disk before anything is kept of it, so what was just begun is never taken for unwanted. Of one that
+    nobody saw end, the task may have outlived what led it: it is killed.
     """
     try:
         handles = lasting.handles()
@@ -120,11 +121,10 @@ def end_unwanted(store: Store, lasting: LastingAttempts) -> None:
                 log.warning("an attempt that nobody will take up is ended", extra={"handle": handle})
                 lasting.end(handle)
             elif over:
+                if row is not None and row.status is AttemptState.LOST:
+                    kill([_orphan(row)])
                 lasting.forget(handle)
-        except (
-            PoisonRecordError,
-            OSError,
-        ) as error:  # it cannot be read, or there is no descriptor to look with: it is let be
+        except (PoisonRecordError, OrphanError, OSError) as error:  # until the next look, perhaps
             log.error("a lasting attempt cannot be looked at", extra={"handle": handle, "error": str(error)})
 
 
@@ -138,17 +138,13 @@ def end_orphans(
     attempts = [
         attempt for attempt in store.attempts.running(worker_id) if up_to_epoch is None or attempt.epoch <= up_to_epoch
     ]
-    orphans = [
-        Orphan(
-            one.pid,
-            one.pid_started,
-            attempt_marks(one.run_id, one.task_id, one.attempt),
-            attempt_handle(one.run_id, one.task_no, one.attempt),
-        )
-        for one in attempts
-    ]
-    spared = kill(orphans) if orphans else ()
+    spared = kill([_orphan(one) for one in attempts]) if attempts else ()
     return len(attempts) - len(spared), spared
+
+
+def _orphan(one: AttemptRecord) -> Orphan:
+    marks = attempt_marks(one.run_id, one.task_id, one.attempt)
+    return Orphan(one.pid, one.pid_started, marks, attempt_handle(one.run_id, one.task_no, one.attempt))
 
 
 def bury(store: Store, worker: WorkerRecord, *, kill: OrphanKiller, now_us: int, unasked: bool = False) -> bool:
@@ -246,7 +242,7 @@ class Rescuer:
                 log.error("a worker cannot be looked at", extra={"worker_id": worker_id, "error": str(error)})
                 seen[worker_id] = self._silences.get(worker_id, _Silence(()))
         self._silences = seen
-        end_unwanted(store, self._parts.lasting)
+        end_unwanted(store, self._parts.lasting, kill=self._parts.kill_orphans)
 
     def _look_at(
         self, worker_id: str, row: WorkerRecord | None, child: OwnWorker | None, *, passed_s: float

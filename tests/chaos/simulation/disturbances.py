@@ -34,6 +34,9 @@ class Disturbances:
             self._lock,
             self._term,
             self._start,
+            self._end_node,
+            self._end_all,
+            self._kill_guardian,
         )
 
     def wake_fenced(self) -> None:
@@ -69,6 +72,30 @@ class Disturbances:
                 self._machine.locks.pop(worker.worker_id, None)
                 self._stage.log(f"{worker.name}: sleeps, and its lock is free")
                 return
+
+    def _end_node(self) -> None:
+        """Let the node die in the middle of what it does; its workers see that, and stop in good order."""
+        self._node.fall()
+        for worker in self._machine.workers:
+            if not worker.busy and not worker.asleep:
+                worker.terminate()
+
+    def _end_all(self) -> None:
+        """Let the node and all of its workers die."""
+        self._machine.disturbed = True
+        self._node.crash()
+        for worker in list(self._machine.workers):
+            if worker.busy:
+                self._machine.faults.fuses[worker.name] = 1
+            else:
+                worker.crash()
+
+    def _kill_guardian(self) -> None:
+        """Kill what leads a lasting attempt: nobody will tell how that ends."""
+        led = [process for process in self._machine.processes.live if process.guarded]
+        if led:
+            self._machine.disturbed = True
+            self._machine.processes.kill_guardian(self._stage.rng.choice(led))
 
     def _jump(self) -> None:
         """Set the wall clock."""

@@ -61,12 +61,12 @@ def _task(rng: random.Random, number: int, *, depth: int) -> dict[str, Any]:
     task["retry_delay"] = rng.choice((0, 0.2, 1, 3))
     if rng.random() < 0.3:
         task["retry_backoff"] = "exponential"
-    if rng.random() < 0.25:
-        task["on_lost"] = "fail"
+    task["on_lost"] = rng.choice(("retry", "retry", "fail", "adopt"))
     if rng.random() < 0.25:
         task["timeout"] = rng.choice((0.3, 1.0, 3.0))
     if depth < 2 and rng.random() < 0.12:
         task["skill"] = "dag"
+        task["on_lost"] = "fail" if task["on_lost"] == "fail" else "retry"
         unknown = rng.random() < 0.1
         nested = (
             {"dag_id": "nowhere"} if unknown else {"document": _document(rng, size=rng.randint(1, 3), depth=depth + 1)}

@@ -10,6 +10,7 @@ from cis.engine.logfiles import LogFiles
 from cis.engine.run.plan import RunPlan
 from cis.engine.this_node import ThisNode
 from tests.chaos.simulation.documents import Book
+from tests.chaos.simulation.executors import Kept
 from tests.chaos.simulation.faults import Faults, FaultyStore
 from tests.chaos.simulation.processes import Processes
 from tests.chaos.simulation.stage import Stage
@@ -56,6 +57,7 @@ class Machine:
         self.processes = Processes(self.stage)
         self.promises = Promises()
         self.watch = Watch(self.stage, self.processes, self, self.promises)
+        self.kept = Kept(self.stage, self.processes, self.watch)
         self.locks: dict[str, WorkerLike] = {}
         self.workers: list[WorkerLike] = []
         self.logfiles = LogFiles(folder / "logs")
@@ -90,7 +92,7 @@ class Machine:
         """End all that goes wrong by itself."""
         self.faults.end()
         self.processes.behave()
-        self.deaf_p = 0.0
+        self.deaf_p = self.kept.unclear_p = 0.0
 
     def open_store(self, who: str, incarnation: Callable[[], tuple[str, int] | None] = lambda: None) -> FaultyStore:
         """Open the database for *who*."""

@@ -10,7 +10,8 @@ from cis.engine.accept.submit import SubmitRequest, submit
 from cis.errors import ConflictError, OrphanError, StoreError
 from cis.model.dag import DagSpec
 from cis.store.records import WorkerRecord
-from cis.worker.rescuer import bury
+from cis.worker.rescuer import bury, end_unwanted
+from tests.chaos.simulation.faults import CrashError
 from tests.chaos.simulation.machine import NODE, Machine
 from tests.chaos.simulation.processes import NEVER
 from tests.chaos.simulation.workers import Worker
@@ -34,6 +35,7 @@ class Node:
         self.due_s = self._stage.now_s + LOOK_S * (0.5 + self._stage.rng.random())
         try:
             self._look_around()
+            end_unwanted(self.store, self._machine.kept, kill=self._machine.processes.kill_orphans)
             for demand in self.store.queue.demand(NODE):
                 if demand.worker_id in self._machine.locks:
                     self._machine.ring(demand.worker_id)
@@ -41,7 +43,20 @@ class Node:
                     self.start(demand.worker_id)
         except StoreError:
             self._stage.log(f"{self._name}: could not look around")
+        except CrashError:
+            self.crash()
         self._machine.hear()
+
+    def crash(self) -> None:
+        """Die at once; somebody starts it again after a while."""
+        self._machine.faults.fuses.pop(self._name, None)
+        self._machine.disturbed = True
+        self.due_s = self._stage.now_s + 3.0 * self._stage.rng.random()
+        self._stage.log(f"{self._name}: gone")
+
+    def fall(self) -> None:
+        """Die at one of the next points at which it does something."""
+        self._machine.faults.fuses[self._name] = self._stage.rng.randint(1, 10)
 
     def start(self, worker_id: str) -> None:
         """Start a worker, unless its lock is held."""

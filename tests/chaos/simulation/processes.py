@@ -1,19 +1,18 @@
-"""The processes of a simulated machine, and the ports through which the engine meets them."""
+"""The processes of a simulated machine, and what ends those of a dead worker."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from cis.engine.ports import Exit, Fate, Launch, Orphan, ProcessId, StrPath, TakenUp
+from cis.engine.ports import Launch, Orphan, StrPath
 from cis.errors import OrphanError
-from tests.chaos.simulation.faults import Faults
 from tests.chaos.simulation.stage import Stage
 
 NEVER = float("inf")
 MARKS = ("CIS_RUN_ID", "CIS_TASK_ID", "CIS_ATTEMPT")
+GUARDIAN_GRACE_S = 1.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,6 +20,7 @@ class Process:
     """One process: what it will do by itself, and what became of it."""
 
     pid: int
+    handle: str
     marks: tuple[str, str, str]  # run id, task id, attempt
     owner: str
     output: StrPath
@@ -34,17 +34,16 @@ class Process:
     ended_by: str = "itself"
     signalled: bool = False
     dead_s: float | None = None
+    lasting: bool = False
+    guarded: bool = False  # a guardian leads it, and writes down how it ends
+    limit_s: float = NEVER  # when its guardian ends it for its time limit
+    kill_s: float = NEVER  # when its guardian has waited long enough for its TERM to be heard
+    timed_out: bool = False
 
     @property
     def name(self) -> str:
         """What the history calls it."""
         return f"{'.'.join(self.marks)}#{self.pid}"
-
-
-class Spawned(Protocol):
-    """Is told of every process that is about to exist."""
-
-    def __call__(self, owner: str, marks: tuple[str, str, str], env: Mapping[str, str]) -> None: ...
 
 
 class Processes:
@@ -66,23 +65,56 @@ class Processes:
 
     @property
     def due_s(self) -> float:
-        """When the next one ends."""
-        return min((process.ends_s for process in self.live), default=NEVER)
+        """When the next one ends, or is ended by its guardian."""
+        return min((min(one.ends_s, one.limit_s, one.kill_s) for one in self.live), default=NEVER)
 
     def act(self) -> None:
         """End those whose time has come."""
-        for process in [one for one in self.live if one.ends_s <= self._stage.now_s]:
+        now_s = self._stage.now_s
+        for process in [one for one in self.live if one.ends_s <= now_s]:
             self._die(process)
+        for process in [one for one in self.live if min(one.limit_s, one.kill_s) <= now_s]:
+            if process.kill_s <= now_s:
+                self._end_by_guardian(process, force=True)
+            else:
+                process.timed_out = True
+                self._end_by_guardian(process, force=False)
+
+    def end_in_order(self, process: Process) -> None:
+        """Have its guardian end a process: TERM, and KILL after the grace period."""
+        if process.guarded and process.dead_s is None:
+            self._end_by_guardian(process, force=False)
+
+    def hang(self, process: Process) -> None:
+        """Have a process never end by itself any more."""
+        process.limit_s = NEVER
+        if process.ended_by == "itself":
+            process.ends_s = NEVER
+
+    def kill_guardian(self, process: Process) -> None:
+        """Leave a process without its guardian; now and then both die."""
+        process.guarded = False
+        process.limit_s = process.kill_s = NEVER
+        self._stage.log(f"the guardian of {process.name} is killed")
+        if self._stage.chance(0.5):
+            self.signal(process, force=True, by="whoever killed its guardian")
+
+    def _end_by_guardian(self, process: Process, *, force: bool) -> None:
+        process.limit_s, process.kill_s = NEVER, NEVER if force else self._stage.now_s + GUARDIAN_GRACE_S
+        self.signal(process, force=force, by="its guardian")
 
     def start(self, owner: str, launch: Launch, *, endless: bool) -> Process:
         """Make a process; one that is *endless* has to be ended."""
         rng = self._stage.rng
         for_s = rng.choice((0.0, 0.05, 0.3, 1.0, 1.0, 2.5)) * rng.random() + 0.01
+        if launch.lasting:
+            for_s *= 4
         fails = self._stage.chance(self._failing)
         run_id, task_id, attempt = (launch.env[mark] for mark in MARKS)
         said = f"token={run_id}.{task_id}.{attempt}\n"
         process = Process(
             pid=100 + len(self.all),
+            handle=launch.handle,
             marks=(run_id, task_id, attempt),
             owner=owner,
             output=launch.env["CIS_OUTPUT"],
@@ -93,6 +125,9 @@ class Processes:
             term="ignores" if self._stage.chance(self._deaf) else rng.choice(("dies", "dies", "exits")),
             held_s=2 * rng.random() if self._stage.chance(self._hanging) else 0.0,
             late_s=2 * rng.random() if self._stage.chance(self._late) else 0.0,
+            lasting=launch.lasting,
+            guarded=launch.lasting,
+            limit_s=self._stage.now_s + launch.timeout_s if launch.lasting and launch.timeout_s else NEVER,
         )
         self.all.append(process)
         self.live.append(process)
@@ -110,17 +145,23 @@ class Processes:
             self._end_at(process, now_s + 0.1 * self._stage.rng.random(), by, exit_code)
 
     def orphan(self, owner: str) -> None:
-        """Let go of what *owner*, which is dead, had started: some die with it."""
-        for process in [one for one in self.live if one.owner == owner]:
+        """Let go of what *owner*, which is dead, had started: some die with it, but what lasts goes on."""
+        for process in [one for one in self.live if one.owner == owner and not one.lasting]:
             if self._stage.chance(0.5):
                 self.signal(process, force=True, by="its parent's death")
         self.act()
 
     def kill_orphans(self, orphans: Sequence[Orphan]) -> Sequence[str]:
-        """Be the OrphanKiller: end the process of each number and start, and every one with the marks."""
+        """Be the OrphanKiller: end the process of each number and start, and every one with the marks.
+
+        What a guardian leads is let be.
+        """
+        guarded = {process.handle for process in self.live if process.guarded}
+        spared = [one.handle for one in orphans if one.handle in guarded]
         for one in orphans:
-            self._kill_orphan(one.pid, one.pid_started, one.marks)
-        return ()
+            if one.handle not in spared:
+                self._kill_orphan(one.pid, one.pid_started, one.marks)
+        return spared
 
     def _kill_orphan(self, pid: int | None, pid_started: str | None, marks: Mapping[str, str]) -> None:
         wanted = tuple(marks[mark] for mark in MARKS)
@@ -150,92 +191,3 @@ class Processes:
         if process.exit_code == 0:
             Path(process.output).write_text(process.says, encoding="utf-8")
         self._stage.log(f"{process.name} ends with {process.exit_code} by {process.ended_by}")
-
-
-class SimulatedExecutor:
-    """The executor of one worker; ``wait`` does not wait, but remembers until when it was asked to."""
-
-    def __init__(
-        self, owner: str, *, stage: Stage, processes: Processes, faults: Faults, spawned: Spawned, bell: SimulatedBell
-    ) -> None:
-        self._owner = owner
-        self._stage = stage
-        self._processes = processes
-        self._faults = faults
-        self._spawned = spawned
-        self._mine: dict[str, Process] = {}
-        self._bell = bell
-        self.rung = False
-        self.until_s = 0.0
-
-    def start(self, launch: Launch) -> str:
-        if self._stage.chance(0.1):
-            self._stage.let_others(0.3 * self._stage.rng.random())
-        self._faults.point(self._owner, "start")
-        run_id, task_id, attempt = (launch.env[mark] for mark in MARKS)
-        self._spawned(self._owner, (run_id, task_id, attempt), launch.env)
-        process = self._processes.start(self._owner, launch, endless=launch.env.get("ENDLESS") == "1")
-        self._faults.point(self._owner, "started")
-        self._mine[launch.handle] = process
-        return launch.handle
-
-    def take_up(self, handle: str, *, marks: Mapping[str, str]) -> TakenUp:  # noqa: ARG002 - see Executor
-        """Nothing outlives its worker here."""
-        return TakenUp(Fate.GONE)
-
-    def let_go(self, handle: str) -> bool:  # noqa: ARG002 - see Executor
-        return False
-
-    def forget(self, handle: str) -> None:
-        """Nothing is kept here."""
-
-    def foresee(self, launch: Launch) -> None:
-        """Have nothing ready: nothing takes time here."""
-
-    def shortage(self) -> str | None:
-        return None
-
-    def identity(self, handle: str) -> ProcessId | None:
-        process = self._mine[handle]
-        return ProcessId(process.pid, str(process.began_s))
-
-    def wait(self, timeout_s: float) -> Sequence[Exit]:
-        self._faults.point(self._owner, "wait")
-        self.until_s = self._stage.now_s + timeout_s
-        self._processes.act()
-        self.rung = self._bell.rung
-        ended = {h: one for h, one in self._mine.items() if self._reported_s(one) <= self._stage.now_s}
-        for handle in ended:
-            del self._mine[handle]
-        return [Exit(handle=handle, exit_code=one.exit_code, pid=one.pid) for handle, one in ended.items()]
-
-    def next_exit_s(self) -> float:
-        """Return when the next end, as far as it is known now, is to be told; infinity when none is."""
-        return min((self._reported_s(process) for process in self._mine.values()), default=NEVER)
-
-    def watch(self, descriptor: int) -> None:
-        """Nothing is watched: a ring moves the time at which the worker acts."""
-
-    def end(self, handle: str, *, force: bool) -> None:
-        self._processes.signal(self._mine[handle], force=force, by="its worker")
-
-    def close(self) -> None:
-        """There is nothing to give back."""
-
-    @staticmethod
-    def _reported_s(process: Process) -> float:
-        return process.ends_s + process.late_s
-
-
-class SimulatedBell:
-    """A bell that is rung by a call."""
-
-    def __init__(self) -> None:
-        self.rung = False
-
-    def fileno(self) -> int:
-        return -1
-
-    def drain(self) -> bool:
-        rung, self.rung = self.rung, False
-        return rung

@@ -26,7 +26,10 @@ def judge(watch: Watch, processes: Processes, promises: Promises, connection: ap
         task = watch.specs.task(rows, run_id, number)
         process = by_marks.get((run_id, task.id, str(attempt)))
         _judge_attempt(f"attempt {run_id}.{task.id}.{attempt}", row, process, is_dag=task.skill is not None)
-        demand(row.status != "cancelled" or bool(rows.runs[run_id].cancel), f"{run_id}.{number} was cancelled unasked")
+        cancelled = bool(rows.runs[run_id].cancel)
+        demand(row.status != "cancelled" or cancelled, f"{run_id}.{number} was cancelled unasked")
+        told = process is not None and process.guarded and not cancelled
+        demand(row.status != "lost" or not told, f"{run_id}.{number}.{attempt} was lost, and {process} had an end")
         demand(not (quiet and row.status == "lost"), f"attempt {run_id}.{number}.{attempt} was lost without a reason")
 
 
@@ -90,9 +93,10 @@ def _judge_attempt(name: str, row: Attempt, process: Process | None, *, is_dag: 
     if is_dag:
         return
     if row.status == "completed":
-        demand(process is not None and process.exit_code == 0, f"{name} is completed, but its process is {process}")
+        done = process is not None and process.exit_code == 0 and not process.timed_out
+        demand(done, f"{name} is completed, but its process is {process}")
     if row.status == "failed" and process is not None:
         spoilt = process.exit_code == 0 and not process.says.startswith("token=")
-        late = (row.error or "").startswith("timed out")
+        late = (row.error or "").startswith("timed out") and (process.timed_out or not process.lasting)
         itself = process.ended_by == "itself" and process.exit_code != 0
         demand(spoilt or late or itself, f"{name} counts as a failure ({row.error}), but it was {process.ended_by}")

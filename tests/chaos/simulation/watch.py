@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 import apsw
 
+from cis.engine.ports import attempt_of_handle
 from cis.engine.run.plan import RunPlan
 from cis.model.states import RunState, TaskState
-from tests.chaos.simulation.processes import Processes
+from tests.chaos.simulation.processes import Process, Processes
 from tests.chaos.simulation.rows import AttemptKey, Change, Rows, Specs, read_changes, read_rows
 from tests.chaos.simulation.stage import Stage
 from tests.worlds.arrows import LEGAL_RUN, LEGAL_TASK
@@ -24,7 +25,7 @@ CREATE TEMP TRIGGER watch_runs AFTER UPDATE ON main.dag_runs BEGIN
 END;
 CREATE TEMP TRIGGER watch_tasks AFTER UPDATE ON main.run_tasks BEGIN
   SELECT saw_task(OLD.run_id || '.' || OLD.task_id, OLD.version, NEW.version, OLD.status, NEW.status,
-    NEW.attempts - OLD.attempts, NEW.failures - OLD.failures);
+    NEW.attempts - OLD.attempts, NEW.failures - OLD.failures, OLD.error IS NOT NEW.error);
 END;
 CREATE TEMP TRIGGER watch_attempts AFTER UPDATE ON main.task_executions BEGIN
   SELECT saw_attempt(OLD.run_id || '.' || OLD.task_id || '.' || OLD.attempt, OLD.status, NEW.status);
@@ -112,7 +113,7 @@ class Watch:
         for worker_id, (epoch, status) in new.workers.items():
             demand(status != "dead" or not self._offices.minded(worker_id, epoch), f"{worker_id} lives, and was buried")
         ended = {run_id for run_id in old.unfinished if new.runs[run_id].status in FINAL}
-        self._ended(ended - self._promises.spoilt)
+        self._ended(ended - self._promises.spoilt, old)
         unended = [key for key in new.running if key[0] in ended]
         demand(not unended, f"runs are over, but of their attempts {unended} have no end")
         for run_id in sorted(new.runs.keys() - old.runs.keys()):
@@ -155,6 +156,8 @@ class Watch:
             forgotten = process.owner == who and sees and not process.signalled
             demand(not forgotten, f"{process.name} goes on though {who} knows that its run is cancelled")
         for key, row in self.rows.attempts.items():
+            if row.status == "lost" and old.attempts.get(key, row).status == "running":
+                self._lost_lasting(who, key, old)
             lost = row.status == "lost" and row.epoch == epoch and row.worker_id == worker_id
             if lost and key[0] not in self._promises.spoilt and old.attempts.get(key, row).status == "running":
                 self._lost(who, key)
@@ -171,11 +174,34 @@ class Watch:
         task_id = self.specs.task(self.rows, *key[:2]).id
         marks = (key[0], task_id, str(key[2]))
         seen = [one for one in self._processes.all if one.marks == marks and one.dead_s is not None]
-        itself = any(one.ended_by == "itself" and not one.signalled for one in seen)
+        itself = any(one.ended_by == "itself" and not one.signalled and one.guarded == one.lasting for one in seen)
         demand(not itself, f"{who} lost the end of {'.'.join(marks)}, which it had seen")
 
-    def _ended(self, run_ids: set[str]) -> None:
-        left = [process.name for process in self._processes.live if process.marks[0] in run_ids]
+    def _lost_lasting(self, who: str, key: AttemptKey, old: Rows) -> None:
+        """What a guardian leads goes on, or its end is found: it is lost only with a run that is cancelled unheld."""
+        held = old.queue.get(key[0], ("", 0))[0] == "claimed" or not self.rows.runs[key[0]].cancel
+        if key[0] in self._promises.spoilt or not held:
+            return
+        task_id = self.specs.task(self.rows, *key[:2]).id
+        led = [one.name for one in self._processes.all if one.marks == (key[0], task_id, str(key[2])) and one.guarded]
+        demand(not led, f"{who} lost {led}, which goes on or whose end is kept")
+
+    def forgets(self, handle: str) -> None:
+        """Look at a lasting attempt of which nothing is kept from now on."""
+        named = attempt_of_handle(handle)
+        row = None if named is None else self.rows.attempts.get(named)
+        demand(row is None or row.status != "running", f"what is kept of {handle} is removed before its end is stored")
+        left = [process.name for process in self._processes.live if process.handle == handle and process.guarded]
+        demand(not left, f"what is kept of {left} is removed, and they live")
+
+    def _ended(self, run_ids: set[str], old: Rows) -> None:
+        left = []
+        for process in [one for one in self._processes.live if one.marks[0] in run_ids]:
+            held = old.queue.get(process.marks[0], ("", 0))[0] == "claimed"
+            if process.lasting and not held and self.rows.runs[process.marks[0]].status == "cancelled":
+                self._processes.hang(process)  # the node has to end it at its next look
+            else:
+                left.append(process.name)
         demand(not left, f"a run is over, but {left} still live")
 
     def _began(self, key: AttemptKey, old: Rows) -> None:
@@ -210,10 +236,16 @@ class Watch:
         self.spawned.add(marks)
         beside = [process.name for process in self._processes.live if process.marks[:2] == marks[:2]]
         demand(not beside, f"{name} began while {beside} still lived")
-        mine = [process for process in self._processes.live if process.owner == owner]
+        mine = [process for process in self._processes.live if process.owner == owner or self._is_asked(process, owner)]
         demand(len(mine) < self.slots[owner], f"{name} began, but every slot is taken")
         if "TOKEN" in env:
             self._took(env["TOKEN"], name)
+
+    def _is_asked(self, process: Process, owner: str) -> bool:
+        """Whether a lasting attempt is the worker's, which knows that it may run, and has not taken it up yet."""
+        queued = self.rows.queue.get(process.marks[0], ("", 0))[0]
+        ours = owner.partition("/")[0] == process.owner.partition("/")[0]
+        return process.lasting and queued == "claimed" and ours
 
     def _took(self, token: str, name: str) -> None:
         """An output that a task was given is that of the one attempt whose success was accepted."""
@@ -246,14 +278,15 @@ def _saw_run(*columns: Any) -> None:
 
 
 def _saw_task(*columns: Any) -> None:
-    name, old, new, was, becomes, attempts, failures = columns
+    name, old, new, was, becomes, attempts, failures, says_else = columns
     demand(new == old + 1, f"task {name} went from version {old} to {new}")
     demand(was not in FINAL, f"task {name} was {was}, and was changed")
     demand(
         was == becomes or TaskState(becomes) in LEGAL_TASK[TaskState(was)], f"task {name} went from {was} to {becomes}"
     )
     taken_back = (was, becomes, attempts) == ("running", "pending", -1)
-    counted = attempts == (becomes == "running") or taken_back
+    unclear = was == becomes and says_else and not attempts  # nobody knows how a lasting attempt does, or again
+    counted = attempts == (becomes == "running") or taken_back or unclear
     demand(counted, f"task {name} became {becomes} with {attempts} more attempts")
     demand(failures in (0, 1), f"task {name} has {failures} more failures")
 

@@ -13,9 +13,10 @@ from cis.model.scope import parse_worker_id
 from cis.store.records import WorkerRecord, WorkerState
 from cis.worker.rescuer import end_orphans, worker_event
 from tests.chaos.simulation.documents import Book
+from tests.chaos.simulation.executors import SimulatedBell, SimulatedExecutor
 from tests.chaos.simulation.faults import CrashError
 from tests.chaos.simulation.machine import NODE, Machine
-from tests.chaos.simulation.processes import NEVER, SimulatedBell, SimulatedExecutor
+from tests.chaos.simulation.processes import NEVER
 
 IDLE_S = 4.0
 LEASE_S = 6.0
@@ -46,8 +47,9 @@ class Worker:
             self.name,
             stage=self.stage,
             processes=machine.processes,
+            kept=machine.kept,
             faults=machine.faults,
-            spawned=machine.watch.spawns,
+            witness=machine.watch,
             bell=self.bell,
         )
         machine.locks[worker_id] = self

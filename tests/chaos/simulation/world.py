@@ -58,6 +58,8 @@ def play(seed: int) -> Played:
                 "runs": len(rows.runs),
                 "attempts": len(rows.attempts),
                 "lost": sum(attempt.status == "lost" for attempt in rows.attempts.values()),
+                "taken_up": machine.kept.taken_up,
+                "ends_found": machine.kept.ends_found,
                 "crashes": world.disturbances.crashes,
                 "failures_of_store_and_spawn": machine.faults.happened,
             },
@@ -103,11 +105,13 @@ class World:
     def _rests(self) -> bool:
         rows = self.machine.watch.rows
         asleep = any(worker.asleep for worker in self.machine.workers)
-        return self.script.over and not (rows.unfinished or rows.running or self.machine.processes.live or asleep)
+        left = rows.unfinished or rows.running or self.machine.processes.live or self.machine.kept.handles()
+        return self.script.over and not (left or asleep)
 
     def _left(self) -> str:
         rows, live = self.machine.watch.rows, self.machine.processes.live
-        return f"runs {rows.unfinished}, attempts {rows.running}, processes {[process.name for process in live]}"
+        kept = self.machine.kept.handles()
+        return f"runs {rows.unfinished}, attempts {rows.running}, processes {[one.name for one in live]}, kept {kept}"
 
     @contextmanager
     def _reader(self) -> Iterator[apsw.Connection]:

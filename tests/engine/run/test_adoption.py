@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import pytest
 
 from cis.engine.accept.control import cancel
-from cis.executors.attempt_folder import BEGUN, AttemptFolders
+from cis.engine.ports import OrphanKiller
+from cis.executors.attempt_folder import BEGUN, TASK, AttemptFolders
+from cis.executors.orphans import kill_orphans
 from cis.executors.platform import still_runs
 from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState, RunState, TaskState
@@ -45,6 +50,10 @@ def begun(node: Decider, folder: Path, *others: dict[str, Any]) -> RunRecord:
         worker.until(lambda: worker.loop.stopped, "nothing to run")
         worker.loop.hand_back()
     return run
+
+
+def killer(folder: Path) -> OrphanKiller:
+    return partial(kill_orphans, home=folder, attempts=folder / "attempts")
 
 
 def folders(folder: Path) -> AttemptFolders:
@@ -174,7 +183,7 @@ def test_the_death_of_its_worker_is_not_blamed_on_an_attempt_that_goes_on(node: 
 
 def test_an_attempt_whose_run_waits_for_a_worker_is_let_be(node: Decider, tmp_path: Path) -> None:
     run = begun(node, tmp_path)
-    end_unwanted(node.store, folders(tmp_path))
+    end_unwanted(node.store, folders(tmp_path), kill=killer(tmp_path))
     (handle,) = folders(tmp_path).handles()
     guardian = folders(tmp_path).process(handle, BEGUN)
 
@@ -189,10 +198,29 @@ def test_an_attempt_whose_run_was_cancelled_is_ended_and_what_is_kept_of_it_remo
     run = begun(node, tmp_path)
     with node.store.transaction():
         cancel(node.store, run.run_id, now_us=node.now_us)
-    end_unwanted(node.store, folders(tmp_path))
+    end_unwanted(node.store, folders(tmp_path), kill=killer(tmp_path))
     wait_for(lambda: not folders(tmp_path).lives(f"{run.run_id}.0.1"), what="its end")
-    end_unwanted(node.store, folders(tmp_path))
+    end_unwanted(node.store, folders(tmp_path), kill=killer(tmp_path))
 
+    assert folders(tmp_path).handles() == []
+
+
+def test_the_task_of_a_run_that_was_cancelled_is_ended_also_when_what_led_it_was_killed(
+    node: Decider, tmp_path: Path
+) -> None:
+    run = begun(node, tmp_path)
+    handle = f"{run.run_id}.0.1"
+    task = wait_for(lambda: folders(tmp_path).process(handle, TASK), what="the task")
+    guardian = folders(tmp_path).process(handle, BEGUN)
+    assert task is not None
+    assert guardian is not None
+    os.kill(guardian.pid, SIGKILL)
+    wait_for(lambda: not folders(tmp_path).lives(handle), what="the end of what led it")
+    with node.store.transaction():
+        cancel(node.store, run.run_id, now_us=node.now_us)
+    end_unwanted(node.store, folders(tmp_path), kill=killer(tmp_path))
+
+    assert not still_runs(task.pid, task.started or "")
     assert folders(tmp_path).handles() == []
 
 
@@ -202,9 +230,9 @@ def test_an_attempt_that_the_database_knows_nothing_of_is_ended(node: Decider, t
     handle = f"{run.run_id}.0.1"
     with node.store.transaction():
         assert node.store._db.write("DELETE FROM task_executions WHERE run_id = ?", (run.run_id,)) == 1
-    end_unwanted(node.store, folders(tmp_path))
+    end_unwanted(node.store, folders(tmp_path), kill=killer(tmp_path))
     wait_for(lambda: not folders(tmp_path).lives(handle), what="its end")
-    end_unwanted(node.store, folders(tmp_path))
+    end_unwanted(node.store, folders(tmp_path), kill=killer(tmp_path))
 
     assert folders(tmp_path).handles() == [handle]  # nothing may be started under that name while its run goes on
 
@@ -214,7 +242,7 @@ def test_for_want_of_descriptors_nothing_is_ended(node: Decider, tmp_path: Path)
     with node.store.transaction():
         cancel(node.store, run.run_id, now_us=node.now_us)
     with no_descriptors():
-        end_unwanted(node.store, folders(tmp_path))
+        end_unwanted(node.store, folders(tmp_path), kill=killer(tmp_path))
 
     assert folders(tmp_path).lives(f"{run.run_id}.0.1")
 
@@ -222,6 +250,6 @@ def test_for_want_of_descriptors_nothing_is_ended(node: Decider, tmp_path: Path)
 def test_what_is_no_attempt_of_ours_is_let_be(node: Decider, tmp_path: Path) -> None:
     folder = tmp_path / "attempts" / "something else"
     folder.mkdir(parents=True)
-    end_unwanted(node.store, folders(tmp_path))
+    end_unwanted(node.store, folders(tmp_path), kill=killer(tmp_path))
 
     assert folder.exists()
