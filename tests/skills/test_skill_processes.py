@@ -46,6 +46,20 @@ def do(skill: Skill, folder: Path, params: Mapping[str, Any]) -> Done:
     return Done(done.returncode, done.stdout, done.stderr.decode(), take_outputs(str(outputs)))
 
 
+OK, OF_TWO = b"HTTP/1.1 200 OK\r\n", b"Content-Length: 2\r\n\r\nok"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+RAW = {
+    "/short": OK + b"Content-Length: 1000\r\n\r\nid,amount\n",
+    "/short-chunk": CHUNKED + b"a\r\n12345",
+    "/no-last-chunk": CHUNKED + b"2\r\nok\r\n",
+    "/nothing": b"",
+    "/early": b"HTTP/1.1 103 Early Hints\r\nLink: </s.css>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" + OK + OF_TWO,
+    "/always-early": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 200,
+    "/no-length": OK + b"\r\nok",
+}
+SLOW = {"/slow-headers": OK, "/slow-chunks": CHUNKED, "/drip": OK + b"\r\n"}
+
+
 class Handler(BaseHTTPRequestHandler):
     """Says back what it was asked; some paths do something special."""
 
@@ -59,17 +73,28 @@ class Handler(BaseHTTPRequestHandler):
             self.send(302, b"", Location=self.path.removeprefix("/to/"))
         elif self.path == "/large":
             self.send(200, b"x" * (11 << 20))
-        elif self.path == "/drip":
-            self.send_response(200)
-            self.end_headers()
+        elif self.path in RAW:
+            self.close_connection = True
+            self.wfile.write(RAW[self.path])
+        elif self.path.startswith("/hops"):
+            self.server.stopped.wait(0.2)  # type: ignore[attr-defined]
+            self.send(302, b"", Location="/hops" if self.path != "/hops" else "/hops2")
+        elif self.path in SLOW:
+            self.wfile.write(SLOW[self.path])
             try:
                 while not self.server.stopped.wait(0.05):  # type: ignore[attr-defined]
-                    self.wfile.write(b".")
+                    self.wfile.write(b"X-A: b\r\n" if self.path == "/slow-headers" else b"0")
             except OSError:
                 return
         else:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            said = {"method": self.command, "headers": headers, "body": body.decode(), "items": [{"n": 1}]}
+            said = {
+                "method": self.command,
+                "path": self.path,
+                "headers": headers,
+                "body": body.decode(),
+                "items": [{"n": 1}],
+            }
             self.send(200, json.dumps(said).encode())
 
     do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 - the base class looks for these
@@ -178,6 +203,54 @@ def test_a_redirect_is_followed_unless_it_is_what_is_expected(http: Any, server:
 
     assert (followed.code, followed.outputs["status"]) == (0, "200")
     assert (expected.code, expected.outputs["status"]) == (0, "302")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/short", "the answer broke off after 10 bytes, 990 before its end"),
+        ("/short-chunk", "the answer broke off"),
+        ("/no-last-chunk", "the answer broke off"),
+        ("/nothing", "the connection was closed without an answer"),
+        ("/always-early", "more than 100 answers before the answer"),
+    ],
+)
+def test_an_answer_that_breaks_off_is_a_failure_without_outputs(http: Any, server: str, path: str, said: str) -> None:
+    done = http(url=server + path)
+
+    assert done.code == 1
+    assert said in done.err
+    assert (done.out, done.outputs) == (b"", {})
+
+
+@pytest.mark.parametrize("path", ["/early", "/no-length"])
+def test_the_answer_is_what_comes_after_early_hints_and_ends_as_it_says(http: Any, server: str, path: str) -> None:
+    done = http(url=server + path)
+
+    assert (done.code, done.out, done.outputs["status"]) == (0, b"ok", "200")
+
+
+@pytest.mark.parametrize("path", ["/slow-headers", "/slow-chunks", "/drip", "/hops"])
+def test_the_timeout_is_for_all_of_it(http: Any, server: str, path: str) -> None:
+    done = http(url=server + path, timeout="700ms")
+
+    assert done.code == 1
+    assert "no complete answer within 0.7 s" in done.err
+
+
+def test_a_url_may_hold_letters_that_are_not_ascii(http: Any, server: str) -> None:
+    done = http(url=f"{server}/echo-grün/a%20b?q=ü&r=1#teil")
+
+    assert json.loads(done.out)["path"] == "/echo-gr%C3%BCn/a%20b?q=%C3%BC&r=1"
+
+
+@pytest.mark.parametrize("expected", [True, [True], {"a": True}, 2])
+def test_true_is_not_one_in_what_is_expected(http: Any, server: str, expected: Any) -> None:
+    path = next(iter(expected)) if isinstance(expected, dict) else ""
+    one = {"items.0.n": expected} if not path else {"items": [{"n": True}]}
+
+    assert http(url=f"{server}/echo", expect={"json": one}).code == 1
+    assert http(url=f"{server}/echo", expect={"json": {"items": [{"n": 1.0}]}}).code == 0
 
 
 def test_credentials_do_not_follow_a_redirect_to_another_host(http: Any, server: str) -> None:

@@ -13,18 +13,38 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
-from http.client import HTTPException, HTTPMessage
+from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPResponse, IncompleteRead, RemoteDisconnected
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 MAX_BODY_BYTES = 10 << 20
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PRIVATE_HEADERS = ("authorization", "cookie", "proxy-authorization")
+_MOST_EARLY = 100  # answers before the answer (RFC 9110, 15.2)
+_SWITCHING = 101  # is one of its own
+_PARTS = "!#$%&'()*+,/:;=?@[]~"  # what stays as it is in a path or a query (RFC 3986, 2.2), and what is encoded already
 _SECRET = re.compile(r"\$\{secrets\.([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+_Answer = tuple[int, str, bytes, bool]
+
+
+class _Response(HTTPResponse):
+    """Passes over all that comes before the answer (103 Early Hints), not only over 100 as its base class does."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(_MOST_EARLY):
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # not in the stubs
+            if not 100 <= status < 200 or status == _SWITCHING:
+                return version, status, reason
+            while self.fp.readline(1 << 16).strip():
+                pass
+        raise HTTPException(f"more than {_MOST_EARLY} answers before the answer")
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -73,9 +93,8 @@ def main() -> int:
     where = f"{params.get('method', 'GET').upper()} {params['url']}"
     began_s = time.monotonic()
     try:
-        with _opened(params, private=private, follow=not any(status.startswith("3") for status in wanted)) as answer:
-            body, whole = _read(answer, deadline_s=began_s + params["timeout"])
-            status, reason = answer.status, answer.reason
+        follow = not any(status.startswith("3") for status in wanted)
+        status, reason, body, whole = _within(params["timeout"], lambda: _exchange(params, private, follow=follow))
     except (OSError, HTTPException, ValueError) as error:
         _say(f"{where}: {_why(error, timeout_s=params['timeout'])}")
         return 1
@@ -91,6 +110,37 @@ def main() -> int:
     for line in unmet:
         _say(line)
     return 1 if unmet else 0
+
+
+def _within(seconds: float, do: Callable[[], _Answer]) -> _Answer:
+    """Return what *do* returns, within so long: whatever it waits for then is left behind in its thread.
+
+    Nothing else ends a look-up of a name, which waits in the C library. Raises what *do* raises, and TimeoutError.
+    """
+    came: list[_Answer | Exception] = []
+
+    def run() -> None:
+        try:
+            came.append(do())
+        except Exception as error:  # noqa: BLE001 - it is raised again below
+            came.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not came:
+        raise TimeoutError
+    if isinstance(came[0], Exception):
+        raise came[0]
+    return came[0]
+
+
+def _exchange(params: Mapping[str, Any], private: Sequence[str], *, follow: bool) -> _Answer:
+    """Send the request; return status, reason, the body or its first bytes, and whether that is all of it."""
+    HTTPConnection.response_class = _Response
+    with _opened(params, private=private, follow=follow) as answer:
+        body, whole = _read(answer)
+        return answer.status, answer.reason, body, whole
 
 
 def _say(line: str) -> None:
@@ -118,7 +168,7 @@ def _opened(params: Mapping[str, Any], *, private: Sequence[str], follow: bool) 
         if not any(name.lower() == "content-type" for name in headers):
             headers["Content-Type"] = "text/plain; charset=utf-8"
     request = urllib.request.Request(  # noqa: S310 - the opener below knows http and https only
-        params["url"], data=data, headers=headers, method=params.get("method", "GET").upper()
+        _in_ascii(params["url"]), data=data, headers=headers, method=params.get("method", "GET").upper()
     )
     opener = urllib.request.OpenerDirector()  # by hand: the ready-made one also opens file: and ftp: addresses
     for handler in (
@@ -139,16 +189,25 @@ def _opened(params: Mapping[str, Any], *, private: Sequence[str], follow: bool) 
     return answer
 
 
-def _read(answer: Any, *, deadline_s: float) -> tuple[bytes, bool]:
-    """Return the body, or its first bytes, and whether that is all of it."""
+def _in_ascii(url: str) -> str:
+    """Return an address as it is sent: a host's name by IDNA, all else in percent-encoded UTF-8 (RFC 3987, 3.1)."""
+    if url.isascii():
+        return url
+    parts = urlsplit(url)
+    host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
+    return urlunsplit((parts.scheme, host, *(quote(part, safe=_PARTS) for part in (parts.path, parts.query)), ""))
+
+
+def _read(answer: Any) -> tuple[bytes, bool]:
+    """Return the body, or its first bytes, and whether that is all of it. Raises IncompleteRead when it breaks off."""
     body = bytearray()
     while len(body) <= MAX_BODY_BYTES:
         chunk = answer.read1(1 << 16)
         if not chunk:
+            if answer.length:  # that many bytes were announced and did not come
+                raise IncompleteRead(bytes(body), answer.length)
             return bytes(body), True
         body += chunk
-        if time.monotonic() > deadline_s:
-            raise TimeoutError
     return bytes(body[:MAX_BODY_BYTES]), False
 
 
@@ -181,9 +240,18 @@ def _unmet_json(expected: Mapping[str, Any], body: bytes) -> list[str]:
         except (LookupError, TypeError, ValueError):
             lines.append(f"the JSON has nothing at {path!r}")
             continue
-        if found != value:
+        if not _same(found, value):
             lines.append(f"the JSON at {path!r} is {json.dumps(found)}, expected {json.dumps(value)}")
     return lines
+
+
+def _same(found: Any, expected: Any) -> bool:
+    """Whether two values of JSON are the same: 1 is 1.0, and neither is true."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(_same(found[name], expected[name]) for name in found)
+    if isinstance(found, list) and isinstance(expected, list):
+        return len(found) == len(expected) and all(map(_same, found, expected))
+    return isinstance(found, bool) is isinstance(expected, bool) and bool(found == expected)
 
 
 def _at(data: Any, path: str) -> Any:
@@ -203,6 +271,11 @@ def _why(error: Exception, *, timeout_s: float) -> str:
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, TimeoutError):
         return f"no complete answer within {timeout_s:g} s"
+    if isinstance(cause, IncompleteRead):
+        missing = f", {cause.expected:,} before its end" if cause.expected else ""
+        return f"the answer broke off after {len(cause.partial):,} bytes{missing}"
+    if isinstance(cause, RemoteDisconnected):
+        return "the connection was closed without an answer"
     if isinstance(cause, ConnectionRefusedError):
         return "connection refused; does the server run, and is this its port?"
     if isinstance(cause, socket.gaierror):
