@@ -49,6 +49,7 @@ DAG: dict[str, Any] = {
     "max_parallel": 2,
     "labels": ["gpu"],
     "expires": 3600.0,
+    "spread": True,
 }
 FULL = DAG | {"tasks": [TASK, {"id": "b", "command": ["true", "x"]}]}
 

@@ -113,7 +113,8 @@ def execute_routes(node: ServedNode) -> APIRouter:
         if accepted.created:
             node.wake(accepted.wake)
             run = await node.send_now(run)
-        warnings = [] if run.delivery is Delivery.LOCAL else await node.read(lambda store: run_warnings(store, run))
+        stays = run.delivery is Delivery.LOCAL and run.target_node is None
+        warnings = [] if stays else await node.read(lambda store: run_warnings(store, run))
         return json_answer(submission_view(run, warnings=warnings), status=202 if accepted.created else 200)
 
     return router

@@ -121,18 +121,18 @@ class AmbiguousScopeError(ConflictError):
 
 
 class WorkerConflictError(ConflictError):
-    """One worker is asked for on two nodes while the first still has work for it."""
+    """The work of a project or user is asked for on a second node while the first still has some."""
 
     code = "scope.worker_conflict"
 
-    def __init__(self, worker_id: str, *, wanted: str, busy: str, run_id: str) -> None:
-        self.worker_id = worker_id
-        self.wanted = wanted
-        self.busy = busy
+    def __init__(self, scope: str, *, dag_id: str, wanted: str, busy: str, run_id: str, busy_dag_id: str) -> None:
+        self.scope = scope
         self.run_id = run_id
         super().__init__(
-            f"{worker_id} is asked for on node {wanted!r}, but run {run_id} still needs it on node {busy!r}; "
-            f"wait for that run, cancel it, or use target_node: {busy}"
+            f"DAG {dag_id} names node {wanted!r}, but {scope} still has work on node {busy!r}: run {run_id} of "
+            f"{busy_dag_id}. Wait for that run, cancel it ('cis dag cancel {busy_dag_id} --run {run_id}'), name node "
+            f"{busy!r}, give the DAG another scope:, or write spread: true into its document if the work of the scope "
+            "may be in two places at once"
         )
 
 

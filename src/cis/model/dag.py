@@ -151,7 +151,7 @@ class DagSpec:
     ``scope`` is the author's own choice and None where inference decides;
     ``max_parallel`` bounds the tasks of one run at once (None: the worker's slots). ``labels`` are those that a
     node needs to claim it from the room; ``expires_s`` is how long it may take to reach a node (None: the node's own
-    setting).
+    setting). With ``spread`` it may name a node although its scope still has work on another.
     """
 
     dag_id: str = field(metadata=declared(ID, "Its name; the beginning may name a scope.", examples=["proj-a-nightly"]))
@@ -177,6 +177,10 @@ class DagSpec:
     expires_s: float | None = field(
         default=None,
         metadata=declared(TIME_LIMIT, "How long it may take to reach its node. Default: the node's deliver_within."),
+    )
+    spread: bool = field(
+        default=False,
+        metadata=declared(FLAG, "true: its scope may have work on several nodes at once. Default: false."),
     )
 
     def to_dict(self) -> dict[str, Json]:

@@ -54,6 +54,11 @@ class Scope(_ScopeParts):
         return f"{self.type}:{self.id}" if self.id else str(self.type)
 
     @property
+    def in_one_place(self) -> bool:
+        """Whether its work belongs on one node at a time: that of a project or a user does."""
+        return self.type in _IN_ONE_PLACE
+
+    @property
     def worker_id(self) -> str:
         """The one worker of this scope on a node, as in ``worker-project-proj-a``."""
         return f"worker-{self.type}-{self.id}" if self.id else f"worker-{self.type}"
@@ -64,6 +69,7 @@ class Scope(_ScopeParts):
 
 
 GLOBAL = Scope(ScopeType.GLOBAL)
+_IN_ONE_PLACE = (ScopeType.PROJECT, ScopeType.USER)
 _KINDS = frozenset(ScopeType)
 
 

@@ -7,7 +7,7 @@ import json
 import math
 from pathlib import Path
 
-from cis.app.submit import anchored, check_secrets, check_skills, document_warnings
+from cis.app.submit import anchored, check_secrets, check_skills, document_warnings, node_warnings
 from cis.app.submit import save as save_dag
 from cis.cli.context import Context, from_environment, say
 from cis.cli.dag.run import base_directory, read_dag, read_input
@@ -38,7 +38,7 @@ def validate(options: argparse.Namespace) -> None:
         check_secrets(spec, scope, context.this_node)
     graph = Graph.of(spec.tasks)
     levels = [[spec.tasks[number].id for number in level] for level in graph.levels()]
-    warnings = [*_secret_warnings(spec, context), *document_warnings(spec)]
+    warnings = [*_secret_warnings(spec, context), *document_warnings(spec), *_node_warnings(spec, context)]
     if options.json:
         longest = graph.critical_path([1.0] * len(spec.tasks))
         print_json(
@@ -79,6 +79,14 @@ def _secret_warnings(spec: DagSpec, context: Context) -> list[str]:
 
     missing = TomlSecrets(context.home.toml, context.environ).missing(asked)
     return [f"task {asked[name]!r} asks for the secret {name}, which {context.home.toml} lacks" for name in missing]
+
+
+def _node_warnings(spec: DagSpec, context: Context) -> list[str]:
+    """Return what would be said or refused since work of its scope, or of that of a DAG below it, is on another node."""
+    if spec.target_node is None and all(task.skill != "dag" for task in spec.tasks):
+        return []
+    with context.store() as store:
+        return node_warnings(store, spec)
 
 
 def import_(options: argparse.Namespace) -> None:

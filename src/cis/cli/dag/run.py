@@ -143,7 +143,7 @@ def _see_through(context: Context, submitted: RunRecord, options: argparse.Names
         say("no node is running here: it is stored, and goes out when one does ('cis node start')")
     elif submitted.delivery is Delivery.QUEUED:
         _await_delivery(context, submitted.run_id)
-    warnings = _warnings(context, submitted) if away else []
+    warnings = _warnings(context, submitted) if away or submitted.target_node is not None else []
     if not (options.json or options.quiet):
         for warning in warnings:
             say(f"warning: {warning}")

@@ -352,12 +352,20 @@ def _tree(request: SubmitRequest) -> str | None:
 
 
 def _check_worker(runs: Runs, spec: DagSpec, scope: Scope) -> None:
+    """Raise WorkerConflictError when work that belongs in one place is asked for in a second one."""
     wanted = spec.target_node
-    if wanted is None:
+    if wanted is None or spec.spread or not scope.in_one_place:
         return
     other = runs.unfinished_elsewhere(scope.worker_id, wanted)
     if other is not None and other.target_node is not None:
-        raise WorkerConflictError(scope.worker_id, wanted=wanted, busy=other.target_node, run_id=other.run_id)
+        raise WorkerConflictError(
+            str(scope),
+            dag_id=spec.dag_id,
+            wanted=wanted,
+            busy=other.target_node,
+            run_id=other.run_id,
+            busy_dag_id=other.dag_id,
+        )
 
 
 def first_tasks(
