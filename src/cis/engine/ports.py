@@ -81,7 +81,8 @@ class Skill(Protocol):
     def plan(self, params: Mapping[str, Json]) -> Command | ChildDag | Wait:
         """Return what to run or to wait for: *params* have passed ``check``, and their references are filled in.
 
-        It is asked again for a wait that goes on in another worker, so it has to be quick and to touch nothing.
+        It is asked again for a wait with ``ask`` that goes on in another worker, so it has to be quick and to touch
+        nothing; of any other wait the moment is stored.
 
         Raises:
             LaunchError: a filled-in value makes no sense.

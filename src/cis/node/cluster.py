@@ -18,7 +18,7 @@ from cis.errors import CisError, ConfigError, Fault
 from cis.federation.executing.reporter import Reporter
 from cis.federation.inbox import Inbox
 from cis.federation.origin.courier import Courier
-from cis.federation.origin.status import Asker
+from cis.federation.origin.status import StatusAsker
 from cis.federation.service import Calm
 from cis.model.message import Result
 from cis.node.home import Home
@@ -187,7 +187,7 @@ class Cluster:
         services = {
             "courier": self._courier.run,
             "reporter": self._reporter.run,
-            "asker": Asker(self._node, client, receive=self.receiver.inbox.receive).run,
+            "asker": StatusAsker(self._node, client, receive=self.receiver.inbox.receive).run,
             "pinger": self._pinger.run,
             "upkeep": self._upkeep,
         }

@@ -33,7 +33,9 @@ _NO_PLACE = "waits for a place: "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
-    """Somebody who hands a DAG in, as messages name them; ``scopes`` are those that they may use (None: all).
+    """What whoever hands a DAG in may use: some ``scopes`` (None: all). ``name`` is for messages alone.
+
+    Who it was, for the audit log, is a ``cis.app.actor.Actor``.
 
     With ``shares`` no more than a share of the queue is for them.
     """

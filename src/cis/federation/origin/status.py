@@ -3,7 +3,7 @@
 A report is only taken from the node that holds the run, under the grant that it holds it by, and merges row by row
 (``cis.federation.origin.mirror``).
 
-The origin asks (``Asker``) when it has received nothing about a run for a while: its executing node may not reach it,
+The origin asks (``StatusAsker``) when it has received nothing about a run for a while: its executing node may not reach it,
 as a laptop behind NAT. It names the last answer that it has, and the executing node goes on from there
 (``cis.federation.executing.reporter``).
 """
@@ -118,7 +118,7 @@ def _parent_ring(runs: Runs, parent_run_id: str | None) -> frozenset[str]:
     return frozenset() if parent is None else frozenset({parent.worker_id})
 
 
-class Asker:
+class StatusAsker:
     """Asks for the runs of which nothing was received lately."""
 
     def __init__(self, node: NodePort, client: Sending, *, receive: Receive) -> None:

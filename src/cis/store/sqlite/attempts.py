@@ -12,7 +12,7 @@ from cis.errors import StaleVersionError
 from cis.model.states import AttemptState, check_attempt_arrow
 from cis.store.records import AttemptPlace, AttemptRecord, LeftProcess, TaskLoss
 from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import ATTEMPT, attempt_of, read_all
+from cis.store.sqlite.rows import ATTEMPT, attempt_of, places_of, read_all
 
 _ATTEMPT = f"SELECT {ATTEMPT} FROM task_executions WHERE run_id = ? AND task_no = ? AND attempt = ?"  # noqa: S608
 _ATTEMPTS_AFTER = (
@@ -26,7 +26,7 @@ _PLACE = (
 _OF_TASK = " AND task_no = (SELECT task_no FROM run_tasks WHERE run_id = ? AND task_id = ?)"
 _PLACES_AFTER = " WHERE (begun_us, task_no, attempt) > (?, ?, ?) ORDER BY begun_us, task_no, attempt LIMIT ?"
 _BEFORE_ALL = (-(2**63), 0, 0)
-_START = f"INSERT INTO task_executions ({ATTEMPT}) VALUES ({', '.join('?' * 17)})"  # noqa: S608 - constants
+_START = f"INSERT INTO task_executions ({ATTEMPT}) VALUES ({places_of(ATTEMPT)})"  # noqa: S608 - constants
 _PID = (
     "UPDATE task_executions SET pid = ?, pid_started = ?"
     " WHERE run_id = ? AND task_no = ? AND attempt = ? AND status = 'running'"
@@ -48,7 +48,7 @@ _STRAY = (
 _ATTEMPT_COLUMNS = ATTEMPT.split(", ")  # named as the record's fields are
 _TOLD = _ATTEMPT_COLUMNS[4:]  # all but the key and the task's id, which its number says
 _MIRROR_ATTEMPT = (
-    f"INSERT INTO task_executions ({ATTEMPT}) VALUES ({', '.join('?' * 17)})"  # noqa: S608 - constants
+    f"INSERT INTO task_executions ({ATTEMPT}) VALUES ({places_of(ATTEMPT)})"  # noqa: S608 - constants
     " ON CONFLICT (run_id, task_no, attempt) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in _TOLD)
     + " WHERE task_executions.status = 'running' AND ("

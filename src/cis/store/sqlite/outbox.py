@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cis.store.sqlite.cluster_rows import FAULT_CHARS, OUTBOX, json_text, outbox_item_of
 from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import read_all
+from cis.store.sqlite.rows import places_of, read_all
 
 if TYPE_CHECKING:
     from cis.store.cluster import OutboxItem, Route, Schedule
@@ -22,7 +22,7 @@ from cis.store.sqlite.rows import read
 if TYPE_CHECKING:
     from cis.store.cluster import PeerRecord
 
-_POST = f"INSERT INTO outbox ({OUTBOX}) VALUES ({', '.join('?' * 13)})"  # noqa: S608 - constants
+_POST = f"INSERT INTO outbox ({OUTBOX}) VALUES ({places_of(OUTBOX)})"  # noqa: S608 - constants
 _DUE = (
     f"SELECT {OUTBOX} FROM outbox WHERE route = ? AND due_at_us <= ?"  # noqa: S608 - constants
     " ORDER BY priority DESC, message_id LIMIT ?"
@@ -115,7 +115,7 @@ class OutboxRows:
 
 
 _PUT = (
-    f"INSERT INTO peers ({PEER}) VALUES ({', '.join('?' * 10)})"  # noqa: S608 - constants
+    f"INSERT INTO peers ({PEER}) VALUES ({places_of(PEER)})"  # noqa: S608 - constants
     " ON CONFLICT (node_id) DO UPDATE SET public_key = excluded.public_key, may = excluded.may,"
     " trusted_at_us = excluded.trusted_at_us, url = excluded.url, matrix_user = excluded.matrix_user,"
     " contact_at_us = excluded.contact_at_us, clock_ahead_us = excluded.clock_ahead_us, fault = excluded.fault,"

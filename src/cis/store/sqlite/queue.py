@@ -21,7 +21,17 @@ from cis.store.records import (
     WorkerState,
 )
 from cis.store.sqlite.connection import Database, Row
-from cis.store.sqlite.rows import MAX_NUMBER, QUEUE, WORKER, queue_item_of, read, read_all, tell_queued, worker_of
+from cis.store.sqlite.rows import (
+    MAX_NUMBER,
+    QUEUE,
+    WORKER,
+    places_of,
+    queue_item_of,
+    read,
+    read_all,
+    tell_queued,
+    worker_of,
+)
 
 _ENQUEUE = (
     "INSERT INTO worker_queue (node_id, worker_id, run_id, dag_json, status, priority, epoch, created_at_us, below, asker)"
@@ -230,7 +240,7 @@ def _unreadable(run_id: str, worker_id: str, epoch: int) -> QueueItem:
 
 # An epoch that cannot be read gives way to one that no counting has reached: the time.
 _TAKE = (
-    f"INSERT INTO workers ({WORKER}) VALUES ({', '.join('?' * 15)})"  # noqa: S608 - constants
+    f"INSERT INTO workers ({WORKER}) VALUES ({places_of(WORKER)})"  # noqa: S608 - constants
     " ON CONFLICT (node_id, worker_id) DO UPDATE SET scope_type = excluded.scope_type,"
     " scope_id = excluded.scope_id, status = excluded.status, pid = excluded.pid,"
     " pid_started = excluded.pid_started,"
@@ -240,7 +250,7 @@ _TAKE = (
     " lease_until_us = excluded.lease_until_us, runs_done = 0, current_run = NULL, short_of = NULL"
 )
 _CANNOT_START = (
-    f"INSERT INTO workers ({WORKER}) VALUES ({', '.join('?' * 15)})"  # noqa: S608 - constants
+    f"INSERT INTO workers ({WORKER}) VALUES ({places_of(WORKER)})"  # noqa: S608 - constants
     " ON CONFLICT (node_id, worker_id) DO UPDATE SET short_of = excluded.short_of WHERE status IN ('stopped', 'dead')"
 )
 _ONE = f"SELECT {WORKER} FROM workers WHERE node_id = ? AND worker_id = ?"  # noqa: S608 - constants

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cis.store.sqlite.cluster_rows import REMOTE, remote_of
 from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import read, read_all
+from cis.store.sqlite.rows import places_of, read, read_all
 
 if TYPE_CHECKING:
     from cis.store.cluster import RemoteRole, RemoteRun
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from cis.store.cluster import JournalState, LeaseAsk, OfferRecord, OfferState, RoomCursor, RoomEvent
 
 _PUT = (
-    f"INSERT INTO remote_runs ({REMOTE}) VALUES ({', '.join('?' * 15)})"  # noqa: S608 - constants
+    f"INSERT INTO remote_runs ({REMOTE}) VALUES ({places_of(REMOTE)})"  # noqa: S608 - constants
     " ON CONFLICT (run_id) DO UPDATE SET role = excluded.role, peer = excluded.peer, epoch = excluded.epoch,"
     " lease_until_us = excluded.lease_until_us, control_seq = excluded.control_seq,"
     " heard_version = excluded.heard_version, open = excluded.open, event_id = excluded.event_id, lease_us = excluded.lease_us,"
@@ -184,7 +184,7 @@ def _event_values(event: RoomEvent) -> tuple[object, ...]:
 
 
 _PUT_OFFER = (
-    f"INSERT INTO offers ({OFFER}) VALUES ({', '.join('?' * 10)})"  # noqa: S608 - constants
+    f"INSERT INTO offers ({OFFER}) VALUES ({places_of(OFFER)})"  # noqa: S608 - constants
     " ON CONFLICT (run_id) DO UPDATE SET sender = excluded.sender, event_id = excluded.event_id,"
     " epoch = excluded.epoch, priority = excluded.priority, content = excluded.content, state = excluded.state,"
     " created_at_us = excluded.created_at_us, expires_at_us = excluded.expires_at_us,"

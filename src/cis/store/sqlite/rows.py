@@ -59,6 +59,11 @@ WORKER = (
 EVENT = "seq, at_us, kind, status, run_id, dag_id, task_id, worker_id, data"
 
 
+def places_of(columns: str) -> str:
+    """Return a ``?`` for each of the columns, as a statement takes their values."""
+    return ", ".join("?" * (columns.count(",") + 1))
+
+
 def definition_of(row: Row) -> DefinitionRecord:
     """Return the record of a row of DEFINITION."""
     return DefinitionRecord(

@@ -20,7 +20,7 @@ from cis.model.states import RunState, check_run_arrow
 from cis.store.records import Page, RunChange, RunFilter, RunHead, RunRecord, TaskRecord
 from cis.store.sqlite.connection import Database
 from cis.store.sqlite.queue import WAKE
-from cis.store.sqlite.rows import MAX_NUMBER, RUN, Row, read, read_all, run_of
+from cis.store.sqlite.rows import MAX_NUMBER, RUN, Row, places_of, read, read_all, run_of
 from cis.store.sqlite.tasks import INSERT_TASK, TELL_CANCELLED, task_values
 
 Group = tuple[str | bytes, ...]
@@ -132,7 +132,7 @@ def _where(conditions: list[str]) -> str:
 
 
 _INSERT = (
-    f"INSERT INTO dag_runs ({RUN}, accepted) VALUES ({', '.join('?' * 29)},"  # noqa: S608 - constants
+    f"INSERT INTO dag_runs ({RUN}, accepted) VALUES ({places_of(RUN)},"  # noqa: S608 - constants
     " (SELECT coalesce(max(seq), 0) + 1 FROM events))"
 )
 _ONE = f"SELECT {RUN} FROM dag_runs WHERE run_id = ?"  # noqa: S608 - constants

@@ -14,9 +14,9 @@ from cis.errors import StaleVersionError, StoreRefusedError
 from cis.model.states import check_task_arrow
 from cis.store.records import TaskRecord
 from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import TASK, outputs_of, read, task_of
+from cis.store.sqlite.rows import TASK, outputs_of, places_of, read, task_of
 
-INSERT_TASK = f"INSERT INTO run_tasks ({TASK}) VALUES ({', '.join('?' * 15)})"  # noqa: S608 - constants
+INSERT_TASK = f"INSERT INTO run_tasks ({TASK}) VALUES ({places_of(TASK)})"  # noqa: S608 - constants
 _TASKS = f"SELECT {TASK} FROM run_tasks WHERE run_id = ? ORDER BY task_no"  # noqa: S608 - constants
 _BARE_TASKS = _TASKS.replace(" outputs,", " NULL,")
 _TASKS_AFTER = (

@@ -36,7 +36,7 @@ AGAIN_S = 5.0
 LEASES_EVERY_S = 1.0
 MAX_ASLEEP_S = 1.0
 PRUNE_EVERY = 1000
-GREET_EVERY_S = 6 * 3600.0
+PING_EVERY_S = 6 * 3600.0
 ENCRYPTED = (
     "the room is encrypted, which cannot be undone: take room_id out of cis.toml, then 'cis room setup' makes a new one"
 )
@@ -134,7 +134,7 @@ class Room:
             raise RoomError(ENCRYPTED)
 
     async def _work(self) -> None:
-        services = [self._sync(), self._sender.run(), self._leases(), self._chat.run(), self._greet()]
+        services = [self._sync(), self._sender.run(), self._leases(), self._chat.run(), self._ping_again()]
         if self._claimer is not None:
             services.append(self._claimer.run())
         tasks = [asyncio.ensure_future(service) for service in services]
@@ -211,12 +211,12 @@ class Room:
 
         await self._node.write(job)
 
-    async def _greet(self) -> None:
+    async def _ping_again(self) -> None:
         """Say that this node is here, and what time it has: now, and every few hours."""
         this_node = self._node.this_node
         while True:
             sent = await self._sender.send_once(make_ping(this_node, target=None))
-            await asyncio.sleep(GREET_EVERY_S if sent else AGAIN_S)
+            await asyncio.sleep(PING_EVERY_S if sent else AGAIN_S)
 
     async def _leases(self) -> None:
         """Take back the runs whose holder has not been heard of for a whole lease."""
