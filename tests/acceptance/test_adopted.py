@@ -336,6 +336,61 @@ def test_a_task_of_a_home_that_is_gone_is_ended(sandbox: Sandbox, tmp_path: Path
     wait_for(lambda: not alive(pid), timeout_s=LONG_S, what="the end of the task")
 
 
+def test_in_a_home_that_was_moved_an_end_is_found_and_what_ran_on_is_ended_and_tried_again(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """What runs has the old place in its environment, and would write to where nobody looks."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    with sandbox.node() as node:
+        ends = node.execute(lasting(first)).body["run_id"]
+        runs_on = node.execute(lasting(second) | {"dag_id": "goes-on"}).body["run_id"]
+        (ended,), (going_on,) = pids(first), pids(second)
+    (first / "go").touch()
+    wait_for(lambda: not alive(ended), what="the end of a task")
+    folders = AttemptFolders(Home(sandbox.home).attempts)
+    wait_for(lambda: folders.ended(f"{ends}.0.1"), what="what is kept of its end")
+    new = sandbox.at(tmp_path / "new")
+    sandbox.home.rename(new.home)
+    refused = new.cis("node", "start", "--port", "0")
+    new.json("init", "--moved")
+    gone = not alive(going_on)
+    (second / "go").touch()
+    with new.node() as node:
+        runs = [node.finished(run_id) for run_id in (ends, runs_on)]
+
+    assert refused.returncode == 4
+    assert gone
+    assert [(run["status"], run["tasks"][0]["attempts"]) for run in runs] == [("completed", 1), ("completed", 2)]
+    assert [run["tasks"][0]["outputs"] for run in runs] == [{"said": "all"}] * 2
+    assert not (second / "overlap").exists()
+    assert AttemptFolders(Home(new.home).attempts).handles() == []
+
+
+def test_a_home_that_is_a_copy_takes_up_and_ends_nothing_that_goes_on_in_the_original(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    run_id = interrupt(sandbox, tmp_path, "a stop of its node")
+    (pid,) = pids(tmp_path)
+    copy = sandbox.at(tmp_path / "copy")
+    subprocess.run(["cp", "-a", sandbox.home, copy.home], check=True)
+    refused = copy.cis("node", "start", "--port", "0")
+    copy.json("init", "--copied")
+    kept = AttemptFolders(Home(copy.home).attempts).handles()
+    copy.json("dag", "run", "-", stdin='{"dag_id": "fresh", "tasks": [{"id": "t", "command": "true"}]}')
+    goes_on = alive(pid)
+    (tmp_path / "go").touch()
+    with sandbox.node() as node:
+        run = node.finished(run_id)
+
+    assert refused.returncode == 4
+    assert kept == []
+    assert goes_on
+    assert (run["status"], run["tasks"][0]["attempts"]) == ("completed", 1)
+    assert run["tasks"][0]["outputs"] == {"said": "all"}
+
+
 def test_what_a_task_may_leave_running_outlives_it_also_when_it_was_taken_up_again(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:

@@ -18,11 +18,6 @@ from tests.worlds.waiting import wait_for
 HOLD = "until test -e {go}; do sleep 0.05; done"
 
 
-def at(sandbox: Sandbox, home: Path, **environment: str) -> Sandbox:
-    """Return the same command over another home or environment."""
-    return Sandbox(home, {**sandbox.env, "CIS_HOME": str(home), **environment})
-
-
 def held(folder: Path, *, dag_id: str = "held") -> dict[str, object]:
     """Return a DAG whose task says who it is and waits for the file ``go``."""
     command = f"echo $$ >> {folder}/pids; {HOLD.format(go=folder / 'go')}; echo on $CIS_NODE_ID in $CIS_HOME"
@@ -85,10 +80,10 @@ def test_runs_that_were_accepted_go_on_when_the_host_gets_another_name(sandbox: 
 
 
 def test_a_flag_or_variable_against_the_id_that_was_kept_is_refused_with_the_way_out(sandbox: Sandbox) -> None:
-    named = at(sandbox, sandbox.home, CIS_NODE_ID="first")
+    named = sandbox.at(sandbox.home, CIS_NODE_ID="first")
     named.json("dag", "run", "-", stdin='{"dag_id": "d", "tasks": [{"id": "t", "command": "true"}]}')
     flag = sandbox.cis("node", "start", "--port", "0", "--node-id", "second")
-    variable = at(sandbox, sandbox.home, CIS_NODE_ID="second").cis("config", "show")
+    variable = sandbox.at(sandbox.home, CIS_NODE_ID="second").cis("config", "show")
     kept = sandbox.json("config", "show")["node_id"]
     same = named.json("init", "--node-id", "first")["node_id"]
     (sandbox.home / "cis.toml").write_text('[node]\nid = "second"\n')
@@ -118,7 +113,7 @@ ACTING = (
 
 def test_a_copy_of_a_home_does_nothing_until_it_is_told_that_it_is_one(sandbox: Sandbox, tmp_path: Path) -> None:
     """Then it is a node of its own, and what the original has to do stays the original's."""
-    copy = at(sandbox, tmp_path / "copy")
+    copy = sandbox.at(tmp_path / "copy")
     document = write_dag(tmp_path, held(tmp_path))
     fresh = write_dag(
         tmp_path, {"dag_id": "fresh", "tasks": [{"id": "t", "command": "echo $CIS_NODE_ID"}]}, name="f.json"
@@ -161,7 +156,7 @@ def test_a_copy_of_a_home_does_nothing_until_it_is_told_that_it_is_one(sandbox: 
 
 
 def test_a_backup_that_is_restored_in_another_home_does_nothing_by_itself(sandbox: Sandbox, tmp_path: Path) -> None:
-    other = at(sandbox, tmp_path / "other")
+    other = sandbox.at(tmp_path / "other")
     document = write_dag(tmp_path, {"dag_id": "d", "tasks": [{"id": "t", "command": "true"}]})
     sandbox.json("dag", "run", document)
     sandbox.json("db", "backup", str(tmp_path / "backup"))
@@ -182,7 +177,7 @@ def test_a_home_that_was_moved_goes_on_and_ends_first_what_its_tasks_left_at_the
     run_id = start_and_die(sandbox, tmp_path)
     left = started(tmp_path)
     assert alive(left)
-    new = at(sandbox, tmp_path / "new")
+    new = sandbox.at(tmp_path / "new")
     sandbox.home.rename(new.home)
     refused = new.cis("node", "start", "--port", "0")
     assert alive(left)
@@ -202,7 +197,7 @@ def test_a_home_that_was_moved_goes_on_and_ends_first_what_its_tasks_left_at_the
 
 def test_a_container_that_is_made_anew_over_the_same_volume_simply_goes_on(sandbox: Sandbox) -> None:
     """Another host name, perhaps another host, and no machine of its own: the path alone counts."""
-    first = at(sandbox, sandbox.home, container="podman")
+    first = sandbox.at(sandbox.home, container="podman")
     document = '{"dag_id": "d", "tasks": [{"id": "t", "command": "true"}]}'
     first.json("dag", "run", "-", stdin=document)
 
@@ -218,8 +213,8 @@ def test_a_copy_gets_the_id_that_is_asked_for_and_none_that_is_no_id(
 
     def copied(node_id: str) -> subprocess.CompletedProcess[str]:
         if place == "CIS_NODE_ID":
-            return at(sandbox, tmp_path / "copy", CIS_NODE_ID=node_id).cis("init", "--copied", "--json")
-        return at(sandbox, tmp_path / "copy").cis("init", "--copied", "--node-id", node_id, "--json")
+            return sandbox.at(tmp_path / "copy", CIS_NODE_ID=node_id).cis("init", "--copied", "--json")
+        return sandbox.at(tmp_path / "copy").cis("init", "--copied", "--node-id", node_id, "--json")
 
     original = sandbox.json("init")
     shutil.copytree(sandbox.home, tmp_path / "copy", ignore=shutil.ignore_patterns("*.wake"))
@@ -237,7 +232,7 @@ def test_a_copy_gets_the_id_that_is_asked_for_and_none_that_is_no_id(
 
 def test_a_moved_home_takes_no_other_id(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.json("init")
-    moved = at(sandbox, tmp_path / "moved")
+    moved = sandbox.at(tmp_path / "moved")
     shutil.move(sandbox.home, moved.home)
     refused = moved.cis("init", "--moved", "--node-id", "two")
 
@@ -248,7 +243,7 @@ def test_a_moved_home_takes_no_other_id(sandbox: Sandbox, tmp_path: Path) -> Non
 
 def test_doctor_looks_at_everything_also_under_an_id_that_is_not_the_homes(sandbox: Sandbox) -> None:
     sandbox.json("init", "--node-id", "one")
-    said = at(sandbox, sandbox.home, CIS_NODE_ID="two").json("doctor", expect=1)
+    said = sandbox.at(sandbox.home, CIS_NODE_ID="two").json("doctor", expect=1)
 
     (wrong,) = [finding for finding in said["findings"] if finding["fault"]]
     assert "this home is node 'one'" in wrong["fault"]

@@ -89,6 +89,10 @@ class Sandbox:
     home: Path
     env: Mapping[str, str]
 
+    def at(self, home: Path, **environment: str) -> Sandbox:
+        """Return the same command over another home or environment."""
+        return Sandbox(home, {**self.env, "CIS_HOME": str(home), **environment})
+
     def cis(
         self, *arguments: str, stdin: str | None = None, timeout_s: float = DEADLINE_S
     ) -> subprocess.CompletedProcess[str]:

@@ -72,7 +72,8 @@ def place_fault(store: Store, home: Home) -> str | None:
 def move(store: Store, home: Home) -> HomeRecord | None:
     """Keep the new place of a home that was moved; return what was kept before, None when it is where it was.
 
-    What its tasks left running under the old path is ended first: it would not be found later.
+    What its tasks left running under the old path is ended first: it would not be found later, and writes to where
+    nobody looks. A lasting attempt is among it; one that has ended by itself is found as it ended.
 
     Raises:
         ConflictError: a process still uses it, or the home is still at its old place too, so this one is a copy.
@@ -101,6 +102,7 @@ def move(store: Store, home: Home) -> HomeRecord | None:
 def become_copy(store: Store, home: Home, *, node_id: str | None) -> HomeRecord | None:
     """Make a copied home that of a new node; return what was kept before, None when it is where it was.
 
+    What runs is the original's, lasting attempts too: nothing of it is ended, and nothing here knows of it any more.
     Whoever breaks off in between may begin again: the place is kept last.
 
     Raises:
@@ -118,6 +120,9 @@ def become_copy(store: Store, home: Home, *, node_id: str | None) -> HomeRecord 
     home.key_file.unlink(missing_ok=True)
     KeyFile(home.key_file).signer()
     announcement_path(home).unlink(missing_ok=True)
+    folders = AttemptFolders(home.attempts)
+    for handle in folders.handles():  # what goes on by itself goes on at the original's place
+        folders.forget(handle)
     disown(store, reason=f"this home is a copy of node {kept.node_id!r}, which goes on with this run", now_us=now_us())
     with store.transaction():
         store.home.put(here)
