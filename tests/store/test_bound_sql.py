@@ -64,7 +64,7 @@ def is_constant(value: ast.expr, file: str) -> bool:
         return isinstance(value.body, ast.Constant) and isinstance(value.orelse, ast.Constant)
     if _CONSTANT.fullmatch(text) or (file, text) in KNOWN:
         return True
-    return re.fullmatch(r"', '\.join\('\?' \* \d+\)", text) is not None
+    return re.fullmatch(r"places_of\(_?[A-Z][A-Z0-9_]*\)", text) is not None
 
 
 def loose(source: str, file: str) -> list[str]:
