@@ -168,6 +168,31 @@ def test_the_only_task_of_a_run_and_one_that_is_asked_for_need_no_heading(
     assert second.stdout == "try 2\n"
 
 
+@pytest.mark.parametrize("secret", [False, True])
+def test_lines_of_two_streams_are_kept_in_their_order_and_with_their_times(sandbox: Sandbox, *, secret: bool) -> None:
+    """Each line waits until the one before it is in its log, so that none depends on how fast that is."""
+    log = f"{sandbox.home}/logs/$CIS_RUN_ID/0.1"
+    wait = "until grep -qs {0} {1}.{2}; do sleep 0.02; done; sleep 0.02"
+    steps = ["echo one", wait.format("one", log, "out"), "echo two >&2", wait.format("two", log, "err"), "echo three"]
+    task: dict[str, Any] = {"id": "t", "command": "; ".join(steps)}
+    if secret:
+        task["secrets"] = ["S"]
+        sandbox.cis("init")
+        (sandbox.home / "s").write_text("hush-hush-hush")
+        (sandbox.home / "s").chmod(0o600)
+        with (sandbox.home / "cis.toml").open("a") as toml:
+            toml.write('\n[secrets]\nS = {file = "s"}\n')
+    ran = sandbox.cis("dag", "run", write_dag(sandbox.home.parent, {"dag_id": "both", "tasks": [task]}))
+    assert ran.returncode == 0, ran.stderr
+    words = [sys.executable, "-m", "cis", "dag", "logs", "both", "--timestamps"]
+    both = subprocess.run(words, env=dict(sandbox.env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
+    lines = [line.split() for line in both.stdout.decode().splitlines()]
+
+    assert [text for _, text in lines] == ["one", "two", "three"]
+    assert len({at for at, _ in lines}) == 3
+    assert [at for at, _ in lines] == sorted(at for at, _ in lines)
+
+
 def told(text: str) -> set[str]:
     """Return each line of a log behind the name of its block: which blocks come between two lines is chance."""
     found, name = set(), ""

@@ -1,6 +1,7 @@
 """Where the files of an attempt lie.
 
     logs/<run_id>/<task_no>.<attempt>.out, .err         what it wrote, once it has written something
+    logs/<run_id>/<task_no>.<attempt>.times             when, if it wrote more than once to one of them
     logs/.live/<run_id>.<task_no>.<attempt>.outputs     its named outputs, until its end
     logs/.live/<run_id>.<task_no>.<attempt>.script      its command, where that is a file for another program than a shell
 
@@ -22,7 +23,7 @@ OUTPUTS = re.compile(r"(.+)\.[0-9]+\.[0-9]+\.(?:outputs|script)")  # as ``LogFil
 
 
 class AttemptFiles(NamedTuple):
-    """The three files of one attempt: what it wrote to its two streams, and its named outputs.
+    """The files of one attempt: what it wrote to its two streams, and its named outputs.
 
     Plain strings: they are made thousands of times a second, and a ``Path`` costs as much as the rest.
     """
@@ -30,6 +31,11 @@ class AttemptFiles(NamedTuple):
     stdout: str
     stderr: str
     outputs: str
+
+    @property
+    def times(self) -> str:
+        """When what was written, once the attempt is over (``cis.engine.observe.growing``)."""
+        return self.stdout.removesuffix(".out") + ".times"
 
 
 def script_beside(outputs: str) -> str:

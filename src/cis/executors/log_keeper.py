@@ -17,7 +17,7 @@ import sys
 # At the end: nothing that lies beside this package may stand in for the standard library.
 sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from cis.executors.logcap import CappedLog
+from cis.executors.logcap import CappedLog, write_times
 from cis.model.masking import Masker
 
 PIECE_BYTES = 1 << 16
@@ -33,7 +33,7 @@ class _Stream:
     def __init__(self, pipe: int, log: CappedLog, needles: list[bytes]) -> None:
         self.pipe = pipe
         self._over = False
-        self._log = log
+        self.log = log
         self._masker = Masker(needles)
         os.set_blocking(pipe, False)
 
@@ -47,7 +47,7 @@ class _Stream:
 
     def idle(self) -> None:
         """Let go of a single character that was held back."""
-        self._log.append(self._masker.idle())
+        self.log.append(self._masker.idle())
 
     def pass_on(self) -> bool:
         """Pass on a piece; return whether there may be more now."""
@@ -56,16 +56,16 @@ class _Stream:
         except BlockingIOError:
             return False
         if data:
-            self._log.append(self._masker.feed(data))
+            self.log.append(self._masker.feed(data))
             return True
         self._over = True
         os.close(self.pipe)
-        self._log.append(self._masker.close())
+        self.log.append(self._masker.close())
         return False
 
     def sum_up(self) -> tuple[bytes, int]:
         """Return the tail of what was passed on, and its size."""
-        tail, size = self._log.sum_up()
+        tail, size = self.log.sum_up()
         return tail.encode(), size
 
 
@@ -131,6 +131,7 @@ def told(tails: list[tuple[bytes, int]]) -> bytes:
 
 def _answer(streams: list[_Stream]) -> None:
     answer = told([stream.sum_up() for stream in streams])
+    write_times(*(stream.log for stream in streams))
     try:
         while answer:
             answer = answer[os.write(_ANSWER, answer) :]

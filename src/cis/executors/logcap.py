@@ -1,5 +1,8 @@
 """The log file of one stream: made when there is something to keep, holds its first bytes, counts all that came.
 
+When what came is remembered too, so that the lines of two streams can be read in the order in which they were written
+(``write_times``, ``cis.engine.observe.growing``).
+
 Used by a process that has to start fast as well (``cis.executors.log_keeper``), so nothing heavy is imported here.
 """
 
@@ -7,11 +10,14 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 NOTHING = -1
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CONTINUATION = bytes(range(0x80, 0xC0))
+MOST_MARKS = 256  # of when a stream was read; of more, every other one is forgotten
+_APART_NS = 10_000_000
 
 StrPath = str | os.PathLike[str]
 
@@ -33,6 +39,7 @@ class CappedLog:
         "_size",
         "_tail_bytes",
         "lost",
+        "marks",
         "path",
         "trouble",
         "written",
@@ -47,6 +54,7 @@ class CappedLog:
         self._last = b""
         self._dropped = 0
         self._noted = 0  # of what is lost, the bytes that the file tells of
+        self.marks: list[tuple[int, int]] = []  # nanoseconds of the monotonic clock, and the file's size by then
         self.written = 0
         self.lost = 0
         self.trouble: OSError | None = None
@@ -67,6 +75,7 @@ class CappedLog:
             end = bytes(data[-self._tail_bytes :])
             self._last = end if len(end) == self._tail_bytes else (self._last + end)[-self._tail_bytes :]
             self._store(data)
+            self._mark(time.monotonic_ns())
 
     def finish(self) -> tuple[str, int]:
         """Return the tail of the text and the bytes that came, and close the file."""
@@ -105,6 +114,15 @@ class CappedLog:
             self.lost += len(left)
             self.trouble = error
 
+    def _mark(self, now_ns: int) -> None:
+        marks = self.marks
+        if marks and now_ns - marks[-1][0] < _APART_NS:
+            marks[-1] = (marks[-1][0], self._size)
+            return
+        marks.append((now_ns, self._size))
+        if len(marks) > MOST_MARKS:
+            del marks[:-1:2]  # the one that follows stands for it, too
+
     def _gap(self) -> bytes:
         why = self.trouble.strerror if self.trouble is not None else ""
         return f"\n[cis: {self.lost - self._noted} bytes are missing here: {why}]\n".encode()
@@ -117,6 +135,28 @@ class CappedLog:
             self._noted = self.lost
         except OSError:  # a full disk: the row still has both numbers
             return
+
+
+def write_times(out: CappedLog, err: CappedLog) -> None:
+    """Write beside the logs of an attempt when they were read, where their files' own times do not tell it.
+
+    A line for each time, oldest first: the stream (``o``, ``e``), microseconds since 1970, the size of its file by then.
+    """
+    if len(out.marks) < 2 and len(err.marks) < 2:
+        return
+    ahead_ns = time.time_ns() - time.monotonic_ns()
+    marks = sorted([(at, "o", size) for at, size in out.marks] + [(at, "e", size) for at, size in err.marks])
+    text = "".join(f"{stream} {(at + ahead_ns) // 1000} {size}\n" for at, stream, size in marks)
+    try:
+        descriptor = _made(f"{os.path.splitext(out.path)[0]}.times")
+    except OSError:  # the order of two streams is nothing to fail for
+        return
+    try:
+        os.write(descriptor, text.encode())
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def tail_text(data: bytes, *, size: int) -> str:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from cis.engine.ports import Launch, StrPath
 from cis.executors.exits import ExitWatch
 from cis.executors.linux.stamps import stamp_of
-from cis.executors.logcap import NOTHING, SHORTAGES, CappedLog
+from cis.executors.logcap import NOTHING, SHORTAGES, CappedLog, write_times
 from cis.store.records import TAIL_BYTES
 
 log = logging.getLogger(__name__)
@@ -195,7 +195,9 @@ class PlainStreams:
 
     def finish(self) -> Written:
         """Take what is left; ``close`` comes next, when there is time."""
-        return Written(*self.stdout.finish(), *self.stderr.finish())
+        written = Written(*self.stdout.finish(), *self.stderr.finish())
+        write_times(self.stdout.log, self.stderr.log)
+        return written
 
     def close(self) -> None:
         """Give all descriptors back."""

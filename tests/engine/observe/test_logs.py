@@ -7,6 +7,7 @@ import os
 import tracemalloc
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -265,6 +266,35 @@ def test_the_stream_that_was_written_to_last_comes_last(node: NodeUnderTest) -> 
 
     assert order(out_ns=1_000_000, err_ns=2_000_000) == [("out\n", 1000), ("err\n", 2000)]
     assert order(out_ns=2_000_000, err_ns=1_000_000) == [("err\n", 1000), ("out\n", 2000)]
+
+
+def test_lines_of_two_streams_come_in_the_order_and_with_the_times_that_were_noted(node: NodeUnderTest) -> None:
+    run = node.submitted({"id": "a"})
+    attempt = node.started(run, "a")
+    node.wrote(attempt, out=b"one\nthr")
+    node.wrote(attempt, out=b"ee\nfive", err=b"two\nfour\n")
+    Path(node.logfiles.paths(run.run_id, 0, 1).times).write_text("o 1 4\ne 2 4\no 3 7\no 4 10\ne 5 9\no 6 99\n")
+    node.ended(run, attempt)
+    reader = open_logs(node.store, node.logfiles, run.run_id, LogChoice())
+
+    assert [(piece.text, piece.at_us) for piece in reader.look(node.store) if piece.stream != "note"][:5] == [
+        ("one\n", 1),
+        ("two\n", 2),
+        ("three\n", 4),
+        ("four\n", 5),
+        ("five", 6),
+    ]
+
+
+@pytest.mark.parametrize("damage", [b"o 1\n", b"x 1 4\n", b"\xff", b"o one 4\n", b"o 1 4\n" * 20_000])
+def test_times_that_cannot_be_read_cost_no_line(node: NodeUnderTest, damage: bytes) -> None:
+    run = node.submitted({"id": "a"})
+    attempt = node.started(run, "a")
+    node.wrote(attempt, out=b"one\n", err=b"two\n")
+    Path(node.logfiles.paths(run.run_id, 0, 1).times).write_bytes(damage)
+    node.ended(run, attempt)
+
+    assert {piece.text for piece in log_pieces(node.store, node.logfiles, run.run_id)} == {"one\n", "two\n"}
 
 
 def with_tails(node: NodeUnderTest, count: int) -> RunRecord:

@@ -14,13 +14,13 @@ ones follow when these are told, and what the database keeps of an attempt is re
 
 from __future__ import annotations
 
-import codecs
+from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cis.engine.logfiles import LogFiles
+from cis.engine.observe.growing import GrowingText, Written, read_times
 from cis.engine.observe.logtext import LogPiece, LogStream
 from cis.model.states import TaskState
 from cis.store.records import TAIL_BYTES, AttemptPlace, AttemptRecord, TaskRecord
@@ -37,7 +37,6 @@ GROWS_S = 0.1
 POLL_S = 1.0  # for what no event tells: a worker without a supervisor, an event log that moved on
 _EVENTS_AT_ONCE = 1000
 _FEW_TASKS = 1000
-_MAX_HELD = 8192
 _LEAST_COST = 2**8  # of an attempt that wrote nothing, in bytes: its row and its files are looked at
 
 
@@ -286,9 +285,11 @@ class _OpenAttempt:
         self._name = within + attempt.task_id
         self._attempt = attempt.attempt
         self._streams = {
-            LogStream.OUTPUT: _GrowingText(Path(files.stdout)),
-            LogStream.ERROR: _GrowingText(Path(files.stderr)),
+            LogStream.OUTPUT: GrowingText(Path(files.stdout)),
+            LogStream.ERROR: GrowingText(Path(files.stderr)),
         }
+        self._times_path = Path(files.times)
+        self._times: deque[Written] | None = None
         self.several = False
         self.over = attempt.status.final
         self.drained = False
@@ -298,7 +299,9 @@ class _OpenAttempt:
 
         Return how many bytes were read. With *last*, nothing more will come.
         """
-        count = 0
+        count = self._read_in_order(pieces, at_most=at_most) if last else 0
+        if self._times:
+            return count
         for stream, text in sorted(self._streams.items(), key=lambda each: each[1].look()):
             enough = at_most if last else count + at_most // 2
             while count < enough:
@@ -309,6 +312,25 @@ class _OpenAttempt:
                 if not size:
                     break
         self.drained = last and all(text.finished for text in self._streams.values())
+        return count
+
+    def _read_in_order(self, pieces: list[LogPiece], *, at_most: int) -> int:
+        """Append what is known to have been written when, in that order; return how many bytes were read."""
+        if self._times is None:
+            self._times = deque(read_times(self._times_path))
+        count = 0
+        while self._times and count < at_most:
+            stream, at_us, end = self._times[0]
+            text = self._streams[stream]
+            if end <= text.offset:
+                self._times.popleft()
+                continue
+            size, new = text.read(min(CHUNK_BYTES, at_most - count, end - text.offset), last=False)
+            count += size
+            if new:
+                pieces.append(self._piece(stream, new, at_us))
+            if not size:  # the file is shorter than that, or gone
+                self._times.popleft()
         return count
 
     def finish(self, pieces: list[LogPiece], record: AttemptRecord | None) -> None:
@@ -333,49 +355,3 @@ class _OpenAttempt:
 
     def _piece(self, stream: LogStream, text: str, at_us: int) -> LogPiece:
         return LogPiece(self._name, self._attempt, stream, text, at_us, self.several)
-
-
-class _GrowingText:
-    """A file that is read as it grows; ``written_us`` is when it was written last, when that was looked for last."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = ""
-        self.written_us = 0
-        self.found = False
-        self.removed = False
-        self.finished = False
-
-    def look(self) -> int:
-        """Return when the file was written last; a file that is not there was not."""
-        with suppress(OSError):
-            self.written_us = self._path.stat().st_mtime_ns // 1000
-        return self.written_us
-
-    def read(self, at_most: int, *, last: bool) -> tuple[int, str]:
-        """Return how many bytes were read, and the text to tell: whole lines, until one gets too long or rests."""
-        data = self._bytes(at_most)
-        text = self._held + self._decoder.decode(data, last and not data)
-        self._held = ""
-        if last and not data:
-            self.finished = True
-        if data:
-            cut = text.rfind("\n") + 1
-            if len(text) - cut <= _MAX_HELD:
-                text, self._held = text[:cut], text[cut:]
-        return len(data), text
-
-    def _bytes(self, at_most: int) -> bytes:
-        try:
-            with self._path.open("rb", buffering=0) as file:
-                size = file.seek(0, 2)
-                self.found |= size > 0
-                file.seek(self._offset)
-                data = file.read(at_most)
-        except OSError:
-            self.removed = self.found
-            return b""
-        self._offset += len(data)
-        return data
