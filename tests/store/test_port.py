@@ -55,7 +55,7 @@ def test_an_adapter_offers_what_the_port_says_and_no_more(store: SqliteStore) ->
     offered = {f"{part}.{name}" for part in PARTS for name in public(type(getattr(store, part)))}
 
     assert offered == METHODS
-    assert set(public(SqliteStore)) == OWN
+    assert set(public(SqliteStore)) - set(PARTS) == OWN
 
 
 def test_each_method_says_what_it_does() -> None:

@@ -4,47 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cis.errors import NotFoundError, StoreError, StoreGoneError
-from cis.store.sqlite.attempts import AttemptRows
 from cis.store.sqlite.connection import Database
-from cis.store.sqlite.definitions import DefinitionRows
-from cis.store.sqlite.file import StoreFile
-from cis.store.sqlite.logs import AuditRows, EventRows, TokenRows
-from cis.store.sqlite.outbox import OutboxRows, PeerRows
-from cis.store.sqlite.queue import QueueRows, WorkerRows
-from cis.store.sqlite.room import OfferRows, RemoteRows, RoomRows
-from cis.store.sqlite.runs import RunRows
-from cis.store.sqlite.tasks import StagedRows, TaskRows
-from cis.store.sqlite.upkeep import HomeRows, PruningRows, RestoreRows
+
+if TYPE_CHECKING:
+    from cis.store.sqlite.attempts import AttemptRows
+    from cis.store.sqlite.definitions import DefinitionRows
+    from cis.store.sqlite.file import StoreFile
+    from cis.store.sqlite.logs import AuditRows, EventRows, TokenRows
+    from cis.store.sqlite.outbox import OutboxRows, PeerRows
+    from cis.store.sqlite.queue import QueueRows, WorkerRows
+    from cis.store.sqlite.room import OfferRows, RemoteRows, RoomRows
+    from cis.store.sqlite.runs import RunRows
+    from cis.store.sqlite.tasks import StagedRows, TaskRows
+    from cis.store.sqlite.upkeep import HomeRows, PruningRows, RestoreRows
+
+
+class _Part:
+    """One part of a store, whose module is loaded when it is first asked for: most commands need three."""
+
+    def __init__(self, module: str, kind: str) -> None:
+        self._module = module
+        self._kind = kind
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, store: SqliteStore | None, owner: type) -> Any:
+        if store is None:
+            return self
+        made = getattr(import_module(f"cis.store.sqlite.{self._module}"), self._kind)(store._db)  # noqa: SLF001 - its own part
+        store.__dict__[self._name] = made  # found there from now on
+        return made
+
+
+def _part(module: str, kind: str) -> Any:
+    return _Part(module, kind)
 
 
 class SqliteStore:
     """All parts of the store over one connection; an object is for one thread."""
 
+    definitions: DefinitionRows = _part("definitions", "DefinitionRows")
+    runs: RunRows = _part("runs", "RunRows")
+    tasks: TaskRows = _part("tasks", "TaskRows")
+    attempts: AttemptRows = _part("attempts", "AttemptRows")
+    staged: StagedRows = _part("tasks", "StagedRows")
+    queue: QueueRows = _part("queue", "QueueRows")
+    workers: WorkerRows = _part("queue", "WorkerRows")
+    events: EventRows = _part("logs", "EventRows")
+    peers: PeerRows = _part("outbox", "PeerRows")
+    outbox: OutboxRows = _part("outbox", "OutboxRows")
+    remotes: RemoteRows = _part("room", "RemoteRows")
+    room: RoomRows = _part("room", "RoomRows")
+    offers: OfferRows = _part("room", "OfferRows")
+    tokens: TokenRows = _part("logs", "TokenRows")
+    audit: AuditRows = _part("logs", "AuditRows")
+    pruning: PruningRows = _part("upkeep", "PruningRows")
+    restores: RestoreRows = _part("upkeep", "RestoreRows")
+    home: HomeRows = _part("upkeep", "HomeRows")
+    upkeep: StoreFile = _part("file", "StoreFile")
+
     def __init__(self, db: Database) -> None:
         self._db = db
         self.path = db.path
-        self.definitions = DefinitionRows(db)
-        self.runs = RunRows(db)
-        self.tasks = TaskRows(db)
-        self.attempts = AttemptRows(db)
-        self.staged = StagedRows(db)
-        self.queue = QueueRows(db)
-        self.workers = WorkerRows(db)
-        self.events = EventRows(db)
-        self.peers = PeerRows(db)
-        self.outbox = OutboxRows(db)
-        self.remotes = RemoteRows(db)
-        self.room = RoomRows(db)
-        self.offers = OfferRows(db)
-        self.tokens = TokenRows(db)
-        self.audit = AuditRows(db)
-        self.pruning = PruningRows(db)
-        self.restores = RestoreRows(db)
-        self.home = HomeRows(db)
-        self.upkeep = StoreFile(db)
 
     def transaction(self, *, wait: bool = True) -> AbstractContextManager[None]:
         """Take the write lock, and commit when the block ends; roll back when it raises.
