@@ -87,6 +87,26 @@ def posted(node: ClusterNode, document: Mapping[str, Any], *, delivery: str = "p
     return str(answer.body["run_id"])
 
 
+def test_who_asks_hears_on_which_node_a_run_is_and_who_is_told_to_end_it(pair: Pair, tmp_path: Path) -> None:
+    _, two = pair
+    run_id = posted(two, dag("there", until(tmp_path / "go")))
+    try:
+        shown = wait_for(
+            lambda: [line for line in two.sandbox.cis("dag", "status", run_id).stdout.splitlines() if "heard" in line],
+            what="word of it",
+        )
+        (seen,) = two.sandbox.json("dag", "status", run_id)["runs"]
+        cancelled = two.sandbox.cis("dag", "cancel", run_id).stdout
+    finally:
+        (tmp_path / "go").touch()
+        ended(two, run_id)
+
+    assert "on node-1, heard " in shown[0]
+    assert seen["last_contact"] is not None
+    assert "tasks are being ended" not in cancelled
+    assert "cancelled" in cancelled or "node node-1 is told to end it when it can be reached (on node-1" in cancelled
+
+
 def test_a_dag_for_node_1_runs_there_alone_and_node_2_shows_all_of_it(pair: Pair, tmp_path: Path) -> None:
     """Status, list and logs are the same on both nodes: owner, tasks, outputs, exit codes, every line."""
     _, two = pair

@@ -152,10 +152,9 @@ def leave_a_run(sandbox: Sandbox, tmp_path: Path) -> None:
     with command(sandbox, "dag", "run", write_dag(tmp_path, waiting(tmp_path))) as first:
         first_pid(tmp_path)
         worker = worker_pid(sandbox)
-        first.kill()
-        first.wait()
+        first.send_signal(signal.SIGSTOP)  # or it would see to its worker, or its worker to itself
         os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: not alive(worker), what="the end of the worker")
+        wait_for(lambda: not alive(worker), what="the end of the worker")
 
 
 def test_a_command_takes_up_its_own_run_and_leaves_earlier_ones_to_the_next_node(
@@ -178,6 +177,51 @@ def test_a_command_takes_up_its_own_run_and_leaves_earlier_ones_to_the_next_node
     assert alone
     assert run["status"] == "completed"
     assert_tried_twice(sandbox, tmp_path)
+
+
+def test_a_run_whose_command_and_worker_are_gone_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
+    leave_a_run(sandbox, tmp_path)
+    shown = sandbox.cis("dag", "status", "waits").stdout
+    (run,) = sandbox.json("dag", "status", "waits")["runs"]
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "cis", "dag", "logs", "waits", "--follow"],
+        env=dict(sandbox.env),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert follower.stderr is not None
+        told = next(line for line in follower.stderr if line.startswith("nothing goes on"))
+    finally:
+        follower.kill()
+        follower.communicate()
+
+    assert (run["status"], run["waiting"]["reason"], run["waiting"]["on"]) == ("running", "worker", ["worker-global"])
+    assert run["waiting"]["message"] == "no node runs here to go on with it ('cis node start')"
+    assert run["tasks"][0]["waiting"]["message"].startswith("its worker is gone")
+    assert "its worker is gone" in " ".join(shown.split())
+    assert "running: t" not in shown
+    assert f"nothing goes on with run {run['run_id']}" in told
+
+
+def test_who_waits_for_a_node_that_is_killed_hears_what_is_stored_and_then_the_end(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    with sandbox.node() as node:
+        command = [sys.executable, "-m", "cis", "dag", "run", write_dag(tmp_path, waiting(tmp_path)), "--wait"]
+        waits = subprocess.Popen(command, env=dict(sandbox.env), stderr=subprocess.PIPE, text=True)
+        first_pid(tmp_path)
+        kill(node)
+    assert waits.stderr is not None
+    told = next(line for line in waits.stderr if line.startswith("nothing goes on"))
+    with sandbox.node():
+        rest = waits.stderr.read()
+        waits.wait(60)
+    waits.stderr.close()
+
+    assert "The run is stored, with all that has ended" in told
+    assert "waits completed" in rest
+    assert waits.returncode == 0
 
 
 def test_a_command_that_other_commands_run_beside_takes_up_what_may_be_theirs(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ class RunModel(BaseModel):
     parent_run_id: str | None
     parent_task_id: str | None
     waiting: WaitingModel | None
+    last_contact: datetime | None
     left: list[LeftModel]
     tasks: list[TaskModel]
 

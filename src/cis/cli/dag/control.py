@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from cis.app.control import Action, Controlled, control
 from cis.cli.context import Context, from_environment, this_user, wake
+from cis.cli.dag.runner import heard
 from cis.cli.output import local_time, print_json, scope_text
 from cis.cli.table import Forms, print_table, time_cell
 from cis.engine.lookup import look_up_worker, run_of, short_id
 from cis.engine.observe.views import read_run, worker_view
 from cis.executors.platform import still_runs
+from cis.model.states import RunState
 from cis.node.clock import now_us
 from cis.node.home import node_is_running
 from cis.store.records import WorkerRecord, WorkerState
@@ -61,12 +64,21 @@ def _is_minded(context: Context, changed: Controlled) -> bool:
 
 def _answer(context: Context, run_id: str, options: argparse.Namespace) -> None:
     with context.store() as store:
-        view = read_run(store, run_id, still=still_runs)
+        runs = node_is_running(context.home)
+        view = read_run(store, run_id, still=still_runs, node_runs=runs)
     if options.json:
         print_json(view)
     else:
-        asked = ", its tasks are being ended" if view["cancel_requested"] and view["status"] != "cancelled" else ""
-        print(f"{view['dag_id']} {run_id}: {view['status']}{asked}")
+        print(f"{view['dag_id']} {run_id}: {view['status']}{_asked(view, node_runs=runs)}")
+
+
+def _asked(view: Mapping[str, Any], *, node_runs: bool) -> str:
+    """Return what becomes of a cancel that has not ended its run yet: only who has been told ends tasks."""
+    if not view["cancel_requested"] or RunState(view["status"]).final:
+        return ""
+    if view["delivery"] == "local":
+        return ", its tasks are being ended"
+    return f", node {view['owner_node']} is told to end it when it can be reached ({heard(view, node_runs=node_runs)})"
 
 
 def list_workers(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
 from cis.cli.context import from_environment
+from cis.cli.dag.runner import RunnerWatch
 from cis.cli.output import print_json_list
 from cis.engine.logfiles import LogFiles
 from cis.engine.lookup import run_of
@@ -34,12 +35,14 @@ def logs(options: argparse.Namespace) -> None:
         if options.follow or not options.json:
             writer = LogWriter(alone=task or alone(store, run), stamps=options.timestamps, write=write)
             reader = open_logs(store, files, run.run_id, choice)
+            runner = RunnerWatch(context, run)
             with WatchBell(context.home.run, str(os.getpid())) as bell:
                 while not reader.over:
                     for piece in reader.look(store):
                         if not options.json:
                             writer.write(piece)
                     if reader.rests:
+                        runner.look()
                         bell.wait(reader.pause_s)
         if options.json:
             print_json_list(attempt_logs(store, files, run.run_id, task=task, attempt=attempt, failed=failed))

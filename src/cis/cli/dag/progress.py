@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from cis.cli.context import Context, say, show
 from cis.cli.dag.logs import LogWriter, alone
 from cis.cli.dag.own_slot import OwnSlot
+from cis.cli.dag.runner import RunnerWatch
 from cis.cli.output import in_local_time
 from cis.engine.logfiles import LogFiles
 from cis.engine.lookup import look_up_run
@@ -49,6 +50,7 @@ class Progress:
         self._shown: dict[str, str] = {}
         self._next_s = 0.0
         self._own_slot = OwnSlot(run)
+        self._runner: RunnerWatch | None = RunnerWatch(context, run)
 
     def watch(self) -> None:
         """Return when the run is over and all of it was shown."""
@@ -61,6 +63,7 @@ class Progress:
     @contextmanager
     def beside(self) -> Iterator[None]:
         """Watch in a thread while the run is executed in this one; what it meets ends nothing."""
+        self._runner = None  # it is this process
         thread = threading.Thread(target=self._watch_quietly, name="display", daemon=True)
         thread.start()
         try:
@@ -89,14 +92,15 @@ class Progress:
             if reader.rests:
                 if given_up:
                     return
-                self._own_slot.look(store)
+                self._look_around(store)
                 self._bell.wait(reader.pause_s)
 
     def _watch_states(self, store: Store) -> None:
         over = False
         while not over:
             over = self._given_up or look_up_run(store.runs, self._run.run_id).status.final
-            self._own_slot.look(store)
+            if not over:
+                self._look_around(store)
             wait_s = self._next_s - time.monotonic()
             if self._quiet or (wait_s > 0 and not over):
                 wait_s = max(wait_s, POLL_S) if self._quiet else wait_s
@@ -109,6 +113,11 @@ class Progress:
             show(sys.stderr, "\r\x1b[K")
             failed = [task for task in store.tasks.of_run(self._run.run_id) if task.status is TaskState.FAILED]
             self._tell(store, failed[:MAX_FAILED])
+
+    def _look_around(self, store: Store) -> None:
+        self._own_slot.look(store)
+        if self._runner is not None:
+            self._runner.look()
 
     def _show(self, store: Store) -> None:
         started_s = time.monotonic()

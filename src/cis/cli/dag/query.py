@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cis.cli.context import from_environment
+from cis.cli.context import Context, from_environment
+from cis.cli.dag.runner import heard
 from cis.cli.output import (
     exit_text,
     in_local_time,
@@ -28,12 +29,11 @@ from cis.errors import NotFoundError, UsageError
 from cis.model.ids import counted, did_you_mean
 from cis.model.scope import Scope, parse_scope
 from cis.model.states import RunState
+from cis.node.home import node_is_running
 from cis.store.records import RunFilter
 from cis.worker.bell import WatchBell
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cis.store.port import Store
 
 MAX_LIMIT = 100_000
@@ -70,10 +70,7 @@ def status(options: argparse.Namespace) -> None:
     """Print a DAG, its latest runs, and the tasks of the newest."""
     context = from_environment()
     with context.store() as store:
-        if options.watch:
-            page = _watch(store, context.home.run, options)
-        else:
-            page = _look(store, options.dag_id, run_id=options.run)
+        page = (_watch if options.watch else _look)(store, context, options)
     if options.json:
         print_json(page.found)
     else:
@@ -110,11 +107,12 @@ def _dag_id(store: Store, name: str) -> str:
 
 
 class _Page(NamedTuple):
-    """What ``status`` shows: what was found, the runs' ids in two forms, the last line on stderr of what failed."""
+    """What ``status`` shows: what was found, the runs' ids in two forms, the last line on stderr of what failed, and if a node runs."""
 
     found: Mapping[str, Any]
     ids: Mapping[str, Forms]
     last_lines: Mapping[str, str]
+    node_runs: bool
 
     @property
     def over(self) -> bool:
@@ -122,14 +120,15 @@ class _Page(NamedTuple):
         return not self.found["runs"] or RunState(self.found["runs"][0]["status"]).final
 
 
-def _look(store: Store, dag_id: str, *, run_id: str | None) -> _Page:
+def _look(store: Store, context: Context, options: argparse.Namespace) -> _Page:
     from cis.executors.platform import still_runs  # noqa: PLC0415 - a list looks at no process
 
-    found = read_status(store, dag_id, run_id=run_id, still=still_runs)
+    runs = node_is_running(context.home)
+    found = read_status(store, options.dag_id, run_id=options.run, still=still_runs, node_runs=runs)
     newest = found["runs"][0] if found["runs"] else None
     failed = [task["id"] for task in newest["tasks"] if task["status"] == "failed"] if newest else []
     lines = last_lines_of_errors(store, newest["run_id"], failed[:MAX_TASKS_SHOWN]) if newest else {}
-    return _Page(found, _forms(store, [run["run_id"] for run in found["runs"]]), lines)
+    return _Page(found, _forms(store, [run["run_id"] for run in found["runs"]]), lines, runs)
 
 
 def _forms(store: Store, run_ids: Sequence[str]) -> dict[str, Forms]:
@@ -139,7 +138,7 @@ def _forms(store: Store, run_ids: Sequence[str]) -> dict[str, Forms]:
     return {run_id: Forms(run_id, short_id(store.runs, run_id)) for run_id in run_ids}
 
 
-def _watch(store: Store, run_dir: Path, options: argparse.Namespace) -> _Page:
+def _watch(store: Store, context: Context, options: argparse.Namespace) -> _Page:
     """Show the latest run, or the one that is named, until it is over; return what is there then.
 
     A terminal shows one screen, drawn anew each time; elsewhere each change is a line.
@@ -148,10 +147,10 @@ def _watch(store: Store, run_dir: Path, options: argparse.Namespace) -> _Page:
     redraw = on_terminal() and not options.json
     if redraw:
         sys.stdout.write("\x1b[2J")
-    with WatchBell(run_dir, str(os.getpid())) as bell:
+    with WatchBell(context.home.run, str(os.getpid())) as bell:
         while True:
             started_s = time.monotonic()
-            page = _look(store, options.dag_id, run_id=options.run)
+            page = _look(store, context, options)
             if redraw:
                 sys.stdout.write("\x1b[H\x1b[2J" if page.over else _screen(page))
             elif not options.json and page.found["runs"]:
@@ -195,7 +194,7 @@ def _lines(page: _Page, *, width: int | None) -> Iterator[str]:
     yield from _task_lines(page, shown, width=width)
     if len(shown) < len(tasks):
         yield f"and {len(tasks) - len(shown)} more tasks; --json shows all"
-    running = [task["id"] for task in tasks if task["status"] == "running"]
+    running = [task["id"] for task in tasks if task["status"] == "running" and not task["waiting"]]
     if running:
         yield f"\n{state('running')}: {', '.join(running)}"
     left = [f"{one['task']} (pid {one['pid']})" for one in runs[0]["left"]]
@@ -213,7 +212,16 @@ def _run_lines(
     rows = []
     for run in runs:
         run_id, created = page.ids.get(run["run_id"], run["run_id"]), time_cell(run["created_at"])
-        rows.append((run_id, run["status"], created, _took(run), run["worker_id"], _why(run)))
+        rows.append(
+            (
+                run_id,
+                run["status"],
+                created,
+                _took(run),
+                run["worker_id"],
+                _why(run) or heard(run, node_runs=page.node_runs),
+            )
+        )
     return table_lines(("run", "status", "created", "took", "worker", "note"), rows, width=width, wrap=wrap)
 
 
@@ -233,6 +241,8 @@ def _print_changes(page: _Page, shown: dict[str, str]) -> None:
     run = page.found["runs"][0]
     for name, thing in ((run["run_id"], run), *((task["id"], task) for task in run["tasks"])):
         why, last = _why(thing), page.last_lines.get(name)
+        if thing is run:
+            why = why or heard(run, node_runs=page.node_runs, steady=True)
         text = f"{name}: {thing['status']}" + (f" ({why})" if why else "") + (f": {last}" if last else "")
         if shown.get(name) != text and (why or thing["status"] != "pending"):
             shown[name] = text

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from cis.engine.lookup import dag_or_run, look_up_run, run_of
 from cis.engine.times import rfc3339
-from cis.errors import PoisonRecordError
 from cis.model.ids import counted
 from cis.model.scope_rules import Patterns
 from cis.model.states import RunState, TaskState
@@ -19,7 +18,6 @@ from cis.store.records import (
     Delivery,
     EventRecord,
     LeftProcess,
-    QueueState,
     RunFilter,
     RunRecord,
     TaskRecord,
@@ -27,12 +25,12 @@ from cis.store.records import (
 )
 
 if TYPE_CHECKING:
-    from cis.engine.observe.waiting import Surroundings, Waiting
+    from cis.engine.observe.waiting import Waiting
     from cis.engine.ports import SkillInfo  # 3 ms, and only skills are of it
-    from cis.model.dag import DagSpec, Json
+    from cis.model.dag import Json
     from cis.store.cluster import PeerRecord
     from cis.store.port import Store
-    from cis.store.run_port import Attempts, Definitions
+    from cis.store.run_port import Attempts
 
 LATEST_RUNS = 5
 CONTACT_S = 90.0  # a peer is pinged every 30 s
@@ -99,12 +97,15 @@ def run_view(
     waiting: Waiting | None,
     reasons: Mapping[str, Waiting],
     left: Sequence[LeftProcess] = (),
+    contact_us: int | None = None,
 ) -> dict[str, Json]:
     """Return a run and its tasks; *waiting* is why the run waits, *reasons* why its tasks do, by their ids."""
-    return {**_run_head(run, waiting, left), "tasks": task_views(tasks, reasons)}
+    return {**_run_head(run, waiting, left, contact_us), "tasks": task_views(tasks, reasons)}
 
 
-def _run_head(run: RunRecord, waiting: Waiting | None, left: Sequence[LeftProcess]) -> dict[str, Json]:
+def _run_head(
+    run: RunRecord, waiting: Waiting | None, left: Sequence[LeftProcess], contact_us: int | None = None
+) -> dict[str, Json]:
     return {
         "run_id": run.run_id,
         "dag_id": run.dag_id,
@@ -127,6 +128,7 @@ def _run_head(run: RunRecord, waiting: Waiting | None, left: Sequence[LeftProces
         "parent_run_id": run.parent_run_id,
         "parent_task_id": run.parent_task_id,
         "waiting": waiting.to_dict() if waiting else None,
+        "last_contact": rfc3339(contact_us),
         "left": [{"task": one.task_id, "pid": one.pid} for one in left],
     }
 
@@ -237,16 +239,22 @@ def event_view(event: EventRecord) -> dict[str, Json]:
 
 
 def read_run(
-    store: Store, run_id: str, *, scopes: Patterns | None = None, still: StillRuns = _whatever
+    store: Store,
+    run_id: str,
+    *,
+    scopes: Patterns | None = None,
+    still: StillRuns = _whatever,
+    node_runs: bool = True,
 ) -> dict[str, Json]:
     """Return the view of a stored run, with what waits in it and why, and what it left running, if it *still* does.
 
+    Without *node_runs* no node of this home does, so what has no worker gets none by itself.
     The run is read before its tasks, so the tasks of a run that is shown as over are over, too.
 
     Raises:
         NotFoundError: no such run, or none that may be seen.
     """
-    return _read_view(store, look_up_run(store.runs, run_id, scopes=scopes), still)
+    return _read_view(store, look_up_run(store.runs, run_id, scopes=scopes), still, node_runs=node_runs)
 
 
 def read_run_head(
@@ -261,8 +269,8 @@ def read_run_head(
     if run.status.final:
         return _run_head(run, None, _left(store.attempts, run, still)), {}
     tasks = store.tasks.of_run(run_id, outputs=False)
-    waiting, reasons = _waiting(store, run, tasks)
-    return _run_head(run, waiting, _left(store.attempts, run, still)), reasons
+    waiting, reasons = _waiting(store, run, tasks, still)
+    return _run_head(run, waiting, _left(store.attempts, run, still), _contact_us(store, run)), reasons
 
 
 def read_status(
@@ -272,6 +280,7 @@ def read_status(
     run_id: str | None = None,
     scopes: Patterns | None = None,
     still: StillRuns = _whatever,
+    node_runs: bool = True,
 ) -> dict[str, Json]:
     """Return ``{"dag": …, "runs": [...]}``: a DAG and its latest runs, newest first, or the one run that is named.
 
@@ -288,76 +297,36 @@ def read_status(
         runs: Sequence[RunRecord] = (run,)
     else:
         runs = store.runs.page(RunFilter(dag_id=dag_id, scopes=scopes), limit=LATEST_RUNS).items
-    return {"dag": dag_view(definition), "runs": [_read_view(store, run, still) for run in runs]}
+    return {"dag": dag_view(definition), "runs": [_read_view(store, run, still, node_runs=node_runs) for run in runs]}
 
 
-def _read_view(store: Store, run: RunRecord, still: StillRuns) -> dict[str, Json]:
+def _read_view(store: Store, run: RunRecord, still: StillRuns, *, node_runs: bool) -> dict[str, Json]:
     tasks, left = store.tasks.of_run(run.run_id), _left(store.attempts, run, still)
     if run.status.final:
         return run_view(run, tasks, waiting=None, reasons={}, left=left)
-    waiting, reasons = _waiting(store, run, tasks)
-    return run_view(run, tasks, waiting=waiting, reasons=reasons, left=left)
+    waiting, reasons = _waiting(store, run, tasks, still, node_runs=node_runs)
+    contact_us = _contact_us(store, run)
+    return run_view(run, tasks, waiting=waiting, reasons=reasons, left=left, contact_us=contact_us)
 
 
 def _left(attempts: Attempts, run: RunRecord, still: StillRuns) -> list[LeftProcess]:
     return [one for one in attempts.left(run.run_id) if still(one.pid, one.pid_started)]
 
 
-def _waiting(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> tuple[Waiting | None, Mapping[str, Waiting]]:
-    from cis.engine.observe.waiting import run_waiting, tasks_waiting  # noqa: PLC0415 - nothing waits in most runs
+def _contact_us(store: Store, run: RunRecord) -> int | None:
+    """Return when the other node that executes a run was last heard; None for a run of this node."""
+    peer = None if run.delivery is Delivery.LOCAL else store.peers.get(run.owner_node)
+    return None if peer is None else peer.contact_at_us
 
-    around = _surroundings(store, run, tasks)
+
+def _waiting(
+    store: Store, run: RunRecord, tasks: Sequence[TaskRecord], still: StillRuns, *, node_runs: bool = True
+) -> tuple[Waiting | None, Mapping[str, Waiting]]:
+    from cis.engine.observe.waiting import run_waiting, surroundings, tasks_waiting  # noqa: PLC0415 - most runs are over
+
+    around = surroundings(store, run, tasks, still=still, node_runs=node_runs)
     reasons = tasks_waiting(run, tasks, around)
     return run_waiting(run, tasks, around, reasons=reasons), reasons
-
-
-def _surroundings(store: Store, run: RunRecord, tasks: Sequence[TaskRecord]) -> Surroundings:
-    from cis.engine.accept.dispatch import on_its_way  # noqa: PLC0415 - 6 ms, and most runs are over
-    from cis.engine.observe.waiting import Surroundings, why_held  # noqa: PLC0415
-
-    item = store.queue.get(run.run_id)
-    held = why_held(store, run)
-    elsewhere = None if run.delivery is Delivery.LOCAL else on_its_way(store, run.run_id)
-    worker = store.workers.get(run.owner_node, run.worker_id)
-    unheld = item is None or item.status is not QueueState.CLAIMED or worker is None or not worker.status.live
-    depends_on, max_parallel = (
-        _order(store.definitions, run) if any(task.status is TaskState.PENDING for task in tasks) else ({}, None)
-    )
-    return Surroundings(
-        elsewhere=held if elsewhere is not None and held else elsewhere,
-        held=held,
-        queue=item.status if item is not None else None,
-        worker=worker,
-        depends_on=depends_on,
-        max_parallel=max_parallel,
-        lasting=_lasting(store.definitions, run)
-        if unheld and any(task.status is TaskState.RUNNING for task in tasks)
-        else (),
-    )
-
-
-def _order(definitions: Definitions, run: RunRecord) -> tuple[dict[str, Sequence[str]], int | None]:
-    """Return what comes before each task, and how many may be at work at once."""
-    spec = _spec_of(definitions, run)
-    if spec is None:
-        return {}, None
-    return {task.id: task.depends_on for task in spec.tasks if task.depends_on}, spec.max_parallel
-
-
-def _lasting(definitions: Definitions, run: RunRecord) -> Sequence[str]:
-    from cis.model.dag import OnLost  # noqa: PLC0415 - as above
-
-    spec = _spec_of(definitions, run)
-    return [task.id for task in spec.tasks if task.on_lost is OnLost.ADOPT] if spec else ()
-
-
-def _spec_of(definitions: Definitions, run: RunRecord) -> DagSpec | None:
-    from cis.store.port import stored_spec  # noqa: PLC0415 - as above
-
-    try:
-        return stored_spec(definitions, run.definition_id)
-    except PoisonRecordError:
-        return None  # what can be told of the run is worth more than an error; its worker reports the row
 
 
 def _task_view(task: TaskRecord, waiting: Waiting | None) -> dict[str, Json]:

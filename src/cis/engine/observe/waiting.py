@@ -8,17 +8,23 @@ time of its retry, or for a slot. A run waits when nothing of it runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from cis.engine.accept.admission import is_no_place
 from cis.engine.times import rfc3339
+from cis.errors import PoisonRecordError
 from cis.model.dag import Json
 from cis.model.states import RunState, TaskState
 from cis.store.cluster import RemoteRole
 from cis.store.port import Store
-from cis.store.records import QueueState, RunRecord, TaskRecord, WorkerRecord, WorkerState
+from cis.store.records import Delivery, QueueState, RunRecord, TaskRecord, WorkerRecord, WorkerState
+
+if TYPE_CHECKING:
+    from cis.model.dag import DagSpec
+    from cis.store.run_port import Definitions
 
 MAX_NAMED = 10
 
@@ -87,7 +93,8 @@ class Surroundings:
     ``queue`` is None when the run is in no queue; ``depends_on`` maps task ids to the ids before them. ``elsewhere`` is
     set for a run that another node is to execute: what it waits for on its way there, or nothing once that node has it.
     ``held`` says why a run does not go on that may be over, after a restore. ``lasting`` are tasks that go on without a
-    worker (``on_lost: adopt``), if no worker holds the run. ``max_parallel`` is that of the DAG.
+    worker (``on_lost: adopt``), if no worker holds the run: then it is ``gone``. ``node_runs``: whether a node of this
+    home does, which would start one. ``max_parallel`` is that of the DAG.
     """
 
     queue: QueueState | None
@@ -97,6 +104,8 @@ class Surroundings:
     held: str | None = None
     lasting: Collection[str] = ()
     max_parallel: int | None = None
+    gone: bool = False
+    node_runs: bool = True
 
 
 def tasks_waiting(run: RunRecord, tasks: Sequence[TaskRecord], around: Surroundings) -> dict[str, Waiting]:
@@ -140,6 +149,8 @@ def _foremost(reasons: Sequence[Waiting]) -> Waiting | None:
 
 
 _FULL = "waits until fewer tasks of its run are at work (max_parallel)"
+_NO_NODE = "no node runs here to go on with it ('cis node start')"
+_GONE = "its worker is gone"
 _WITHOUT_WORKER = Waiting(
     reason=WaitReason.WORKER, words="goes on without a worker, until the next one takes it up ('cis node start')"
 )
@@ -166,7 +177,9 @@ def _holds_all(run: RunRecord, around: Surroundings) -> Waiting | None:
     if worker is not None and worker.short_of is not None and not worker.status.live:
         return _short(worker.short_of)
     if worker is None or not worker.status.live or worker.status is WorkerState.STARTING:
-        return _named(WaitReason.WORKER, [run.worker_id])
+        starting = worker is not None and worker.status is WorkerState.STARTING
+        named = _named(WaitReason.WORKER, [run.worker_id])
+        return named if around.node_runs or starting else replace(named, words=_NO_NODE)
     if around.queue is QueueState.QUEUED:
         return _slot(worker)
     return None
@@ -205,7 +218,11 @@ def _without_process(task: TaskRecord, around: Surroundings) -> Waiting | None:
         return _named(WaitReason.CHILD_RUN, [task.child_run_id])
     if task.due_at_us is not None:
         return Waiting(reason=WaitReason.WAIT, until_us=task.due_at_us or None)
-    return _WITHOUT_WORKER if task.task_id in around.lasting else None
+    if task.task_id in around.lasting:
+        return _WITHOUT_WORKER
+    if not around.gone:
+        return None
+    return Waiting(reason=WaitReason.WORKER, words=_GONE if around.node_runs else f"{_GONE}, and {_NO_NODE}")
 
 
 def _slot(worker: WorkerRecord | None) -> Waiting:
@@ -237,3 +254,59 @@ def why_held(store: Store, run: RunRecord) -> str | None:
     return (
         f"{known}, and the run may be over: {asked}'cis dag resume {named}' runs it, 'cis dag cancel {named}' ends it"
     )
+
+
+def surroundings(
+    store: Store, run: RunRecord, tasks: Sequence[TaskRecord], *, still: Callable[[int, str], bool], node_runs: bool
+) -> Surroundings:
+    """Return what an unfinished run depends on; *still* says whether a process runs, as its worker's should."""
+    from cis.engine.accept.dispatch import on_its_way  # noqa: PLC0415 - 6 ms, and the page of a task wants none
+
+    item = store.queue.get(run.run_id)
+    held = why_held(store, run)
+    elsewhere = None if run.delivery is Delivery.LOCAL else on_its_way(store, run.run_id)
+    worker, here = store.workers.get(run.owner_node, run.worker_id), run.delivery is Delivery.LOCAL
+    if worker is not None and worker.status.live and here and not node_runs:  # a node would have buried it
+        lives = worker.pid_started is None or still(worker.pid, worker.pid_started)
+        worker = worker if lives else worker._replace(status=WorkerState.DEAD)
+    unheld = item is None or item.status is not QueueState.CLAIMED or worker is None or not worker.status.live
+    depends_on, max_parallel = (
+        _order(store.definitions, run) if any(task.status is TaskState.PENDING for task in tasks) else ({}, None)
+    )
+    return Surroundings(
+        elsewhere=held if elsewhere is not None and held else elsewhere,
+        held=held,
+        queue=item.status if item is not None else None,
+        worker=worker,
+        depends_on=depends_on,
+        max_parallel=max_parallel,
+        node_runs=node_runs,
+        gone=unheld and here,
+        lasting=_lasting(store.definitions, run)
+        if unheld and any(task.status is TaskState.RUNNING for task in tasks)
+        else (),
+    )
+
+
+def _order(definitions: Definitions, run: RunRecord) -> tuple[dict[str, Sequence[str]], int | None]:
+    """Return what comes before each task, and how many may be at work at once."""
+    spec = _spec_of(definitions, run)
+    if spec is None:
+        return {}, None
+    return {task.id: task.depends_on for task in spec.tasks if task.depends_on}, spec.max_parallel
+
+
+def _lasting(definitions: Definitions, run: RunRecord) -> Sequence[str]:
+    from cis.model.dag import OnLost  # noqa: PLC0415 - as above
+
+    spec = _spec_of(definitions, run)
+    return [task.id for task in spec.tasks if task.on_lost is OnLost.ADOPT] if spec else ()
+
+
+def _spec_of(definitions: Definitions, run: RunRecord) -> DagSpec | None:
+    from cis.store.port import stored_spec  # noqa: PLC0415 - as above
+
+    try:
+        return stored_spec(definitions, run.definition_id)
+    except PoisonRecordError:
+        return None  # what can be told of the run is worth more than an error; its worker reports the row
