@@ -117,7 +117,7 @@ def _send(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_whatever_is_killed_a_task_that_goes_on_runs_once_and_nothing_of_it_is_left(tmp_path: Path) -> None:
     seed = first_seed()
     chance, began_s = random.Random(seed), time.monotonic()  # noqa: S311 - chance that can be repeated

@@ -201,7 +201,7 @@ def _group_of(pid: int) -> int:
     return 0
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_whatever_is_killed_nothing_accepted_is_lost_or_done_twice(tmp_path: Path) -> None:
     seed = first_seed()
     began_s = time.monotonic()

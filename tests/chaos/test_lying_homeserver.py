@@ -16,7 +16,7 @@ from tests.worlds.battery import LONG, figures, first_seed, size
 LAST_LINES = 60
 
 
-@pytest.mark.timeout(1800 if LONG else 600)
+@pytest.mark.timeout(3600 if LONG else 600)
 def test_a_homeserver_that_lies_never_has_a_run_executed_on_two_nodes_at_once() -> None:
     first, count = first_seed(), size(12, 1000)
     began_s = time.monotonic()

@@ -206,7 +206,7 @@ def in_two_processes(calls: Sequence[int], attack: Callable[[int, int], Found]) 
     return found
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_no_power_cut_loses_what_was_acknowledged_or_leaves_half_of_a_commit() -> None:
     points = size(400, 10_000)
     seed = first_seed()

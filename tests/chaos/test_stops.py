@@ -170,7 +170,7 @@ def stop_outside_a_transaction(worker: subprocess.Popen[bytes], store: SqliteSto
             pause(0.01)
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_worker_that_was_stopped_for_three_leases_changes_nothing_when_it_wakes(tmp_path: Path) -> None:
     seed = first_seed()
     began_s = time.monotonic()
