@@ -95,12 +95,19 @@ def test_a_watch_draws_one_screen_with_what_runs_and_failed_first_and_counts_how
     subprocess.run(["mkfifo", fifo], check=True)
     with sandbox.node():
         sandbox.json("dag", "run", document)
-        wait_for(lambda: sandbox.json("dag", "status", "many")["runs"][0]["tasks"][-1]["status"] == "running")
+        wait_for(
+            lambda: (
+                [one["status"] for one in sandbox.json("dag", "status", "many")["runs"][0]["tasks"][-2:]]
+                == ["failed", "running"]
+            ),
+            timeout_s=60,
+            what="one task that failed and one that runs",
+        )
         watch = Terminal("dag", "status", "many", "--watch", env=sandbox.env, columns=80)
         seconds = re.compile(r"^last\s+running\s+1\s+-\s+(\d+)s", re.MULTILINE)
         wait_for(
             lambda: len(set(seconds.findall("\n".join(text_lines(watch.raw))))) >= 3,
-            timeout_s=30,
+            timeout_s=60,
             what="three different seconds",
         )
         drawn = watch.frames()[1:-1]
@@ -115,18 +122,19 @@ def test_a_watch_draws_one_screen_with_what_runs_and_failed_first_and_counts_how
     assert watch.process.returncode == 0
 
 
+def waits_for_retry(sandbox: Sandbox) -> bool:
+    """Whether the run waits for the next try of its task, and for nothing before."""
+    waiting = sandbox.json("dag", "status", "later")["runs"][0]["waiting"]
+    return bool(waiting) and waiting["reason"] == "retry"
+
+
 def test_times_are_in_one_zone_that_of_the_machine(sandbox: Sandbox, tmp_path: Path) -> None:
     task = {"id": "t", "command": "exit 1", "max_retries": 1, "retry_delay": "1h"}
     document = write_dag(tmp_path, {"dag_id": "later", "tasks": [task]})
     env = {**sandbox.env, "TZ": "Asia/Kolkata"}
     running = subprocess.Popen([sys.executable, "-m", "cis", "dag", "run", document], env=env, stderr=subprocess.PIPE)
     wait_for(lambda: sandbox.json("dag", "list"), timeout_s=30, what="the run")
-    wait_for(lambda: sandbox.json("dag", "status", "later")["runs"][0]["waiting"], timeout_s=30, what="the wait")
-    wait_for(
-        lambda: sandbox.json("dag", "status", "later")["runs"][0]["waiting"]["reason"] == "retry",
-        timeout_s=30,
-        what="the retry",
-    )
+    wait_for(lambda: waits_for_retry(sandbox), timeout_s=30, what="the retry")
     view = sandbox.json("dag", "status", "later")["runs"][0]
     lines = Terminal("dag", "status", "later", env=env, columns=200).finished()
     running.send_signal(signal.SIGTERM)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from cis.cli.context import from_environment
@@ -16,9 +17,10 @@ from cis.engine.lookup import run_of
 from cis.engine.observe.logreader import LogChoice
 from cis.engine.observe.logs import attempt_logs, open_logs
 from cis.engine.observe.logtext import LogPiece, LogStream, LogText
-from cis.worker.bell import WatchBell
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cis.store.port import Store
     from cis.store.records import RunRecord
 
@@ -36,16 +38,28 @@ def logs(options: argparse.Namespace) -> None:
             writer = LogWriter(alone=task or alone(store, run), stamps=options.timestamps, write=write)
             reader = open_logs(store, files, run.run_id, choice)
             runner = RunnerWatch(context, run)
-            with WatchBell(context.home.run, str(os.getpid())) as bell:
+            with _waiting(context.home.run, follow=options.follow) as wait:
                 while not reader.over:
                     for piece in reader.look(store):
                         if not options.json:
                             writer.write(piece)
                     if reader.rests:
                         runner.look()
-                        bell.wait(reader.pause_s)
+                        wait(reader.pause_s)
         if options.json:
             print_json_list(attempt_logs(store, files, run.run_id, task=task, attempt=attempt, failed=failed))
+
+
+@contextmanager
+def _waiting(run_dir: Path, *, follow: bool) -> Iterator[Callable[[float], None]]:
+    """Give what waits for an event; without *follow* nothing is waited for."""
+    if not follow:
+        yield lambda _: None
+        return
+    from cis.worker.bell import WatchBell  # noqa: PLC0415 - only who follows needs one
+
+    with WatchBell(run_dir, str(os.getpid())) as bell:
+        yield bell.wait
 
 
 def alone(store: Store, run: RunRecord) -> str | None:

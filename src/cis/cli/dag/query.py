@@ -23,7 +23,6 @@ from cis.cli.output import (
 )
 from cis.cli.table import Forms, print_table, table_lines, terminal_size, terminal_width, time_cell
 from cis.engine.lookup import dag_or_run, short_id
-from cis.engine.observe.logs import last_lines_of_errors
 from cis.engine.observe.views import dag_view, read_status, run_list_item
 from cis.errors import NotFoundError, UsageError
 from cis.model.ids import counted, did_you_mean
@@ -31,7 +30,6 @@ from cis.model.scope import Scope, parse_scope
 from cis.model.states import RunState
 from cis.node.home import node_is_running
 from cis.store.records import RunFilter
-from cis.worker.bell import WatchBell
 
 if TYPE_CHECKING:
     from cis.store.port import Store
@@ -127,7 +125,11 @@ def _look(store: Store, context: Context, options: argparse.Namespace) -> _Page:
     found = read_status(store, options.dag_id, run_id=options.run, still=still_runs, node_runs=runs)
     newest = found["runs"][0] if found["runs"] else None
     failed = [task["id"] for task in newest["tasks"] if task["status"] == "failed"] if newest else []
-    lines = last_lines_of_errors(store, newest["run_id"], failed[:MAX_TASKS_SHOWN]) if newest else {}
+    lines = {}
+    if newest and failed:
+        from cis.engine.observe.logs import last_lines_of_errors  # noqa: PLC0415 - most runs have none
+
+        lines = last_lines_of_errors(store, newest["run_id"], failed[:MAX_TASKS_SHOWN])
     return _Page(found, _forms(store, [run["run_id"] for run in found["runs"]]), lines, runs)
 
 
@@ -143,6 +145,8 @@ def _watch(store: Store, context: Context, options: argparse.Namespace) -> _Page
 
     A terminal shows one screen, drawn anew each time; elsewhere each change is a line.
     """
+    from cis.worker.bell import WatchBell  # noqa: PLC0415 - only who waits needs one
+
     shown: dict[str, str] = {}
     redraw = on_terminal() and not options.json
     if redraw:
