@@ -5,7 +5,7 @@ from __future__ import annotations
 import apsw
 
 from tests.chaos.simulation.processes import Process, Processes
-from tests.chaos.simulation.rows import Attempt
+from tests.chaos.simulation.rows import Attempt, Rows
 from tests.chaos.simulation.watch import Promises, Watch, demand
 
 
@@ -26,11 +26,16 @@ def judge(watch: Watch, processes: Processes, promises: Promises, connection: ap
         task = watch.specs.task(rows, run_id, number)
         process = by_marks.get((run_id, task.id, str(attempt)))
         _judge_attempt(f"attempt {run_id}.{task.id}.{attempt}", row, process, is_dag=task.skill is not None)
-        cancelled = bool(rows.runs[run_id].cancel)
+        cancelled = bool(rows.runs[run_id].cancel) or (task.skill is not None and _has_cancelled_child(rows, run_id))
         demand(row.status != "cancelled" or cancelled, f"{run_id}.{number} was cancelled unasked")
         told = process is not None and process.guarded and not cancelled
         demand(row.status != "lost" or not told, f"{run_id}.{number}.{attempt} was lost, and {process} had an end")
         demand(not (quiet and row.status == "lost"), f"attempt {run_id}.{number}.{attempt} was lost without a reason")
+
+
+def _has_cancelled_child(rows: Rows, run_id: str) -> bool:
+    """Whether a run that was a task of this run was cancelled: that task is, too."""
+    return any(run.parent == run_id and run.cancel for run in rows.runs.values())
 
 
 def _judge_promises(watch: Watch, promises: Promises, connection: apsw.Connection) -> None:
@@ -83,9 +88,11 @@ def _judge_task(watch: Watch, run_id: str, number: int) -> None:
         demand(over, f"{name} was lost, which should be its end: {task.status} after {attempts}")
     parents = [rows.tasks[parent].status for parent in watch.specs.parents(rows, run_id, number)]
     if task.status == "skipped":
-        demand(bool({"failed", "skipped"} & set(parents)), f"{name} was skipped though its parents are {parents}")
+        blamed = {"failed", "skipped", "cancelled"} & set(parents)
+        demand(bool(blamed), f"{name} was skipped though its parents are {parents}")
     if task.status == "cancelled":
-        demand(bool(rows.runs[run_id].cancel), f"{name} was cancelled unasked")
+        asked = bool(rows.runs[run_id].cancel) or (spec.skill is not None and _has_cancelled_child(rows, run_id))
+        demand(asked, f"{name} was cancelled unasked")
 
 
 def _judge_attempt(name: str, row: Attempt, process: Process | None, *, is_dag: bool) -> None:
