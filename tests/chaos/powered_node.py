@@ -72,7 +72,6 @@ class EndingTasks:
         self._clock = clock
         self._started = started
         self._running: dict[str, Exit] = {}
-        self.rung = False
 
     def start(self, launch: Launch) -> str:
         env, handle = launch.env, launch.handle
@@ -106,9 +105,6 @@ class EndingTasks:
             self._clock.pass_s(timeout_s + 0.001)
         return [self._running.pop(handle) for handle in ended]
 
-    def watch(self, descriptor: int) -> None:
-        """There is no bell to hear."""
-
     def end(self, handle: str, *, force: bool) -> None:  # noqa: ARG002 - the port's name
         if handle in self._running:
             self._running[handle] = Exit(handle=handle, exit_code=-15)
@@ -120,10 +116,7 @@ class EndingTasks:
 class NoBell:
     """A bell that nobody rings: the loop looks around by itself."""
 
-    def fileno(self) -> int:
-        return -1
-
-    def drain(self) -> bool:
+    def was_rung(self) -> bool:
         return False
 
 

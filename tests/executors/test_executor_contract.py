@@ -16,6 +16,7 @@ from cis.errors import LaunchError
 from cis.executors.local import LocalExecutor
 from cis.executors.platform import HAS_PIDFD, group_is_alive
 from cis.model.secret_forms import needles
+from cis.worker.bell import FifoBell
 from tests.worlds.harness import alive
 from tests.worlds.waiting import wait_for
 
@@ -28,6 +29,7 @@ class World(NamedTuple):
     """An executor, and how its attempts are launched."""
 
     executor: LocalExecutor
+    bell: FifoBell
     folder: Path
     lasting: bool
 
@@ -79,11 +81,31 @@ class World(NamedTuple):
 )
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     lasting, portable = request.param
+    bell = FifoBell(tmp_path / "bell")
     executor = LocalExecutor(
-        max_log_bytes=CAP, portable=portable, alone=True, grace_s=0.3, home=tmp_path, attempts=tmp_path / "attempts"
+        max_log_bytes=CAP,
+        portable=portable,
+        alone=True,
+        grace_s=0.3,
+        home=tmp_path,
+        attempts=tmp_path / "attempts",
+        wake_up=bell,
     )
-    yield World(executor, tmp_path, lasting)
+    yield World(executor, bell, tmp_path, lasting)
     executor.close()
+    bell.close()
+
+
+def test_a_ring_ends_a_wait_and_is_told_once(world: World) -> None:
+    world.executor.start(world.launch("exec sleep 60"))
+    world.bell.ring()
+    before = world.bell.was_rung()
+    exits = world.executor.wait(30.0)
+
+    assert exits == []
+    assert [before, world.bell.was_rung(), world.bell.was_rung()] == [False, True, False]
+    assert world.executor.wait(0.0) == []
+    assert not world.bell.was_rung()
 
 
 @pytest.mark.parametrize(("line", "code"), [("true", 0), ("exit 7", 7), ("kill -KILL $$", -9)])

@@ -174,23 +174,6 @@ def test_an_exit_between_two_waits_is_seen_by_a_wait_of_no_time(executor: LocalE
     assert [ended.handle for ended in executor.wait(0.0)] == [handle]
 
 
-def test_a_watched_descriptor_ends_a_wait(executor: LocalExecutor, tmp_path: Path) -> None:
-    executor.start(launch(tmp_path, "exec sleep 60"))
-    reading, writing = os.pipe()
-    executor.watch(reading)
-    os.write(writing, b"!")
-    began = time.monotonic()
-
-    assert executor.wait(30.0) == []
-    assert time.monotonic() - began < 5
-    rung = [executor.rung]
-    os.read(reading, 1)
-    executor.wait(0.0)
-    assert [*rung, executor.rung] == [True, False]
-    os.close(reading)
-    os.close(writing)
-
-
 @pytest.mark.parametrize("portable", [False, True])
 def test_children_of_others_are_left_to_them(tmp_path: Path, *, portable: bool) -> None:
     """Unless the executor was told that there are none (``alone``)."""

@@ -135,7 +135,8 @@ def working(
     """
     store = MoodyStore(Database(node.store.path))
     attempts = AttemptFolders(folder / "attempts")
-    executor, bell = LocalExecutor(max_log_bytes=2**20, attempts=attempts.root), FifoBell(folder / "bell")
+    bell = FifoBell(folder / "bell")
+    executor = LocalExecutor(max_log_bytes=2**20, attempts=attempts.root, wake_up=bell)
     row = WorkerRecord(
         worker_id=GLOBAL.worker_id,
         node_id="node-1",

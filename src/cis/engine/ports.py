@@ -240,12 +240,9 @@ class Executor(Protocol):
     """Where the processes of tasks run. Not thread-safe; one for each worker loop.
 
     It knows each attempt by its handle: a text that was stored before the start, so that it can be asked for after a
-    crash.
-
-    ``rung`` says whether the last ``wait`` found a watched descriptor readable.
+    crash. Whoever makes one gives it what wakes its worker (``Bell``), and how it waits for that beside its attempts is
+    its own affair.
     """
-
-    rung: bool
 
     def start(self, launch: Launch) -> str:
         """Start a process in a process group of its own, and return its handle, that of *launch*.
@@ -287,15 +284,11 @@ class Executor(Protocol):
         ...
 
     def wait(self, timeout_s: float) -> Sequence[Exit]:
-        """Wait until an attempt ends, a watched descriptor is readable or *timeout_s* is over.
+        """Wait until an attempt ends, the worker is woken or *timeout_s* is over.
 
         An attempt has ended when its process has, and with it all that descends from it (but for ``Launch.leave``).
         Returns at once what has ended, with at least one check of every process.
         """
-        ...
-
-    def watch(self, descriptor: int) -> None:
-        """Return from ``wait`` when *descriptor* becomes readable, too; the caller drains it."""
         ...
 
     def end(self, handle: str, *, force: bool) -> None:
@@ -332,12 +325,8 @@ class OrphanKiller(Protocol):
 
 
 class Bell(Protocol):
-    """Wakes a loop that waits: whoever rings it writes to a descriptor that the loop watches."""
+    """Wakes a loop that waits: its executor returns from ``wait`` when somebody rings."""
 
-    def fileno(self) -> int:
-        """Return the descriptor that becomes readable when somebody rings."""
-        ...
-
-    def drain(self) -> bool:
-        """Take all rings that came; return whether there was one."""
+    def was_rung(self) -> bool:
+        """Whether somebody has rung, as far as a wait has seen, since this was asked last."""
         ...

@@ -60,6 +60,18 @@ class Noticed(NamedTuple):
     readable: list[int]
 
 
+class WakeUp(Protocol):
+    """What ends a wait early."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable then."""
+        ...
+
+    def woken(self) -> None:
+        """Take in what came, so that the descriptor is readable no more."""
+        ...
+
+
 class ExitWatch(Protocol):
     """Waits for added processes to end, and for descriptors to become readable."""
 

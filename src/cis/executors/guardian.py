@@ -66,8 +66,8 @@ class Guardian:
             alone=True,
             grace_s=self._grace_s,
             home=order["home"],
+            wake_up=self,
         )
-        self._executor.watch(self._orders)
         self._began_s = time.monotonic()
         self._began_us = _uptime_us()
         self._limit_s = _NEVER if self._launch.timeout_s is None else self._began_s + self._launch.timeout_s
@@ -130,7 +130,7 @@ class Guardian:
             if self._asked or self._told or self._timed_out:
                 self._press(handle)
             exits = self._executor.wait(max(0.0, self._due_s() - time.monotonic()))
-            self._take_orders()
+            self.woken()
             if exits:
                 return exits[0]
             self._look()
@@ -151,7 +151,7 @@ class Guardian:
         until_s = time.monotonic() + seconds
         while (left_s := until_s - time.monotonic()) > 0:
             self._executor.wait(left_s)
-            self._take_orders()
+            self.woken()
             self._look()
 
     def _due_s(self) -> float:
@@ -162,7 +162,12 @@ class Guardian:
         with suppress(BlockingIOError):  # full of orders, one of which will do
             os.write(self._orders, TOLD)
 
-    def _take_orders(self) -> None:
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when there are orders."""
+        return self._orders
+
+    def woken(self) -> None:
+        """Take in what was ordered."""
         with suppress(BlockingIOError):
             said = os.read(self._orders, 4096)
             self._asked |= END in said or KILL in said

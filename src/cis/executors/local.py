@@ -28,7 +28,7 @@ from signal import SIGKILL, SIGTERM
 from cis.engine.ports import Exit, Launch, ProcessId, StrPath, TakenUp
 from cis.errors import LaunchError
 from cis.executors import launching
-from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, expect_children
+from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, WakeUp, expect_children
 from cis.executors.groups import Groups
 from cis.executors.guarded import GuardedAttempts, GuardianOptions
 from cis.executors.keeper import KeptStreams
@@ -72,7 +72,7 @@ class LocalExecutor:
     this process starts nothing but its tasks: then every other child is one that a task left, and is reaped and ended
     here. ``grace_s`` is how long that has between TERM and KILL. ``home`` tells its processes from those of a copy of
     the home (``cis.executors.linux.stamps``). ``attempts`` is the folder that all executors of this home share for
-    lasting attempts; without it there are none.
+    lasting attempts; without it there are none. ``wake_up`` ends a wait.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class LocalExecutor:
         grace_s: float = 10.0,
         home: StrPath | None = None,
         attempts: StrPath | None = None,
+        wake_up: WakeUp | None = None,
     ) -> None:
         expect_children()
         self._portable = portable or not HAS_PIDFD
@@ -106,7 +107,9 @@ class LocalExecutor:
         self._keepers: dict[int, _Running] = {}  # by the pid of the process that keeps the logs
         self._over_with: list[_Running] = []  # their numbers and pipes are given back while nobody waits for it
         self._foreseen = Foreseen(cap=max_log_bytes, home=home)
-        self.rung = False
+        self._wake_up = wake_up
+        if wake_up is not None:
+            self._exits.watch(wake_up.fileno())
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._place = None if portable else place_to_spawn_from()
         self._own_session = has_terminal()
@@ -173,12 +176,11 @@ class LocalExecutor:
         return None if pid is None or started is None else ProcessId(pid, started)
 
     def wait(self, timeout_s: float) -> Sequence[Exit]:
-        """Return what has ended as soon as something has, a watched descriptor is readable or the time is over."""
+        """Return what has ended as soon as something has, the worker is woken or the time is over."""
         self._give_back()
         deadline_s = time.monotonic() + timeout_s
         while True:
-            now_s = time.monotonic()
-            ended, self.rung, readable = self._exits.wait(self._wait_s(now_s, deadline_s))
+            ended, woken, readable = self._exits.wait(self._wait_s(time.monotonic(), deadline_s))
             now_s = time.monotonic()
             self._listener.take(readable, now_s)
             self._listener.look(now_s)
@@ -197,12 +199,10 @@ class LocalExecutor:
                 exits += self._guarded.collect(now_s)
             if len(exits) > 1:  # many would keep as many from being started
                 self._give_back()
-            if exits or self.rung or now_s >= deadline_s:
+            if woken and self._wake_up is not None:
+                self._wake_up.woken()
+            if exits or woken or now_s >= deadline_s:
                 return exits
-
-    def watch(self, descriptor: int) -> None:
-        """Return from ``wait`` when *descriptor* becomes readable, too."""
-        self._exits.watch(descriptor)
 
     def end(self, handle: str, *, force: bool) -> None:
         """Send TERM, or KILL with *force*, to the process and all that descends from it; no error when it is gone."""

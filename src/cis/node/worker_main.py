@@ -97,6 +97,7 @@ def run_worker(
             grace_s=settings.grace_s,
             home=home.root,
             attempts=home.attempts,
+            wake_up=bell,
         )
 
         places = MachinePlaces(home.run / FILE, most=tasks_at_once)

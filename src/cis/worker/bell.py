@@ -33,6 +33,7 @@ class FifoBell:
             os.mkfifo(path, 0o600)
         # Open for writing as well, so that the descriptor never reports that the last writer has gone.
         self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._was_rung = False
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when somebody rings."""
@@ -53,6 +54,15 @@ class FifoBell:
             rung = True
             if len(data) < 4096:
                 return rung
+
+    def woken(self) -> None:
+        """Take all rings that came, and note them for ``was_rung``."""
+        self._was_rung = self.drain() or self._was_rung
+
+    def was_rung(self) -> bool:
+        """Whether a ring was noted since this was asked last."""
+        rung, self._was_rung = self._was_rung, False
+        return rung
 
     def close(self) -> None:
         """Stop listening; the FIFO stays for the next process of that name."""

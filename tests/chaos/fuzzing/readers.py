@@ -286,7 +286,8 @@ def _worker(store: Store, folder: Path) -> Iterator[WorkerLoop]:
     with store.transaction():
         epoch = store.workers.take(worker_row()).epoch
     logfiles = LogFiles(folder / "logs")
-    executor, bell = LocalExecutor(max_log_bytes=2**20), FifoBell(folder / "worker.fifo")
+    bell = FifoBell(folder / "worker.fifo")
+    executor = LocalExecutor(max_log_bytes=2**20, wake_up=bell)
     parts = WorkerPorts(
         store=store,
         executor=executor,

@@ -121,7 +121,6 @@ class SimulatedExecutor:
         self._witness = witness
         self._mine: dict[str, Process] = {}
         self._bell = bell
-        self.rung = False
         self.until_s = 0.0
 
     def start(self, launch: Launch) -> str:
@@ -176,7 +175,6 @@ class SimulatedExecutor:
         self._faults.point(self._owner, "wait")
         self.until_s = self._stage.now_s + timeout_s
         self._processes.act()
-        self.rung = self._bell.rung
         ended = {h: one for h, one in self._mine.items() if self._has_ended(one)}
         for handle in ended:
             del self._mine[handle]
@@ -185,9 +183,6 @@ class SimulatedExecutor:
     def next_exit_s(self) -> float:
         """Return when the next end, as far as it is known now, is to be told; infinity when none is."""
         return min((self._reported_s(process) for process in self._mine.values()), default=NEVER)
-
-    def watch(self, descriptor: int) -> None:
-        """Nothing is watched: a ring moves the time at which the worker acts."""
 
     def end(self, handle: str, *, force: bool) -> None:
         process = self._mine.get(handle)
@@ -210,14 +205,11 @@ class SimulatedExecutor:
 
 
 class SimulatedBell:
-    """A bell that is rung by a call."""
+    """A bell that is rung by a call; a ring moves the time at which the worker acts."""
 
     def __init__(self) -> None:
         self.rung = False
 
-    def fileno(self) -> int:
-        return -1
-
-    def drain(self) -> bool:
+    def was_rung(self) -> bool:
         rung, self.rung = self.rung, False
         return rung

@@ -82,7 +82,6 @@ class WorkerLoop:
         self._told_s = 0.0
         self._untold = False
         self._swept: set[str] = set()
-        parts.executor.watch(parts.bell.fileno())
 
     @property
     def idle(self) -> bool:
@@ -235,7 +234,7 @@ class WorkerLoop:
     def attend(self, *, at_most_s: float) -> Instant:
         """Wait for ends and rings, see to time limits, and return the moment; nothing is stored."""
         exits = self._parts.executor.wait(at_most_s)
-        rung = self._parts.executor.rung and self._parts.bell.drain()
+        rung = self._parts.bell.was_rung()
         now = self._parts.clock()
         self._parts.alive()
         self._tell(now)
