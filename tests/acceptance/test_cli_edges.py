@@ -74,6 +74,7 @@ def test_what_runs_here_and_is_interrupted_is_cancelled_and_leaves_nothing(
 
     assert running.returncode == 128 + number
     assert "Traceback" not in told
+    assert "cancelled: its tasks have 10.0s to end, and are killed then" in told
     assert [one["status"] for one in sandbox.json("dag", "list")] == ["cancelled"]
     assert is_gone(task)
 

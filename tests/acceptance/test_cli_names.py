@@ -108,3 +108,18 @@ def test_an_error_is_json_where_json_is_asked_for(ran: Sandbox, tmp_path: Path) 
     told = json.loads(bad.stdout)["error"]
     assert told["code"] == "document.invalid"
     assert {one["place"] for one in told["faults"]} == {"dag_id", "tasks"}
+
+
+def test_what_an_id_may_be_is_said_so_that_a_letter_that_is_refused_is_none_of_it(ran: Sandbox, tmp_path: Path) -> None:
+    document = {"dag_id": "größe", "tasks": [{"id": "t", "command": "true"}]}
+
+    assert "use ASCII letters, digits" in ran.cis("dag", "validate", write_dag(tmp_path, document)).stderr
+
+
+def test_the_id_of_this_node_is_no_other_node_and_the_mend_is_named(ran: Sandbox) -> None:
+    own = ran.json("node", "status")
+    done = ran.cis("node", "trust", own["node_id"], own["public_key"])
+
+    assert done.returncode == 2
+    assert "the id of the node of this home" in done.stderr
+    assert "give one of them another id" in done.stderr

@@ -41,3 +41,9 @@ def test_columns_that_say_nothing_are_left_out_before_others_are_cut() -> None:
     lines = table_lines(("name", "nothing", "other"), [("n" * 30, None, "o" * 30)], width=64)
 
     assert lines == ["NAME" + " " * 28 + "OTHER", "n" * 30 + "  " + "o" * 30]
+
+
+def test_a_message_of_several_lines_is_shown_in_one() -> None:
+    lines = table_lines(("note",), [("2 faults\n  first\n  second\x1b",)], width=None)
+
+    assert lines[1] == "2 faults first second\\x1b"

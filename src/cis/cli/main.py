@@ -149,6 +149,8 @@ def _run(arguments: list[str]) -> int:
         import argcomplete  # noqa: PLC0415 - only when the shell asks
 
         argcomplete.autocomplete(parser)
+    if not arguments:  # what there is, and that something was missing all the same
+        parser.print_help()
     options = parser.parse_args(arguments)
     status: int | None = options.call(options)
     return status or 0

@@ -11,6 +11,7 @@ from cis.cli.output import local_time, print_json
 from cis.cli.parser import lazy
 from cis.engine.times import rfc3339
 from cis.errors import StoreFullError
+from cis.model.durations import format_duration
 from cis.node import identity
 from cis.node.home import announced
 
@@ -175,6 +176,11 @@ def _serve(context: Context, node: Node, listener: socket.socket) -> None:
             await super().shutdown(sockets)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if not self.should_exit:
+                grace = format_duration(node.settings.grace_s)
+                say(
+                    f"stopping: tasks have {grace} to end, and are tried again later if they do not; once more stops now"
+                )
             if self.should_exit:  # the second one means now, also while connections are being waited for
                 signal.signal(sig, signal.SIG_DFL)
                 signal.raise_signal(sig)

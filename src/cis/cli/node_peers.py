@@ -32,7 +32,10 @@ def trust(options: argparse.Namespace) -> None:
     if fault:
         raise UsageError(f"NODE_ID {fault}")
     if options.node_id == context.settings.node_id:
-        raise UsageError(f"{options.node_id} is this very node; run this on the other one")
+        raise UsageError(
+            f"{options.node_id} is the id of the node of this home. Run this on the other node; if that is another machine"
+            " with the same id (a host name that both have), give one of them another id: under [node] in its cis.toml"
+        )
     may = tuple(dict.fromkeys(right for right in options.may.split(",") if right))
     if not may or any(right not in RIGHTS for right in may):
         raise UsageError(f"--may {options.may!r}: write some of {', '.join(RIGHTS)}, with commas between")

@@ -147,4 +147,5 @@ def _cell(value: Any, *, short: bool) -> str:
     if isinstance(value, Forms):
         value = value.short if short else value.long
     text = NOTHING if value is None or value == "" else str(value)
+    text = " ".join(text.split()) if "\n" in text else text  # a message of several lines, in one
     return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

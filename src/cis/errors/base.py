@@ -148,15 +148,18 @@ class IdempotencyConflictError(ConflictError):
 
 
 class IllegalStateError(ConflictError):
-    """The state machine has no such arrow; final states are final (``rerun`` makes a new run)."""
+    """The state machine has no such arrow; final states are final (``rerun`` makes a new run).
+
+    *because* says it in the words of whoever asked for it.
+    """
 
     code = "state.illegal"
 
-    def __init__(self, what: str, old: str, new: str) -> None:
+    def __init__(self, what: str, old: str, new: str, *, because: str = "") -> None:
         self.what = what
         self.old = old
         self.new = new
-        super().__init__(f"{what} is {old} and cannot become {new}")
+        super().__init__(f"{what} is {old}{because}" if because else f"{what} is {old} and cannot become {new}")
 
 
 class StaleVersionError(ConflictError):

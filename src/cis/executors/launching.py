@@ -38,6 +38,7 @@ _MENDS = {
     **SHORTAGES,
 }
 
+_LONGEST_TEXT = 128 * 2**10  # of one argument or variable: MAX_ARG_STRLEN of Linux, with pages of 4 KiB
 _DESCRIPTORS = 4  # its two logs, its input, and what tells of its end
 
 
@@ -139,9 +140,26 @@ def explain(error: Exception, launch: Launch) -> str:
         if "\0" in "".join([*launch.argv, *launch.env, *launch.env.values(), os.fspath(launch.cwd)]):
             return "an argument, a variable or the cwd holds a NUL character, which no process can be given"
         return f"the command or its environment cannot be passed on: {error}"
+    if error.errno == errno.E2BIG:
+        long = _too_long(launch)
+        if long is not None:
+            return long
     if error.errno in _MENDS:
         return _MENDS[error.errno]
     return _fault_of_directory(Path(launch.cwd)) or _fault_of_program(error, launch)
+
+
+def _too_long(launch: Launch) -> str | None:
+    """Return which single text is longer than the system takes, if one is: it bounds each, and all together."""
+    texts = [(f"argument {number}", text) for number, text in enumerate(launch.argv)]
+    texts += [(f"the variable {name}", f"{name}={value}") for name, value in launch.env.items()]
+    for what, text in texts:
+        size = len(os.fsencode(text)) + 1
+        if size > _LONGEST_TEXT:
+            named = "its command" if text == launch.argv[-1] and len(launch.argv) > 1 else what
+            most = f"the system takes {_LONGEST_TEXT // 2**10} KiB in one"
+            return f"{named} is one text of {size // 2**10} KiB, and {most}; put it into a file, and name that"
+    return None
 
 
 def _fault_of_directory(cwd: Path) -> str | None:

@@ -28,13 +28,13 @@ def id_fault(text: str) -> str | None:
     An identifier becomes part of file names, so ``..`` is refused as well.
     """
     if not text:
-        return "is empty; use letters, digits, '.', '_' and '-'"
+        return "is empty; use ASCII letters, digits, '.', '_' and '-'"
     if len(text) > MAX_ID_LENGTH:
         return f"has {len(text)} characters; {MAX_ID_LENGTH} at most"
     if ".." in text:
         return f"{text!r} contains '..'"
     if not _ID.fullmatch(text):
-        return f"{text!r} is not an id; use letters, digits, '.', '_' and '-', a letter or digit first"
+        return f"{text!r} is not an id; use ASCII letters, digits, '.', '_' and '-', a letter or digit first"
     return None
 
 
@@ -42,7 +42,7 @@ def name_fault(text: str) -> str | None:
     """Return why *text* cannot be the name of a secret, or None."""
     if re.fullmatch(NAME_PATTERN, text):
         return None
-    return f"{text!r:.60} is no name of a secret; use letters, digits and '_', 128 at most"
+    return f"{text!r:.60} is no name of a secret; use ASCII letters, digits and '_', 128 at most"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

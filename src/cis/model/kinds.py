@@ -108,7 +108,7 @@ def _variables(value: Any) -> Any:
 def _env_name(value: Any) -> str:
     name = read_text(value)
     if not re.fullmatch(_ENV_NAME, name):
-        raise ValueError(f"{name!r:.60} is no name of a variable; use letters, digits and '_'")
+        raise ValueError(f"{name!r:.60} is no name of a variable; use ASCII letters, digits and '_'")
     if name.startswith("CIS_"):
         raise ValueError("names that begin with CIS_ are set by CIS itself; choose another")
     return name

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from cis.engine.accept.control import cancel
 from cis.engine.lookup import look_up_run
 from cis.errors import IllegalStateError, StoreNewerError
+from cis.model.durations import format_duration
 from cis.model.ids import counted
 from cis.node.clock import now_us
 from cis.node.workers import make_supervisor
@@ -85,6 +86,9 @@ def run_embedded(home: Home, settings: Settings, *, run_id: str, say: Say | None
             with suppress(IllegalStateError), store.transaction():  # it may have ended by itself just now
                 run = cancel(store, run_id, now_us=now_us())
                 ring(home.run, run.worker_id)
+                if say is not None and not run.status.final:
+                    grace = format_duration(settings.grace_s)
+                    say(f"cancelled: its tasks have {grace} to end, and are killed then; Ctrl-C again ends them now")
             while not look_up_run(store.runs, run_id).status.final:
                 supervisor.turn(at_most_s=0.5)
             supervisor.dismiss()
@@ -163,7 +167,7 @@ class _Others:
             if whose:
                 self._say(
                     f"its own run is over; it stays until the tasks of {', '.join(whose)} have ended, which its worker"
-                    " has taken up meanwhile (Ctrl-C ends them; they are tried again)"
+                    " has taken up meanwhile (Ctrl-C twice ends them; they are tried again)"
                 )
         return False
 

@@ -113,7 +113,7 @@ def _env(value: object) -> dict[str, str]:
 
 def _variable_fault(name: str, text: object) -> str | None:
     if not _VARIABLE.fullmatch(name):
-        return "is no name of a variable; use letters, digits and '_'"
+        return "is no name of a variable; use ASCII letters, digits and '_'"
     if name.startswith("CIS_"):
         return "is set by CIS itself, as all that begin so; choose another name"
     fine = "\0" not in text if isinstance(text, str) else isinstance(text, int)

@@ -33,7 +33,7 @@ def cancel(store: Store, run_id: str, *, now_us: int) -> RunRecord:
     """
     run = look_up_run(store.runs, run_id)
     if run.status.final:
-        raise IllegalStateError(f"run {run_id}", run.status, RunState.CANCELLED)
+        raise _is_over(run, RunState.CANCELLED, "cancel")
     remote = elsewhere(store.remotes, run_id)
     if remote is not None and not _recalled(store, remote, now_us=now_us):
         post_control(store, run, "cancel", now_us=now_us)
@@ -134,16 +134,16 @@ def rerun_of(store: Store, run_id: str, *, from_failed: bool, asker: Asker = OWN
     kept = {}
     if from_failed:
         if not old.status.final:
-            raise IllegalStateError(f"run {run_id}", old.status, "rerun from its failed tasks before it is over")
+            raise _not_from_failed(old, ": it can be repeated from its failed tasks once it is over")
         if old.status is RunState.COMPLETED:
-            raise IllegalStateError(f"run {run_id}", old.status, "rerun from failed tasks: none failed")
+            raise _not_from_failed(old, ", so no task of it failed; leave --from-failed out to repeat all of it")
         kept = {
             task.task_id: task._replace(version=1, attempts=0, failures=0, error=None, due_at_us=None)
             for task in store.tasks.of_run(run_id)
             if task.status is TaskState.COMPLETED
         }
         if len(kept) == old.task_count:
-            raise IllegalStateError(f"run {run_id}", old.status, "rerun from failed tasks: every task completed")
+            raise _not_from_failed(old, ", but every task of it completed; leave --from-failed out to repeat all of it")
     asker = replace(asker, scopes=in_common(old.scopes, asker.scopes))
     return SubmitRequest(
         spec=stored_spec(store.definitions, old.definition_id),
@@ -154,12 +154,23 @@ def rerun_of(store: Store, run_id: str, *, from_failed: bool, asker: Asker = OWN
     )
 
 
+def _is_over(run: RunRecord, wanted: RunState, action: str) -> IllegalStateError:
+    because = f" already: it is over, so there is nothing to {action}; 'cis dag rerun' makes a new run of it"
+    return IllegalStateError(f"run {run.run_id}", run.status, wanted, because=because)
+
+
+def _not_from_failed(run: RunRecord, because: str) -> IllegalStateError:
+    return IllegalStateError(f"run {run.run_id}", run.status, "rerun", because=because)
+
+
 def _change(store: Store, run: RunRecord, status: RunState, *, now_us: int, action: str) -> RunRecord:
     if _has_it(store.remotes, run.run_id):
         if run.status.final:
-            raise IllegalStateError(f"run {run.run_id}", run.status, status)
+            raise _is_over(run, status, action)
         post_control(store, run, action, now_us=now_us)
         return run
+    if run.status.final:
+        raise _is_over(run, status, action)
     changed = move_run(store, run, RunChange(status=status), at_us=now_us)
     if run.status is RunState.PAUSED:
         store.queue.move(run.run_id, QueueState.QUEUED, only=QueueState.PARKED)
