@@ -14,8 +14,8 @@ import fcntl
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cis.engine.shortage import shortage_of
 from cis.errors import AlreadyRunningError, ConfigError, Fault, LockGoneError
@@ -54,8 +54,7 @@ class FileLock:
         os.close(self._descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """Who holds a lock: the pid, 0 when it has not written it down yet, and when that process started, if it said so.
 
     ``touched_ns`` is the file's time of change: another one each time that the holder gives a sign of life.
