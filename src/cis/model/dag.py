@@ -81,10 +81,14 @@ class TaskSpec:
     shell: str | None = field(default=None, metadata=declared(SHELL, shared=True))
     skill: str | None = field(default=None, metadata=declared(SKILL, "A skill by name, instead of a command."))
     params: Mapping[str, Json] = field(default_factory=dict, metadata=declared(PARAMS, "What the skill is given."))
-    depends_on: tuple[str, ...] = field(default=(), metadata=declared(TASK_IDS, "Tasks that must complete first."))
-    env: Mapping[str, str] = field(default_factory=dict, metadata=declared(ENV, "Variables, over those of the DAG."))
+    depends_on: tuple[str, ...] = field(
+        default=(), metadata=declared(TASK_IDS, "Tasks that must complete first: a list, or one id.")
+    )
+    env: Mapping[str, str] = field(
+        default_factory=dict, metadata=declared(ENV, "Variables, over those of the DAG.", shared=True)
+    )
     secrets: Mapping[str, str] = field(default_factory=dict, metadata=declared(SECRETS))
-    cwd: str | None = field(default=None, metadata=declared(DIRECTORY, "Where it runs."))
+    cwd: str | None = field(default=None, metadata=declared(DIRECTORY, "Where it runs.", shared=True))
     max_retries: int = field(
         default=0,
         metadata=declared(count(0, MAX_RETRIES), "Attempts after the first. Default: 0.", shared=True),

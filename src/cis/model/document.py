@@ -31,7 +31,7 @@ from cis.model.fields import Declared, Kind
 from cis.model.formats import Format, load_document
 from cis.model.ids import did_you_mean
 from cis.model.kinds import MAX_TASKS, kind_of
-from cis.model.relations import relation_faults
+from cis.model.relations import WORDS_OF_A_DAG, WORDS_OF_A_TASK, relation_faults, says_otherwise
 from cis.model.tree import Path, Tree, clipped, place
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -90,7 +90,7 @@ class _Model(BaseModel):
 Tries = create_model(
     "Tries",
     __base__=_Model,
-    __doc__="How a task is tried; in ``defaults``, how every task is that does not say otherwise.",
+    __doc__="What ``defaults`` may say for every task that does not say otherwise.",
     **_fields_of(field for field in TASK_FORM.fields if field.shared),
 )
 TaskDocument = create_model(
@@ -143,8 +143,10 @@ def with_head(spec: DagSpec, given: Mapping[str, str], *, source: str) -> DagSpe
 class _Faults:
     """Faults as they are found, up to a bound: a document of 16 MiB has room for millions."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Iterable[Path] = ()) -> None:
+        """Begin without any; one fault is enough for each of the places that are *known* for one."""
         self._found: dict[tuple[Path, str], None] = {}
+        self._known = set(known)
 
     @property
     def full(self) -> bool:
@@ -156,6 +158,8 @@ class _Faults:
         for path, message in faults:
             if self.full:
                 return
+            if path in self._known and any(found == path for found, _ in self._found):
+                continue
             self._found[path, clipped(message)] = None
 
     def checked(self, model: type[_M], value: Json, *, at: Path = ()) -> _M | None:
@@ -175,7 +179,8 @@ class _Faults:
 
 
 def _dag(tree: Tree, *, source: str | None) -> DagSpec:
-    faults = _Faults()
+    faults = _Faults(path for path, _ in tree.faults)
+    faults.extend(tree.faults)
     root = tree.root
     head = faults.checked(_Head, {name: value for name, value in root.items() if name != "tasks"})
     listed = root.get("tasks")
@@ -197,7 +202,8 @@ def _dag(tree: Tree, *, source: str | None) -> DagSpec:
 def _list_faults(root: Mapping[str, Json]) -> Iterator[str]:
     tasks = root.get("tasks")
     if "tasks" not in root:
-        yield "is missing"
+        if not says_otherwise(root, "tasks", WORDS_OF_A_DAG):
+            yield "is missing"
     elif not isinstance(tasks, list):
         yield f"must be a list, not {kind_of(tasks)}"
     elif not tasks:
@@ -217,6 +223,9 @@ def _narrowed(value: Json, model: type[BaseModel]) -> Json:
 def _field_faults(error: ValidationError, model: type[BaseModel], *, at: Path) -> Iterator[tuple[Path, str]]:
     for found in error.errors(include_url=False):
         path = tuple(part for part in found["loc"] if part != "[key]")
+        words = WORDS_OF_A_DAG if model is _Head else WORDS_OF_A_TASK
+        if found["type"] == "missing" and says_otherwise(found["input"], str(path[-1]), words):
+            continue  # what stands in its place is a fault by itself
         yield (*at, *path), _message(found["type"], found, path, model)
 
 
@@ -227,6 +236,9 @@ def _message(kind: str, found: Mapping[str, Any], path: Path, model: type[BaseMo
             model = Tries
         elif model is _Head:
             model = DagDocument
+        word = (WORDS_OF_A_DAG if model is DagDocument else WORDS_OF_A_TASK).get(str(path[-1]))
+        if word is not None:
+            return f"is another tool's word; here it is {word!r}"
         known = sorted(model.model_fields)
         return f"is no field{did_you_mean(str(path[-1]), known) or '; known: ' + ', '.join(known)}"
     if kind == "missing":
@@ -248,6 +260,8 @@ def _spec(head: BaseModel, tasks: Sequence[BaseModel]) -> DagSpec:
 def _task(shared: Mapping[str, Any], own: Mapping[str, Any]) -> TaskSpec:
     """Return a task with what it gives itself, over what is *shared* by all that can have it."""
     values = {**shared, **own}
+    if "env" in shared:
+        values["env"] = {**shared["env"], **own.get("env", {})}
     if not isinstance(values.get("command"), str) and values.get("skill") != COMMAND_SKILL:
         values.pop("shell", None)
     return TaskSpec(**values)
@@ -298,6 +312,8 @@ def _without_null(node: Any) -> Any:
     options = node.get("anyOf")
     if options and {"type": "null"} in options:
         rest = [option for option in options if option != {"type": "null"}]
+        if len(rest) > 1:
+            return {**node, "anyOf": rest}
         if len(rest) == 1:
             return rest[0] | {key: value for key, value in node.items() if key not in ("anyOf", "title")}
     return node

@@ -69,11 +69,13 @@ def load_document(data: bytes, *, format: Format | None = None, source: str | No
         raise DocumentTooLargeError(MAX_BYTES)
     text = _decoded(data, source)
     try:
-        root, lines = _load(text, format or _detect(text), fallback=format is None)
+        root, lines, faults = _load(text, format or _detect(text), fallback=format is None)
     except RecursionError:
         raise DocumentError([Fault(place="", message=TOO_DEEP)], source=source) from None
     except DocumentError as error:
         raise type(error)([_clipped(fault) for fault in error.faults], source=source) from error
+    if faults and not isinstance(root, dict):
+        raise DocumentError([Fault(place=place(path), message=clipped(text)) for path, text in faults], source=source)
     if root is None:
         raise MalformedDocumentError([Fault(place="", message=_EMPTY)], source=source)
     if not isinstance(root, dict):
@@ -81,7 +83,7 @@ def load_document(data: bytes, *, format: Format | None = None, source: str | No
         raise MalformedDocumentError(
             [Fault(place="", message=f"is {kind}; a DAG is a mapping with dag_id and tasks")], source=source
         )
-    return Tree(root, lines)
+    return Tree(root, lines, faults)
 
 
 def _decoded(data: bytes, source: str | None) -> str:
@@ -192,7 +194,7 @@ def load_json(text: str) -> Read:
         raise MalformedDocumentError([fault]) from error
     except ValueError as error:
         raise DocumentError([Fault(place="", message=_TOO_LONG_NUMBER)]) from error
-    return _checked(root), {}
+    return root, {}, _checked(root)
 
 
 def load_toml(text: str) -> Read:
@@ -207,24 +209,31 @@ def load_toml(text: str) -> Read:
         raise MalformedDocumentError([Fault(place="", message=f"is not TOML: {error}")]) from error
     except ValueError as error:
         raise DocumentError([Fault(place="", message=_TOO_LONG_NUMBER)]) from error
-    return _checked(root), {}
+    return root, {}, _checked(root)
 
 
-def _checked(root: Json) -> Json:
-    """Return *root*, which a parser was content with, if it holds nothing that is refused. Without recursion."""
+def _checked(root: Json) -> tuple[tuple[Path, str], ...]:
+    """Return what is refused in *root*, which a parser was content with. Without recursion.
+
+    Raises:
+        DocumentError: it is too deep to be looked at any further.
+    """
     level, depth = [root], 0
     while level:
         below: list[Json] = []
         for value in level:
             if _scalar_fault(value) or (depth > MAX_DEPTH and isinstance(value, dict | list)):
-                raise DocumentError(list(islice(_faults_of_values(root), _MAX_FAULTS)))
+                faults = tuple(islice(_faults_of_values(root), _MAX_FAULTS))
+                if any(text == TOO_DEEP for _, text in faults):
+                    raise DocumentError([Fault(place=place(path), message=text) for path, text in faults])
+                return faults
             if isinstance(value, dict):
                 below.extend(value)
                 below.extend(value.values())
             elif isinstance(value, list):
                 below.extend(value)
         level, depth = below, depth + 1
-    return root
+    return ()
 
 
 def _scalar_fault(value: Json) -> str | None:
@@ -240,7 +249,7 @@ def _scalar_fault(value: Json) -> str | None:
     return 'is a date or time; write it as a string, in "quotes"'
 
 
-def _faults_of_values(root: Json) -> Iterator[Fault]:
+def _faults_of_values(root: Json) -> Iterator[tuple[Path, str]]:
     """Yield what is refused, in the order of the document, each with its place."""
     stack: list[Iterator[tuple[Path, Json]]] = [iter([((), root)])]
     while stack:
@@ -249,12 +258,12 @@ def _faults_of_values(root: Json) -> Iterator[Fault]:
             stack.pop()
             continue
         if isinstance(value, _Doubled):
-            yield from (Fault(place=place((*path, key)), message=DOUBLED) for key in value.twice)
+            yield from (((*path, key), DOUBLED) for key in value.twice)
         elif fault := _scalar_fault(value):
-            yield Fault(place=place(path), message=fault)
+            yield path, fault
         if isinstance(value, dict | list):
             if len(path) > MAX_DEPTH:
-                yield Fault(place=place(path[:6]), message=TOO_DEEP)
+                yield path[:6], TOO_DEEP
                 return
             stack.append(_parts(path, value))
 

@@ -77,6 +77,8 @@ def _is_id(value: Any) -> bool:
 
 
 def _ids(value: Any) -> Any:
+    if isinstance(value, str) or hasattr(value, "text"):
+        return [value]  # one id, which may look like a number
     if isinstance(value, list) and len(value) > MAX_TASKS:
         raise ValueError(f"names {len(value):,} tasks; {MAX_TASKS:,} at most")
     return value
@@ -323,16 +325,9 @@ def one_of_in_any_case(choices: type[Enum], also: Mapping[str, Enum]) -> Kind:
 TEXT = Kind(read_text, {"type": "string"}, _is_string)
 ID = Kind(read_id, ID_SCHEMA, _is_id)
 SKILL = ID._replace(holds=_is_filled)
-TASK_IDS = Kind(_ids, {"type": "array", "items": ID_SCHEMA}, _are_strings, list, tuple, each=ID, collect=_distinct)
-LABELS = Kind(
-    _labels,
-    {"type": "array", "items": ID_SCHEMA, "maxItems": MAX_LABELS},
-    _are_strings,
-    list,
-    tuple,
-    each=ID,
-    collect=_distinct,
-)
+_ID_LIST = {"type": "array", "items": ID_SCHEMA}
+TASK_IDS = Kind(_ids, {"anyOf": [_ID_LIST, ID_SCHEMA]}, _are_strings, list, tuple, each=ID, collect=_distinct)
+LABELS = Kind(_labels, {**_ID_LIST, "maxItems": MAX_LABELS}, _are_strings, list, tuple, each=ID, collect=_distinct)
 DIRECTORY = Kind(_directory, {"type": "string", "pattern": r"\S"}, _is_filled)
 FLAG = Kind(_flag, {"type": "boolean"}, _is_flag)
 DURATION = Kind(parse_duration, _DURATION_SCHEMA, _is_duration, to_wire=_spelled)

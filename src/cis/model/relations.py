@@ -1,7 +1,8 @@
 """What holds between the parts of a document: ids, dependencies, cycles, and references to outputs and secrets.
 
 A reference is ``${tasks.ID.outputs.NAME}`` in a task's ``env``, ``params`` or ``cwd``. An id may hold dots; it ends at
-the last ``.outputs.`` before the name. Anything else in braces is left alone.
+the last ``.outputs.`` before the name. What only begins like one is refused, and ``$${`` before such a beginning stands
+for ``${``. Anything else in braces is left alone.
 
 The checks work on the plain tree, which may be wrong in any other way, and pass over what is not of the right type.
 """
@@ -15,10 +16,45 @@ from itertools import islice
 from cis.model.dag import COMMAND_SKILL, Json
 from cis.model.graph import Graph
 from cis.model.ids import did_you_mean
-from cis.model.tree import Path
+from cis.model.tree import Path, clipped
 
 _REFERENCE = re.compile(r"\$\{tasks\.([A-Za-z0-9][A-Za-z0-9._-]*)\.outputs\.([A-Za-z_][A-Za-z0-9_]*)\}")
 OPENING = "${tasks."
+_BEGINNING = r"(?:tasks?|params|env|run)\."
+_FILLED = re.compile(rf"\$\$\{{(?={_BEGINNING})|{_REFERENCE.pattern}")
+_ESCAPED = re.compile(rf"\$\$\{{(?={_BEGINNING})")
+_NAMES_NOTHING = re.compile(r"\$\{((task|params|env|run)\.[^}]*)\}?")
+
+# What other tools call a field, and what it is here.
+WORDS_OF_A_TASK = {
+    "needs": "depends_on",
+    "after": "depends_on",
+    "depends": "depends_on",
+    "dependencies": "depends_on",
+    "run": "command",
+    "script": "command",
+    "cmd": "command",
+    "name": "id",
+    "task_id": "id",
+    "uses": "skill",
+    "with": "params",
+    "environment": "env",
+    "dir": "cwd",
+    "workdir": "cwd",
+    "working_dir": "cwd",
+    "working-directory": "cwd",
+    "retries": "max_retries",
+    "timeout-minutes": "timeout",
+}
+WORDS_OF_A_DAG = {
+    "name": "dag_id",
+    "id": "dag_id",
+    "steps": "tasks",
+    "jobs": "tasks",
+    "environment": "env",
+    "max-parallel": "max_parallel",
+    "max_active_tasks": "max_parallel",
+}
 # Filled in by the process of the http skill, from its environment, so that it is stored nowhere.
 OPENING_OF_SECRET = "${secrets."  # noqa: S105 - how one is written, not a secret
 REFERENCE_TO_SECRET = re.compile(r"\$\{secrets\.([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -34,7 +70,7 @@ Fault = tuple[Path, str]
 def references(value: Json) -> Iterator[tuple[str, str]]:
     """Yield (task id, output name) for each reference in a string or in the strings of nested JSON."""
     if isinstance(value, str):
-        for match in _REFERENCE.finditer(value):
+        for match in _REFERENCE.finditer(_ESCAPED.sub("", value)):
             yield match[1], match[2]
     elif isinstance(value, dict):
         for item in value.values():
@@ -46,18 +82,31 @@ def references(value: Json) -> Iterator[tuple[str, str]]:
 
 def malformed(value: str) -> bool:
     """Whether a string contains a malformed reference."""
+    value = _ESCAPED.sub("", value)
     return value.count(OPENING) != sum(1 for _ in _REFERENCE.finditer(value))
 
 
 def fill(value: Json, lookup: Callable[[str, str], str]) -> Json:
-    """Return *value* with each reference in it replaced by ``lookup(task id, name)``."""
+    """Return *value* with each reference in it replaced by ``lookup(task id, name)``, and ``$${`` by ``${``."""
     if isinstance(value, str):
-        return _REFERENCE.sub(lambda match: lookup(match[1], match[2]), value) if OPENING in value else value
+        if "${" not in value:
+            return value
+        return _FILLED.sub(lambda match: "${" if match[1] is None else lookup(match[1], match[2]), value)
     if isinstance(value, dict):
         return {key: fill(item, lookup) for key, item in value.items()}
     if isinstance(value, list):
         return [fill(item, lookup) for item in value]
     return value
+
+
+def unescaped(value: str) -> str:
+    """Return a string in which nothing is a reference, with ``$${`` as ``${``."""
+    return _ESCAPED.sub("${", value) if "$${" in value else value
+
+
+def says_otherwise(part: Json, field: str, words: Mapping[str, str]) -> bool:
+    """Whether a part of a document says a field in another tool's word."""
+    return isinstance(part, Mapping) and any(word == field and name in part for name, word in words.items())
 
 
 def relation_faults(root: Mapping[str, Json]) -> Iterator[Fault]:
@@ -101,7 +150,7 @@ def _task_faults(number: int, task: Mapping[str, Json]) -> Iterator[Fault]:
         return
     if command is not None and skill is not None:
         yield here, "has both command and skill; a task is one of them"
-    elif command is None and skill is None:
+    elif command is None and skill is None and not says_otherwise(task, "command", WORDS_OF_A_TASK):
         yield here, "has neither command nor skill; a task is one of them"
     if command is not None and skill is None and task.get("params") is not None:
         yield (*here, "params"), "goes with skill; a command gets what it needs through env"
@@ -137,6 +186,8 @@ def _secret_faults(here: Path, task: Mapping[str, Json]) -> Iterator[Fault]:
 def _dependencies(number: int, task: Mapping[str, Json]) -> Iterator[tuple[Path, str]]:
     for key in ("depends_on", "deps"):
         names = task.get(key)
+        if _name(names) is not None:
+            yield ("tasks", number, key), str(_name(names))
         for place, name in enumerate(names if isinstance(names, list) else ()):
             text = _name(name)
             if text is not None:
@@ -144,15 +195,25 @@ def _dependencies(number: int, task: Mapping[str, Json]) -> Iterator[tuple[Path,
 
 
 def _misplaced_references(root: Mapping[str, Json], tasks: Sequence[Mapping[str, Json]]) -> Iterator[Fault]:
-    shared = root.get("env")
-    for name, value in shared.items() if isinstance(shared, dict) else ():
-        if isinstance(value, str) and OPENING in value:
-            yield ("env", name), "is for every task, so it cannot refer to the outputs of one; use the task's env"
+    defaults = root.get("defaults")
+    given = defaults if isinstance(defaults, dict) else {}
+    for place, shared in (((), root.get("env")), (("defaults",), given.get("env"))):
+        for name, value in shared.items() if isinstance(shared, dict) else ():
+            path: Path = (*place, "env", str(name))
+            if isinstance(value, str) and OPENING in _ESCAPED.sub("", value):
+                yield path, "is for every task, so it cannot refer to the outputs of one; use the task's env"
+            yield from _nothing(path, value)
+    cwd = given.get("cwd")
+    if isinstance(cwd, str) and OPENING in cwd:
+        yield ("defaults", "cwd"), "is for every task, so it cannot refer to the outputs of one; use the task's cwd"
+    yield from _nothing(("defaults", "cwd"), cwd)
     for number, task in enumerate(tasks):
         command = task.get("command")
         words = command if isinstance(command, list) else [command]
         if any(isinstance(word, str) and OPENING in word for word in words):
             yield ("tasks", number, "command"), _NOT_IN_COMMANDS
+        if isinstance(command, str) and task.get("shell") is None and given.get("shell") is None:
+            yield from _nothing(("tasks", number, "command"), command)  # what no shell could read either
         shell = task.get("shell")
         if isinstance(shell, str) and OPENING in shell:
             yield ("tasks", number, "shell"), "names a program, and cannot refer to the outputs of a task"
@@ -162,7 +223,8 @@ def _reference_faults(tasks: Sequence[Mapping[str, Json]], numbers: Mapping[str,
     distant: list[tuple[Path, int, int]] = []
     for number, task in enumerate(tasks):
         parents = set(graph.parents[number])
-        for path, value in _strings(("tasks", number), task):
+        for path, value in _strings(("tasks", number), task, opening="${"):
+            yield from _nothing(path, value)
             if malformed(value):
                 yield path, "refers to an output, but not as ${tasks.ID.outputs.NAME}"
             for name, _ in references(value):
@@ -178,6 +240,26 @@ def _reference_faults(tasks: Sequence[Mapping[str, Json]], numbers: Mapping[str,
     for path, number, other in distant:
         if (number, other) in strangers:
             yield path, f"refers to an output of {_name(tasks[other]['id'])!r}; add it to depends_on"
+
+
+def _nothing(path: Path, value: Json) -> Iterator[Fault]:
+    """Yield a fault for what begins like a reference and names nothing, with the nearest that does."""
+    if not isinstance(value, str) or "${" not in value:
+        return
+    for found in _NAMES_NOTHING.finditer(_ESCAPED.sub("", value)):
+        word, rest = found[2], found[1].partition(".")[2]
+        if word == "task":
+            nearest = f"did you mean ${{tasks.{rest}}}?"
+        elif word == "env":
+            nearest = f'a command reads "${rest}" from its environment'
+        elif rest == "id":
+            nearest = 'a command reads "$CIS_RUN_ID"'
+        else:
+            nearest = "what is filled in is ${tasks.ID.outputs.NAME}"
+        yield (
+            path,
+            f"refers to {clipped(found[0], limit=80)}, which names nothing; {nearest} (that text itself is $${{…}})",
+        )
 
 
 def _strings(here: Path, task: Mapping[str, Json], *, opening: str = OPENING) -> Iterator[tuple[Path, str]]:

@@ -14,14 +14,18 @@ TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 
 Path = tuple[str | int, ...]
 NO_LINES: Mapping[tuple[str | int, ...], int] = MappingProxyType({})
-Read = tuple[Any, Mapping[Path, int]]
+Read = tuple[Any, Mapping[Path, int], tuple[tuple[Path, str], ...]]
 
 
 class Tree(NamedTuple):
-    """A document's root mapping, and the lines of its parts where the notation gives them."""
+    """A document's root mapping, the lines of its parts where the notation gives them, and faults that it was read with.
+
+    Those are values that are refused, as numbers that are not finite: all else can be looked at none the less.
+    """
 
     root: dict[str, Any]
     lines: Mapping[Path, int] = NO_LINES
+    faults: tuple[tuple[Path, str], ...] = ()
 
     def line(self, path: Path) -> int | None:
         """Return the line of a part, or of the nearest part around it that has one."""

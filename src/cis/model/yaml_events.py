@@ -16,7 +16,7 @@ import yaml
 
 from cis.errors import DocumentError, Fault, MalformedDocumentError
 from cis.model.dag import Json
-from cis.model.tree import DOUBLED, MAX_BYTES, MAX_DEPTH, TOO_DEEP, Path, WrittenFloat, WrittenInt, place
+from cis.model.tree import DOUBLED, MAX_BYTES, MAX_DEPTH, TOO_DEEP, Path, Read, WrittenFloat, WrittenInt, place
 
 MAX_NODES = 2_000_000
 MAX_CHARACTERS = 2 * MAX_BYTES
@@ -55,6 +55,7 @@ class _Builder:
         self.root: Json = None
         self.lines: dict[Path, int] = {}
         self._faults: list[Fault] = []
+        self._refused: list[tuple[Path, str]] = []
         self._frames: list[_Frame] = []
         self._anchors: dict[str, tuple[Json, int, int]] = {}
         self._documents = 0
@@ -78,7 +79,7 @@ class _Builder:
                     self._refuse((), "holds more than one YAML document ('---'); write one DAG a file", line)
             if len(self._faults) >= _MAX_FAULTS:
                 break
-        if self._faults:
+        if self._faults and (self._frames or self._documents > 1):
             raise DocumentError(self._faults)
         return self.root
 
@@ -197,7 +198,13 @@ class _Builder:
         self._refuse(path, message, line)
         raise DocumentError(self._faults)
 
+    @property
+    def refused(self) -> tuple[tuple[Path, str], ...]:
+        """What is wrong with values of a document that was read to its end."""
+        return tuple(self._refused)
+
     def _refuse(self, path: Path, message: str, line: int) -> None:
+        self._refused.append((path, message))
         self._faults.append(Fault(place=place(path), message=message, line=line))
 
 
@@ -218,8 +225,8 @@ def resolve(text: str) -> Json:
     return WrittenFloat(text) if _FLOAT.fullmatch(text) else text
 
 
-def load_yaml(text: str) -> tuple[Json, dict[Path, int]]:
-    """Return the root of a YAML text and the line of each part.
+def load_yaml(text: str) -> Read:
+    """Return the root of a YAML text, the line of each part, and what is wrong with values.
 
     Raises:
         MalformedDocumentError: it is not YAML.
@@ -235,7 +242,7 @@ def load_yaml(text: str) -> tuple[Json, dict[Path, int]]:
         raise MalformedDocumentError([fault]) from error
     except yaml.YAMLError as error:
         raise MalformedDocumentError([Fault(place="", message=f"is not YAML: {error}")]) from error
-    return root, builder.lines
+    return root, builder.lines, builder.refused
 
 
 class _Dumper(yaml.SafeDumper):

@@ -241,8 +241,10 @@ def check_plain(data: bytes) -> None:
     for notation in (None, *Format):
         check(data, notation)
     try:
-        root = load_document(data).root
+        tree = load_document(data)
     except CisError:
         return
+    if tree.faults:
+        return
     for commands in (False, True):
-        check_workflow(root, commands=commands)
+        check_workflow(tree.root, commands=commands)

@@ -93,7 +93,7 @@ class AttemptMaker:
                 **self.base_env,
                 **command.env,
                 **self.scope_env,
-                **plan.spec.env,
+                **plan.env,
                 **self.env(plan, task),
                 **secrets,
                 **marks,

@@ -20,6 +20,7 @@ from cis.engine.run.ready import ReadyTasks
 from cis.engine.times import Instant
 from cis.model.dag import DagSpec, OnLost, TaskSpec
 from cis.model.graph import Graph
+from cis.model.relations import unescaped
 from cis.model.states import AttemptState, RunState, TaskState, check_task_arrow
 from cis.store.records import RunRecord, TaskLoss, TaskRecord
 
@@ -50,6 +51,7 @@ class RunPlan:
         self.output_bytes = 0
         self.ended_at_us = 0  # when the last end was that this process saw
         self.changes: list[tuple[TaskRecord, TaskRecord]] = []
+        self.env = {name: unescaped(value) for name, value in spec.env.items()}
         self._graph = Graph.of(spec.tasks)
         self.losses = Losses(losses)
         self.ready = ReadyTasks(self.losses, is_wait)
