@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,22 @@ def test_what_is_not_given_again_stays_and_what_is_given_empty_goes(node: Decide
     assert (kept.url, kept.matrix_user) == ("http://127.0.0.1:1", "@node-2:x")
     assert (emptied.url, emptied.matrix_user) == (None, "@node-2:x")
     assert node.store.peers.get("node-2") == emptied
+
+
+def test_what_was_learnt_of_a_node_stays_when_it_is_trusted_again(node: Decider) -> None:
+    said = {"node_id", "public_key", "may", "trusted_at_us", "url", "matrix_user", "scopes"}
+    learnt = {"contact_at_us": 5, "clock_ahead_us": 7, "fault": "no route"}
+    assert {field.name for field in fields(PeerRecord)} == said | learnt.keys()
+    old = node.store.peers.get("node-2")
+    assert old is not None
+    with node.store.transaction():
+        node.store.peers.put(replace(old, **learnt))  # type: ignore[arg-type]
+
+    same = trusted(node, keep=("url",)).peer
+    elsewhere = trusted(node, url="http://127.0.0.1:2").peer
+
+    assert {name: getattr(same, name) for name in learnt} == learnt
+    assert (elsewhere.contact_at_us, elsewhere.fault) == (5, None)
 
 
 def test_runs_of_scopes_that_a_node_may_use_no_more_are_cancelled_and_their_workers_woken(node: Decider) -> None:

@@ -18,6 +18,9 @@ from cis.store.records import RunRecord
 __all__ = ["RIGHTS", "Trusted", "Untrusted", "trust", "untrust"]
 
 
+_SAID = ("public_key", "may", "trusted_at_us", "url", "matrix_user", "scopes")  # by whoever trusts; the rest was learnt
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trusted:
     """The peer as it is now, and the workers to wake: they have runs of it that it may not have here any more."""
@@ -38,7 +41,7 @@ class Untrusted:
 def trust(store: Store, peer: PeerRecord, *, key_id: str, keep: Collection[str], by: Actor) -> Trusted:
     """Act from now on upon what a node signs, as far as it may; *keep* names fields that stay as they were.
 
-    Runs that it sent here, and may not have here any more, are cancelled.
+    What this node has learnt of it stays, but for why it could not be reached at another address. Runs that it sent here, and may not have here any more, are cancelled.
 
     Raises:
         ConflictError: another peer has this Matrix user or this public key.
@@ -46,8 +49,9 @@ def trust(store: Store, peer: PeerRecord, *, key_id: str, keep: Collection[str],
     now_us = peer.trusted_at_us
     old = store.peers.get(peer.node_id)
     if old is not None:
-        kept = {name: getattr(old, name) for name in ("contact_at_us", "clock_ahead_us", *keep)}
-        peer = replace(peer, **kept)
+        peer = replace(old, **{name: getattr(peer, name) for name in _SAID if name not in keep})
+        if peer.url != old.url:
+            peer = replace(peer, fault=None)
     store.peers.put(peer)
     still_allowed = peer.scopes if EXECUTE in peer.may else ()
     stopped = _stop_what_it_sent(store, peer.node_id, but=still_allowed, now_us=now_us)
