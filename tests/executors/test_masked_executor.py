@@ -21,7 +21,7 @@ from cis.executors.orphans import kill_orphans
 from cis.executors.platform import HAS_PIDFD, all_pids, environment_of
 from cis.model.masking import masked as whole_masked
 from cis.model.secret_forms import needles
-from tests.executors.test_local_executor import shown
+from tests.worlds.executing import shown
 from tests.worlds.waiting import wait_for
 
 SECRET = "correct-horse+battery/staple"

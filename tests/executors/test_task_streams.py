@@ -20,7 +20,7 @@ from cis.executors import streams
 from cis.executors.local import LocalExecutor
 from cis.executors.logcap import CappedLog
 from cis.executors.platform import HAS_PIDFD
-from tests.executors.test_local_executor import end_of, launch, run, shown
+from tests.worlds.executing import end_of, launch, run, shown
 from tests.worlds.waiting import wait_for
 
 CAP = 1_000_000

@@ -54,6 +54,13 @@ def test_no_module_passes_400_lines(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES_LIMIT
 
 
+def test_what_several_test_modules_need_is_in_the_worlds() -> None:
+    """Whoever looks for a builder finds it in ``tests/worlds``, not in a test of something else."""
+    importing = re.compile(r"^\s*(?:from|import) tests\.(?:\w+\.)*test_", re.MULTILINE)
+
+    assert [path.name for path in (ROOT / "tests").rglob("*.py") if importing.search(path.read_text("utf-8"))] == []
+
+
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
 def test_a_lock_has_hashes_for_everything_and_no_address(path: Path) -> None:
     text = path.read_text()

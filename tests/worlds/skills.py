@@ -27,6 +27,30 @@ class Brought:
         return []
 
 
+class OneSkill:
+    """A skill, and the book that has no other: each plan is what *answer* says."""
+
+    literal_params: frozenset[str] = frozenset()
+
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
+        self._answer = answer
+
+    def get(self, _name: str) -> Any:
+        return self
+
+    def waits(self, _name: str) -> bool:
+        return False
+
+    def infos(self) -> list[Any]:
+        return []
+
+    def check(self, _params: Any) -> list[tuple[str, str]]:
+        return []
+
+    def plan(self, params: Any) -> Any:
+        return self._answer(params)
+
+
 class WithSkills(InstalledSkills):
     """The installed skills, and *brought*."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +10,11 @@ import pytest
 from cis.engine.logfiles import LogFiles
 from cis.engine.run.attempts import AttemptMaker
 from cis.errors import LaunchError
-from tests.engine.run.test_plan import plan_of, task
 from tests.worlds import rows
+from tests.worlds.plans import plan_of, task
+from tests.worlds.skills import OneSkill
 
 ATTEMPT = rows.attempt("r", task_id="a")
-
-
-class OneSkill:
-    """A skill, and the book that has no other: each plan is what *answer* says."""
-
-    literal_params: frozenset[str] = frozenset()
-
-    def __init__(self, answer: Callable[[Any], Any]) -> None:
-        self._answer = answer
-
-    def get(self, _name: str) -> Any:
-        return self
-
-    def waits(self, _name: str) -> bool:
-        return False
-
-    def infos(self) -> list[Any]:
-        return []
-
-    def check(self, _params: Any) -> list[tuple[str, str]]:
-        return []
-
-    def plan(self, params: Any) -> Any:
-        return self._answer(params)
 
 
 def broken(_params: Any) -> Any:

@@ -15,8 +15,11 @@ from cis.engine.run.spawning import LaunchCache
 from cis.model.dag import TaskSpec
 from cis.model.states import AttemptState
 from cis.store.records import AttemptRecord
-from tests.engine.run.test_attempts import ATTEMPT, OneSkill
-from tests.engine.run.test_plan import NOW, plan_of, task
+from tests.worlds import rows
+from tests.worlds.plans import NOW, plan_of, task
+from tests.worlds.skills import OneSkill
+
+ATTEMPT = rows.attempt("r", task_id="a")
 
 
 def shell(params: Any) -> Command:

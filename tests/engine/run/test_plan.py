@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,39 +11,10 @@ from hypothesis import strategies as st
 from cis.engine.run.plan import RunPlan
 from cis.engine.times import Instant
 from cis.errors import IllegalStateError
-from cis.model.dag import DagSpec, OnLost, TaskSpec
-from cis.model.scope import GLOBAL
+from cis.model.dag import OnLost, TaskSpec
 from cis.model.states import AttemptState, RunState, TaskState
-from cis.store.records import TaskLoss, TaskRecord
-from tests.worlds import rows
-
-NOW = Instant(1_000_000_000, 100.0)
-
-
-def plan_of(*tasks: TaskSpec, **changes: Any) -> RunPlan:
-    """Return the plan of a running run of *tasks*, none of them started."""
-    spec = DagSpec(dag_id="d", tasks=tasks, max_parallel=changes.pop("max_parallel", None))
-    facts = {"status": RunState.RUNNING, "scope": GLOBAL, "worker_id": GLOBAL.worker_id, "task_count": len(tasks)}
-    run = rows.run("r", **{**facts, **changes})
-    stored = [TaskRecord(run_id="r", task_no=number, task_id=task.id) for number, task in enumerate(tasks)]
-    return placed(RunPlan(run, spec, stored))
-
-
-def placed(plan: RunPlan, *, now: Instant = NOW) -> RunPlan:
-    """Return a plan that has looked at all of its tasks."""
-    for _ in plan.place_in_pieces(now, size=2):
-        pass
-    return plan
-
-
-def task(task_id: str, *after: str, **fields: Any) -> TaskSpec:
-    """Return a task that depends on *after*."""
-    return TaskSpec(id=task_id, command="true", depends_on=after, **fields)
-
-
-def states(plan: RunPlan) -> list[str]:
-    """Return the states of a plan's tasks in order."""
-    return [str(one.status) for one in plan.tasks]
+from cis.store.records import TaskLoss
+from tests.worlds.plans import NOW, placed, plan_of, states, task
 
 
 def test_a_task_starts_only_when_all_it_depends_on_completed() -> None:

@@ -14,7 +14,7 @@ from cis.federation.origin import mirror
 from cis.federation.records import MAX_LOG_BYTES
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.records import RunRecord
-from tests.federation.test_report_and_mirror import Pair, packed
+from tests.worlds.reporting import Pair, packed
 from tests.worlds.rows import attempts_of
 from tests.worlds.serving import node_under_test
 
