@@ -47,6 +47,11 @@ def take_outputs(path: str, *, mask: Sequence[bytes] = (), keep: bool = False) -
         if not text.strip():
             continue
         name, equals, value = text.partition("=")
+        if equals and name.strip() and not is_output_name(name):
+            raise LaunchError(
+                f"CIS_OUTPUT line {number}: {name[:80]!r} is no name of an output; it has letters, digits and '_',"
+                " no digit first"
+            )
         if not equals or not is_output_name(name):
             raise LaunchError(f"CIS_OUTPUT line {number} is not name=value: {text[:80]!r}")
         outputs[name] = value

@@ -31,6 +31,7 @@ from cis.model.tree import (
     WrittenFloat,
     clipped,
     is_text,
+    path_of,
     place,
 )
 
@@ -84,6 +85,22 @@ def load_document(data: bytes, *, format: Format | None = None, source: str | No
             [Fault(place="", message=f"is {kind}; a DAG is a mapping with dag_id and tasks")], source=source
         )
     return Tree(root, lines, faults)
+
+
+def located(
+    error: DocumentError,
+    data: bytes,
+    *,
+    format: Format | None = None,  # noqa: A002 - as above
+    source: str | None = None,
+) -> DocumentError:
+    """Return *error*, found in a DAG that was read before, with the lines of the *data* that it was read from."""
+    tree = load_document(data, format=format, source=source)
+    faults = [
+        fault._replace(line=tree.line(path_of(fault.place)) if fault.line is None else fault.line)
+        for fault in error.faults
+    ]
+    return type(error)(faults, source=source)
 
 
 def _decoded(data: bytes, source: str | None) -> str:

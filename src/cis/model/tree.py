@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -32,6 +33,12 @@ class Tree(NamedTuple):
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path)
+
+
+def path_of(text: str) -> Path:
+    """Return the path that ``place`` has written down, as far as no key holds dots or brackets."""
+    parts = re.findall(r"([^.\[\]]+)|\[(\d+)\]", text)
+    return tuple(int(number) if number else name for name, number in parts)
 
 
 class WrittenFloat(float):

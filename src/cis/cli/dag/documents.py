@@ -10,7 +10,7 @@ from pathlib import Path
 from cis.app.submit import anchored, check_secrets, check_skills, document_warnings, node_warnings
 from cis.app.submit import save as save_dag
 from cis.cli.context import Context, from_environment, say
-from cis.cli.dag.run import base_directory, read_dag, read_input
+from cis.cli.dag.run import base_directory, read_dag, read_input, with_lines
 from cis.cli.output import print_json
 from cis.engine.observe.views import dag_view
 from cis.errors import DocumentError, Fault, MalformedDocumentError, UsageError
@@ -28,14 +28,16 @@ def validate(options: argparse.Namespace) -> None:
     context = from_environment()
     spec = read_dag(options.file)
     scope, source = infer_scope(spec)
-    check_skills(spec, context.skills)
+    with with_lines(options.file):
+        check_skills(spec, context.skills)
     here = spec.target_node in (None, context.settings.node_id)
     if (
         here
         and any(task.secrets for task in spec.tasks)
         and not (spec.target_node is None and context.this_node.offers)
     ):
-        check_secrets(spec, scope, context.this_node)
+        with with_lines(options.file):
+            check_secrets(spec, scope, context.this_node)
     graph = Graph.of(spec.tasks)
     levels = [[spec.tasks[number].id for number in level] for level in graph.levels()]
     warnings = [*_secret_warnings(spec, context), *document_warnings(spec), *_node_warnings(spec, context)]
@@ -129,7 +131,7 @@ def save(options: argparse.Namespace) -> None:
     """Store a DAG under its id."""
     context = from_environment()
     spec = anchored(read_dag(options.file), base=base_directory(options.file))
-    with context.writable_store() as store, store.transaction():
+    with with_lines(options.file), context.writable_store() as store, store.transaction():
         saved = save_dag(store.definitions, spec, this_node=context.this_node)
     if options.json:
         print_json(dag_view(saved))

@@ -21,7 +21,7 @@ from cis.cli.dag.progress import Progress
 from cis.cli.output import json_text
 from cis.engine.lookup import dag_or_run, look_up_run, run_of
 from cis.engine.observe.views import ended_view, submission_view
-from cis.errors import NotFoundError, UsageError
+from cis.errors import DocumentError, NotFoundError, UsageError
 from cis.model.dag import DagSpec
 from cis.model.ids import id_fault
 from cis.model.states import RunState
@@ -32,6 +32,7 @@ from cis.worker.bell import WatchBell
 
 DELIVERY_TIMEOUT_S = 1.0
 MAX_INPUT_BYTES = (16 << 20) + 1
+_DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/")  # a document from there has no folder of its own
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
             spec = anchored(spec, base=base_directory(name))
         return SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
 
-    return _hand_in(context, request, options)
+    with with_lines(name):
+        return _hand_in(context, request, options)
 
 
 def _may_be_stored(name: str) -> bool:
@@ -97,12 +99,32 @@ def _submit(context: Context, request_of: Callable[[Store], SubmitRequest]) -> R
 
 
 def base_directory(name: str) -> Path:
-    """Return where the tasks of a document run that name no ``cwd``: its folder, or the current one for ``-``.
+    """Return where the tasks of a document run that name no ``cwd``: its folder.
+
+    That is the current one for ``-``, and for a descriptor, as ``<(…)`` is.
 
     Raises:
         UsageError: its name is not UTF-8, so it cannot be stored.
     """
-    return check_utf8(Path.cwd() if name == "-" else Path(name).resolve().parent)
+    return check_utf8(Path.cwd() if _is_descriptor(name) else Path(name).resolve().parent)
+
+
+def _is_descriptor(name: str) -> bool:
+    return name == "-" or os.path.abspath(name).startswith(_DESCRIPTORS)  # noqa: PTH100 - links are not to be followed
+
+
+@contextmanager
+def with_lines(name: str) -> Iterator[None]:
+    """Tell faults that are found later than the document in file *name* was read with that file and its lines."""
+    try:
+        yield
+    except DocumentError as error:
+        if error.source is not None or type(error) is not DocumentError or _is_descriptor(name):
+            raise
+        from cis.model.formats import SUFFIXES, located  # noqa: PLC0415 - only for faults
+
+        notation = SUFFIXES.get(Path(name).suffix.lower())
+        raise located(error, read_input(name), format=notation, source=name) from error
 
 
 def read_dag(name: str) -> DagSpec:

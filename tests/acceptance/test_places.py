@@ -1,0 +1,58 @@
+"""Where a document comes from: its faults are told with file and line, and its tasks run where it was handed over."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.worlds.harness import Sandbox, write_dag
+
+FAULTY = """dag_id: d
+tasks:
+  - id: a
+    command: x
+  - id: b
+    skill: http
+    params:
+      url: nowhere
+      expect: {satus: 200}
+  - id: c
+    skill: dag
+    params:
+      document: {dag_id: "..", tasks: [{id: x, command: y}]}
+"""
+
+
+def test_a_fault_in_the_parameters_of_a_skill_is_told_with_file_and_line(sandbox: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "faulty.yaml"
+    path.write_text(FAULTY)
+
+    for words in (("validate",), ("run",), ("save",)):
+        done = sandbox.cis("dag", *words, str(path))
+        assert done.returncode == 2
+        assert f"{path}: 3 faults" in done.stderr
+        assert "tasks[1].params.url (line 8)" in done.stderr
+        assert "tasks[1].params.expect.satus (line 9)" in done.stderr
+        assert "tasks[2].params.document.dag_id (line 13)" in done.stderr
+
+
+def test_the_tasks_of_a_document_from_a_descriptor_run_in_the_current_directory(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    document = write_dag(tmp_path, {"dag_id": "ps", "tasks": [{"id": "a", "command": "pwd"}]})
+    here = tmp_path / "here"
+    here.mkdir()
+    for source in ("<(cat {document})", "/dev/stdin < {document}", "/dev/stdin < <(cat {document})"):
+        command = f"{sys.executable} -m cis dag run {source.format(document=document)}"
+        subprocess.run(["bash", "-c", command], cwd=here, env=dict(sandbox.env), check=True, capture_output=True)
+        (log,) = sandbox.json("dag", "logs", "ps")
+        assert log["output"] == f"{here}\n", source
+
+
+def test_a_name_that_no_output_can_have_is_told_as_that(sandbox: Sandbox, tmp_path: Path) -> None:
+    tasks = [{"id": "a", "command": "echo image-tag=v1 >> $CIS_OUTPUT"}]
+    sandbox.json("dag", "run", write_dag(tmp_path, {"dag_id": "names", "tasks": tasks}), expect=1)
+
+    (task,) = sandbox.json("dag", "status", "names")["runs"][0]["tasks"]
+    assert "'image-tag' is no name of an output; it has letters, digits and '_'" in task["error"]
