@@ -24,6 +24,7 @@ GROUPS = {
     "node": "start a node, and show it",
     "glm": "another name of node",
     "dag": "run DAGs, and ask how they went",
+    "service": "the node as a service of this user, or of the machine",
     "room": "the Matrix room of this node",
     "worker": "be one worker",
     "skill": "skills that tasks can use",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import sys
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ def base_environment(environ: Mapping[str, str], *, pass_env: Sequence[str]) -> 
     """Return what tasks see of the node's environment: the fixed few, ``LC_*``, and what settings name.
 
     Python writes at once. ``HOME`` is the user's also where the node was started without one, as service managers and cron do.
+    The command ``cis`` that runs this is found, behind all else that ``PATH`` has.
     """
     names = {*PASSED_ON, *pass_env}
     passed = {"PYTHONUNBUFFERED": "1"}  # else Python keeps 8 KiB back from the log, and loses them when it is killed
@@ -50,6 +52,9 @@ def base_environment(environ: Mapping[str, str], *, pass_env: Sequence[str]) -> 
     if not passed.get("HOME"):
         with suppress(KeyError):  # a user without an entry, as containers have
             passed["HOME"] = pwd.getpwuid(os.getuid()).pw_dir
+    folder, path = Path(sys.executable).parent, passed.get("PATH") or os.defpath
+    if str(folder) not in path.split(os.pathsep) and (folder / "cis").exists():
+        passed["PATH"] = f"{path}{os.pathsep}{folder}"
     return passed
 
 
