@@ -13,13 +13,15 @@ import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from cis.errors import MalformedMessageError
-from cis.model.dag import Json
+
+if TYPE_CHECKING:
+    from cis.model.dag import Json
 
 KEY_BYTES = 32
 MAX_SUCCESSIONS = 8
@@ -31,6 +33,8 @@ def canonical(value: Json) -> bytes:
     Raises:
         MalformedMessageError: it has a number or a text that the form cannot hold.
     """
+    import rfc8785  # noqa: PLC0415 - who only shows its key signs nothing
+
     try:
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeError, RecursionError) as error:
