@@ -1,10 +1,13 @@
-"""Where a document comes from: its faults are told with file and line, and its tasks run where it was handed over."""
+"""Where a document comes from: file and line of its faults, the directory of its tasks, and what stays there."""
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.worlds.harness import Sandbox, write_dag
 
@@ -48,6 +51,35 @@ def test_the_tasks_of_a_document_from_a_descriptor_run_in_the_current_directory(
         subprocess.run(["bash", "-c", command], cwd=here, env=dict(sandbox.env), check=True, capture_output=True)
         (log,) = sandbox.json("dag", "logs", "ps")
         assert log["output"] == f"{here}\n", source
+
+
+def test_what_a_dag_for_another_node_names_beside_its_document_is_warned_of(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "train.py").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "in.csv").touch()
+    (tmp_path / "test").mkdir()
+    tasks = [
+        {"id": "listed", "command": ["python3", "train.py", "--out", "made.txt"]},
+        {"id": "text", "command": "sort <data/in.csv >sorted.csv; make test"},
+        {"id": "inside", "command": "cat in.csv", "cwd": "data"},
+        {"id": "called", "skill": "python", "params": {"callable": "train:main"}},
+        {"id": "whole", "command": f"cat {tmp_path}/train.py", "cwd": "/"},
+    ]
+    away = write_dag(tmp_path, {"dag_id": "away", "target_node": "node-2", "tasks": tasks})
+    key = base64.b64encode(Ed25519PrivateKey.generate().public_key().public_bytes_raw()).decode()
+    sandbox.json("node", "trust", "node-2", key, "--url", "http://127.0.0.1:9")
+    said = sandbox.json("dag", "validate", away)["warnings"]
+    answer = sandbox.json("dag", "run", away)
+    at_home = sandbox.json("dag", "validate", write_dag(tmp_path, {"dag_id": "here", "tasks": tasks}))["warnings"]
+
+    assert [warning.partition(",")[0].partition(":")[0] for warning in said] == [
+        "task 'inside'",
+        "task 'listed' names train.py",
+        "task 'text' names data/in.csv",
+        "task 'inside' names in.csv",
+    ]
+    assert answer["warnings"] == said
+    assert at_home == []
 
 
 def test_a_name_that_no_output_can_have_is_told_as_that(sandbox: Sandbox, tmp_path: Path) -> None:

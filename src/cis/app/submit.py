@@ -15,7 +15,7 @@ from cis.engine.accept.dispatch import mark_sending
 from cis.engine.accept.staging import is_large, stage, unstage
 from cis.engine.accept.submit import SubmitRequest, anchored, check_secrets, check_skills, save
 from cis.engine.accept.submit import submit as record_run
-from cis.engine.accept.warnings import document_warnings, node_warnings, run_warnings
+from cis.engine.accept.warnings import document_warnings, node_warnings, run_warnings, travel_warnings
 from cis.engine.lookup import look_up_definition
 from cis.engine.this_node import ThisNode
 from cis.errors import UsageError
@@ -42,6 +42,7 @@ __all__ = [
     "stage",
     "stored_dag",
     "submit",
+    "travel_warnings",
     "unstage",
 ]
 

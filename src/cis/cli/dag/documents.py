@@ -7,7 +7,7 @@ import json
 import math
 from pathlib import Path
 
-from cis.app.submit import anchored, check_secrets, check_skills, document_warnings, node_warnings
+from cis.app.submit import anchored, check_secrets, check_skills, document_warnings, node_warnings, travel_warnings
 from cis.app.submit import save as save_dag
 from cis.cli.context import Context, from_environment, say
 from cis.cli.dag.run import base_directory, read_dag, read_input, with_lines
@@ -38,9 +38,11 @@ def validate(options: argparse.Namespace) -> None:
     ):
         with with_lines(options.file):
             check_secrets(spec, scope, context.this_node)
+    away = not here or (spec.target_node is None and context.this_node.offers)
     graph = Graph.of(spec.tasks)
     levels = [[spec.tasks[number].id for number in level] for level in graph.levels()]
     warnings = [*_secret_warnings(spec, context), *document_warnings(spec), *_node_warnings(spec, context)]
+    warnings += travel_warnings(spec, base_directory(options.file)) if away else []
     if options.json:
         longest = graph.critical_path([1.0] * len(spec.tasks))
         print_json(

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from cis.app.submit import OWNER, SubmitRequest, anchored, rerun_of, run_warnings, stored_dag, submit
+from cis.app.submit import OWNER, SubmitRequest, anchored, rerun_of, run_warnings, stored_dag, submit, travel_warnings
 from cis.cli.context import Context, check_utf8, from_environment, say, show, this_user, wake
 from cis.cli.dag.progress import Progress
 from cis.cli.output import json_text
@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
     context = from_environment()
     name = options.file
     document = None if _may_be_stored(name) else read_dag(name)
+    said: list[str] = []
 
     def request(store: Store) -> SubmitRequest:
         if document is None:
@@ -48,10 +49,12 @@ def run(options: argparse.Namespace) -> int:
         offered = spec.target_node is None and context.this_node.offers
         if spec.target_node in (None, context.settings.node_id) and not offered:
             spec = anchored(spec, base=base_directory(name))
+        else:
+            said.extend(travel_warnings(spec, base_directory(name)))
         return SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
 
     with with_lines(name):
-        return _hand_in(context, request, options)
+        return _hand_in(context, request, options, said)
 
 
 def _may_be_stored(name: str) -> bool:
@@ -84,13 +87,19 @@ def rerun(options: argparse.Namespace) -> int:
     return _hand_in(context, request, options)
 
 
-def _hand_in(context: Context, request_of: Callable[[Store], SubmitRequest], options: argparse.Namespace) -> int:
+def _hand_in(
+    context: Context,
+    request_of: Callable[[Store], SubmitRequest],
+    options: argparse.Namespace,
+    said: Sequence[str] = (),
+) -> int:
+    """Hand a DAG in and see to it; *said* are warnings that are found out on the way."""
     if node_is_running(context.home):
-        return _see_through(context, _submit(context, request_of), options)
+        return _see_through(context, _submit(context, request_of), options, said)
     from cis.node.embedded import standing_by  # noqa: PLC0415 - only without a node
 
     with standing_by(context.home):
-        return _see_through(context, _submit(context, request_of), options)
+        return _see_through(context, _submit(context, request_of), options, said)
 
 
 def _submit(context: Context, request_of: Callable[[Store], SubmitRequest]) -> RunRecord:
@@ -154,7 +163,7 @@ def read_input(name: str) -> bytes:
         raise UsageError(f"{name} cannot be read: {error.strerror}") from error
 
 
-def _see_through(context: Context, submitted: RunRecord, options: argparse.Namespace) -> int:
+def _see_through(context: Context, submitted: RunRecord, options: argparse.Namespace, said: Sequence[str]) -> int:
     """Have a submitted run executed, by the node or here, and answer as the options ask."""
     away = submitted.delivery is not Delivery.LOCAL
     here = not away and not node_is_running(context.home)
@@ -165,7 +174,8 @@ def _see_through(context: Context, submitted: RunRecord, options: argparse.Names
         say("no node is running here: it is stored, and goes out when one does ('cis node start')")
     elif submitted.delivery is Delivery.QUEUED:
         _await_delivery(context, submitted.run_id)
-    warnings = _warnings(context, submitted) if away or submitted.target_node is not None else []
+    asks = away or submitted.target_node is not None
+    warnings = [*said, *(_warnings(context, submitted) if asks else ())]
     if not (options.json or options.quiet):
         for warning in warnings:
             say(f"warning: {warning}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 
-from cis.model.dag import COMMAND_SKILL, DagSpec, Json
+from cis.model.dag import COMMAND_SKILL, DagSpec, Json, TaskSpec
 from cis.model.inference import infer_scope
 from cis.model.pipelines import blind_to_pipes
 from cis.model.scope import Scope
@@ -12,6 +15,10 @@ from cis.store.port import Store, stored_spec
 from cis.store.records import RunRecord
 
 DAG_SKILL = "dag"
+MOST_WORDS = 10_000  # of commands, that are looked for beside a document
+_LONGEST_NAME = 255
+_BETWEEN_WORDS = re.compile(r"[\s'\"();|&<>=`]+")
+_WHOLE = ("/", "~", "$")
 MOST_CHILDREN = 1000
 _SHOWN = 4
 _SPREAD = (
@@ -30,6 +37,14 @@ _BLIND = (
     "{}: of a pipe (|) only the last command counts, so the failure of another goes unseen; with"
     ' "shell: bash -euo pipefail" it fails the task'
 )
+_RELATIVE = (
+    "{}: a relative cwd counts from work/<worker id> in the home of the node that runs it, since the folder of the document"
+    " does not travel; write the whole path that it has there"
+)
+_BESIDE = (
+    "task {!r} names {}, which is beside the document and does not travel to another node: have it there already, or"
+    " have a task fetch it"
+)
 _OLD_SHELL = (
     "node {} runs an earlier program, which knows no /bin/sh -e: {} will go on after a line that fails; upgrade that"
     ' node, or begin the command with "set -e"'
@@ -40,6 +55,39 @@ def document_warnings(spec: DagSpec) -> list[str]:
     """Return what is to be said of a document, wherever it runs."""
     blind = list(blind_to_pipes(spec))
     return [_BLIND.format(_named(blind))] if blind else []
+
+
+def travel_warnings(spec: DagSpec, folder: Path) -> list[str]:
+    """Return what a DAG for another node names of the *folder* that its document is in, which stays where it is."""
+    relative = [one.id for one in spec.tasks if one.cwd is not None and not one.cwd.startswith(_WHOLE)]
+    beside: dict[str, str] = {}
+    named = ((one, word) for one in spec.tasks for word in _words(one))
+    for task, word in islice(named, MOST_WORDS):
+        base = folder if task.cwd is None or task.cwd.startswith("${") else folder / Path(task.cwd).expanduser()
+        if word not in beside and _is_beside(base, word):
+            beside[word] = task.id
+    said = [_RELATIVE.format(_named(relative))] if relative else []
+    return [*said, *(_BESIDE.format(task_id, word) for word, task_id in islice(beside.items(), _SHOWN))]
+
+
+def _words(task: TaskSpec) -> Iterator[str]:
+    """Yield what of a task may name a file: words of its command, the module of its function."""
+    command = task.command if task.command is not None else task.params.get("command")
+    if isinstance(command, str):
+        yield from _BETWEEN_WORDS.split(command)
+    elif isinstance(command, list | tuple):
+        yield from (word for word in command if isinstance(word, str))
+    for name in ("callable", "module"):
+        if isinstance(module := task.params.get(name), str):
+            yield module.partition(":")[0].replace(".", "/") + ".py"
+
+
+def _is_beside(base: Path, word: str) -> bool:
+    """Whether a word names a file there, or, with a slash in it, a folder: a bare word may be anything else."""
+    if not 0 < len(word) <= _LONGEST_NAME or word.startswith((*_WHOLE, "-")) or not word.strip("./"):
+        return False
+    path = base / word
+    return path.is_file() or ("/" in word and path.is_dir())
 
 
 def run_warnings(store: Store, run: RunRecord) -> list[str]:
