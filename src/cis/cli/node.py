@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cis.cli.context import Context, from_environment, say
 from cis.cli.output import local_time, print_json
-from cis.cli.parser import lazy
+from cis.cli.parser import completes, lazy
 from cis.engine.times import rfc3339
 from cis.errors import StoreFullError
 from cis.model.durations import format_duration
@@ -52,7 +52,8 @@ def _add_peers(commands: Any) -> None:
     trusted.add_argument("--matrix-user", metavar="USER", help="as whom it speaks in the room, as @node-2:example.org")
     trusted.add_argument("--may", default="execute,control,read", metavar="RIGHTS", help="what it may do here")
     trusted.add_argument("--scopes", metavar="SCOPES", help="in which scopes, as project:proj-a,user:*; '*' is all")
-    command("untrust", "stop trusting a node", "untrust").add_argument("node_id", metavar="NODE_ID")
+    untrusted = command("untrust", "stop trusting a node", "untrust")
+    completes(untrusted.add_argument("node_id", metavar="NODE_ID"), "peers")
     command("list", "this node and those that it trusts: reachable, outbox, clocks", "list_nodes")
     command("invite", "print the line that makes another node trust this one", "invite")
     command("rotate-key", "give this node a new key, which its old one signs", "rotate_key")

@@ -66,3 +66,14 @@ def lazy(call: str) -> Any:
         return result
 
     return run
+
+
+def completes(action: argparse.Action, what: str) -> None:
+    """Have the shell offer *what* for a value (``cis.cli.completion``)."""
+
+    def completer(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+        from cis.cli import completion  # noqa: PLC0415 - only when the shell asks
+
+        return completion.complete(what, prefix, parsed_args)
+
+    action.completer = completer  # type: ignore[attr-defined]  # argcomplete's own convention

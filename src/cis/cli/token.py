@@ -7,6 +7,7 @@ import argparse
 from cis.app.tokens import RIGHTS, create_token, revoke_token, rotate_own_token, token_name_fault
 from cis.cli.context import from_environment, say, this_user
 from cis.cli.output import print_json
+from cis.cli.parser import completes
 from cis.cli.table import print_table, time_cell
 from cis.engine.times import rfc3339
 from cis.errors import UsageError
@@ -28,7 +29,7 @@ def add(group: argparse.ArgumentParser, _name: str) -> None:
         command = commands.add_parser(name, help=about)
         command.add_argument("--json", action="store_true", help="one JSON document")
         if name in ("create", "revoke"):
-            command.add_argument("name", metavar="NAME")
+            completes(command.add_argument("name", metavar="NAME"), "tokens" if name == "revoke" else "nothing")
         if name == "create":
             command.add_argument("--may", default="read", metavar="RIGHTS", help=f"of {','.join(RIGHTS)}")
             command.add_argument("--scopes", metavar="SCOPES", help="as project:proj-a,user:*; all, unless given")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from typing import Any
 
-from cis.cli.parser import Parser, lazy
+from cis.cli.parser import Parser, completes, lazy
 
 
 def add(group: Parser, _name: str) -> None:
@@ -24,11 +22,11 @@ def add(group: Parser, _name: str) -> None:
 
 def _run(run: Parser) -> None:
     about = "a YAML, JSON or TOML document (- reads standard input), or the id of a stored DAG"
-    run.add_argument("file", metavar="FILE|DAG_ID", help=about)
+    completes(run.add_argument("file", metavar="FILE|DAG_ID", help=about), "documents")
     _wait(run)
-    run.add_argument("--scope", help="global, project:ID, user:ID or type:ID")
-    run.add_argument("--target-node", metavar="N", help="the node that is to run it")
-    run.add_argument("--priority", metavar="P", help="low, normal, high or critical")
+    completes(run.add_argument("--scope", help="global, project:ID, user:ID or type:ID"), "scopes")
+    completes(run.add_argument("--target-node", metavar="N", help="the node that is to run it"), "nodes")
+    completes(run.add_argument("--priority", metavar="P", help="low, normal, high or critical"), "priorities")
     run.add_argument("--idempotency-key", metavar="K", help="the same key gives the same run")
 
 
@@ -39,10 +37,12 @@ def _rerun(rerun: Parser) -> None:
 
 
 def _list(listed: Parser) -> None:
-    _complete(listed.add_argument("--dag", metavar="D", help="of this DAG"), "dag_ids")
-    listed.add_argument("--status", help="pending, running, paused, completed, failed or cancelled")
-    listed.add_argument("--scope", help="global, project:ID, user:ID or type:ID")
-    listed.add_argument("--node", metavar="N", help="the node that runs it")
+    completes(listed.add_argument("--dag", metavar="D", help="of this DAG"), "dag_ids")
+    completes(
+        listed.add_argument("--status", help="pending, running, paused, completed, failed or cancelled"), "states"
+    )
+    completes(listed.add_argument("--scope", help="global, project:ID, user:ID or type:ID"), "scopes")
+    completes(listed.add_argument("--node", metavar="N", help="the node that runs it"), "nodes")
     listed.add_argument("--limit", type=int, default=20, metavar="N", help="at most this many (default 20)")
 
 
@@ -53,7 +53,7 @@ def _status(status: Parser) -> None:
 
 def _logs(logs: Parser) -> None:
     _which(logs)
-    _complete(logs.add_argument("--task", metavar="ID"), "none")
+    completes(logs.add_argument("--task", metavar="ID"), "task_ids")
     logs.add_argument("--attempt", type=int, metavar="N")
     logs.add_argument("--follow", action="store_true", help="until the run is over")
     logs.add_argument("--timestamps", action="store_true", help="begin each line with its time")
@@ -76,25 +76,28 @@ def _workers(worker: Parser) -> None:
     _json(listed)
     listed.set_defaults(call=lazy("dag.control:list_workers"))
     status = actions.add_parser("status", help="one worker in detail")
-    _complete(status.add_argument("worker_id", metavar="WORKER_ID"), "worker_ids")
+    completes(status.add_argument("worker_id", metavar="WORKER_ID"), "worker_ids")
     _json(status)
     status.set_defaults(call=lazy("dag.control:worker_status"))
 
 
 def _file(command: Parser) -> None:
-    command.add_argument("file", metavar="FILE")
+    completes(command.add_argument("file", metavar="FILE"), "documents")
 
 
 def _dag(command: Parser) -> None:
-    _complete(command.add_argument("dag_id", metavar="DAG_ID"), "dag_ids")
+    completes(command.add_argument("dag_id", metavar="DAG_ID"), "dag_ids")
+
+
+def _stored(command: Parser) -> None:
+    completes(command.add_argument("dag_id", metavar="DAG_ID"), "stored_ids")
 
 
 def _diff(diff: Parser) -> None:
-    _dag(diff)
-    diff.add_argument(
-        "file", metavar="FILE", nargs="?", help="what is compared; without one, what the latest run was of"
-    )
-    _complete(diff.add_argument("--run", metavar="RUN_ID", help="not the latest run, but this one"), "run_ids")
+    _stored(diff)
+    about = "what is compared; without one, what the latest run was of"
+    completes(diff.add_argument("file", metavar="FILE", nargs="?", help=about), "documents")
+    completes(diff.add_argument("--run", metavar="RUN_ID", help="not the latest run, but this one"), "run_ids")
 
 
 def _nothing(_: Parser) -> None:
@@ -114,16 +117,7 @@ def _wait(command: Parser) -> None:
 
 def _which(command: Parser) -> None:
     _dag(command)
-    _complete(command.add_argument("--run", metavar="RUN_ID", help="not the latest run, but this one"), "run_ids")
-
-
-def _complete(action: argparse.Action, what: str) -> None:
-    def completer(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-        from cis.cli import completion  # noqa: PLC0415 - only when the shell asks
-
-        return completion.complete(what, prefix, parsed_args)
-
-    action.completer = completer  # type: ignore[attr-defined]  # argcomplete's own convention
+    completes(command.add_argument("--run", metavar="RUN_ID", help="not the latest run, but this one"), "run_ids")
 
 
 # What each is about, what it calls (those without add it themselves, and --json if they take it), and what it takes.
@@ -143,6 +137,6 @@ _COMMANDS: dict[str, tuple[str, str, Callable[[Parser], None]]] = {
     "definitions": ("stored DAGs", "dag.query:definitions", _nothing),
     "show": ("the document of a DAG, or that of a run", "dag.stored:show", _dag),
     "diff": ("how a file, or the latest run, differs from the stored DAG", "dag.stored:diff", _diff),
-    "delete": ("store a DAG no longer; its runs stay", "dag.stored:delete", _dag),
+    "delete": ("store a DAG no longer; its runs stay", "dag.stored:delete", _stored),
     "worker": ("workers of this node", "", _workers),
 }
