@@ -179,8 +179,8 @@ def test_a_run_here_that_cannot_be_shown_goes_on_to_its_end_and_succeeds(
 
 def test_a_run_here_goes_on_while_nobody_takes_what_it_shows(sandbox: Sandbox, tmp_path: Path) -> None:
     running = start(sandbox, "dag", "run", dag(tmp_path, CHATTY), "--follow")
-    wait_for((tmp_path / "last").exists, timeout_s=30, what="the last task")
-    said, _ = running.communicate(timeout=30)
+    wait_for((tmp_path / "last").exists, timeout_s=60, what="the last task")
+    said, _ = running.communicate(timeout=60)
 
     assert running.returncode == 0
     assert [line for line in said.splitlines() if line.isdigit()] == [str(number) for number in range(1, 100_001)]

@@ -133,8 +133,8 @@ def test_times_are_in_one_zone_that_of_the_machine(sandbox: Sandbox, tmp_path: P
     document = write_dag(tmp_path, {"dag_id": "later", "tasks": [task]})
     env = {**sandbox.env, "TZ": "Asia/Kolkata"}
     running = subprocess.Popen([sys.executable, "-m", "cis", "dag", "run", document], env=env, stderr=subprocess.PIPE)
-    wait_for(lambda: sandbox.json("dag", "list"), timeout_s=30, what="the run")
-    wait_for(lambda: waits_for_retry(sandbox), timeout_s=30, what="the retry")
+    wait_for(lambda: sandbox.json("dag", "list"), timeout_s=60, what="the run")
+    wait_for(lambda: waits_for_retry(sandbox), timeout_s=60, what="the retry")
     view = sandbox.json("dag", "status", "later")["runs"][0]
     lines = Terminal("dag", "status", "later", env=env, columns=200).finished()
     running.send_signal(signal.SIGTERM)
