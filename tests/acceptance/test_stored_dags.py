@@ -29,7 +29,7 @@ def test_a_stored_dag_is_run_by_its_name_from_anywhere_and_its_fields_overridden
 
     assert (answer["dag_id"], answer["status"]) == ("greet", "completed")
     assert again["run_id"] == answer["run_id"]
-    assert stored.cis("dag", "logs", "greet").stdout == f"hello\n{tmp_path / 'documents'}\n"
+    assert stored.cis("dag", "logs", "greet", "--task", "say").stdout == f"hello\n{tmp_path / 'documents'}\n"
     assert [one["priority"] for one in stored.json("dag", "list")] == ["high"]
 
 
@@ -103,6 +103,14 @@ def test_a_file_or_the_latest_run_is_compared_with_what_is_stored_task_by_task(s
     assert "the DAG itself" not in text.stdout
     assert told["changed"]
     assert told["diff"] == text.stdout.splitlines()[2:]
+
+
+def test_the_order_of_names_in_a_mapping_is_no_difference(stored: Sandbox, tmp_path: Path) -> None:
+    task = {"id": "a", "skill": "shell", "params": {"command": "true"}, "env": {"Z": "1", "A": "2"}}
+    path = write_dag(tmp_path, {"dag_id": "mixed", "env": {"Y": "1", "B": "2"}, "tasks": [task]})
+    stored.cis("dag", "save", path)
+
+    assert stored.json("dag", "diff", "mixed", path)["diff"] == []
 
 
 def test_a_stored_dag_is_deleted_and_its_runs_stay(stored: Sandbox) -> None:

@@ -98,8 +98,16 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str
 
 def _parts(document: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the lines of a document in YAML: those of each task, and those of all that is around them."""
-    head = {name: value for name, value in document.items() if name != "tasks"}
+    head = {name: _in_order(value) for name, value in document.items() if name != "tasks"}
     parts = {_HEAD: dump_document(head, Format.YAML).splitlines()}
     for task in document["tasks"]:
-        parts[f"task {task['id']}"] = dump_document(task, Format.YAML).splitlines()
+        fields = {name: _in_order(value) for name, value in task.items()}
+        parts[f"task {task['id']}"] = dump_document(fields, Format.YAML).splitlines()
     return parts
+
+
+def _in_order(value: Any) -> Any:
+    """Return a value with the names of its mappings in order: what is stored has lost the order of the document."""
+    if isinstance(value, Mapping):
+        return {name: _in_order(value[name]) for name in sorted(value)}
+    return [_in_order(item) for item in value] if isinstance(value, list) else value
