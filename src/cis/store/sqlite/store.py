@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from cis.store.sqlite.definitions import DefinitionRows
     from cis.store.sqlite.file import StoreFile
     from cis.store.sqlite.logs import AuditRows, EventRows, TokenRows
-    from cis.store.sqlite.outbox import OutboxRows, PeerRows
+    from cis.store.sqlite.outbox import OutboxRows
+    from cis.store.sqlite.peers import PeerRows
     from cis.store.sqlite.queue import QueueRows, WorkerRows
     from cis.store.sqlite.room import OfferRows, RemoteRows, RoomRows
     from cis.store.sqlite.runs import RunRows
@@ -57,7 +58,7 @@ class SqliteStore:
     queue: QueueRows = _part("queue", "QueueRows")
     workers: WorkerRows = _part("queue", "WorkerRows")
     events: EventRows = _part("logs", "EventRows")
-    peers: PeerRows = _part("outbox", "PeerRows")
+    peers: PeerRows = _part("peers", "PeerRows")
     outbox: OutboxRows = _part("outbox", "OutboxRows")
     remotes: RemoteRows = _part("room", "RemoteRows")
     room: RoomRows = _part("room", "RoomRows")
