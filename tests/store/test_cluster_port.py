@@ -225,7 +225,7 @@ class TestRemotes:
             lease_us=7,
             suspended_us=8,
             boot_id="b",
-            told_bytes=5,
+            reported_bytes=5,
         )
         with store.transaction():
             store.remotes.put(first)

@@ -92,7 +92,7 @@ class RemoteRun:
     anew that it had to suspend. ``control_seq`` is the last control that was asked for (sent) or acted upon (received).
     ``applied_version`` is the version of the executing node's row that was applied here last (column
     ``heard_version``). ``open``: something is still to be received (sent), decided (offered) or reported (received).
-    ``event_id`` is the execute event in the room. ``told_bytes`` is what was written here of the logs and attempts that
+    ``event_id`` is the execute event in the room. ``reported_bytes`` is what was written here of the logs and attempts that
     the executing node reported. ``ignores_errexit``: it runs text commands without ``-e``, which the run asks for.
     """
 
@@ -109,7 +109,7 @@ class RemoteRun:
     suspended_us: int | None = None
     boot_id: str = ""
     lease_uptime_us: int | None = None
-    told_bytes: int = 0
+    reported_bytes: int = 0
     ignores_errexit: bool = False
 
 

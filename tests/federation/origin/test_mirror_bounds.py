@@ -91,7 +91,7 @@ def flood(pair: Pair, run: RunRecord, *, reports: int) -> None:
 
 def test_logs_and_attempts_of_one_run_are_bounded_together_and_the_run_says_so_when_it_is_over(pair: Pair) -> None:
     run = pair.handed_over({"id": "t0"})
-    most = mirror.MAX_TOLD_WITHOUT_TASKS + mirror.MAX_TOLD_OF_A_TASK
+    most = mirror.MAX_REPORTED_OF_A_RUN + mirror.MAX_REPORTED_OF_A_TASK
     flood(pair, run, reports=30)
     end = task_told(0, version=9, status=TaskState.COMPLETED, attempts=40, error="y" * 60_000)
     applied = pair.hear(run, {"run": run_told(9, RunState.COMPLETED), "tasks": [end], "attempts": [], "logs": []})
@@ -106,12 +106,12 @@ def test_logs_and_attempts_of_one_run_are_bounded_together_and_the_run_says_so_w
 def test_what_is_told_again_is_counted_once(pair: Pair) -> None:
     run = pair.handed_over({"id": "t0"})
     flood(pair, run, reports=1)
-    once = pair.remote(run).told_bytes
+    once = pair.remote(run).reported_bytes
     for _ in range(30):
         flood(pair, run, reports=1)
 
     assert once > MAX_LOG_BYTES
-    assert pair.remote(run).told_bytes == once
+    assert pair.remote(run).reported_bytes == once
 
 
 @pytest.mark.parametrize("where", ["attempts", "logs"])

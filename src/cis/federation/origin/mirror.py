@@ -46,9 +46,9 @@ from cis.store.port import Store
 from cis.store.records import AttemptRecord, RunChange, RunRecord, TaskRecord
 from cis.store.run_port import Tasks
 
-MAX_TOLD_BYTES = 2**30
-MAX_TOLD_WITHOUT_TASKS = 64 * 2**20
-MAX_TOLD_OF_A_TASK = 2**20
+MAX_REPORTED_BYTES = 2**30
+MAX_REPORTED_OF_A_RUN = 64 * 2**20
+MAX_REPORTED_OF_A_TASK = 2**20
 MAX_AHEAD = 1000  # attempts of a task that may be reported before its row is
 SHORT_ERROR = 500
 _LEFT_OUT = "not all of its attempts and logs are kept here: they are more than a run of its size may have; {} has them"
@@ -90,7 +90,7 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
             store.remotes.put(replace(remote, open=False))
         return Applied(run=run, changed=False, parent_run_id=None)
     reported = _within_bounds(
-        store, run, reported, peer_id=remote.peer_id, room=_room_for(run.task_count, remote.told_bytes)
+        store, run, reported, peer_id=remote.peer_id, room=_room_for(run.task_count, remote.reported_bytes)
     )
     written = _write_logs(logfiles, run.run_id, reported.pieces)
     is_news = reported.run.version > remote.applied_version
@@ -102,7 +102,7 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
 
     latest, tasks = mirror(store, run, () if run.status.final else reported.tasks, steps, at_us=now_us)
     attempts = store.attempts.mirror(reported.attempts)
-    told_of = replace(remote, told_bytes=remote.told_bytes + written + _bytes_of(tasks, attempts))
+    told_of = replace(remote, reported_bytes=remote.reported_bytes + written + _bytes_of(tasks, attempts))
     incomplete = _lacks_ends(store.tasks, latest, reported.run)
     if is_news and not incomplete:
         told_of = replace(
@@ -211,9 +211,9 @@ def _read(store: Store, run: RunRecord, content: Json, *, peer_id: str) -> _Repo
     )
 
 
-def _room_for(task_count: int, told_bytes: int) -> int:
+def _room_for(task_count: int, reported_bytes: int) -> int:
     """Return how many bytes may still be reported of a run; 0 or less when there is no room."""
-    return min(MAX_TOLD_BYTES, MAX_TOLD_WITHOUT_TASKS + task_count * MAX_TOLD_OF_A_TASK) - told_bytes
+    return min(MAX_REPORTED_BYTES, MAX_REPORTED_OF_A_RUN + task_count * MAX_REPORTED_OF_A_TASK) - reported_bytes
 
 
 def _bytes_of(tasks: Iterable[TaskRecord], attempts: Iterable[AttemptRecord]) -> int:

@@ -91,7 +91,7 @@ def remote_of(row: Row) -> RemoteRun:
         suspended_us=row[10],
         boot_id=row[11],
         lease_uptime_us=row[12],
-        told_bytes=row[13],
+        reported_bytes=row[13],
         ignores_errexit=bool(row[14]),
     )
 

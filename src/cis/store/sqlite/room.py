@@ -76,7 +76,7 @@ class RemoteRows:
                 remote.suspended_us,
                 remote.boot_id,
                 remote.lease_uptime_us,
-                remote.told_bytes,
+                remote.reported_bytes,
                 int(remote.ignores_errexit),
             ),
         )
