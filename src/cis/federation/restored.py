@@ -29,7 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from cis.engine.accept.dispatch import EVERYONE, post_control, undeliverable
+from cis.engine.accept.dispatch import post_control, undeliverable
 from cis.engine.lookup import look_up_run
 from cis.engine.this_node import ThisNode
 from cis.engine.transitions import move_run, set_aside
@@ -39,7 +39,7 @@ from cis.model.dag import Json
 from cis.model.ids import id_fault
 from cis.model.message import Fields, Message, MessageKind, Reply, Result
 from cis.model.states import Priority, RunState
-from cis.store.cluster import OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
+from cis.store.cluster import EVERYONE, OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
 from cis.store.cluster_port import Offers, Outbox
 from cis.store.port import Store
 from cis.store.records import RunChange, RunFilter, RunRecord

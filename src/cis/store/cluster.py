@@ -37,6 +37,9 @@ class PeerRecord:
     scopes: Patterns | None = None
 
 
+EVERYONE = ""
+
+
 class Route(StrEnum):
     """Which way a message takes."""
 
@@ -65,6 +68,32 @@ class OutboxItem:
     attempts: int = 0
     uncertain: bool = False
     fault: str | None = None
+
+
+def room_item(
+    *,
+    kind: str,
+    message_id: str,
+    run_id: str,
+    priority: Priority,
+    now_us: int,
+    within_us: int,
+    node_id: str = EVERYONE,
+    fields: Mapping[str, Json] | None = None,
+) -> OutboxItem:
+    """Return a message that goes by the room, is due now, and expires *within_us*."""
+    return OutboxItem(
+        message_id=message_id,
+        kind=kind,
+        run_id=run_id,
+        node_id=node_id,
+        route=Route.ROOM,
+        priority=priority,
+        created_at_us=now_us,
+        expires_at_us=now_us + within_us,
+        due_at_us=now_us,
+        fields=fields or {},
+    )
 
 
 class Schedule(NamedTuple):

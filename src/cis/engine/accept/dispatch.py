@@ -27,12 +27,11 @@ from cis.errors import NodeUnreachableError, UnknownNodeError
 from cis.model.dag import DagSpec, Json
 from cis.model.message import Grant, MessageKind
 from cis.model.states import Priority, RunState
-from cis.store.cluster import OfferState, OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
+from cis.store.cluster import EVERYONE, OfferState, OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route, room_item
 from cis.store.cluster_port import Outbox, Peers
 from cis.store.port import Store
 from cis.store.records import Delivery, RunChange, RunRecord
 
-EVERYONE = ""
 SENDING_S = 60.0  # an item whose sender vanished is due again after so long; a sender that is there knows what it sends
 CONTROL_FOR_S = 30 * 86400.0  # a cancel has no hurry to be forgotten: the run may come back with its node
 
@@ -119,16 +118,13 @@ def post_grant(outbox: Outbox, run: RunRecord, grant: Grant, *, now_us: int) -> 
     outbox.remove_of_run(run.run_id, MessageKind.GRANT)
     answers = f".{grant.nonce}" if grant.nonce else ""
     outbox.add(
-        OutboxItem(
-            message_id=f"{run.run_id}.grant.{grant.epoch}{answers}",
+        room_item(
             kind=MessageKind.GRANT,
+            message_id=f"{run.run_id}.grant.{grant.epoch}{answers}",
             run_id=run.run_id,
-            node_id=EVERYONE,
-            route=Route.ROOM,
             priority=Priority.CRITICAL,
-            created_at_us=now_us,
-            expires_at_us=now_us + round(CONTROL_FOR_S * 1e6),
-            due_at_us=now_us,
+            now_us=now_us,
+            within_us=round(CONTROL_FOR_S * 1e6),
             fields=grant.fields(),
         )
     )

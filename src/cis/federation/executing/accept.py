@@ -14,7 +14,6 @@ from dataclasses import replace
 
 from cis.engine.accept import control
 from cis.engine.accept.admission import Asker
-from cis.engine.accept.dispatch import EVERYONE
 from cis.engine.accept.submit import Origin, SubmitRequest, canonical_json, submit
 from cis.engine.this_node import ThisNode
 from cis.errors import IllegalStateError, MalformedMessageError, MessageRefusedError, OverloadedError
@@ -24,7 +23,7 @@ from cis.federation.messages import EXECUTE, Outcome, ReceivedMessage, Requested
 from cis.model.message import ERREXIT, MessageKind, Reply, Result
 from cis.model.scope_rules import in_common
 from cis.model.states import Priority
-from cis.store.cluster import OutboxItem, RemoteRole, RemoteRun, Route
+from cis.store.cluster import EVERYONE, OutboxItem, RemoteRole, RemoteRun, Route
 from cis.store.cluster_port import Outbox, Remotes
 from cis.store.port import Store
 from cis.store.records import AuditRecord, RunRecord

@@ -44,7 +44,7 @@ from dataclasses import replace
 
 from cis.engine.accept import submit as submitting
 from cis.engine.accept.control import end_cancelled
-from cis.engine.accept.dispatch import EVERYONE, post_grant
+from cis.engine.accept.dispatch import post_grant
 from cis.engine.this_node import ThisNode
 from cis.engine.transitions import move_run
 from cis.errors import NotAllowedError
@@ -52,7 +52,7 @@ from cis.federation.messages import EXECUTE, Outcome, ReceivedMessage, outcome
 from cis.federation.restored import LEAP
 from cis.model.message import Claim, Grant, MessageKind, Result, Standing
 from cis.model.states import RunState
-from cis.store.cluster import OfferState, OutboxItem, RemoteRole, RemoteRun, Route
+from cis.store.cluster import EVERYONE, OfferState, RemoteRole, RemoteRun, room_item
 from cis.store.cluster_port import Outbox, Remotes
 from cis.store.port import Store, stored_spec
 from cis.store.records import RunChange, RunRecord
@@ -220,16 +220,12 @@ def take_back(store: Store, seen: RemoteRun, *, this_node: ThisNode, why: str = 
 
 def _post_offer(outbox: Outbox, run: RunRecord, *, epoch: int, this_node: ThisNode) -> None:
     now_us = this_node.clock_us()
-    outbox.add(
-        OutboxItem(
-            message_id=f"{run.run_id}.execute.{epoch}",
-            kind=MessageKind.EXECUTE,
-            run_id=run.run_id,
-            node_id=EVERYONE,
-            route=Route.ROOM,
-            priority=run.priority,
-            created_at_us=run.created_at_us,
-            expires_at_us=now_us + round(this_node.deliver_within_s * 1e6),
-            due_at_us=now_us,
-        )
+    offer = room_item(
+        kind=MessageKind.EXECUTE,
+        message_id=f"{run.run_id}.execute.{epoch}",
+        run_id=run.run_id,
+        priority=run.priority,
+        now_us=now_us,
+        within_us=round(this_node.deliver_within_s * 1e6),
     )
+    outbox.add(replace(offer, created_at_us=run.created_at_us))

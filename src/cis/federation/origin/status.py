@@ -25,7 +25,7 @@ from cis.federation.origin import arbiter
 from cis.federation.origin.mirror import apply_report
 from cis.federation.service import NodePort, NotDelivered, Sending
 from cis.model.message import BlobRef, Message, MessageKind, Reply, Result, Standing
-from cis.store.cluster import OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
+from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun, room_item
 from cis.store.port import Store
 from cis.store.records import Delivery
 from cis.store.run_port import Runs
@@ -98,16 +98,14 @@ def post_ask(store: Store, remote: RemoteRun, *, message_id: str, now_us: int) -
     if run is None or any(item.kind == MessageKind.ASK for item in store.outbox.of_run(remote.run_id)):
         return
     store.outbox.add(
-        OutboxItem(
-            message_id=message_id,
+        room_item(
             kind=MessageKind.ASK,
+            message_id=message_id,
             run_id=remote.run_id,
             node_id=remote.peer_id,
-            route=Route.ROOM,
             priority=run.priority,
-            created_at_us=now_us,
-            expires_at_us=now_us + ASK_FOR_US,
-            due_at_us=now_us,
+            now_us=now_us,
+            within_us=ASK_FOR_US,
         )
     )
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from cis.engine.accept.dispatch import EVERYONE
 from cis.errors import CisError
 from cis.federation.service import EventTail, NodePort, Wakeup
 from cis.model.durations import format_duration
 from cis.model.states import Priority, RunState, TaskState
-from cis.store.cluster import OutboxItem, RemoteRole, Route
+from cis.store.cluster import RemoteRole, room_item
 from cis.store.cluster_port import Outbox, Remotes
 from cis.store.port import Store
 from cis.store.records import EventRecord, RunRecord
@@ -33,16 +32,13 @@ _TELL_FOR_US = 86_400_000_000
 def post_notice(outbox: Outbox, text: str, *, thread: str, run_id: str, message_id: str, now_us: int) -> None:
     """Put an answer in a thread into the outbox."""
     outbox.add(
-        OutboxItem(
-            message_id=message_id,
+        room_item(
             kind=NOTICE,
+            message_id=message_id,
             run_id=run_id,
-            node_id=EVERYONE,
-            route=Route.ROOM,
             priority=Priority.LOW,
-            created_at_us=now_us,
-            expires_at_us=now_us + _TELL_FOR_US,
-            due_at_us=now_us,
+            now_us=now_us,
+            within_us=_TELL_FOR_US,
             fields={
                 "msgtype": "m.notice",
                 "body": shortened(text),
