@@ -341,6 +341,17 @@ class TestAttempts:
         assert list(attempts_of(store, "r1", task_id="t1")) == []
         assert list(store.attempts.running(WORKER)) == []
 
+    def test_last_words_with_nul_are_kept_but_perhaps_for_the_nul(self, store: Store) -> None:
+        put_run(store, "r1")
+        ended = attempt("r1", status=AttemptState.FAILED, exit_code=1, finished_at_us=9, stdout_tail="a\0b", error="\0")
+        with store.transaction():
+            store.attempts.start([attempt("r1")])
+            store.attempts.finish([ended])
+        (found,) = attempts_of(store, "r1")
+
+        assert found.stdout_tail in ("a\0b", "a\ufffdb")
+        assert found.error in ("\0", "\ufffd")
+
     def test_attempts_without_an_end_are_looked_for_in_runs_that_are_not_over(self, store: Store) -> None:
         for run_id, status in (("r1", RunState.RUNNING), ("r2", RunState.PAUSED), ("r3", RunState.FAILED)):
             put_run(store, run_id, status=status)

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from cis.errors import StoreBusyError, StoreError
+from cis.errors import StoreBusyError, StoreError, StoreRefusedError
 from cis.store.port import Store
 from cis.store.records import EventRecord
-from tests.worlds.rows import definition
+from tests.worlds.rows import definition, put_run, run
 
 
 class TestTransaction:
@@ -30,6 +30,16 @@ class TestTransaction:
 
         assert store.definitions.current("kept") is not None
         assert store.definitions.current("undone") is None
+
+    def test_after_a_row_was_refused_a_savepoint_around_it_gives_the_transaction_back(self, store: Store) -> None:
+        put_run(store, "r")
+        with store.transaction():
+            store.definitions.put(definition("before"))
+            with pytest.raises(StoreRefusedError), store.savepoint():
+                store.runs.add(run("r"), [])
+            store.definitions.put(definition("after"))
+
+        assert None not in [store.definitions.current(name) for name in ("before", "after")]
 
     def test_nothing_can_be_written_outside_of_a_transaction(self, store: Store) -> None:
         with pytest.raises(StoreError, match="outside of a transaction"):

@@ -11,6 +11,10 @@ Rules that hold for every adapter, and that the contract suite in ``tests/store`
 - ``runs.change``, ``tasks.change`` and ``attempts.finish`` change a row only at the version (or state) that the caller
   read. Otherwise they raise ``StaleVersionError`` and change nothing. They check the arrow as well.
 - An object is for one thread; every thread opens its own (``cis.store.open_store``).
+- After a StoreRefusedError nothing more can be done in a transaction. It is undone, as a whole or back to the
+  ``savepoint()`` around the call; whoever wants to go on makes one first.
+- Text is Unicode, and may hold NUL: a task's last words do. An adapter whose database takes none keeps U+FFFD in its
+  place; JSON is kept as text, in which a NUL is escaped.
 
 **What a transaction protects.** Callers read, decide and write in one transaction. What such a decision rests on must
 not be changed by another transaction before this one commits. SQLite has one lock for all writers, so there it holds

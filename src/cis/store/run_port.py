@@ -222,7 +222,11 @@ class Tasks(Protocol):
 
 
 class Staged(Protocol):
-    """Tasks that are stored before their run is; nothing of them is shown anywhere until it comes."""
+    """Tasks that are stored before their run is; nothing of them is shown anywhere until it comes.
+
+    Their rows name a run that is not there. An adapter that cannot leave its constraints out for ``add`` alone keeps
+    them in a table of their own, and moves them in the transaction that stores the run (``Runs.add``).
+    """
 
     def add(self, tasks: Sequence[TaskRecord]) -> None:
         """Store tasks of one run that is not there yet, in a transaction of their own.

@@ -203,7 +203,9 @@ class Upkeep(Protocol):
         ...
 
     def back_up(self, path: Path) -> None:
-        """Copy the store to a new file, mode 0600, while it is in use, as of one moment.
+        """Copy the store to a new file here, mode 0600, while it is in use, as of one moment.
+
+        It is what ``cis.store.opening.restoring`` of the same kind of store takes; what is in it is the adapter's affair.
 
         Raises:
             StoreError: the file is there already, or cannot be written.
