@@ -65,7 +65,7 @@ class Context:
         """Open the store for the length of a block."""
         from cis.store import open_store  # noqa: PLC0415 - not every command reads it
 
-        store = open_store(self.home.db)
+        store = open_store(self.home.store)
         try:
             yield store
         finally:
@@ -76,7 +76,7 @@ class Context:
         """Open the store and change nothing, not even an older schema. Raises NotFoundError when there is none."""
         from cis.store import open_store  # noqa: PLC0415 - not every command reads it
 
-        store = open_store(self.home.db, as_it_is=True)
+        store = open_store(self.home.store, as_it_is=True)
         try:
             yield store
         finally:

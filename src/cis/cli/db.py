@@ -85,7 +85,7 @@ def _restore(options: argparse.Namespace) -> None:
     if not source.is_file():
         raise NotFoundError("backup", options.file)
     _refuse_while_in_use(context)
-    with restoring(context.home.db, source) as copied, copied.store.transaction():
+    with restoring(context.home.store, source) as copied, copied.store.transaction():
         node_id, lease_s = context.settings.node_id, context.settings.room_lease_s
         found = mark_restored(copied.store, node_id=node_id, lease_s=lease_s, now_us=now_us())
         append_audit(

@@ -128,7 +128,7 @@ def _look_at_files(context: Context) -> Iterator[Finding]:
 
 
 def _look_at_store(context: Context) -> Finding:
-    what = f"database {context.home.db}, {adapter_of(context.home.db).engine}"
+    what = f"database {context.home.db}, {adapter_of(context.home.store).engine}"
     older = False
     try:
         with context.store_as_it_is() as store:
@@ -268,7 +268,7 @@ def _look_at_node(context: Context) -> Finding:
     told = announced(context.home)
     if told is None:
         return Finding("node", "holds its lock but has not said where it listens", "look at its log, or restart it")
-    if told.schema < adapter_of(context.home.db).schema:
+    if told.schema < adapter_of(context.home.store).schema:
         fault = "is of an earlier version, and ends when what it runs has ended once this one has used the database"
         return Finding(f"node {told.node_id}, process {told.pid}", fault, "stop it, and start this version")
     address = urlsplit(told.url)

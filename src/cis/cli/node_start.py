@@ -122,7 +122,7 @@ class _Server(uvicorn.Server):
 def _look(home: Home, server: uvicorn.Server, over: threading.Event) -> None:
     while not over.wait(LOOK_EVERY_S):
         try:
-            open_store(home.db).close()
+            open_store(home.store).close()
         except StoreFullError:
             continue
         except StoreError:

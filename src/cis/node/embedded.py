@@ -62,7 +62,7 @@ def run_embedded(home: Home, settings: Settings, *, run_id: str, say: Say | None
         NotFoundError: no such run.
         StoreNewerError: a newer program has changed the schema; what ran has ended, and that one does the rest.
     """
-    store = open_store(home.db)
+    store = open_store(home.store)
     bell = FifoBell(_own_bell(home))
     first = _from_position(store, home, run_id)
     supervisor = make_supervisor(

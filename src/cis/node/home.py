@@ -32,6 +32,11 @@ class Home(NamedTuple):
     root: Path
 
     @property
+    def store(self) -> Path | str:
+        """The address of the store of this home, as ``cis.store.open_store`` takes it."""
+        return self.db
+
+    @property
     def db(self) -> Path:
         """The database."""
         return self.root / "cis.db"

@@ -54,7 +54,7 @@ class Node:
         self.settings = settings
         self._lock = acquire(node_lock_path(home), what=f"node {settings.node_id}")
         try:
-            store = open_store(home.db)  # migrates, or refuses, before anything else starts
+            store = open_store(home.store)  # migrates, or refuses, before anything else starts
             take_up(store, home, settings)
         except BaseException:
             self._lock.release()  # whoever waits for room on the disk comes again
@@ -98,11 +98,11 @@ class Node:
 
     def open_store(self) -> Store:
         """Return a store for one more thread. Raises StoreGoneError when the database was removed."""
-        return open_store(self.home.db, again=True)
+        return open_store(self.home.store, again=True)
 
     def announce(self, url: str) -> None:
         """Write down where this node listens, for the commands of this home."""
-        schema = adapter_of(self.home.db).schema
+        schema = adapter_of(self.home.store).schema
         text = json.dumps({"node_id": self.settings.node_id, "url": url, "pid": os.getpid(), "schema": schema})
         self._unannounced = text
         self._announce()

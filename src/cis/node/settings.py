@@ -216,7 +216,7 @@ def _node_id(
         return said
     from cis.store import kept_node_id  # noqa: PLC0415 - not where cis.toml says it
 
-    kept = kept_node_id(home.db)
+    kept = kept_node_id(home.store)
     if said is None:
         return kept or default_node_id()
     if place is not None and kept not in (None, said):

@@ -74,7 +74,7 @@ def run_worker(
     home.ensure()
     started = process_started(os.getpid())
     lock = acquire(worker_lock_path(home.run, worker_id), what=worker_id, started=started)
-    store = open_store(home.db, again=parent_pid is not None)
+    store = open_store(home.store, again=parent_pid is not None)
     # A worker that waits for the lock can neither see its lease run out nor end its tasks, so it looks up in between.
     alive = SignOfLife(lock)
     store.wait_at_most(max(1.0, settings.lease_s / 3), meanwhile=alive)
