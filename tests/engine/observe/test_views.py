@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from cis.app.control import Controlled
 from cis.engine.accept import submit
 from cis.engine.lookup import look_up_worker, run_of
 from cis.engine.observe.views import LATEST_RUNS, read_run, read_status
 from cis.errors import NotFoundError
 from cis.model.states import AttemptState, RunState
-from cis.store.records import WorkerState
+from cis.store.records import RunRecord, WorkerState
 from cis.transports.matrix import chat
 from tests.worlds.deciding import decider, spec_of
 from tests.worlds.looping import working
@@ -102,3 +103,14 @@ def test_what_the_room_is_told_counts_one_thing_as_one(tmp_path: Path) -> None:
 
         assert "1 run done" in chat.workers_text(node.store, "node-1")
         assert "1 task, scope global" in chat.listing_text(node.store.definitions)
+
+
+def test_the_room_is_told_who_ends_a_run_that_was_cancelled(node: NodeUnderTest) -> None:
+    run = node.submitted(dag_id="d")._replace(owner_node="node-2")
+
+    def told(run: RunRecord, *, elsewhere: bool) -> str:
+        return chat.cancel_text(Controlled(run=run, wake=frozenset(), another_node=elsewhere))
+
+    assert told(run, elsewhere=True).endswith("node node-2 is told to end it when it can be reached")
+    assert told(run, elsewhere=False).endswith("its tasks are being ended")
+    assert told(run._replace(status=RunState.CANCELLED), elsewhere=True) == f"run {run.run_id} of d: cancelled"

@@ -197,8 +197,7 @@ class Chat:
 
         changed = await self._node.write(job)
         self._node.wake(changed.wake)
-        done = "cancelled" if changed.run.status is RunState.CANCELLED else "its tasks are being ended"
-        return f"run {changed.run.run_id} of {dag_id}: {done}"
+        return cancel_text(changed)
 
     def _answer(self, store: Store, event: RoomEvent, text: str) -> None:
         now_us, message_id = self._node.this_node.clock_us(), self._node.this_node.new_id()
@@ -227,6 +226,18 @@ def _actor_of(event: RoomEvent) -> Actor:
 
 
 # What the commands answer: plain text, short enough for a chat.
+
+
+def cancel_text(changed: Controlled) -> str:
+    """Return what becomes of a run that was cancelled: only who has been told ends tasks."""
+    run = changed.run
+    if run.status is RunState.CANCELLED:
+        done = "cancelled"
+    elif changed.another_node:
+        done = f"node {run.owner_node} is told to end it when it can be reached"
+    else:
+        done = "its tasks are being ended"
+    return f"run {run.run_id} of {run.dag_id}: {done}"
 
 
 def listing_text(definitions: Definitions, *, scopes: Patterns | None = None) -> str:
