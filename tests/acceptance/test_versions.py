@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,9 +201,8 @@ def test_two_versions_that_make_a_home_at_once_leave_the_newer_schema_whole(sand
 
 def test_a_node_of_before_refuses_a_dag_whose_task_is_to_be_adopted_and_says_why(tmp_path: Path) -> None:
     source = earlier_source(BEFORE_ADOPT, tmp_path)
-    here, there = make_nodes(tmp_path, 2)
+    here, there = make_nodes(tmp_path, 2, sources={"node-2": source})
     befriend(here, there)
-    there = replace(there, sandbox=running(there.sandbox, source))
     with at_work(here, there):
         document = {
             "dag_id": "far",
