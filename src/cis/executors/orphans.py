@@ -117,7 +117,15 @@ def _group_to_kill(orphan: Orphan, *, home: StrPath | None, portable: bool) -> i
     pid, pid_started = orphan.pid, orphan.pid_started
     if pid is None or pid_started is None or process_started(pid, portable=portable) != pid_started:
         return None
-    return None if not portable and _of_another(home, environment_of(pid) or frozenset()) else pid
+    return None if not portable and _of_another(home, _environment_after_exec(pid)) else pid
+
+
+def _environment_after_exec(pid: int) -> frozenset[bytes]:
+    """Return what a process has in its environment; one in the middle of an ``exec`` shows none, and is asked again."""
+    began_s = time.monotonic()
+    while (environment := environment_of(pid)) is None and time.monotonic() - began_s < _UNCLEAR_S:
+        time.sleep(_LOOK_AGAIN_S)
+    return environment or frozenset()
 
 
 def _of_another(home: StrPath | None, environment: frozenset[bytes]) -> bool:

@@ -44,6 +44,7 @@ from cis.model.scope_kind import SCOPE
 from cis.model.states import Priority
 
 COMMAND_SKILL = "shell"  # what a task with a command is done by
+DAG_SKILL = "dag"  # what a task with a DAG of its own is done by
 SHELL_PARAM = "shell"  # its parameter for what reads text
 TASKS_IN_A_PIECE = 500  # that are read before whoever reads them may do something else
 Json = Any  # JSON is where bytes become data; its shape is checked by whoever reads it

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from cis.model.dag import COMMAND_SKILL, DagSpec, Json, TaskSpec
+from cis.model.dag import COMMAND_SKILL, DAG_SKILL, DagSpec, Json, TaskSpec
 from cis.model.inference import infer_scope
 from cis.model.pipelines import blind_to_pipes
 from cis.model.scope import Scope
 from cis.store.port import Store, stored_spec
 from cis.store.records import RunRecord
 
-DAG_SKILL = "dag"
 MOST_WORDS = 10_000  # of commands, that are looked for beside a document
 _LONGEST_NAME = 255
 _BETWEEN_WORDS = re.compile(r"[\s'\"();|&<>=`]+")
