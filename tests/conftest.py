@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,15 @@ settings.load_profile("cis")
 
 
 def pytest_configure() -> None:
-    """Have the folders of the tests in memory where there is room: what is flushed to a disk takes half of their time."""
+    """Have the folders of the tests in memory where there is room: what is flushed to a disk takes half of their time.
+
+    What whoever starts the tests ignores (``nohup``, a build server) is no signal that the commands of a test ignore.
+    """
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if MEMORY.is_dir() and os.access(MEMORY, os.W_OK):
         found = os.statvfs(MEMORY)
         if found.f_bavail * found.f_frsize >= ROOM_BYTES and not found.f_flag & os.ST_NOEXEC:
