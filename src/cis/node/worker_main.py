@@ -32,7 +32,7 @@ from cis.node.this_node import make_this_node
 from cis.skills.registry import InstalledSkills
 from cis.store import open_store
 from cis.store.port import Store
-from cis.store.records import NewWorker, WorkerRecord, WorkerState
+from cis.store.records import WorkerRecord, WorkerState
 from cis.worker import bell as bells
 from cis.worker.lock import SignOfLife, acquire, worker_lock_path
 from cis.worker.process import Reporter, Tenure, WorkerProcess
@@ -159,7 +159,7 @@ def _take_office(store: Store, settings: Settings, *, worker_id: str, scope: Sco
         if hands_back:
             store.queue.hand_over(settings.node_id, worker_id, epoch=None)
         return store.workers.take(
-            NewWorker(
+            WorkerRecord(
                 worker_id=worker_id,
                 node_id=settings.node_id,
                 scope=scope,

@@ -10,7 +10,6 @@ from cis.store.records import (
     EventRecord,
     EventTally,
     Heartbeat,
-    NewWorker,
     QueueDemand,
     QueuedRun,
     QueueItem,
@@ -140,8 +139,8 @@ class Queue(Protocol):
 class Workers(Protocol):
     """Workers, their leases and epochs."""
 
-    def take(self, worker: NewWorker | WorkerRecord) -> WorkerRecord:
-        """Register a process as its id's worker under the next epoch, and return the row.
+    def take(self, worker: WorkerRecord) -> WorkerRecord:
+        """Register a process as its id's worker under the next epoch, and return the row; what it has done begins anew.
 
         Of two that do so at once each gets an epoch of its own, and the later one holds.
         """

@@ -277,23 +277,8 @@ class QueueDemand(NamedTuple):
     oldest_us: int
 
 
-class NewWorker(NamedTuple):
-    """A process that takes a worker id on a node."""
-
-    worker_id: str
-    node_id: str
-    scope: Scope
-    status: WorkerState
-    pid: int
-    pid_started: str | None
-    slots: int
-    started_at_us: int
-    heartbeat_at_us: int
-    lease_until_us: int
-
-
 class WorkerRecord(NamedTuple):
-    """One worker id on one node. ``epoch`` grows by one with each process that takes the id.
+    """One worker id on one node. ``epoch`` grows by one with each process that takes the id (0 until it is taken).
 
     ``short_of`` says what the machine has too little of for the worker, or one of its tasks, to start.
     """
@@ -308,7 +293,7 @@ class WorkerRecord(NamedTuple):
     started_at_us: int
     heartbeat_at_us: int
     lease_until_us: int
-    epoch: int
+    epoch: int = 0
     runs_done: int = 0
     current_run: str | None = None
     short_of: str | None = None

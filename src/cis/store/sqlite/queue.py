@@ -12,7 +12,6 @@ from cis.model.scope import Scope, parse_worker_id
 from cis.model.states import Priority
 from cis.store.records import (
     Heartbeat,
-    NewWorker,
     QueueDemand,
     QueuedRun,
     QueueItem,
@@ -271,7 +270,7 @@ class WorkerRows:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def take(self, worker: NewWorker | WorkerRecord) -> WorkerRecord:
+    def take(self, worker: WorkerRecord) -> WorkerRecord:
         """Register a process as its id's worker under the next epoch, and return the row."""
         self._db.write(
             _TAKE,
