@@ -173,6 +173,7 @@ def test_a_command_takes_up_its_own_run_and_leaves_earlier_ones_to_the_next_node
 
     assert done.returncode == 0, done.stderr
     assert "left here by an earlier node or command: 1 run, for the next node" in done.stderr
+    assert "\ncis: a worker died  worker_id=worker-global  pid=" in done.stderr
     assert begun == [(1,)]
     assert alone
     assert run["status"] == "completed"

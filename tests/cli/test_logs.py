@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import logging
 
-from cis.cli.logs import MAX_OF_ONE_MESSAGE, WITHIN_US, FactFormatter, FloodFilter
+import pytest
+
+from cis.cli.logs import MAX_OF_ONE_MESSAGE, WITHIN_US, FactFormatter, FloodFilter, log_beside_run
 
 
 def lines_of(records: list[logging.LogRecord]) -> list[str]:
@@ -31,3 +33,18 @@ def test_of_one_message_the_first_of_a_minute_are_written_whatever_its_facts_are
     assert len(lines) == MAX_OF_ONE_MESSAGE + 2
     assert lines[-2] == "other"
     assert lines[-1] == f"refused  sender=late  left_out_before={1000 - MAX_OF_ONE_MESSAGE}"
+
+
+@pytest.mark.parametrize(("quiet", "said"), [(False, "cis: a worker died  pid=7\ncis: lost\n"), (True, "cis: lost\n")])
+def test_beside_a_run_that_is_run_here_warnings_have_their_facts_and_a_quiet_one_says_errors_alone(
+    *, quiet: bool, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    log_beside_run(quiet=quiet)
+
+    logging.getLogger("cis.worker.rescuer").warning("a worker died", extra={"pid": 7})
+    logging.getLogger("cis.worker.rescuer").error("lost")
+
+    assert capsys.readouterr().err == said

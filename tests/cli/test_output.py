@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TextIO
@@ -16,6 +17,7 @@ import pytest
 from cis.cli import output
 from cis.cli.context import say, show
 from cis.cli.table import print_table
+from cis.engine.observe.logtext import stamp
 from cis.model.ids import counted
 
 
@@ -87,6 +89,18 @@ def test_times_and_counts_are_for_people() -> None:
     ]
     assert output.scope_text({"type": "project", "id": "p"}) == "project:p"
     assert output.scope_text({"type": "global", "id": None}) == "global"
+
+
+def test_a_zone_that_no_clock_can_have_shows_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", "UTC+25")
+        time.tzset()
+        shown = output.local_time("2026-01-01T12:00:00.000000Z"), output.short_time("2026-01-01T12:00:00.000000Z")
+        stamped = stamp(1_767_268_800_000_000)
+    time.tzset()
+
+    assert shown == ("2026-01-01 12:00:00", "01-01 12:00")
+    assert stamped == "2026-01-01T12:00:00.000Z"
 
 
 def test_what_cannot_be_shown_is_thrown_away_and_the_rest_goes_on(

@@ -1,4 +1,4 @@
-"""How a node and its workers write their logs: one line an event, a constant message, facts beside it.
+"""How a node, its workers and a run that is run here write their logs: a line an event, a constant message, facts.
 
 What anybody can cause ten thousand times a second would fill the disk, so of one message the first of a minute are
 written; the others are counted, and the next one says how many there were.
@@ -46,9 +46,18 @@ class FloodFilter(logging.Filter):
 
 
 def log_to_stderr() -> None:
-    """Send every warning, and this program's news, to standard error."""
+    """Send every warning, and this program's news, to standard error: the log of a node or a worker."""
+    _log_in_lines("%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("cis").setLevel(logging.INFO)
+
+
+def log_beside_run(*, quiet: bool) -> None:
+    """Send warnings to standard error, as a command says what it has to say; of a *quiet* one errors alone."""
+    _log_in_lines("cis: %(message)s", level=logging.ERROR if quiet else logging.WARNING)
+
+
+def _log_in_lines(line: str, *, level: int) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(FloodFilter())
-    handler.setFormatter(FactFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("cis").setLevel(logging.INFO)
+    handler.setFormatter(FactFormatter(line))
+    logging.basicConfig(level=level, handlers=[handler], force=True)

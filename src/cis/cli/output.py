@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from cis.engine.times import local
 from cis.model.durations import format_duration
 
 if TYPE_CHECKING:
@@ -79,12 +80,12 @@ def in_colour() -> bool:
 
 def local_time(text: str | None) -> str:
     """Return an RFC 3339 time as the local one, to the second; ``-`` for none."""
-    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S") if text else "-"
+    return local(datetime.fromisoformat(text)).strftime("%Y-%m-%d %H:%M:%S") if text else "-"
 
 
 def short_time(text: str | None) -> str:
     """Return the local time without its year, to the minute."""
-    return datetime.fromisoformat(text).astimezone().strftime("%m-%d %H:%M") if text else "-"
+    return local(datetime.fromisoformat(text)).strftime("%m-%d %H:%M") if text else "-"
 
 
 def in_local_time(text: str) -> str:

@@ -35,6 +35,14 @@ class Instant(NamedTuple):
         return self.mono_s + min(max((wall_us - self.wall_us) / 1e6, 0.0), at_most_s)
 
 
+def local(moment: datetime) -> datetime:
+    """Return *moment* in this machine's zone; in UTC where ``TZ`` is a day or more away, which no datetime can be."""
+    try:
+        return moment.astimezone()
+    except ValueError:
+        return moment.astimezone(UTC)
+
+
 @overload
 def rfc3339(at_us: int) -> str: ...
 @overload

@@ -28,8 +28,10 @@ def cancel(options: argparse.Namespace) -> None:
     run = changed.run
     if not run.status.final and not _is_minded(context, changed):
         # A worker that is gone held it: what is left to do is done here.
-        from cis.node.embedded import run_embedded  # noqa: PLC0415 - a rare case
+        from cis.cli.logs import log_beside_run  # noqa: PLC0415 - a rare case
+        from cis.node.embedded import run_embedded  # noqa: PLC0415 - as above
 
+        log_beside_run(quiet=False)
         run_embedded(context.home, context.settings, run_id=run.run_id)
     _answer(context, run.run_id, options)
 

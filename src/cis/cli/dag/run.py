@@ -233,8 +233,10 @@ def _await_delivery(context: Context, run_id: str) -> None:
 def _stay(context: Context, submitted: RunRecord, options: argparse.Namespace, *, here: bool) -> None:
     progress = Progress(context, submitted, follow=options.follow, quiet=options.json or options.quiet)
     if here:
-        from cis.node.embedded import run_embedded  # noqa: PLC0415 - only without a node
+        from cis.cli.logs import log_beside_run  # noqa: PLC0415 - only without a node
+        from cis.node.embedded import run_embedded  # noqa: PLC0415 - as above
 
+        log_beside_run(quiet=options.quiet)
         if not options.quiet:
             say("no node is running: running it here")
         with progress.beside(), _interrupted_by(signal.SIGTERM, signal.SIGHUP):

@@ -42,7 +42,9 @@ def stamp(at_us: int) -> str:
     """Return a time in this machine's zone, to the millisecond, as RFC 3339 has it."""
     from datetime import UTC, datetime  # noqa: PLC0415 - only for those who want times
 
-    text = datetime.fromtimestamp(at_us / 1e6, UTC).astimezone().isoformat(timespec="milliseconds")
+    from cis.engine.times import local  # noqa: PLC0415 - as above
+
+    text = local(datetime.fromtimestamp(at_us / 1e6, UTC)).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 
 
