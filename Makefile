@@ -35,7 +35,7 @@ CHAOS_upgrade := tests/store/test_upgrades.py
 CHAOS_PARTS := states simulation kill adopt stop escape starve power disk http fuzz upgrade push room
 CHAOS_all := $(foreach part,$(CHAOS_PARTS),$(CHAOS_$(part)))
 
-.PHONY: help demo test collected check bench bench-full soak chaos serve lock clean
+.PHONY: help demo test collected packages check bench bench-full soak chaos serve lock clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,16 +62,19 @@ $(READY): pyproject.toml requirements/dev.txt requirements/runtime.txt
 demo: $(READY) ## start a node, run a real DAG on it, show the result, stop
 	@$(BIN)/python examples/demo.py
 
-# Without a homeserver its tests are skipped, loudly; where CI is set that is a failure.
+# Without a homeserver, or a program of Debian's packages, their tests are skipped, loudly; where CI is set that is a failure.
 # The files are handed out in the order of tests/conftest.py, the long ones first.
 test: $(READY) ## check, then every test
-	@$(MAKE) --no-print-directory -j 2 check collected
+	@$(MAKE) --no-print-directory -j 3 packages check collected
 	@$(BIN)/python -m tests.worlds.homeserver || test -z "$${CI:-}"
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(TESTS)
 
 # Runs beside the checks, which leave a processor free: the workers of the tests find compiled what it compiles.
 collected: $(READY)
 	@$(BIN)/python -m pytest --collect-only -qq $(PYTEST_ARGS) $(TESTS) >/dev/null || true
+
+packages: $(READY)
+	@$(BIN)/python -m tests.worlds.debian || test -z "$${CI:-}"
 
 check: $(READY) ## format, lint, types, layers, dead code, known faults of dependencies; changes nothing
 	$(BIN)/ruff format --check .

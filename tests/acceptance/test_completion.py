@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import pty
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from cis.cli.completion import complete
 from cis.transports.keys import Signer, new_private_key
+from tests.worlds.debian import program
 from tests.worlds.harness import Sandbox, make_sandbox, write_dag
 from tests.worlds.waiting import wait_for
 
@@ -87,14 +87,6 @@ def test_runs_are_offered_of_the_dag_that_is_named_and_nothing_of_one_that_is_no
     assert complete("task_ids", "", argparse.Namespace(dag_id="nothing")) == []
 
 
-def shell(name: str) -> str:
-    """Return the path of a shell; the test is skipped where it is not installed."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed (Debian: apt install {name})")
-    return found
-
-
 def run(full: Sandbox, *command: str) -> list[str]:
     """Run a command in the folder of the documents, and return its lines."""
     options: dict[str, Any] = {"env": dict(full.env), "cwd": full.home.parent, "text": True, "timeout": 60}
@@ -104,21 +96,21 @@ def run(full: Sandbox, *command: str) -> list[str]:
 
 
 def test_bash_offers_it(full: Sandbox) -> None:
-    bash = shell("bash")
+    bash = program("bash")
 
     assert run(full, bash, "-c", BASH, "bash", "cis dag logs proj") == ["proj-a-hello"]
     assert run(full, bash, "-c", BASH, "bash", "cis dag logs proj-a-hello --task ot") == ["other"]
 
 
 def test_fish_offers_it(full: Sandbox) -> None:
-    fish = shell("fish")
+    fish = program("fish")
     ask = "cis completion fish | source; complete --do-complete 'cis dag logs proj-a-hello --task ot'"
 
     assert run(full, fish, "--no-config", "-c", ask) == ["other"]
 
 
 def test_zsh_offers_it(full: Sandbox) -> None:
-    zsh = shell("zsh")
+    zsh = program("zsh")
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(full.home.parent)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import plistlib
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cis.node.service import Service, launchd_plist, path_with_cis, systemd_unit
+from tests.worlds.debian import program
 from tests.worlds.harness import Sandbox, make_sandbox
 
 SERVICE = Service(
@@ -107,9 +107,7 @@ def test_a_machine_without_a_running_manager_gets_the_file_and_the_command_for_i
 
 @pytest.mark.parametrize("kind", ["user", "system"])
 def test_systemd_takes_the_unit_whatever_the_home_and_the_path_are_called(tmp_path: Path, kind: str) -> None:
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        pytest.skip("systemd-analyze is not installed")
+    analyze = program("systemd-analyze")
     unit = tmp_path / "cis.service"
     unit.write_text(systemd_unit(replace(SERVICE, system=kind == "system")))
 

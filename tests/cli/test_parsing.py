@@ -14,6 +14,7 @@ import pytest
 
 from cis.cli import main as cli
 from cis.errors import CisError, DocumentError, Fault, NotFoundError
+from tests.worlds.debian import program
 
 
 @pytest.fixture(autouse=True)
@@ -155,9 +156,6 @@ def test_an_error_of_the_program_itself_is_not_hidden(monkeypatch: pytest.Monkey
 def test_the_completion_script_is_one_that_the_shell_can_read(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["completion", shell]) == 0
     script = capsys.readouterr().out
-    try:
-        done = subprocess.run([shell, "-n"], input=script, text=True, capture_output=True, check=False)
-    except FileNotFoundError:
-        pytest.skip(f"{shell} is not installed")
+    done = subprocess.run([program(shell), "-n"], input=script, text=True, capture_output=True, check=False)
 
     assert (done.returncode, done.stderr) == (0, "")
