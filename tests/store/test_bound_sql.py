@@ -78,7 +78,7 @@ def loose(source: str, file: str) -> list[str]:
 
 
 def test_only_constants_are_put_into_sql() -> None:
-    files = sorted((SOURCE / "store" / "sqlite").glob("*.py"))
+    files = [file for folder in ("sql", "sqlite") for file in sorted((SOURCE / "store" / folder).glob("*.py"))]
     found = {file.name: loose(file.read_text(encoding="utf-8"), file.name) for file in files}
 
     assert len(files) > 10

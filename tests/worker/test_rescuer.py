@@ -20,8 +20,8 @@ from cis.executors.platform import process_started
 from cis.model.scope import GLOBAL
 from cis.store import open_store
 from cis.store.records import Heartbeat, QueueDemand, WorkerRecord, WorkerState
+from cis.store.sql.queue import QueueRows
 from cis.store.sqlite.connection import Database
-from cis.store.sqlite.queue import QueueRows
 from cis.store.sqlite.store import SqliteStore
 from cis.worker.lock import holder_of, worker_lock_path
 from cis.worker.rescuer import START_DEADLINE_S, Rescuer, RescuerParts

@@ -53,9 +53,9 @@ def kept_node_id(address: Path | str) -> str | None:
         StoreError: it cannot be read now.
     """
     path = _path_of(address)
-    from cis.store.sqlite import upkeep  # noqa: PLC0415 - not where cis.toml says it
+    from cis.store.sqlite import kept  # noqa: PLC0415 - not where cis.toml says it
 
-    return upkeep.kept_node_id(path)
+    return kept.kept_node_id(path)
 
 
 def restoring(address: Path | str, backup: Path) -> AbstractContextManager[Restoring]:

@@ -1,5 +1,5 @@
 """The store in one SQLite file: ``store.open_sqlite`` opens it.
 
-Each other module has the statements of a few tables; ``connection`` has the transactions, ``rows`` makes records of
-rows.
+``connection`` has the transactions, ``file`` and ``kept`` what concerns the file, ``migrate`` the schema. The statements
+are in ``cis.store.sql``.
 """

@@ -20,8 +20,8 @@ from cis.errors import (
     StoreReadOnlyError,
     StoreRefusedError,
 )
+from cis.store.sql.rows import tell_left_out
 from cis.store.sqlite.migrate import check_known, migrate
-from cis.store.sqlite.rows import tell_left_out
 
 BUSY_TIMEOUT_MS = 30_000
 LOCK_PAUSE_S = 0.0005  # a transaction with its flush takes about as long

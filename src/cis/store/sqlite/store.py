@@ -12,17 +12,17 @@ from cis.errors import NotFoundError, StoreError, StoreGoneError
 from cis.store.sqlite.connection import Database
 
 if TYPE_CHECKING:
-    from cis.store.sqlite.attempts import AttemptRows
-    from cis.store.sqlite.definitions import DefinitionRows
+    from cis.store.sql.attempts import AttemptRows
+    from cis.store.sql.definitions import DefinitionRows
+    from cis.store.sql.logs import AuditRows, EventRows, TokenRows
+    from cis.store.sql.outbox import OutboxRows
+    from cis.store.sql.peers import PeerRows
+    from cis.store.sql.queue import QueueRows, WorkerRows
+    from cis.store.sql.room import OfferRows, RemoteRows, RoomRows
+    from cis.store.sql.runs import RunRows
+    from cis.store.sql.tasks import StagedRows, TaskRows
+    from cis.store.sql.upkeep import HomeRows, PruningRows, RestoreRows
     from cis.store.sqlite.file import StoreFile
-    from cis.store.sqlite.logs import AuditRows, EventRows, TokenRows
-    from cis.store.sqlite.outbox import OutboxRows
-    from cis.store.sqlite.peers import PeerRows
-    from cis.store.sqlite.queue import QueueRows, WorkerRows
-    from cis.store.sqlite.room import OfferRows, RemoteRows, RoomRows
-    from cis.store.sqlite.runs import RunRows
-    from cis.store.sqlite.tasks import StagedRows, TaskRows
-    from cis.store.sqlite.upkeep import HomeRows, PruningRows, RestoreRows
 
 
 class _Part:
@@ -38,7 +38,7 @@ class _Part:
     def __get__(self, store: SqliteStore | None, owner: type) -> Any:
         if store is None:
             return self
-        made = getattr(import_module(f"cis.store.sqlite.{self._module}"), self._kind)(store._db)  # noqa: SLF001 - its own part
+        made = getattr(import_module(f"cis.store.{self._module}"), self._kind)(store._db)  # noqa: SLF001 - its own part
         store.__dict__[self._name] = made  # found there from now on
         return made
 
@@ -50,25 +50,25 @@ def _part(module: str, kind: str) -> Any:
 class SqliteStore:
     """All parts of the store over one connection; an object is for one thread."""
 
-    definitions: DefinitionRows = _part("definitions", "DefinitionRows")
-    runs: RunRows = _part("runs", "RunRows")
-    tasks: TaskRows = _part("tasks", "TaskRows")
-    attempts: AttemptRows = _part("attempts", "AttemptRows")
-    staged: StagedRows = _part("tasks", "StagedRows")
-    queue: QueueRows = _part("queue", "QueueRows")
-    workers: WorkerRows = _part("queue", "WorkerRows")
-    events: EventRows = _part("logs", "EventRows")
-    peers: PeerRows = _part("peers", "PeerRows")
-    outbox: OutboxRows = _part("outbox", "OutboxRows")
-    remotes: RemoteRows = _part("room", "RemoteRows")
-    room: RoomRows = _part("room", "RoomRows")
-    offers: OfferRows = _part("room", "OfferRows")
-    tokens: TokenRows = _part("logs", "TokenRows")
-    audit: AuditRows = _part("logs", "AuditRows")
-    pruning: PruningRows = _part("upkeep", "PruningRows")
-    restores: RestoreRows = _part("upkeep", "RestoreRows")
-    home: HomeRows = _part("upkeep", "HomeRows")
-    upkeep: StoreFile = _part("file", "StoreFile")
+    definitions: DefinitionRows = _part("sql.definitions", "DefinitionRows")
+    runs: RunRows = _part("sql.runs", "RunRows")
+    tasks: TaskRows = _part("sql.tasks", "TaskRows")
+    attempts: AttemptRows = _part("sql.attempts", "AttemptRows")
+    staged: StagedRows = _part("sql.tasks", "StagedRows")
+    queue: QueueRows = _part("sql.queue", "QueueRows")
+    workers: WorkerRows = _part("sql.queue", "WorkerRows")
+    events: EventRows = _part("sql.logs", "EventRows")
+    peers: PeerRows = _part("sql.peers", "PeerRows")
+    outbox: OutboxRows = _part("sql.outbox", "OutboxRows")
+    remotes: RemoteRows = _part("sql.room", "RemoteRows")
+    room: RoomRows = _part("sql.room", "RoomRows")
+    offers: OfferRows = _part("sql.room", "OfferRows")
+    tokens: TokenRows = _part("sql.logs", "TokenRows")
+    audit: AuditRows = _part("sql.logs", "AuditRows")
+    pruning: PruningRows = _part("sql.upkeep", "PruningRows")
+    restores: RestoreRows = _part("sql.upkeep", "RestoreRows")
+    home: HomeRows = _part("sql.upkeep", "HomeRows")
+    upkeep: StoreFile = _part("sqlite.file", "StoreFile")
 
     def __init__(self, db: Database) -> None:
         self._db = db

@@ -1,14 +1,17 @@
-"""DAG documents in SQLite: the table ``dag_definitions``."""
+"""DAG documents: the table ``dag_definitions``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cis.errors import NotFoundError
 from cis.model.scope_rules import Patterns, allows
 from cis.store.records import DefinitionRecord, NewDefinition, Page
-from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import DEFINITION, definition_of, read, read_all
+from cis.store.sql.rows import DEFINITION, definition_of, read, read_all
+
+if TYPE_CHECKING:
+    from cis.store.sql.database import Database
 
 _PUT = (
     "INSERT INTO dag_definitions (dag_id, sha256, document, scope_type, scope_id, target_node, priority,"

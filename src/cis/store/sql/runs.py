@@ -1,4 +1,4 @@
-"""Runs in SQLite: the table ``dag_runs``, and lists of them that are quick however many there are.
+"""Runs: the table ``dag_runs``, and lists of them that are quick however many there are.
 
 An index for each combination of filters would cost every change of a run too much. Instead there are three, and each
 begins with what is asked for and ends with the place in the order of acceptance: ``dag_runs_by_dag_scope``, ``…_scope``
@@ -13,15 +13,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from cis.errors import PoisonRecordError, StaleVersionError, UsageError
 from cis.model.scope_rules import allows, spans, written
 from cis.model.states import RunState, check_run_arrow
 from cis.store.records import Page, RunChange, RunFilter, RunHead, RunRecord, TaskRecord
-from cis.store.sqlite.connection import Database
-from cis.store.sqlite.queue import WAKE
-from cis.store.sqlite.rows import MAX_NUMBER, RUN, Row, places_of, read, read_all, run_of
-from cis.store.sqlite.tasks import INSERT_TASK, TELL_CANCELLED, task_values
+from cis.store.sql.queue import WAKE
+from cis.store.sql.rows import MAX_NUMBER, RUN, places_of, read, read_all, run_of
+from cis.store.sql.tasks import INSERT_TASK, TELL_CANCELLED, task_values
+
+if TYPE_CHECKING:
+    from cis.store.sql.database import Database, Row
 
 Group = tuple[str | bytes, ...]
 Place = tuple[int, str]

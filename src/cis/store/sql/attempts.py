@@ -1,4 +1,4 @@
-"""Attempts at tasks in SQLite: the table ``task_executions``. The hot path is here.
+"""Attempts at tasks: the table ``task_executions``. The hot path is here.
 
 Beside it: processes that tasks were allowed to leave running (``left_processes``), and tasks that lost their worker
 (``task_losses``). These two tables are empty as a rule.
@@ -7,12 +7,15 @@ Beside it: processes that tasks were allowed to leave running (``left_processes`
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from cis.errors import StaleVersionError
 from cis.model.states import AttemptState, check_attempt_arrow
 from cis.store.records import AttemptPlace, AttemptRecord, LeftProcess, TaskLoss
-from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import ATTEMPT, attempt_of, places_of, read_all
+from cis.store.sql.rows import ATTEMPT, attempt_of, places_of, read_all
+
+if TYPE_CHECKING:
+    from cis.store.sql.database import Database
 
 _ATTEMPT = f"SELECT {ATTEMPT} FROM task_executions WHERE run_id = ? AND task_no = ? AND attempt = ?"  # noqa: S608
 _ATTEMPTS_AFTER = (

@@ -1,4 +1,4 @@
-"""The queue between node and worker, and the workers that serve it, in SQLite: ``worker_queue`` and ``workers``.
+"""The queue between node and worker, and the workers that serve it: ``worker_queue`` and ``workers``.
 
 Every query of the queue names the state that it asks for, so only ``queue_item`` sees suspended and waiting rows.
 """
@@ -6,6 +6,7 @@ Every query of the queue names the state that it asks for, so only ``queue_item`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cis.errors import FencedError, PoisonRecordError, StoreError
 from cis.model.scope import Scope, parse_worker_id
@@ -19,8 +20,7 @@ from cis.store.records import (
     WorkerRecord,
     WorkerState,
 )
-from cis.store.sqlite.connection import Database, Row
-from cis.store.sqlite.rows import (
+from cis.store.sql.rows import (
     MAX_NUMBER,
     QUEUE,
     WORKER,
@@ -31,6 +31,9 @@ from cis.store.sqlite.rows import (
     tell_queued,
     worker_of,
 )
+
+if TYPE_CHECKING:
+    from cis.store.sql.database import Database, Row
 
 _ENQUEUE = (
     "INSERT INTO worker_queue (node_id, worker_id, run_id, dag_json, status, priority, epoch, created_at_us, below, asker)"

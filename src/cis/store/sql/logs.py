@@ -1,16 +1,19 @@
-"""Events, tokens and the audit log in SQLite."""
+"""Events, tokens and the audit log."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from cis.model.scope_rules import read_patterns, written
 from cis.store.records import EVERY_ENTRY, AuditFilter, AuditRecord, EventRecord, EventTally, TokenRecord
 from cis.store.shares import RefusalShares
-from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import EVENT, Row, event_of, read, read_all
+from cis.store.sql.rows import EVENT, event_of, read, read_all
+
+if TYPE_CHECKING:
+    from cis.store.sql.database import Database, Row
 
 _APPEND = (
     "INSERT INTO events (at_us, kind, status, run_id, dag_id, task_id, worker_id, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"

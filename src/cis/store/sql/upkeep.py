@@ -1,4 +1,4 @@
-"""Upkeep in SQLite: forgetting what is old, noting a restored backup, and what a home knows of itself.
+"""Upkeep: forgetting what is old, noting a restored backup, and what a home knows of itself.
 
 Old runs go with all that is theirs, and documents when nothing uses them. The tables of the others are ``restores``,
 ``restored_runs`` and ``home``.
@@ -10,19 +10,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cis.store.sqlite.connection import Database
-from cis.store.upkeep_port import EndedRun, Pruned
+from cis.store.upkeep_port import EndedRun, HomeRecord, Pruned
 
 if TYPE_CHECKING:
+    from cis.store.sql.database import Database
     from cis.store.upkeep_port import RestoreRecord
-
-from pathlib import Path
-from urllib.parse import quote
-
-import apsw
-
-from cis.store.sqlite.connection import store_error, translated
-from cis.store.upkeep_port import HomeRecord
 
 MAX_DEPTH = 64
 _OVER = "('completed', 'failed', 'cancelled')"
@@ -212,20 +204,11 @@ class RestoreRows:
             self._db.write(statement)
 
 
-_GET = "SELECT node_id, machine, path FROM home WHERE number = 1"
+HOME = "SELECT node_id, machine, path FROM home WHERE number = 1"
 _PUT_HOME = (
     "INSERT INTO home (number, node_id, machine, path) VALUES (1, ?, ?, ?)"
     " ON CONFLICT (number) DO UPDATE SET node_id = excluded.node_id, machine = excluded.machine, path = excluded.path"
 )
-# For homes that kept no id yet, which have several if their host was renamed: the one with the most work to be done,
-# since that is stranded under any other; else the one that a worker served last; else the one that accepted last.
-_FORMER = (
-    "SELECT node_id FROM worker_queue GROUP BY node_id ORDER BY count(*) DESC, max(queue_id) DESC LIMIT 1",
-    "SELECT node_id FROM workers ORDER BY heartbeat_at_us DESC LIMIT 1",
-    "SELECT node_id FROM dag_runs WHERE run_id NOT IN (SELECT run_id FROM remote_runs WHERE role = 'received')"  # noqa: ISC004
-    " ORDER BY run_id DESC LIMIT 1",
-)
-_BUSY_MS = 1000
 
 
 class HomeRows:
@@ -236,54 +219,9 @@ class HomeRows:
 
     def get(self) -> HomeRecord | None:
         """Return what was kept."""
-        row = self._db.row(_GET)
+        row = self._db.row(HOME)
         return None if row is None else HomeRecord(node_id=row[0], machine=row[1], path=row[2])
 
     def put(self, home: HomeRecord) -> None:
         """Keep it, in place of what was kept before."""
         self._db.write(_PUT_HOME, (home.node_id, home.machine, home.path))
-
-
-def kept_node_id(path: Path) -> str | None:
-    """Return the node's id as the database at *path* has it, changing nothing; None where there is none, or it is damaged.
-
-    An older database has kept none; then it is that of its rows.
-
-    Raises:
-        StoreError: it cannot be read now.
-    """
-    if not path.exists():
-        return None
-    try:
-        return _kept(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    except (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError):
-        return None  # whoever uses it says so
-    except apsw.Error as error:
-        if path.with_name(f"{path.name}-wal").exists():
-            raise store_error(error, path) from error
-    # Without a log beside it the file is all that there is, and can be read where SQLite has no room for its own, on a full
-    # disk.
-    with translated(path):
-        uri = f"file:{quote(str(path))}?immutable=1"
-        return _kept(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
-
-
-def _kept(name: str, *, flags: int) -> str | None:
-    connection = apsw.Connection(name, flags=flags)
-    try:
-        connection.set_busy_timeout(_BUSY_MS)
-        for question in (_GET, *_FORMER):
-            row = _first(connection, question)
-            if row is not None and isinstance(row[0], str):
-                return row[0]
-    finally:
-        connection.close()
-    return None
-
-
-def _first(connection: apsw.Connection, question: str) -> tuple[object, ...] | None:
-    try:
-        row: tuple[object, ...] | None = connection.execute(question).fetchone()
-    except apsw.SQLError:  # no such table in a database of an earlier schema
-        return None
-    return row

@@ -1,4 +1,4 @@
-"""Whom this node trusts, in SQLite: the tables ``peers`` and ``farewells`` (where those were that it trusts no more)."""
+"""Whom this node trusts: the tables ``peers`` and ``farewells`` (where those were that it trusts no more)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from cis.errors import ConflictError
 from cis.model.scope_rules import written
-from cis.store.sqlite.cluster_rows import FAULT_CHARS, PEER, peer_of
-from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import places_of, read, read_all
+from cis.store.sql.cluster_rows import FAULT_CHARS, PEER, peer_of
+from cis.store.sql.rows import places_of, read, read_all
 
 if TYPE_CHECKING:
     from cis.store.cluster import PeerRecord
+    from cis.store.sql.database import Database
 
 _PUT = (
     f"INSERT INTO peers ({PEER}) VALUES ({places_of(PEER)})"  # noqa: S608 - constants

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cis.errors import PoisonRecordError
 from cis.model.ids import id_fault
@@ -28,8 +28,10 @@ from cis.store.records import (
     WorkerState,
 )
 
+if TYPE_CHECKING:
+    from cis.store.sql.database import Row
+
 T = TypeVar("T")
-Row = tuple[Any, ...]
 MAX_NUMBER = 2**53  # times until the year 2255, and all that is counted; one more still fits where SQLite keeps it
 MOST_CHANGES = 2**20  # that a row may still have to come; what counts them is not so near to MAX_NUMBER
 

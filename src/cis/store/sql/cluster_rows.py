@@ -1,4 +1,4 @@
-"""Rows to records, as in ``cis.store.sqlite.rows``, for the tables that are about other nodes.
+"""Rows to records, as in ``cis.store.sql.rows``, for the tables that are about other nodes.
 
 The records are imported with the first row: most commands read none, and would wait 4 ms for them.
 """
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from cis.model.scope_rules import read_patterns
 from cis.model.states import Priority
-from cis.store.sqlite.rows import Row, mapping
+from cis.store.sql.rows import mapping
 
 if TYPE_CHECKING:
     from cis.model.dag import Json
     from cis.store.cluster import LeaseAsk, OfferRecord, OutboxItem, PeerRecord, RemoteRun, RoomCursor, RoomEvent
+    from cis.store.sql.database import Row
 
 FAULT_CHARS = 500  # a fault may quote the answer of another program, however long that is
 

@@ -1,16 +1,16 @@
-"""What is to be sent, in SQLite: the table ``outbox``."""
+"""What is to be sent: the table ``outbox``."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cis.store.sqlite.cluster_rows import FAULT_CHARS, OUTBOX, json_text, outbox_item_of
-from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import places_of, read_all
+from cis.store.sql.cluster_rows import FAULT_CHARS, OUTBOX, json_text, outbox_item_of
+from cis.store.sql.rows import places_of, read_all
 
 if TYPE_CHECKING:
     from cis.store.cluster import OutboxItem, Route, Schedule
+    from cis.store.sql.database import Database
 
 _POST = f"INSERT INTO outbox ({OUTBOX}) VALUES ({places_of(OUTBOX)})"  # noqa: S608 - constants
 _DUE = (

@@ -1,4 +1,4 @@
-"""Tasks and attempts in SQLite: the tables ``run_tasks`` and ``task_executions``. The hot path is here.
+"""Tasks and attempts: the tables ``run_tasks`` and ``task_executions``. The hot path is here.
 
 Beside them: tasks that are stored before their run is (``cis.engine.accept.staging``), processes that tasks were
 allowed to leave running (``left_processes``), and tasks that lost their worker (``task_losses``). The last two tables
@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from cis.errors import StaleVersionError, StoreRefusedError
 from cis.model.states import check_task_arrow
 from cis.store.records import TaskRecord
-from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import TASK, outputs_of, places_of, read, task_of
+from cis.store.sql.rows import TASK, outputs_of, places_of, read, task_of
+
+if TYPE_CHECKING:
+    from cis.store.sql.database import Database
 
 INSERT_TASK = f"INSERT INTO run_tasks ({TASK}) VALUES ({places_of(TASK)})"  # noqa: S608 - constants
 _TASKS = f"SELECT {TASK} FROM run_tasks WHERE run_id = ? ORDER BY task_no"  # noqa: S608 - constants

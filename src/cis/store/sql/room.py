@@ -1,4 +1,4 @@
-"""The parts of other nodes in runs, and what the room said, in SQLite.
+"""The parts of other nodes in runs, and what the room said.
 
 ``RemoteRows`` keeps ``remote_runs``, ``withdrawals``, and copies of rows that another node executes. That node checked
 the arrows of a copy, so only its age is looked at here. ``RoomRows`` keeps ``room_events``, ``room_cursors``,
@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from cis.store.sqlite.cluster_rows import REMOTE, remote_of
-from cis.store.sqlite.connection import Database
-from cis.store.sqlite.rows import places_of, read, read_all
+from cis.store.sql.cluster_rows import REMOTE, remote_of
+from cis.store.sql.rows import places_of, read, read_all
 
 if TYPE_CHECKING:
     from cis.store.cluster import RemoteRole, RemoteRun
+    from cis.store.sql.database import Database
 
 from typing import TYPE_CHECKING
 
-from cis.store.sqlite.cluster_rows import (
+from cis.store.sql.cluster_rows import (
     LEASE_ASK,
     OFFER,
     ROOM_CURSOR,

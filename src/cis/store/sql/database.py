@@ -1,0 +1,52 @@
+"""What the parts of a store need of a connection to its database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+Row = tuple[Any, ...]
+Value = Any  # what a database binds: its columns have types, so it checks them itself
+
+
+class Database(Protocol):
+    """One connection. Statements have ``?`` for the next value, or ``?2`` for the second."""
+
+    @property
+    def path(self) -> Path:
+        """Where the store is, as messages name it."""
+        ...
+
+    def rows(self, sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
+        """Return the rows of a query; those whose text is none are skipped, and named in the log."""
+        ...
+
+    def all_rows(self, what: str, sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
+        """Return all rows of a query. Raises PoisonRecordError, about *what*, when the text of one is none."""
+        ...
+
+    def row(self, sql: str, parameters: Sequence[Value] = ()) -> Row | None:
+        """Return the first row of a query that finds few, or None. Raises PoisonRecordError: its text is none."""
+        ...
+
+    def write(self, sql: str, parameters: Sequence[Value] = ()) -> int:
+        """Run a statement inside the transaction, and return how many rows it changed."""
+        ...
+
+    def write_many(self, sql: str, rows: Iterable[Sequence[Value]]) -> int:
+        """Run a statement inside the transaction for each of *rows*; return how many rows it changed in all."""
+        ...
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Have several questions answered from the database as it is at one moment."""
+        ...
+
+    def transaction(self, *, wait: bool = True) -> AbstractContextManager[None]:
+        """Begin a transaction, and commit when the block ends; see ``cis.store.port``."""
+        ...
+
+    def without_foreign_keys(self) -> AbstractContextManager[None]:
+        """Let rows refer to what is not there, in transactions that begin and end within."""
+        ...
