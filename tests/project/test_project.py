@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.worlds import debian
 from tests.worlds.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,3 +170,20 @@ def commanded(arguments: str, home: Path) -> Iterator[subprocess.Popen[str]]:
             yield command
         finally:
             command.kill()
+
+
+@pytest.mark.parametrize(("apt_get", "why"), [(False, "there is no apt-get"), (True, "only root may install packages")])
+def test_packages_that_cannot_be_installed_are_named_in_one_line_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, apt_get: bool, why: str
+) -> None:
+    """Nothing is installed by this test, whoever runs it: the path has no dpkg, and no apt-get that works."""
+    if apt_get:
+        (tmp_path / "apt-get").write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+
+    assert debian.main() == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert {"fish", "postgresql", "systemd", "zsh"} <= set(line.split())
+    assert f"are skipped: {why}. As root: apt-get install" in line
