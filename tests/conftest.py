@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.worlds.homeserver import Homeserver, running_homeserver
 from tests.worlds.migrated import MEMORY, new_database
+from tests.worlds.postgres import PostgresServer, running_postgres
 from tests.worlds.serving import NodeUnderTest, node_under_test
 
 TESTS = Path(__file__).parent
@@ -70,6 +71,13 @@ def homeserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homeserver]
     """Give the tests of a worker of pytest-xdist a homeserver without limits; who ends it starts it again."""
     with running_homeserver(tmp_path_factory.mktemp("homeserver")) as homeserver:
         yield homeserver
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Give the tests of a worker of pytest-xdist a PostgreSQL server."""
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture

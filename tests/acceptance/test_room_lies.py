@@ -96,7 +96,9 @@ def test_a_holder_whose_word_the_homeserver_took_and_kept_stops_before_another_b
     run_id = offered(arbiter, tmp_path)
     wait_for(lambda: beats(tmp_path), timeout_s=60, what="the task to run")
     holder = f"@{first.node_id}:cis.test"
-    homeserver.withholds = lambda user, event: event.sender == holder and event.type == STATUS and user != holder
+    homeserver.withholds = lambda user, event: (
+        event.sender == holder and event.type in (STATUS, CLAIM) and user != holder
+    )
     enter(second)
     wait_for(lambda: second.node_id in beats(tmp_path), timeout_s=90, what="the other node to run it")
     began_s = min(beats(tmp_path)[second.node_id])

@@ -8,20 +8,25 @@ from pathlib import Path
 import pytest
 
 from cis import store as stores
+from cis.store.opening import Address, Shared
 from cis.store.port import Store
 from tests.worlds.migrated import new_database
 
 OpenStore = Callable[[], Store]
 
 
-@pytest.fixture(params=["sqlite"])
-def open_store(tmp_path: Path) -> Iterator[OpenStore]:
+@pytest.fixture(params=["sqlite", "postgres"])
+def open_store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OpenStore]:
     """Open the test's database once more; all are closed in the end."""
-    new_database(tmp_path)
+    address: Address = tmp_path / "cis.db"
+    if request.param == "postgres":
+        address = Shared(request.getfixturevalue("postgres").new_database(), tmp_path)
+    else:
+        new_database(tmp_path)
     opened: list[Store] = []
 
     def factory() -> Store:
-        opened.append(stores.open_store(tmp_path / "cis.db"))
+        opened.append(stores.open_store(address))
         return opened[-1]
 
     yield factory

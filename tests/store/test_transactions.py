@@ -10,6 +10,7 @@ import pytest
 from cis.errors import StoreBusyError, StoreError, StoreRefusedError
 from cis.store.port import Store
 from cis.store.records import EventRecord
+from cis.store.sqlite.store import SqliteStore
 from tests.worlds.rows import definition, put_run, run
 
 
@@ -62,6 +63,8 @@ class TestTransaction:
         self, open_store: Callable[[], Store]
     ) -> None:
         one, other = open_store(), open_store()
+        if not isinstance(one, SqliteStore):
+            pytest.skip("nobody waits to begin a transaction there")
         other.wait_at_most(0.05)
         with one.transaction():
             with pytest.raises(StoreBusyError), other.transaction(wait=False):
@@ -76,6 +79,26 @@ class TestTransaction:
         assert waited == [False, True]
         assert one.definitions.current("d") is not None
 
+    def test_whoever_waits_for_what_another_holds_gives_up_in_time_with_nothing_done(
+        self, open_store: Callable[[], Store]
+    ) -> None:
+        one, other = open_store(), open_store()
+        other.wait_at_most(0.05)
+        with one.transaction():
+            one.runs.by_key("k")
+            with pytest.raises(StoreBusyError), other.transaction():
+                other.definitions.put(definition())
+                other.runs.by_key("k")
+        with other.transaction():
+            other.runs.by_key("k")
+
+        assert one.definitions.current("d") is None
+
+
+def tells_whose(store: Store) -> bool:
+    """Whether a store knows its own writes from others': the port asks no more of it than to err on the safe side."""
+    return isinstance(store, SqliteStore)
+
 
 class TestOthersWrites:
     def test_they_are_counted_within_a_transaction_and_without(self, open_store: Callable[[], Store]) -> None:
@@ -89,7 +112,8 @@ class TestOthersWrites:
             seen.append(one.others_writes())
         grew = [later > earlier for earlier, later in pairwise(seen)]
 
-        assert grew == [False, False, True, False, False, False, False, True]
+        must_grow = [False, False, True, False, False, False, False, True]
+        assert grew == (must_grow if tells_whose(one) else [True] * len(grew))
 
     def test_what_came_before_a_transaction_counts_although_only_a_read_saw_it(
         self, open_store: Callable[[], Store]
@@ -102,7 +126,8 @@ class TestOthersWrites:
         with one.transaction():
             inside = one.others_writes()
 
-        assert inside > before == one.others_writes() - 1
+        assert inside > before
+        assert not tells_whose(one) or before == one.others_writes() - 1
 
     def test_what_this_connection_undoes_is_nobody_elses(self, open_store: Callable[[], Store]) -> None:
         one = open_store()
@@ -113,4 +138,4 @@ class TestOthersWrites:
         with one.transaction():
             one.definitions.put(definition())
 
-        assert one.others_writes() == before
+        assert not tells_whose(one) or one.others_writes() == before

@@ -61,9 +61,9 @@ def _check(options: argparse.Namespace) -> int:
     except StoreDamagedError as error:  # too much for it even to be opened
         faults = [str(error)]
     if options.json:
-        print_json({"path": str(context.home.db), "ok": not faults, "faults": faults})
+        print_json({"path": context.home.store_name, "ok": not faults, "faults": faults})
     else:
-        print("\n".join(faults) or f"{context.home.db}: fine")
+        print("\n".join(faults) or f"{context.home.store_name}: fine")
     return 1 if faults else 0
 
 
@@ -94,7 +94,7 @@ def _restore(options: argparse.Namespace) -> None:
     kept = copied.kept
     said = f"{kept} is the old one" if kept else "there was none before"
     view = {
-        "path": str(context.home.db),
+        "path": context.home.store_name,
         "kept": str(kept) if kept else None,
         "known_until": rfc3339(found.known_until_us),
         "held_runs": found.held,
@@ -102,7 +102,7 @@ def _restore(options: argparse.Namespace) -> None:
         "let_go_runs": found.let_go,
         "offered_runs": found.offers,
     }
-    _answer(view, f"{context.home.db}: restored; {said}", options)
+    _answer(view, f"{context.home.store_name}: restored; {said}", options)
     for line in _open_questions(found):
         say(line)
 
@@ -124,7 +124,9 @@ def _open_questions(found: Restored) -> Iterator[str]:
 def _migrate(options: argparse.Namespace) -> None:
     context = from_environment()
     with context.store():
-        _answer({"path": str(context.home.db), "migrated": True}, f"{context.home.db}: newest schema", options)
+        _answer(
+            {"path": context.home.store_name, "migrated": True}, f"{context.home.store_name}: newest schema", options
+        )
 
 
 def _refuse_while_in_use(context: Context) -> None:

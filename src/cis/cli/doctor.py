@@ -128,7 +128,7 @@ def _look_at_files(context: Context) -> Iterator[Finding]:
 
 
 def _look_at_store(context: Context) -> Finding:
-    what = f"database {context.home.db}, {adapter_of(context.home.store).engine}"
+    what = f"database {context.home.store_name}, {adapter_of(context.home.store).engine}"
     older = False
     try:
         with context.store_as_it_is() as store:

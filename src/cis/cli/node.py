@@ -73,7 +73,7 @@ def _status(options: argparse.Namespace) -> None:
         "running": told is not None,
         "pid": told.pid if told else None,
         "home": str(context.home.root),
-        "store": str(context.home.db),
+        "store": context.home.store_name,
         "workers": len(workers),
         "runs": unfinished,
         "room": room,

@@ -36,6 +36,7 @@
     ├── StoreError
     │   ├── StoreBusyError            locked by others for too long
     │   ├── StoreFullError            no room on its disk
+    │   ├── StoreUnsureError          the connection was lost at a commit: it may be stored
     │   ├── StoreReadOnlyError        its disk or its rights refuse to be written
     │   ├── StoreNewerError           its schema is of a newer program
     │   ├── StoreGoneError            the file was removed or replaced under us
@@ -107,6 +108,7 @@ from cis.errors.work import (
     StoreNewerError,
     StoreReadOnlyError,
     StoreRefusedError,
+    StoreUnsureError,
 )
 
 __all__ = [
@@ -154,6 +156,7 @@ __all__ = [
     "StoreNewerError",
     "StoreReadOnlyError",
     "StoreRefusedError",
+    "StoreUnsureError",
     "UnknownNodeError",
     "UntrustedError",
     "UsageError",

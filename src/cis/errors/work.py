@@ -25,6 +25,17 @@ class StoreBusyError(StoreError):
         super().__init__(f"{path} was locked for {waited_s} s; try again, and see 'cis doctor' if it stays so")
 
 
+class StoreUnsureError(StoreError):
+    """The connection was lost while a change was stored: it may be there. Look, or ask again with the same key."""
+
+    code = "store.unsure"
+    retry_after_s = 5
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"the connection to {path} was lost while a change was stored: look whether it is there")
+
+
 class StoreFullError(StoreError):
     """The disk of the database is full: make room, and it goes on by itself."""
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cis.errors import ConfigError, Fault
+from cis.store.opening import Shared, is_server, shown
 
 MAX_PATH_BYTES = 482  # SQLite takes 504 for a database, and the longest name beside it is "cis.db.before-restore"
 _MOST_LINKS = 40  # as Linux has it
@@ -30,11 +31,17 @@ class Home(NamedTuple):
     """The places in a home; ``ensure`` makes them."""
 
     root: Path
+    server: str | None = None  # the address of a database that homes may share
 
     @property
-    def store(self) -> Path | str:
+    def store(self) -> Path | Shared:
         """The address of the store of this home, as ``cis.store.open_store`` takes it."""
-        return self.db
+        return self.db if self.server is None else Shared(self.server, self.root)
+
+    @property
+    def store_name(self) -> str:
+        """The address of the store, as messages name it."""
+        return shown(self.store)
 
     @property
     def db(self) -> Path:
@@ -128,7 +135,28 @@ def _make_private(folder: Path) -> None:
 def find_home(environ: Mapping[str, str]) -> Home:
     """Return the home that ``CIS_HOME`` names, or ``~/.cis``."""
     named = environ.get("CIS_HOME")
-    return Home(Path(named).expanduser().absolute() if named else Path.home() / ".cis")
+    root = Path(named).expanduser().absolute() if named else Path.home() / ".cis"
+    return Home(root, _server(root, environ))
+
+
+def _server(root: Path, environ: Mapping[str, str]) -> str | None:
+    """Return the address of the database server that a variable or ``cis.toml`` names; ``load_settings`` tells of faults."""
+    said: object = environ.get("CIS_STORE")
+    if not said:
+        try:
+            text = (root / "cis.toml").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
+        if "store" not in text:
+            return None
+        import tomllib  # noqa: PLC0415 - 4 ms, for those who say so
+
+        try:
+            node = tomllib.loads(text).get("node")
+        except (ValueError, RecursionError):
+            return None
+        said = node.get("store") if isinstance(node, dict) else None
+    return said if isinstance(said, str) and is_server(said) else None
 
 
 def path_fault(root: Path) -> Fault | None:

@@ -9,6 +9,7 @@ from typing import Any
 from cis.engine.this_node import MAX_DEPTH
 from cis.model.durations import exact_duration, parse_duration
 from cis.model.ids import id_fault
+from cis.store.opening import is_server
 from cis.transports.address import read_address
 
 _SIZE = re.compile(r"\s*([0-9]+)\s*(B|KiB|MiB|GiB|KB|MB|GB)?\s*", re.IGNORECASE)
@@ -23,6 +24,13 @@ def nonempty(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("must be a string, and not empty")
     return value
+
+
+def store_address(value: Any) -> str:
+    """Return where the store is: ``sqlite``, which is the home's own, or a server. Raises ValueError."""
+    if isinstance(value, str) and (value == "sqlite" or is_server(value)):
+        return value
+    raise ValueError("must be 'sqlite' or an address as 'postgresql://user@host:5432/name'")
 
 
 def utf8(raw: Any) -> Any:

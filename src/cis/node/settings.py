@@ -30,6 +30,7 @@ from cis.node.setting_values import (
     room,
     runs,
     size,
+    store_address,
     texts,
     truth,
     utf8,
@@ -72,6 +73,7 @@ class Settings:
     max_runs: int | None = 10_000
     max_log_age_s: float | None = 90 * 86400.0
     prune_every_s: float = 300.0
+    store: str = "sqlite"
     url: str | None = None
     deliver_within_s: float = DELIVER_WITHIN_S
     homeserver: str | None = None
@@ -133,6 +135,7 @@ OPTIONS = (
     Option("node", "labels", "labels", texts),
     Option("node", "accept_broadcast", "accept_broadcast", truth),
     Option("node", "max_tasks", "max_tasks", count),
+    Option("node", "store", "store", store_address),
     Option("node", "url", "url", address),
     Option("node", "deliver_within", "deliver_within_s", positive_duration),
     Option("worker", "max_workers", "max_workers", count),

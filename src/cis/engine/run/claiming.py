@@ -258,9 +258,14 @@ def park(store: Store, me: Incarnation, held: Holdings, *, at_most: int, now: In
         if len(parked) >= at_most:
             break
         children = [wait for key, wait in held.children.items() if key[0] == run_id] if plan.children else []
-        if plan.only_waits and not _has_changed(store.runs, plan):
-            due_us = _due_us(plan, children, held.waits.only(run_id), now=now)
-            store.queue.move(run_id, QueueState.PARKED, only=QueueState.CLAIMED, due_at_us=due_us)
+        if not plan.only_waits:
+            continue
+        # Parked first: whoever ends a child after that finds it so, and whoever did before is seen.
+        due_us = _due_us(plan, children, held.waits.only(run_id), now=now)
+        store.queue.move(run_id, QueueState.PARKED, only=QueueState.CLAIMED, due_at_us=due_us)
+        if _has_changed(store.runs, plan):
+            store.queue.move(run_id, QueueState.CLAIMED, only=QueueState.PARKED)
+        else:
             parked.append(run_id)
     return parked
 

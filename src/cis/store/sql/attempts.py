@@ -46,7 +46,7 @@ _RUNNING = (
 )
 _STRAY = (
     "SELECT 1 FROM task_executions AS e LEFT JOIN run_tasks AS t ON t.run_id = e.run_id AND t.task_no = e.task_no"
-    " WHERE e.run_id = ? AND (t.task_id IS NOT e.task_id OR e.attempt > t.attempts) LIMIT 1"
+    " WHERE e.run_id = ? AND (t.task_id IS DISTINCT FROM e.task_id OR e.attempt > t.attempts) LIMIT 1"
 )
 _ATTEMPT_COLUMNS = ATTEMPT.split(", ")  # named as the record's fields are
 _TOLD = _ATTEMPT_COLUMNS[4:]  # all but the key and the task's id, which its number says
@@ -55,16 +55,19 @@ _MIRROR_ATTEMPT = (
     " ON CONFLICT (run_id, task_no, attempt) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in _TOLD)
     + " WHERE task_executions.status = 'running' AND ("
-    + " OR ".join(f"task_executions.{name} IS NOT excluded.{name}" for name in _TOLD)
+    + " OR ".join(f"task_executions.{name} IS DISTINCT FROM excluded.{name}" for name in _TOLD)
     + ")"
 )
-_ADD_LEFT = "INSERT OR REPLACE INTO left_processes (run_id, task_no, task_id, pid, pid_started) VALUES (?, ?, ?, ?, ?)"
+_ADD_LEFT = (
+    "INSERT INTO left_processes (run_id, task_no, task_id, pid, pid_started) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (run_id, task_no, pid) DO UPDATE SET task_id = excluded.task_id, pid_started = excluded.pid_started"
+)
 _LEFT_OF_RUN = (
     "SELECT run_id, task_no, task_id, pid, pid_started FROM left_processes WHERE run_id = ? ORDER BY task_no, pid"
 )
 _ADD_LOSS = (
     "INSERT INTO task_losses (run_id, task_no, losses, alone_us) VALUES (?, ?, ?, ?)"
-    " ON CONFLICT (run_id, task_no) DO UPDATE SET losses = losses + excluded.losses, alone_us = excluded.alone_us"
+    " ON CONFLICT (run_id, task_no) DO UPDATE SET losses = task_losses.losses + excluded.losses, alone_us = excluded.alone_us"
 )
 _LOSSES_OF_RUN = "SELECT run_id, task_no, losses, alone_us FROM task_losses WHERE run_id = ?"
 _FORGET = "DELETE FROM task_losses WHERE run_id = ? AND task_no = ?"
@@ -128,7 +131,7 @@ class AttemptRows:
         if attempt is not None:
             sql += " AND attempt = ?"
         place = _BEFORE_ALL if after is None else after[:3]
-        rows = self._db.rows(f"SELECT * FROM ({sql}){_PLACES_AFTER}", (*values, *numbers, *place, limit))  # noqa: S608
+        rows = self._db.rows(f"SELECT * FROM ({sql}) AS places{_PLACES_AFTER}", (*values, *numbers, *place, limit))  # noqa: S608
         return [AttemptPlace(row[0], row[1], row[2], bool(row[3])) for row in rows]
 
     def any_stray(self, run_id: str) -> bool:

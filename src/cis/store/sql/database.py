@@ -15,7 +15,7 @@ class Database(Protocol):
     """One connection. Statements have ``?`` for the next value, or ``?2`` for the second."""
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Path | str:
         """Where the store is, as messages name it."""
         ...
 
@@ -29,6 +29,21 @@ class Database(Protocol):
 
     def row(self, sql: str, parameters: Sequence[Value] = ()) -> Row | None:
         """Return the first row of a query that finds few, or None. Raises PoisonRecordError: its text is none."""
+        ...
+
+    def held_row(self, sql: str, parameters: Sequence[Value] = ()) -> Row | None:
+        """Return a row as ``row`` does; inside a transaction nobody else changes or deletes it before the commit."""
+        ...
+
+    def hold(self, sql: str, parameters: Sequence[Value] = ()) -> None:
+        """Inside a transaction: have the rows of a query neither changed nor deleted by others before the commit."""
+        ...
+
+    def lock(self, *name: str) -> None:
+        """Inside a transaction: have nobody else in the block after the same call before the commit.
+
+        It is for rows that are not there yet, which nobody can hold.
+        """
         ...
 
     def write(self, sql: str, parameters: Sequence[Value] = ()) -> int:

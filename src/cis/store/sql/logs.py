@@ -20,7 +20,9 @@ _APPEND = (
 )
 _COLUMNS_OF_TOKENS = "name, sha256, may, created_at_us, scopes"
 _AFTER = f"SELECT {EVENT} FROM events WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - constants
-_TALLY = "SELECT status, count(*), sum(kind = 'run'), max(seq) FROM events WHERE seq > ? GROUP BY status"
+_TALLY = (
+    "SELECT status, count(*), count(*) FILTER (WHERE kind = 'run'), max(seq) FROM events WHERE seq > ? GROUP BY status"
+)
 _PRUNE = (
     "DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?1 AND seq < (SELECT min(seq) FROM events) + ?2"
 )
@@ -39,7 +41,7 @@ class EventRows:
 
     def append(self, events: Iterable[EventRecord]) -> None:
         """Add events to the log; ``seq`` is given here."""
-        self._db.write_many(_APPEND, map(_event_values, events))
+        self._db.write_many(_APPEND, map(event_values, events))
 
     def after(self, seq: int, *, limit: int) -> Sequence[EventRecord]:
         """Return the events after one, in order."""
@@ -133,7 +135,8 @@ def _audit_entry(row: Row) -> AuditRecord:
     return AuditRecord(seq=seq, at_us=at_us, actor=actor, action=action, subject=subject, source=source)
 
 
-def _event_values(event: EventRecord) -> tuple[object, ...]:
+def event_values(event: EventRecord) -> tuple[object, ...]:
+    """Return what of an event is stored, but for its number."""
     return (
         event.at_us,
         event.kind,

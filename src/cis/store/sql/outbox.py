@@ -76,6 +76,7 @@ class OutboxRows:
 
     def of_run(self, run_id: str) -> Sequence[OutboxItem]:
         """Return what is to be sent about a run, the oldest first."""
+        self._db.hold(_OF_RUN, (run_id,))
         return read_all("message", outbox_item_of, self._db.rows(_OF_RUN, (run_id,)))
 
     def begin_sending(self, message_ids: Iterable[str], *, due_at_us: int) -> Collection[str]:
@@ -96,7 +97,7 @@ class OutboxRows:
 
     def count(self, *, at_most: int) -> int:
         """Return how many items wait, counting up to *at_most*."""
-        row = self._db.row("SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT ?)", (at_most,))
+        row = self._db.row("SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT ?) AS found", (at_most,))
         return int(row[0]) if row else 0
 
     def depths(self) -> Mapping[str, int]:

@@ -31,8 +31,10 @@ _CONTACT = (
 )
 
 _FAREWELL = (
-    "INSERT OR REPLACE INTO farewells (node_id, public_key, url, matrix_user, until_us)"
+    "INSERT INTO farewells (node_id, public_key, url, matrix_user, until_us)"
     " SELECT node_id, public_key, url, matrix_user, ? FROM peers WHERE node_id = ?"
+    " ON CONFLICT (node_id) DO UPDATE SET public_key = excluded.public_key, url = excluded.url,"
+    " matrix_user = excluded.matrix_user, until_us = excluded.until_us"
 )
 _GONE = "SELECT public_key, url, matrix_user FROM farewells WHERE node_id = ?"
 
@@ -45,7 +47,7 @@ class PeerRows:
 
     def put(self, peer: PeerRecord) -> None:
         """Store a peer, in place of one of the same id. Raises ConflictError."""
-        # The transaction holds the write lock: what is free here is free still when the row is written.
+        self._db.lock("peers")  # what is free here is free still when the row is written
         self._demand_free(_KEY_TAKEN, "public key", peer.public_key, peer.node_id)
         if peer.matrix_user is not None:
             self._demand_free(_USER_TAKEN, "Matrix user", peer.matrix_user, peer.node_id)
@@ -77,7 +79,7 @@ class PeerRows:
 
     def get(self, node_id: str, *, or_farewell: bool = False) -> PeerRecord | None:
         """Return a peer, or also one that was."""
-        row = self._db.row(_ONE, (node_id,))
+        row = self._db.held_row(_ONE, (node_id,))
         if row is not None:
             return read("peer", peer_of, row)
         gone = self._db.row(_GONE, (node_id,)) if or_farewell else None

@@ -51,7 +51,7 @@ _WAITING = (
 )
 _ADMITTED = (
     "SELECT count(*) FROM (SELECT 1 FROM worker_queue WHERE node_id = ? AND worker_id = ? AND below = 0"
-    " AND status IN ('queued', 'claimed', 'parked', 'suspended') LIMIT ?)"
+    " AND status IN ('queued', 'claimed', 'parked', 'suspended') LIMIT ?) AS found"
 )
 # From one worker to the next by the index, past the runs between them.
 _WAITED_FOR = (
@@ -79,6 +79,7 @@ _SIZES = (
     " LEFT JOIN dag_runs r ON r.run_id = q.run_id WHERE q.node_id = ? AND q.worker_id = ? AND q.status = ?"
     " AND q.priority > ? AND q.queue_id >= ? ORDER BY q.priority DESC, q.queue_id LIMIT ?"
 )
+HELD = "SELECT 1 FROM worker_queue WHERE run_id = ?"
 _CLAIM = "UPDATE worker_queue SET status = 'claimed', epoch = ? WHERE queue_id = ?"
 _RECLAIM = "UPDATE worker_queue SET epoch = ? WHERE node_id = ? AND worker_id = ? AND status = 'claimed'"
 _RELEASE_ALL = "UPDATE worker_queue SET status = 'queued' WHERE node_id = ? AND worker_id = ? AND status = 'claimed'"
@@ -90,7 +91,7 @@ _WAKE_DUE = (
     "UPDATE worker_queue SET status = 'queued', due_at_us = NULL WHERE queue_id IN"  # noqa: S608 - constants
     f" (SELECT queue_id FROM worker_queue WHERE {_DUE} ORDER BY due_at_us LIMIT ?)"
 )
-_LOAD = "SELECT count(*) FROM (SELECT 1 FROM worker_queue WHERE node_id = ? AND status IN ('queued', 'claimed', 'parked', 'waiting') LIMIT ?)"
+_LOAD = "SELECT count(*) FROM (SELECT 1 FROM worker_queue WHERE node_id = ? AND status IN ('queued', 'claimed', 'parked', 'waiting') LIMIT ?) AS found"
 _OTHERS = "SELECT node_id, count(*) FROM worker_queue WHERE node_id != ? GROUP BY node_id ORDER BY node_id"
 
 
@@ -124,11 +125,13 @@ class QueueRows:
 
     def waiting_count(self, node_id: str, *, below: bool | None = None, holder: str = "") -> int:
         """Return how many rows wait unclaimed, by the counter that triggers keep (migration 13)."""
+        self._db.lock("waiting", node_id, holder)
         row = self._db.row(_WAITING, (node_id, below, holder))
         return int(row[0]) if row else 0
 
     def admitted_count(self, node_id: str, worker_id: str, *, at_most: int) -> int:
         """Return how many runs of a worker, no tasks of others, are in the queue and not waiting."""
+        self._db.lock("admitted", node_id, worker_id)
         row = self._db.row(_ADMITTED, (node_id, worker_id, at_most))
         return int(row[0]) if row else 0
 
@@ -147,7 +150,7 @@ class QueueRows:
 
     def get(self, run_id: str) -> QueueItem | None:
         """Return a run's place in the queue."""
-        row = self._db.row(_ITEM, (run_id,))
+        row = self._db.held_row(_ITEM, (run_id,))
         return None if row is None else read("queue item", queue_item_of, row)
 
     def claim(
@@ -186,7 +189,10 @@ class QueueRows:
         if epoch is not None:
             self._db.write(_RECLAIM, (epoch, node_id, worker_id))
         held = list(
-            map(QueuedRun._make, self._db.rows(_SIZES, (node_id, worker_id, "claimed", -MAX_NUMBER, -MAX_NUMBER, -1)))
+            map(
+                QueuedRun._make,
+                self._db.rows(_SIZES, (node_id, worker_id, "claimed", -MAX_NUMBER, -MAX_NUMBER, MAX_NUMBER)),
+            )
         )
         if epoch is None:
             self._db.write(_RELEASE_ALL, (node_id, worker_id))
@@ -302,7 +308,7 @@ class WorkerRows:
 
     def check_epoch(self, node_id: str, worker_id: str, epoch: int) -> None:
         """Raise FencedError unless *epoch* is the id's current one and it was not declared dead."""
-        if self._db.row(_EPOCH, (node_id, worker_id, epoch)) is None:
+        if self._db.held_row(_EPOCH, (node_id, worker_id, epoch)) is None:
             raise FencedError(worker_id, epoch)
 
     def beat(self, beat: Heartbeat) -> None:
@@ -336,7 +342,7 @@ class WorkerRows:
 
     def get(self, node_id: str, worker_id: str) -> WorkerRecord | None:
         """Return one worker of a node."""
-        row = self._db.row(_ONE, (node_id, worker_id))
+        row = self._db.held_row(_ONE, (node_id, worker_id))
         return None if row is None else read("worker", worker_of, row)
 
     def all(self, *, node_id: str | None = None, live_only: bool = False) -> Sequence[WorkerRecord]:

@@ -46,9 +46,9 @@ _ONE = f"SELECT {REMOTE} FROM remote_runs WHERE run_id = ?"  # noqa: S608 - cons
 _OPEN = f"SELECT {REMOTE} FROM remote_runs WHERE role = ? AND open = 1 ORDER BY run_id"  # noqa: S608 - constants
 _WITHDRAW = (
     "INSERT INTO withdrawals (run_id, sender, expires_at_us) VALUES (?, ?, ?)"
-    " ON CONFLICT (run_id, sender) DO UPDATE SET expires_at_us = max(expires_at_us, excluded.expires_at_us)"
+    " ON CONFLICT (run_id, sender) DO UPDATE SET expires_at_us = max(withdrawals.expires_at_us, excluded.expires_at_us)"
 )
-_WITHDRAWALS = "SELECT count(*) FROM (SELECT 1 FROM withdrawals WHERE sender = ? LIMIT ?)"
+_WITHDRAWALS = "SELECT count(*) FROM (SELECT 1 FROM withdrawals WHERE sender = ? LIMIT ?) AS found"
 _WITHDRAWN = "SELECT 1 FROM withdrawals WHERE run_id = ? AND sender = ?"
 
 
@@ -83,7 +83,7 @@ class RemoteRows:
 
     def get(self, run_id: str) -> RemoteRun | None:
         """Return the other node's part in a run, or None."""
-        row = self._db.row(_ONE, (run_id,))
+        row = self._db.held_row(_ONE, (run_id,))
         return None if row is None else read("remote run", remote_of, row)
 
     def open(self, role: RemoteRole) -> Sequence[RemoteRun]:
@@ -92,6 +92,7 @@ class RemoteRows:
 
     def withdraw(self, run_id: str, *, sender: str, expires_at_us: int) -> None:
         """Refuse a run of *sender* from now on, if it is not here."""
+        self._db.lock("run", run_id)
         self._db.write(_WITHDRAW, (run_id, sender, expires_at_us))
 
     def withdrawal_count(self, sender: str, *, at_most: int) -> int:
@@ -101,6 +102,7 @@ class RemoteRows:
 
     def withdrawn(self, run_id: str, *, sender: str) -> bool:
         """Return whether such a run is to be refused."""
+        self._db.lock("run", run_id)
         return self._db.row(_WITHDRAWN, (run_id, sender)) is not None
 
 
@@ -198,13 +200,17 @@ _OFFERS = (
 _OFFER_STATE = "UPDATE offers SET state = ?, claim_at_us = coalesce(?, claim_at_us) WHERE run_id = ?"
 _HAS_OFFERS = (
     "SELECT CASE WHEN (SELECT max(rowid) FROM offers) - (SELECT min(rowid) FROM offers) + 1 >= ?2"
-    " THEN EXISTS (SELECT 1 FROM offers WHERE sender = ?1 LIMIT 1 OFFSET ?2 - 1) ELSE 0 END"
+    " THEN (SELECT count(*) FROM (SELECT 1 FROM offers WHERE sender = ?1 LIMIT 1 OFFSET ?2 - 1) AS one) ELSE 0 END"
 )
 _FORGET_CLOSED = (
     "DELETE FROM offers WHERE rowid = (SELECT rowid FROM offers WHERE sender = ? AND state = 'closed'"
     " ORDER BY expires_at_us LIMIT 1)"
 )
-_PUT_ASK = f"INSERT OR REPLACE INTO lease_asks ({LEASE_ASK}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_PUT_ASK = (
+    f"INSERT INTO lease_asks ({LEASE_ASK}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608 - constants
+    " ON CONFLICT (run_id, nonce) DO UPDATE SET asked_at_us = excluded.asked_at_us,"
+    " asked_uptime_us = excluded.asked_uptime_us, boot_id = excluded.boot_id"
+)
 _ASK = f"SELECT {LEASE_ASK} FROM lease_asks WHERE run_id = ? AND nonce = ?"  # noqa: S608 - constants
 _FORGET_ASKS = (
     "DELETE FROM lease_asks WHERE run_id = ?1 AND nonce NOT IN"
@@ -239,7 +245,7 @@ class OfferRows:
 
     def get(self, run_id: str) -> OfferRecord | None:
         """Return an offer, or None."""
-        row = self._db.row(_OFFER, (run_id,))
+        row = self._db.held_row(_OFFER, (run_id,))
         return None if row is None else read("offer", offer_of, row)
 
     def set_state(self, run_id: str, state: OfferState, *, claim_at_us: int | None = None) -> None:

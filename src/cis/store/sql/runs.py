@@ -19,7 +19,7 @@ from cis.errors import PoisonRecordError, StaleVersionError, UsageError
 from cis.model.scope_rules import allows, spans, written
 from cis.model.states import RunState, check_run_arrow
 from cis.store.records import Page, RunChange, RunFilter, RunHead, RunRecord, TaskRecord
-from cis.store.sql.queue import WAKE
+from cis.store.sql.queue import HELD, WAKE
 from cis.store.sql.rows import MAX_NUMBER, RUN, places_of, read, read_all, run_of
 from cis.store.sql.tasks import INSERT_TASK, TELL_CANCELLED, task_values
 
@@ -161,7 +161,7 @@ _CHANGE = (
     " cancel_requested = coalesce(?, cancel_requested), error = coalesce(?, error),"
     " owner_node = coalesce(?, owner_node), delivery = coalesce(?, delivery) WHERE run_id = ? AND version = ?"
 )
-_GROW = "INSERT INTO run_trees VALUES (?, 1) ON CONFLICT (tree) DO UPDATE SET runs = runs + 1 RETURNING runs"
+_GROW = "INSERT INTO run_trees VALUES (?, 1) ON CONFLICT (tree) DO UPDATE SET runs = run_trees.runs + 1 RETURNING runs"
 _LOSE = (
     "UPDATE task_executions SET status = 'lost', finished_at_us = ?, error = ? WHERE run_id = ? AND status = 'running'"
 )
@@ -175,6 +175,7 @@ _END = (
     f"UPDATE dag_runs SET status = ?, {_NEXT_VERSION}, finished_at_us = ?, error = ?"  # noqa: S608 - constants
     " WHERE run_id = ? AND status NOT IN ('completed', 'failed', 'cancelled')"
 )
+_PARENT_HELD = "SELECT 1 FROM worker_queue WHERE run_id = (SELECT parent_run_id FROM dag_runs WHERE run_id = ?)"
 _WAKE_PARENT = (
     "UPDATE worker_queue SET status = 'queued', due_at_us = NULL WHERE status = 'parked'"
     " AND run_id = (SELECT parent_run_id FROM dag_runs WHERE run_id = ?)"
@@ -189,6 +190,7 @@ class RunRows:
 
     def add(self, run: RunRecord, tasks: Iterable[TaskRecord]) -> None:
         """Store a new run with its tasks."""
+        self._db.lock("run", run.run_id)
         self._db.write(
             _INSERT,
             (
@@ -241,6 +243,7 @@ class RunRows:
 
     def by_key(self, idempotency_key: str) -> RunRecord | None:
         """Return the run that an idempotency key made."""
+        self._db.lock("key", idempotency_key)
         row = self._db.row(_BY_KEY, (idempotency_key,))
         return None if row is None else read("run", run_of, row)
 
@@ -281,6 +284,7 @@ class RunRows:
 
     def unfinished_elsewhere(self, worker_id: str, target_node: str) -> RunRecord | None:
         """Return an unfinished run that asks for the worker on another node by name."""
+        self._db.lock("worker", worker_id)
         found = read_all("run", run_of, self._db.rows(f"{_ELSEWHERE} LIMIT 10", (worker_id, target_node)))
         return found[0] if found else None
 
@@ -310,6 +314,7 @@ class RunRows:
         if changed != 1:
             raise StaleVersionError(f"run {run.run_id}", run.version)
         if run.parent_run_id is not None and change.status is not None and change.status.final:
+            self._db.hold(HELD, (run.parent_run_id,))
             self._db.write(WAKE, (run.parent_run_id,))
         given = {name: value for name, value in change._asdict().items() if value is not None}
         return run._replace(version=run.version + 1, **given)
@@ -320,6 +325,7 @@ class RunRows:
         self._db.write(TELL_CANCELLED, (now_us, run_id))
         self._db.write(_DROP_TASKS, (now_us, run_id))
         self._db.write("DELETE FROM worker_queue WHERE run_id = ?", (run_id,))
+        self._db.hold(_PARENT_HELD, (run_id,))
         self._db.write(_WAKE_PARENT, (run_id,))
         return self._db.write(_END, (str(status), now_us, error, run_id)) == 1
 

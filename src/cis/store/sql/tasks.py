@@ -26,7 +26,8 @@ _TASKS_AFTER = (
     f"SELECT {TASK} FROM run_tasks WHERE run_id = ?1 AND task_no > ?2 AND task_no <= (SELECT max(task_no) FROM"  # noqa: S608
     " (SELECT task_no, sum(size) OVER (ORDER BY task_no ROWS UNBOUNDED PRECEDING) - size AS before FROM"
     " (SELECT task_no, coalesce(octet_length(outputs), 0) + coalesce(octet_length(error), 0) AS size"
-    " FROM run_tasks WHERE run_id = ?1 AND task_no > ?2 ORDER BY task_no LIMIT ?3)) WHERE before < ?4) ORDER BY task_no"
+    " FROM run_tasks WHERE run_id = ?1 AND task_no > ?2 ORDER BY task_no LIMIT ?3) AS sizes) AS sums WHERE before < ?4)"
+    " ORDER BY task_no"
 )
 _TASK = f"SELECT {TASK} FROM run_tasks WHERE run_id = ? AND task_id = ?"  # noqa: S608 - constants
 _ANY_RUNNING = "SELECT 1 FROM run_tasks WHERE run_id = ? AND status = 'running' LIMIT 1"

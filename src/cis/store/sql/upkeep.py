@@ -45,7 +45,7 @@ _FAMILY = (
     "WITH RECURSIVE family (run_id, depth) AS (SELECT run_id, 0 FROM dag_runs WHERE run_id = ? UNION ALL"  # noqa: S608
     " SELECT c.run_id, family.depth + 1 FROM family JOIN dag_runs c ON c.parent_run_id = family.run_id"
     f" WHERE family.depth < {MAX_DEPTH}) SELECT r.run_id, {_LIVE}"
-    " FROM family CROSS JOIN dag_runs r ON r.run_id = family.run_id"  # in this order: SQLite would walk all runs
+    " FROM family CROSS JOIN dag_runs r WHERE r.run_id = family.run_id"  # in this order: SQLite would walk all runs
     " ORDER BY family.depth DESC"
 )
 _HELD = (
@@ -69,7 +69,7 @@ _DROP_ALL = tuple(
 )
 _ENDS = (
     f"SELECT r.run_id, CASE WHEN {_LIVE} THEN NULL ELSE r.finished_at_us END"  # noqa: S608 - constants
-    " FROM json_each(?) j CROSS JOIN dag_runs r ON r.run_id = j.value"
+    " FROM json_each(?) j CROSS JOIN dag_runs r WHERE r.run_id = j.value"
 )
 
 _PRUNE_NOTES = {
@@ -111,6 +111,7 @@ class PruningRows:
     def prune(self, run_id: str, *, at_most: int) -> Pruned:
         """Delete a part of a run's attempts, or the whole rest of it."""
         # The attempts go first: without them a run is what it was to whoever runs it again, since its tasks are whole.
+        self._db.hold("SELECT 1 FROM dag_runs WHERE run_id = ?", (run_id,))
         held = self._db.row(_HELD, (run_id,))
         if held is None:
             return Pruned.GONE
@@ -135,14 +136,17 @@ class PruningRows:
 
 
 _LAST = "SELECT restored_at_us, known_until_us FROM restores ORDER BY restored_at_us DESC LIMIT 1"
-_PUT = "INSERT OR REPLACE INTO restores (restored_at_us, known_until_us) VALUES (?, ?)"
+_PUT = (
+    "INSERT INTO restores (restored_at_us, known_until_us) VALUES (?, ?)"
+    " ON CONFLICT (restored_at_us) DO UPDATE SET known_until_us = excluded.known_until_us"
+)
 _NEWEST = (
     "SELECT max(coalesce((SELECT at_us FROM events ORDER BY seq DESC LIMIT 1), 0),"
     " coalesce((SELECT at_us FROM audit ORDER BY seq DESC LIMIT 1), 0))"
 )
 _COUNT = (
-    "SELECT count(*) FROM restored_runs CROSS JOIN dag_runs USING (run_id)"
-    " WHERE status IN ('pending', 'running', 'paused')"
+    "SELECT count(*) FROM restored_runs d CROSS JOIN dag_runs r WHERE r.run_id = d.run_id"
+    " AND r.status IN ('pending', 'running', 'paused')"
 )
 
 
@@ -183,7 +187,7 @@ class RestoreRows:
 
     def doubt(self, run_id: str) -> None:
         """Note that what is stored of a run may be out of date."""
-        self._db.write("INSERT OR IGNORE INTO restored_runs (run_id) VALUES (?)", (run_id,))
+        self._db.write("INSERT INTO restored_runs (run_id) VALUES (?) ON CONFLICT (run_id) DO NOTHING", (run_id,))
 
     def doubts(self, run_id: str) -> bool:
         """Return whether there is such a note."""

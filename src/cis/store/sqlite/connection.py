@@ -228,6 +228,14 @@ class Database:
         found = self.all_rows("a row", sql, parameters)
         return found[0] if found else None
 
+    held_row = row  # one lock is for all who write: what a transaction has read stays as it is
+
+    def hold(self, sql: str, parameters: Sequence[Value] = ()) -> None:
+        """Do nothing: see ``held_row``."""
+
+    def lock(self, *name: str) -> None:
+        """Do nothing: see ``held_row``."""
+
     def write(self, sql: str, parameters: Sequence[Value] = ()) -> int:
         """Run a statement inside the transaction, and return how many rows it changed."""
         self._demand_transaction()
