@@ -74,7 +74,6 @@ def connect(address: Address) -> psycopg.Connection[Row]:
     except psycopg.Error as error:
         raise store_error(error, address.text) from error
     connection.adapters.register_dumper(int, Int8Dumper)
-    connection.prepare_threshold = 3
     return connection
 
 
@@ -113,14 +112,10 @@ class Database:
         self._timeout_s = TIMEOUT_S
         self._set_s = 0.0  # what the server knows of it
         self._writes = 0
+        self.in_transaction = False  # also when its connection was lost, until its block ends
         self.waited = False  # nobody waits for others to begin a transaction here
         self.pending: list[tuple[object, ...]] = []  # events, which get their numbers last (``parts.PostgresEvents``)
         self.store_pending: Callable[[], None] = _pass
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open."""
-        return self.connection.info.transaction_status != TransactionStatus.IDLE
 
     def wait_at_most(self, seconds: float) -> None:
         """Wait no longer than that for what others hold."""
@@ -227,14 +222,17 @@ class Database:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._begin()
+        self.in_transaction = True
         try:
             yield
             if self.pending:
                 self.store_pending()
+            self._commit()
         except BaseException:
             self._roll_back()
             raise
-        self._commit()
+        finally:
+            self.in_transaction = False
 
     def _begin(self) -> None:
         if self.connection.closed:
@@ -266,7 +264,7 @@ class Database:
 
     def _roll_back(self) -> None:
         self.pending.clear()
-        if not self.connection.closed and self.in_transaction:
+        if not self.connection.closed and self.connection.info.transaction_status != TransactionStatus.IDLE:
             with suppress(psycopg.Error):  # what went wrong first is what is told
                 self._cursor.execute(b"ROLLBACK")
 
@@ -280,9 +278,11 @@ class Database:
             self._connect_again()
         with self._told():
             self._cursor.execute(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self.in_transaction = True
         try:
             yield
         finally:
+            self.in_transaction = False
             self._roll_back()
 
     @contextmanager

@@ -1,0 +1,162 @@
+"""The store in PostgreSQL, beside what every store promises: its schema, its connection, its address."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from cis.errors import StoreError, StoreNewerError, StoreUnsureError
+from cis.store import Shared, open_store, shown
+from cis.store.postgres import migrate as migrate_there
+from cis.store.postgres.store import PostgresStore
+from cis.store.sqlite import migrate as migrate_here
+from tests.worlds.migrated import new_database
+from tests.worlds.postgres import PostgresServer
+from tests.worlds.rows import definition
+
+KEPT_ELSEWHERE = {"home", "schema_steps", "schema_version", "event_numbers"}
+
+
+@pytest.fixture
+def address(postgres: PostgresServer, tmp_path: Path) -> Shared:
+    """A database with the newest schema."""
+    return Shared(postgres.new_database(), tmp_path)
+
+
+@pytest.fixture
+def there(address: Shared) -> Iterator[PostgresStore]:
+    """A store in it."""
+    store = open_store(address)
+    assert isinstance(store, PostgresStore)
+    yield store
+    store.close()
+
+
+def cut(store: PostgresStore, postgres: PostgresServer) -> None:
+    """End the server's side of a store's connection."""
+    pid = store._db.connection.info.backend_pid
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+
+def test_both_databases_have_the_same_tables_and_columns(there: PostgresStore, tmp_path: Path) -> None:
+    asked = "SELECT m.name, c.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'"
+    with sqlite3.connect(new_database(tmp_path)) as here:
+        ours = {tuple(row) for row in here.execute(asked) if row[0] not in KEPT_ELSEWHERE | {"sqlite_sequence"}}
+    asked = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema()"
+    theirs = {tuple(row) for row in there._db.rows(asked) if row[0] not in KEPT_ELSEWHERE}
+
+    assert theirs - ours == {("offers", "rowid")}
+    assert ours - theirs == set()
+    assert migrate_there.NEWEST == migrate_here.NEWEST == migrate_there.migrations()[-1][0]
+
+
+def test_ten_that_open_an_empty_database_at_once_make_one_schema(postgres: PostgresServer, tmp_path: Path) -> None:
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE bare")
+    faults: list[Exception] = []
+
+    def open_it() -> None:
+        try:
+            open_store(Shared(postgres.url("bare"), tmp_path)).close()
+        except Exception as error:  # noqa: BLE001 - told below
+            faults.append(error)
+
+    threads = [threading.Thread(target=open_it) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+
+    assert faults == []
+    with psycopg.connect(postgres.url("bare")) as connection:
+        assert connection.execute("SELECT number FROM schema_version").fetchall() == [(migrate_there.NEWEST,)]
+
+
+def test_a_newer_schema_is_refused_by_who_opens_it_and_by_who_has_it_open(
+    address: Shared, there: PostgresStore
+) -> None:
+    with psycopg.connect(address.url) as connection:
+        connection.execute("UPDATE schema_version SET number = number + 1")
+
+    with pytest.raises(StoreNewerError):
+        open_store(address)
+    with pytest.raises(StoreNewerError):
+        there.upkeep.check_current()
+
+
+def test_a_connection_that_was_lost_is_made_anew_by_what_comes_next(
+    there: PostgresStore, postgres: PostgresServer
+) -> None:
+    cut(there, postgres)
+    assert there.definitions.current("d") is None
+    cut(there, postgres)
+    with there.transaction():
+        there.definitions.put(definition())
+
+    assert there.definitions.current("d") is not None
+
+
+def test_a_transaction_whose_connection_is_lost_leaves_nothing(there: PostgresStore, postgres: PostgresServer) -> None:
+    with pytest.raises(StoreError), there.transaction():
+        there.definitions.put(definition())
+        cut(there, postgres)
+        there.definitions.put(definition("e"))
+
+    assert there.definitions.current("d") is None
+
+
+def test_whoever_loses_the_connection_at_the_commit_is_told_that_nobody_knows(
+    there: PostgresStore, postgres: PostgresServer
+) -> None:
+    with pytest.raises(StoreUnsureError), there.transaction():
+        there.definitions.put(definition())
+        cut(there, postgres)
+
+    assert there.definitions.current("d") is None  # here it was lost: the cut came first
+
+
+def test_a_server_that_was_restarted_is_gone_on_with(there: PostgresStore, postgres: PostgresServer) -> None:
+    postgres.stop()
+    there.wait_at_most(0.2)
+    with pytest.raises(StoreError):
+        there.definitions.current("d")
+    postgres.start()
+    there.wait_at_most(10)
+
+    assert there.definitions.current("d") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("postgresql://u:geheim@h:1/d", "postgresql://u@h:1/d"),
+        ("postgresql://u@h/d?password=geheim&sslmode=require", "postgresql://u@h/d?password=…&sslmode=require"),
+        ("postgres://h/d", "postgres://h/d"),
+    ],
+)
+def test_no_message_has_a_password(url: str, seen: str) -> None:
+    assert shown(Shared(url, Path("/h"))) == seen
+
+
+def test_a_server_that_is_not_there_is_named_without_the_password(tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as refused:
+        open_store(Shared("postgresql://u:geheim@127.0.0.1:1/d", tmp_path))
+
+    assert "127.0.0.1" in str(refused.value)
+    assert "geheim" not in str(refused.value)
+
+
+def test_whoever_did_not_ask_for_it_loads_none_of_it(tmp_path: Path) -> None:
+    code = "import sys; from cis.cli.main import main; main(['dag', 'list']); print([m for m in sys.modules if 'psycopg' in m or 'store.postgres' in m])"
+    environ = {"CIS_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"
