@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,20 +19,21 @@ OpenStore = Callable[[], Store]
 @pytest.fixture(params=["sqlite", "postgres"])
 def open_store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OpenStore]:
     """Open the test's database once more; all are closed in the end."""
-    address: Address = tmp_path / "cis.db"
-    if request.param == "postgres":
-        address = Shared(request.getfixturevalue("postgres").new_database(), tmp_path)
-    else:
-        new_database(tmp_path)
     opened: list[Store] = []
+    with ExitStack() as ends:
+        address: Address = tmp_path / "cis.db"
+        if request.param == "postgres":
+            address = Shared(ends.enter_context(request.getfixturevalue("postgres").database()), tmp_path)
+        else:
+            new_database(tmp_path)
 
-    def factory() -> Store:
-        opened.append(stores.open_store(address))
-        return opened[-1]
+        def factory() -> Store:
+            opened.append(stores.open_store(address))
+            return opened[-1]
 
-    yield factory
-    for store in opened:
-        store.close()
+        yield factory
+        for store in opened:
+            store.close()
 
 
 @pytest.fixture

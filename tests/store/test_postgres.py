@@ -25,9 +25,10 @@ KEPT_ELSEWHERE = {"home", "schema_steps", "schema_version", "event_numbers"}
 
 
 @pytest.fixture
-def address(postgres: PostgresServer, tmp_path: Path) -> Shared:
+def address(postgres: PostgresServer, tmp_path: Path) -> Iterator[Shared]:
     """A database with the newest schema."""
-    return Shared(postgres.new_database(), tmp_path)
+    with postgres.database() as url:
+        yield Shared(url, tmp_path)
 
 
 @pytest.fixture
@@ -59,25 +60,25 @@ def test_both_databases_have_the_same_tables_and_columns(there: PostgresStore, t
 
 
 def test_ten_that_open_an_empty_database_at_once_make_one_schema(postgres: PostgresServer, tmp_path: Path) -> None:
-    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE bare")
     faults: list[Exception] = []
+    with postgres.database(template="template0") as url:
 
-    def open_it() -> None:
-        try:
-            open_store(Shared(postgres.url("bare"), tmp_path)).close()
-        except Exception as error:  # noqa: BLE001 - told below
-            faults.append(error)
+        def open_it() -> None:
+            try:
+                open_store(Shared(url, tmp_path)).close()
+            except Exception as error:  # noqa: BLE001 - told below
+                faults.append(error)
 
-    threads = [threading.Thread(target=open_it) for _ in range(10)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
+        threads = [threading.Thread(target=open_it) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        with psycopg.connect(url) as connection:
+            made = connection.execute("SELECT number FROM schema_version").fetchall()
 
     assert faults == []
-    with psycopg.connect(postgres.url("bare")) as connection:
-        assert connection.execute("SELECT number FROM schema_version").fetchall() == [(migrate_there.NEWEST,)]
+    assert made == [(migrate_there.NEWEST,)]
 
 
 def test_a_newer_schema_is_refused_by_who_opens_it_and_by_who_has_it_open(

@@ -39,12 +39,20 @@ class PostgresServer:
         """Return the address of a database."""
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
 
-    def new_database(self) -> str:
-        """Make a database with the newest schema, and return its address."""
+    @contextmanager
+    def database(self, *, template: str = TEMPLATE) -> Iterator[str]:
+        """Give the address of a new database with the newest schema, or as another *template* is; it goes at the end."""
         name = f"test_{next(self._numbers)}"
+        self.run_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+        try:
+            yield self.url(name)
+        finally:
+            self.run_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def run_sql(self, statement: str) -> None:
+        """Run a statement of the tests' own, as the administrator."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}".encode())
-        return self.url(name)
+            connection.execute(statement.encode())
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
@@ -65,8 +73,7 @@ class PostgresServer:
         # No flush now: whatever is lost with the machine is lost to the tests as well.
         self._run("initdb", "-D", str(self.data), "-U", USER, "--auth=trust", "--no-locale", "-E", "UTF8", "--no-sync")
         self.start()
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {TEMPLATE}".encode())
+        self.run_sql(f"CREATE DATABASE {TEMPLATE}")
         open_store(Shared(self.url(TEMPLATE), self.folder)).close()
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -101,7 +108,7 @@ def programs() -> Path | None:
 def running_postgres() -> Iterator[PostgresServer]:
     """Give a server, which is stopped at the end; without its programs the test fails in CI, and is skipped elsewhere.
 
-    It is in a folder of its own: pytest's are closed to the other user.
+    It is in a folder of its own: pytest's are closed to the other user. Like those it is in memory, where there is room.
     """
     where = programs()
     if where is None:
@@ -112,7 +119,8 @@ def running_postgres() -> Iterator[PostgresServer]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="cis-postgres-", ignore_cleanup_errors=True) as folder:
+    where_to = os.environ.get("PYTEST_DEBUG_TEMPROOT")
+    with tempfile.TemporaryDirectory(prefix="cis-postgres-", dir=where_to, ignore_cleanup_errors=True) as folder:
         if os.geteuid() == 0:
             shutil.chown(folder, UNPRIVILEGED)
         server = PostgresServer(where, Path(folder), port)
