@@ -25,6 +25,10 @@ from cis.app.tokens import ADMIN, CONTROL, EXECUTE, READ
         ("POST", "/api/v1/runs/x/resume", CONTROL),
         ("POST", "/api/v1/runs/x/anything-else", ADMIN),
         ("DELETE", "/api/v1/runs/x", ADMIN),
+        ("PUT", "/api/v1/dags/x", EXECUTE),
+        ("DELETE", "/api/v1/dags/x", EXECUTE),
+        ("PATCH", "/api/v1/dags/x", ADMIN),
+        ("PUT", "/api/v1/dags", ADMIN),
         ("BREW", "/", ADMIN),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from cis.app.actor import Actor
 from cis.app.submit import Asker, SubmitRequest, accept, rerun_of, save, stored_dag, submit
 from cis.engine.accept.staging import SMALL_TASKS
-from cis.errors import NotFoundError, OverloadedError, UsageError
+from cis.errors import ConflictError, NotFoundError, OverloadedError, UsageError
 from cis.model.message import MessageKind
 from tests.worlds.deciding import Decider, decider, spec_of
 
@@ -68,6 +68,21 @@ def test_a_large_dag_that_is_refused_at_last_leaves_nothing_staged(
     assert audited(node) == []
 
 
+def test_tokens_store_no_more_dags_than_a_node_holds_and_the_owner_is_not_bound(
+    node: Decider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cis.app.submit.MAX_STORED_DAGS", 2)
+    token = Asker(name="token 'ci'", shares=True)
+    for name in ("a", "b"):
+        save(node.store, spec_of(dag_id=name), this_node=node.this_node, by=TOKEN, asker=token)
+
+    with pytest.raises(ConflictError, match="2 DAGs are stored here"):
+        save(node.store, spec_of(dag_id="c"), this_node=node.this_node, by=TOKEN, asker=token)
+
+    assert not save(node.store, spec_of(dag_id="b"), this_node=node.this_node, by=TOKEN, asker=token).created
+    assert save(node.store, spec_of(dag_id="c"), this_node=node.this_node, by=TOKEN).created
+
+
 @pytest.mark.parametrize("sends", [True, False])
 def test_only_who_sends_a_run_itself_keeps_others_from_sending_it(node: Decider, *, sends: bool) -> None:
     request = SubmitRequest(spec=spec_of(target_node="node-2"))
@@ -81,8 +96,7 @@ def test_only_who_sends_a_run_itself_keeps_others_from_sending_it(node: Decider,
 
 def test_only_a_dag_that_was_stored_is_run_by_name(node: Decider) -> None:
     node.submitted(target_node="node-1", dag_id="ran")
-    with node.store.transaction():
-        save(node.store.definitions, spec_of(dag_id="stored"), this_node=node.this_node)
+    save(node.store, spec_of(dag_id="stored"), this_node=node.this_node, by=TOKEN)
 
     request = stored_dag(node.store.definitions, "stored", key="k", asker=Asker(), target="node-1")
 

@@ -69,6 +69,7 @@ class TestDefinitions:
         assert (saved.sha256, saved.saved_at_us) == ("1", 9)
         with store.transaction():
             store.definitions.save(second, now_us=10)
+        assert [store.definitions.saved_count(at_most=most) for most in (0, 5)] == [0, 1]
         page = store.definitions.page(limit=5, saved_only=True)
         assert [one.sha256 for one in page.items] == ["2"]
         with pytest.raises(NotFoundError):

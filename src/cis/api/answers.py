@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
 from cis.api.schemas import ProblemModel
 from cis.errors import (
@@ -121,10 +122,15 @@ def internal_problem() -> Response:
     return problem(500, code="internal", detail="this node failed to answer; its log says why")
 
 
-def answer_with_problems(app: FastAPI) -> None:
-    """Make every error that a route raises, or that there is no route, a problem."""
+def answer_with_problems(app: FastAPI, *, routes: Sequence[BaseRoute]) -> None:
+    """Make every error that a route raises, or that there is no route, a problem; *routes* are those of the app."""
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - for the type checker; registered for this class
+        return _http_problem(request, error, routes=routes)
+
     app.add_exception_handler(CisError, _cis_error)
-    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
 
 
@@ -133,12 +139,20 @@ async def _cis_error(_: Request, error: Exception) -> Response:
     return problem_of(error)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - for the type checker; registered for this class
+def _http_problem(request: Request, error: HTTPException, *, routes: Sequence[BaseRoute]) -> Response:
     status = HTTPStatus(error.status_code)
     code = _CODES.get(status, status.name.lower())
     detail = f"{request.method} {request.url.path}: {status.phrase.lower()}; /openapi.json lists what there is"
-    return problem(status, code=code, detail=detail, headers=error.headers)
+    headers = dict(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED and (known := _methods(request, routes)):
+        headers["Allow"] = ", ".join(known)  # FastAPI names those of one route of the path
+    return problem(status, code=code, detail=detail, headers=headers)
+
+
+def _methods(request: Request, routes: Sequence[BaseRoute]) -> list[str]:
+    """Return what may be asked of the path of a request."""
+    there = [route for route in routes if isinstance(route, Route) and route.path_regex.match(request.url.path)]
+    return sorted({method for route in there for method in route.methods or ()})
 
 
 async def _validation_error(_: Request, error: Exception) -> Response:

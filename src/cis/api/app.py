@@ -36,8 +36,7 @@ def create_app(node: ServedNode, *, bounds: RequestBounds = RequestBounds()) -> 
     app.add_middleware(ShortWay, routes=executing.routes)
     app.add_middleware(BodyTimeout)
     app.add_middleware(Gate, node=node, counts=counts, limits=RequestLimits(bounds))
-    answer_with_problems(app)
-    for router in (
+    routers = (
         executing,
         run_routes(node),
         log_routes(node),
@@ -45,8 +44,10 @@ def create_app(node: ServedNode, *, bounds: RequestBounds = RequestBounds()) -> 
         message_routes(node),
         event_routes(node),
         probe_routes(node, counts),
-    ):
+    )
+    for router in routers:
         app.include_router(router)
+    answer_with_problems(app, routes=[route for router in routers for route in router.routes])
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # the way that FastAPI's manual gives
     return app
 

@@ -26,6 +26,7 @@ from cis.app.actor import Actor
 from cis.app.submit import Accepted, SubmitRequest, accept, is_large, run_warnings, stage, unstage
 from cis.engine.observe.views import submission_view
 from cis.errors import CisError, UsageError
+from cis.model.dag import DagSpec
 from cis.model.document import parse_dag
 from cis.model.formats import Format
 from cis.store.port import Store
@@ -41,7 +42,7 @@ _FORMATS = {
     "toml": Format.TOML,
 }
 DOCUMENT_SCHEMA = "DagDocument"
-_DOCUMENT: dict[str, Any] = {
+DOCUMENT_BODY: dict[str, Any] = {
     "description": "A DAG document; `cis dag schema` prints its JSON Schema.",
     "required": True,
     "content": {
@@ -98,7 +99,7 @@ def execute_routes(node: ServedNode) -> APIRouter:
             **answers(SubmissionModel, status=202, errors=(400, 408, 409, 413, 422)),
             200: {"model": SubmissionModel, "description": "The key was known: its first run"},
         },
-        openapi_extra={"requestBody": _DOCUMENT, "parameters": [_KEY]},
+        openapi_extra={"requestBody": DOCUMENT_BODY, "parameters": [_KEY]},
         summary="Run a DAG",
     )
     async def execute(request: Request) -> Response:
@@ -122,13 +123,17 @@ def execute_routes(node: ServedNode) -> APIRouter:
 
 async def _accept(node: ServedNode, request: Request, data: bytes, *, key: str | None) -> Accepted:
     """Read a document, and store its run; nothing of it is held once this returns."""
-    form = document_format(request.headers.get("content-type", ""))
-    if form is Format.JSON and len(data) <= SMALL_BYTES:
-        spec = parse_dag(data, format=form)  # sooner done than handed to a thread
-    else:
-        spec = await asyncio.to_thread(parse_dag, data, format=form)
+    spec = await read_dag(request, data)
     wanted = SubmitRequest(spec=spec, idempotency_key=key, asker=rights_of(request).asker)
     return await submitted(node, wanted, by=actor_of(request), sends=True, document_bytes=len(data))
+
+
+async def read_dag(request: Request, data: bytes) -> DagSpec:
+    """Return the DAG of a request's body. Raises DocumentError, MalformedDocumentError."""
+    form = document_format(request.headers.get("content-type", ""))
+    if form is Format.JSON and len(data) <= SMALL_BYTES:
+        return parse_dag(data, format=form)  # sooner done than handed to a thread
+    return await asyncio.to_thread(parse_dag, data, format=form)
 
 
 def idempotency_key(request: Request) -> str | None:

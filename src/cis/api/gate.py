@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 PART_BYTES = 2**16
 OPEN_PATHS = frozenset({"/health", "/ready"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+DAGS_PATH = "/api/v1/dags/"
 _MESSAGE_PATHS = frozenset({EXECUTE_PATH, MESSAGES_PATH})
 _CONTROL_ACTIONS = ("/cancel", "/pause", "/resume")
 _NO_PAGE = b"default-src 'none'; frame-ancestors 'none'"
@@ -157,6 +158,8 @@ def needed_right(method: str, path: str) -> str:
     """Return the right that a request takes; what is not known takes ``admin``."""
     if method in ("GET", "HEAD", "OPTIONS"):
         return READ
+    if method in ("PUT", "DELETE") and path.startswith(DAGS_PATH):
+        return EXECUTE
     if method != "POST":
         return ADMIN
     if path == EXECUTE_PATH or path.endswith("/rerun"):

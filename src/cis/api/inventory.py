@@ -8,13 +8,16 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from cis.api.answers import CURSOR, FLAG, LIMIT, QueryError, answers, json_answer, list_answer, parameters
+from cis.api.body import read_body
+from cis.api.execute import DOCUMENT_BODY, read_dag
 from cis.api.request_limits import admission_of
-from cis.api.requests import Query, limit_of, scopes_of
+from cis.api.requests import Query, actor_of, limit_of, rights_of, scopes_of
 from cis.api.schemas import DagDocumentModel, DagModel, NodeModel, PageModel, SkillModel, WorkerModel
 from cis.api.served import ServedNode
+from cis.app.submit import forget, save
 from cis.engine.lookup import look_up_definition, look_up_worker
 from cis.engine.observe.views import dag_view, own_node_view, peer_view, skill_view, worker_view
-from cis.errors import Fault, UsageError
+from cis.errors import DocumentError, Fault, UsageError
 from cis.model.dag import Json
 from cis.model.scope_rules import Patterns, allows
 from cis.store.port import Store
@@ -53,6 +56,41 @@ def inventory_routes(node: ServedNode) -> APIRouter:
         scopes = scopes_of(request)
         await admission_of(request).large()
         return json_answer(await node.read(lambda store: _dag_with_document(store.definitions, dag_id, scopes=scopes)))
+
+    @router.put(
+        "/dags/{dag_id}",
+        tags=["dags"],
+        status_code=201,
+        responses={
+            **answers(DagModel, status=201, errors=(400, 408, 409, 413, 422)),
+            200: {"model": DagModel, "description": "It takes the place of the one that was stored before"},
+        },
+        openapi_extra={"requestBody": DOCUMENT_BODY},
+        summary="Store a DAG, to be run by name",
+    )
+    async def store_dag(dag_id: str, request: Request) -> Response:
+        """Harmless to repeat: there is one stored DAG of an id. What was accepted before keeps its own document."""
+        data = await read_body(request, limit=node.max_body_bytes)
+        asker, by = rights_of(request).asker, actor_of(request)
+        async with admission_of(request).document(len(data)):
+            spec = await read_dag(request, data)
+            if spec.dag_id != dag_id:
+                message = f"the document is of {spec.dag_id!r}, and the path names {dag_id!r}"
+                raise DocumentError([Fault(place="dag_id", message=message)])
+            saved = await node.stage(lambda store: save(store, spec, this_node=node.this_node, by=by, asker=asker))
+        return json_answer(dag_view(saved.definition), status=201 if saved.created else 200)
+
+    @router.delete(
+        "/dags/{dag_id}",
+        tags=["dags"],
+        responses=answers(DagModel, errors=(404,)),
+        summary="Store a DAG no longer",
+    )
+    async def forget_dag(dag_id: str, request: Request) -> Response:
+        """Its runs stay, and so does what they ran: a DAG with runs can still be read, and is not stored."""
+        asker, by, now_us = rights_of(request).asker, actor_of(request), node.this_node.clock_us()
+        gone = await node.write(lambda store: forget(store, dag_id, by=by, now_us=now_us, asker=asker))
+        return json_answer(dag_view(gone))
 
     @router.get("/workers", tags=["workers"], responses=answers(PageModel[WorkerModel]), summary="List workers")
     async def workers(request: Request) -> Response:

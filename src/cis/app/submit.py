@@ -13,20 +13,26 @@ from cis.engine.accept.admission import OWNER, Asker
 from cis.engine.accept.control import rerun_of
 from cis.engine.accept.dispatch import mark_sending
 from cis.engine.accept.staging import is_large, stage, unstage
-from cis.engine.accept.submit import SubmitRequest, anchored, check_secrets, check_skills, save
+from cis.engine.accept.submit import SubmitRequest, anchored, check_secrets, check_skills, prepare
+from cis.engine.accept.submit import save as save_definition
 from cis.engine.accept.submit import submit as record_run
 from cis.engine.accept.warnings import document_warnings, node_warnings, run_warnings, travel_warnings
 from cis.engine.lookup import look_up_definition
 from cis.engine.this_node import ThisNode
-from cis.errors import UsageError
+from cis.errors import ConflictError, NotFoundError, UsageError
+from cis.model.dag import DagSpec
+from cis.model.scope_rules import allows
 from cis.store.port import Store, stored_spec
 from cis.store.records import DefinitionRecord, RunRecord
 from cis.store.run_port import Definitions
+
+MAX_STORED_DAGS = 10_000
 
 __all__ = [
     "OWNER",
     "Accepted",
     "Asker",
+    "Saved",
     "SubmitRequest",
     "accept",
     "anchored",
@@ -107,6 +113,59 @@ def stored_dag(
     return SubmitRequest(spec=spec, idempotency_key=key, asker=asker)
 
 
-def forget(definitions: Definitions, definition: DefinitionRecord) -> None:
-    """Store a DAG under its id no longer; its runs stay, and their documents for as long as they do."""
-    definitions.unsave(definition.definition_id)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A DAG that is stored, and whether none was stored under its id before."""
+
+    definition: DefinitionRecord
+    created: bool
+
+
+def save(store: Store, spec: DagSpec, *, this_node: ThisNode, by: Actor, asker: Asker = OWNER) -> Saved:
+    """Store a DAG under its id, in place of the one stored before, in a transaction of its own.
+
+    The same document again changes no more than when it was stored.
+
+    Raises:
+        DocumentError, AmbiguousScopeError: the document has faults.
+        ScopeForbiddenError: *asker* may not act in its scope.
+        ConflictError: the id is that of a stored DAG in a scope that *asker* may not use, or so many are stored that
+            only the node's owner may store one more.
+    """
+    prepared = prepare(spec, skills=this_node.skills)  # of a large one this takes long: nobody waits for it
+    asker.check(prepared.scope)
+    with store.transaction():
+        before = _stored(store.definitions, spec.dag_id)
+        if before is not None and not allows(asker.scopes, before.scope):
+            raise ConflictError(f"{spec.dag_id} is the id of a stored DAG in a scope that {asker.name} may not use")
+        if before is None and asker.shares and _many_are_stored(store.definitions):
+            raise ConflictError(f"{MAX_STORED_DAGS} DAGs are stored here: delete one, or have the owner store this one")
+        definition = save_definition(store.definitions, spec, prepared=prepared, this_node=this_node)
+        if before is not None and before.definition_id != definition.definition_id:
+            store.definitions.drop([before.definition_id])  # stays where a run is of it
+        append_audit(store.audit, by, action="dag.save", subject=spec.dag_id, now_us=this_node.clock_us())
+    return Saved(definition=definition, created=before is None)
+
+
+def forget(store: Store, dag_id: str, *, by: Actor, now_us: int, asker: Asker = OWNER) -> DefinitionRecord:
+    """Store a DAG under its id no longer, in the caller's transaction; its runs stay, and what they ran with them.
+
+    Raises:
+        NotFoundError: none is stored under that id, or none that *asker* may see.
+    """
+    definition = _stored(store.definitions, dag_id)
+    if definition is None or not allows(asker.scopes, definition.scope):
+        raise NotFoundError("stored DAG", dag_id, hint="'cis dag definitions' shows what is stored")
+    store.definitions.unsave(definition.definition_id)
+    store.definitions.drop([definition.definition_id])
+    append_audit(store.audit, by, action="dag.delete", subject=dag_id, now_us=now_us)
+    return definition
+
+
+def _many_are_stored(definitions: Definitions) -> bool:
+    return definitions.saved_count(at_most=MAX_STORED_DAGS) == MAX_STORED_DAGS
+
+
+def _stored(definitions: Definitions, dag_id: str) -> DefinitionRecord | None:
+    definition = definitions.current(dag_id)
+    return None if definition is None or definition.saved_at_us is None else definition

@@ -41,6 +41,10 @@ class Definitions(Protocol):
         """Have the DAG of a version without a stored one; all its versions stay."""
         ...
 
+    def saved_count(self, *, at_most: int) -> int:
+        """Return how many DAGs are stored, counted no further than *at_most*."""
+        ...
+
     def current(self, dag_id: str) -> DefinitionRecord | None:
         """Return the stored version of a DAG, or else its newest."""
         ...

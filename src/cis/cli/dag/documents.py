@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cis.app.submit import anchored, check_secrets, check_skills, document_warnings, node_warnings, travel_warnings
 from cis.app.submit import save as save_dag
-from cis.cli.context import Context, from_environment, say
+from cis.cli.context import Context, from_environment, say, this_user
 from cis.cli.dag.run import base_directory, read_dag, read_input, with_lines
 from cis.cli.output import print_json
 from cis.engine.observe.views import dag_view
@@ -133,8 +133,8 @@ def save(options: argparse.Namespace) -> None:
     """Store a DAG under its id."""
     context = from_environment()
     spec = anchored(read_dag(options.file), base=base_directory(options.file))
-    with with_lines(options.file), context.writable_store() as store, store.transaction():
-        saved = save_dag(store.definitions, spec, this_node=context.this_node)
+    with with_lines(options.file), context.writable_store() as store:
+        saved = save_dag(store, spec, this_node=context.this_node, by=this_user()).definition
     if options.json:
         print_json(dag_view(saved))
     else:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cis.app.submit import anchored, forget
-from cis.cli.context import from_environment, say
+from cis.cli.context import from_environment, say, this_user
 from cis.cli.dag.run import base_directory, read_dag
 from cis.cli.output import print_json
 from cis.engine.lookup import dag_or_run, run_of
@@ -44,8 +44,8 @@ def delete(options: argparse.Namespace) -> None:
     """Store a DAG no longer; its runs stay."""
     context = from_environment()
     with context.writable_store() as store, store.transaction():
-        definition = _stored(store, options.dag_id)
-        forget(store.definitions, definition)
+        named, _ = dag_or_run(store, options.dag_id)
+        definition = forget(store, named.dag_id, by=this_user(), now_us=context.this_node.clock_us())
     if options.json:
         print_json(dag_view(definition))
     else:

@@ -240,13 +240,15 @@ def record_definition(definitions: Definitions, spec: DagSpec, *, prepared: Prep
     return definitions.put(definition)
 
 
-def save(definitions: Definitions, spec: DagSpec, *, this_node: ThisNode) -> DefinitionRecord:
+def save(
+    definitions: Definitions, spec: DagSpec, *, this_node: ThisNode, prepared: Prepared | None = None
+) -> DefinitionRecord:
     """Keep a DAG under its id, to be run by name later, in place of the one kept before.
 
     Raises:
         DocumentError, AmbiguousScopeError: as ``submit`` does.
     """
-    prepared = prepare(spec, skills=this_node.skills)
+    prepared = prepared or prepare(spec, skills=this_node.skills)
     refuse_faults(prepared.skill_faults)
     if spec.target_node == this_node.node_id or (spec.target_node is None and not this_node.offers):
         check_secrets(spec, prepared.scope, this_node)

@@ -32,6 +32,9 @@ _NAMES = (
     " WHERE names.dag_id IS NOT NULL) SELECT dag_id FROM names WHERE dag_id IS NOT NULL LIMIT ?"
 )
 _SAVED_NAMES = "SELECT dag_id FROM dag_definitions WHERE dag_id > ? AND saved_at_us IS NOT NULL ORDER BY dag_id LIMIT ?"
+_COUNT_SAVED = (
+    "SELECT count(*) FROM (SELECT 1 FROM dag_definitions WHERE dag_id > '' AND saved_at_us IS NOT NULL LIMIT ?) counted"
+)
 _UNSAVE = (
     "UPDATE dag_definitions SET saved_at_us = NULL WHERE saved_at_us IS NOT NULL"
     " AND dag_id = (SELECT dag_id FROM dag_definitions WHERE definition_id = ?)"
@@ -84,6 +87,11 @@ class DefinitionRows:
     def unsave(self, definition_id: int) -> None:
         """Have the DAG of a version without a stored one."""
         self._db.write(_UNSAVE, (definition_id,))
+
+    def saved_count(self, *, at_most: int) -> int:
+        """Return how many DAGs are stored, counted no further than *at_most*."""
+        row = self._db.row(_COUNT_SAVED, (at_most,))
+        return 0 if row is None else int(row[0])
 
     def current(self, dag_id: str) -> DefinitionRecord | None:
         """Return the stored version of a DAG, or else its newest."""
