@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.worlds.harness import Sandbox, write_dag
@@ -38,6 +40,37 @@ def test_a_fault_in_the_parameters_of_a_skill_is_told_with_file_and_line(sandbox
         assert "tasks[1].params.url (line 8)" in done.stderr
         assert "tasks[1].params.expect.satus (line 9)" in done.stderr
         assert "tasks[2].params.document.dag_id (line 13)" in done.stderr
+
+
+@pytest.mark.parametrize(("source", "name"), [("- < {}", "standard input"), ("<(cat {})", "/dev/fd/")])
+def test_a_document_that_can_be_read_only_once_is_told_its_lines_too(
+    sandbox: Sandbox, tmp_path: Path, source: str, name: str
+) -> None:
+    path = tmp_path / "faulty.yaml"
+    path.write_text(FAULTY)
+
+    for word in ("validate", "run", "save"):
+        command = f"{sys.executable} -m cis dag {word} {source.format(path)}"
+        done = subprocess.run(
+            ["bash", "-c", command], env=dict(sandbox.env), check=False, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"cis: {name}")
+        assert "tasks[1].params.expect.satus (line 9)" in done.stderr
+
+
+def test_a_stored_dag_whose_skill_is_gone_names_the_skill(sandbox: Sandbox, tmp_path: Path) -> None:
+    document = write_dag(tmp_path, {"dag_id": "stored", "tasks": [{"id": "a", "command": "true"}]})
+    sandbox.json("dag", "save", str(document))
+    with sqlite3.connect(sandbox.home / "cis.db") as database:
+        database.execute(
+            "UPDATE dag_definitions SET document = replace(document, ?, ?)", ('"command":"true"', '"skill":"gone"')
+        )
+
+    done = sandbox.cis("dag", "run", "stored")
+
+    assert done.returncode == 2
+    assert "tasks[0].skill: no skill 'gone'" in done.stderr
 
 
 def test_the_tasks_of_a_document_from_a_descriptor_run_in_the_current_directory(

@@ -63,6 +63,27 @@ def test_a_dag_that_never_ran_is_gone_when_it_is_deleted_and_one_that_ran_is_onl
     assert audited(node)[:2] == [("dag.delete", "ran"), ("dag.delete", "never")]
 
 
+FAULTY = """\
+dag_id: nightly
+tasks:
+  - id: a
+    skill: http
+    params:
+      url: nowhere
+"""
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "dag/execute"), ("PUT", "dags/nightly")])
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_the_fault_of_a_skill_is_told_with_its_line(node: NodeUnderTest, method: str, path: str, size: str) -> None:
+    document = FAULTY + f"# {'x' * 200_000}\n" if size == "large" else FAULTY
+
+    answer = node.call(method, f"/api/v1/{path}", content=document, headers={"Content-Type": "application/yaml"})
+
+    assert_problem(answer, 422, "document.invalid")
+    assert [(each["place"], each["line"]) for each in answer.json()["errors"]] == [("tasks[0].params.url", 6)]
+
+
 def test_a_method_that_the_path_does_not_know_is_told_all_that_it_does(node: NodeUnderTest) -> None:
     answer = node.call("PATCH", "/api/v1/dags/nightly")
 

@@ -25,10 +25,10 @@ from cis.api.served import ServedNode
 from cis.app.actor import Actor
 from cis.app.submit import Accepted, SubmitRequest, accept, is_large, run_warnings, stage, unstage
 from cis.engine.observe.views import submission_view
-from cis.errors import CisError, UsageError
+from cis.errors import CisError, DocumentError, UsageError
 from cis.model.dag import DagSpec
 from cis.model.document import parse_dag
-from cis.model.formats import Format
+from cis.model.formats import Format, located
 from cis.store.port import Store
 from cis.store.records import Delivery
 from cis.transports.envelope import EXECUTE_PATH, MEDIA_TYPE, MESSAGES_PATH, FrameReader
@@ -125,7 +125,10 @@ async def _accept(node: ServedNode, request: Request, data: bytes, *, key: str |
     """Read a document, and store its run; nothing of it is held once this returns."""
     spec = await read_dag(request, data)
     wanted = SubmitRequest(spec=spec, idempotency_key=key, asker=rights_of(request).asker)
-    return await submitted(node, wanted, by=actor_of(request), sends=True, document_bytes=len(data))
+    try:
+        return await submitted(node, wanted, by=actor_of(request), sends=True, document_bytes=len(data))
+    except DocumentError as error:
+        raise await with_lines(error, request, data) from error
 
 
 async def read_dag(request: Request, data: bytes) -> DagSpec:
@@ -134,6 +137,15 @@ async def read_dag(request: Request, data: bytes) -> DagSpec:
     if form is Format.JSON and len(data) <= SMALL_BYTES:
         return parse_dag(data, format=form)  # sooner done than handed to a thread
     return await asyncio.to_thread(parse_dag, data, format=form)
+
+
+async def with_lines(error: DocumentError, request: Request, data: bytes) -> DocumentError:
+    """Return a fault that was found later than the document was read, with the lines of the request's body."""
+    if type(error) is not DocumentError:
+        return error
+    return await asyncio.to_thread(
+        located, error, data, format=document_format(request.headers.get("content-type", ""))
+    )
 
 
 def idempotency_key(request: Request) -> str | None:

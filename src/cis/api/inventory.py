@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from cis.api.answers import CURSOR, FLAG, LIMIT, QueryError, answers, json_answer, list_answer, parameters
 from cis.api.body import read_body
-from cis.api.execute import DOCUMENT_BODY, read_dag
+from cis.api.execute import DOCUMENT_BODY, read_dag, with_lines
 from cis.api.request_limits import admission_of
 from cis.api.requests import Query, actor_of, limit_of, rights_of, scopes_of
 from cis.api.schemas import DagDocumentModel, DagModel, NodeModel, PageModel, SkillModel, WorkerModel
@@ -18,7 +18,7 @@ from cis.app.submit import forget, save
 from cis.engine.lookup import look_up_definition, look_up_worker
 from cis.engine.observe.views import dag_view, own_node_view, peer_view, skill_view, worker_view
 from cis.errors import DocumentError, Fault, UsageError
-from cis.model.dag import Json
+from cis.model.dag import DagSpec, Json
 from cis.model.scope_rules import Patterns, allows
 from cis.store.port import Store
 from cis.store.records import DefinitionRecord, Page
@@ -74,10 +74,11 @@ def inventory_routes(node: ServedNode) -> APIRouter:
         asker, by = rights_of(request).asker, actor_of(request)
         async with admission_of(request).document(len(data)):
             spec = await read_dag(request, data)
-            if spec.dag_id != dag_id:
-                message = f"the document is of {spec.dag_id!r}, and the path names {dag_id!r}"
-                raise DocumentError([Fault(place="dag_id", message=message)])
-            saved = await node.stage(lambda store: save(store, spec, this_node=node.this_node, by=by, asker=asker))
+            try:
+                _check_id(spec, dag_id)
+                saved = await node.stage(lambda store: save(store, spec, this_node=node.this_node, by=by, asker=asker))
+            except DocumentError as error:
+                raise await with_lines(error, request, data) from error
         return json_answer(dag_view(saved.definition), status=201 if saved.created else 200)
 
     @router.delete(
@@ -120,6 +121,12 @@ def inventory_routes(node: ServedNode) -> APIRouter:
         return list_answer([own, *await node.read(lambda store: _peers(store, now_us=now_us))])
 
     return router
+
+
+def _check_id(spec: DagSpec, dag_id: str) -> None:
+    if spec.dag_id != dag_id:
+        message = f"the document is of {spec.dag_id!r}, and the path names {dag_id!r}"
+        raise DocumentError([Fault(place="dag_id", message=message)])
 
 
 def _peers(store: Store, *, now_us: int) -> list[Json]:

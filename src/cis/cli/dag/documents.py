@@ -10,7 +10,7 @@ from pathlib import Path
 from cis.app.submit import anchored, check_secrets, check_skills, document_warnings, node_warnings, travel_warnings
 from cis.app.submit import save as save_dag
 from cis.cli.context import Context, from_environment, say, this_user
-from cis.cli.dag.run import base_directory, read_dag, read_input, with_lines
+from cis.cli.dag.run import DocumentFile, base_directory, read_input
 from cis.cli.output import print_json
 from cis.engine.observe.views import dag_view
 from cis.errors import DocumentError, Fault, MalformedDocumentError, UsageError
@@ -26,9 +26,10 @@ MAX_NAMES_SHOWN = 8
 def validate(options: argparse.Namespace) -> None:
     """Print what would run; a document with faults raises them all."""
     context = from_environment()
-    spec = read_dag(options.file)
+    document = DocumentFile(options.file)
+    spec = document.dag()
     scope, source = infer_scope(spec)
-    with with_lines(options.file):
+    with document.with_lines():
         check_skills(spec, context.skills)
     here = spec.target_node in (None, context.settings.node_id)
     if (
@@ -36,7 +37,7 @@ def validate(options: argparse.Namespace) -> None:
         and any(task.secrets for task in spec.tasks)
         and not (spec.target_node is None and context.this_node.offers)
     ):
-        with with_lines(options.file):
+        with document.with_lines():
             check_secrets(spec, scope, context.this_node)
     away = not here or (spec.target_node is None and context.this_node.offers)
     graph = Graph.of(spec.tasks)
@@ -132,8 +133,9 @@ def schema(_: argparse.Namespace) -> None:
 def save(options: argparse.Namespace) -> None:
     """Store a DAG under its id."""
     context = from_environment()
-    spec = anchored(read_dag(options.file), base=base_directory(options.file))
-    with with_lines(options.file), context.writable_store() as store:
+    document = DocumentFile(options.file)
+    spec = anchored(document.dag(), base=base_directory(options.file))
+    with document.with_lines(), context.writable_store() as store:
         saved = save_dag(store, spec, this_node=context.this_node, by=this_user()).definition
     if options.json:
         print_json(dag_view(saved))

@@ -11,9 +11,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cis.app.submit import OWNER, SubmitRequest, anchored, rerun_of, run_warnings, stored_dag, submit, travel_warnings
 from cis.cli.context import Context, check_utf8, from_environment, say, show, this_user, wake
@@ -30,6 +31,9 @@ from cis.store.port import Store
 from cis.store.records import Delivery, RunRecord
 from cis.worker.bell import WatchBell
 
+if TYPE_CHECKING:
+    from cis.model.formats import Format
+
 DELIVERY_TIMEOUT_S = 1.0
 MAX_INPUT_BYTES = (16 << 20) + 1
 _DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/")  # a document from there has no folder of its own
@@ -39,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
     """Hand a DAG in, out of a file or stored under its id; status 1 if it was waited for and did not complete."""
     context = from_environment()
     name = options.file
-    document = None if _may_be_stored(name) else read_dag(name)
+    file = None if _may_be_stored(name) else DocumentFile(name)
+    document = None if file is None else file.dag()
     said: list[str] = []
 
     def request(store: Store) -> SubmitRequest:
@@ -53,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
             said.extend(travel_warnings(spec, base_directory(name)))
         return SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
 
-    with with_lines(name):
+    with nullcontext() if file is None else file.with_lines():
         return _hand_in(context, request, options, said)
 
 
@@ -122,18 +127,39 @@ def _is_descriptor(name: str) -> bool:
     return name == "-" or os.path.abspath(name).startswith(_DESCRIPTORS)  # noqa: PTH100 - links are not to be followed
 
 
-@contextmanager
-def with_lines(name: str) -> Iterator[None]:
-    """Tell faults that are found later than the document in file *name* was read with that file and its lines."""
-    try:
-        yield
-    except DocumentError as error:
-        if error.source is not None or type(error) is not DocumentError or _is_descriptor(name):
-            raise
-        from cis.model.formats import SUFFIXES, located  # noqa: PLC0415 - only for faults
+class DocumentFile:
+    """A document in a file, on standard input for ``-``, or from a descriptor: it is read once."""
 
-        notation = SUFFIXES.get(Path(name).suffix.lower())
-        raise located(error, read_input(name), format=notation, source=name) from error
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._data = read_input(name)
+
+    def dag(self) -> DagSpec:
+        """Return the DAG. Raises DocumentError when it is no DAG."""
+        from cis.model.document import parse_dag  # noqa: PLC0415 - pydantic, only for documents
+
+        return parse_dag(self._data, format=self._format(), source=self._source)
+
+    @contextmanager
+    def with_lines(self) -> Iterator[None]:
+        """Tell faults that are found later than the document was read with its name and their lines."""
+        try:
+            yield
+        except DocumentError as error:
+            if error.source is not None or type(error) is not DocumentError:
+                raise
+            from cis.model.formats import located  # noqa: PLC0415 - only for faults
+
+            raise located(error, self._data, format=self._format(), source=self._source) from error
+
+    @property
+    def _source(self) -> str:
+        return "standard input" if self.name == "-" else self.name
+
+    def _format(self) -> Format | None:
+        from cis.model.formats import SUFFIXES  # noqa: PLC0415 - only for documents
+
+        return None if self.name == "-" else SUFFIXES.get(Path(self.name).suffix.lower())
 
 
 def read_dag(name: str) -> DagSpec:
@@ -143,13 +169,7 @@ def read_dag(name: str) -> DagSpec:
         UsageError: the file cannot be read.
         DocumentError: it is no DAG.
     """
-    from cis.model.document import parse_dag  # noqa: PLC0415 - pydantic, only for documents
-    from cis.model.formats import SUFFIXES  # noqa: PLC0415
-
-    data = read_input(name)
-    if name == "-":
-        return parse_dag(data, source="standard input")
-    return parse_dag(data, format=SUFFIXES.get(Path(name).suffix.lower()), source=name)
+    return DocumentFile(name).dag()
 
 
 def read_input(name: str) -> bytes:
