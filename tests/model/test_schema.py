@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -13,6 +15,7 @@ from cis.errors import DocumentError
 from cis.model.document import dag_from_plain, dag_schema
 
 SCHEMA = dag_schema()
+KEPT = Path(__file__).parents[2] / "src" / "cis" / "model" / "dag.schema.json"
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 # What stands between two tasks is no matter of a schema, so there is one task.
@@ -106,3 +109,16 @@ def test_fields_that_exclude_each_other_do_so_in_the_schema_too(task: dict[str, 
     assert not VALIDATOR.is_valid(document)
     with pytest.raises(DocumentError):
         dag_from_plain(document)
+
+
+def test_the_schema_that_the_package_holds_is_the_one_that_documents_are_read_by() -> None:
+    """After a change of a field: ``python -c 'from tests.model.test_schema import keep; keep()'``."""
+    assert KEPT.read_text(encoding="utf-8") == text_of(SCHEMA)
+
+
+def text_of(schema: object) -> str:
+    return json.dumps(schema, ensure_ascii=False, indent=2) + "\n"
+
+
+def keep() -> None:
+    KEPT.write_text(text_of(SCHEMA), encoding="utf-8")

@@ -99,7 +99,18 @@ def test_the_wheel_brings_migrations_types_skills_and_the_command(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "arguments", ["dag list", "dag worker list", "dag definitions", "skill list", "config show", "token list"]
+    "arguments",
+    [
+        "dag list",
+        "dag worker list",
+        "dag definitions",
+        "dag schema",
+        "skill list",
+        "node list",
+        "node status",
+        "config show",
+        "token list",
+    ],
 )
 def test_a_command_imports_nothing_heavy_that_it_does_not_use(arguments: str, tmp_path: Path) -> None:
     assert HEAVY & imported(arguments, tmp_path / "home") == set()
@@ -108,6 +119,12 @@ def test_a_command_imports_nothing_heavy_that_it_does_not_use(arguments: str, tm
 @pytest.mark.parametrize("arguments", ["dag list --status failed", "dag definitions", "audit --actor ci"])
 def test_what_only_reads_imports_nothing_that_others_need(arguments: str, tmp_path: Path) -> None:
     assert (HEAVY | RARE) & imported(arguments, tmp_path / "home") == set()
+
+
+def test_a_list_of_nodes_loads_nothing_that_changes_whom_this_node_trusts(tmp_path: Path) -> None:
+    changing = {"cis.app.trust", "cis.engine.accept.control", "cis.federation.messages", "cis.model.message"}
+
+    assert changing & imported("node list", tmp_path / "home") == set()
 
 
 def test_what_is_asked_for_most_loads_no_dataclasses_and_ends_without_taking_python_apart(tmp_path: Path) -> None:

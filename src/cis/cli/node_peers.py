@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cis.app import trust as use_case
-from cis.app.actor import append_audit
-from cis.app.trust import RIGHTS
 from cis.cli.context import Context, from_environment, say, this_user, wake
 from cis.cli.output import print_json
 from cis.cli.table import print_table, time_cell
@@ -18,13 +15,16 @@ from cis.model.ids import counted, id_fault
 from cis.model.scope_rules import given_patterns, listed
 from cis.node.clock import now_us
 from cis.node.home import announced
-from cis.store.cluster import PeerRecord
-from cis.store.port import Store
+
+if TYPE_CHECKING:
+    from cis.store.port import Store
 
 
 def trust(options: argparse.Namespace) -> None:
     """Trust a node: what it signs with this key is acted upon, as far as it may."""
+    from cis.app import trust as use_case  # noqa: PLC0415 - a list needs none of it
     from cis.node.setting_values import address, matrix_user  # noqa: PLC0415 - only here
+    from cis.store.cluster import PeerRecord  # noqa: PLC0415 - as above
     from cis.transports.keys import check_public_key, key_id  # noqa: PLC0415 - 30 ms
 
     context = from_environment()
@@ -37,8 +37,8 @@ def trust(options: argparse.Namespace) -> None:
             " with the same id (a host name that both have), give one of them another id: under [node] in its cis.toml"
         )
     may = tuple(dict.fromkeys(right for right in options.may.split(",") if right))
-    if not may or any(right not in RIGHTS for right in may):
-        raise UsageError(f"--may {options.may!r}: write some of {', '.join(RIGHTS)}, with commas between")
+    if not may or any(right not in use_case.RIGHTS for right in may):
+        raise UsageError(f"--may {options.may!r}: write some of {', '.join(use_case.RIGHTS)}, with commas between")
     try:
         public_key = check_public_key(options.public_key)
         user = matrix_user(options.matrix_user) if options.matrix_user else None
@@ -77,6 +77,8 @@ def trust(options: argparse.Namespace) -> None:
 
 def untrust(options: argparse.Namespace) -> None:
     """Stop trusting a node; runs that it has for this node are given up, those that it sent here cancelled."""
+    from cis.app import trust as use_case  # noqa: PLC0415 - a list needs none of it
+
     context = from_environment()
     with context.writable_store() as store, store.transaction():
         gone = use_case.untrust(store, options.node_id, by=this_user(), now_us=now_us())
@@ -148,6 +150,7 @@ def invite(options: argparse.Namespace) -> None:
 
 def rotate_key(options: argparse.Namespace) -> None:
     """Give this node a new key, which its old one signs; peers follow by themselves."""
+    from cis.app.actor import append_audit  # noqa: PLC0415 - a list needs none of it
     from cis.node.identity import KeyFile  # noqa: PLC0415 - only here
 
     context = from_environment()

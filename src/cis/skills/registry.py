@@ -8,7 +8,6 @@ This package names its own skills in the same way, for other tools to see; those
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,8 +22,6 @@ from cis.skills.shell import ShellSkill
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
-
-log = logging.getLogger(__name__)
 
 GROUP = "cis.skills"
 BUILT_IN_SOURCE = "built in"
@@ -137,6 +134,9 @@ def _source(point: EntryPoint) -> str:
 
 
 def _report(found: _Installed, point: EntryPoint, source: str, fault: str) -> None:
+    import logging  # noqa: PLC0415 - most commands want no log
+
+    log = logging.getLogger(__name__)
     log.warning("a skill is left out", extra={"skill": point.name, "source": source, "fault": fault})
     found.infos.append(
         SkillInfo(name=point.name, description=f"broken: {fault}", source=source, triggers=(), error=fault)

@@ -132,7 +132,7 @@ _COMMANDS: dict[str, tuple[str, str, Callable[[Parser], None]]] = {
     "pause": ("start nothing more of a run", "dag.control:pause", _which),
     "resume": ("let a paused run go on", "dag.control:resume", _which),
     "import": ("a workflow of another tool as a DAG document", "", _import),
-    "schema": ("the JSON Schema of a DAG document", "dag.documents:schema", _nothing),
+    "schema": ("the JSON Schema of a DAG document", "dag.schema:schema", _nothing),
     "save": ("store a DAG, to be run by name", "dag.documents:save", _file),
     "definitions": ("stored DAGs", "dag.query:definitions", _nothing),
     "show": ("the document of a DAG, or that of a run", "dag.stored:show", _dag),

@@ -1,4 +1,4 @@
-"""``cis dag validate``, ``import``, ``schema`` and ``save``."""
+"""``cis dag validate``, ``import`` and ``save``."""
 
 from __future__ import annotations
 
@@ -121,13 +121,6 @@ def import_(options: argparse.Namespace) -> None:
     except OSError as error:
         raise UsageError(f"{options.output} cannot be written: {error.strerror}") from error
     say(f"{options.output}: {spec.dag_id}, {counted(len(spec.tasks), 'task')}")
-
-
-def schema(_: argparse.Namespace) -> None:
-    """Print the JSON Schema of a document."""
-    from cis.model.document import dag_schema  # noqa: PLC0415 - pydantic
-
-    print_json(dag_schema())
 
 
 def save(options: argparse.Namespace) -> None:
