@@ -22,7 +22,7 @@ from tests.chaos.fuzzing import documents
 from tests.chaos.fuzzing.trees import changed, seeded
 from tests.worlds.battery import LONG, figures, first_seed, size
 
-EXAMPLES = size(2_500, 60_000)
+EXAMPLES = size(2_000, 60_000)
 GUIDED_S = size(12, 600)
 LARGE_BYTES = size(1 << 20, 15 << 20)
 LARGE = size(12, 60)

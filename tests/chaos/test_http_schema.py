@@ -21,7 +21,7 @@ import pytest
 from tests.worlds.battery import figures, first_seed, size
 from tests.worlds.harness import NodeProcess, Sandbox, make_sandbox
 
-SECONDS = size(20, 600)
+SECONDS = size(15, 600)
 SLOW_S = 20.0
 UNFIT = "positive_data_acceptance,negative_data_rejection"
 ELSEWHERE = ("/api/v1/events", "/api/v1/peers/messages")

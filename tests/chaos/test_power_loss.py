@@ -208,7 +208,7 @@ def in_two_processes(calls: Sequence[int], attack: Callable[[int, int], Found]) 
 
 @pytest.mark.timeout(3600)
 def test_no_power_cut_loses_what_was_acknowledged_or_leaves_half_of_a_commit() -> None:
-    points = size(400, 10_000)
+    points = size(300, 10_000)
     seed = first_seed()
     found = in_two_processes(range(seed, seed + points // POINTS_OF_A_SEED), cut)
     figures(

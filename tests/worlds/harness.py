@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import psycopg
 
+from cis.store.postgres.dialect import translated_sql
 from tests.worlds import warm
 from tests.worlds.waiting import wait_for
 
@@ -117,6 +119,9 @@ class Sandbox:
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Ask the database directly."""
+        if "CIS_STORE" in self.env:
+            with psycopg.connect(self.env["CIS_STORE"], cursor_factory=psycopg.RawCursor) as there:
+                return there.execute(translated_sql(sql), parameters).fetchall()
         connection = apsw.Connection(str(self.home / "cis.db"), flags=apsw.SQLITE_OPEN_READONLY)
         connection.set_busy_timeout(10_000)  # whoever opens it after a crash holds it for a moment
         try:
