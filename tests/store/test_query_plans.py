@@ -171,7 +171,7 @@ INDEXES = {
         lambda store: store.definitions.page(limit=10, cursor="c", saved_only=True),
         lambda store: store.definitions.saved_count(at_most=5),
         lambda store: store.definitions.put(definition()),
-        lambda store: store.definitions.save(1, now_us=5),
+        lambda store: store.definitions.save(1, at_us=5),
         lambda store: store.queue.claim("n", WORKER, epoch=1, limit=10, above=20),
         lambda store: store.queue.hand_over("n", WORKER, epoch=1),
         lambda store: store.queue.move("r001", QueueState.QUEUED),

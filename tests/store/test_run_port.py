@@ -63,12 +63,12 @@ class TestDefinitions:
         assert newest is not None
         assert newest.sha256 == "2"
         with store.transaction():
-            store.definitions.save(first, now_us=9)
+            store.definitions.save(first, at_us=9)
         saved = store.definitions.current("d")
         assert saved is not None
         assert (saved.sha256, saved.saved_at_us) == ("1", 9)
         with store.transaction():
-            store.definitions.save(second, now_us=10)
+            store.definitions.save(second, at_us=10)
         assert [store.definitions.saved_count(at_most=most) for most in (0, 5)] == [0, 1]
         page = store.definitions.page(limit=5, saved_only=True)
         assert [one.sha256 for one in page.items] == ["2"]
@@ -92,7 +92,7 @@ class TestDefinitions:
                 store.definitions.put(definition(dag_id, sha256))
                 for dag_id, sha256 in (("saved", "new"), ("saved", "old"), ("lost", "s"))
             )
-            store.definitions.save(saved, now_us=1)
+            store.definitions.save(saved, at_us=1)
 
         unused = store.definitions.unused(limit=10)
         assert list(unused) == [old, lost]

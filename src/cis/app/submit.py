@@ -156,7 +156,7 @@ def forget(store: Store, dag_id: str, *, by: Actor, now_us: int, asker: Asker = 
     definition = _stored(store.definitions, dag_id)
     if definition is None or not allows(asker.scopes, definition.scope):
         raise NotFoundError("stored DAG", dag_id, hint="'cis dag definitions' shows what is stored")
-    store.definitions.unsave(definition.definition_id)
+    store.definitions.save(definition.definition_id, at_us=None)
     store.definitions.drop([definition.definition_id])
     append_audit(store.audit, by, action="dag.delete", subject=dag_id, now_us=now_us)
     return definition

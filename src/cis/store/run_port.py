@@ -33,12 +33,11 @@ class Definitions(Protocol):
         """Store a document unless that version is there; return its ``definition_id``."""
         ...
 
-    def save(self, definition_id: int, *, now_us: int) -> None:
-        """Mark a version as the stored one of its DAG, in place of any other: a DAG has one of these at most."""
-        ...
+    def save(self, definition_id: int, *, at_us: int | None) -> None:
+        """Mark a version as the stored one of its DAG since a time, in place of any other: a DAG has one at most.
 
-    def unsave(self, definition_id: int) -> None:
-        """Have the DAG of a version without a stored one; all its versions stay."""
+        None: its DAG has none from now on. All versions stay.
+        """
         ...
 
     def saved_count(self, *, at_most: int) -> int:

@@ -54,7 +54,7 @@ def furnish(folder: Path) -> Household:
         node.hears(control, "node-2", "r-withdrawn", action="cancel", seq=1)
         node.hears(control, "node-3", "r-received", action="cancel", seq=1)  # is refused, which is written down
         with node.store.transaction():
-            node.store.definitions.save(victim.definition_id, now_us=node.now_us)
+            node.store.definitions.save(victim.definition_id, at_us=node.now_us)
             _begin(node.store, victim.run_id, at_us=node.now_us)
             _others(node.store, victim.run_id)
     return Household(

@@ -263,7 +263,7 @@ def test_documents_of_pruned_runs_go_and_those_that_were_saved_stay(store: Sqlit
     put_run(store, "r1", dag_id="once", status=RunState.COMPLETED, finished_at_us=1)
     put_run(store, "r2", dag_id="saved", status=RunState.COMPLETED, finished_at_us=1)
     with store.transaction():
-        store.definitions.save(store.definitions.put(definition("saved")), now_us=1)
+        store.definitions.save(store.definitions.put(definition("saved")), at_us=1)
 
     pruner = swept(store, logfiles, now_us=NOW_US, max_age_s=5)
 

@@ -254,7 +254,7 @@ def save(
         check_secrets(spec, prepared.scope, this_node)
     now_us = this_node.clock_us()
     definition_id = record_definition(definitions, spec, prepared=prepared, now_us=now_us)
-    definitions.save(definition_id, now_us=now_us)
+    definitions.save(definition_id, at_us=now_us)
     saved = definitions.get(definition_id)
     if saved is None:
         raise NotFoundError("DAG", spec.dag_id)

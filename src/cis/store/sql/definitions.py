@@ -79,14 +79,11 @@ class DefinitionRows:
         number: int = row[0]
         return number
 
-    def save(self, definition_id: int, *, now_us: int) -> None:
-        """Mark a version as the stored one of its DAG, in place of any other."""
-        self.unsave(definition_id)
-        self._db.write(_SAVE, (now_us, definition_id))
-
-    def unsave(self, definition_id: int) -> None:
-        """Have the DAG of a version without a stored one."""
+    def save(self, definition_id: int, *, at_us: int | None) -> None:
+        """Mark a version as the stored one of its DAG, in place of any other; None: its DAG has none."""
         self._db.write(_UNSAVE, (definition_id,))
+        if at_us is not None:
+            self._db.write(_SAVE, (at_us, definition_id))
 
     def saved_count(self, *, at_most: int) -> int:
         """Return how many DAGs are stored, counted no further than *at_most*."""
