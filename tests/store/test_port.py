@@ -16,11 +16,13 @@ from cis.store.port import Store
 from cis.store.sqlite.store import SqliteStore
 
 SRC = Path(__file__).parents[2] / "src" / "cis"
-MOST = 150
+MOST = 149
 
 
 def public(kind: type) -> dict[str, object]:
-    return {name: value for name, value in vars(kind).items() if not name.startswith("_") and value is not None}
+    """Return what a class offers, with what it has from the classes that it is made of."""
+    offered = {name: value for part in reversed(kind.__mro__) for name, value in vars(part).items()}
+    return {name: value for name, value in offered.items() if not name.startswith("_") and value is not None}
 
 
 PARTS: dict[str, type] = {

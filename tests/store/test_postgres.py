@@ -139,7 +139,9 @@ def test_a_server_that_was_restarted_is_gone_on_with(there: PostgresStore, postg
     ("url", "seen"),
     [
         ("postgresql://u:geheim@h:1/d", "postgresql://u@h:1/d"),
-        ("postgresql://u@h/d?password=geheim&sslmode=require", "postgresql://u@h/d?password=…&sslmode=require"),
+        ("postgresql://u@h/d?password=geheim&sslmode=require", "postgresql://u@h/d"),
+        ("postgresql://u:ge?heim@h/d?sslpassword=geheim", "postgresql://u@h/d"),
+        ("postgresql://:geheim@h", "postgresql://h"),
         ("postgres://h/d", "postgres://h/d"),
     ],
 )
@@ -153,6 +155,21 @@ def test_a_server_that_is_not_there_is_named_without_the_password(tmp_path: Path
 
     assert "127.0.0.1" in str(refused.value)
     assert "geheim" not in str(refused.value)
+
+
+def test_an_address_that_cannot_be_read_is_refused_without_a_word_of_it(tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as refused:
+        open_store(Shared("postgresql://u:geheim%zz@h/d?geheim", tmp_path))
+
+    assert "geheim" not in f"{refused.value}{refused.value.__cause__}"
+
+
+def test_in_a_snapshot_nothing_is_held_and_nothing_can_be_written(there: PostgresStore) -> None:
+    with there._db.snapshot():
+        assert there.peers.get("nobody") is None
+        assert there.runs.by_key("k") is None
+        with pytest.raises(StoreError):
+            there._db.write("DELETE FROM peers")
 
 
 def test_whoever_did_not_ask_for_it_loads_none_of_it(tmp_path: Path) -> None:

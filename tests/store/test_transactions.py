@@ -95,6 +95,35 @@ class TestTransaction:
         assert one.definitions.current("d") is None
 
 
+class TestEvents:
+    def test_a_part_that_is_undone_takes_no_event_of_before_with_it(self, open_store: Callable[[], Store]) -> None:
+        store = open_store()
+        with store.transaction():
+            store.events.append([event("before")])
+            with pytest.raises(RuntimeError), store.savepoint():
+                store.events.append([event("within")])
+                assert store.events.last_seq() == 2
+                raise RuntimeError
+            store.events.append([event("after")])
+
+        assert [each.status for each in store.events.after(0, limit=9)] == ["before", "after"]
+
+    def test_what_was_told_before_tasks_were_cancelled_comes_before_that(self, open_store: Callable[[], Store]) -> None:
+        store = open_store()
+        put_run(store, "r1")
+        with store.transaction():
+            store.events.append([event("before")])
+            store.tasks.cancel_unfinished("r1", now_us=9)
+            store.events.append([event("after")])
+
+        assert [each.status for each in store.events.after(0, limit=9)] == ["before", *["cancelled"] * 2, "after"]
+
+
+def event(status: str) -> EventRecord:
+    """Return an event of a run."""
+    return EventRecord(seq=0, at_us=1, kind="run", status=status, run_id="r")
+
+
 def tells_whose(store: Store) -> bool:
     """Whether a store knows its own writes from others': the port asks no more of it than to err on the safe side."""
     return isinstance(store, SqliteStore)

@@ -30,7 +30,7 @@ class Shared(NamedTuple):
 
 
 Address = Path | str | Shared
-_PASSWORD = re.compile(r"(?<=//)([^/@?]*?):[^/@?]*@|([?&]password=)[^&]*")
+_SHOWN = re.compile(r"([^:]*://)(?:([^/@:]*)(?::[^/@]*)?@)?([^?]*)")  # as libpq reads it: the user ends at the first @
 _SCHEME = r"([a-z][a-z0-9+.-]*):"
 _SERVERS = re.compile(r"postgres(ql)?://", re.IGNORECASE)
 
@@ -139,10 +139,11 @@ def is_server(text: str) -> bool:
 
 
 def shown(address: Address) -> str:
-    """Return an address as messages name it: without a password."""
-    if isinstance(address, Shared):
-        return _PASSWORD.sub(lambda found: f"{found[2]}…" if found[2] else f"{found[1]}@", address.url)
-    return str(address)
+    """Return an address as messages name it: of a server its scheme, user, place and name, and so no password."""
+    if not isinstance(address, Shared):
+        return str(address)
+    found = _SHOWN.match(address.url)
+    return "" if found is None else f"{found[1]}{found[2] + '@' if found[2] else ''}{found[3]}"
 
 
 def _path_of(address: Path | str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -58,8 +58,11 @@ def address_of(url: str, *, text: str) -> Address:
     """
     try:
         given = conninfo.conninfo_to_dict(url)
-    except psycopg.ProgrammingError as error:
-        raise StoreError(f"the store's address is no PostgreSQL URL: {error}".replace(url, "…")) from error
+    except psycopg.ProgrammingError:
+        # What libpq says of it may quote the password.
+        raise StoreError(
+            f"{text} is no address that PostgreSQL's libpq can read: see docs/howto/postgresql.md"
+        ) from None
     return Address(conninfo.make_conninfo("", **{**_DEFAULTS, **given}), text)
 
 
@@ -77,7 +80,7 @@ def connect(address: Address) -> psycopg.Connection[Row]:
     return connection
 
 
-def store_error(error: psycopg.Error, path: str) -> StoreError:
+def store_error(error: psycopg.Error, path: str, *, waited_s: float = TIMEOUT_S) -> StoreError:
     """Return what *error* means to this program; it names the database, and where there is one, the mend."""
     why = " ".join(str(error).split())[:500]
     match error:
@@ -86,7 +89,7 @@ def store_error(error: psycopg.Error, path: str) -> StoreError:
         case errors.ReadOnlySqlTransaction():
             return StoreReadOnlyError(path, mend="the server takes no writes: is it a standby?")
         case errors.LockNotAvailable() | errors.DeadlockDetected() | errors.SerializationFailure():
-            return StoreBusyError(path, waited_s=round(TIMEOUT_S))
+            return StoreBusyError(path, waited_s=round(waited_s))
         case errors.TooManyConnections():
             return StoreError(f"{path} has no connection left: raise its max_connections, or run fewer workers")
         case errors.InvalidPassword() | errors.InvalidAuthorizationSpecification():
@@ -112,14 +115,23 @@ class Database:
         self._timeout_s = TIMEOUT_S
         self._set_s = 0.0  # what the server knows of it
         self._writes = 0
-        self.in_transaction = False  # also when its connection was lost, until its block ends
+        # Both also when the connection was lost, until the block ends: what comes then must not be done on another one.
+        self._in_block = False
+        self.in_transaction = False
         self.waited = False  # nobody waits for others to begin a transaction here
         self.pending: list[tuple[object, ...]] = []  # events, which get their numbers last (``parts.PostgresEvents``)
         self.store_pending: Callable[[], None] = _pass
 
-    def wait_at_most(self, seconds: float) -> None:
-        """Wait no longer than that for what others hold."""
+    def wait_at_most(self, seconds: float, *, meanwhile: Callable[[], None] | None = None) -> None:
+        """Wait no longer than that for what others hold. The server does the waiting, so *meanwhile* is not called."""
+        del meanwhile
         self._timeout_s = seconds
+
+    def leave_gap(self) -> None:
+        """Do nothing: nobody waits to begin a transaction."""
+
+    def _error(self, error: psycopg.Error) -> StoreError:
+        return store_error(error, self.path, waited_s=self._timeout_s)
 
     def others_writes(self) -> int:
         """Return a greater number each time: nothing tells what others have written."""
@@ -158,6 +170,8 @@ class Database:
     def write(self, sql: str, parameters: Sequence[Value] = ()) -> int:
         """Run a statement inside the transaction, and return how many rows it changed."""
         self.demand_transaction()
+        if self.pending and sql.startswith("INSERT INTO events"):
+            self.store_pending()  # they come before what a statement tells of by itself
         return self._run(sql, parameters).rowcount
 
     def write_many(self, sql: str, rows: Iterable[Sequence[Value]]) -> int:
@@ -178,16 +192,16 @@ class Database:
 
     def _run(self, sql: str, parameters: Sequence[Value] = ()) -> psycopg.Cursor[Row]:
         values = [plain(value) for value in parameters]
-        alone = not self.in_transaction
+        alone = not self._in_block
         if alone and self.connection.closed:
             self._connect_again()
         try:
             return self._cursor.execute(translated_sql(sql), values)
         except psycopg.OperationalError as error:
             if not (alone and self.connection.closed):
-                raise store_error(error, self.path) from error
+                raise self._error(error) from error
         except psycopg.Error as error:
-            raise store_error(error, self.path) from error
+            raise self._error(error) from error
         self._connect_again()  # a question changes nothing, and may be asked again
         with self._told():
             return self._cursor.execute(translated_sql(sql), values)
@@ -197,7 +211,7 @@ class Database:
         try:
             yield
         except psycopg.Error as error:
-            raise store_error(error, self.path) from error
+            raise self._error(error) from error
 
     def _connect_again(self) -> None:
         """Make the connection anew; try for as long as a transaction waits for others."""
@@ -222,7 +236,7 @@ class Database:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._begin()
-        self.in_transaction = True
+        self._in_block = self.in_transaction = True
         try:
             yield
             if self.pending:
@@ -232,7 +246,7 @@ class Database:
             self._roll_back()
             raise
         finally:
-            self.in_transaction = False
+            self._in_block = self.in_transaction = False
 
     def _begin(self) -> None:
         if self.connection.closed:
@@ -241,7 +255,7 @@ class Database:
             self._begin_once()
         except psycopg.OperationalError as error:
             if not self.connection.closed:
-                raise store_error(error, self.path) from error
+                raise self._error(error) from error
             self._connect_again()
             with self._told():
                 self._begin_once()
@@ -258,7 +272,7 @@ class Database:
         except psycopg.Error as error:
             if self.connection.closed:
                 raise StoreUnsureError(self.path) from error
-            raise store_error(error, self.path) from error
+            raise self._error(error) from error
         if done != "COMMIT":
             raise StoreError(f"{self.path} has undone a transaction in which an error was passed over")
 
@@ -271,18 +285,18 @@ class Database:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Have several questions answered from the database as it is at one moment."""
-        if self.in_transaction:
+        if self._in_block:
             yield
             return
         if self.connection.closed:
             self._connect_again()
         with self._told():
             self._cursor.execute(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        self.in_transaction = True
+        self._in_block = True
         try:
             yield
         finally:
-            self.in_transaction = False
+            self._in_block = False
             self._roll_back()
 
     @contextmanager
@@ -290,11 +304,11 @@ class Database:
         """Inside a transaction, keep or undo one part of it alone."""
         with self._told():
             self._cursor.execute(b"SAVEPOINT part")
-        pending = len(self.pending)
+        pending = list(self.pending)
         try:
             yield
         except BaseException:
-            del self.pending[pending:]
+            self.pending[:] = pending  # also those that were stored within it
             if not self.connection.closed:
                 with suppress(psycopg.Error):
                     self._cursor.execute(b"ROLLBACK TO SAVEPOINT part")
@@ -305,16 +319,11 @@ class Database:
 
     def without_foreign_keys(self) -> AbstractContextManager[None]:
         """Do nothing: here a task may be there before its run (migration 22)."""
-        return _nothing()
+        return nullcontext()
 
     def close(self) -> None:
         """Close the connection."""
         self.connection.close()
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _number(*name: str) -> int:

@@ -46,4 +46,4 @@ def plain(value: Any) -> Any:
         return int(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return str(value) if isinstance(value, str) else int(value)
+    return str(value) if isinstance(value, str) else value

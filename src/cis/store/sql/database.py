@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ class Database(Protocol):
         ...
 
     def rows(self, sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
-        """Return the rows of a query; those whose text is none are skipped, and named in the log."""
+        """Return the rows of a query; one whose text is not UTF-8 is left out, and named in the log."""
         ...
 
     def all_rows(self, what: str, sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
@@ -60,6 +60,31 @@ class Database(Protocol):
 
     def transaction(self, *, wait: bool = True) -> AbstractContextManager[None]:
         """Begin a transaction, and commit when the block ends; see ``cis.store.port``."""
+        ...
+
+    def savepoint(self) -> AbstractContextManager[None]:
+        """Inside a transaction, keep or undo one part of it alone."""
+        ...
+
+    def wait_at_most(self, seconds: float, *, meanwhile: Callable[[], None] | None = None) -> None:
+        """Wait no longer than that for others; *meanwhile* is called again and again by whoever waits by itself."""
+        ...
+
+    @property
+    def waited(self) -> bool:
+        """Whether the last transaction had to wait for others to begin."""
+        ...
+
+    def others_writes(self) -> int:
+        """Return a number that grows with others' commits; see ``cis.store.port``."""
+        ...
+
+    def leave_gap(self) -> None:
+        """Leave others the time to begin a transaction, where they would wait in vain else."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
         ...
 
     def without_foreign_keys(self) -> AbstractContextManager[None]:

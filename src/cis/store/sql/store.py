@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -65,3 +67,35 @@ class SqlStore:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+
+    def transaction(self, *, wait: bool = True) -> AbstractContextManager[None]:
+        """Begin, and commit when the block ends; roll back when it raises.
+
+        Unless it may *wait*, StoreBusyError comes at once when others keep it from beginning.
+        """
+        return self._db.transaction(wait=wait)
+
+    def savepoint(self) -> AbstractContextManager[None]:
+        """Inside a transaction: keep or undo one part of it alone."""
+        return self._db.savepoint()
+
+    def wait_at_most(self, seconds: float, *, meanwhile: Callable[[], None] | None = None) -> None:
+        """Wait no longer than that for others; StoreBusyError comes then. *meanwhile* is called as the wait allows."""
+        self._db.wait_at_most(seconds, meanwhile=meanwhile)
+
+    def others_writes(self) -> int:
+        """Return a number that grows with others' commits; inside a transaction, as of its beginning."""
+        return self._db.others_writes()
+
+    @property
+    def waited(self) -> bool:
+        """Whether the last transaction had to wait for others to begin."""
+        return self._db.waited
+
+    def let_others_in(self) -> None:
+        """Between two transactions: leave others who wait to begin one the time for it."""
+        self._db.leave_gap()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
