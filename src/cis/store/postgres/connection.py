@@ -22,7 +22,7 @@ from cis.errors import (
     StoreRefusedError,
     StoreUnsureError,
 )
-from cis.store.postgres.dialect import plain, translated_sql
+from cis.store.postgres.dialect import batch_of, plain, translated_sql
 from cis.store.sql.database import Row, Value
 
 TIMEOUT_S = 30.0  # for whom a transaction waits, unless it is told otherwise; the same as in SQLite
@@ -178,10 +178,17 @@ class Database:
         """Run a statement inside the transaction for each of *rows*, in few round trips; return how many rows it changed."""
         self.demand_transaction()
         values = [[plain(value) for value in row] for row in rows]
+        if len(values) == 1:
+            return self._run(sql, values[0]).rowcount
+        batch = batch_of(sql)
         changed = 0
         for first in range(0, len(values), LARGEST_BATCH):
+            part = values[first : first + LARGEST_BATCH]
             with self._told():
-                self._cursor.executemany(translated_sql(sql), values[first : first + LARGEST_BATCH])
+                if batch is not None and batch.takes(part):
+                    self._cursor.execute(batch.sql, [list(column) for column in zip(*part, strict=True)])
+                else:
+                    self._cursor.executemany(translated_sql(sql), part)
             changed += self._cursor.rowcount
         return changed
 
