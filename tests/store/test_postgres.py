@@ -15,6 +15,7 @@ import pytest
 from cis.errors import StoreError, StoreNewerError, StoreUnsureError
 from cis.store import Shared, open_store, shown
 from cis.store.postgres import migrate as migrate_there
+from cis.store.postgres.dialect import batch_of, numbers_of_schema
 from cis.store.postgres.store import PostgresStore
 from cis.store.sqlite import migrate as migrate_here
 from tests.worlds.migrated import new_database
@@ -57,6 +58,36 @@ def test_both_databases_have_the_same_tables_and_columns(there: PostgresStore, t
     assert theirs - ours == {("offers", "rowid")}
     assert ours - theirs == set()
     assert migrate_there.NEWEST == migrate_here.NEWEST == migrate_there.migrations()[-1][0]
+
+
+def test_columns_of_one_name_are_of_one_type(there: PostgresStore) -> None:
+    """Statements for many rows at once are made from a column's name alone (``dialect.batch_of``)."""
+    asked = (
+        "SELECT DISTINCT column_name, data_type FROM information_schema.columns WHERE table_schema = current_schema()"
+    )
+    types = there._db.rows(asked)
+
+    assert len({name for name, _ in types}) == len(types)
+    assert {kind for _, kind in types} == {"bigint", "text"}
+    assert numbers_of_schema() & {name for name, _ in types} == {name for name, kind in types if kind == "bigint"}
+
+
+def test_many_changes_in_one_statement_do_what_one_after_the_other_does(there: PostgresStore) -> None:
+    """Also where two of them mean the same row, or a row that is not there."""
+    add = "INSERT INTO peers (node_id, public_key, may, trusted_at_us) VALUES (?, ?, ?, ?)"
+    change = "UPDATE peers SET trusted_at_us = ?, url = coalesce(?, url) WHERE node_id = ? AND public_key = ?"
+    once = [(1, "u1", "a", "ka"), (2, None, "b", "kb"), (3, "u3", "nobody", "k")]
+    batch = batch_of(change)
+    assert batch is not None
+    assert batch.takes(once)
+    assert not batch.takes([*once, (4, "u4", "a", "ka")])
+    for told, last in ((once, (1, "u1")), ([*once, (4, "u4", "a", "ka")], (4, "u4"))):
+        with there.transaction():
+            there._db.write("DELETE FROM peers")
+            there._db.write_many(add, [("a", "ka", "", 0), ("b", "kb", "", 0)])
+            assert there._db.write_many(change, told) == len(told) - 1
+        got = there._db.rows("SELECT node_id, trusted_at_us, url FROM peers ORDER BY node_id")
+        assert got == [("a", *last), ("b", 2, None)]
 
 
 def test_ten_that_open_an_empty_database_at_once_make_one_schema(postgres: PostgresServer, tmp_path: Path) -> None:
