@@ -456,6 +456,25 @@ def test_cancel_and_pause_asked_while_the_node_is_down_hold_when_it_comes_up(hal
     assert statuses(one, [tried]).get(tried) in (None, "cancelled")
 
 
+def test_what_is_cancelled_while_its_node_is_dead_is_not_begun_again_when_it_comes_back(
+    half: Pair, tmp_path: Path
+) -> None:
+    one, two = half
+    one.start()
+    gate, tries = tmp_path / "gate", tmp_path / "tries"
+    run_id = posted(two, dag("proj-a-long", f"echo $CIS_ATTEMPT >> {tries}; {until(gate)}"))
+    wait_for(tries.exists, timeout_s=30, what="the task")
+    one.kill()
+    assert two.api.call("POST", f"/api/v1/runs/{run_id}/cancel").status == 200
+
+    one.start()
+    run = ended(two, run_id)
+    alone = ended(one, run_id)
+
+    assert (run["status"], alone["status"]) == ("cancelled", "cancelled")
+    assert tries.read_text().split() == ["1"]
+
+
 def test_a_dag_that_expires_before_its_node_is_up_fails_as_expired_and_is_never_run(half: Pair, tmp_path: Path) -> None:
     """That whose first try finds out that the node is down, and one that waits behind another, which does not expire."""
     one, two = half

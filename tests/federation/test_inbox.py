@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from cis.engine.accept import control
-from cis.engine.accept.dispatch import also_by_room, expire, mark_sending, on_its_way
+from cis.engine.accept.dispatch import also_by_room, delivered, expire, mark_sending, on_its_way
 from cis.engine.accept.submit import Origin, SubmitRequest, submit
 from cis.engine.this_node import MAX_DEPTH
 from cis.errors import DocumentError, OverloadedError
 from cis.federation.executing import accept
+from cis.federation.records import run_fields
 from cis.model.message import MessageKind, Result
 from cis.model.states import RunState
 from cis.store.cluster import RemoteRole, Route
@@ -160,6 +161,20 @@ def test_pause_of_a_run_that_is_elsewhere_is_asked_for_and_changes_nothing_here(
 
     assert [item.fields["action"] for item in node.posted(run.run_id, CONTROL)] == ["pause"]
     assert node.run(run.run_id).status is RunState.PENDING
+
+
+def test_who_reports_a_run_is_told_in_the_answer_what_was_asked_of_it_and_has_not_arrived(node: Decider) -> None:
+    run = node.submitted(target_node="node-2")
+    with node.store.transaction():
+        delivered(node.store, run.run_id, now_us=node.now_us)
+    report = {"run": run_fields(run._replace(version=2), final=False), "tasks": [], "attempts": [], "logs": []}
+    before = node.hears(MessageKind.STATUS, "node-2", run.run_id, report=report, epoch=0)
+    with node.store.transaction():
+        control.cancel(node.store, run.run_id, now_us=node.now_us)
+    after = node.hears(MessageKind.STATUS, "node-2", run.run_id, report=report, epoch=0)
+
+    assert (before.result, before.fields) == (Result.ACCEPTED, {})
+    assert (after.result, after.fields) == (Result.ACCEPTED, {"control": {"action": "cancel", "seq": 1}})
 
 
 def test_resume_of_a_run_that_is_elsewhere_is_asked_for_and_the_last_word_is_what_counts(node: Decider) -> None:

@@ -41,6 +41,7 @@ class Scene:
     set_s: float = 0.0  # what the wall clock was set ahead
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     reporters: dict[str, Reporter] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
     supervisor: Supervisor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,6 +61,7 @@ class Scene:
                 lease_s=15.0,
                 told=lambda: None,
                 reap=lambda _: None,
+                holds=self.held.__contains__,
             )
         )
 
@@ -168,6 +170,17 @@ def test_a_worker_that_closes_its_pipe_and_does_not_end_takes_the_supervisor_not
 
     assert [child.worker_id for child in scene.supervisor.children] == [SCOPES["b"].worker_id]
     assert scene.processes["a"].poll() is None
+
+
+def test_a_worker_that_has_to_wait_for_a_word_is_not_started_until_it_need_not(scene: Scene) -> None:
+    scene.held.add(SCOPES["a"].worker_id)
+    scene.want("a")
+    scene.want("b")
+    before = set(scene.processes)
+    scene.held.clear()
+    scene.turn()
+
+    assert (before, set(scene.processes)) == ({"b"}, {"a", "b"})
 
 
 def test_a_supervisor_without_descriptors_goes_on_and_says_what_is_short(scene: Scene) -> None:

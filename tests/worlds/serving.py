@@ -7,6 +7,7 @@ import itertools
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from cis.engine.accept.submit import SubmitRequest, submit
 from cis.engine.logfiles import LogFiles
 from cis.engine.this_node import ThisNode
 from cis.engine.transitions import move_run, move_tasks
+from cis.federation.executing.first_word import FirstWord
 from cis.model.dag import DagSpec
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.node.cluster import Cluster
@@ -226,7 +228,7 @@ def node_under_test(
         stager=stager,
         woken=pokes.extend,
     )
-    cluster = Cluster(handle, room=None)
+    cluster = Cluster(handle, room=None, first_word=FirstWord(store, clock_s=time.monotonic))
     services = ServedNode(
         handle,
         cluster,

@@ -53,6 +53,7 @@ EXECUTE, CONTROL, READ = "execute", "control", "read"
 RIGHTS = (EXECUTE, CONTROL, READ)
 
 INCOMPLETE = "report.incomplete"
+CONTROL_ASKED = "control"  # in the answer to a report: what the origin still has to tell, as in a control message
 MAX_DETAIL = 2000
 _SHA256 = 64
 _ANSWER_FOR_US = _PING_FOR_US = 300_000_000
@@ -99,6 +100,10 @@ class Outcome:
 
     reply: Reply
     rings: frozenset[str] = field(default_factory=frozenset)
+
+
+Receive = Callable[[ReceivedMessage], Awaitable[Outcome]]
+"""Acts on a message as if it had been brought (``cis.federation.inbox``)."""
 
 
 def outcome(result: Result, *, rings: tuple[str, ...] = (), **fields: Json) -> Outcome:

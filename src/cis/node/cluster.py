@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cis.errors import CisError, ConfigError, Fault
+from cis.federation.executing.first_word import FirstWord
 from cis.federation.executing.reporter import Reporter
 from cis.federation.inbox import Inbox
 from cis.federation.origin.courier import Courier
@@ -91,8 +92,9 @@ class Cluster:
     Its methods may be called from any thread.
     """
 
-    def __init__(self, node: SigningNode, *, room: RoomSettings | None) -> None:
+    def __init__(self, node: SigningNode, *, room: RoomSettings | None, first_word: FirstWord) -> None:
         self._node = node
+        self._first_word = first_word
         self._room_settings = room
         self.room: Room | None = None
         self.receiver = Receiver(node, Inbox(node, taken=self._taken), spoke=self._spoke)
@@ -145,6 +147,10 @@ class Cluster:
         if self._reporter is not None:
             self._soon(self._reporter.add, run_id)
 
+    def _room_read(self) -> None:
+        if self._first_word.room_read():
+            self._node.wake()
+
     def _nudge(self, node_id: str) -> None:
         if self._courier is not None and self._reporter is not None:
             self._courier.nudge(node_id)
@@ -182,19 +188,22 @@ class Cluster:
             room_takes=self._room_takes,
             fall_back_after_s=self._room_settings.fall_back_after_s if self._room_settings else 0.0,
         )
-        self._reporter = Reporter(self._node, client, jitter=random.random)
+        receive = self.receiver.inbox.receive
+        self._reporter = Reporter(
+            self._node, client, jitter=random.random, receive=receive, first_word=self._first_word
+        )
         self._pinger = Pinger(self._node, client, answered=self._nudge)
         services = {
             "courier": self._courier.run,
             "reporter": self._reporter.run,
-            "asker": StatusAsker(self._node, client, receive=self.receiver.inbox.receive).run,
+            "asker": StatusAsker(self._node, client, receive=receive).run,
             "pinger": self._pinger.run,
             "upkeep": self._upkeep,
         }
         if self._room_settings is not None:
             from cis.transports.matrix.room import Room  # noqa: PLC0415 - as above
 
-            self.room = Room(self._node, self.receiver, self._room_settings, jitter=random.random)
+            self.room = Room(self._node, self.receiver, self._room_settings, jitter=random.random, read=self._room_read)
             self._reporter.to_room = self.room.send_status
             services["room"] = self.room.run
         tasks = [asyncio.create_task(_kept(name, run)) for name, run in services.items()]

@@ -16,6 +16,7 @@ from cis.engine.logfiles import LogFiles
 from cis.engine.times import Instant
 from cis.engine.upkeep.pruner import Cutoff, Pruner, Retention
 from cis.errors import CisError, LockGoneError, StoreError, StoreGoneError, StoreNewerError
+from cis.federation.executing.first_word import FirstWord
 from cis.node.clock import AgeClock, now_awake_or_asleep
 from cis.node.cluster import Cluster, room_settings
 from cis.node.handle import NodeHandle
@@ -61,6 +62,7 @@ class Node:
             raise
         for node_id, runs in store.queue.of_other_ids(settings.node_id).items():
             log.warning("runs wait that this home took on under another id", extra={"node_id": node_id, "runs": runs})
+        self._first_word = FirstWord(store, clock_s=time.monotonic)
         store.close()
         self.skills = InstalledSkills()
         self.skills.infos()  # find them now: what is installed later is for the next start
@@ -81,7 +83,7 @@ class Node:
             stager=self.stager,
             woken=self.wake,
         )
-        self.cluster = Cluster(self.handle, room=room_settings(home, settings))
+        self.cluster = Cluster(self.handle, room=room_settings(home, settings), first_word=self._first_word)
         self._maintenance = Maintenance(
             self.open_store,
             self.logfiles,
@@ -174,7 +176,9 @@ class Node:
     def _mind_workers(self) -> None:
         store = self.open_store()
         store.wait_at_most(max(1.0, self.settings.lease_s / 3))  # one that holds the lock may be what is to be ended
-        supervisor = make_supervisor(self.home, self.settings, store=store, bell=self._bell, told=self._told)
+        supervisor = make_supervisor(
+            self.home, self.settings, store=store, bell=self._bell, told=self._told, holds=self._first_word.holds
+        )
         while not self._stop.is_set():
             try:
                 store.upkeep.check_current()

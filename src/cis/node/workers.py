@@ -37,9 +37,13 @@ def make_supervisor(
     store: Store,
     bell: FifoBell,
     told: Callable[[], None],
+    holds: Callable[[str], bool] = lambda _: False,
     from_position: int = 0,
 ) -> Supervisor:
-    """Return the supervisor of this home's workers; it leaves alone what stands before *from_position* in the queue."""
+    """Return the supervisor of this home's workers.
+
+    It leaves alone what stands before *from_position* in the queue, and starts no worker that *holds* says has to wait.
+    """
     this_node = make_this_node(settings, skills=InstalledSkills())
     return Supervisor(
         SupervisorParts(
@@ -56,6 +60,7 @@ def make_supervisor(
             max_workers=settings.max_workers,
             lease_s=settings.lease_s,
             told=told,
+            holds=holds,
             from_position=from_position,
             reap=Inherited().reap,
             lasting=AttemptFolders(home.attempts),

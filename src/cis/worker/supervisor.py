@@ -100,7 +100,7 @@ class SupervisorParts:
 
     ``told`` is called whenever a worker stored something; ``reap`` takes the status of ended children that are none of
     its workers; ``let_in`` is called, inside a transaction, for a worker id whose runs wait for one of the places of
-    their scope (``cis.engine.accept.admission``). Runs before *from_position* in the queue are left alone.
+    their scope (``cis.engine.accept.admission``). A worker that *holds* says so of is not started yet. Runs before *from_position* in the queue are left alone.
     """
 
     store: Store
@@ -118,6 +118,7 @@ class SupervisorParts:
     told: Callable[[], None]
     reap: Callable[[Container[int]], None]
     let_in: Callable[[Store, str], None] = lambda _store, _worker_id: None
+    holds: Callable[[str], bool] = lambda _: False
     lasting: LastingAttempts = field(default_factory=NothingLasts)
     from_position: int = 0
 
@@ -240,7 +241,7 @@ class Supervisor:
                 ring(self._parts.run_dir, demand.worker_id)
             elif self._lives_elsewhere(demand.worker_id):
                 ring(self._parts.run_dir, demand.worker_id)
-            elif self._pauses.get(demand.worker_id, _Pause()).until_s > now_s:
+            elif self._pauses.get(demand.worker_id, _Pause()).until_s > now_s or self._parts.holds(demand.worker_id):
                 continue
             elif self._has_room(len(waiting)):
                 self._start(demand, now_s)

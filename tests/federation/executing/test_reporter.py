@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from cis.errors import OverloadedError
+from cis.federation.executing.first_word import FirstWord
 from cis.federation.executing.reporter import Reporter
+from cis.federation.messages import Receive
 from cis.federation.service import NodePort, Sending
 from cis.model.message import Message
 from cis.model.states import RunState
@@ -48,7 +51,13 @@ class Telling:
 
     def __init__(self, node: NodeUnderTest) -> None:
         self.handle = FailingHandle(node)
-        self.reporter = Reporter(cast(NodePort, self.handle), cast(Sending, None), jitter=lambda: 0.0)
+        self.reporter = Reporter(
+            cast(NodePort, self.handle),
+            cast(Sending, None),
+            jitter=lambda: 0.0,
+            receive=cast(Receive, None),
+            first_word=FirstWord(node.store, clock_s=time.monotonic),
+        )
         self.reporter.to_room = self._tell
         self._told: asyncio.Queue[Message] = asyncio.Queue()
         self._running = asyncio.create_task(self.reporter.run())

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import apsw
 import httpx
@@ -24,9 +25,10 @@ from cis.engine.this_node import ThisNode
 from cis.engine.transitions import move_tasks
 from cis.errors import RoomError, RoomRefusedError, RoomUnreachableError
 from cis.federation.executing.claiming import Claimer
+from cis.federation.executing.first_word import FirstWord
 from cis.federation.executing.reporter import Reporter
 from cis.federation.inbox import Inbox
-from cis.federation.messages import INCOMPLETE
+from cis.federation.messages import INCOMPLETE, Receive
 from cis.federation.origin.courier import Courier, _Line
 from cis.model.message import BlobRef, Message, MessageKind, Result
 from cis.model.states import Priority, RunState, TaskState
@@ -743,7 +745,13 @@ def push_client(handle: SigningNode, *, transport: httpx.AsyncBaseTransport | No
 @contextmanager
 def reporting(place: Office, client: PushClient, ear: Ear | None) -> Iterator[Reporter]:
     """Let a reporter serve, in the running loop."""
-    reporter = Reporter(place.handle, client, jitter=lambda: 0.0)
+    reporter = Reporter(
+        place.handle,
+        client,
+        jitter=lambda: 0.0,
+        receive=cast(Receive, None),
+        first_word=FirstWord(place.store, clock_s=time.monotonic),
+    )
     reporter.to_room = ear
     service = asyncio.ensure_future(reporter.run())
     try:

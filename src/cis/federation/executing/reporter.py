@@ -14,16 +14,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from cis.engine.this_node import ThisNode
 from cis.errors import CisError, NotFoundError, PoisonRecordError
+from cis.federation.executing.first_word import FirstWord
 from cis.federation.executing.lease import ask_to_renew
 from cis.federation.executing.report import Cursor, Report, build_report
-from cis.federation.messages import INCOMPLETE, report_message, report_parts
+from cis.federation.messages import CONTROL_ASKED, INCOMPLETE, Receive, ReceivedMessage, report_message, report_parts
 from cis.federation.service import EventTail, NodePort, NotDelivered, Sending, Wakeup, pause_s
 from cis.model.dag import Json
-from cis.model.message import Message, Reply, Result, Standing
+from cis.model.message import Message, MessageKind, Reply, Result, Standing
 from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun
 from cis.store.cluster_port import Remotes
 from cis.store.port import Store
@@ -65,8 +67,12 @@ class _OpenRun:
 class Reporter:
     """Reports runs that this node executes for others. *to_room* is None while there is no room."""
 
-    def __init__(self, node: NodePort, client: Sending, *, jitter: Callable[[], float]) -> None:
+    def __init__(
+        self, node: NodePort, client: Sending, *, jitter: Callable[[], float], receive: Receive, first_word: FirstWord
+    ) -> None:
         self.to_room: SendToRoom | None = None
+        self._receive = receive
+        self._first_word = first_word
         self._node = node
         self._client = client
         self._jitter = jitter
@@ -178,6 +184,8 @@ class Reporter:
         finally:
             run.busy = False
             self._woken.set()
+            if self._first_word.heard(run_id):
+                self._node.wake()
         if self._open.get(run_id) is not run:
             return  # it was granted anew, or asked for, meanwhile
         if report is None or every_s is None:
@@ -237,14 +245,17 @@ class Reporter:
         if peer.url is not None and remote.epoch == 0:
             answer = await self._client.send(message, peer)
             if not isinstance(answer, NotDelivered):
-                return await self._settle(run, answer.reply)
+                return await self._settle(run, answer.reply, peer)
         if self.to_room is not None and peer.matrix_user is not None and await self.to_room(message, remote):
             run.asked_s = begun_s if asks else run.asked_s
             return ROOM_EVERY_S
         return None
 
-    async def _settle(self, run: _OpenRun, reply: Reply) -> float | None:
+    async def _settle(self, run: _OpenRun, reply: Reply, peer: PeerRecord) -> float | None:
         run_id = run.remote.run_id
+        asked = reply.fields.get(CONTROL_ASKED)
+        if isinstance(asked, Mapping):
+            await self._receive(_control(run.remote, asked, peer, this_node=self._node.this_node))
         if reply.result is Result.LATER:
             if reply.code == INCOMPLETE:
                 run.tasks, run.cursor = None, Cursor()
@@ -263,6 +274,24 @@ class Reporter:
                 store.remotes.put(replace(remote, open=False))
 
         await self._node.write(job)
+
+
+def _control(
+    remote: RemoteRun, fields: Mapping[str, Json], peer: PeerRecord, *, this_node: ThisNode
+) -> ReceivedMessage:
+    """Return what the answer to a report asks for, as the control message that it is."""
+    now_us = this_node.clock_us()
+    message = Message(
+        kind=MessageKind.CONTROL,
+        message_id=this_node.new_id(),
+        sender=peer.node_id,
+        created_at_us=now_us,
+        expires_at_us=2**62,
+        run_id=remote.run_id,
+        target=this_node.node_id,
+        fields=fields,
+    )
+    return ReceivedMessage(message=message, peer=peer, source=peer.url or "")
 
 
 def _to_report(remotes: Remotes, run_ids: Iterable[str]) -> list[RemoteRun]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from cis.engine.accept.dispatch import delivered, undeliverable
@@ -20,12 +19,23 @@ from cis.engine.logfiles import LogFiles
 from cis.engine.this_node import ThisNode
 from cis.errors import CisError, MessageRefusedError
 from cis.federation import restored
-from cis.federation.messages import INCOMPLETE, FetchBlob, Outcome, ReceivedMessage, outcome, refusal_text, report_of
+from cis.federation.messages import (
+    CONTROL_ASKED,
+    INCOMPLETE,
+    FetchBlob,
+    Outcome,
+    Receive,
+    ReceivedMessage,
+    outcome,
+    refusal_text,
+    report_of,
+)
 from cis.federation.origin import arbiter
 from cis.federation.origin.mirror import apply_report
 from cis.federation.service import NodePort, NotDelivered, Sending
+from cis.model.dag import Json
 from cis.model.message import BlobRef, Message, MessageKind, Reply, Result, Standing
-from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun, room_item
+from cis.store.cluster import OutboxItem, PeerRecord, RemoteRole, RemoteRun, room_item
 from cis.store.port import Store
 from cis.store.records import Delivery
 from cis.store.run_port import Runs
@@ -40,9 +50,6 @@ MOST_ROOM_QUIET_S = 6 * 3600.0
 AT_ONCE = 8
 LOOK_EVERY_S = 1.0
 _PUSHED_ASK_FOR_US = 60_000_000
-
-Receive = Callable[[ReceivedMessage], Awaitable[Outcome]]
-"""Acts on a message as if it had been brought."""
 
 
 def receive_status(store: Store, received: ReceivedMessage, *, this_node: ThisNode, logfiles: LogFiles) -> Outcome:
@@ -76,7 +83,18 @@ def receive_status(store: Store, received: ReceivedMessage, *, this_node: ThisNo
         if received.event_id is not None:
             post_ask(store, fresh, message_id=this_node.new_id(), now_us=now_us)
         return Outcome(reply=Reply(result=Result.LATER, code=INCOMPLETE, detail="tell all of it again"))
-    return Outcome(reply=Reply(result=Result.ACCEPTED), rings=_parent_ring(store.runs, applied.parent_run_id))
+    asked = _asked_of(store, fresh)
+    fields: dict[str, Json] = {} if asked is None else {CONTROL_ASKED: dict(asked.fields)}
+    rings = _parent_ring(store.runs, applied.parent_run_id)
+    return Outcome(reply=Reply(result=Result.ACCEPTED, fields=fields), rings=rings)
+
+
+def _asked_of(store: Store, remote: RemoteRun) -> OutboxItem | None:
+    """Return what the node that has a run is still to be told to do with it."""
+    if not remote.control_seq:
+        return None
+    items = [item for item in store.outbox.of_run(remote.run_id) if item.kind == MessageKind.CONTROL]
+    return items[-1] if items else None
 
 
 def held_run(store: Store, received: ReceivedMessage) -> RemoteRun:

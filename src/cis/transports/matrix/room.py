@@ -66,12 +66,19 @@ class Room:
     """One node's dealings with its room."""
 
     def __init__(
-        self, node: SigningNode, receiver: Receiver, settings: RoomSettings, *, jitter: Callable[[], float]
+        self,
+        node: SigningNode,
+        receiver: Receiver,
+        settings: RoomSettings,
+        *,
+        jitter: Callable[[], float],
+        read: Callable[[], None],
     ) -> None:
         self.fault: str | None = "not connected yet"
         self._node = node
         self._settings = settings
         self._jitter = jitter
+        self._read = read
         self._client = MatrixClient(settings.homeserver, settings.access_token)
         self._sender = RoomSender(
             node, self._client, room_id=settings.room_id, jitter=jitter, offered=self._offers_changed
@@ -173,6 +180,7 @@ class Room:
             if batch.events or waiting:
                 waiting = await self._journal.work()
                 self._offers_changed()
+            self._read()
             if MessageKind.STATUS not in waiting:  # what else waits renews no lease
                 self._synced_s = begun_s
             if self.fault is not None:
