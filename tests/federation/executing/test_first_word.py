@@ -39,15 +39,15 @@ def held(first: FirstWord, node: Decider) -> set[str]:
     return {run_id for run_id in ("begun", "new", "by-room") if first.holds(node.run(run_id).worker_id)}
 
 
-def test_what_was_begun_waits_until_its_origin_was_asked_or_the_room_was_read(node: Decider) -> None:
+def test_what_was_accepted_waits_until_its_origin_was_asked_or_the_room_was_read(node: Decider) -> None:
     first = FirstWord(node.store, clock_s=Clock())
     at_first = held(first, node)
     heard = [first.heard(run_id) for run_id in ("begun", "new", "by-room", "begun")]
     later = held(first, node)
     read = [first.room_read(), first.room_read()]
 
-    assert at_first == {"begun", "by-room"}
-    assert (heard, later) == ([True, False, False, False], {"by-room"})
+    assert at_first == {"begun", "new", "by-room"}
+    assert (heard, later) == ([True, True, False, False], {"by-room"})
     assert (read, held(first, node)) == ([True, False], set())
 
 
@@ -58,11 +58,12 @@ def test_nothing_waits_for_ever(node: Decider) -> None:
     before = held(first, node)
     clock.now_s += 0.1
 
-    assert (before, held(first, node)) == ({"begun", "by-room"}, set())
+    assert (before, held(first, node)) == ({"begun", "new", "by-room"}, set())
     assert not first.heard("begun")
 
 
 def test_a_node_that_has_no_run_of_others_waits_for_nothing(node: Decider) -> None:
+    node.change_run("new", status=RunState.CANCELLED, finished_at_us=START_US)
     for run_id in ("begun", "by-room"):
         node.change_run(run_id, status=RunState.COMPLETED, finished_at_us=START_US)
 

@@ -1,7 +1,7 @@
 """What a node that starts asks before it goes on with the runs of others.
 
-A run that began here before may have been cancelled or paused at its origin meanwhile. Its worker is started only when
-the origin has answered the first report (``cis.federation.executing.reporter``), or the room was read up to now; but
+A run that was accepted here before may have been cancelled or paused at its origin meanwhile, whether it had begun or
+waited for its turn. Its worker is started only when the origin has answered the first report (``cis.federation.executing.reporter``), or the room was read up to now; but
 no later than ``WAIT_S``, and at once when the origin cannot be reached: a node works without the others.
 """
 
@@ -34,7 +34,7 @@ class FirstWord:
         pushed_by = {peer.node_id for peer in store.peers.all() if peer.url is not None}
         for remote in store.remotes.open(RemoteRole.RECEIVED)[:MOST]:
             run = store.runs.get(remote.run_id)
-            if run is None or run.started_at_us is None or run.status.final:
+            if run is None or run.status.final:
                 continue
             self._waiting[run.run_id] = _workers(store.runs, run)
             if remote.epoch or remote.peer_id not in pushed_by:
