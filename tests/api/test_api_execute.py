@@ -171,8 +171,9 @@ def test_a_body_over_the_limit_is_refused_whether_or_not_its_length_is_declared(
     with node_under_test(tmp_path, max_body_bytes=10_000) as node:
         exact = json.dumps(DAG).encode().ljust(10_000)
         assert node.call("POST", "/api/v1/dag/execute", content=exact).status_code == 202
-        assert_problem(node.call("POST", "/api/v1/dag/execute", content=exact + b" "), 413, "document.too_large")
-        assert_problem(node.call("POST", "/api/v1/dag/execute", content=chunks()), 413, "document.too_large")
+        for method, path in (("POST", "dag/execute"), ("PUT", f"dags/{DAG['dag_id']}")):
+            assert_problem(node.call(method, f"/api/v1/{path}", content=exact + b" "), 413, "document.too_large")
+            assert_problem(node.call(method, f"/api/v1/{path}", content=chunks()), 413, "document.too_large")
 
 
 def test_a_full_queue_says_when_to_come_back(tmp_path: Path) -> None:

@@ -44,6 +44,14 @@ def test_a_dag_that_is_put_is_stored_and_put_again_takes_the_place_of_the_one_be
     assert audited(node) == [("dag.save", "nightly")] * 3
 
 
+def test_what_takes_the_place_of_a_dag_that_never_ran_leaves_nothing_of_it(node: NodeUnderTest) -> None:
+    put(node, "nightly", dag())
+    put(node, "nightly", dag("nightly", "date"))
+    node.call("DELETE", "/api/v1/dags/nightly")
+
+    assert_problem(node.call("GET", "/api/v1/dags/nightly"), 404, "not_found")
+
+
 def test_a_dag_that_never_ran_is_gone_when_it_is_deleted_and_one_that_ran_is_only_stored_no_longer(
     node: NodeUnderTest,
 ) -> None:

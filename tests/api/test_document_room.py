@@ -66,20 +66,25 @@ def test_who_waits_for_too_long_is_told_to_come_back_and_who_gives_up_leaves_not
     assert rooms._large._free == rooms._large._capacity
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "done"), [("POST", "dag/execute", [202] * 4), ("PUT", "dags/d", [200] * 3 + [201])]
+)
 def test_a_node_reads_one_document_of_the_largest_size_at_a_time(
-    node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
+    node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch, method: str, path: str, done: list[int]
 ) -> None:
-    lock, now, most = threading.Lock(), 0, 0
+    changed, now, most = threading.Condition(), 0, 0
 
     def watched(data: bytes, **options: object) -> DagSpec:
         nonlocal now, most
-        with lock:
+        with changed:
             now += 1
+            changed.notify_all()
+            changed.wait_for(lambda: now > 1, timeout=0.1)  # so that another could come in, if it may
             most = max(most, now)
         try:
             return parse_dag(data, **options)  # type: ignore[arg-type]  # those that it was called with
         finally:
-            with lock:
+            with changed:
                 now -= 1
 
     monkeypatch.setattr("cis.api.execute.parse_dag", watched)
@@ -90,8 +95,9 @@ def test_a_node_reads_one_document_of_the_largest_size_at_a_time(
         transport = httpx.ASGITransport(node.app)
         headers = {"Authorization": "Bearer test-token", "Content-Type": "application/json"}
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
-            answers = await asyncio.gather(*(client.post("/api/v1/dag/execute", content=body) for _ in range(4)))
-        return [answer.status_code for answer in answers]
+            asked = (client.request(method, f"/api/v1/{path}", content=body) for _ in range(4))
+            answers = await asyncio.gather(*asked)
+        return sorted(answer.status_code for answer in answers)
 
-    assert asyncio.run(scene()) == [202] * 4
+    assert asyncio.run(scene()) == done
     assert most == 1

@@ -141,8 +141,8 @@ def save(store: Store, spec: DagSpec, *, this_node: ThisNode, by: Actor, asker: 
         if before is None and asker.shares and _many_are_stored(store.definitions):
             raise ConflictError(f"{MAX_STORED_DAGS} DAGs are stored here: delete one, or have the owner store this one")
         definition = save_definition(store.definitions, spec, prepared=prepared, this_node=this_node)
-        if before is not None and before.definition_id != definition.definition_id:
-            store.definitions.drop([before.definition_id])  # stays where a run is of it
+        if before is not None:
+            store.definitions.drop([before.definition_id])  # stays where a run is of it, or where it is the same
         append_audit(store.audit, by, action="dag.save", subject=spec.dag_id, now_us=this_node.clock_us())
     return Saved(definition=definition, created=before is None)
 
