@@ -146,7 +146,7 @@ def test_any_order_of_ends_finishes_every_task_exactly_once_and_a_plan_can_be_re
 
     expected = RunState.COMPLETED if all(s == "completed" for s in states(plan)) else RunState.FAILED
     assert plan.verdict() is expected
-    changes = plan.take_changes()
+    changes = plan.rows.take_changes()
     finals = [new.task_no for _, new in changes if new.status.final]
     assert sorted(finals) == list(range(count))
     assert all(new.version == old.version + 1 for old, new in changes)

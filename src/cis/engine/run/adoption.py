@@ -114,7 +114,7 @@ def _take_up(
             held.asked[_key(attempt)] = (attempt, now.mono_s)
         else:
             _lose(store, plan, attempt, number=number, now=now)
-    move_tasks(store, plan.run, plan.take_changes(), at_us=now.wall_us)
+    move_tasks(store, plan.run, plan.rows.take_changes(), at_us=now.wall_us)
     held.children |= waits
     for wait in timed:
         held.waits.add(wait)
@@ -136,10 +136,10 @@ def ask(parts: WorkerPorts, held: Holdings, *, now: Instant) -> tuple[list[End],
         found = parts.executor.take_up(handle, marks=marks)
         if found.fate is Fate.UNKNOWN:
             held.asked[key] = (attempt, now.mono_s + ASK_AGAIN_S)
-            _say(plan, attempt.task_no, f"it may still run, and nobody can tell now: {found.why}")
+            plan.rows.explain(attempt.task_no, f"it may still run, and nobody can tell now: {found.why}")
             continue
         del held.asked[key]
-        _say(plan, attempt.task_no, None)
+        plan.rows.explain(attempt.task_no, None)
         if found.fate is Fate.GONE:
             lost.append(End(_lost(attempt, now=now), {}))
             continue
@@ -184,14 +184,6 @@ def _live(parts: WorkerPorts, plan: RunPlan, attempt: AttemptRecord, *, now: Ins
         pid_stored=attempt.pid is not None,
         lasting=True,
     )
-
-
-def _say(plan: RunPlan, number: int, why: str | None) -> None:
-    """Have a running task show why nobody knows how it does."""
-    old = plan.tasks[number]
-    if old.error != why:
-        plan.tasks[number] = old._replace(version=old.version + 1, error=why)
-        plan.changes.append((old, plan.tasks[number]))
 
 
 def _as_it_is_now(store: Store, reading: RunReading) -> RunRecord | None:

@@ -235,8 +235,8 @@ class _Steps:
     def write_tasks(self) -> None:
         """Store every change of a task, in the order in which they were decided."""
         for plan in self._held.plans.values():
-            if plan.changes:
-                changes = plan.take_changes()
+            if plan.rows.changed:
+                changes = plan.rows.take_changes()
                 move_tasks(self._store, plan.run, changes, at_us=self._now.wall_us)
                 acquitted = plan.losses.take_acquitted()
                 if acquitted:

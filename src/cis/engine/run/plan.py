@@ -13,15 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
-from cis.engine.accept.admission import is_no_place
 from cis.engine.outputs import size_of
 from cis.engine.run.losses import Losses
 from cis.engine.run.ready import ReadyTasks
+from cis.engine.run.task_rows import TaskRows
 from cis.engine.times import Instant
 from cis.model.dag import DagSpec, OnLost, TaskSpec
 from cis.model.graph import Graph
 from cis.model.relations import unescaped
-from cis.model.states import AttemptState, RunState, TaskState, check_task_arrow
+from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.records import RunRecord, TaskLoss, TaskRecord
 
 CHANGES_AT_ONCE = 2000
@@ -42,7 +42,8 @@ class RunPlan:
         """Make a plan that has nothing to do yet: ``place_in_pieces`` comes next. *is_wait*: a task takes no slot."""
         self.run = run
         self.spec = spec
-        self.tasks = list(tasks)
+        self.rows = TaskRows(tasks)
+        self.tasks = self.rows.tasks
         self.running: set[int] = set()
         self.children: dict[int, str] = {}
         self.waits: set[int] = set()  # running tasks without a process or a child run
@@ -50,7 +51,6 @@ class RunPlan:
         self.waits_due_s = 0.0  # no task that waits is started before that (monotonic)
         self.output_bytes = 0
         self.ended_at_us = 0  # when the last end was that this process saw
-        self.changes: list[tuple[TaskRecord, TaskRecord]] = []
         self.env = {name: unescaped(value) for name, value in spec.env.items()}
         self._graph = Graph.of(spec.tasks)
         self.losses = Losses(losses)
@@ -179,27 +179,20 @@ class RunPlan:
         """Move the next ready task to running, and return its number."""
         number = self.ready.next_process()
         self.running.add(number)
-        self._start(number, now)
+        self.rows.start(number, now)
         return number
 
     def start_alone(self, now: Instant) -> tuple[int, float]:
         """Move the task with the shortest time apart to running; return its number, and that time in seconds."""
         alone_s, number = self.ready.next_alone()
         self.running.add(number)
-        self._start(number, now)
+        self.rows.start(number, now)
         return number, alone_s
 
     def put_back(self, number: int, now: Instant) -> None:
         """Have a task wait again whose attempt never became a process: it counts as not tried."""
         self.running.discard(number)
-        old = self.tasks[number]
-        new = old._replace(
-            status=TaskState.PENDING,
-            version=old.version + 1,
-            attempts=old.attempts - 1,
-            started_at_us=None if old.attempts == 1 else old.started_at_us,
-        )
-        self._move(number, old, new)
+        self.rows.put_back(number)
         if self.cancelling:
             self._finish(number, TaskState.CANCELLED, now=now)
         else:
@@ -213,10 +206,7 @@ class RunPlan:
         """Put a task back that finds no place, and start no other of this run that waits for a while."""
         self.ready.put_back_wait(number)
         self.waits_due_s = until_s
-        old = self.tasks[number]
-        if old.error != why:
-            self.tasks[number] = old._replace(version=old.version + 1, error=why)
-            self.changes.append((old, self.tasks[number]))
+        self.rows.explain(number, why)
 
     def start_wait(
         self, number: int, now: Instant, *, child_run_id: str | None = None, due_at_us: int | None = None
@@ -226,7 +216,7 @@ class RunPlan:
             self.children[number] = child_run_id
         elif due_at_us is not None:
             self.waits.add(number)
-        self._start(number, now, child_run_id=child_run_id, due_at_us=due_at_us)
+        self.rows.start(number, now, child_run_id=child_run_id, due_at_us=due_at_us)
 
     def end(
         self,
@@ -256,7 +246,7 @@ class RunPlan:
             if not self.run.cancel_requested:  # but the run that the task was
                 self._skip_descendants(number, now)
         elif status is AttemptState.LOST and spec.on_lost is not OnLost.FAIL and given_up is None:
-            self._wait(number, None, exit_code=exit_code, error=error)
+            self.rows.wait(number, None, exit_code=exit_code, error=error)
             self._make_ready(number)
         elif status is AttemptState.FAILED and self.tasks[number].failures < spec.max_retries:
             self._retry(number, now, jitter=jitter, exit_code=exit_code, error=error)
@@ -274,21 +264,21 @@ class RunPlan:
 
     def work_off(self, now: Instant, *, at_most: int = CHANGES_AT_ONCE) -> int:
         """Do up to *at_most* changes of what was decided for many tasks at once; return how many were done."""
-        before = len(self.changes)
+        before = self.rows.changed
         end = before + at_most
-        while self._skips and len(self.changes) < end:
+        while self._skips and self.rows.changed < end:
             number, cause = self._skips.pop()
             if self.tasks[number].status is TaskState.PENDING:
                 self._finish(number, TaskState.SKIPPED, now=now, blocked_by=cause)
                 self._skips.extend((child, cause) for child in self._graph.children[number])
         if self._cancelled_up_to is not None:
             number = self._cancelled_up_to
-            while number < len(self.tasks) and len(self.changes) < end:
+            while number < len(self.tasks) and self.rows.changed < end:
                 if self.tasks[number].status is TaskState.PENDING:
                     self._finish(number, TaskState.CANCELLED, now=now)
                 number += 1
             self._cancelled_up_to = number if number < len(self.tasks) else None
-        return len(self.changes) - before
+        return self.rows.changed - before
 
     def verdict(self) -> RunState | None:
         """Return the final state of the run, or None while something is left to do."""
@@ -299,50 +289,15 @@ class RunPlan:
         done = all(task.status is TaskState.COMPLETED for task in self.tasks)
         return RunState.COMPLETED if done else RunState.FAILED
 
-    def take_changes(self) -> list[tuple[TaskRecord, TaskRecord]]:
-        """Return what was decided since the last call, in order."""
-        changes, self.changes = self.changes, []
-        return changes
-
     def _make_ready(self, number: int) -> None:
         if not self.cancelling:  # else it will be cancelled when its turn comes
             self.ready.add(number, self.spec.tasks[number])
 
-    def _start(
-        self, number: int, now: Instant, *, child_run_id: str | None = None, due_at_us: int | None = None
-    ) -> None:
-        old = self.tasks[number]
-        new = old._replace(
-            status=TaskState.RUNNING,
-            version=old.version + 1,
-            attempts=old.attempts + 1,
-            started_at_us=now.wall_us if old.started_at_us is None else old.started_at_us,
-            due_at_us=due_at_us,
-            child_run_id=child_run_id,
-            error=None if is_no_place(old.error) else old.error,
-        )
-        self._move(number, old, new)
-
     def _retry(self, number: int, now: Instant, *, jitter: float, exit_code: int | None, error: str | None) -> None:
         failures = self.tasks[number].failures + 1
         delay_s = self.spec.tasks[number].wait_before_retry_s(failures=failures, jitter=jitter)
-        self._wait(number, now.wall_us + round(delay_s * 1e6), failures=1, exit_code=exit_code, error=error)
+        self.rows.wait(number, now.wall_us + round(delay_s * 1e6), failures=1, exit_code=exit_code, error=error)
         self.ready.retry(number, at_s=now.mono_s + delay_s)
-
-    def _wait(
-        self, number: int, due_at_us: int | None, *, failures: int = 0, exit_code: int | None, error: str | None
-    ) -> None:
-        old = self.tasks[number]
-        new = old._replace(
-            status=TaskState.PENDING,
-            version=old.version + 1,
-            failures=old.failures + failures,
-            exit_code=exit_code,
-            error=error,
-            due_at_us=due_at_us,
-            child_run_id=None,
-        )
-        self._move(number, old, new)
 
     def _finish(
         self,
@@ -355,25 +310,10 @@ class RunPlan:
         outputs: Mapping[str, str] | None = None,
         blocked_by: str | None = None,
     ) -> None:
-        old = self.tasks[number]
-        new = old._replace(
-            status=status,
-            version=old.version + 1,
-            failures=old.failures + (status is TaskState.FAILED),
-            exit_code=exit_code,
-            finished_at_us=max(now.wall_us, old.started_at_us or 0),
-            error=error,
-            outputs=outputs or {},
-            blocked_by=blocked_by,
-            due_at_us=None,
-        )
         self._unfinished -= 1
-        self._move(number, old, new)
-
-    def _move(self, number: int, old: TaskRecord, new: TaskRecord) -> None:
-        check_task_arrow(old.task_id, old.status, new.status)
-        self.tasks[number] = new
-        self.changes.append((old, new))
+        self.rows.finish(
+            number, status, now=now, exit_code=exit_code, error=error, outputs=outputs, blocked_by=blocked_by
+        )
 
     def _unlock_children(self, number: int) -> None:
         for child in self._graph.children[number]:

@@ -1,0 +1,113 @@
+"""The task rows of one run while its plan works on them: every change is checked, and noted for the store.
+
+The plan decides what happens to a task; here is what that means for its row. Rows only move along the arrows of
+``cis.model.states``, and each change is noted as a pair (as it was, as it becomes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cis.engine.accept.admission import is_no_place
+from cis.engine.times import Instant
+from cis.model.states import TaskState, check_task_arrow
+from cis.store.records import TaskRecord
+
+
+class TaskRows:
+    """The rows of a run's tasks, by their place in the document, and what has changed since the last write."""
+
+    def __init__(self, tasks: Sequence[TaskRecord]) -> None:
+        self.tasks = list(tasks)
+        self._changes: list[tuple[TaskRecord, TaskRecord]] = []
+
+    @property
+    def changed(self) -> int:
+        """How many changes are noted since they were last taken."""
+        return len(self._changes)
+
+    def take_changes(self) -> list[tuple[TaskRecord, TaskRecord]]:
+        """Return the changes since the last call, in order."""
+        changes, self._changes = self._changes, []
+        return changes
+
+    def start(
+        self, number: int, now: Instant, *, child_run_id: str | None = None, due_at_us: int | None = None
+    ) -> None:
+        """Move a task to running, in its next attempt."""
+        old = self.tasks[number]
+        new = old._replace(
+            status=TaskState.RUNNING,
+            version=old.version + 1,
+            attempts=old.attempts + 1,
+            started_at_us=now.wall_us if old.started_at_us is None else old.started_at_us,
+            due_at_us=due_at_us,
+            child_run_id=child_run_id,
+            error=None if is_no_place(old.error) else old.error,
+        )
+        self._move(number, old, new)
+
+    def put_back(self, number: int) -> None:
+        """Move a task back to pending as if its attempt had never begun."""
+        old = self.tasks[number]
+        new = old._replace(
+            status=TaskState.PENDING,
+            version=old.version + 1,
+            attempts=old.attempts - 1,
+            started_at_us=None if old.attempts == 1 else old.started_at_us,
+        )
+        self._move(number, old, new)
+
+    def explain(self, number: int, why: str | None) -> None:
+        """Note why a task does not start yet, or why nobody knows how it does."""
+        old = self.tasks[number]
+        if old.error != why:
+            self.tasks[number] = old._replace(version=old.version + 1, error=why)
+            self._changes.append((old, self.tasks[number]))
+
+    def wait(
+        self, number: int, due_at_us: int | None, *, failures: int = 0, exit_code: int | None, error: str | None
+    ) -> None:
+        """Move a task back to pending after an attempt, until *due_at_us* (None: it may start at once)."""
+        old = self.tasks[number]
+        new = old._replace(
+            status=TaskState.PENDING,
+            version=old.version + 1,
+            failures=old.failures + failures,
+            exit_code=exit_code,
+            error=error,
+            due_at_us=due_at_us,
+            child_run_id=None,
+        )
+        self._move(number, old, new)
+
+    def finish(
+        self,
+        number: int,
+        status: TaskState,
+        *,
+        now: Instant,
+        exit_code: int | None = None,
+        error: str | None = None,
+        outputs: Mapping[str, str] | None = None,
+        blocked_by: str | None = None,
+    ) -> None:
+        """Move a task to a final state."""
+        old = self.tasks[number]
+        new = old._replace(
+            status=status,
+            version=old.version + 1,
+            failures=old.failures + (status is TaskState.FAILED),
+            exit_code=exit_code,
+            finished_at_us=max(now.wall_us, old.started_at_us or 0),
+            error=error,
+            outputs=outputs or {},
+            blocked_by=blocked_by,
+            due_at_us=None,
+        )
+        self._move(number, old, new)
+
+    def _move(self, number: int, old: TaskRecord, new: TaskRecord) -> None:
+        check_task_arrow(old.task_id, old.status, new.status)
+        self.tasks[number] = new
+        self._changes.append((old, new))
