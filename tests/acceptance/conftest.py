@@ -10,7 +10,7 @@ import pytest
 
 from tests.worlds.harness import Sandbox, make_sandbox
 
-BOTH_STORES = {f"test_{name}" for name in ("whole_path", "scopes", "tries", "run_answers", "stored_dags")}
+BOTH_STORES = {f"test_{name}" for name in ("whole_path", "scopes", "tries", "run_answers", "stored_dags", "params")}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -160,6 +160,17 @@ def test_text_that_a_node_of_before_reads_or_sends_is_read_without_dash_e_and_wh
     assert ended(two, sent["run_id"])["status"] == "completed"
 
 
+def test_what_a_node_of_before_does_not_know_it_refuses_by_name_and_the_origin_says_so(pushing: Pair) -> None:
+    one, _ = pushing
+    task = {"id": "a", "command": ["echo", "${params.word}"]}
+    declared = {"dag_id": "given", "target_node": "node-2", "params": {"word": {"type": "string"}}, "tasks": [task]}
+    run = ended(one, one.api.execute({"dag": declared, "params": {"word": "w"}}).body["run_id"])
+
+    assert run["status"] == "failed"
+    assert "node node-2 refused it" in run["error"]
+    assert "params" in run["error"]
+
+
 @BOTH_WAYS
 def test_an_origin_that_its_executing_node_cannot_reach_asks_and_learns_all(
     pushing: Pair, now_is: str, tmp_path: Path

@@ -143,6 +143,18 @@ def test_a_dag_for_node_1_runs_there_alone_and_node_2_shows_all_of_it(pair: Pair
     assert workers["node-2"] == []
 
 
+def test_values_and_the_words_for_them_cross_to_another_node(pair: Pair) -> None:
+    _, two = pair
+    declared = {"x": {"type": "number"}, "list": {"type": "array"}}
+    document = dag("given", {"id": "t", "command": ["echo", "${params.x}", "${params.list[0]}"]}, params=declared)
+    answer = two.api.execute({"dag": document, "params": {"x": 0.1, "list": ["a b"]}})
+    run = ended(two, answer.body["run_id"])
+    logs = two.api.call("GET", f"/api/v1/runs/{run['run_id']}/logs").body["items"]
+
+    assert (run["status"], run["params"]) == ("completed", {"x": 0.1, "list": ["a b"]})
+    assert [log["output"] for log in logs] == ["0.1 a b\n"]
+
+
 def test_who_follows_the_log_on_node_2_reads_lines_while_the_task_runs_on_node_1(pair: Pair, tmp_path: Path) -> None:
     _, two = pair
     gate, seen = tmp_path / "gate", tmp_path / "seen"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Callable
 
 import httpx
 import pytest
 
 from cis.api.body import MAX_DOCUMENT_BYTES, DocumentRooms
 from cis.errors import OverloadedError
-from cis.model.dag import DagSpec
-from cis.model.document import parse_dag
+from cis.model.document import parse_dag, parse_request
 from tests.worlds.serving import NodeUnderTest
 
 LARGE = 300 * 2**10
@@ -67,14 +67,20 @@ def test_who_waits_for_too_long_is_told_to_come_back_and_who_gives_up_leaves_not
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "done"), [("POST", "dag/execute", [202] * 4), ("PUT", "dags/d", [200] * 3 + [201])]
+    ("method", "path", "done", "read_by"),
+    [("POST", "dag/execute", [202] * 4, parse_request), ("PUT", "dags/d", [200] * 3 + [201], parse_dag)],
 )
 def test_a_node_reads_one_document_of_the_largest_size_at_a_time(
-    node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch, method: str, path: str, done: list[int]
+    node: NodeUnderTest,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    path: str,
+    done: list[int],
+    read_by: Callable[..., object],
 ) -> None:
     changed, now, most = threading.Condition(), 0, 0
 
-    def watched(data: bytes, **options: object) -> DagSpec:
+    def watched(data: bytes, **options: object) -> object:
         nonlocal now, most
         with changed:
             now += 1
@@ -82,12 +88,12 @@ def test_a_node_reads_one_document_of_the_largest_size_at_a_time(
             changed.wait_for(lambda: now > 1, timeout=0.1)  # so that another could come in, if it may
             most = max(most, now)
         try:
-            return parse_dag(data, **options)  # type: ignore[arg-type]  # those that it was called with
+            return read_by(data, **options)
         finally:
             with changed:
                 now -= 1
 
-    monkeypatch.setattr("cis.api.execute.parse_dag", watched)
+    monkeypatch.setattr(f"cis.api.execute.{read_by.__name__}", watched)
     text = "x" * (MAX_DOCUMENT_BYTES * 6 // 10)
     body = json.dumps({"dag_id": "d", "description": text, "tasks": [{"id": "a", "command": "true"}]})
 

@@ -24,9 +24,10 @@ from cis.errors import MalformedMessageError, PoisonRecordError
 from cis.executors.local import LocalExecutor
 from cis.federation.executing import claiming, lease
 from cis.federation.inbox import receive
-from cis.federation.messages import ReceivedMessage, RequestedRun, _kept, progress_of, requested_run
+from cis.federation.messages import ReceivedMessage
 from cis.federation.origin import arbiter
 from cis.federation.origin.outbox import message_of
+from cis.federation.requested import RequestedRun, _kept, progress_of, requested_run
 from cis.model.document import dag_from_plain
 from cis.model.message import Message, MessageKind, Reply, Result, Standing
 from cis.model.states import AttemptState, RunState, TaskState

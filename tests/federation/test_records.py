@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from cis.errors import MalformedMessageError
-from cis.federation.messages import _kept, progress_of
 from cis.federation.records import MAX_ERROR, read_task, task_fields
+from cis.federation.requested import _kept, progress_of
 from cis.model.document import dag_from_plain
 from cis.model.message import Fields
 from cis.model.states import TaskState

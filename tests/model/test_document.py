@@ -324,7 +324,7 @@ def test_all_faults_are_reported_in_one_go_each_with_its_place() -> None:
     ("extra", "words"),
     [
         ({"command": "echo ${tasks.a.outputs.x}", "depends_on": ["a"]}, "never pasted into a command"),
-        ({"command": ["echo", "${tasks.a.outputs.x}"], "depends_on": ["a"]}, "never pasted into a command"),
+        ({"command": ["sh", "-c", "echo ${tasks.a.outputs.x}"], "depends_on": ["a"]}, "never pasted into a command"),
         ({"env": {"X": "${tasks.a.outputs.x}"}}, "add it to depends_on"),
         ({"env": {"X": "${tasks.q.outputs.x}"}}, "does not exist"),
         ({"cwd": "${tasks.a.output.x}", "depends_on": ["a"]}, "not as ${tasks.ID.outputs.NAME}"),

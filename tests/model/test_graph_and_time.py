@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cis.model.dag import Backoff, TaskSpec
 from cis.model.durations import MAX_DELAY_S, format_duration, parse_duration
 from cis.model.graph import Graph
-from cis.model.relations import fill, references
+from cis.model.references import fill, references
 
 
 @st.composite
@@ -135,5 +135,5 @@ def test_durations_are_shown_for_people(seconds: float, text: str) -> None:
 def test_references_are_found_and_filled_in_nested_values_and_ids_may_hold_dots() -> None:
     value = {"a": ["x ${tasks.b.c.outputs.v}!"], "n": 1, "plain": "${HOME}"}
 
-    assert list(references(value)) == [("b.c", "v")]
-    assert fill(value, lambda task, name: f"<{task}:{name}>") == {"a": ["x <b.c:v>!"], "n": 1, "plain": "${HOME}"}
+    assert [(one.task, one.output) for one in references(value)] == [("b.c", "v")]
+    assert fill(value, lambda one: f"<{one.task}:{one.output}>") == {"a": ["x <b.c:v>!"], "n": 1, "plain": "${HOME}"}

@@ -8,7 +8,7 @@ import pytest
 
 from cis.errors import DocumentError
 from cis.model.document import dag_from_plain, parse_dag
-from cis.model.relations import fill, unescaped
+from cis.model.references import fill
 
 TASK: dict[str, Any] = {"id": "a", "command": "true"}
 
@@ -89,8 +89,8 @@ def test_a_dags_field_of_another_tool_is_answered_with_the_word_that_stands_for_
     [
         ("${task.a.outputs.v}", "did you mean ${tasks.a.outputs.v}?"),
         ("${env.HOME}", 'reads "$HOME"'),
-        ("${params.x}", "${tasks.ID.outputs.NAME}"),
-        ("${run.id}", "$CIS_RUN_ID"),
+        ("${params.x}", "params: declares them"),
+        ("${run.scope}", "${tasks.ID.outputs.NAME}"),
     ],
 )
 def test_what_begins_like_a_reference_and_names_nothing_is_refused_with_the_nearest(text: str, said: str) -> None:
@@ -112,13 +112,13 @@ def test_anything_else_in_braces_stays_as_it_is(text: str) -> None:
     plain = {"dag_id": "d", "env": {"B": text}, "tasks": [{**TASK, "env": {"A": text}}]}
     (task,) = dag_from_plain(plain).tasks
 
-    assert fill(task.env["A"], lambda _id, _name: "never") == unescaped(text) == text.replace("$${", "${")
+    assert fill(task.env["A"], lambda _: "never") == text.replace("$${", "${")
 
 
 def test_a_doubled_dollar_before_a_reference_keeps_it_from_being_filled_in() -> None:
     value = "${tasks.a.outputs.x} $${tasks.a.outputs.x} $${other}"
 
-    assert fill(value, lambda task_id, name: f"<{task_id} {name} $${{env.A}}>") == (
+    assert fill(value, lambda one: f"<{one.task} {one.output} $${{env.A}}>") == (
         "<a x $${env.A}> ${tasks.a.outputs.x} $${other}"
     )
 

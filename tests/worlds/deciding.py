@@ -14,7 +14,8 @@ from cis.engine.logfiles import LogFiles
 from cis.engine.ports import SkillBook
 from cis.engine.this_node import ThisNode
 from cis.federation.inbox import receive
-from cis.federation.messages import ReceivedMessage, RequestedRun
+from cis.federation.messages import ReceivedMessage
+from cis.federation.requested import RequestedRun
 from cis.model.dag import DagSpec
 from cis.model.message import Message, MessageKind, Reply
 from cis.skills.registry import InstalledSkills

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -23,11 +24,11 @@ from cis.api.requests import actor_of, rights_of, source_of
 from cis.api.schemas import SubmissionModel
 from cis.api.served import ServedNode
 from cis.app.actor import Actor
-from cis.app.submit import Accepted, SubmitRequest, accept, is_large, run_warnings, stage, unstage
+from cis.app.submit import Accepted, SubmitRequest, accept, is_large, run_warnings, stage, stored_dag, unstage
 from cis.engine.observe.views import submission_view
 from cis.errors import CisError, DocumentError, UsageError
 from cis.model.dag import DagSpec
-from cis.model.document import parse_dag
+from cis.model.document import parse_dag, parse_request
 from cis.model.formats import Format, located
 from cis.store.port import Store
 from cis.store.records import Delivery
@@ -123,8 +124,15 @@ def execute_routes(node: ServedNode) -> APIRouter:
 
 async def _accept(node: ServedNode, request: Request, data: bytes, *, key: str | None) -> Accepted:
     """Read a document, and store its run; nothing of it is held once this returns."""
-    spec = await read_dag(request, data)
-    wanted = SubmitRequest(spec=spec, idempotency_key=key, asker=rights_of(request).asker)
+    form, asker = document_format(request.headers.get("content-type", "")), rights_of(request).asker
+    small = form is Format.JSON and len(data) <= SMALL_BYTES  # sooner done than handed to a thread
+    asked = parse_request(data, format=form) if small else await asyncio.to_thread(parse_request, data, format=form)
+    if isinstance(asked.dag, str):
+        dag_id = asked.dag
+        wanted = await node.read(lambda store: stored_dag(store.definitions, dag_id, key=key, asker=asker))
+    else:
+        wanted = SubmitRequest(spec=asked.dag, idempotency_key=key, asker=asker)
+    wanted = replace(wanted, params=asked.params)
     try:
         return await submitted(node, wanted, by=actor_of(request), sends=True, document_bytes=len(data))
     except DocumentError as error:

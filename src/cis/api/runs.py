@@ -150,15 +150,21 @@ def run_routes(node: ServedNode) -> APIRouter:
         summary="Run the same document again",
     )
     async def rerun(run_id: str, request: Request) -> Response:
-        """Make a new run; with `from_failed`, in the query or in a JSON body, completed tasks are kept as they are."""
+        """Make a new run; with `from_failed`, in the query or in a JSON body, completed tasks are kept as they are.
+
+        `params` gives parameters other values than they had.
+        """
         query = Query(request.query_params)
         from_failed = query.flag("from_failed")
         query.check()
-        options = await read_options(request, known={"from_failed": bool})
+        options = await read_options(request, known={"from_failed": bool, "params": dict})
         from_failed = bool(options.get("from_failed", from_failed))
 
         asker = rights_of(request).asker
-        wanted = await node.read(lambda store: rerun_of(store, run_id, from_failed=from_failed, asker=asker))
+        given = options.get("params", {})
+        wanted = await node.read(
+            lambda store: rerun_of(store, run_id, from_failed=from_failed, asker=asker, params=given)
+        )
         accepted = await submitted(node, wanted, by=actor_of(request))
         node.wake(accepted.wake)
         return json_answer(submission_view(accepted.run), status=202)

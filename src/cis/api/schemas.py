@@ -111,6 +111,7 @@ class RunModel(BaseModel):
     finished_at: datetime | None
     cancel_requested: bool
     error: str | None
+    params: dict[str, Any]
     rerun_of: str | None
     parent_run_id: str | None
     parent_task_id: str | None

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 from cis.app.actor import Actor, append_audit
 from cis.engine.accept.admission import OWNER, Asker
-from cis.engine.accept.control import rerun_of
+from cis.engine.accept.checks import check_secrets, check_skills, values_of
 from cis.engine.accept.dispatch import mark_sending
+from cis.engine.accept.reruns import rerun_of
 from cis.engine.accept.staging import is_large, stage, unstage
-from cis.engine.accept.submit import SubmitRequest, anchored, check_secrets, check_skills, prepare
+from cis.engine.accept.submit import SubmitRequest, anchored, prepare
 from cis.engine.accept.submit import save as save_definition
 from cis.engine.accept.submit import submit as record_run
 from cis.engine.accept.warnings import document_warnings, node_warnings, run_warnings, travel_warnings
@@ -50,6 +51,7 @@ __all__ = [
     "submit",
     "travel_warnings",
     "unstage",
+    "values_of",
 ]
 
 

@@ -6,7 +6,7 @@ What is made anew for every task is a named tuple, which costs a third of what a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from os import PathLike
 from types import MappingProxyType
@@ -36,10 +36,11 @@ class Command(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildDag:
-    """A DAG as a task: a document to be run, or the id of a stored one."""
+    """A DAG as a task: a document to be run, or the id of a stored one, and what its parameters are given."""
 
     document: Mapping[str, Json] | None = None
     dag_id: str | None = None
+    params: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,18 +11,26 @@ the rows and one for their events; none of them is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cis.errors import PoisonRecordError
+from cis.model.dag import Json
 from cis.model.states import RunState
 from cis.store.port import Store
 from cis.store.records import EventRecord, RunChange, RunRecord, TaskRecord
 from cis.store.run_port import Tasks
 
 
-def insert_run(store: Store, run: RunRecord, tasks: Iterable[TaskRecord], *, at_us: int) -> None:
-    """Store a new run with its tasks (none when they are stored already), and tell of it."""
-    store.runs.add(run, tasks)
+def insert_run(
+    store: Store,
+    run: RunRecord,
+    tasks: Iterable[TaskRecord],
+    *,
+    at_us: int,
+    params: Mapping[str, Json] | None = None,
+) -> None:
+    """Store a new run with its tasks (none when they are stored already) and its parameters, and tell of it."""
+    store.runs.add(run, tasks, params=params)
     store.events.append([_run_event(run, at_us=at_us)])
 
 

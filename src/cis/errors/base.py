@@ -137,14 +137,14 @@ class WorkerConflictError(ConflictError):
 
 
 class IdempotencyConflictError(ConflictError):
-    """An idempotency key came back with another document: use a new key for new work."""
+    """An idempotency key came back with another document or other parameters: use a new key for new work."""
 
     code = "submit.idempotency_conflict"
 
-    def __init__(self, key: str, run_id: str) -> None:
+    def __init__(self, key: str, run_id: str, *, what: str = "document is another one") -> None:
         self.key = key
         self.run_id = run_id
-        super().__init__(f"key {key!r} belongs to run {run_id}, whose document is another one; use a new key")
+        super().__init__(f"key {key!r} belongs to run {run_id}, whose {what}; use a new key")
 
 
 class IllegalStateError(ConflictError):

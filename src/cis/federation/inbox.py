@@ -26,21 +26,19 @@ from cis.errors import (
 from cis.federation.executing import accept, claiming, lease
 from cis.federation.messages import (
     CONTROL,
-    DAG_REF,
     EXECUTE,
     MAX_DETAIL,
     READ,
     FetchBlob,
     Outcome,
     ReceivedMessage,
-    RequestedRun,
     blob_ref,
     check_blob,
     outcome,
     report_of,
-    requested_run,
 )
 from cis.federation.origin import arbiter, status
+from cis.federation.requested import DAG_REF, RequestedRun, requested_run
 from cis.federation.service import NodePort
 from cis.model.document import dag_from_plain
 from cis.model.message import Message, MessageKind, Reply, Result

@@ -18,19 +18,14 @@ from cis.errors import PoisonRecordError
 from cis.model.durations import MAX_DELAY_S
 from cis.model.fields import StoredForm, declared
 from cis.model.kinds import (
-    COMMAND,
     DIRECTORY,
     DURATION,
-    ENV,
     FLAG,
     ID,
     LABELS,
     MAX_LOSSES,
     MAX_RETRIES,
     MAX_TASKS,
-    PARAMS,
-    SECRETS,
-    SHELL,
     SKILL,
     TASK_IDS,
     TEXT,
@@ -42,6 +37,7 @@ from cis.model.kinds import (
 from cis.model.scope import Scope
 from cis.model.scope_kind import SCOPE
 from cis.model.states import Priority
+from cis.model.task_kinds import COMMAND, DECLARATIONS, ENV, PARAMS, SECRETS, SHELL
 
 COMMAND_SKILL = "shell"  # what a task with a command is done by
 DAG_SKILL = "dag"  # what a task with a DAG of its own is done by
@@ -174,6 +170,7 @@ class DagSpec:
     )
     description: str = field(default="", metadata=declared(TEXT, "For people."))
     env: Mapping[str, str] = field(default_factory=dict, metadata=declared(ENV, "Variables for every task."))
+    params: Mapping[str, Mapping[str, Json]] = field(default_factory=dict, metadata=declared(DECLARATIONS))
     max_parallel: int | None = field(default=None, metadata=declared(count(1, MAX_TASKS), "Tasks of one run at once."))
     labels: tuple[str, ...] = field(
         default=(),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from types import GenericAlias
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -31,7 +31,9 @@ from cis.model.fields import Declared, Kind
 from cis.model.formats import Format, load_document
 from cis.model.ids import did_you_mean
 from cis.model.kinds import MAX_TASKS, kind_of
+from cis.model.params import declaration_faults
 from cis.model.relations import WORDS_OF_A_DAG, WORDS_OF_A_TASK, relation_faults, says_otherwise
+from cis.model.task_kinds import PARAMS
 from cis.model.tree import Path, Tree, clipped, place
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -126,6 +128,39 @@ def parse_dag(data: bytes, *, format: Format | None = None, source: str | None =
     return _dag(load_document(data, format=format, source=source), source=source)
 
 
+class Asked(NamedTuple):
+    """What somebody hands in: a DAG, or the id of a stored one, and what its parameters are given."""
+
+    dag: DagSpec | str
+    params: Mapping[str, Json]
+
+
+def parse_request(data: bytes, *, format: Format | None = None) -> Asked:  # noqa: A002
+    """Return what a request asks for: a document, or ``{"dag": document or id, "params": {…}}``.
+
+    Raises:
+        CisError: as ``parse_dag`` does.
+    """
+    tree = load_document(data, format=format)
+    root = tree.root
+    if "dag" not in root or "dag_id" in root or "tasks" in root:
+        return Asked(_dag(tree, source=None), {})
+    faults = _Faults(path for path, _ in tree.faults)
+    faults.extend(tree.faults)
+    faults.extend(((name,), "is not known; known: dag, params") for name in root if name not in ("dag", "params"))
+    dag, params = getattr(root["dag"], "text", root["dag"]), root.get("params")
+    if not isinstance(dag, str | dict):
+        faults.extend([(("dag",), f"must be a document, or the id of a stored DAG, not {kind_of(dag)}")])
+    given: Mapping[str, Json] = {}
+    try:
+        given = {} if params is None else PARAMS.read(params)
+    except ValueError as error:
+        faults.extend([(("params",), str(error))])
+    if found := faults.listed(tree):
+        raise DocumentError(found)
+    return Asked(dag if isinstance(dag, str) else _dag(Tree(dag), source=None), given)
+
+
 def dag_from_plain(plain: Mapping[str, Json], *, source: str | None = None) -> DagSpec:
     """Return the DAG that a plain mapping holds. Raises DocumentError with all of its faults."""
     return _dag(Tree(dict(plain)), source=source)
@@ -192,6 +227,7 @@ def _dag(tree: Tree, *, source: str | None) -> DagSpec:
             tasks.append(checked)
         if faults.full:
             break
+    faults.extend(declaration_faults(root.get("params")))
     faults.extend(relation_faults(root))
     found = faults.listed(tree)
     if found or head is None:

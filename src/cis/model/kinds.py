@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
-import shlex
 from collections.abc import Iterable, Mapping
 from enum import Enum, StrEnum
 from typing import Any
 
 from cis.model.durations import FORMS, MAX_DURATION_S, exact_duration, parse_duration
 from cis.model.fields import Kind
-from cis.model.ids import ID_PATTERN, MAX_ID_LENGTH, NAME_PATTERN, did_you_mean, id_fault, name_fault
+from cis.model.ids import ID_PATTERN, MAX_ID_LENGTH, did_you_mean, id_fault
 from cis.model.tree import is_text
 
 MAX_TASKS = 100_000
 MAX_RETRIES = 1000
 MAX_LOSSES = 1000
-MAX_VARIABLES = 10_000
 MAX_LABELS = 32
-MAX_SECRETS = 64
-_NOT_FOR_SECRETS = r"CIS_|LD_|DYLD_|(PATH|HOME|USER|SHELL|TMPDIR|IFS|ENV|BASH_ENV)$"  # what decides which code runs
-_ENV_NAME = r"[A-Za-z_][A-Za-z0-9_.-]*"
 
 
 def kind_of(value: Any) -> str:
@@ -49,15 +43,18 @@ def read_text(value: Any) -> str:
     return value
 
 
-def _is_string(value: Any) -> bool:
+def is_string(value: Any) -> bool:
+    """Whether a value is a string."""
     return isinstance(value, str)
 
 
-def _is_filled(value: Any) -> bool:
+def is_filled(value: Any) -> bool:
+    """Whether a value is a string with something in it."""
     return isinstance(value, str) and bool(value)
 
 
-def _are_strings(values: Iterable[Any]) -> bool:
+def are_strings(values: Iterable[Any]) -> bool:
+    """Whether values are strings, all of them."""
     return all(isinstance(value, str) for value in values)
 
 
@@ -101,60 +98,6 @@ def _directory(value: Any) -> str:
     return text
 
 
-def _variables(value: Any) -> Any:
-    if isinstance(value, dict) and len(value) > MAX_VARIABLES:
-        raise ValueError(f"holds {len(value):,} variables; {MAX_VARIABLES:,} at most")
-    return value
-
-
-def _env_name(value: Any) -> str:
-    name = read_text(value)
-    if not re.fullmatch(_ENV_NAME, name):
-        raise ValueError(f"{name!r:.60} is no name of a variable; use ASCII letters, digits and '_'")
-    if name.startswith("CIS_"):
-        raise ValueError("names that begin with CIS_ are set by CIS itself; choose another")
-    return name
-
-
-def _env_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return str(getattr(value, "text", value))
-    if value is None:
-        raise ValueError('is null; write "" for an empty value')
-    return read_text(value)
-
-
-def _are_variables(value: Any) -> bool:
-    return isinstance(value, Mapping) and _are_strings(value.values())
-
-
-def _secret_name(value: Any) -> str:
-    name = read_text(value)
-    fault = name_fault(name)
-    if fault:
-        raise ValueError(fault)
-    return name
-
-
-def _secrets(value: Any) -> dict[str, str]:
-    if isinstance(value, list):
-        pairs = [(name, name) for name in value]
-    elif isinstance(value, dict):
-        pairs = list(value.items())
-    else:
-        raise ValueError(f"must be a list of names, or a mapping of variables to names, not {kind_of(value)}")
-    if len(pairs) > MAX_SECRETS:
-        raise ValueError(f"names {len(pairs):,} secrets; {MAX_SECRETS} at most")
-    found = {}
-    for variable, name in pairs:
-        found[_secret_name(variable)] = _secret_name(name)
-        if re.match(_NOT_FOR_SECRETS, variable):
-            raise ValueError(f"{variable} cannot be a secret's variable; map another one, as {{TOKEN: {name}}}")
-    return found
-
-
 def _time_limit(value: Any) -> float:
     seconds = parse_duration(value)
     if seconds <= 0:
@@ -182,80 +125,6 @@ def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-def _command(value: Any) -> str | tuple[str, ...]:
-    if isinstance(value, list):
-        if not value:
-            raise ValueError("is an empty list; the first item is the program")
-        return tuple(_argument(number, item) for number, item in enumerate(value))
-    text = read_text(value)
-    if not text.strip():
-        raise ValueError("is empty; write lines for the shell, or a list of program and arguments")
-    return text
-
-
-def _shell(value: Any) -> str:
-    text = read_text(value)
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise ValueError(f"cannot be split into words: {error}") from error
-    if not words:
-        raise ValueError("is empty; leave it out for /bin/sh -e")
-    if words[0].startswith("-"):
-        raise ValueError(f"begins with an option; write the program before it, as in: bash {text.strip()}")
-    return text
-
-
-def _argument(number: int, item: Any) -> str:
-    try:
-        return read_text(
-            getattr(item, "text", str(item) if isinstance(item, int) and not isinstance(item, bool) else item)
-        )
-    except ValueError as error:
-        raise ValueError(f"item {number} {error}") from error
-
-
-def _is_command(value: Any) -> bool:
-    return _is_filled(value) or (isinstance(value, tuple) and bool(value) and _are_strings(value))
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _unlisted(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _params(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"must be a mapping, not {kind_of(value)}")
-    return {read_text(key): _json(item) for key, item in value.items()}
-
-
-def _json(value: Any) -> Any:
-    """Return a value of ordinary JSON types, without what reading remembered of its spelling."""
-    if isinstance(value, dict):
-        return {read_text(key): _json(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_json(item) for item in value]
-    if isinstance(value, str):
-        return read_text(value)
-    if isinstance(value, bool) or value is None:
-        return value
-    if isinstance(value, int):
-        if abs(value) >= 2**63:
-            raise ValueError("holds a whole number beyond 64 bits; write it as a string")
-        return int(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return float(value)
-    raise ValueError(f"{value!r} is no JSON value")
-
-
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
 ID_SCHEMA = {
     "type": "string",
     "pattern": ID_PATTERN,
@@ -270,9 +139,6 @@ _DURATION_SCHEMA = {
     ],
     "examples": ["500ms", "10s", "5m", "2h", "1d", 90],
 }
-
-
-_SECRET_VARIABLE = rf"^(?!{_NOT_FOR_SECRETS}){NAME_PATTERN}$"
 
 
 def count(lowest: int, highest: int) -> Kind:
@@ -322,70 +188,13 @@ def one_of_in_any_case(choices: type[Enum], also: Mapping[str, Enum]) -> Kind:
     return Kind(read, schema, lambda value: isinstance(value, choices), str, lambda name: choices[name.upper()])
 
 
-TEXT = Kind(read_text, {"type": "string"}, _is_string)
+TEXT = Kind(read_text, {"type": "string"}, is_string)
 ID = Kind(read_id, ID_SCHEMA, _is_id)
-SKILL = ID._replace(holds=_is_filled)
+SKILL = ID._replace(holds=is_filled)
 _ID_LIST = {"type": "array", "items": ID_SCHEMA}
-TASK_IDS = Kind(_ids, {"anyOf": [_ID_LIST, ID_SCHEMA]}, _are_strings, list, tuple, each=ID, collect=_distinct)
-LABELS = Kind(_labels, {**_ID_LIST, "maxItems": MAX_LABELS}, _are_strings, list, tuple, each=ID, collect=_distinct)
-DIRECTORY = Kind(_directory, {"type": "string", "pattern": r"\S"}, _is_filled)
+TASK_IDS = Kind(_ids, {"anyOf": [_ID_LIST, ID_SCHEMA]}, are_strings, list, tuple, each=ID, collect=_distinct)
+LABELS = Kind(_labels, {**_ID_LIST, "maxItems": MAX_LABELS}, are_strings, list, tuple, each=ID, collect=_distinct)
+DIRECTORY = Kind(_directory, {"type": "string", "pattern": r"\S"}, is_filled)
 FLAG = Kind(_flag, {"type": "boolean"}, _is_flag)
 DURATION = Kind(parse_duration, _DURATION_SCHEMA, _is_duration, to_wire=_spelled)
 TIME_LIMIT = Kind(_time_limit, _DURATION_SCHEMA, _is_duration, to_wire=_spelled)
-ENV = Kind(
-    _variables,
-    {
-        "type": "object",
-        "propertyNames": {"pattern": rf"^(?!CIS_){_ENV_NAME}$"},
-        "additionalProperties": {"type": ["string", "number", "boolean"]},
-        "maxProperties": MAX_VARIABLES,
-        "examples": [{"LANG": "C.UTF-8", "PROJECT_ID": "proj-a"}],
-    },
-    _are_variables,
-    dict,
-    names=Kind(_env_name, {}, _is_string),
-    each=Kind(_env_value, {}, _is_string),
-)
-SECRETS = Kind(
-    _secrets,
-    {
-        "description": "Secrets by name: each under its own name, or a mapping of variables to names.",
-        "anyOf": [
-            {"type": "array", "items": {"type": "string", "pattern": _SECRET_VARIABLE}, "maxItems": MAX_SECRETS},
-            {
-                "type": "object",
-                "propertyNames": {"pattern": _SECRET_VARIABLE},
-                "additionalProperties": {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
-                "maxProperties": MAX_SECRETS,
-            },
-        ],
-        "examples": [["DB_PASSWORD"], {"PGPASSWORD": "DB_PASSWORD"}],
-    },
-    _are_variables,
-    dict,
-)
-COMMAND = Kind(
-    _command,
-    {
-        "description": "Lines for /bin/sh -e, or a list: a program and its arguments, run without a shell.",
-        "anyOf": [
-            {"type": "string", "pattern": r"\S"},
-            {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 1},
-        ],
-        "examples": ["make all", ["git", "fetch", "--all"]],
-    },
-    _is_command,
-    _listed,
-    _unlisted,
-)
-SHELL = Kind(
-    _shell,
-    {
-        "type": "string",
-        "pattern": r"^\s*[^\s-]",
-        "description": "What reads a command that is text. sh, bash, zsh and dash get it with -c, any other program as a file.",
-        "examples": ["bash -euo pipefail", "python3"],
-    },
-    _is_filled,
-)
-PARAMS = Kind(_params, {"type": "object", "description": "What the skill is given."}, _is_mapping, dict)

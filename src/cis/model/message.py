@@ -47,11 +47,14 @@ NONCE, NONCES = "nonce", "nonces"
 
 # An execute message says these of every DAG, by itself.
 _SAID_ANYWAY = ("dag_id", "scope", "target_node", "priority")
-WIRE_FIELDS = (*(field.name for field in DAG_FORM.fields if field.name not in _SAID_ANYWAY), "tasks")
+# What nodes of every version read of a DAG in a message. They pass over any other word, so a document with one travels
+# as a blob, which they read whole: who does not know the word refuses it by name.
+WIRE_FIELDS = ("description", "env", "max_parallel", "labels", "expires", "spread", "tasks")
 SCOPES = "scopes"  # those that the run, and what it starts, may run in, when that is not all
 ERREXIT = "errexit"  # true: text commands run under /bin/sh -e; absent: under /bin/sh, as nodes of before have it
 ROOT = "root"  # of a run that is a task of another: the run at the top of its tree
 ABOVE = "above"  # and the DAGs over it
+_READ_BY_ALL = frozenset((*_SAID_ANYWAY, *WIRE_FIELDS))
 _TO_WIRE = {field.name: field.kind.to_wire for field in (*DAG_FORM.fields, *TASK_FORM.fields) if field.kind.to_wire}
 
 
@@ -133,6 +136,8 @@ def wire_fields(document: Mapping[str, Json]) -> dict[str, Json] | None:
 
     ``dag_id``, ``scope``, ``target_node`` and ``priority`` are in every execute message by themselves.
     """
+    if not _READ_BY_ALL.issuperset(document):
+        return None
     fields = _as_sent({name: document[name] for name in WIRE_FIELDS if name in document})
     fields["tasks"] = [_as_sent(task) for task in document["tasks"]]
     return fields if is_inline(fields) else None

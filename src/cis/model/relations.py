@@ -1,8 +1,8 @@
-"""What holds between the parts of a document: ids, dependencies, cycles, and references to outputs and secrets.
+"""What holds between the parts of a document: ids, dependencies, cycles, and references.
 
-A reference is ``${tasks.ID.outputs.NAME}`` in a task's ``env``, ``params`` or ``cwd``. An id may hold dots; it ends at
-the last ``.outputs.`` before the name. What only begins like one is refused, and ``$${`` before such a beginning stands
-for ``${``. Anything else in braces is left alone.
+A reference (``cis.model.references``) may stand in a task's ``env``, ``params``, ``cwd``, ``stdin`` and ``secrets``, and
+in the items of a ``command`` that is a list; what is for every task may refer to parameters and to the run alone. It
+never stands in what a shell reads as code.
 
 The checks work on the plain tree, which may be wrong in any other way, and pass over what is not of the right type.
 """
@@ -10,20 +10,15 @@ The checks work on the plain tree, which may be wrong in any other way, and pass
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 from cis.model.dag import COMMAND_SKILL, Json
 from cis.model.graph import Graph
 from cis.model.ids import did_you_mean
+from cis.model.references import Reference, malformed, references
 from cis.model.tree import Path, clipped
-
-_REFERENCE = re.compile(r"\$\{tasks\.([A-Za-z0-9][A-Za-z0-9._-]*)\.outputs\.([A-Za-z_][A-Za-z0-9_]*)\}")
-OPENING = "${tasks."
-_BEGINNING = r"(?:tasks?|params|env|run)\."
-_FILLED = re.compile(rf"\$\$\{{(?={_BEGINNING})|{_REFERENCE.pattern}")
-_ESCAPED = re.compile(rf"\$\$\{{(?={_BEGINNING})")
-_NAMES_NOTHING = re.compile(r"\$\{((task|params|env|run)\.[^}]*)\}?")
 
 # What other tools call a field, and what it is here.
 WORDS_OF_A_TASK = {
@@ -61,47 +56,11 @@ REFERENCE_TO_SECRET = re.compile(r"\$\{secrets\.([A-Za-z_][A-Za-z0-9_]*)\}")
 
 MAX_CYCLE_SHOWN = 20
 _NOT_IN_COMMANDS = (
-    "outputs are never pasted into a command; put the reference into env, "
-    'as env: {VALUE: "${tasks.ID.outputs.NAME}"}, and use "$VALUE"'
+    '{} is never pasted into a command; put the reference into env, as env: {{VALUE: {!r}}}, and use "$VALUE"'
 )
+_SHELLS = frozenset(("sh", "bash", "dash", "zsh", "ksh", "mksh", "ash", "fish", "busybox"))
+_READS_CODE = re.compile(r"-[A-Za-z]*c")
 Fault = tuple[Path, str]
-
-
-def references(value: Json) -> Iterator[tuple[str, str]]:
-    """Yield (task id, output name) for each reference in a string or in the strings of nested JSON."""
-    if isinstance(value, str):
-        for match in _REFERENCE.finditer(_ESCAPED.sub("", value)):
-            yield match[1], match[2]
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from references(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from references(item)
-
-
-def malformed(value: str) -> bool:
-    """Whether a string contains a malformed reference."""
-    value = _ESCAPED.sub("", value)
-    return value.count(OPENING) != sum(1 for _ in _REFERENCE.finditer(value))
-
-
-def fill(value: Json, lookup: Callable[[str, str], str]) -> Json:
-    """Return *value* with each reference in it replaced by ``lookup(task id, name)``, and ``$${`` by ``${``."""
-    if isinstance(value, str):
-        if "${" not in value:
-            return value
-        return _FILLED.sub(lambda match: "${" if match[1] is None else lookup(match[1], match[2]), value)
-    if isinstance(value, dict):
-        return {key: fill(item, lookup) for key, item in value.items()}
-    if isinstance(value, list):
-        return [fill(item, lookup) for item in value]
-    return value
-
-
-def unescaped(value: str) -> str:
-    """Return a string in which nothing is a reference, with ``$${`` as ``${``."""
-    return _ESCAPED.sub("${", value) if "$${" in value else value
 
 
 def says_otherwise(part: Json, field: str, words: Mapping[str, str]) -> bool:
@@ -139,8 +98,10 @@ def relation_faults(root: Mapping[str, Json]) -> Iterator[Fault]:
     if cycle is not None:
         names = [_name(tasks[number].get("id")) or f"tasks[{number}]" for number in cycle]
         yield ("tasks", cycle[0], "depends_on"), f"the tasks wait for each other: {_spelled(names)}"
-    yield from _misplaced_references(root, tasks)
-    yield from _reference_faults(tasks, numbers, graph)
+    declared = root.get("params")
+    known = _Known(tasks, numbers, graph, [*map(str, declared)] if isinstance(declared, dict) else [])
+    yield from _misplaced_references(root, known)
+    yield from _reference_faults(known)
 
 
 def _task_faults(number: int, task: Mapping[str, Json]) -> Iterator[Fault]:
@@ -194,81 +155,125 @@ def _dependencies(number: int, task: Mapping[str, Json]) -> Iterator[tuple[Path,
                 yield ("tasks", number, key, place), text
 
 
-def _misplaced_references(root: Mapping[str, Json], tasks: Sequence[Mapping[str, Json]]) -> Iterator[Fault]:
+class _Known(NamedTuple):
+    """What references may name: the tasks by their ids, what lies between them, and the parameters."""
+
+    tasks: Sequence[Mapping[str, Json]]
+    numbers: Mapping[str, int]
+    graph: Graph
+    params: Sequence[str]
+
+
+def _misplaced_references(root: Mapping[str, Json], known: _Known) -> Iterator[Fault]:
     defaults = root.get("defaults")
     given = defaults if isinstance(defaults, dict) else {}
-    for place, shared in (((), root.get("env")), (("defaults",), given.get("env"))):
-        for name, value in shared.items() if isinstance(shared, dict) else ():
-            path: Path = (*place, "env", str(name))
-            if isinstance(value, str) and OPENING in _ESCAPED.sub("", value):
-                yield path, "is for every task, so it cannot refer to the outputs of one; use the task's env"
-            yield from _nothing(path, value)
-    cwd = given.get("cwd")
-    if isinstance(cwd, str) and OPENING in cwd:
-        yield ("defaults", "cwd"), "is for every task, so it cannot refer to the outputs of one; use the task's cwd"
-    yield from _nothing(("defaults", "cwd"), cwd)
-    for number, task in enumerate(tasks):
-        command = task.get("command")
-        words = command if isinstance(command, list) else [command]
-        if any(isinstance(word, str) and OPENING in word for word in words):
-            yield ("tasks", number, "command"), _NOT_IN_COMMANDS
-        if isinstance(command, str) and task.get("shell") is None and given.get("shell") is None:
-            yield from _nothing(("tasks", number, "command"), command)  # what no shell could read either
-        shell = task.get("shell")
-        if isinstance(shell, str) and OPENING in shell:
-            yield ("tasks", number, "shell"), "names a program, and cannot refer to the outputs of a task"
+    for place, part in (((), root), (("defaults",), given)):
+        for path, value in _strings(place, part, fields=("env", "cwd")):
+            for one in references(value):
+                if one.task is not None:
+                    yield path, f"is for every task, so it cannot refer to one; use the task's {path[len(place)]}"
+            yield from _unknown(path, value, known)
+    for number, task in enumerate(known.tasks):
+        here: Path = ("tasks", number)
+        command, shell = task.get("command"), task.get("shell")
+        if isinstance(command, str):
+            yield from _pasted((*here, "command"), command)
+            if shell is None and given.get("shell") is None:  # what no shell could read either
+                yield from _unknown((*here, "command"), command, known)
+        for item in _code(command):
+            yield from _pasted((*here, "command", item), command[item] if isinstance(command, list) else "")
+        for one in references(shell):
+            yield (*here, "shell"), f"names a program, and cannot hold {one.text}"
 
 
-def _reference_faults(tasks: Sequence[Mapping[str, Json]], numbers: Mapping[str, int], graph: Graph) -> Iterator[Fault]:
+def _pasted(path: Path, code: str) -> Iterator[Fault]:
+    found = next(references(code), None)
+    if found is not None:
+        what = "an output of a task" if found.task else "a parameter" if found.param else found.text
+        yield path, _NOT_IN_COMMANDS.format(what, found.text)
+
+
+def _code(command: Json) -> Iterator[int]:
+    """Yield the places in a list of arguments that a shell reads as code: behind its ``-c``."""
+    if not isinstance(command, list):
+        return
+    words = [word if isinstance(word, str) else "" for word in command]
+    shell = next((place for place, word in enumerate(words) if word.rpartition("/")[2] in _SHELLS), len(words))
+    for place in range(shell + 2, len(words)):
+        if _READS_CODE.fullmatch(words[place - 1]) and "${" in words[place]:
+            yield place
+
+
+def _reference_faults(known: _Known) -> Iterator[Fault]:
     distant: list[tuple[Path, int, int]] = []
-    for number, task in enumerate(tasks):
-        parents = set(graph.parents[number])
-        for path, value in _strings(("tasks", number), task, opening="${"):
-            yield from _nothing(path, value)
-            if malformed(value):
-                yield path, "refers to an output, but not as ${tasks.ID.outputs.NAME}"
-            for name, _ in references(value):
-                other = numbers.get(name)
+    for number, task in enumerate(known.tasks):
+        parents = set(known.graph.parents[number])
+        code = {("tasks", number, "command", place) for place in _code(task.get("command"))}
+        for path, value in _strings(("tasks", number), task, fields=_MAY_REFER):
+            if path in code:
+                continue
+            yield from _unknown(path, value, known)
+            for one in references(value):
+                if one.task is None:
+                    continue
+                other = known.numbers.get(one.task)
                 if other is None:
-                    hint = did_you_mean(name, _near(name, numbers))
-                    yield path, f"refers to task {name!r}, which does not exist{hint}"
+                    hint = did_you_mean(one.task, _near(one.task, known.numbers))
+                    yield path, f"refers to task {one.task!r}, which does not exist{hint}"
                 elif other == number:
-                    yield path, "refers to an output of its own task, which has none before it ran"
+                    yield path, f"refers to {_part(one)} of its own task, which has none before it ran"
                 elif other not in parents:
                     distant.append((path, number, other))
-    strangers = graph.strangers((number, other) for _, number, other in distant) if distant else set()
+    strangers = known.graph.strangers((number, other) for _, number, other in distant) if distant else set()
     for path, number, other in distant:
         if (number, other) in strangers:
-            yield path, f"refers to an output of {_name(tasks[other]['id'])!r}; add it to depends_on"
+            yield path, f"refers to an output of {_name(known.tasks[other]['id'])!r}; add it to depends_on"
 
 
-def _nothing(path: Path, value: Json) -> Iterator[Fault]:
+def _part(reference: Reference) -> str:
+    return "an output" if reference.output is not None else "the status"
+
+
+def _unknown(path: Path, value: Json, known: _Known) -> Iterator[Fault]:
     """Yield a fault for what begins like a reference and names nothing, with the nearest that does."""
     if not isinstance(value, str) or "${" not in value:
         return
-    for found in _NAMES_NOTHING.finditer(_ESCAPED.sub("", value)):
-        word, rest = found[2], found[1].partition(".")[2]
+    for text in malformed(value):
+        word, _, rest = text.removeprefix("${").removesuffix("}").partition(".")
+        if word == "tasks":
+            yield path, "refers to an output, but not as ${tasks.ID.outputs.NAME}"
+            continue
+        nearest = f"what is filled in is ${{tasks.ID.outputs.NAME}}{' or ${params.NAME}' if known.params else ''}"
         if word == "task":
             nearest = f"did you mean ${{tasks.{rest}}}?"
         elif word == "env":
             nearest = f'a command reads "${rest}" from its environment'
-        elif rest == "id":
-            nearest = 'a command reads "$CIS_RUN_ID"'
-        else:
-            nearest = "what is filled in is ${tasks.ID.outputs.NAME}"
-        yield (
-            path,
-            f"refers to {clipped(found[0], limit=80)}, which names nothing; {nearest} (that text itself is $${{…}})",
-        )
+        yield path, f"refers to {clipped(text, limit=80)}, which names nothing; {nearest} (that text itself is $${{…}})"
+    for one in references(value):
+        if one.param is not None and one.param not in known.params:
+            nearest = did_you_mean(one.param, list(known.params)) or (
+                f"; known: {', '.join(known.params[:20])}" if known.params else "; params: declares them"
+            )
+            yield (
+                path,
+                f"refers to {clipped(one.text, limit=80)}, which names nothing{nearest} (that text itself is $${{…}})",
+            )
 
 
-def _strings(here: Path, task: Mapping[str, Json], *, opening: str = OPENING) -> Iterator[tuple[Path, str]]:
+_MAY_REFER = ("env", "params", "cwd", "stdin", "secrets", "command")
+
+
+def _strings(
+    here: Path, part: Mapping[str, Json], *, fields: Sequence[str] = ("env", "params", "cwd"), opening: str = "${"
+) -> Iterator[tuple[Path, str]]:
     """Yield the strings in which references may stand, if they hold one."""
-    params = task.get("params")
-    if task.get("skill") == "dag" and isinstance(params, dict) and isinstance(params.get("document"), dict):
+    params = part.get("params")
+    if part.get("skill") == "dag" and isinstance(params, dict) and isinstance(params.get("document"), dict):
         params = {name: value for name, value in params.items() if name != "document"}  # its references are its own
     stack: list[tuple[Path, Json]] = [
-        ((*here, key), value) for key, value in (("env", task.get("env")), ("params", params), ("cwd", task.get("cwd")))
+        ((*here, key), params if key == "params" else part.get(key))
+        for key in fields
+        if key != "command" or isinstance(part.get(key), list)
     ]
     while stack:
         path, value = stack.pop()

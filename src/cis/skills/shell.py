@@ -15,15 +15,16 @@ from cis.errors import LaunchError
 from cis.model.dag import Json
 from cis.model.ids import did_you_mean
 from cis.model.pipelines import is_shell
-from cis.model.relations import OPENING, OPENING_OF_SECRET
+from cis.model.references import refers
+from cis.model.relations import OPENING_OF_SECRET
 
 Faults = Sequence[tuple[str, str]]
 Rule = Callable[[Json], bool]
 
 
 def is_open(value: Json) -> bool:
-    """Whether *value* refers to another task's outputs or to a secret, and is therefore not known yet."""
-    return isinstance(value, str) and (OPENING in value or OPENING_OF_SECRET in value)
+    """Whether *value* refers to a parameter, another task or a secret, and is therefore not known yet."""
+    return isinstance(value, str) and "${" in value and (OPENING_OF_SECRET in value or refers(value))
 
 
 def unknown_params(params: Mapping[str, Json], *, known: Sequence[str]) -> list[tuple[str, str]]:

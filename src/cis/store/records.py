@@ -161,7 +161,7 @@ class TaskRecord(NamedTuple):
     ``attempts`` counts every attempt, ``failures`` those that used up ``max_retries``;
     ``blocked_by`` is the task because of which it was skipped; ``due_at_us`` is set while it waits: for its retry while
     it is pending, until its wait is over while it is running (0: only its skill can say); ``child_run_id`` is the run
-    of a DAG as a task.
+    of a DAG as a task. ``outcome`` is what its end counts as, beyond its status (``cis.model.states.Outcome``).
     """
 
     run_id: str
@@ -179,6 +179,7 @@ class TaskRecord(NamedTuple):
     blocked_by: str | None = None
     due_at_us: int | None = None
     child_run_id: str | None = None
+    outcome: str | None = None
 
 
 class AttemptRecord(NamedTuple):

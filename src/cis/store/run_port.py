@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from cis.model.dag import Json
 from cis.model.scope_rules import Patterns
 from cis.model.states import RunState
 from cis.store.records import (
@@ -84,8 +85,8 @@ class Definitions(Protocol):
 class Runs(Protocol):
     """Runs of DAGs."""
 
-    def add(self, run: RunRecord, tasks: Iterable[TaskRecord]) -> None:
-        """Store a new run with its tasks, or with those that were staged for it.
+    def add(self, run: RunRecord, tasks: Iterable[TaskRecord], *, params: Mapping[str, Json] | None = None) -> None:
+        """Store a new run with its tasks, or with those that were staged for it, and the values of its parameters.
 
         Its place among all runs is that of the next event at this time (``page`` shows the newest first, whatever the
         clock said). A run's id and its idempotency key are unique. Check, then insert: whoever found neither (``get``,
@@ -105,6 +106,14 @@ class Runs(Protocol):
 
         Raises:
             PoisonRecordError: its row cannot be read.
+        """
+        ...
+
+    def params(self, run_id: str) -> Mapping[str, Json]:
+        """Return the values of a run's parameters, by name; most runs have none. They never change.
+
+        Raises:
+            PoisonRecordError: they cannot be read.
         """
         ...
 

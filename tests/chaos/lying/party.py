@@ -20,9 +20,10 @@ from cis.engine.times import Instant
 from cis.federation.executing import claiming, lease
 from cis.federation.executing.report import Cursor, build_report
 from cis.federation.inbox import receive
-from cis.federation.messages import ReceivedMessage, RequestedRun, report_message
+from cis.federation.messages import ReceivedMessage, report_message
 from cis.federation.origin import arbiter, outbox
 from cis.federation.origin.outbox import message_of
+from cis.federation.requested import RequestedRun
 from cis.model.dag import DagSpec
 from cis.model.message import Message, MessageKind, Standing
 from cis.model.states import RunState, TaskState

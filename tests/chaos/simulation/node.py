@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from cis.engine.accept.control import cancel, pause, rerun_of, resume
+from cis.engine.accept.control import cancel, pause, resume
+from cis.engine.accept.reruns import rerun_of
 from cis.engine.accept.submit import SubmitRequest, submit
 from cis.errors import ConflictError, OrphanError, StoreError
 from cis.model.dag import DagSpec

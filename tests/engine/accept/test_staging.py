@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine.accept.control import rerun_of
+from cis.engine.accept.reruns import rerun_of
 from cis.engine.accept.staging import FORGET_S, ROWS_AT_ONCE, forget_staged, stage, unstage
 from cis.engine.accept.submit import MAX_QUEUED_DOCUMENT, Submission, SubmitRequest, submit
 from cis.engine.logfiles import LogFiles

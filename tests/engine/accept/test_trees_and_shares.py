@@ -15,8 +15,9 @@ from cis.engine.observe.views import read_run
 from cis.engine.this_node import ThisNode
 from cis.errors import OverloadedError, ShareExceededError
 from cis.federation.executing.accept import take_on
-from cis.federation.messages import ReceivedMessage, requested_run
+from cis.federation.messages import ReceivedMessage
 from cis.federation.origin.outbox import message_of
+from cis.federation.requested import requested_run
 from cis.model.dag import DagSpec
 from cis.model.document import dag_from_plain
 from cis.model.message import MessageKind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cis.engine.accept.control import rerun_of
+from cis.engine.accept.reruns import rerun_of
 from cis.engine.accept.submit import SubmitRequest, save, submit
 from cis.model.document import dag_from_plain
 from cis.store.records import RunRecord

@@ -27,13 +27,28 @@ def _run(run: Parser) -> None:
     completes(run.add_argument("--scope", help="global, project:ID, user:ID or type:ID"), "scopes")
     completes(run.add_argument("--target-node", metavar="N", help="the node that is to run it"), "nodes")
     completes(run.add_argument("--priority", metavar="P", help="low, normal, high or critical"), "priorities")
+    _params(run)
     run.add_argument("--idempotency-key", metavar="K", help="the same key gives the same run")
 
 
 def _rerun(rerun: Parser) -> None:
     _which(rerun)
     rerun.add_argument("--from-failed", action="store_true", help="keep what has completed")
+    _params(rerun)
     _wait(rerun)
+
+
+def _params(command: Parser) -> None:
+    about = "the value of a parameter; its type says how VALUE is read (may be repeated)"
+    command.add_argument("-p", "--param", metavar="NAME=VALUE|NAME:=JSON", action="append", help=about)
+    command.add_argument(
+        "--params-file", metavar="F", help="a mapping of parameters to values (- reads standard input)"
+    )
+
+
+def _validate(command: Parser) -> None:
+    _file(command)
+    _params(command)
 
 
 def _list(listed: Parser) -> None:
@@ -124,7 +139,7 @@ def _which(command: Parser) -> None:
 _COMMANDS: dict[str, tuple[str, str, Callable[[Parser], None]]] = {
     "run": ("hand a DAG to the node, or, with no node running, run it here and now", "dag.run:run", _run),
     "rerun": ("run a DAG again, as it was", "dag.run:rerun", _rerun),
-    "validate": ("say what is wrong with a document, or what would run", "dag.documents:validate", _file),
+    "validate": ("say what is wrong with a document, or what would run", "dag.documents:validate", _validate),
     "list": ("runs, newest first", "dag.query:list_runs", _list),
     "status": ("a DAG, its latest runs, the tasks that run now", "dag.query:status", _status),
     "logs": ("what tasks wrote", "dag.logs:logs", _logs),

@@ -7,9 +7,18 @@ import json
 import math
 from pathlib import Path
 
-from cis.app.submit import anchored, check_secrets, check_skills, document_warnings, node_warnings, travel_warnings
+from cis.app.submit import (
+    anchored,
+    check_secrets,
+    check_skills,
+    document_warnings,
+    node_warnings,
+    travel_warnings,
+    values_of,
+)
 from cis.app.submit import save as save_dag
 from cis.cli.context import Context, from_environment, say, this_user
+from cis.cli.dag.given import given_params
 from cis.cli.dag.run import DocumentFile, base_directory, read_input
 from cis.cli.output import print_json
 from cis.engine.observe.views import dag_view
@@ -31,6 +40,8 @@ def validate(options: argparse.Namespace) -> None:
     scope, source = infer_scope(spec)
     with document.with_lines():
         check_skills(spec, context.skills)
+    given = given_params(options)
+    values = values_of(spec, given) if given else None  # else what they are is not known yet
     here = spec.target_node in (None, context.settings.node_id)
     if (
         here
@@ -38,7 +49,7 @@ def validate(options: argparse.Namespace) -> None:
         and not (spec.target_node is None and context.this_node.offers)
     ):
         with document.with_lines():
-            check_secrets(spec, scope, context.this_node)
+            check_secrets(spec, scope, context.this_node, params=values)
     away = not here or (spec.target_node is None and context.this_node.offers)
     graph = Graph.of(spec.tasks)
     levels = [[spec.tasks[number].id for number in level] for level in graph.levels()]
@@ -60,6 +71,7 @@ def validate(options: argparse.Namespace) -> None:
                 "levels": levels,
                 "longest_chain": [spec.tasks[number].id for number in longest],
                 "warnings": warnings,
+                "params": None if values is None else dict(values),
             }
         )
         return

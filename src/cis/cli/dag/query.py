@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cis.store.port import Store
 
 MAX_LIMIT = 100_000
+MAX_GIVEN_SHOWN = 500
 MAX_TASKS_SHOWN = 50
 MAX_SHORTENED = 1000
 LOOK_EVERY_S = 1.0  # also to show how long things have taken so far
@@ -191,6 +192,11 @@ def _lines(page: _Page, *, width: int | None) -> Iterator[str]:
     yield from _run_lines(page, runs, width=width)
     if not runs:
         return
+    if runs[0]["params"]:
+        from cis.model.references import text_of  # noqa: PLC0415 - most runs have none
+
+        given = ", ".join(f"{name}={text_of(value)}" for name, value in runs[0]["params"].items())
+        yield f"\nparameters: {given if len(given) <= MAX_GIVEN_SHOWN else given[:MAX_GIVEN_SHOWN] + '…'}"
     tasks = runs[0]["tasks"]
     unusual = [task for task in tasks if task["status"] != "completed"]
     shown = tasks if len(tasks) <= MAX_TASKS_SHOWN else unusual[:MAX_TASKS_SHOWN]

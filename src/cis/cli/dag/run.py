@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from cis.app.submit import OWNER, SubmitRequest, anchored, rerun_of, run_warnings, stored_dag, submit, travel_warnings
 from cis.cli.context import Context, check_utf8, from_environment, say, show, this_user, wake
+from cis.cli.dag.given import given_params
 from cis.cli.dag.progress import Progress
 from cis.cli.output import json_text
 from cis.engine.lookup import dag_or_run, look_up_run, run_of
@@ -45,18 +46,19 @@ def run(options: argparse.Namespace) -> int:
     name = options.file
     file = None if _may_be_stored(name) else DocumentFile(name)
     document = None if file is None else file.dag()
+    given = given_params(options)
     said: list[str] = []
 
     def request(store: Store) -> SubmitRequest:
         if document is None:
-            return _stored(store, options)
+            return replace(_stored(store, options), params=given)
         spec = _overridden(document, options)
         offered = spec.target_node is None and context.this_node.offers
         if spec.target_node in (None, context.settings.node_id) and not offered:
             spec = anchored(spec, base=base_directory(name))
         else:
             said.extend(travel_warnings(spec, base_directory(name)))
-        return SubmitRequest(spec=spec, idempotency_key=options.idempotency_key)
+        return SubmitRequest(spec=spec, idempotency_key=options.idempotency_key, params=given)
 
     with nullcontext() if file is None else file.with_lines():
         return _hand_in(context, request, options, said)
@@ -83,11 +85,11 @@ def _stored(store: Store, options: argparse.Namespace) -> SubmitRequest:
 
 def rerun(options: argparse.Namespace) -> int:
     """Start a new run of what ran before."""
-    context = from_environment()
+    context, given = from_environment(), given_params(options)
 
     def request(store: Store) -> SubmitRequest:
         old = run_of(store, options.dag_id, run_id=options.run)
-        return rerun_of(store, old.run_id, from_failed=options.from_failed)
+        return rerun_of(store, old.run_id, from_failed=options.from_failed, params=given)
 
     return _hand_in(context, request, options)
 

@@ -1,4 +1,4 @@
-"""Control of a run: cancel, pause, resume, rerun. Each runs inside the caller's transaction.
+"""Control of a run: cancel, pause, resume. Each runs inside the caller's transaction.
 
 A run that no worker holds is changed here for good. One that a worker holds is asked: ``cancel_requested``
 or the status ``paused`` is on disk, and the worker, once woken, acts on it (``cis.engine.run.loop``). One that another
@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cis.engine.accept.admission import OWNER, Asker
 from cis.engine.accept.dispatch import close_offer, post_control
-from cis.engine.accept.submit import SubmitRequest
 from cis.engine.lookup import look_up_run
 from cis.engine.transitions import cancel_unfinished, move_run
 from cis.errors import IllegalStateError
 from cis.model.message import MessageKind
-from cis.model.scope_rules import in_common
-from cis.model.states import RunState, TaskState
+from cis.model.states import RunState
 from cis.store.cluster import RemoteRole, RemoteRun
 from cis.store.cluster_port import Remotes
-from cis.store.port import Store, stored_spec
+from cis.store.port import Store
 from cis.store.records import QueueState, RunChange, RunRecord
 
 
@@ -120,47 +117,9 @@ def resume(store: Store, run_id: str, *, now_us: int) -> RunRecord:
     return _change(store, run, target, now_us=now_us, action="resume")
 
 
-def rerun_of(store: Store, run_id: str, *, from_failed: bool, asker: Asker = OWNER) -> SubmitRequest:
-    """Return what to submit to run the same document again; with *from_failed*, completed tasks are taken over.
-
-    A run that is over does not change any more, so this can be asked outside of the transaction that submits. The new
-    run runs in the scopes that the old one and *asker* may both use: whoever repeats a run lends it no rights.
-
-    Raises:
-        NotFoundError: no such run, or none that *asker* may see.
-        IllegalStateError: *from_failed*, and the run is not over yet, or nothing of it is left to do.
-    """
-    old = look_up_run(store.runs, run_id, scopes=asker.scopes)
-    kept = {}
-    if from_failed:
-        if not old.status.final:
-            raise _not_from_failed(old, ": it can be repeated from its failed tasks once it is over")
-        if old.status is RunState.COMPLETED:
-            raise _not_from_failed(old, ", so no task of it failed; leave --from-failed out to repeat all of it")
-        kept = {
-            task.task_id: task._replace(version=1, attempts=0, failures=0, error=None, due_at_us=None)
-            for task in store.tasks.of_run(run_id)
-            if task.status is TaskState.COMPLETED
-        }
-        if len(kept) == old.task_count:
-            raise _not_from_failed(old, ", but every task of it completed; leave --from-failed out to repeat all of it")
-    asker = replace(asker, scopes=in_common(old.scopes, asker.scopes))
-    return SubmitRequest(
-        spec=stored_spec(store.definitions, old.definition_id),
-        rerun_of=run_id,
-        kept=kept,
-        asker=asker,
-        errexit=old.errexit,
-    )
-
-
 def _is_over(run: RunRecord, wanted: RunState, action: str) -> IllegalStateError:
     because = f" already: it is over, so there is nothing to {action}; 'cis dag rerun' makes a new run of it"
     return IllegalStateError(f"run {run.run_id}", run.status, wanted, because=because)
-
-
-def _not_from_failed(run: RunRecord, because: str) -> IllegalStateError:
-    return IllegalStateError(f"run {run.run_id}", run.status, "rerun", because=because)
 
 
 def _change(store: Store, run: RunRecord, status: RunState, *, now_us: int, action: str) -> RunRecord:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cis.engine.accept.admission import OWNER, Asker, state_of_new
+from cis.engine.accept.checks import NO_PARAMS, check_secrets, refuse_faults, skill_faults, values_of
 from cis.engine.accept.dispatch import choose, post_run
 from cis.engine.ports import SkillBook
 from cis.engine.this_node import MAX_DEPTH, ThisNode
@@ -28,9 +30,10 @@ from cis.errors import (
     ShareExceededError,
     WorkerConflictError,
 )
-from cis.model.dag import DagSpec
+from cis.model.dag import DagSpec, Json
 from cis.model.ids import counted
 from cis.model.inference import infer_scope
+from cis.model.references import OPENINGS
 from cis.model.scope import Scope, ScopeSource
 from cis.model.states import RunState
 from cis.store.port import Store
@@ -38,11 +41,13 @@ from cis.store.queue_port import Queue
 from cis.store.records import AS_DEFINED, DefinitionRecord, NewDefinition, QueueItem, RunRecord, TaskRecord
 from cis.store.run_port import Definitions, Runs
 
+if TYPE_CHECKING:
+    from cis.model.params import Given
+
 RETRY_AFTER_S = 5
 OUTBOX = ""  # the place of what waits for other nodes
 MAX_QUEUED_DOCUMENT = 128 * 2**10  # characters; a longer one is stored once, as the definition of its run
 MAX_DESCRIPTION = 4000  # of a DAG in a list, where a thousand of them are shown at once; its document has all of it
-_PASTED = 'a shell interprets this, so outputs of tasks may not be pasted in; put them into env and write "$NAME"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +91,7 @@ class SubmitRequest:
     """A DAG that somebody wants run. *staged*: the id under which ``cis.engine.accept.staging`` stored its tasks.
 
     *errexit* is that of the run (``RunRecord``): False only for what a run of before, or a node of before, asks for.
+    *params* are what its parameters are given, as whoever asks for it spells that.
     """
 
     spec: DagSpec
@@ -98,6 +104,7 @@ class SubmitRequest:
     prepared: Prepared | None = None
     staged: str | None = None
     errexit: bool = True
+    params: Given = field(default_factory=lambda: NO_PARAMS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +126,7 @@ def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Subm
         UnknownNodeError: ``target_node`` is no node that this one knows.
         NodeUnreachableError: there is no way to it.
         WorkerConflictError: the scope's worker still has work on another target node.
-        IdempotencyConflictError: the key belongs to another document.
+        IdempotencyConflictError: the key belongs to another document, or to other parameters.
         OverloadedError: the queue, or the outbox, is full.
         ShareExceededError: the share that its scope, or whoever asks, has of it is full.
     """
@@ -127,12 +134,12 @@ def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Subm
     prepared = request.prepared or prepare(spec, skills=this_node.skills)
     scope = prepared.scope
     request.asker.check(scope)
+    params = values_of(spec, request.params)
     if request.idempotency_key is not None:
         first = store.runs.by_key(request.idempotency_key)
         if first is not None:
-            return Submission(
-                run=_same_document(store.definitions, first, prepared.sha256, request.idempotency_key), created=False
-            )
+            _check_same(store, first, prepared.sha256, params=params, key=request.idempotency_key)
+            return Submission(run=first, created=False)
 
     origin = request.origin
     nested = request.parent is not None or origin is not None
@@ -140,7 +147,7 @@ def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Subm
     destination = choose(store.peers, spec, this_node=this_node, nested=nested)
     refuse_faults(prepared.skill_faults, all_known=destination.here)
     if destination.here:
-        check_secrets(spec, scope, this_node)
+        check_secrets(spec, scope, this_node, params=params)
     depth = (origin.depth if origin else 0) if request.parent is None else request.parent.depth + 1
     if depth > MAX_DEPTH:
         raise DocumentError([Fault(place="tasks", message=f"DAGs are nested more than {MAX_DEPTH} deep")])
@@ -178,9 +185,9 @@ def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Subm
         errexit=request.errexit,
     )
     if request.staged is None:
-        insert_run(store, run, first_tasks(run.run_id, spec, request.kept or {}), at_us=now_us)
+        insert_run(store, run, first_tasks(run.run_id, spec, request.kept or {}), at_us=now_us, params=params)
     elif store.staged.complete(run.run_id, tasks=len(spec.tasks)):
-        insert_run(store, run, (), at_us=now_us)
+        insert_run(store, run, (), at_us=now_us, params=params)
     else:
         raise OverloadedError("it took so long that what was stored for it is gone", retry_after_s=1)
     if destination.here:
@@ -220,7 +227,7 @@ def prepare(spec: DagSpec, *, skills: SkillBook) -> Prepared:
         sha256=hashlib.sha256(document.encode()).hexdigest(),
         scope=scope,
         source=source,
-        skill_faults=tuple(_skill_faults(spec, skills)),
+        skill_faults=tuple(skill_faults(spec, skills)),
     )
 
 
@@ -261,66 +268,18 @@ def save(
     return saved
 
 
-def check_skills(spec: DagSpec, skills: SkillBook) -> None:
-    """Raise DocumentError with every unknown skill and every faulty parameter of the DAG."""
-    refuse_faults(_skill_faults(spec, skills))
-
-
-def refuse_faults(skill_faults: Iterable[tuple[Fault, bool]], *, all_known: bool = True) -> None:
-    """Raise DocumentError with the faults of the DAG's skills, if there are any.
-
-    Where another node executes it, it may have skills that are not known here (*all_known* False).
-    """
-    faults = [fault for fault, is_unknown in skill_faults if all_known or not is_unknown]
-    if faults:
-        raise DocumentError(faults)
-
-
-def _skill_faults(spec: DagSpec, skills: SkillBook) -> Iterator[tuple[Fault, bool]]:
-    for number, task in enumerate(spec.tasks):
-        if task.skill is None:
-            continue
-        place = f"tasks[{number}]"
-        try:
-            skill = skills.get(task.skill)
-        except NotFoundError as error:
-            yield Fault(place=f"{place}.skill", message=str(error)), True
-            continue
-        for name, message in skill.check(task.params):
-            yield Fault(place=f"{place}.params.{name}" if name else f"{place}.params", message=message), False
-        for name in sorted(skill.literal_params & task.params.keys()):
-            if "${tasks." in json.dumps(task.params[name]):
-                yield Fault(place=f"{place}.params.{name}", message=_PASTED), False
-
-
-def check_secrets(spec: DagSpec, scope: Scope, this_node: ThisNode) -> None:
-    """Raise DocumentError with every secret that *scope* may not have on this node, where the DAG is to run.
-
-    One that the node lacks is no fault: it may be there when the task starts.
-    """
-    asked = {name for task in spec.tasks for name in task.secrets.values()}
-    refused = this_node.secrets.refused(asked, scope=scope) if asked and this_node.secrets is not None else {}
-    if refused:
-        raise DocumentError(
-            [
-                Fault(place=f"tasks[{number}].secrets", message=refused[name])
-                for number, task in enumerate(spec.tasks)
-                for name in task.secrets.values()
-                if name in refused
-            ]
-        )
-
-
 def canonical_json(spec: DagSpec) -> str:
     """Return the document as it is stored and hashed: sorted keys, no spaces."""
     return json.dumps(spec.to_dict(), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
-def _same_document(definitions: Definitions, run: RunRecord, digest: str, key: str) -> RunRecord:
-    definition = definitions.get(run.definition_id)
+def _check_same(store: Store, run: RunRecord, digest: str, *, params: Mapping[str, Json], key: str) -> None:
+    """Raise IdempotencyConflictError unless a run is of that document and has those parameters."""
+    definition = store.definitions.get(run.definition_id)
     if definition is None or definition.sha256 != digest:
         raise IdempotencyConflictError(key, run.run_id)
-    return run
+    if params and store.runs.params(run.run_id) != params:
+        raise IdempotencyConflictError(key, run.run_id, what="parameters are others")
 
 
 def check_place(store: Store, request: SubmitRequest, scope: Scope, *, this_node: ThisNode, here: bool) -> None:
@@ -395,6 +354,6 @@ def anchored(spec: DagSpec, *, base: Path) -> DagSpec:
     def anchor(cwd: str | None) -> str:
         if cwd is None:
             return str(base)
-        return cwd if cwd.startswith(("~", "${tasks.")) else os.path.normpath(base / cwd)
+        return cwd if cwd.startswith(("~", *OPENINGS)) else os.path.normpath(base / cwd)
 
     return replace(spec, tasks=tuple(replace(task, cwd=anchor(task.cwd)) for task in spec.tasks))

@@ -96,15 +96,20 @@ def run_view(
     *,
     waiting: Waiting | None,
     reasons: Mapping[str, Waiting],
+    params: Mapping[str, Json],
     left: Sequence[LeftProcess] = (),
     contact_us: int | None = None,
 ) -> dict[str, Json]:
     """Return a run and its tasks; *waiting* is why the run waits, *reasons* why its tasks do, by their ids."""
-    return {**_run_head(run, waiting, left, contact_us), "tasks": task_views(tasks, reasons)}
+    return {**_run_head(run, waiting, params, left, contact_us), "tasks": task_views(tasks, reasons)}
 
 
 def _run_head(
-    run: RunRecord, waiting: Waiting | None, left: Sequence[LeftProcess], contact_us: int | None = None
+    run: RunRecord,
+    waiting: Waiting | None,
+    params: Mapping[str, Json],
+    left: Sequence[LeftProcess],
+    contact_us: int | None = None,
 ) -> dict[str, Json]:
     return {
         "run_id": run.run_id,
@@ -124,6 +129,7 @@ def _run_head(
         "finished_at": rfc3339(run.finished_at_us),
         "cancel_requested": run.cancel_requested,
         "error": run.error,
+        "params": dict(params),
         "rerun_of": run.rerun_of,
         "parent_run_id": run.parent_run_id,
         "parent_task_id": run.parent_task_id,
@@ -266,11 +272,12 @@ def read_run_head(
         NotFoundError: no such run, or none that may be seen.
     """
     run = look_up_run(store.runs, run_id, scopes=scopes)
+    params = store.runs.params(run_id)
     if run.status.final:
-        return _run_head(run, None, _left(store.attempts, run, still)), {}
+        return _run_head(run, None, params, _left(store.attempts, run, still)), {}
     tasks = store.tasks.of_run(run_id, outputs=False)
     waiting, reasons = _waiting(store, run, tasks, still)
-    return _run_head(run, waiting, _left(store.attempts, run, still), _contact_us(store, run)), reasons
+    return _run_head(run, waiting, params, _left(store.attempts, run, still), _contact_us(store, run)), reasons
 
 
 def read_status(
@@ -302,11 +309,12 @@ def read_status(
 
 def _read_view(store: Store, run: RunRecord, still: StillRuns, *, node_runs: bool) -> dict[str, Json]:
     tasks, left = store.tasks.of_run(run.run_id), _left(store.attempts, run, still)
+    params = store.runs.params(run.run_id)
     if run.status.final:
-        return run_view(run, tasks, waiting=None, reasons={}, left=left)
+        return run_view(run, tasks, waiting=None, reasons={}, params=params, left=left)
     waiting, reasons = _waiting(store, run, tasks, still, node_runs=node_runs)
     contact_us = _contact_us(store, run)
-    return run_view(run, tasks, waiting=waiting, reasons=reasons, left=left, contact_us=contact_us)
+    return run_view(run, tasks, waiting=waiting, reasons=reasons, params=params, left=left, contact_us=contact_us)
 
 
 def _left(attempts: Attempts, run: RunRecord, still: StillRuns) -> list[LeftProcess]:

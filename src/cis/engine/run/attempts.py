@@ -32,8 +32,7 @@ from cis.engine.ports import (
 from cis.engine.run.plan import RunPlan
 from cis.errors import CisError, LaunchError
 from cis.model.dag import COMMAND_SKILL, SHELL_PARAM, Json, OnLost, TaskSpec
-from cis.model.relations import OPENING_OF_SECRET, fill
-from cis.model.scope import Scope
+from cis.model.relations import OPENING_OF_SECRET
 from cis.model.secret_forms import needles
 from cis.store.records import AttemptRecord
 
@@ -90,7 +89,7 @@ class AttemptMaker:
         if isinstance(command, ChildDag | Wait):
             raise LaunchError(f"skill {task.skill!r} gave a DAG or a wait, and does not say that it waits")
         files = self.logfiles.paths(attempt.run_id, number, attempt.attempt)
-        secrets = self._revealed(task, run.scope) if task.secrets else {}
+        secrets = self._revealed(plan, task) if task.secrets else {}
         marks = attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt)
         return Launch(
             argv=command.argv if command.script is None else (*command.argv, script_beside(files.outputs)),
@@ -98,7 +97,7 @@ class AttemptMaker:
                 **self.base_env,
                 **command.env,
                 **self.scope_env,
-                **plan.env,
+                **plan.values.shared_env,
                 **self.env(plan, task),
                 **secrets,
                 **marks,
@@ -163,7 +162,7 @@ class AttemptMaker:
         """Return where the task runs: its ``cwd``, against the worker's own directory. Raises LaunchError."""
         if task.cwd is None:
             return self.workdir
-        cwd: str = _filled(task.cwd, plan)
+        cwd = plan.values.text(task.cwd)
         try:
             return cwd if cwd.startswith("/") else self.workdir / Path(cwd).expanduser()
         except RuntimeError as error:
@@ -173,11 +172,13 @@ class AttemptMaker:
         try:
             if task.skill is None:
                 return self.skills.get(COMMAND_SKILL).plan(
-                    {"command": _argument(task), SHELL_PARAM: _shell(plan, task)}
+                    {"command": _argument(task, plan), SHELL_PARAM: _shell(plan, task)}
                 )
             skill = self.skills.get(task.skill)
             nested = getattr(skill, "nested_params", ())
-            params = {name: value if name in nested else _filled(value, plan) for name, value in task.params.items()}
+            params = {
+                name: value if name in nested else plan.values.filled(value) for name, value in task.params.items()
+            }
             if task.skill == COMMAND_SKILL:
                 params = {SHELL_PARAM: _shell(plan, task), **params}
             _refuse(_smuggled(task.params, params))
@@ -188,15 +189,16 @@ class AttemptMaker:
         except Exception as error:  # a stranger's skill may raise anything, and must not end the worker
             raise LaunchError(f"skill {task.skill or COMMAND_SKILL!r} failed: {error!r}") from error
 
-    def _revealed(self, task: TaskSpec, scope: Scope) -> Mapping[str, str]:
+    def _revealed(self, plan: RunPlan, task: TaskSpec) -> Mapping[str, str]:
         if self.secrets is None:
             raise LaunchError(f"task {task.id!r} asks for secrets, and there are none here")
-        values = self.secrets.reveal(set(task.secrets.values()), scope=scope)
-        return {variable: values[name] for variable, name in task.secrets.items()}
+        names = {variable: plan.values.text(name) for variable, name in task.secrets.items()}
+        values = self.secrets.reveal(set(names.values()), scope=plan.run.scope)
+        return {variable: values[name] for variable, name in names.items()}
 
     def env(self, plan: RunPlan, task: TaskSpec) -> Mapping[str, str]:
         """Return the task's own variables, filled in. Raises LaunchError."""
-        return {name: _filled(value, plan) for name, value in task.env.items()}
+        return {name: plan.values.text(value) for name, value in task.env.items()}
 
 
 def _refuse(faults: Sequence[tuple[str, str]]) -> None:
@@ -223,18 +225,5 @@ def _shell(plan: RunPlan, task: TaskSpec) -> str:
     return task.shell or (STRICT_SHELL if plan.run.errexit else PLAIN_SHELL)
 
 
-def _argument(task: TaskSpec) -> Json:
-    return list(task.command) if isinstance(task.command, tuple) else task.command
-
-
-def _filled(value: Json, plan: RunPlan) -> Json:
-    """Return *value* with each ``${tasks.ID.outputs.NAME}`` replaced. Raises LaunchError when there is none."""
-
-    def lookup(task_id: str, name: str) -> str:
-        outputs = plan.outputs_of(task_id)
-        if name not in outputs:
-            has = ", ".join(sorted(outputs)) or "none"
-            raise LaunchError(f"task {task_id!r} has no output {name!r} (it has: {has})")
-        return outputs[name]
-
-    return fill(value, lookup)
+def _argument(task: TaskSpec, plan: RunPlan) -> Json:
+    return [plan.values.text(word) for word in task.command] if isinstance(task.command, tuple) else task.command

@@ -54,7 +54,7 @@ def start_child(parts: WorkerPorts, plan: RunPlan, child: ChildDag, *, task: Tas
         asker = asker_of_child(parts.store, run, line[-1])
         # A document within another was accepted with it; one that is stored begins anew.
         errexit = run.errexit or child.document is None
-        request = SubmitRequest(spec=spec, parent=parent, asker=asker, errexit=errexit)
+        request = SubmitRequest(spec=spec, parent=parent, asker=asker, errexit=errexit, params=child.params)
         return submit(parts.store, request, this_node=parts.this_node).run
 
 

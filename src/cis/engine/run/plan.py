@@ -17,10 +17,10 @@ from cis.engine.outputs import size_of
 from cis.engine.run.losses import Losses
 from cis.engine.run.ready import ReadyTasks
 from cis.engine.run.task_rows import TaskRows
+from cis.engine.run.values import Values
 from cis.engine.times import Instant
-from cis.model.dag import DagSpec, OnLost, TaskSpec
+from cis.model.dag import DagSpec, Json, OnLost, TaskSpec
 from cis.model.graph import Graph
-from cis.model.relations import unescaped
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.records import RunRecord, TaskLoss, TaskRecord
 
@@ -36,6 +36,7 @@ class RunPlan:
         spec: DagSpec,
         tasks: Sequence[TaskRecord],
         *,
+        params: Mapping[str, Json] | None = None,
         losses: Iterable[TaskLoss] = (),
         is_wait: Callable[[TaskSpec], bool] = lambda _: False,
     ) -> None:
@@ -51,13 +52,12 @@ class RunPlan:
         self.waits_due_s = 0.0  # no task that waits is started before that (monotonic)
         self.output_bytes = 0
         self.ended_at_us = 0  # when the last end was that this process saw
-        self.env = {name: unescaped(value) for name, value in spec.env.items()}
+        self.values = Values(run.run_id, spec, self.tasks, params or {})
         self._graph = Graph.of(spec.tasks)
         self.losses = Losses(losses)
         self.ready = ReadyTasks(self.losses, is_wait)
         self._missing = [0] * len(tasks)
         self._unfinished = 0
-        self._numbers: dict[str, int] | None = None
         self._skips: list[tuple[int, str]] = []  # tasks to be skipped with all below them, and which other failed
         self._cancelled_up_to: int | None = None  # the next task to be cancelled; None when none is
 
@@ -162,12 +162,6 @@ class RunPlan:
             if self._missing[child] == 1 and self.tasks[child].status is TaskState.PENDING:
                 return child
         return None
-
-    def outputs_of(self, task_id: str) -> Mapping[str, str]:
-        """Return the outputs of a completed task, for those downstream that refer to them."""
-        if self._numbers is None:
-            self._numbers = {task.task_id: number for number, task in enumerate(self.tasks)}
-        return self.tasks[self._numbers[task_id]].outputs
 
     def release_retries(self, now: Instant) -> None:
         """Make ready whatever has waited long enough for its retry."""

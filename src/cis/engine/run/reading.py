@@ -117,7 +117,8 @@ class RunReading:
         if store.attempts.any_stray(run_id):
             raise PoisonRecordError(f"run {run_id}", "it has attempts that none of its tasks made")
         losses = () if fresh else store.attempts.losses(run_id)
-        plan = RunPlan(run, spec, tasks, losses=losses, is_wait=self._is_wait)
+        params = store.runs.params(run_id) if spec.params else None
+        plan = RunPlan(run, spec, tasks, params=params, losses=losses, is_wait=self._is_wait)
         yield
         yield from plan.place_in_pieces(self._now, size=ROWS_IN_A_PIECE)
         if plan.cyclic:

@@ -19,7 +19,8 @@ from cis.engine.this_node import ThisNode
 from cis.errors import IllegalStateError, MalformedMessageError, MessageRefusedError, OverloadedError
 from cis.federation import restored
 from cis.federation.executing.claiming import set_unfit
-from cis.federation.messages import EXECUTE, Outcome, ReceivedMessage, RequestedRun, outcome
+from cis.federation.messages import EXECUTE, Outcome, ReceivedMessage, outcome
+from cis.federation.requested import RequestedRun
 from cis.model.message import ERREXIT, MessageKind, Reply, Result
 from cis.model.scope_rules import in_common
 from cis.model.states import Priority
@@ -82,7 +83,12 @@ def take_on(store: Store, received: ReceivedMessage, requested: RequestedRun, *,
         name=f"node {message.sender!r}", scopes=in_common(received.peer.scopes, requested.scopes), shares=True
     )
     request = SubmitRequest(
-        spec=requested.spec, kept=requested.kept, origin=origin, asker=asker, errexit=requested.errexit
+        spec=requested.spec,
+        kept=requested.kept,
+        origin=origin,
+        asker=asker,
+        errexit=requested.errexit,
+        params=requested.params,
     )
     run = submit(store, request, this_node=this_node).run
     store.remotes.put(

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from cis.engine.leases import margin_s
 from cis.engine.this_node import ThisNode
 from cis.errors import MalformedMessageError, MessageRefusedError, ShareExceededError
-from cis.federation.messages import Outcome, ReceivedMessage, outcome, remember_ask, scope_of
+from cis.federation.messages import Outcome, ReceivedMessage, outcome, remember_ask
+from cis.federation.requested import scope_of
 from cis.federation.service import NodePort, Wakeup
 from cis.model.message import NONCES, Claim, Message, MessageKind, OfferTerms, Result
 from cis.model.scope_rules import allows

@@ -13,8 +13,9 @@ from cis.engine.accept import dispatch
 from cis.engine.accept.admission import names_above
 from cis.engine.this_node import ThisNode
 from cis.errors import NotFoundError, PoisonRecordError
-from cis.federation.messages import DAG_REF, document_fields, head_fields, offer_terms, progress_of
+from cis.federation.messages import head_fields, offer_terms
 from cis.federation.origin import arbiter
+from cis.federation.requested import DAG_REF, document_fields, progress_of
 from cis.model.dag import Json
 from cis.model.message import ABOVE, ERREXIT, ROOT, Message, MessageKind, Reply, Result
 from cis.store.cluster import OfferRecord, OfferState, OutboxItem, RemoteRole
@@ -49,7 +50,11 @@ def message_of(store: Store, item: OutboxItem, *, sender: str, lease_s: float) -
         spec = read_spec(document)  # what is no DAG any more is not sent
         if not item.node_id:
             fields = {**fields, **offer_terms(spec, epoch=fields["epoch"], lease_s=lease_s).fields()}
-        inline, blob = document_fields(document, progress_of(store.tasks.of_run(run.run_id)))
+        inline, blob = document_fields(
+            document,
+            progress_of(store.tasks.of_run(run.run_id)),
+            store.runs.params(run.run_id) if spec.params else {},
+        )
         if blob is None:
             fields = {**fields, **inline}
         else:

@@ -47,7 +47,7 @@ RUN = (
 )
 TASK = (
     "run_id, task_no, task_id, status, version, attempts, failures, exit_code, started_at_us, finished_at_us,"
-    " outputs, error, blocked_by, retry_at_us, child_run_id"
+    " outputs, error, blocked_by, retry_at_us, child_run_id, outcome"
 )
 ATTEMPT = (
     "run_id, task_no, task_id, attempt, status, worker_id, epoch, started_at_us, finished_at_us, exit_code, pid,"
@@ -142,12 +142,21 @@ def task_of(row: Row) -> TaskRecord:
         blocked_by=row[12],
         due_at_us=row[13],
         child_run_id=row[14],
+        outcome=row[15],
     )
 
 
 def outputs_of(row: Row) -> dict[str, str]:
     """Return the outputs of a task out of a row of its run's id and these."""
     return mapping(row[1])
+
+
+def params_of(row: Row) -> dict[str, Any]:
+    """Return the parameters of a run out of a row of its id and these. Raises ValueError."""
+    params = json.loads(row[1])
+    if not isinstance(params, dict):
+        raise ValueError("they are not a JSON object")
+    return params
 
 
 def attempt_of(row: Row) -> AttemptRecord:

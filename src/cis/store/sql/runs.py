@@ -20,10 +20,11 @@ from cis.model.scope_rules import allows, spans, written
 from cis.model.states import RunState, check_run_arrow
 from cis.store.records import Page, RunChange, RunFilter, RunHead, RunRecord, TaskRecord
 from cis.store.sql.queue import HELD, WAKE
-from cis.store.sql.rows import MAX_NUMBER, RUN, places_of, read, read_all, run_of
+from cis.store.sql.rows import MAX_NUMBER, RUN, params_of, places_of, read, read_all, run_of
 from cis.store.sql.tasks import INSERT_TASK, TELL_CANCELLED, task_values
 
 if TYPE_CHECKING:
+    from cis.model.dag import Json
     from cis.store.sql.database import Database, Row
 
 Group = tuple[str | bytes, ...]
@@ -161,6 +162,8 @@ _CHANGE = (
     " cancel_requested = coalesce(?, cancel_requested), error = coalesce(?, error),"
     " owner_node = coalesce(?, owner_node), delivery = coalesce(?, delivery) WHERE run_id = ? AND version = ?"
 )
+_ADD_PARAMS = "INSERT INTO run_params (run_id, params) VALUES (?, ?)"
+_PARAMS = "SELECT run_id, params FROM run_params WHERE run_id = ?"
 _GROW = "INSERT INTO run_trees VALUES (?, 1) ON CONFLICT (tree) DO UPDATE SET runs = run_trees.runs + 1 RETURNING runs"
 _LOSE = (
     "UPDATE task_executions SET status = 'lost', finished_at_us = ?, error = ? WHERE run_id = ? AND status = 'running'"
@@ -188,8 +191,8 @@ class RunRows:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def add(self, run: RunRecord, tasks: Iterable[TaskRecord]) -> None:
-        """Store a new run with its tasks."""
+    def add(self, run: RunRecord, tasks: Iterable[TaskRecord], *, params: Mapping[str, Json] | None = None) -> None:
+        """Store a new run with its tasks, and the values of its parameters."""
         self._db.lock("run", run.run_id)
         self._db.write(
             _INSERT,
@@ -226,6 +229,13 @@ class RunRows:
             ),
         )
         self._db.write_many(INSERT_TASK, map(task_values, tasks))
+        if params:
+            self._db.write(_ADD_PARAMS, (run.run_id, json.dumps(dict(params), ensure_ascii=False, sort_keys=True)))
+
+    def params(self, run_id: str) -> Mapping[str, Json]:
+        """Return the values of a run's parameters; most runs have none."""
+        row = self._db.row(_PARAMS, (run_id,))
+        return {} if row is None else read("the parameters of run", params_of, row)
 
     def grow_tree(self, tree: str) -> int:
         """Count one more run of a tree; return how many there are below its root now."""

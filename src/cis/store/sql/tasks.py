@@ -38,7 +38,7 @@ _OUTPUTS_SIZE = "SELECT sum(octet_length(outputs)) FROM run_tasks WHERE run_id =
 _CHANGE = (
     "UPDATE run_tasks SET version = version + 1, status = ?, attempts = ?, failures = ?, exit_code = ?,"
     " started_at_us = ?, finished_at_us = ?, outputs = ?, error = ?, blocked_by = ?, retry_at_us = ?,"
-    " child_run_id = ? WHERE run_id = ? AND task_no = ? AND version = ?"
+    " child_run_id = ?, outcome = ? WHERE run_id = ? AND task_no = ? AND version = ?"
 )
 _CANCEL = (
     "UPDATE run_tasks SET version = version + 1, status = 'cancelled',"
@@ -60,7 +60,7 @@ _LOSE = (
 )
 _MIRROR_TASK = (
     "UPDATE run_tasks SET version = ?1, status = ?, attempts = ?, failures = ?, exit_code = ?, started_at_us = ?,"
-    " finished_at_us = ?, outputs = ?, error = ?, blocked_by = ?, retry_at_us = ?, child_run_id = ?"
+    " finished_at_us = ?, outputs = ?, error = ?, blocked_by = ?, retry_at_us = ?, child_run_id = ?, outcome = ?"
     " WHERE run_id = ? AND task_no = ? AND version < ?1"
     " AND status NOT IN ('completed', 'failed', 'skipped', 'cancelled')"
 )
@@ -142,6 +142,7 @@ def changing_values(task: TaskRecord) -> tuple[object, ...]:
         task.blocked_by,
         task.due_at_us,
         task.child_run_id,
+        task.outcome,
     )
 
 

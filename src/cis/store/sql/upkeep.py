@@ -60,6 +60,7 @@ _DROP_ALL = tuple(
         "task_executions",
         "task_losses",
         "left_processes",
+        "run_params",
         "run_tasks",
         "remote_runs",
         "restored_runs",
