@@ -433,3 +433,32 @@ def outcome(read: Callable[[], DagSpec]) -> DagSpec | str:
         return read()
     except DocumentError as error:
         return str(error)
+
+
+def test_fields_that_begin_with_x_are_ignored_and_hold_what_anchors_name() -> None:
+    text = b"""
+x-env: &env {A: "1"}
+dag_id: d
+defaults: {x-note: [], max_retries: 1}
+tasks: [{id: a, command: "true", env: *env, x-owner: me}]
+"""
+    spec = parse_dag(text)
+
+    assert spec == dag_from_plain(
+        {"dag_id": "d", "defaults": {"max_retries": 1}, "tasks": [{"id": "a", "command": "true", "env": {"A": "1"}}]}
+    )
+    jsonschema.validate(yaml.safe_load(text), dag_schema())
+    with pytest.raises(DocumentError, match="X-note"):
+        parse_dag(text.replace(b"x-note", b"X-note"))
+
+
+def test_the_cwd_of_the_dag_is_that_of_tasks_for_which_nothing_nearer_says_one() -> None:
+    tasks = [{"id": "a", "command": "true"}, {"id": "b", "command": "true", "cwd": "own"}]
+
+    assert [task.cwd for task in dag_from_plain({"dag_id": "d", "cwd": "dag", "tasks": tasks}).tasks] == ["dag", "own"]
+    nearer = dag_from_plain({"dag_id": "d", "cwd": "dag", "defaults": {"cwd": "shared"}, "tasks": tasks})
+    assert [task.cwd for task in nearer.tasks] == ["shared", "own"]
+    with pytest.raises(DocumentError, match=r"cwd.*is for every task"):
+        dag_from_plain({"dag_id": "d", "cwd": "${tasks.a.outputs.x}", "tasks": tasks})
+    with pytest.raises(DocumentError, match=r"cwd.*empty"):
+        dag_from_plain({"dag_id": "d", "cwd": " ", "tasks": tasks})

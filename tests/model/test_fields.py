@@ -146,7 +146,7 @@ def test_the_schema_has_the_declared_fields_and_what_their_kinds_say() -> None:
 
     assert set(parts["Tries"]["properties"]) == shared
     assert set(parts["TaskDocument"]["properties"]) == {one.name for one in TASK_FORM.fields} | OTHER_SPELLINGS
-    assert set(SCHEMA["properties"]) == {one.name for one in DAG_FORM.fields} | {"defaults", "tasks"}
+    assert set(SCHEMA["properties"]) == {one.name for one in DAG_FORM.fields} | {"cwd", "defaults", "tasks"}
     for one, part in [
         *((one, parts["TaskDocument"]) for one in TASK_FORM.fields),
         *((one, SCHEMA) for one in DAG_FORM.fields),
@@ -175,7 +175,7 @@ def test_the_reference_has_a_row_for_each_declared_field_with_its_default_and_ch
     dag, task = rows("The DAG"), rows("A task")
 
     assert set(task) == {one.name for one in TASK_FORM.fields} | OTHER_SPELLINGS
-    assert set(dag) == {one.name for one in DAG_FORM.fields} | {"defaults", "tasks"}
+    assert set(dag) == {one.name for one in DAG_FORM.fields} | {"cwd", "defaults", "tasks"}
     told = {*re.findall(r"`(\w+)`", dag["defaults"])}
     assert told == {one.name for one in TASK_FORM.fields if one.shared}
     assert [one.name for one in TASK_FORM.fields if not all(text in task[one.name] for text in spelled(one))] == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,3 +46,23 @@ def check(seconds: float) -> None:
     assert fields is not None
 
     assert dag_from_plain({**document_of(fields), "dag_id": "d"}) == spec
+
+
+NEWER = [{"x": 1}, {"tasks": [{"id": "a", "command": "true", "x": 1}]}]
+
+
+@pytest.mark.parametrize("newer", NEWER)
+def test_a_document_with_a_word_that_nodes_of_before_do_not_know_cannot_stand_in_an_event(
+    newer: dict[str, Any],
+) -> None:
+    plain = {"dag_id": "d", "tasks": [{"id": "a", "command": "true"}]}
+
+    assert wire_fields(plain) is not None
+    assert wire_fields(plain | newer) is None
+
+
+def test_a_word_in_an_event_that_this_node_does_not_know_is_refused_by_name() -> None:
+    fields = {"dag_id": "d", "scope_source": "default", "depth": 0, "lease_ms": 1, "x": 1}
+
+    with pytest.raises(DocumentError, match=r"x.* is no field"):
+        dag_from_plain(document_of({**fields, "tasks": [{"id": "a", "command": "true"}]}))

@@ -23,6 +23,7 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
     create_model,
+    model_validator,
 )
 
 from cis.errors import DocumentError, Fault
@@ -30,7 +31,7 @@ from cis.model.dag import COMMAND_SKILL, DAG_FORM, TASK_FORM, DagSpec, Json, Tas
 from cis.model.fields import Declared, Kind
 from cis.model.formats import Format, load_document
 from cis.model.ids import did_you_mean
-from cis.model.kinds import MAX_TASKS, kind_of
+from cis.model.kinds import DIRECTORY, MAX_TASKS, kind_of
 from cis.model.params import declaration_faults
 from cis.model.relations import WORDS_OF_A_DAG, WORDS_OF_A_TASK, relation_faults, says_otherwise
 from cis.model.task_kinds import PARAMS
@@ -38,6 +39,7 @@ from cis.model.tree import Path, Tree, clipped, place
 
 _M = TypeVar("_M", bound=BaseModel)
 MAX_FAULTS = 100
+IGNORED = "x-"  # fields that begin so are the author's own, as for YAML anchors
 
 _EXAMPLE = {
     "dag_id": "proj-a-nightly",
@@ -86,7 +88,19 @@ def _fields_of(declared: Iterable[Declared]) -> dict[str, Any]:
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        arbitrary_types_allowed=True,
+        json_schema_extra={"patternProperties": {f"^{IGNORED}": {"description": "Ignored: a place for YAML anchors."}}},
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_ignored(cls, value: Any) -> Any:
+        """Return *value* without the fields that are the author's own."""
+        if isinstance(value, dict) and any(str(name).startswith(IGNORED) for name in value):
+            return {name: item for name, item in value.items() if not str(name).startswith(IGNORED)}
+        return value
 
 
 Tries = create_model(
@@ -106,7 +120,10 @@ _Head = create_model(
     __base__=_Model,
     __doc__="A DAG without its tasks.",
     **_fields_of(DAG_FORM.fields)
-    | {"defaults": (Tries | None, Field(default=None, description="For every task that does not say otherwise."))},
+    | {
+        "cwd": (_type_of(DIRECTORY) | None, Field(default=None, description="Where tasks run that do not say.")),
+        "defaults": (Tries | None, Field(default=None, description="For every task that does not say otherwise.")),
+    },
 )
 _tasks: Any = GenericAlias(list, (TaskDocument,))
 DagDocument = create_model(
@@ -289,8 +306,10 @@ def _message(kind: str, found: Mapping[str, Any], path: Path, model: type[BaseMo
 
 
 def _spec(head: BaseModel, tasks: Sequence[BaseModel]) -> DagSpec:
-    shared = _given(vars(head)["defaults"])
-    return DagSpec(tasks=tuple(_task(shared, _given(task)) for task in tasks), **_given(head))
+    own = _given(head)
+    where = {"cwd": own.pop("cwd")} if "cwd" in own else {}  # stored with each task: nodes of before know it there
+    shared = {**where, **_given(vars(head)["defaults"])}
+    return DagSpec(tasks=tuple(_task(shared, _given(task)) for task in tasks), **own)
 
 
 def _task(shared: Mapping[str, Any], own: Mapping[str, Any]) -> TaskSpec:

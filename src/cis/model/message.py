@@ -47,14 +47,39 @@ NONCE, NONCES = "nonce", "nonces"
 
 # An execute message says these of every DAG, by itself.
 _SAID_ANYWAY = ("dag_id", "scope", "target_node", "priority")
-# What nodes of every version read of a DAG in a message. They pass over any other word, so a document with one travels
-# as a blob, which they read whole: who does not know the word refuses it by name.
+# The words of a document that may stand in an event. Nodes of before pass over what they do not know there, and would run
+# another DAG than was meant. So these lists never grow: a document with a newer word travels as a blob (``dag_ref``),
+# which every node reads strictly, so that one that does not know the word refuses it by name.
 WIRE_FIELDS = ("description", "env", "max_parallel", "labels", "expires", "spread", "tasks")
+WIRE_FIELDS_OF_A_TASK = frozenset(
+    [
+        "id",
+        "command",
+        "shell",
+        "skill",
+        "params",
+        "depends_on",
+        "env",
+        "secrets",
+        "cwd",
+        "max_retries",
+        "retry_delay",
+        "retry_backoff",
+        "timeout",
+        "on_lost",
+        "max_losses",
+        "leave",
+    ]
+)
 SCOPES = "scopes"  # those that the run, and what it starts, may run in, when that is not all
 ERREXIT = "errexit"  # true: text commands run under /bin/sh -e; absent: under /bin/sh, as nodes of before have it
 ROOT = "root"  # of a run that is a task of another: the run at the top of its tree
 ABOVE = "above"  # and the DAGs over it
 _READ_BY_ALL = frozenset((*_SAID_ANYWAY, *WIRE_FIELDS))
+# What else stands in an execute message; anything that is neither is read as a word of the document, and refused.
+_BESIDE_THE_DOCUMENT = frozenset(
+    {*_SAID_ANYWAY, SCOPES, ERREXIT, ROOT, ABOVE, NONCES, "scope_source", "depth", "progress", "epoch", "lease_ms"}
+)
 _TO_WIRE = {field.name: field.kind.to_wire for field in (*DAG_FORM.fields, *TASK_FORM.fields) if field.kind.to_wire}
 
 
@@ -134,9 +159,10 @@ def is_inline(value: Json) -> bool:
 def wire_fields(document: Mapping[str, Json]) -> dict[str, Json] | None:
     """Return the fields of a stored document for an event, but for those that every event has; None: not possible.
 
-    ``dag_id``, ``scope``, ``target_node`` and ``priority`` are in every execute message by themselves.
+    ``dag_id``, ``scope``, ``target_node`` and ``priority`` are in every execute message by themselves. A word that
+    nodes of before may not know cannot stand in an event.
     """
-    if not _READ_BY_ALL.issuperset(document):
+    if not _READ_BY_ALL.issuperset(document) or not all(map(WIRE_FIELDS_OF_A_TASK.issuperset, document["tasks"])):
         return None
     fields = _as_sent({name: document[name] for name in WIRE_FIELDS if name in document})
     fields["tasks"] = [_as_sent(task) for task in document["tasks"]]
@@ -144,8 +170,8 @@ def wire_fields(document: Mapping[str, Json]) -> dict[str, Json] | None:
 
 
 def document_of(fields: Mapping[str, Json]) -> dict[str, Json]:
-    """Return the document that an execute message with inline tasks holds, unchecked."""
-    document = {name: fields[name] for name in WIRE_FIELDS if name in fields}
+    """Return the document that an execute message with inline tasks holds, unchecked, unknown words included."""
+    document = {name: value for name, value in fields.items() if name not in _BESIDE_THE_DOCUMENT}
     document["dag_id"] = fields.get("dag_id")
     if fields.get("priority") is not None:
         document["priority"] = fields["priority"]
