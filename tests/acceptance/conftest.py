@@ -10,7 +10,9 @@ import pytest
 
 from tests.worlds.harness import Sandbox, make_sandbox
 
-BOTH_STORES = {f"test_{name}" for name in ("whole_path", "scopes", "tries", "run_answers", "stored_dags", "params")}
+BOTH_STORES = {
+    f"test_{name}" for name in ("whole_path", "scopes", "tries", "run_answers", "stored_dags", "params", "exit_codes")
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -155,6 +155,26 @@ def test_values_and_the_words_for_them_cross_to_another_node(pair: Pair) -> None
     assert [log["output"] for log in logs] == ["0.1 a b\n"]
 
 
+def test_what_exit_statuses_mean_is_known_on_both_nodes(pair: Pair) -> None:
+    _, two = pair
+    document = dag(
+        "codes",
+        {"id": "lint", "command": "exit 3", "allow_failure": True},
+        {"id": "none", "command": "exit 9", "skip_codes": [9], "depends_on": "lint"},
+        {"id": "after", "command": "true", "depends_on": "none"},
+    )
+    run = ended(two, two.api.execute(document).body["run_id"])
+
+    assert run["status"] == "completed"
+    assert [
+        (one["status"], one["failure_allowed"], one["skip_reason"], one["skipped_because"]) for one in run["tasks"]
+    ] == [
+        ("failed", True, None, None),
+        ("skipped", False, "code", None),
+        ("skipped", False, "upstream_skipped", "none"),
+    ]
+
+
 def test_who_follows_the_log_on_node_2_reads_lines_while_the_task_runs_on_node_1(pair: Pair, tmp_path: Path) -> None:
     _, two = pair
     gate, seen = tmp_path / "gate", tmp_path / "seen"

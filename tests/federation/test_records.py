@@ -11,7 +11,7 @@ from cis.federation.records import MAX_ERROR, read_task, task_fields
 from cis.federation.requested import _kept, progress_of
 from cis.model.document import dag_from_plain
 from cis.model.message import Fields
-from cis.model.states import TaskState
+from cis.model.states import Outcome, TaskState
 from cis.store.records import TaskRecord
 
 SPEC = dag_from_plain({"dag_id": "d", "tasks": [{"id": "t0", "command": "true"}]})
@@ -30,6 +30,7 @@ TASK = TaskRecord(
     error="exit status 3",
     blocked_by=None,
     due_at_us=None,
+    outcome=Outcome.ALLOWED,
 )
 
 

@@ -37,6 +37,10 @@ TASK: dict[str, Any] = {
     "timeout": 60.0,
     "on_lost": "fail",
     "max_losses": 0,
+    "success_codes": [0, 24],
+    "skip_codes": [99],
+    "retry_codes": [75],
+    "allow_failure": {"exit_codes": [1, 2]},
     "leave": True,
 }
 DAG: dict[str, Any] = {
@@ -161,12 +165,14 @@ def test_the_schema_has_the_declared_fields_and_what_their_kinds_say() -> None:
 
 
 def test_every_declared_field_travels_and_durations_with_their_unit() -> None:
-    old = {name: value for name, value in FULL.items() if name != "params"}
+    codes = ("success_codes", "skip_codes", "retry_codes", "allow_failure")
+    task = {name: value for name, value in TASK.items() if name not in codes}
+    old = {name: value for name, value in FULL.items() if name != "params"} | {"tasks": [task]}
     sent = wire_fields(old)
 
     assert wire_fields(FULL) is None  # a word that not all nodes know goes beside the message, where they refuse it
     assert sent is not None
-    assert sent["tasks"][0] == TASK | {"retry_delay": "0.5s", "timeout": "60.0s"}
+    assert sent["tasks"][0] == task | {"retry_delay": "0.5s", "timeout": "60.0s"}
     assert {*sent, "dag_id", "scope", "target_node", "priority"} == set(old)
     assert sent["expires"] == "3600.0s"
 

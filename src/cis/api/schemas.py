@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 RunStatus = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
 TaskStatus = Literal["pending", "running", "completed", "failed", "skipped", "cancelled"]
+SkipReason = Literal["condition", "code", "rule", "upstream_failed", "upstream_skipped"]
 AttemptStatus = Literal["running", "completed", "failed", "lost", "cancelled"]
 PriorityName = Literal["low", "normal", "high", "critical"]
 ScopeSourceName = Literal["explicit", "env", "dag_id", "default"]
@@ -68,7 +69,10 @@ class RunItemModel(BaseModel):
 
 
 class TaskModel(BaseModel):
-    """A task of a run. `attempts` counts them; `skipped_because` is the task that did not complete."""
+    """A task of a run. `attempts` counts them; `skipped_because` is the task because of which it was skipped.
+
+    `skip_reason` says why it was skipped; `failure_allowed` that it failed as its `allow_failure` lets it.
+    """
 
     id: str
     status: TaskStatus
@@ -80,6 +84,8 @@ class TaskModel(BaseModel):
     error: str | None
     waiting: WaitingModel | None
     skipped_because: str | None
+    skip_reason: SkipReason | None
+    failure_allowed: bool
     retry_at: datetime | None
     child_run_id: str | None
 

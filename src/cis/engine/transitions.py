@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cis.errors import PoisonRecordError
 from cis.model.dag import Json
-from cis.model.states import RunState
+from cis.model.states import Outcome, RunState
 from cis.store.port import Store
 from cis.store.records import EventRecord, RunChange, RunRecord, TaskRecord
 from cis.store.run_port import Tasks
@@ -118,6 +118,7 @@ def _run_event(run: RunRecord, *, at_us: int) -> EventRecord:
 
 
 def _task_event(run: RunRecord, task: TaskRecord, *, at_us: int) -> EventRecord:
+    data = {"attempt": task.attempts, "exit_code": task.exit_code}
     return EventRecord(
         kind="task",
         at_us=at_us,
@@ -126,5 +127,5 @@ def _task_event(run: RunRecord, task: TaskRecord, *, at_us: int) -> EventRecord:
         dag_id=run.dag_id,
         task_id=task.task_id,
         worker_id=run.worker_id,
-        data={"attempt": task.attempts, "exit_code": task.exit_code},
+        data={**data, "allowed": 1} if task.outcome is Outcome.ALLOWED else data,
     )

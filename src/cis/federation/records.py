@@ -18,7 +18,7 @@ from cis.model.dag import Json
 from cis.model.ids import MAX_ID_LENGTH
 from cis.model.message import MAX_BLOB_BYTES, Fields
 from cis.model.scope import parse_worker_id
-from cis.model.states import AttemptState, RunState, TaskState
+from cis.model.states import AttemptState, Outcome, RunState, TaskState
 from cis.store.port import Store
 from cis.store.records import TAIL_BYTES, AttemptRecord, RunRecord, TaskRecord
 
@@ -112,6 +112,7 @@ def task_fields(task: TaskRecord) -> dict[str, Json]:
         "error": _clipped(task.error),
         "blocked_by": task.blocked_by,
         "retry_at_us": task.due_at_us,
+        **({} if task.outcome is None else {"outcome": str(task.outcome)}),
     }
 
 
@@ -132,6 +133,7 @@ def read_task(fields: Fields, *, run_id: str, task_no: int, outputs_at_most: int
         error=_clipped(fields.maybe_text("error", at_most=MAX_BLOB_BYTES)),  # a node of before did not clip all of them
         blocked_by=fields.maybe_text("blocked_by", at_most=MAX_ID_LENGTH),
         due_at_us=fields.maybe_number("retry_at_us"),
+        outcome=fields.state("outcome", Outcome) if "outcome" in fields else None,
     )
 
 

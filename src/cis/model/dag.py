@@ -16,6 +16,7 @@ from typing import Any
 
 from cis.errors import PoisonRecordError
 from cis.model.durations import MAX_DELAY_S
+from cis.model.exit_codes import ALLOWED, CODES, Allowed
 from cis.model.fields import StoredForm, declared
 from cis.model.kinds import (
     DIRECTORY,
@@ -116,10 +117,40 @@ class TaskSpec:
             shared=True,
         ),
     )
+    success_codes: tuple[int, ...] = field(
+        default=(),
+        metadata=declared(CODES, "Exit statuses that are success, instead of 0.", examples=[[0, 24]]),
+    )
+    skip_codes: tuple[int, ...] = field(
+        default=(),
+        metadata=declared(CODES, "Exit statuses that make the task skipped, with what follows it.", examples=[[99]]),
+    )
+    retry_codes: tuple[int, ...] = field(
+        default=(),
+        metadata=declared(CODES, "Exit statuses after which it is tried again. Default: any.", examples=[[75]]),
+    )
+    allow_failure: Allowed = field(
+        default=False,
+        metadata=declared(
+            ALLOWED,
+            "true: what follows goes on when it fails, as if it had completed; or the exit statuses for which it does."
+            " Default: false.",
+            examples=[True, {"exit_codes": [1, 2]}],
+        ),
+    )
     leave: bool = field(
         default=False,
         metadata=declared(FLAG, "true: what it started in the background may outlive it. Default: false."),
     )
+
+    @property
+    def good_codes(self) -> tuple[int, ...]:
+        """The exit statuses that are no failure; empty: 0 alone."""
+        return (*(self.success_codes or (0,)), *self.skip_codes) if self.success_codes or self.skip_codes else ()
+
+    def allows(self, code: int | None) -> bool:
+        """Whether it may fail with exit status *code*; None: it had none, or did not end by itself."""
+        return self.allow_failure if isinstance(self.allow_failure, bool) else code in self.allow_failure
 
     def to_dict(self) -> dict[str, Json]:
         """Return the document form of the task, without what is at its default."""

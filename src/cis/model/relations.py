@@ -15,6 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from cis.model.dag import COMMAND_SKILL, Json
+from cis.model.exit_codes import code_faults
 from cis.model.graph import Graph
 from cis.model.ids import did_you_mean
 from cis.model.references import Reference, malformed, references
@@ -122,6 +123,7 @@ def _task_faults(number: int, task: Mapping[str, Json]) -> Iterator[Fault]:
     if task.get("depends_on") is not None and task.get("deps") is not None:
         yield (*here, "deps"), "is another spelling of depends_on, which is there as well; keep one"
     yield from _secret_faults(here, task)
+    yield from code_faults(here, task)
     agrees = {"shell": "command", "skill": "skill"}.get(str(task.get("type")))
     if agrees is not None and task.get(agrees) is None:
         yield (*here, "type"), f"{task['type']!r} does not agree: the task has no {agrees}"

@@ -58,6 +58,35 @@ class TaskState(StrEnum):
         return not TASK_ARROWS[self]
 
 
+class Outcome(StrEnum):
+    """What the end of a task counts as, beyond its status: a failure that is allowed, or why it was skipped.
+
+    What follows a failure that is allowed goes on as if the task had completed. Of a skipped one: by its ``condition``,
+    by its exit status (``code``), because ``all_failed`` or ``one_failed`` did not hold (``rule``), because something
+    directly before it counts as failed, or else because something directly before it was skipped.
+    """
+
+    ALLOWED = "allowed"
+    CONDITION = "condition"
+    CODE = "code"
+    RULE = "rule"
+    UPSTREAM_FAILED = "upstream_failed"
+    UPSTREAM_SKIPPED = "upstream_skipped"
+
+
+_SKIPPED_BY_ITSELF = {
+    Outcome.CONDITION: "skipped by its condition",
+    Outcome.CODE: "skipped by its exit status",
+    Outcome.RULE: "skipped, since its trigger rule does not hold",
+}
+
+
+def skip_words(reason: str | None, because: str | None) -> str:
+    """Return in words why a task was skipped: the reason, and the task because of which it was."""
+    own = _SKIPPED_BY_ITSELF.get(Outcome(reason)) if reason else None
+    return own or (f"skipped because of {because}" if because else "skipped")
+
+
 class AttemptState(StrEnum):
     """What one attempt at a task can be."""
 
@@ -124,6 +153,7 @@ TASK_ARROWS: Mapping[TaskState, Mapping[TaskState, frozenset[Mover]]] = {
         TaskState.PENDING: _BY_WORKER,
         TaskState.COMPLETED: _BY_WORKER,
         TaskState.FAILED: _BY_WORKER,
+        TaskState.SKIPPED: _BY_WORKER,
         TaskState.CANCELLED: _BY_ANYBODY_HERE,
     },
     TaskState.COMPLETED: {},

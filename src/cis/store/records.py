@@ -14,7 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from cis.model.scope import Scope, ScopeSource
 from cis.model.scope_rules import Patterns
-from cis.model.states import AttemptState, Priority, RunState, TaskState
+from cis.model.states import AttemptState, Outcome, Priority, RunState, TaskState
 
 T = TypeVar("T")
 NO_OUTPUTS: Mapping[str, str] = MappingProxyType({})
@@ -158,10 +158,9 @@ class RunChange(NamedTuple):
 class TaskRecord(NamedTuple):
     """One task of a run. ``task_no`` is its place in the document, from 0.
 
-    ``attempts`` counts every attempt, ``failures`` those that used up ``max_retries``;
-    ``blocked_by`` is the task because of which it was skipped; ``due_at_us`` is set while it waits: for its retry while
-    it is pending, until its wait is over while it is running (0: only its skill can say); ``child_run_id`` is the run
-    of a DAG as a task. ``outcome`` is what its end counts as, beyond its status (``cis.model.states.Outcome``).
+    ``attempts`` counts every attempt, ``failures`` those that used up ``max_retries``; ``blocked_by`` is the task because
+    of which it was skipped; ``due_at_us`` is set while it waits: for its retry, or until its wait is over while it is
+    running (0: only its skill can say); ``outcome`` is what its end counts as, beyond its status.
     """
 
     run_id: str
@@ -179,7 +178,24 @@ class TaskRecord(NamedTuple):
     blocked_by: str | None = None
     due_at_us: int | None = None
     child_run_id: str | None = None
-    outcome: str | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def skip_reason(self) -> Outcome | None:
+        """Why it was skipped; programs of before skipped only what followed a failure, and stored no reason."""
+        return (self.outcome or Outcome.UPSTREAM_FAILED) if self.status is TaskState.SKIPPED else None
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether it failed, and was not allowed to."""
+        return self.status is TaskState.FAILED and self.outcome is not Outcome.ALLOWED
+
+    @property
+    def counts_as_failed(self) -> bool:
+        """Whether it is a failure for what follows it: also when it was cancelled, or skipped after a failure."""
+        if self.status is TaskState.SKIPPED:
+            return self.outcome in (None, Outcome.UPSTREAM_FAILED)
+        return self.is_failure or self.status is TaskState.CANCELLED
 
 
 class AttemptRecord(NamedTuple):
@@ -243,8 +259,7 @@ class TaskLoss(NamedTuple):
 class QueueItem(NamedTuple):
     """A run that waits for its worker, or that its worker holds (``claimed``, under ``epoch``).
 
-    For the counters alone, and not read back: ``below`` says that it is a task of another run, here or elsewhere,
-    ``asker`` of whom it takes a share.
+    For the counters alone: ``below`` says that it is a task of another run, ``asker`` of whom it takes a share.
     """
 
     run_id: str

@@ -12,7 +12,7 @@ from cis.engine.run.plan import RunPlan
 from cis.engine.times import Instant
 from cis.errors import IllegalStateError
 from cis.model.dag import OnLost, TaskSpec
-from cis.model.states import AttemptState, RunState, TaskState
+from cis.model.states import AttemptState, Outcome, RunState, TaskState
 from cis.store.records import TaskLoss
 from tests.worlds.plans import NOW, placed, plan_of, states, task
 
@@ -38,6 +38,30 @@ def test_what_depends_on_a_failed_task_is_skipped_because_of_it_and_the_rest_run
     plan.start_next(NOW)
     plan.end(3, AttemptState.COMPLETED, now=NOW, jitter=0.0)
     assert plan.verdict() is RunState.FAILED
+
+
+def test_what_follows_a_skip_waits_for_the_rest_and_says_which_came_first() -> None:
+    plan = plan_of(task("a", skip_codes=(99,)), task("b"), task("c", "a", "b"), task("d", "c"), task("e", "a"))
+    plan.start_next(NOW)
+    plan.start_next(NOW)
+    plan.end(0, AttemptState.COMPLETED, now=NOW, jitter=0.0, exit_code=99, code=99, outputs={"x": "1"})
+    plan.work_off(NOW)
+
+    assert states(plan) == ["skipped", "running", "pending", "pending", "skipped"]
+    assert plan.tasks[0].outputs == {}
+    plan.end(1, AttemptState.COMPLETED, now=NOW, jitter=0.0)
+    plan.work_off(NOW)
+    assert [one.skip_reason for one in plan.tasks] == ["code", None, *["upstream_skipped"] * 3]
+    assert [one.blocked_by for one in plan.tasks] == [None, None, "a", "a", "a"]
+    assert plan.verdict() is RunState.COMPLETED
+
+
+def test_retries_are_for_the_statuses_that_ask_for_them_and_not_for_a_time_limit() -> None:
+    plan = plan_of(*(task(name, max_retries=1, retry_codes=(75,)) for name in "abc"))
+    for code in (75, 1, None):
+        plan.end(plan.start_next(NOW), AttemptState.FAILED, now=NOW, jitter=0.0, code=code)
+
+    assert states(plan) == ["pending", "failed", "failed"]
 
 
 def test_a_failure_waits_for_its_retry_without_a_slot_and_starts_when_it_is_due() -> None:
@@ -118,6 +142,8 @@ def test_any_order_of_ends_finishes_every_task_exactly_once_and_a_plan_can_be_re
             *(f"t{parent}" for parent in data.draw(st.sets(st.integers(0, number - 1)) if number else st.just(()))),
             max_retries=data.draw(st.integers(0, 2)),
             retry_delay_s=0.0,
+            skip_codes=data.draw(st.sampled_from([(), (99,)])),
+            allow_failure=data.draw(st.sampled_from([False, True, (1,)])),
         )
         for number in range(count)
     ]
@@ -130,12 +156,16 @@ def test_any_order_of_ends_finishes_every_task_exactly_once_and_a_plan_can_be_re
         if startable and (not plan.running or data.draw(st.booleans())):
             number = plan.start_next(NOW)
             parents = set(specs[number].depends_on)
-            assert all(one.status is TaskState.COMPLETED for one in plan.tasks if one.task_id in parents)
+            before = [one for one in plan.tasks if one.task_id in parents]
+            assert all(one.status is TaskState.COMPLETED or one.outcome is Outcome.ALLOWED for one in before)
         else:
             number = data.draw(st.sampled_from(sorted(plan.running)))
             ending = data.draw(st.sampled_from([AttemptState.COMPLETED, AttemptState.FAILED]))
-            plan.end(number, ending, now=NOW, jitter=0.0)
+            code = data.draw(st.sampled_from([0, 99] if ending is AttemptState.COMPLETED else [1, 2]))
+            plan.end(number, ending, now=NOW, jitter=0.0, code=code)
+            plan.work_off(NOW)
         rebuilt = placed(RunPlan(plan.run, plan.spec, plan.tasks))
+        rebuilt.work_off(NOW)
         rebuilt.release_retries(NOW)
         plan.release_retries(NOW)
         assert (rebuilt.wants_slot, rebuilt.running, rebuilt.verdict()) == (
@@ -144,8 +174,20 @@ def test_any_order_of_ends_finishes_every_task_exactly_once_and_a_plan_can_be_re
             plan.verdict(),
         )
 
-    expected = RunState.COMPLETED if all(s == "completed" for s in states(plan)) else RunState.FAILED
-    assert plan.verdict() is expected
+    by_id = {one.task_id: one for one in plan.tasks}
+    for one, its_spec in zip(plan.tasks, specs, strict=True):
+        before = [by_id[parent] for parent in its_spec.depends_on]
+        wrong = any(other.counts_as_failed for other in before)
+        skipped = any(other.status is TaskState.SKIPPED for other in before)
+        if wrong:
+            assert (one.status, one.outcome) == (TaskState.SKIPPED, Outcome.UPSTREAM_FAILED)
+        elif skipped:
+            assert (one.status, one.outcome) == (TaskState.SKIPPED, Outcome.UPSTREAM_SKIPPED)
+        else:
+            assert one.attempts
+            assert one.outcome in (None, Outcome.ALLOWED, Outcome.CODE)
+    failed = any(one.status is TaskState.FAILED and one.outcome is None for one in plan.tasks)
+    assert plan.verdict() is (RunState.FAILED if failed else RunState.COMPLETED)
     changes = plan.rows.take_changes()
     finals = [new.task_no for _, new in changes if new.status.final]
     assert sorted(finals) == list(range(count))

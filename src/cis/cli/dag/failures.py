@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cis.cli.context import say
-from cis.model.states import TaskState
 
 if TYPE_CHECKING:
     from cis.store.port import Store
@@ -19,7 +18,7 @@ MAX_LINES = 20
 def tell_failure(store: Store, run: RunRecord) -> None:
     """Say why a run did not complete, and what its failed tasks wrote last: short enough for a mail."""
     say(f"{run.dag_id} {run.status}" + (f": {run.error}" if run.error else ""))
-    failed = [task for task in store.tasks.of_run(run.run_id, outputs=False) if task.status is TaskState.FAILED]
+    failed = [task for task in store.tasks.of_run(run.run_id, outputs=False) if task.is_failure]
     for task in failed[:MAX_TASKS]:
         say(f"==> {task.task_id}: {task.error or 'failed'} <==")
         for line in _last_lines(store, task):

@@ -26,7 +26,7 @@ from cis.engine.lookup import look_up_run
 from cis.engine.observe.logreader import POLL_S, LogChoice, LogReader
 from cis.engine.observe.logs import last_lines_of_errors
 from cis.errors import CisError
-from cis.model.states import TaskState
+from cis.model.states import Outcome, TaskState, skip_words
 from cis.store.port import Store
 from cis.store.records import RunRecord, TaskRecord
 from cis.worker.bell import WatchBell, ring_watchers
@@ -111,7 +111,7 @@ class Progress:
                 self._bell.wait(wait_s)
         if self._on_terminal and not self._quiet:
             show(sys.stderr, "\r\x1b[K")
-            failed = [task for task in store.tasks.of_run(self._run.run_id) if task.status is TaskState.FAILED]
+            failed = [task for task in store.tasks.of_run(self._run.run_id) if task.is_failure]
             self._tell(store, failed[:MAX_FAILED])
 
     def _look_around(self, store: Store) -> None:
@@ -143,7 +143,12 @@ class Progress:
             status = str(task.status)
             if status != "pending" and self._shown.get(task.task_id) != status:
                 self._shown[task.task_id] = status
-                why = in_local_time(task.error or "") or (f"because of {task.blocked_by}" if task.blocked_by else "")
+                skipped = (
+                    skip_words(task.skip_reason, task.blocked_by).removeprefix("skipped") if task.skip_reason else ""
+                )
+                why = in_local_time(task.error or "") or skipped.lstrip(", ")
+                if task.outcome is Outcome.ALLOWED:
+                    why = f"allowed to fail: {why}"
                 last = None
                 if task.status is TaskState.FAILED:
                     last = last_lines_of_errors(store, self._run.run_id, [task.task_id]).get(task.task_id)

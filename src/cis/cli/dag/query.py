@@ -27,7 +27,7 @@ from cis.engine.observe.views import dag_view, read_status, run_list_item
 from cis.errors import NotFoundError, UsageError
 from cis.model.ids import counted, did_you_mean
 from cis.model.scope import Scope, parse_scope
-from cis.model.states import RunState
+from cis.model.states import RunState, skip_words
 from cis.node.home import node_is_running
 from cis.store.records import RunFilter
 
@@ -263,9 +263,10 @@ def _why(thing: Mapping[str, Any], last_line: str | None = None) -> str:
     """Return what there is to say of a run or a task, with the last line on standard error of one that failed."""
     if thing.get("waiting"):
         return in_local_time(thing["waiting"]["message"])
-    if thing.get("skipped_because"):
-        return f"skipped because of {thing['skipped_because']}"
-    return ": ".join(part for part in (in_local_time(thing.get("error") or ""), last_line) if part)
+    if thing.get("skip_reason"):
+        return skip_words(thing["skip_reason"], thing["skipped_because"])
+    allowed = "allowed to fail" if thing.get("failure_allowed") else ""
+    return ": ".join(part for part in (allowed, in_local_time(thing.get("error") or ""), last_line) if part)
 
 
 def _status(text: str | None) -> RunState | None:

@@ -16,7 +16,7 @@ from cis.model.dag import DagSpec, TaskSpec
 from cis.model.graph import Graph
 from cis.model.references import references
 from cis.model.scope_rules import in_common
-from cis.model.states import RunState, TaskState
+from cis.model.states import RunState
 from cis.store.port import Store, stored_spec
 from cis.store.records import RunRecord
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def rerun_of(
     store: Store, run_id: str, *, from_failed: bool, asker: Asker = OWNER, params: Given = NO_PARAMS
 ) -> SubmitRequest:
-    """Return what to submit to run the same document again; with *from_failed*, completed tasks are taken over.
+    """Return what to submit to run the same document again; with *from_failed*, what did not fail is taken over.
 
     It has the parameters of the old run, but for those in *params*; what refers to one of these is not taken over.
 
@@ -48,7 +48,7 @@ def rerun_of(
         kept = {
             task.task_id: task._replace(version=1, attempts=0, failures=0, error=None, due_at_us=None)
             for task in store.tasks.of_run(run_id)
-            if task.status is TaskState.COMPLETED
+            if task.status.final and not task.counts_as_failed
         }
         if len(kept) == old.task_count and not params:
             raise _not_from_failed(old, ", but every task of it completed; leave --from-failed out to repeat all of it")

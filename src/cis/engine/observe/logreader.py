@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cis.engine.logfiles import LogFiles
 from cis.engine.observe.growing import GrowingText, Written, read_times
 from cis.engine.observe.logtext import LogPiece, LogStream
-from cis.model.states import TaskState
+from cis.model.states import TaskState, skip_words
 from cis.store.records import TAIL_BYTES, AttemptPlace, AttemptRecord, TaskRecord
 
 if TYPE_CHECKING:
@@ -229,8 +229,15 @@ class _RunReader:
             name, child_id = self._within + task.task_id, task.child_run_id
             if task.status is TaskState.SKIPPED and not self._choice.failed and task.task_id not in self._noted:
                 self._noted.add(task.task_id)
-                why = f"skipped because of {task.blocked_by}\n" if task.blocked_by else "skipped\n"
-                notes.append(LogPiece(name, 0, LogStream.NOTE, why, task.finished_at_us or 0))
+                notes.append(
+                    LogPiece(
+                        name,
+                        0,
+                        LogStream.NOTE,
+                        f"{skip_words(task.skip_reason, task.blocked_by)}\n",
+                        task.finished_at_us or 0,
+                    )
+                )
             if child_id is not None and child_id not in self._noted:
                 self._noted.add(child_id)
                 self._children.append((child_id, f"{name}/"))
@@ -268,9 +275,9 @@ class _RunReader:
 
 
 def has_failed(store: Store, attempt: AttemptRecord) -> bool:
-    """Whether an attempt is one of a task that failed."""
+    """Whether an attempt is one of a task that failed, and was not allowed to."""
     task = store.tasks.get(attempt.run_id, attempt.task_id)
-    return task is not None and task.status is TaskState.FAILED
+    return task is not None and task.is_failure
 
 
 def _note_of(task: TaskRecord, name: str, text: str) -> LogPiece:

@@ -12,7 +12,7 @@ from cis.engine.lookup import dag_or_run, look_up_run, run_of
 from cis.engine.times import rfc3339
 from cis.model.ids import counted
 from cis.model.scope_rules import Patterns
-from cis.model.states import RunState, TaskState
+from cis.model.states import Outcome, RunState, TaskState
 from cis.store.records import (
     DefinitionRecord,
     Delivery,
@@ -69,7 +69,7 @@ def ended_view(store: Store, run: RunRecord) -> dict[str, Json]:
 
 def _failures(tasks: Sequence[TaskRecord]) -> str | None:
     """Return what the first task that failed says, and how many more did."""
-    failed = [task for task in tasks if task.status is TaskState.FAILED]
+    failed = [task for task in tasks if task.is_failure]
     more = f", and {counted(len(failed) - 1, 'more task')} failed" if len(failed) > 1 else ""
     return f"task {failed[0].task_id}: {failed[0].error or 'failed'}{more}" if failed else None
 
@@ -349,6 +349,8 @@ def _task_view(task: TaskRecord, waiting: Waiting | None) -> dict[str, Json]:
         "error": task.error,
         "waiting": waiting.to_dict() if waiting else None,
         "skipped_because": task.blocked_by,
+        "skip_reason": None if task.skip_reason is None else str(task.skip_reason),
+        "failure_allowed": task.outcome is Outcome.ALLOWED,
         "retry_at": rfc3339(task.due_at_us if task.status is TaskState.PENDING else None),
         "child_run_id": task.child_run_id,
     }

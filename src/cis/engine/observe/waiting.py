@@ -112,7 +112,7 @@ def tasks_waiting(run: RunRecord, tasks: Sequence[TaskRecord], around: Surroundi
     """Return why each task that waits does, by task id; a task that runs or is over is not in it."""
     if run.status.final or around.elsewhere == "":
         return {}
-    done = {task.task_id for task in tasks if task.status is TaskState.COMPLETED}
+    done = {task.task_id for task in tasks if task.status.final and not task.counts_as_failed}
     common, full = _holds_all(run, around), _full(tasks, around)
     found = {}
     for task in tasks:

@@ -174,11 +174,13 @@ def _live(parts: WorkerPorts, plan: RunPlan, attempt: AttemptRecord, *, now: Ins
     """Return an attempt that was started by another worker; its outputs were masked by whoever kept its logs."""
     ago_us = max(0, now.wall_us - attempt.started_at_us)
     outputs = parts.maker.logfiles.paths(*_key(attempt)).outputs
+    task = plan.task_spec(attempt.task_no)
     return Live(
         attempt=attempt,
         started_s=now.mono_s - ago_us / 1e6,
         started_up_us=parts.this_node.uptime_us() - ago_us,
-        timeout_s=plan.task_spec(attempt.task_no).timeout_s,
+        timeout_s=task.timeout_s,
+        good_codes=task.good_codes,
         outputs=outputs,
         script=script_beside(outputs),
         pid_stored=attempt.pid is not None,

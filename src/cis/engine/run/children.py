@@ -86,7 +86,7 @@ def ended_child(store: Store, wait: ChildWait, plan: RunPlan, *, now_us: int) ->
         finished_at_us=max(now_us, attempt.started_at_us),
         error=error,
     )
-    return End(attempt=done, outputs=outputs)
+    return End(attempt=done, outputs=outputs, code=None if timed_out else done.exit_code)
 
 
 def refusal(error: CisError) -> str:

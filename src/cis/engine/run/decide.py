@@ -165,10 +165,10 @@ class _Steps:
         for plan, end in ((self._held.plans.get(end.attempt.run_id), end) for end in ends):
             if plan is None:
                 continue
-            attempt, outputs = end.attempt, end.outputs
+            attempt, outputs, code = end.attempt, end.outputs, end.code
             all_left += end.left
             if outputs and (why := no_room(size_of(outputs), plan.output_bytes)):
-                attempt, outputs = attempt._replace(status=AttemptState.FAILED, error=why), {}
+                attempt, outputs, code = attempt._replace(status=AttemptState.FAILED, error=why), {}, None
             plan.end(
                 attempt.task_no,
                 attempt.status,
@@ -177,6 +177,7 @@ class _Steps:
                 exit_code=attempt.exit_code,
                 error=attempt.error,
                 outputs=outputs,
+                code=code,
             )
             stored.append(attempt)
         self._store.attempts.finish(stored, left=all_left)

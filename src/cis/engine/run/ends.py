@@ -41,12 +41,14 @@ class End(NamedTuple):
     """The end of an attempt: the row as it will be stored, its outputs, and what it was allowed to leave running.
 
     ``kept`` is the handle of a lasting attempt, and its ``CIS_OUTPUT``: what is kept of it until this is stored.
+    ``code`` is the exit status with which it ended by itself; None: it was ended, by a time limit or a signal.
     """
 
     attempt: AttemptRecord
     outputs: dict[str, str]
     left: Sequence[LeftProcess] = ()
     kept: tuple[str, str] | None = None
+    code: int | None = None
 
 
 def judge(live: Live, ended: Exit, *, now_us: int) -> End:
@@ -58,7 +60,7 @@ def judge(live: Live, ended: Exit, *, now_us: int) -> End:
         LaunchError: there is no descriptor to read the outputs with: judge again later.
     """
     attempt = live.attempt
-    status, error = _verdict(live, ended)
+    status, error, code = _verdict(live, ended)
     outputs: dict[str, str] = {}
     if status is AttemptState.COMPLETED:
         try:
@@ -66,7 +68,7 @@ def judge(live: Live, ended: Exit, *, now_us: int) -> End:
         except LaunchError as refused:
             if shortage_of(refused) is not None:
                 raise
-            status, error = AttemptState.FAILED, str(refused)
+            status, error, code = AttemptState.FAILED, str(refused), None
     else:
         forget_outputs(live.outputs)
     if live.script is not None:
@@ -87,27 +89,28 @@ def judge(live: Live, ended: Exit, *, now_us: int) -> End:
         stderr_bytes=ended.stderr_bytes,
     )
     left = [LeftProcess(done.run_id, done.task_no, done.task_id, pid, started) for pid, started in ended.left]
-    return End(done, outputs, left, (ended.handle, live.outputs) if live.lasting else None)
+    return End(done, outputs, left, (ended.handle, live.outputs) if live.lasting else None, code)
 
 
-def _verdict(live: Live, ended: Exit) -> tuple[AttemptState, str | None]:
+def _verdict(live: Live, ended: Exit) -> tuple[AttemptState, str | None, int | None]:
+    """Return what an exit means, why it is no success, and the exit status if it ended by itself."""
     if live.ending is Ending.TIMEOUT or (live.ending is None and ended.timed_out):
-        return AttemptState.FAILED, f"timed out after {live.timeout_s:g} s"
+        return AttemptState.FAILED, f"timed out after {live.timeout_s:g} s", None
     # What was ended did not do its work, whatever status it makes of a TERM.
     if live.ending is Ending.CANCEL:
-        return AttemptState.CANCELLED, "cancelled"
+        return AttemptState.CANCELLED, "cancelled", None
     if live.ending is Ending.STOP:
-        return AttemptState.LOST, "the worker was stopped"
+        return AttemptState.LOST, "the worker was stopped", None
     if ended.lost is not None:
-        return AttemptState.LOST, ended.lost
+        return AttemptState.LOST, ended.lost, None
     exit_code = ended.exit_code
     if ended.fault is not None or exit_code is None:
-        return AttemptState.FAILED, ended.fault
-    if exit_code == 0:
-        return AttemptState.COMPLETED, None
+        return AttemptState.FAILED, ended.fault, None
+    if exit_code in live.good_codes if live.good_codes else exit_code == 0:
+        return AttemptState.COMPLETED, None, exit_code
     if exit_code < 0:
-        return AttemptState.FAILED, f"ended by signal {-exit_code}{_named(-exit_code)}"
-    return AttemptState.FAILED, f"exit status {exit_code}{_named(exit_code - _SHELL)}"
+        return AttemptState.FAILED, f"ended by signal {-exit_code}{_named(-exit_code)}", None
+    return AttemptState.FAILED, f"exit status {exit_code}{_named(exit_code - _SHELL)}", exit_code
 
 
 def _named(number: int) -> str:

@@ -30,7 +30,8 @@ class Ending(StrEnum):
 class Live:
     """A started attempt. Times are monotonic seconds; ``outputs`` is its ``CIS_OUTPUT``, ``mask`` what not to show.
 
-    ``script`` is the file that holds its command, where it has one.
+    ``script`` is the file that holds its command, where it has one. ``good_codes`` are the exit statuses that are no
+    failure (empty: 0 alone).
 
     ``started_up_us`` and ``ended_up_us`` are how long the machine had been up, awake or asleep. One that is ``lasting``
     is held to its time limit by the executor, and goes on when this worker stops.
@@ -49,6 +50,7 @@ class Live:
     ended_up_us: int = 0
     lasting: bool = False
     script: str | None = None
+    good_codes: Sequence[int] = ()
 
     @property
     def due_s(self) -> float:

@@ -21,7 +21,7 @@ from cis.engine.run.values import Values
 from cis.engine.times import Instant
 from cis.model.dag import DagSpec, Json, OnLost, TaskSpec
 from cis.model.graph import Graph
-from cis.model.states import AttemptState, RunState, TaskState
+from cis.model.states import AttemptState, Outcome, RunState, TaskState
 from cis.store.records import RunRecord, TaskLoss, TaskRecord
 
 CHANGES_AT_ONCE = 2000
@@ -58,7 +58,11 @@ class RunPlan:
         self.ready = ReadyTasks(self.losses, is_wait)
         self._missing = [0] * len(tasks)
         self._unfinished = 0
-        self._skips: list[tuple[int, str]] = []  # tasks to be skipped with all below them, and which other failed
+        self._skips: list[tuple[int, str, Outcome]] = []  # tasks to be skipped, because of which other, and why
+        self._after_skips: dict[
+            int, str
+        ] = {}  # tasks that will be skipped if nothing before them fails, and after which
+        self._any_outcome = any(task.outcome is not None for task in tasks)
         self._cancelled_up_to: int | None = None  # the next task to be cancelled; None when none is
 
     def place_in_pieces(self, now: Instant, *, size: int) -> Generator[None, None, None]:
@@ -71,6 +75,8 @@ class RunPlan:
     def _place(self, number: int, task: TaskRecord, now: Instant) -> None:
         parents = self._graph.parents[number]
         missing = sum(self.tasks[parent].status is not TaskState.COMPLETED for parent in parents)
+        if missing and self._any_outcome:
+            missing = self._still_missing(number, parents)
         self._missing[number] = missing
         if task.status.final:
             self.output_bytes += size_of(task.outputs) if task.outputs else 0
@@ -90,7 +96,7 @@ class RunPlan:
             longest_s = self.spec.tasks[number].wait_before_retry_s(failures=max(task.failures, 1), jitter=1.0)
             self.ready.retry(number, at_s=now.until(task.due_at_us, at_most_s=longest_s))
         elif not missing:
-            self._make_ready(number)
+            self._unlock(number)
 
     @property
     def cyclic(self) -> bool:
@@ -222,8 +228,12 @@ class RunPlan:
         exit_code: int | None = None,
         error: str | None = None,
         outputs: Mapping[str, str] | None = None,
+        code: int | None = None,
     ) -> None:
-        """Take the end of a task's attempt at *now*, and decide what follows: done, tried again, given up."""
+        """Take the end of a task's attempt at *now*, and decide what follows: done, tried again, given up.
+
+        *code* is the exit status with which it ended by itself.
+        """
         self.ended_at_us = max(self.ended_at_us, now.wall_us)
         self.running.discard(number)
         self.children.pop(number, None)
@@ -231,7 +241,10 @@ class RunPlan:
         spec = self.spec.tasks[number]
         given_up = self.losses.take_end(number, status, limit=spec.max_losses) if self.losses else None
         error = given_up or error
-        if status is AttemptState.COMPLETED:
+        if status is AttemptState.COMPLETED and spec.skip_codes and code in spec.skip_codes:
+            self._finish(number, TaskState.SKIPPED, now=now, exit_code=exit_code, outcome=Outcome.CODE)
+            self._go_on_after_skip(number)
+        elif status is AttemptState.COMPLETED:
             self.output_bytes += size_of(outputs) if outputs else 0
             self._finish(number, TaskState.COMPLETED, now=now, exit_code=exit_code, outputs=outputs or {})
             self._unlock_children(number)
@@ -242,8 +255,16 @@ class RunPlan:
         elif status is AttemptState.LOST and spec.on_lost is not OnLost.FAIL and given_up is None:
             self.rows.wait(number, None, exit_code=exit_code, error=error)
             self._make_ready(number)
-        elif status is AttemptState.FAILED and self.tasks[number].failures < spec.max_retries:
+        elif (
+            status is AttemptState.FAILED
+            and self.tasks[number].failures < spec.max_retries
+            and (not spec.retry_codes or code in spec.retry_codes)
+        ):
             self._retry(number, now, jitter=jitter, exit_code=exit_code, error=error)
+        elif spec.allow_failure and spec.allows(code):
+            allowed = Outcome.ALLOWED
+            self._finish(number, TaskState.FAILED, now=now, exit_code=exit_code, error=error, outcome=allowed)
+            self._unlock_children(number)
         else:
             self._finish(number, TaskState.FAILED, now=now, exit_code=exit_code, error=error)
             self._skip_descendants(number, now)
@@ -261,10 +282,14 @@ class RunPlan:
         before = self.rows.changed
         end = before + at_most
         while self._skips and self.rows.changed < end:
-            number, cause = self._skips.pop()
-            if self.tasks[number].status is TaskState.PENDING:
-                self._finish(number, TaskState.SKIPPED, now=now, blocked_by=cause)
-                self._skips.extend((child, cause) for child in self._graph.children[number])
+            number, cause, why = self._skips.pop()
+            if self.tasks[number].status is not TaskState.PENDING:
+                continue
+            self._finish(number, TaskState.SKIPPED, now=now, blocked_by=cause, outcome=why)
+            if why is Outcome.UPSTREAM_FAILED:
+                self._skips.extend((child, cause, why) for child in self._graph.children[number])
+            else:
+                self._go_on_after_skip(number)
         if self._cancelled_up_to is not None:
             number = self._cancelled_up_to
             while number < len(self.tasks) and self.rows.changed < end:
@@ -280,8 +305,9 @@ class RunPlan:
             return None
         if self.run.cancel_requested:
             return RunState.CANCELLED
-        done = all(task.status is TaskState.COMPLETED for task in self.tasks)
-        return RunState.COMPLETED if done else RunState.FAILED
+        if all(task.status is TaskState.COMPLETED for task in self.tasks):
+            return RunState.COMPLETED
+        return RunState.FAILED if any(task.counts_as_failed for task in self.tasks) else RunState.COMPLETED
 
     def _make_ready(self, number: int) -> None:
         if not self.cancelling:  # else it will be cancelled when its turn comes
@@ -303,22 +329,44 @@ class RunPlan:
         error: str | None = None,
         outputs: Mapping[str, str] | None = None,
         blocked_by: str | None = None,
+        outcome: Outcome | None = None,
     ) -> None:
         self._unfinished -= 1
         self.rows.finish(
-            number, status, now=now, exit_code=exit_code, error=error, outputs=outputs, blocked_by=blocked_by
+            number,
+            status,
+            now=now,
+            exit_code=exit_code,
+            error=error,
+            outputs=outputs,
+            blocked_by=blocked_by,
+            outcome=outcome,
         )
 
     def _unlock_children(self, number: int) -> None:
         for child in self._graph.children[number]:
             self._missing[child] -= 1
             if not self._missing[child] and self.tasks[child].status is TaskState.PENDING:
-                self._make_ready(child)
+                self._unlock(child)
+
+    def _unlock(self, number: int) -> None:
+        """Have a task start for which everything before it is over, unless it is to be skipped."""
+        if not self._after_skips or number not in self._after_skips:
+            self._make_ready(number)
+        elif not self.run.cancel_requested:
+            self._skips.append((number, self._after_skips[number], Outcome.UPSTREAM_SKIPPED))
+
+    def _go_on_after_skip(self, number: int) -> None:
+        """Have what follows a task that was skipped, though nothing failed, be skipped as well once it waits for nothing."""
+        cause = self.tasks[number].blocked_by or self.tasks[number].task_id
+        for child in self._graph.children[number]:
+            self._after_skips.setdefault(child, cause)
+        self._unlock_children(number)
 
     def _skip_descendants(self, number: int, now: Instant) -> None:
-        waits = self.backlog
         cause = self.tasks[number].task_id
-        self._skips.extend((child, cause) for child in self._graph.children[number])
+        waits = self.backlog
+        self._skips.extend((child, cause, Outcome.UPSTREAM_FAILED) for child in self._graph.children[number])
         if not waits:
             self.work_off(now)
 
@@ -326,6 +374,17 @@ class RunPlan:
         """Go on skipping where whoever held the run before did not come to an end."""
         for parent in parents:
             task = self.tasks[parent]
-            if task.status in (TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED):
-                self._skips.append((number, task.blocked_by or task.task_id))
+            if task.counts_as_failed:
+                self._skips.append((number, task.blocked_by or task.task_id, Outcome.UPSTREAM_FAILED))
                 return
+
+    def _still_missing(self, number: int, parents: Sequence[int]) -> int:
+        """Return for how many of its parents a task still waits, and note whether one was skipped without a failure."""
+        missing = 0
+        for parent in parents:
+            task = self.tasks[parent]
+            if not task.status.final or task.counts_as_failed:
+                missing += 1
+            elif task.status is TaskState.SKIPPED:
+                self._after_skips.setdefault(number, task.blocked_by or task.task_id)
+        return missing

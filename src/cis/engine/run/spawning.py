@@ -116,11 +116,13 @@ class Spawning:
             if launch.script is not None:
                 forget_outputs(launch.argv[-1])
             raise
+        task = start.plan.task_spec(attempt.task_no)
         live = Live(
             attempt=attempt,
             started_s=self._parts.clock().mono_s,
             started_up_us=self._parts.this_node.uptime_us(),
-            timeout_s=start.plan.task_spec(attempt.task_no).timeout_s,
+            timeout_s=task.timeout_s,
+            good_codes=task.good_codes,
             outputs=launch.outputs,
             mask=launch.mask,
             lasting=launch.lasting,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from cis.engine.accept.admission import is_no_place
 from cis.engine.times import Instant
-from cis.model.states import TaskState, check_task_arrow
+from cis.model.states import Outcome, TaskState, check_task_arrow
 from cis.store.records import TaskRecord
 
 
@@ -91,6 +91,7 @@ class TaskRows:
         error: str | None = None,
         outputs: Mapping[str, str] | None = None,
         blocked_by: str | None = None,
+        outcome: Outcome | None = None,
     ) -> None:
         """Move a task to a final state."""
         old = self.tasks[number]
@@ -104,6 +105,7 @@ class TaskRows:
             outputs=outputs or {},
             blocked_by=blocked_by,
             due_at_us=None,
+            outcome=outcome,
         )
         self._move(number, old, new)
 

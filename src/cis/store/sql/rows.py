@@ -13,7 +13,7 @@ from cis.errors import PoisonRecordError
 from cis.model.ids import id_fault
 from cis.model.scope import Scope, ScopeSource, ScopeType, parse_worker_id
 from cis.model.scope_rules import read_patterns
-from cis.model.states import AttemptState, Priority, RunState, TaskState
+from cis.model.states import AttemptState, Outcome, Priority, RunState, TaskState
 from cis.model.tree import clipped, holds_text
 from cis.store.records import (
     AttemptRecord,
@@ -142,7 +142,7 @@ def task_of(row: Row) -> TaskRecord:
         blocked_by=row[12],
         due_at_us=row[13],
         child_run_id=row[14],
-        outcome=row[15],
+        outcome=Outcome(row[15]) if row[15] else None,
     )
 
 

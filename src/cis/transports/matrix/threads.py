@@ -126,7 +126,7 @@ class Threads:
 
 def _is_notable(event: EventRecord) -> bool:
     if event.kind == "task":
-        return event.status == TaskState.FAILED
+        return event.status == TaskState.FAILED and "allowed" not in event.data
     if event.kind != "run" or "cancel_requested" in event.data:
         return False  # that it started was told before it was asked to stop
     return event.status == RunState.RUNNING or RunState(event.status).final
