@@ -153,13 +153,15 @@ class Launch(NamedTuple):
     goes on when the worker that started it is gone, and may be taken up by the next one (``Executor.take_up``); the
     executor itself then holds it to ``timeout_s``.
 
+    ``stdin`` is what it reads, or the absolute path of a file that it reads; empty: nothing.
+
     A ``script`` is what its last argument names, written by whoever starts it (``AttemptMaker.make_ready``).
     """
 
     argv: Sequence[str]
     env: Mapping[str, str]
     cwd: StrPath
-    stdin: bytes
+    stdin: bytes | str
     stdout: StrPath
     stderr: StrPath
     outputs: str

@@ -228,8 +228,10 @@ def shortage() -> str | None:
     return None
 
 
-def unnamed_file(launch: Launch) -> int:
-    """Return a descriptor to read the input of *launch* from: a file without a name, so no pipe can fill up."""
+def input_of(launch: Launch) -> int:
+    """Return a descriptor to read the input of *launch* from: a file, so no pipe can fill up. Raises LaunchError."""
+    if isinstance(launch.stdin, str):
+        return _opened(launch.stdin)
     import tempfile  # noqa: PLC0415 - few tasks have input
 
     try:
@@ -241,3 +243,16 @@ def unnamed_file(launch: Launch) -> int:
             return os.dup(file.fileno())
     except OSError as error:
         raise LaunchError(f"the task's input cannot be stored: {error.strerror}") from error
+
+
+def _opened(path: str) -> int:
+    """Return a descriptor of a regular file: to open a pipe might wait for ever."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise LaunchError(f"the file for its stdin, {path}, cannot be opened: {why}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise LaunchError(f"the file for its stdin, {path}, is no regular file")
+    return descriptor

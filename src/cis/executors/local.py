@@ -32,7 +32,7 @@ from cis.executors.exits import ExitWatch, PidfdExits, Process, SignalExits, Wak
 from cis.executors.groups import Groups
 from cis.executors.guarded import GuardedAttempts, GuardianOptions
 from cis.executors.keeper import KeptStreams
-from cis.executors.launching import explain, has_terminal, lower, place_to_spawn_from, spawn, unnamed_file
+from cis.executors.launching import explain, has_terminal, input_of, lower, place_to_spawn_from, spawn
 from cis.executors.linux.descendants import Adopted, Descendants, adopt_descendants
 from cis.executors.linux.stamps import Stamping
 from cis.executors.platform import HAS_PIDFD, process_started
@@ -124,7 +124,7 @@ class LocalExecutor:
         if launch.lasting:
             self._guarded.start(launch)
             return launch.handle
-        stdin = self._null if not launch.stdin else unnamed_file(launch)
+        stdin = self._null if not launch.stdin else input_of(launch)
         try:
             made, stamp = self._foreseen.take(launch)
             streams = made if made is not None else self._open_streams(launch)

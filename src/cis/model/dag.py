@@ -38,7 +38,7 @@ from cis.model.kinds import (
 from cis.model.scope import Scope
 from cis.model.scope_kind import SCOPE
 from cis.model.states import Priority
-from cis.model.task_kinds import COMMAND, DECLARATIONS, ENV, PARAMS, SECRETS, SHELL
+from cis.model.task_kinds import COMMAND, DECLARATIONS, ENV, PARAMS, SECRETS, SHELL, STDIN
 
 COMMAND_SKILL = "shell"  # what a task with a command is done by
 DAG_SKILL = "dag"  # what a task with a DAG of its own is done by
@@ -116,6 +116,10 @@ class TaskSpec:
             "How often in a row its worker may die while it runs alone, before it is failed; 0: no bound. Default: 3.",
             shared=True,
         ),
+    )
+    stdin: str | Mapping[str, str] | None = field(
+        default=None,
+        metadata=declared(STDIN, "What it reads from standard input: text, or {file: path}. Default: nothing."),
     )
     success_codes: tuple[int, ...] = field(
         default=(),

@@ -120,6 +120,8 @@ def _task_faults(number: int, task: Mapping[str, Json]) -> Iterator[Fault]:
         yield (*here, "shell"), "goes with a command that is text; a list is run without a shell"
     elif task.get("shell") is not None and skill not in (None, COMMAND_SKILL):
         yield (*here, "shell"), f"goes with a command; the skill {_name(skill)!r:.60} has none"
+    if task.get("stdin") is not None and skill not in (None, COMMAND_SKILL):
+        yield (*here, "stdin"), f"goes with a command; the skill {_name(skill)!r:.60} has its params"
     if task.get("depends_on") is not None and task.get("deps") is not None:
         yield (*here, "deps"), "is another spelling of depends_on, which is there as well; keep one"
     yield from _secret_faults(here, task)
@@ -178,6 +180,8 @@ def _misplaced_references(root: Mapping[str, Json], known: _Known) -> Iterator[F
     for number, task in enumerate(known.tasks):
         here: Path = ("tasks", number)
         command, shell = task.get("command"), task.get("shell")
+        if isinstance(task.get("stdin"), str) and _reads_code(command):
+            yield from _pasted((*here, "stdin"), task["stdin"])
         if isinstance(command, str):
             yield from _pasted((*here, "command"), command)
             if shell is None and given.get("shell") is None:  # what no shell could read either
@@ -204,6 +208,16 @@ def _code(command: Json) -> Iterator[int]:
     for place in range(shell + 2, len(words)):
         if _READS_CODE.fullmatch(words[place - 1]) and "${" in words[place]:
             yield place
+
+
+def _reads_code(command: Json) -> bool:
+    """Whether a list of arguments is a shell that reads its code from standard input."""
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        return False
+    name, *rest = [word.rpartition("/")[2] for word in command[:1]] + command[1:]
+    return name in _SHELLS and (
+        all(word.startswith("-") for word in rest) and not any(map(_READS_CODE.fullmatch, rest))
+    )
 
 
 def _reference_faults(known: _Known) -> Iterator[Fault]:

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from cis.model.fields import Kind
-from cis.model.ids import NAME_PATTERN, name_fault
+from cis.model.ids import NAME_PATTERN, did_you_mean, name_fault
 from cis.model.kinds import are_strings, is_filled, is_string, kind_of, read_text
 
 MAX_VARIABLES = 10_000
 MAX_SECRETS = 64
+FILE = "file"  # in ``stdin``: it is the content of this one
 _NOT_FOR_SECRETS = r"CIS_|LD_|DYLD_|(PATH|HOME|USER|SHELL|TMPDIR|IFS|ENV|BASH_ENV)$"  # what decides which code runs
 _NAMED_BY_PARAM = re.compile(rf"\$\{{params\.{NAME_PATTERN}\}}")
 _ENV_NAME = r"[A-Za-z_][A-Za-z0-9_.-]*"
@@ -49,6 +50,26 @@ def _env_value(value: Any) -> str:
 
 def _are_variables(value: Any) -> bool:
     return isinstance(value, Mapping) and are_strings(value.values())
+
+
+def _stdin(value: Any) -> str | dict[str, str]:
+    if not isinstance(value, dict):
+        if not isinstance(value, str):
+            raise ValueError(f"must be a string, or {{{FILE}: path}}, not {kind_of(value)}")
+        return read_text(value)
+    for name in value:
+        if name != FILE:
+            raise ValueError(f"{name!r:.60} is no field{did_you_mean(str(name), [FILE]) or f'; known: {FILE}'}")
+    if not value:
+        raise ValueError(f"is empty; write a string, or {{{FILE}: path}}")
+    path = read_text(value[FILE])
+    if not path.strip():
+        raise ValueError("file is empty; write its path, or leave stdin out")
+    return {FILE: path}
+
+
+def _is_stdin(value: Any) -> bool:
+    return is_string(value) or (isinstance(value, Mapping) and set(value) == {FILE} and is_filled(value[FILE]))
 
 
 def _secret_variable(value: Any) -> str:
@@ -222,6 +243,23 @@ SHELL = Kind(
         "examples": ["bash -euo pipefail", "python3"],
     },
     is_filled,
+)
+STDIN = Kind(
+    _stdin,
+    {
+        "anyOf": [
+            {"type": "string"},
+            {
+                "type": "object",
+                "properties": {FILE: {"type": "string", "pattern": r"\S"}},
+                "required": [FILE],
+                "additionalProperties": False,
+            },
+        ],
+        "examples": ["text", {FILE: "data/input.csv"}],
+    },
+    _is_stdin,
+    lambda value: value if isinstance(value, str) else dict(value),
 )
 _DECLARATION: dict[str, Any] = {
     "type": "object",

@@ -11,6 +11,7 @@ from cis.model.dag import COMMAND_SKILL, DAG_SKILL, DagSpec, Json, TaskSpec
 from cis.model.inference import infer_scope
 from cis.model.pipelines import blind_to_pipes
 from cis.model.scope import Scope
+from cis.model.task_kinds import FILE
 from cis.store.port import Store, stored_spec
 from cis.store.records import RunRecord
 
@@ -76,6 +77,8 @@ def _words(task: TaskSpec) -> Iterator[str]:
         yield from _BETWEEN_WORDS.split(command)
     elif isinstance(command, list | tuple):
         yield from (word for word in command if isinstance(word, str))
+    if isinstance(task.stdin, Mapping):
+        yield task.stdin[FILE]
     for name in ("callable", "module"):
         if isinstance(module := task.params.get(name), str):
             yield module.partition(":")[0].replace(".", "/") + ".py"

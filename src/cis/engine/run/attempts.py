@@ -34,6 +34,7 @@ from cis.errors import CisError, LaunchError
 from cis.model.dag import COMMAND_SKILL, SHELL_PARAM, Json, OnLost, TaskSpec
 from cis.model.relations import OPENING_OF_SECRET
 from cis.model.secret_forms import needles
+from cis.model.task_kinds import FILE
 from cis.store.records import AttemptRecord
 
 PASSED_ON = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR")
@@ -88,6 +89,7 @@ class AttemptMaker:
         command = self._command(plan, task)
         if isinstance(command, ChildDag | Wait):
             raise LaunchError(f"skill {task.skill!r} gave a DAG or a wait, and does not say that it waits")
+        directory = self.directory(plan, task)
         files = self.logfiles.paths(attempt.run_id, number, attempt.attempt)
         secrets = self._revealed(plan, task) if task.secrets else {}
         marks = attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt)
@@ -107,8 +109,8 @@ class AttemptMaker:
                 "CIS_SCOPE": str(run.scope),
                 "CIS_OUTPUT": files.outputs,
             },
-            cwd=self.directory(plan, task),
-            stdin=command.stdin,
+            cwd=directory,
+            stdin=command.stdin if task.stdin is None else self._input(plan, task, directory),
             stdout=files.stdout,
             stderr=files.stderr,
             outputs=files.outputs,
@@ -167,6 +169,16 @@ class AttemptMaker:
             return cwd if cwd.startswith("/") else self.workdir / Path(cwd).expanduser()
         except RuntimeError as error:
             raise LaunchError(f"cwd {cwd} names a user whose home is not known; write the whole path") from error
+
+    def _input(self, plan: RunPlan, task: TaskSpec, directory: StrPath) -> bytes | str:
+        """Return the text that the task reads, or the path of the file; a relative one counts from where the task runs."""
+        if isinstance(task.stdin, str):
+            return plan.values.text(task.stdin).encode()
+        path = plan.values.text(task.stdin[FILE] if task.stdin else "")
+        try:
+            return str(Path(directory, Path(path).expanduser()))
+        except RuntimeError as error:
+            raise LaunchError(f"stdin names the file {path}, of a user whose home is not known") from error
 
     def _command(self, plan: RunPlan, task: TaskSpec) -> Command | ChildDag | Wait:
         try:
