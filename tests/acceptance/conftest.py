@@ -11,7 +11,8 @@ import pytest
 from tests.worlds.harness import Sandbox, make_sandbox
 
 BOTH_STORES = {
-    f"test_{name}" for name in ("whole_path", "scopes", "tries", "run_answers", "stored_dags", "params", "exit_codes")
+    f"test_{name}"
+    for name in ("whole_path", "scopes", "tries", "run_answers", "stored_dags", "params", "exit_codes", "run_timeout")
 }
 
 

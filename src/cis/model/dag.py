@@ -207,6 +207,12 @@ class DagSpec:
     env: Mapping[str, str] = field(default_factory=dict, metadata=declared(ENV, "Variables for every task."))
     params: Mapping[str, Mapping[str, Json]] = field(default_factory=dict, metadata=declared(DECLARATIONS))
     max_parallel: int | None = field(default=None, metadata=declared(count(1, MAX_TASKS), "Tasks of one run at once."))
+    timeout_s: float | None = field(
+        default=None,
+        metadata=declared(
+            TIME_LIMIT, "Time limit of the whole run, from its first start, waits and pauses included. Default: none."
+        ),
+    )
     labels: tuple[str, ...] = field(
         default=(),
         metadata=declared(LABELS, "Labels that a node must have to take it from the room.", examples=[["gpu"]]),

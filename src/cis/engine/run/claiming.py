@@ -287,7 +287,7 @@ def _due_us(plan: RunPlan, children: list[ChildWait], waits: Waits, *, now: Inst
 
 
 def _due_times(plan: RunPlan, children: list[ChildWait]) -> Iterator[float]:
-    yield math.inf if plan.paused else plan.due_s
+    yield plan.ends_by_s if plan.paused else plan.due_s
     for wait in children:
         if not wait.timed_out:
             yield wait.due_s

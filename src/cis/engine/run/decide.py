@@ -73,6 +73,7 @@ def decide(
             steps.look_at_new(take_queued(parts, limits, me, held, ends=ends, now=now))
         steps.look_at_children()
     steps.record_ends(ends)
+    steps.end_late_runs()
     steps.cancel_waits()
     steps.work_off()
     if held.ahead:
@@ -182,6 +183,15 @@ class _Steps:
             stored.append(attempt)
         self._store.attempts.finish(stored, left=all_left)
 
+    def end_late_runs(self) -> None:
+        """Begin to end the runs whose time limit is over; a worker that stops leaves that to the next."""
+        now_s = self._now.mono_s
+        for plan in () if self._held.stopping else self._held.plans.values():
+            if plan.ends_by_s <= now_s and plan.verdict() is None:
+                self._turn.refresh(plan)
+                if not plan.cancelling:
+                    self._turn.time_out(plan)
+
     def cancel_waits(self) -> None:
         """End the waits of runs that are cancelled; the processes of such a run are ended after the commit."""
         for plan in self._held.plans.values():
@@ -255,7 +265,8 @@ class _Steps:
             if verdict is RunState.COMPLETED:
                 self._turn.mark_running(plan, self._now)  # even if there was nothing to start
             finished_at_us = max(self._parts.clock().wall_us, plan.ended_at_us, plan.run.started_at_us or 0)
-            change = RunChange(status=verdict, finished_at_us=finished_at_us)
+            error = plan.why_failed() if verdict is RunState.FAILED else None
+            change = RunChange(status=verdict, finished_at_us=finished_at_us, error=error)
             plan.run = move_run(self._store, plan.run, change, at_us=finished_at_us)
             self._store.queue.remove(plan.run.run_id)
             if self._parts.this_node.rules_of(plan.run.scope).max_runs is not None:

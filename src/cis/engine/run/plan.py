@@ -49,6 +49,8 @@ class RunPlan:
         self.children: dict[int, str] = {}
         self.waits: set[int] = set()  # running tasks without a process or a child run
         self.cancelling = False
+        self.timed_out = False
+        self.ends_by_s = math.inf  # the time limit of the run (monotonic), once it has begun
         self.waits_due_s = 0.0  # no task that waits is started before that (monotonic)
         self.output_bytes = 0
         self.ended_at_us = 0  # when the last end was that this process saw
@@ -57,7 +59,6 @@ class RunPlan:
         self.losses = Losses(losses)
         self.ready = ReadyTasks(self.losses, is_wait)
         self._missing = [0] * len(tasks)
-        self._unfinished = 0
         self._skips: list[tuple[int, str, Outcome]] = []  # tasks to be skipped, because of which other, and why
         self._after_skips: dict[
             int, str
@@ -67,6 +68,7 @@ class RunPlan:
 
     def place_in_pieces(self, now: Instant, *, size: int) -> Generator[None, None, None]:
         """Find out of every task what is to be done about it, and pause after each *size* of them."""
+        self.note_begin(now)
         for number, task in enumerate(self.tasks):
             self._place(number, task, now)
             if number % size == size - 1:
@@ -81,8 +83,8 @@ class RunPlan:
         if task.status.final:
             self.output_bytes += size_of(task.outputs) if task.outputs else 0
             return
-        self._unfinished += 1
-        if missing and task.status is TaskState.PENDING and not self.run.cancel_requested:
+        self.rows.unfinished += 1
+        if missing and task.status is TaskState.PENDING and not self.given_up:
             self._skip_if_blocked(number, parents)
         if task.status is TaskState.RUNNING:
             if task.child_run_id is not None:
@@ -97,6 +99,17 @@ class RunPlan:
             self.ready.retry(number, at_s=now.until(task.due_at_us, at_most_s=longest_s))
         elif not missing:
             self._unlock(number)
+
+    def note_begin(self, now: Instant) -> None:
+        """Know by when the run has to be over, if it has begun: pauses and waits count, and so does sleep."""
+        limit_s = self.spec.timeout_s
+        if limit_s is not None and self.run.started_at_us is not None:
+            self.ends_by_s = now.until(self.run.started_at_us + round(limit_s * 1e6), at_most_s=limit_s)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nothing of it is to go on, since somebody cancelled it, or its time is over."""
+        return self.run.cancel_requested or self.timed_out
 
     @property
     def cyclic(self) -> bool:
@@ -156,7 +169,7 @@ class RunPlan:
         """The monotonic time of the next retry, or the past while there is a backlog; infinity without either."""
         if self.backlog or (self.cancelling and self.waits):
             return 0.0
-        return self.ready.due_s
+        return self.ready.due_s if self.cancelling else min(self.ready.due_s, self.ends_by_s)
 
     def task_spec(self, number: int) -> TaskSpec:
         """Return the specification of a task by its place in the document."""
@@ -194,7 +207,7 @@ class RunPlan:
         self.running.discard(number)
         self.rows.put_back(number)
         if self.cancelling:
-            self._finish(number, TaskState.CANCELLED, now=now)
+            self.rows.finish(number, TaskState.CANCELLED, now=now)
         else:
             self._make_ready(number)
 
@@ -242,15 +255,15 @@ class RunPlan:
         given_up = self.losses.take_end(number, status, limit=spec.max_losses) if self.losses else None
         error = given_up or error
         if status is AttemptState.COMPLETED and spec.skip_codes and code in spec.skip_codes:
-            self._finish(number, TaskState.SKIPPED, now=now, exit_code=exit_code, outcome=Outcome.CODE)
+            self.rows.finish(number, TaskState.SKIPPED, now=now, exit_code=exit_code, outcome=Outcome.CODE)
             self._go_on_after_skip(number)
         elif status is AttemptState.COMPLETED:
             self.output_bytes += size_of(outputs) if outputs else 0
-            self._finish(number, TaskState.COMPLETED, now=now, exit_code=exit_code, outputs=outputs or {})
+            self.rows.finish(number, TaskState.COMPLETED, now=now, exit_code=exit_code, outputs=outputs or {})
             self._unlock_children(number)
-        elif status is AttemptState.CANCELLED or self.run.cancel_requested:
-            self._finish(number, TaskState.CANCELLED, now=now, exit_code=exit_code, error=error)
-            if not self.run.cancel_requested:  # but the run that the task was
+        elif status is AttemptState.CANCELLED or self.given_up:
+            self.rows.finish(number, TaskState.CANCELLED, now=now, exit_code=exit_code, error=error)
+            if not self.given_up:  # but the run that the task was
                 self._skip_descendants(number, now)
         elif status is AttemptState.LOST and spec.on_lost is not OnLost.FAIL and given_up is None:
             self.rows.wait(number, None, exit_code=exit_code, error=error)
@@ -263,15 +276,16 @@ class RunPlan:
             self._retry(number, now, jitter=jitter, exit_code=exit_code, error=error)
         elif spec.allow_failure and spec.allows(code):
             allowed = Outcome.ALLOWED
-            self._finish(number, TaskState.FAILED, now=now, exit_code=exit_code, error=error, outcome=allowed)
+            self.rows.finish(number, TaskState.FAILED, now=now, exit_code=exit_code, error=error, outcome=allowed)
             self._unlock_children(number)
         else:
-            self._finish(number, TaskState.FAILED, now=now, exit_code=exit_code, error=error)
+            self.rows.finish(number, TaskState.FAILED, now=now, exit_code=exit_code, error=error)
             self._skip_descendants(number, now)
 
     def cancel_waiting(self, now: Instant) -> None:
         """Cancel every task that has not started; the running ones are for the loop to end."""
         self.cancelling = True
+        self.ends_by_s = math.inf
         self.ready.clear()
         self._skips.clear()
         self._cancelled_up_to = 0
@@ -285,7 +299,7 @@ class RunPlan:
             number, cause, why = self._skips.pop()
             if self.tasks[number].status is not TaskState.PENDING:
                 continue
-            self._finish(number, TaskState.SKIPPED, now=now, blocked_by=cause, outcome=why)
+            self.rows.finish(number, TaskState.SKIPPED, now=now, blocked_by=cause, outcome=why)
             if why is Outcome.UPSTREAM_FAILED:
                 self._skips.extend((child, cause, why) for child in self._graph.children[number])
             else:
@@ -294,20 +308,24 @@ class RunPlan:
             number = self._cancelled_up_to
             while number < len(self.tasks) and self.rows.changed < end:
                 if self.tasks[number].status is TaskState.PENDING:
-                    self._finish(number, TaskState.CANCELLED, now=now)
+                    self.rows.finish(number, TaskState.CANCELLED, now=now)
                 number += 1
             self._cancelled_up_to = number if number < len(self.tasks) else None
         return self.rows.changed - before
 
     def verdict(self) -> RunState | None:
         """Return the final state of the run, or None while something is left to do."""
-        if self._unfinished:
+        if self.rows.unfinished:
             return None
         if self.run.cancel_requested:
             return RunState.CANCELLED
         if all(task.status is TaskState.COMPLETED for task in self.tasks):
             return RunState.COMPLETED
         return RunState.FAILED if any(task.counts_as_failed for task in self.tasks) else RunState.COMPLETED
+
+    def why_failed(self) -> str | None:
+        """Return what is to be said of the run itself when it has failed; None: its tasks say it."""
+        return f"timed out after {self.spec.timeout_s:g} s" if self.timed_out else None
 
     def _make_ready(self, number: int) -> None:
         if not self.cancelling:  # else it will be cancelled when its turn comes
@@ -319,30 +337,6 @@ class RunPlan:
         self.rows.wait(number, now.wall_us + round(delay_s * 1e6), failures=1, exit_code=exit_code, error=error)
         self.ready.retry(number, at_s=now.mono_s + delay_s)
 
-    def _finish(
-        self,
-        number: int,
-        status: TaskState,
-        *,
-        now: Instant,
-        exit_code: int | None = None,
-        error: str | None = None,
-        outputs: Mapping[str, str] | None = None,
-        blocked_by: str | None = None,
-        outcome: Outcome | None = None,
-    ) -> None:
-        self._unfinished -= 1
-        self.rows.finish(
-            number,
-            status,
-            now=now,
-            exit_code=exit_code,
-            error=error,
-            outputs=outputs,
-            blocked_by=blocked_by,
-            outcome=outcome,
-        )
-
     def _unlock_children(self, number: int) -> None:
         for child in self._graph.children[number]:
             self._missing[child] -= 1
@@ -353,7 +347,7 @@ class RunPlan:
         """Have a task start for which everything before it is over, unless it is to be skipped."""
         if not self._after_skips or number not in self._after_skips:
             self._make_ready(number)
-        elif not self.run.cancel_requested:
+        elif not self.given_up:
             self._skips.append((number, self._after_skips[number], Outcome.UPSTREAM_SKIPPED))
 
     def _go_on_after_skip(self, number: int) -> None:

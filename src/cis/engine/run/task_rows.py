@@ -19,6 +19,7 @@ class TaskRows:
 
     def __init__(self, tasks: Sequence[TaskRecord]) -> None:
         self.tasks = list(tasks)
+        self.unfinished = 0  # as whoever looks at the rows counts them; each end takes one off
         self._changes: list[tuple[TaskRecord, TaskRecord]] = []
 
     @property
@@ -94,6 +95,7 @@ class TaskRows:
         outcome: Outcome | None = None,
     ) -> None:
         """Move a task to a final state."""
+        self.unfinished -= 1
         old = self.tasks[number]
         new = old._replace(
             status=status,

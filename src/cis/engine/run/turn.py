@@ -82,6 +82,11 @@ class Turn:
         if plan.run.cancel_requested and not plan.cancelling:
             self._cancel(plan)
 
+    def time_out(self, plan: RunPlan) -> None:
+        """End a run whose time is over as if it were cancelled; it will be failed."""
+        plan.timed_out = True
+        self._cancel(plan)
+
     def _cancel(self, plan: RunPlan) -> None:
         run_id = plan.run.run_id
         plan.cancel_waiting(self.now)
@@ -99,7 +104,7 @@ class Turn:
     def held_back(self, plan: RunPlan) -> bool:
         """Whether control wants nothing more of this run to start, as of this very transaction."""
         self.refresh(plan)
-        return plan.paused or plan.run.cancel_requested
+        return plan.paused or plan.given_up
 
     def begun(self) -> Instant:
         """Return the moment at which what is decided now begins."""
@@ -111,6 +116,7 @@ class Turn:
         if plan.run.status is RunState.PENDING:
             change = RunChange(status=RunState.RUNNING, started_at_us=begun.wall_us)
             plan.run = move_run(self.store, plan.run, change, at_us=begun.wall_us)
+            plan.note_begin(begun)
 
     def attempt(self, plan: RunPlan, number: int, begun: Instant) -> AttemptRecord:
         """Return the attempt of a task that was just moved to running."""
