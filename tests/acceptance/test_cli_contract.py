@@ -201,7 +201,7 @@ def test_what_is_over_cannot_be_cancelled_paused_or_resumed(ran: Sandbox) -> Non
     for command in ("cancel", "pause", "resume"):
         done = ran.cis("dag", command, "proj-a-hello")
         assert done.returncode == 4, command
-        assert f"is failed already: it is over, so there is nothing to {command}" in done.stderr
+        assert f"is failed already, so there is nothing to {command}" in done.stderr
 
 
 def test_validate_says_what_would_run_or_every_fault(sandbox: Sandbox, tmp_path: Path) -> None:

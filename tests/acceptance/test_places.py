@@ -120,4 +120,4 @@ def test_a_name_that_no_output_can_have_is_told_as_that(sandbox: Sandbox, tmp_pa
     sandbox.json("dag", "run", write_dag(tmp_path, {"dag_id": "names", "tasks": tasks}), expect=1)
 
     (task,) = sandbox.json("dag", "status", "names")["runs"][0]["tasks"]
-    assert "'image-tag' is no name of an output; it has letters, digits and '_'" in task["error"]
+    assert "'image-tag' is not a name of an output; use ASCII letters, digits and '_'" in task["error"]

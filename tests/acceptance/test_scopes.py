@@ -170,7 +170,7 @@ def test_scopes_that_are_none_are_refused_and_named(sandbox: Sandbox) -> None:
     refused = sandbox.cis("token", "create", "x", "--scopes", "projects:a")
 
     assert refused.returncode == 2
-    assert "'projects:a' is no scope" in refused.stderr
+    assert "'projects:a' is not a scope" in refused.stderr
     assert sandbox.json("token", "list") == []
 
 

@@ -271,7 +271,7 @@ def test_config_check_names_settings_and_secrets_at_once(sandbox: Sandbox) -> No
         'cis.toml: scope."project:*".slot', "cis.toml: secrets.GONE", "cis.toml: secrets.SHORT",
         "cis.toml: secrets.STRANGE", "cis.toml: worker.slots",
     ]  # fmt: skip
-    assert "has wrong scopes: 'proj:x' is no scope" in str(said)
+    assert "has wrong scopes: 'proj:x' is not a scope" in str(said)
 
 
 def test_config_check_warns_of_a_scope_that_may_have_a_secret_that_is_none(sandbox: Sandbox) -> None:

@@ -470,11 +470,11 @@ def test_refusals_name_the_cause_and_the_mend(executor: LocalExecutor, tmp_path:
         return refusal(executor, launch(tmp_path, *argv, "x", cwd=cwd))
 
     assert why("true", cwd=tmp_path / "gone") == f"cwd {tmp_path}/gone does not exist; make it, or correct cwd"
-    assert why("true", cwd=plain) == f"cwd {plain} is not a directory"
+    assert why("true", cwd=plain) == f"cwd {plain} is not a folder"
     assert "program 'no-such-thing' was not found in PATH (" in why("no-such-thing")
     assert why("./absent") == "program './absent' does not exist"
     assert "'./plain' may not be executed; chmod +x" in why("./plain")
-    assert why(str(tmp_path)) == f"program {str(tmp_path)!r} is a directory"
+    assert why(str(tmp_path)) == f"program {str(tmp_path)!r} is a folder"
     assert "'./lost' cannot be run: the interpreter" in why("./lost")
     plain.chmod(0o700)
     assert "'./plain' has no first line that names an interpreter" in why("./plain")

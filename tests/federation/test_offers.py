@@ -124,7 +124,7 @@ def test_an_item_of_the_outbox_of_no_known_kind_is_said_to_be_none(node: Decider
     run = node.submitted(target_node="node-2")
     (item,) = node.posted(run.run_id, MessageKind.EXECUTE)
 
-    with pytest.raises(PoisonRecordError, match="no kind of message"):
+    with pytest.raises(PoisonRecordError, match="not a kind of message"):
         message_of(node.store, replace(item, kind="odd"), sender="node-1", lease_s=60.0)
 
 

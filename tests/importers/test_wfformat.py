@@ -55,7 +55,7 @@ def test_recorded_commands_are_kept_on_request_as_they_stand() -> None:
 def test_recorded_arguments_that_are_no_list_are_refused(arguments: Any) -> None:
     record = {"command": {"program": "blast", "arguments": arguments}}
 
-    with pytest.raises(DocumentError, match="no list"):
+    with pytest.raises(DocumentError, match="not a list"):
         dag_from_wfformat(workflow({"id": "a"}, a=record), commands=True)
 
 

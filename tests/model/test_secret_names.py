@@ -77,7 +77,7 @@ def test_a_variable_has_one_value() -> None:
 
 
 def test_a_whole_dag_and_a_dag_as_a_task_ask_for_none() -> None:
-    assert "is no field" in fault({**dag(), "secrets": ["A"]})
+    assert "is not a field" in fault({**dag(), "secrets": ["A"]})
     assert "tasks[0].secrets: are not handed" in fault(dag(skill="dag", params={"dag_id": "x"}, secrets=["A"]))
 
 

@@ -43,7 +43,7 @@ def test_a_home_of_another_user_is_refused_to_root_too_with_the_mend(tmp_path: P
 def test_a_file_in_place_of_a_home_is_named_with_the_mend(tmp_path: Path) -> None:
     (tmp_path / "home").touch()
 
-    assert "home: is there, and is no folder; remove it" in refused(tmp_path / "home")
+    assert "home: is there, but is not a folder; remove it" in refused(tmp_path / "home")
 
 
 @needs_root

@@ -97,16 +97,16 @@ def test_a_symbolic_link_a_fifo_and_a_folder_are_refused_at_once(home: Home, tmp
     assert "symbolic link" in refusal(home, "FROM_FILE")
     place.unlink()
     os.mkfifo(place, 0o600)
-    assert "no regular file" in refusal(home, "FROM_FILE")
+    assert "not a regular file" in refusal(home, "FROM_FILE")
     place.unlink()
     place.mkdir()
-    assert "no regular file" in refusal(home, "FROM_FILE")
+    assert "not a regular file" in refusal(home, "FROM_FILE")
 
 
 def test_a_file_that_is_no_text_too_long_or_too_short_is_refused(home: Home, tmp_path: Path) -> None:
     place = tmp_path / "secret.txt"
     place.write_bytes(b"\xff\xfe\x00")
-    assert "no UTF-8" in refusal(home, "FROM_FILE")
+    assert "not UTF-8" in refusal(home, "FROM_FILE")
     place.write_bytes(b"a" * (2**16 + 10))
     assert "longer than" in refusal(home, "FROM_FILE")
     place.write_bytes(b"ab\n")
@@ -122,11 +122,11 @@ def test_a_file_that_is_no_text_too_long_or_too_short_is_refused(home: Home, tmp
         ('A = {path = "y"}', "must be a string"),
         ('A = {file = "y", scopes = []}', "not empty"),
         ('A = {file = "y", scopes = "project:a"}', "list of scopes"),
-        ('A = {file = "y", scopes = ["projects:a"]}', "no scope"),
+        ('A = {file = "y", scopes = ["projects:a"]}', "not a scope"),
         ('A = {scopes = ["project:a"]}', "must be a string"),
         ('A = {env = ""}', "must name"),
         ("A = {file = 3}", "must name"),
-        ('"A-B" = "long-enough"', "no name of a secret"),
+        ('"A-B" = "long-enough"', "not a name of a secret"),
     ],
 )
 def test_each_fault_of_the_table_is_told_by_its_place(tmp_path: Path, entry: str, message: str) -> None:

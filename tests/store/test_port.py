@@ -78,7 +78,7 @@ def test_an_address_is_a_path_or_says_which_database(tmp_path: Path, address: st
 
 
 def test_an_address_of_no_known_database_is_refused_and_says_which_are() -> None:
-    with pytest.raises(UsageError, match="oracle: is no kind of store that is known; a store is a path, or 'sqlite:'"):
+    with pytest.raises(UsageError, match="oracle: is not a kind of store that is known; write a path, or 'sqlite:'"):
         open_store("oracle://db/cis")
 
 

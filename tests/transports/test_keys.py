@@ -83,7 +83,7 @@ def test_the_id_of_a_key_is_the_beginning_of_its_hash() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "AAAA", b64(RFC_PUBLIC)[:-4], b64(RFC_PUBLIC) + "\n", "ä" * 44])
 def test_what_is_no_public_key_is_said_to_be_none(text: str) -> None:
-    with pytest.raises(ValueError, match="is no key"):
+    with pytest.raises(ValueError, match="is not a key"):
         check_public_key(text)
 
 

@@ -67,7 +67,7 @@ async def read_options(request: Request, *, known: Mapping[str, type]) -> dict[s
     """Return the members of a small JSON object; none for an empty body.
 
     Raises:
-        UsageError: the body is no JSON object.
+        UsageError: the body is not a JSON object.
         QueryError: a member is not known, or has another type.
     """
     data = await read_body(request, limit=_OPTIONAL_BODY_BYTES)
@@ -76,15 +76,15 @@ async def read_options(request: Request, *, known: Mapping[str, type]) -> dict[s
     try:
         options = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"the body is no JSON: {error}") from error
+        raise UsageError(f"the body is not JSON: {error}") from error
     if not isinstance(options, dict):
-        raise UsageError("the body has to be a JSON object, or empty")
+        raise UsageError("the body must be a JSON object, or empty")
     faults = []
     for name, value in options.items():
         if name not in known:
             faults.append(Fault(place=f"body.{name}", message=f"is not known; known: {', '.join(known)}"))
         elif not isinstance(value, known[name]):
-            faults.append(Fault(place=f"body.{name}", message=f"has to be a {known[name].__name__}"))
+            faults.append(Fault(place=f"body.{name}", message=f"must be a {known[name].__name__}"))
     if faults:
         raise QueryError(faults)
     return options

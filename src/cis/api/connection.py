@@ -69,7 +69,7 @@ class TimedConnection(HttpToolsProtocol):
         self._in_head = False
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
-            raise ValueError("a request names one host")
+            raise ValueError("a request must name one host")
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError("too many requests at once")
         super().on_headers_complete()

@@ -108,13 +108,13 @@ def run_filter_of(query: Query, *, scopes: Patterns | None = None) -> RunFilter:
 
 def _bounded(text: str, *, low: int, high: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 18 and low <= int(text) <= high):
-        raise ValueError(f"has to be a number from {low} to {high}, not {text!r}")
+        raise ValueError(f"must be a number from {low} to {high}, not {text!r}")
     return int(text)
 
 
 def _flag(text: str) -> bool:
     if text.lower() not in _WORDS:
-        raise ValueError(f"has to be true or false, not {text!r}")
+        raise ValueError(f"must be true or false, not {text!r}")
     return _WORDS[text.lower()]
 
 
@@ -122,4 +122,4 @@ def _state(text: str) -> RunState:
     try:
         return RunState(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no state of a run; they are {', '.join(RunState)}") from None
+        raise ValueError(f"{text!r} is not a state of a run; the states are {', '.join(RunState)}") from None

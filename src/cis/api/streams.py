@@ -102,7 +102,7 @@ def _last_event_id(request: Request) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise QueryError([Fault(place="header.Last-Event-ID", message=f"has to be a number, not {text!r}")])
+        raise QueryError([Fault(place="header.Last-Event-ID", message=f"must be a number, not {text!r}")])
     return int(text)
 
 

@@ -73,7 +73,7 @@ def _backup(options: argparse.Namespace) -> None:
     if target.exists():
         raise ConflictError(f"{target} exists already; choose another name")
     if not target.absolute().parent.is_dir():
-        raise UsageError(f"{target.absolute().parent} is no folder")
+        raise UsageError(f"{target.absolute().parent} is not a folder")
     with context.store_as_it_is() as store:
         store.upkeep.back_up(target)
     _answer({"path": str(target), "bytes": target.stat().st_size}, f"{target}: written", options)

@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         status = 128 + (error.args[0] if error.args else signal.SIGINT)
     except UnicodeEncodeError as error:  # bytes that came in as an argument, a name of a file or a variable
-        status = _tell(UsageError(f"{_around(error)} is not UTF-8; write it so, or rename it"), arguments)
+        status = _tell(UsageError(f"{_around(error)} is not UTF-8; write it in UTF-8, or rename it"), arguments)
     except BrokenPipeError:
         _silence()
         import signal  # noqa: PLC0415 - as above

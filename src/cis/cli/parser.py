@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             known = [name for action in self._actions for name in action.option_strings]
-            self.error(f"{unknown[0]!r} is too much{did_you_mean(unknown[0], known)}")
+            self.error(f"there is no argument {unknown[0]!r} here{did_you_mean(unknown[0], known)}")
         return options, unknown
 
     def error(self, message: str) -> NoReturn:
@@ -44,8 +44,8 @@ class Parser(argparse.ArgumentParser):
             what = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
             hint = did_you_mean(str(value), known)
             if not isinstance(action.choices, Mapping):
-                self.error(f"{what} {value!r} is none of {', '.join(known)}{hint}")
-            self.error(f"there is no {value!r}{hint}")
+                self.error(f"{what} {value!r} is not one of {', '.join(known)}{hint}")
+            self.error(f"there is no command {value!r}{hint}")
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:

@@ -49,8 +49,8 @@ def take_outputs(path: str, *, mask: Sequence[bytes] = (), keep: bool = False) -
         name, equals, value = text.partition("=")
         if equals and name.strip() and not is_output_name(name):
             raise LaunchError(
-                f"CIS_OUTPUT line {number}: {name[:80]!r} is no name of an output; it has letters, digits and '_',"
-                " no digit first"
+                f"CIS_OUTPUT line {number}: {name[:80]!r} is not a name of an output; use ASCII letters, digits and '_',"
+                " not a digit first"
             )
         if not equals or not is_output_name(name):
             raise LaunchError(f"CIS_OUTPUT line {number} is not name=value: {text[:80]!r}")
@@ -93,7 +93,7 @@ def _read(path: str, *, keep: bool) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise LaunchError("CIS_OUTPUT is no file any more; write lines of name=value to it")
+            raise LaunchError("CIS_OUTPUT is not a file any more; write lines of name=value to it")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(MAX_OUTPUT_BYTES + 1)
     finally:

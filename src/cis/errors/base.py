@@ -144,7 +144,7 @@ class IdempotencyConflictError(ConflictError):
     def __init__(self, key: str, run_id: str, *, what: str = "document is another one") -> None:
         self.key = key
         self.run_id = run_id
-        super().__init__(f"key {key!r} belongs to run {run_id}, whose {what}; use a new key")
+        super().__init__(f"key {key!r} was used for run {run_id}, whose {what}; use a new key")
 
 
 class IllegalStateError(ConflictError):
@@ -170,7 +170,7 @@ class StaleVersionError(ConflictError):
     def __init__(self, what: str, version: int) -> None:
         self.what = what
         self.version = version
-        super().__init__(f"{what} is past version {version}")
+        super().__init__(f"{what} was changed meanwhile (it is past version {version}); ask again")
 
 
 class AlreadyRunningError(ConflictError):

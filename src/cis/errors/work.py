@@ -111,7 +111,7 @@ class FencedError(StoreError):
     def __init__(self, worker_id: str, epoch: int) -> None:
         self.worker_id = worker_id
         self.epoch = epoch
-        super().__init__(f"{worker_id} epoch {epoch} was superseded")
+        super().__init__(f"{worker_id} was taken over by a newer process; this one has epoch {epoch}")
 
 
 class LeaseLostError(StoreError):

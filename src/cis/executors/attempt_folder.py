@@ -201,7 +201,7 @@ def told_end(ended: Exit) -> bytes:
 def exit_of(handle: str, told: Any) -> Exit:
     """Return the end that a guardian wrote. Raises ValueError (NotUnderstoodError for one of a newer program)."""
     if not isinstance(told, Mapping) or type(told.get("version")) is not int:
-        raise ValueError("it is no JSON object with a version")
+        raise ValueError("it is not a JSON object with a version")
     if told["version"] > VERSION:
         raise NotUnderstoodError(f"how it ended was written by a newer program (version {told['version']})")
     fields = {name: told[name] for name in Exit._fields if name in told}

@@ -158,7 +158,9 @@ def _too_long(launch: Launch) -> str | None:
         if size > _LONGEST_TEXT:
             named = "its command" if text == launch.argv[-1] and len(launch.argv) > 1 else what
             most = f"the system takes {_LONGEST_TEXT // 2**10} KiB in one"
-            return f"{named} is one text of {size // 2**10} KiB, and {most}; put it into a file, and name that"
+            return (
+                f"{named} is one text of {size // 2**10} KiB, and {most}; put it into a file, and pass the name of that"
+            )
     return None
 
 
@@ -170,7 +172,7 @@ def _fault_of_directory(cwd: Path) -> str | None:
     except OSError as error:
         return f"cwd {cwd} cannot be used: {error.strerror}"
     if not stat.S_ISDIR(kind):
-        return f"cwd {cwd} is not a directory"
+        return f"cwd {cwd} is not a folder"
     return None if os.access(cwd, os.X_OK) else f"cwd {cwd} may not be entered: permission denied"
 
 
@@ -185,7 +187,7 @@ def _fault_of_program(error: OSError, launch: Launch) -> str:
             return f"program {name!r} does not exist"
         return f"program {name!r} cannot be run: the interpreter that its first line names does not exist"
     if error.errno == errno.EACCES:
-        what = "is a directory" if os.path.isdir(file) else "may not be executed; chmod +x makes a script a program"
+        what = "is a folder" if os.path.isdir(file) else "may not be executed; chmod +x makes a script a program"
         return f"program {name!r} {what}"
     if error.errno == errno.ENOEXEC:
         return f"program {name!r} has no first line that names an interpreter (#!), or is for another machine"

@@ -197,4 +197,4 @@ def _act(store: Store, received: ReceivedMessage, *, this_node: ThisNode, logfil
         case MessageKind.PING:
             return outcome(Result.ACCEPTED)
         case _:
-            raise MalformedMessageError(f"{received.message.kind} is no message to this node")
+            raise MalformedMessageError(f"{received.message.kind} is not a message to a node")

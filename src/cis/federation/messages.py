@@ -230,7 +230,7 @@ def blob_ref(message: Message, name: str) -> BlobRef | None:
     if not isinstance(size, int) or isinstance(size, bool) or not isinstance(sha256, str) or len(sha256) != _SHA256:
         raise MalformedMessageError(f"{name} needs sha256 and size")
     if not isinstance(ref.get("mxc", ""), str):
-        raise MalformedMessageError(f"{name}.mxc is no address")
+        raise MalformedMessageError(f"{name}.mxc is not an address")
     if not 0 <= size <= MAX_BLOB_BYTES:
         raise MalformedMessageError(f"{name} is of {size} bytes; {MAX_BLOB_BYTES} at most")
     return BlobRef(sha256=sha256, size=size, mxc=ref.get("mxc"))
@@ -243,7 +243,7 @@ def check_blob(ref: BlobRef, data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise MalformedMessageError("what came with a message is no text") from error
+        raise MalformedMessageError("what came with a message is not text") from error
 
 
 async def report_of(message: Message, fetch: FetchBlob) -> Json:
@@ -258,4 +258,4 @@ async def report_of(message: Message, fetch: FetchBlob) -> Json:
     try:
         return json.loads(check_blob(ref, await fetch(ref)))
     except (ValueError, RecursionError) as error:
-        raise MalformedMessageError("the report that came with a message is no JSON") from error
+        raise MalformedMessageError("the report that came with a message is not JSON") from error

@@ -228,7 +228,7 @@ def _unpacked(fields: Fields, *, at_most: int) -> bytes:
         packed = base64.b64decode(fields.text("data", at_most=2 * MAX_LOG_BYTES), validate=True)
         data = unpacking.decompress(packed, at_most + 1)
     except (ValueError, zlib.error) as error:
-        raise fields.fault("data", "is no zlib data in base64") from error
+        raise fields.fault("data", "is not zlib data in base64") from error
     if len(data) > at_most:
         raise fields.fault("data", f"unpacks to more than the {at_most:,} bytes that may stand there")
     if not unpacking.eof or unpacking.unused_data:

@@ -140,7 +140,7 @@ def _blob(text: str | None) -> tuple[Mapping[str, Json], Json, Mapping[str, Json
     try:
         plain = json.loads(text or "")
     except (ValueError, RecursionError) as error:
-        raise MalformedMessageError("the document that came with a message is no JSON") from error
+        raise MalformedMessageError("the document that came with a message is not JSON") from error
     if not isinstance(plain, Mapping) or not isinstance(plain.get("document"), Mapping):
         raise MalformedMessageError("what came with a message holds no document")
     params = plain.get("params", {})
@@ -153,7 +153,7 @@ def _scope(plain: Json) -> Scope:
     try:
         return Scope(ScopeType(plain["type"]), plain.get("id") or "")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MalformedMessageError("scope is missing, or none") from error
+        raise MalformedMessageError("scope is missing or malformed") from error
 
 
 def _kept(plain: Json, spec: DagSpec) -> dict[str, TaskRecord]:
@@ -163,7 +163,7 @@ def _kept(plain: Json, spec: DagSpec) -> dict[str, TaskRecord]:
     kept = {}
     for number, one in enumerate(plain):
         if not isinstance(one, Mapping) or not isinstance(one.get("id"), str) or one["id"] not in known:
-            raise MalformedMessageError(f"progress[{number}] is no task of this DAG")
+            raise MalformedMessageError(f"progress[{number}] is not a task of this DAG")
         fields = Fields(one, f"progress[{number}]")
         kept[one["id"]] = read_task(fields, run_id="", task_no=0, outputs_at_most=MAX_BLOB_BYTES)
     return kept

@@ -248,7 +248,7 @@ def receive_question(
 def confirm(store: Store, run_id: str, nonce: Json, *, message_id: str, this_node: ThisNode) -> None:
     """Send a run once more, in answer to a restored node, unless something was heard of its having begun there."""
     if not isinstance(nonce, str) or id_fault(nonce):
-        raise MalformedMessageError(f"{CONFIRM} is no id")
+        raise MalformedMessageError(f"{CONFIRM} is not an id")
     run, remote = store.runs.get(run_id), store.remotes.get(run_id)
     is_sent = remote is not None and remote.role is RemoteRole.SENT and remote.open and not remote.epoch
     if run is None or run.status.final or remote is None or not is_sent or remote.applied_version:

@@ -131,6 +131,6 @@ def _recorded_command(record: Mapping[str, Json]) -> str:
         raise DocumentError([Fault(place=place, message="has no command")])
     arguments = command.get("arguments") or []
     if not isinstance(arguments, list):
-        raise DocumentError([Fault(place=place, message="has arguments that are no list")])
+        raise DocumentError([Fault(place=place, message="has arguments that are not a list")])
     # Recorders keep redirections and already quoted groups as arguments: they are joined as they stand.
     return " ".join(str(word) for word in (command["program"], *arguments))

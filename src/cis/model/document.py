@@ -293,7 +293,7 @@ def _message(kind: str, found: Mapping[str, Any], path: Path, model: type[BaseMo
         if word is not None:
             return f"is another tool's word; here it is {word!r}"
         known = sorted(model.model_fields)
-        return f"is no field{did_you_mean(str(path[-1]), known) or '; known: ' + ', '.join(known)}"
+        return f"is not a field here{did_you_mean(str(path[-1]), known) or '; known: ' + ', '.join(known)}"
     if kind == "missing":
         return "is missing"
     if kind in ("model_type", "dict_type"):

@@ -23,11 +23,11 @@ def parse_duration(value: float | str) -> float:
         ValueError: another form, negative, or not finite; the message says which forms there are.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{value!r:.60} is no duration; {FORMS}")
+        raise ValueError(f"{value!r:.60} is not a duration; {FORMS}")
     if isinstance(value, str):
         match = re.fullmatch(_TEXT, value)
         if match is None:
-            raise ValueError(f"{value!r:.60} is no duration; {FORMS}")
+            raise ValueError(f"{value!r:.60} is not a duration; {FORMS}")
         seconds = float(match[1]) * _UNITS[match[2] or "s"]
     elif isinstance(value, int) and value.bit_length() > 64:
         seconds = math.inf  # float() would overflow

@@ -256,7 +256,7 @@ def _checked(root: Json) -> tuple[tuple[Path, str], ...]:
 def _scalar_fault(value: Json) -> str | None:
     """Return what is wrong with a value by itself."""
     if isinstance(value, str):
-        return None if value.isascii() or is_text(value) else "holds half of a surrogate pair, which is no text"
+        return None if value.isascii() or is_text(value) else "holds half of a surrogate pair, which is not valid text"
     if isinstance(value, float):
         return None if math.isfinite(value) else "is not a finite number"
     if isinstance(value, int):

@@ -42,7 +42,7 @@ def name_fault(text: str) -> str | None:
     """Return why *text* cannot be the name of a secret, or None."""
     if re.fullmatch(NAME_PATTERN, text):
         return None
-    return f"{text!r:.60} is no name of a secret; use ASCII letters, digits and '_', 128 at most"
+    return f"{text!r:.60} is not a name of a secret; use ASCII letters, digits and '_', 128 at most"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

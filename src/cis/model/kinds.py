@@ -39,7 +39,7 @@ def read_text(value: Any) -> str:
     if "\0" in value:
         raise ValueError("holds a NUL character, which no process can be given")
     if not value.isascii() and not is_text(value):
-        raise ValueError("holds half of a surrogate pair, which is no text")
+        raise ValueError("holds half of a surrogate pair, which is not valid text")
     return value
 
 
@@ -94,7 +94,7 @@ def _distinct(values: list[Any]) -> tuple[Any, ...]:
 def _directory(value: Any) -> str:
     text = read_text(value)
     if not text.strip():
-        raise ValueError("is empty; leave it out for the directory of the document")
+        raise ValueError("is empty; leave it out for the folder of the document")
     return text
 
 
@@ -164,7 +164,7 @@ def one_of(choices: type[StrEnum]) -> Kind:
     def read(value: Any) -> StrEnum:
         text = read_text(value)
         if text not in known:
-            raise ValueError(f"{text!r:.60} is none of {', '.join(known)}{did_you_mean(text, known)}")
+            raise ValueError(f"{text!r:.60} is not one of {', '.join(known)}{did_you_mean(text, known)}")
         return choices(text)
 
     return Kind(read, {"enum": known}, lambda value: isinstance(value, choices), str, choices)
@@ -179,7 +179,7 @@ def one_of_in_any_case(choices: type[Enum], also: Mapping[str, Enum]) -> Kind:
         if name in also:
             return also[name]
         if name.upper() not in choices.__members__:
-            raise ValueError(f"{value!r:.60} is none of {', '.join(known)}{did_you_mean(name, known)}")
+            raise ValueError(f"{value!r:.60} is not one of {', '.join(known)}{did_you_mean(name, known)}")
         return choices[name.upper()]
 
     # ECMA 262, whose patterns a JSON Schema has, knows no flag within a pattern.

@@ -227,7 +227,7 @@ class Fields:
     def text(self, name: str, *, at_most: int) -> str:
         value = self._plain.get(name)
         if not isinstance(value, str) or len(value) > at_most or not is_text(value):
-            raise self.fault(name, f"must be a text of at most {at_most:,} characters")
+            raise self.fault(name, f"must be a string of at most {at_most:,} characters")
         return value
 
     def maybe_text(self, name: str, *, at_most: int) -> str | None:
@@ -239,7 +239,7 @@ class Fields:
             raise self.fault(name, "must be an object")
         parts = [part for pair in value.items() for part in pair]
         if not all(isinstance(part, str) and is_text(part) for part in parts) or sum(map(len, parts)) > at_most:
-            raise self.fault(name, f"must hold texts, of at most {at_most:,} characters together")
+            raise self.fault(name, f"must hold strings, of at most {at_most:,} characters together")
         return dict(value)
 
     def flag(self, name: str, *, absent: bool | None = None) -> bool:
@@ -263,7 +263,7 @@ class Fields:
     def maybe_id(self, name: str) -> str | None:
         value = self._plain.get(name)
         if value is not None and (not isinstance(value, str) or id_fault(value)):
-            raise self.fault(name, "is no id")
+            raise self.fault(name, "is not an id")
         return value
 
     def _at(self, name: str) -> str:
@@ -345,7 +345,7 @@ class Grant:
             nonce=said.maybe_id(NONCE),
         )
         if grant.node_id and not grant.lease_ms:
-            raise said.fault("lease_ms", "is 0, which is no lease")
+            raise said.fault("lease_ms", "is 0, which is not a lease")
         return grant
 
     def fields(self) -> dict[str, Json]:

@@ -83,7 +83,7 @@ def parse_scope(text: str) -> Scope:
     try:
         scope_type = ScopeType(kind)
     except ValueError:
-        raise ValueError(f"{text!r:.140} is no scope; write global, project:<id>, user:<id> or type:<id>") from None
+        raise ValueError(f"{text!r:.140} is not a scope; write global, project:<id>, user:<id> or type:<id>") from None
     if colon and not owner:
         raise ValueError(f"{text!r} lacks the id after the colon")
     return Scope(scope_type, owner)
@@ -98,5 +98,5 @@ def parse_worker_id(text: str) -> Scope:
     prefix, _, rest = text.partition("-")
     kind, _, owner = rest.partition("-")
     if prefix != "worker" or kind not in _KINDS:
-        raise ValueError(f"{text!r:.140} is no worker id; they look like worker-project-<id> or worker-global")
+        raise ValueError(f"{text!r:.140} is not a worker id; those look like worker-project-<id> or worker-global")
     return Scope(ScopeType(kind), owner)

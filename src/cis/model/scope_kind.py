@@ -24,7 +24,7 @@ def _read_scope(value: Any) -> Scope:
         raise ValueError("lacks type: global, project, user or type")
     name = read_text(value["type"]).lower()
     if name not in set(ScopeType):
-        raise ValueError(f"type {value['type']!r:.60} is none of global, project, user, type")
+        raise ValueError(f"type {value['type']!r:.60} is not one of global, project, user, type")
     kind = ScopeType(name)
     owners = set()
     for key in ("id", *_ID_KEYS):

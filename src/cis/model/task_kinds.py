@@ -32,7 +32,7 @@ def _variables(value: Any) -> Any:
 def _env_name(value: Any) -> str:
     name = read_text(value)
     if not re.fullmatch(_ENV_NAME, name):
-        raise ValueError(f"{name!r:.60} is no name of a variable; use ASCII letters, digits and '_'")
+        raise ValueError(f"{name!r:.60} is not a name of a variable; use ASCII letters, digits and '_'")
     if name.startswith("CIS_"):
         raise ValueError("names that begin with CIS_ are set by CIS itself; choose another")
     return name
@@ -175,7 +175,7 @@ def plain_json(value: Any) -> Any:
         return int(value)
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
-    raise ValueError(f"{value!r} is no JSON value")
+    raise ValueError(f"{value!r} is not a JSON value")
 
 
 def _is_mapping(value: Any) -> bool:

@@ -166,7 +166,7 @@ class _Others:
             whose = [text for text in (self._run_at(child.worker_id) for child in supervisor.children) if text]
             if whose:
                 self._say(
-                    f"its own run is over; it stays until the tasks of {', '.join(whose)} have ended, which its worker"
+                    f"the run is over; this command stays until the tasks of {', '.join(whose)} have ended, which its worker"
                     " has taken up meanwhile (Ctrl-C twice ends them; they are tried again)"
                 )
         return False

@@ -100,7 +100,7 @@ class Home(NamedTuple):
                 _make_private(folder)
                 mode = folder.lstat().st_mode
             except FileExistsError as error:
-                message = "is there, and is no folder; remove it, or choose another CIS_HOME"
+                message = "is there, but is not a folder; remove it, or choose another CIS_HOME"
                 raise ConfigError([Fault(place=str(folder), message=message)]) from error
             except OSError as error:
                 raise ConfigError([Fault(place=str(folder), message=f"cannot be made: {error.strerror}")]) from error

@@ -77,7 +77,7 @@ def matrix_user(value: Any) -> str:
     """Return a Matrix user id. Raises ValueError, which says how one is written."""
     text = nonempty(value)
     if not _MATRIX_USER.fullmatch(text):
-        raise ValueError(f"{text!r} is no Matrix user; write @name:example.org")
+        raise ValueError(f"{text!r} is not a Matrix user; write @name:example.org")
     return text
 
 
@@ -85,7 +85,7 @@ def room(value: Any) -> str:
     """Return the id of a room. Raises ValueError, which says what is wrong."""
     text = nonempty(value)
     if not _MATRIX_ROOM.fullmatch(text):
-        raise ValueError(f"{text!r} is no room id; it begins with '!'. 'cis room setup' makes a room")
+        raise ValueError(f"{text!r} is not a room id, which begins with '!'; 'cis room setup' makes a room")
     return text
 
 
@@ -139,7 +139,7 @@ def size(value: Any) -> int:
     """Return bytes. Raises ValueError, which says what is wrong."""
     match = _SIZE.fullmatch(str(value)) if not isinstance(value, bool) else None
     if match is None or not int(match[1]):
-        raise ValueError(f"{value!r} is no size; write 500KiB, 100MiB or 1GiB")
+        raise ValueError(f"{value!r} is not a size; write 500KiB, 100MiB or 1GiB")
     return int(match[1]) * _SIZES[(match[2] or "B").lower()]
 
 

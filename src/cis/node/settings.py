@@ -264,7 +264,7 @@ def _read_toml(home: Home, faults: list[Fault]) -> dict[str, Any]:
 
 def _unknown(home: Home, name: str, known: Mapping[str, Any] | list[str]) -> Fault:
     hint = did_you_mean(name.rpartition(".")[2], known) or f"; known: {', '.join(known)}"
-    return Fault(place=f"{home.toml.name}: {name}", message=f"is no setting{hint}")
+    return Fault(place=f"{home.toml.name}: {name}", message=f"is not a setting{hint}")
 
 
 def _allowed(home: Home, matrix: Any, faults: list[Fault]) -> tuple[Allowed, ...]:

@@ -87,7 +87,7 @@ def _rules(table: dict[str, Any], place: str, faults: list[Fault]) -> ScopeRules
         read = _READERS.get(key)
         if read is None:
             hint = did_you_mean(key, RULE_NAMES) or f"; known: {', '.join(RULE_NAMES)}"
-            faults.append(Fault(place=f"{place}.{key}", message=f"is no setting of a scope{hint}"))
+            faults.append(Fault(place=f"{place}.{key}", message=f"is not a setting of a scope{hint}"))
             continue
         try:
             values[key] = read(value)
@@ -113,7 +113,7 @@ def _env(value: object) -> dict[str, str]:
 
 def _variable_fault(name: str, text: object) -> str | None:
     if not _VARIABLE.fullmatch(name):
-        return "is no name of a variable; use ASCII letters, digits and '_'"
+        return "is not a name of a variable; use ASCII letters, digits and '_'"
     if name.startswith("CIS_"):
         return "is set by CIS itself, as all that begin so; choose another name"
     fine = "\0" not in text if isinstance(text, str) else isinstance(text, int)
@@ -318,7 +318,7 @@ def _entries(whole: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the table of secrets of a settings file. Raises ValueError when it is none."""
     table = whole.get(SECTION, {})
     if not isinstance(table, dict):
-        raise ValueError(f"[{SECTION}] is no table")
+        raise ValueError(f"[{SECTION}] is not a table")
     return table
 
 
@@ -334,7 +334,7 @@ def _read_private(path: Path) -> str:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         if status.st_uid not in (os.getuid(), 0):
             raise ValueError("it belongs to another user")
         if status.st_mode & 0o077:
@@ -345,5 +345,5 @@ def _read_private(path: Path) -> str:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise ValueError("it is no UTF-8 text; encode it, as with base64") from error
+        raise ValueError("it is not UTF-8 text; encode it, as with base64") from error
     return text.removesuffix("\n").removesuffix("\r")

@@ -14,8 +14,8 @@ from cis.model.references import refers
 from cis.skills.shell import Faults, broken_rules, is_open, is_text, refuse, unknown_params
 
 _RULES = {
-    "document": (lambda value: isinstance(value, Mapping), "is a DAG document: a mapping with dag_id and tasks"),
-    "dag_id": (is_text, "is the id of a stored DAG"),
+    "document": (lambda value: isinstance(value, Mapping), "must be a DAG document: a mapping with dag_id and tasks"),
+    "dag_id": (is_text, "must be the id of a stored DAG"),
     "params": (lambda value: isinstance(value, Mapping), "must be a mapping of its parameters to values"),
 }
 
@@ -51,7 +51,9 @@ class DagSkill:
 def _faults(params: Mapping[str, Json]) -> list[tuple[str, str]]:
     faults = [*unknown_params(params, known=tuple(_RULES)), *broken_rules(params, _RULES)]
     if is_open(params.get("document")):
-        faults.append(("document", "is written out here, as a mapping with dag_id and tasks; it cannot be a reference"))
+        faults.append(
+            ("document", "must be written out here, as a mapping with dag_id and tasks; it cannot be a reference")
+        )
     given = [name for name in ("document", "dag_id") if name in params]
     if len(given) != 1:
         faults.append(("", f"give exactly one of document and dag_id, not {'both' if given else 'neither'}"))

@@ -97,17 +97,20 @@ def _is_mapping(value: Json) -> bool:
 
 
 _RULES: dict[str, tuple[Rule, str]] = {
-    "url": (_is_url, "is an address like http://host/path or https://…, credentials not in it but in headers"),
-    "method": (lambda value: isinstance(value, str) and _TOKEN.fullmatch(value) is not None, "is a word like POST"),
-    "headers": (_is_headers, "is a mapping of header names to single-line strings"),
-    "body": (lambda value: isinstance(value, str), "is a string; for data there is json"),
+    "url": (_is_url, "must be an address like http://host/path or https://host/path; credentials go into headers"),
+    "method": (
+        lambda value: isinstance(value, str) and _TOKEN.fullmatch(value) is not None,
+        "must be a word like POST",
+    ),
+    "headers": (_is_headers, "must be a mapping of header names to single-line strings"),
+    "body": (lambda value: isinstance(value, str), "must be a string; for data, use json"),
     "json": (lambda _: True, ""),
-    "timeout": (_is_timeout, f"is a duration above 0; {FORMS}"),
-    "expect": (_is_mapping, "is a mapping of status, body_contains and json"),
+    "timeout": (_is_timeout, f"must be a duration above 0; {FORMS}"),
+    "expect": (_is_mapping, "must be a mapping of status, body_contains and json"),
 }
 
 _EXPECT_RULES: dict[str, tuple[Rule, str]] = {
-    "status": (_is_status, "is a status like 200, a class like 2xx, or a list of these"),
-    "body_contains": (lambda value: isinstance(value, str), "is a string"),
-    "json": (_is_mapping, "is a mapping of paths like data.items.0.name to values"),
+    "status": (_is_status, "must be a status like 200, a class like 2xx, or a list of these"),
+    "body_contains": (lambda value: isinstance(value, str), "must be a string"),
+    "json": (_is_mapping, "must be a mapping of paths like data.items.0.name to values"),
 }

@@ -71,10 +71,10 @@ def _is_kwargs(value: Json) -> bool:
 
 
 _RULES: dict[str, tuple[Rule, str]] = {
-    "callable": (_is_callable, "is package.module:function"),
-    "module": (_is_dotted, "is the dotted name of a module"),
-    "function": (_is_dotted, "is the name of a function in the module"),
-    "args": (lambda value: isinstance(value, list), "is a list"),
-    "kwargs": (_is_kwargs, "is a mapping of names to values"),
-    "python": (lambda value: is_open(value) or is_text(value), "is the path of a Python interpreter"),
+    "callable": (_is_callable, "must be package.module:function"),
+    "module": (_is_dotted, "must be the dotted name of a module"),
+    "function": (_is_dotted, "must be the name of a function in the module"),
+    "args": (lambda value: isinstance(value, list), "must be a list"),
+    "kwargs": (_is_kwargs, "must be a mapping of names to values"),
+    "python": (lambda value: is_open(value) or is_text(value), "must be the path of a Python interpreter"),
 }

@@ -30,7 +30,11 @@ def is_open(value: Json) -> bool:
 def unknown_params(params: Mapping[str, Json], *, known: Sequence[str]) -> list[tuple[str, str]]:
     """Return a fault for each parameter that is not among *known*, with the nearest one that is."""
     names = f"; known: {', '.join(known)}"
-    return [(name, f"is no parameter{did_you_mean(name, known) or names}") for name in params if name not in known]
+    return [
+        (name, f"is not a parameter of this skill{did_you_mean(name, known) or names}")
+        for name in params
+        if name not in known
+    ]
 
 
 def broken_rules(params: Mapping[str, Json], rules: Mapping[str, tuple[Rule, str]]) -> list[tuple[str, str]]:
@@ -102,7 +106,9 @@ def _is_shell(value: Json) -> bool:
         return False
 
 
-_RULES: dict[str, tuple[Rule, str]] = {"shell": (_is_shell, "is a program that reads the command, with its options")}
+_RULES: dict[str, tuple[Rule, str]] = {
+    "shell": (_is_shell, "must be a program that reads the command, with its options")
+}
 
 
 def _fault(command: Json) -> str | None:
@@ -111,5 +117,5 @@ def _fault(command: Json) -> str | None:
     if isinstance(command, str):
         return None if command.strip() else "is empty; write what to run"
     if not isinstance(command, Sequence) or not all(isinstance(argument, str) for argument in command):
-        return "is a string for the shell or a list of strings, one for each argument"
+        return "must be a string for the shell or a list of strings, one for each argument"
     return None if command and command[0] else "is empty; its first element is the program"

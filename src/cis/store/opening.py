@@ -153,5 +153,5 @@ def _path_of(address: Path | str) -> Path:
     if scheme is None:
         return Path(address)
     if scheme[1].lower() != "sqlite":
-        raise UsageError(f"{scheme[1]}: is no kind of store that is known; a store is a path, or 'sqlite:' and a path")
+        raise UsageError(f"{scheme[1]}: is not a kind of store that is known; write a path, or 'sqlite:' and a path")
     return Path(address[scheme.end() :].removeprefix("//"))

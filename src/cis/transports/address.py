@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def read_address(text: str) -> str:
     """Return an address without a slash at its end. Raises ValueError, which says how one is written."""
     if not _is_address(text):
-        raise ValueError(f"{text!r:.200} is no address; write http://HOST:PORT or https://HOST, and nothing behind it")
+        raise ValueError(
+            f"{text!r:.200} is not an address; write http://HOST:PORT or https://HOST, and nothing behind it"
+        )
     return text.rstrip("/")
 
 

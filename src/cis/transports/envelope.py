@@ -126,7 +126,7 @@ def open_envelope(content: Json, *, trusted_key: Callable[[str], str | None], ro
         raise UntrustedError(f"a message in the name of {sender!r} is not signed")
     unsigned = {name: value for name, value in frame.items() if name not in ("signatures", "m.relates_to")}
     if not verifies(key, text, canonical(unsigned)):
-        raise UntrustedError(f"the signature of a message in the name of {sender!r} does not hold")
+        raise UntrustedError(f"the signature of a message in the name of {sender!r} is wrong")
     if frame.get("room_id") != room_id:
         raise UntrustedError(f"a message of {sender!r} was signed for {frame.get('room_id') or 'no room'}")
     return Opened(message=_message(frame), public_key=key)
@@ -134,22 +134,22 @@ def open_envelope(content: Json, *, trusted_key: Callable[[str], str | None], ro
 
 def _read_frame(content: Json) -> dict[str, Json]:
     if not isinstance(content, Mapping):
-        raise MalformedMessageError("a message has to be a JSON object")
+        raise MalformedMessageError("a message must be a JSON object")
     if content.get("v") != VERSION:
         raise MalformedMessageError(f"version {content.get('v')!r:.20} of messages is not known here, only {VERSION}")
     for name in ("message_id", "sender"):
         if not isinstance(content.get(name), str) or id_fault(content[name]):
-            raise MalformedMessageError(f"{name} is missing, or no id")
+            raise MalformedMessageError(f"{name} is missing, or not an id")
     for name in ("run_id", "target_node"):
         value = content.get(name)
         if value not in (None, "") and (not isinstance(value, str) or id_fault(value)):
-            raise MalformedMessageError(f"{name} is no id")
+            raise MalformedMessageError(f"{name} is not an id")
     if not isinstance(content.get("type"), str) or content["type"] not in set(MessageKind):
         raise MalformedMessageError(f"type {content.get('type')!r:.60} is not known here")
     for name in ("timestamp", "expires_at"):
         value = content.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
-            raise MalformedMessageError(f"{name} is missing, or no time in milliseconds")
+            raise MalformedMessageError(f"{name} is missing, or not a time in milliseconds")
     if not isinstance(content.get("key_id"), str):
         raise MalformedMessageError("key_id is missing")
     return dict(content)
@@ -160,7 +160,7 @@ def _current_key(known: str, sender: str, wanted_id: str, plain: Json) -> str:
         if key_id(known) == wanted_id:
             return known
     except ValueError as error:
-        raise UntrustedError(f"what is kept here of node {sender!r} is no key; trust it anew") from error
+        raise UntrustedError(f"what is kept here of node {sender!r} is not a key; trust it anew") from error
     successions: tuple[Succession, ...] = () if plain is None else successions_of(plain)
     key = follow(known, sender, successions)
     try:
@@ -210,7 +210,7 @@ class FrameReader:
         try:
             return json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise MalformedMessageError("the content of a message is no JSON") from error
+            raise MalformedMessageError("the content of a message is not JSON") from error
 
     async def blob(self, size: int) -> bytes:
         """Return the *size* bytes that follow. Raises MalformedMessageError when there are fewer or more."""

@@ -137,7 +137,7 @@ def _key_bytes(text: str) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"{text[:60]!r} is no key: not base64") from error
+        raise ValueError(f"{text[:60]!r} is not a key: not base64") from error
     if len(data) != KEY_BYTES:
-        raise ValueError(f"{text[:60]!r} is no key: it has {len(data)} bytes, not {KEY_BYTES}")
+        raise ValueError(f"{text[:60]!r} is not a key: it has {len(data)} bytes, not {KEY_BYTES}")
     return data

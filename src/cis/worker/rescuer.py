@@ -338,7 +338,7 @@ class Rescuer:
         except (
             ConfigError
         ) as error:  # a link in its place, which no process holds; the others are looked at all the same
-            log.error("a worker's lock is none", extra={"worker_id": worker_id, "error": str(error)})
+            log.error("a worker's lock file is not a lock", extra={"worker_id": worker_id, "error": str(error)})
             return None
 
 

@@ -33,13 +33,13 @@ def test_outputs_that_are_refused_do_not_stay_either(tmp_path: Path) -> None:
 def test_a_fifo_that_nobody_writes_to_holds_nobody_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
-    with pytest.raises(LaunchError, match="no file any more"):
+    with pytest.raises(LaunchError, match="not a file any more"):
         take_outputs(str(tmp_path / "pipe"))
     assert not (tmp_path / "pipe").exists()
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(LaunchError, match="no file any more"):
+    with pytest.raises(LaunchError, match="not a file any more"):
         take_outputs(str(tmp_path))
 
 

@@ -120,7 +120,7 @@ def test_a_skill_that_plans_a_process_although_it_waits_fails_its_task_with_the_
             found = node.submitted({"command": None, "skill": "lies"}, target_node="node-1")
             worker.until(lambda: worker.task(found.run_id).status is TaskState.FAILED, "its end")
 
-            assert "gave a process" in str(worker.task(found.run_id).error)
+            assert "planned a process" in str(worker.task(found.run_id).error)
 
 
 def test_a_wait_runs_without_process_or_slot_and_ends_at_its_moment(tmp_path: Path) -> None:

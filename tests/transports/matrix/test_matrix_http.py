@@ -253,7 +253,7 @@ def test_names_of_rooms_events_and_transactions_cannot_leave_their_place_in_the_
     ],
 )
 def test_a_homeserver_is_a_scheme_a_host_and_nothing_else(address: str) -> None:
-    with pytest.raises(UsageError, match=r"^homeserver: .* is no address"):
+    with pytest.raises(UsageError, match=r"^homeserver: .* is not an address"):
         http.homeserver_address(address)
 
 

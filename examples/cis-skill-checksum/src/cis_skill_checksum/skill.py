@@ -30,12 +30,16 @@ class ChecksumSkill:
         This is asked when a document is handed in, with references such as ``${tasks.pack.outputs.file}`` still in
         the strings, and again when the task starts, with the outputs in their place.
         """
-        faults = [(name, f"is no parameter; known: {', '.join(_KNOWN)}") for name in params if name not in _KNOWN]
+        faults = [
+            (name, f"is not a parameter of this skill; known: {', '.join(_KNOWN)}")
+            for name in params
+            if name not in _KNOWN
+        ]
         if not isinstance(params.get("path"), str) or not params["path"]:
             faults.append(("path", "is missing; write which file"))
         algorithm = params.get("algorithm", DEFAULT_ALGORITHM)
         if "${tasks." not in str(algorithm) and algorithm not in hashlib.algorithms_guaranteed:
-            faults.append(("algorithm", f"is none of {', '.join(sorted(hashlib.algorithms_guaranteed))}"))
+            faults.append(("algorithm", f"is not one of {', '.join(sorted(hashlib.algorithms_guaranteed))}"))
         if not isinstance(params.get("expect", ""), str):
             faults.append(("expect", "is a checksum in hexadecimal, in quotes"))
         return faults

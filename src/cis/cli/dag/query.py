@@ -274,7 +274,7 @@ def _status(text: str | None) -> RunState | None:
         return None
     known = [str(one) for one in RunState]
     if text not in known:
-        raise UsageError(f"--status {text!r} is none of {', '.join(known)}{did_you_mean(text, known)}")
+        raise UsageError(f"--status {text!r} is not one of {', '.join(known)}{did_you_mean(text, known)}")
     return RunState(text)
 
 

@@ -193,7 +193,7 @@ def _see_through(context: Context, submitted: RunRecord, options: argparse.Names
     if not here:
         wake(context.home.run, ())
     if away and not node_is_running(context.home) and not options.quiet:
-        say("no node is running here: it is stored, and goes out when one does ('cis node start')")
+        say("no node is running here: the run is stored, and is sent when one starts ('cis node start')")
     elif submitted.delivery is Delivery.QUEUED:
         _await_delivery(context, submitted.run_id)
     asks = away or submitted.target_node is not None

@@ -118,7 +118,7 @@ def resume(store: Store, run_id: str, *, now_us: int) -> RunRecord:
 
 
 def _is_over(run: RunRecord, wanted: RunState, action: str) -> IllegalStateError:
-    because = f" already: it is over, so there is nothing to {action}; 'cis dag rerun' makes a new run of it"
+    because = f" already, so there is nothing to {action}; 'cis dag rerun' makes a new run of it"
     return IllegalStateError(f"run {run.run_id}", run.status, wanted, because=because)
 
 

@@ -66,7 +66,11 @@ class Waiting:
         if self.reason is WaitReason.SLOT:
             return "waits for a free slot"
         if self.reason is WaitReason.WAIT:
-            return "waits for what its skill asks" if self.until_us is None else f"waits until {rfc3339(self.until_us)}"
+            return (
+                "waits for what its skill looks for"
+                if self.until_us is None
+                else f"waits until {rfc3339(self.until_us)}"
+            )
         if self.reason is WaitReason.RETRY:
             return f"waits for its retry at {rfc3339(self.until_us)}"
         what = ", ".join(self.on)

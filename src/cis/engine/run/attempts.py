@@ -88,7 +88,7 @@ class AttemptMaker:
         run, task = plan.run, plan.task_spec(number)
         command = self._command(plan, task)
         if isinstance(command, ChildDag | Wait):
-            raise LaunchError(f"skill {task.skill!r} gave a DAG or a wait, and does not say that it waits")
+            raise LaunchError(f"skill {task.skill!r} planned a DAG or a wait, but does not say waits = True")
         directory = self.directory(plan, task)
         files = self.logfiles.paths(attempt.run_id, number, attempt.attempt)
         secrets = self._revealed(plan, task) if task.secrets else {}
@@ -137,16 +137,16 @@ class AttemptMaker:
         try:
             self.workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise LaunchError(f"directory {self.workdir} cannot be made: {error.strerror}") from error
+            raise LaunchError(f"folder {self.workdir} cannot be made: {error.strerror}") from error
 
     def wait(self, plan: RunPlan, number: int) -> ChildDag | Wait:
         """Return the DAG that a task is, or what it waits for, its parameters filled in. Raises LaunchError."""
         task = plan.task_spec(number)
         planned = self._command(plan, task)
         if not isinstance(planned, ChildDag | Wait):
-            raise LaunchError(f"skill {task.skill!r} gave a process where a DAG or a wait was expected")
+            raise LaunchError(f"skill {task.skill!r} says waits = True, but planned a process")
         if isinstance(planned, Wait) and [planned.until_us, planned.for_s, planned.ask].count(None) != 2:
-            raise LaunchError(f"skill {task.skill!r} gave a wait without one of a moment, a duration and a question")
+            raise LaunchError(f"skill {task.skill!r} planned a wait that is not exactly one of for_s, until_us and ask")
         if task.secrets and isinstance(planned, Wait):
             raise LaunchError("a task that waits is given no secrets")
         if task.secrets:
@@ -203,7 +203,7 @@ class AttemptMaker:
 
     def _revealed(self, plan: RunPlan, task: TaskSpec) -> Mapping[str, str]:
         if self.secrets is None:
-            raise LaunchError(f"task {task.id!r} asks for secrets, and there are none here")
+            raise LaunchError(f"task {task.id!r} asks for secrets, and this node has none")
         names = {variable: plan.values.text(name) for variable, name in task.secrets.items()}
         values = self.secrets.reveal(set(names.values()), scope=plan.run.scope)
         return {variable: values[name] for variable, name in names.items()}

@@ -49,7 +49,7 @@ def start_child(parts: WorkerPorts, plan: RunPlan, child: ChildDag, *, task: Tas
             spec = anchored(spec, base=directory)
         elif under_lease(parts.store, run):
             # When the lease is over another node runs this task again, while nobody could stop the one far away.
-            fault = "names another node, but this run was offered in the room and may move; give it a target_node"
+            fault = "names another node, but the run that starts it was offered in the room and may move; give that one a target_node"
             raise DocumentError([Fault(place="target_node", message=fault)])
         asker = asker_of_child(parts.store, run, line[-1])
         # A document within another was accepted with it; one that is stored begins anew.

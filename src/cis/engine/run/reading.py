@@ -104,7 +104,7 @@ class RunReading:
         text = "" if item is None else item.dag_json
         plain = json.loads(self._defined(run) if text == AS_DEFINED else text)
         if not isinstance(plain, Mapping):
-            raise PoisonRecordError("a stored DAG", "it is no JSON object")
+            raise PoisonRecordError("a stored DAG", "it is not a JSON object")
         yield
         spec = yield from read_in_pieces(plain)
         fresh = run.status is RunState.PENDING and run.task_count <= SMALL_TASKS  # few of its rows hold what is long

@@ -178,7 +178,7 @@ def _ask(wait: TaskWait, plan: RunPlan, planned: Planned) -> dict[str, str] | No
         return None
     found_outputs = {name: value for name, value in outputs.items() if is_output_name(name) and isinstance(value, str)}
     if len(found_outputs) < len(outputs) or size_of(found_outputs) > MAX_OUTPUT_BYTES:
-        raise LaunchError("its outputs are not texts under names of ASCII letters, digits and '_', of 1 MiB together")
+        raise LaunchError("its outputs must be strings under names of ASCII letters, digits and '_', 1 MiB in all")
     return found_outputs
 
 

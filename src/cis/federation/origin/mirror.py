@@ -197,10 +197,10 @@ def _read(store: Store, run: RunRecord, content: Json, *, peer_id: str) -> _Repo
     numbers = {task.task_id: task.task_no for task in named_tasks(store, run, names)}
     for fields, task_id in zip((*tasks, *attempts), ids, strict=True):
         if numbers.get(task_id) != fields.number("no"):
-            raise fields.fault("id", f"and its number are of no task of run {run.run_id}")
+            raise fields.fault("id", f"and its number belong to no task of run {run.run_id}")
     for fields, cause in zip(tasks, causes, strict=True):
         if cause is not None and cause not in numbers:
-            raise fields.fault("blocked_by", f"is no task of run {run.run_id}")
+            raise fields.fault("blocked_by", f"is not a task of run {run.run_id}")
     return _Report(
         run=reported,
         tasks=[read_task(fields, run_id=run.run_id, task_no=fields.number("no")) for fields in tasks],

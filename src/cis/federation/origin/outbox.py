@@ -32,7 +32,7 @@ def message_of(store: Store, item: OutboxItem, *, sender: str, lease_s: float) -
         PoisonRecordError: the run, or the item, cannot be read.
     """
     if item.kind not in set(MessageKind):
-        raise PoisonRecordError(f"message {item.message_id}", f"{item.kind!r:.80} is no kind of message")
+        raise PoisonRecordError(f"message {item.message_id}", f"{item.kind!r:.80} is not a kind of message")
     fields: Mapping[str, Json] = item.fields
     blob_name = blob = None
     if item.kind == MessageKind.EXECUTE:

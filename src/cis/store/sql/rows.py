@@ -238,9 +238,9 @@ def mapping(text: str) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError(f"{text[:80]!r} is nested too deeply") from error
     if not isinstance(plain, dict):
-        raise ValueError(f"{text[:80]!r} is no JSON object")
+        raise ValueError(f"{text[:80]!r} is not a JSON object")
     if "\\u" in text and not holds_text(plain):
-        raise ValueError(f"{text[:80]!r} holds half of a surrogate pair, which is no text")
+        raise ValueError(f"{text[:80]!r} holds half of a surrogate pair, which is not valid text")
     return plain
 
 
@@ -253,7 +253,7 @@ def _check_counts(status: RunState | TaskState, *counts: int) -> None:
 def _check_numbers(row: Row) -> None:
     for value in row:
         if type(value) is int and not -MAX_NUMBER <= value <= MAX_NUMBER:
-            raise ValueError(f"{value} is no number that it can hold")
+            raise ValueError(f"{value} is not a number that it can hold")
 
 
 def read(what: str, make: Callable[[Row], T], row: Row) -> T:

@@ -355,4 +355,4 @@ def _read_cursor(cursor: str) -> Place:
         accepted, _, run_id = text.rpartition(" ")
         return min(int(accepted), MAX_NUMBER), run_id
     except ValueError as error:  # also what binascii and UTF-8 say
-        raise UsageError(f"cursor {cursor[:80]!r} is none that a page of runs gave") from error
+        raise UsageError(f"cursor {cursor[:80]!r} did not come from a page of runs; begin without one") from error

@@ -62,9 +62,9 @@ def _open_copy(backup: Path, fresh: Path) -> SqliteStore:
     except StoreNewerError as error:
         raise StoreNewerError(str(backup), schema=error.schema, known=error.known) from error
     except StoreDamagedError as error:
-        raise StoreError(f"{backup} is no backup, or a damaged one ({error.why}); nothing was changed") from error
+        raise StoreError(f"{backup} is not a backup, or a damaged one ({error.why}); nothing was changed") from error
     if not ours:
-        raise StoreError(f"{backup} is no database of CIS-DAG; nothing was changed")
+        raise StoreError(f"{backup} is not a database of CIS-DAG; nothing was changed")
     return open_sqlite(fresh)
 
 

@@ -164,7 +164,7 @@ class Chat:
                 return await self._run(dag_id, event, target=command.node, scopes=scopes)
             case "cancel", [dag_id]:
                 return await self._cancel(dag_id, event, scopes=scopes)
-        raise UsageError(f"!dag {command.name} is written otherwise; !dag help says how")
+        raise UsageError(f"!dag {command.name} cannot be read like this; !dag help shows how it is written")
 
     async def _run(self, dag_id: str, event: RoomEvent, *, target: str | None, scopes: Patterns | None) -> str:
         key = f"room-{hashlib.sha256(event.event_id.encode()).hexdigest()[:32]}"

@@ -83,7 +83,9 @@ class Media:
         """
         found = _MXC.fullmatch(mxc)
         if found is None:
-            raise MalformedMessageError(f"{mxc[:300]!r} is no address of media; it looks like mxc://example.org/AbCd")
+            raise MalformedMessageError(
+                f"{mxc[:300]!r} is not an address of media, which looks like mxc://example.org/AbCd"
+            )
         path = f"/_matrix/client/v1/media/download/{quote(found['server'], safe='')}/{found['media']}"
         async with self._http.streamed("GET", path, timeout_s=TIMEOUT_S) as answer:
             data = await read_bounded(answer, max_bytes)

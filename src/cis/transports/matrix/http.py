@@ -129,7 +129,7 @@ async def read_bounded(answer: httpx.Response, limit: int) -> bytes | None:
         RoomError: it is packed, although that was not asked for: a little of it could become a lot.
     """
     if answer.headers.get("content-encoding", "identity") != "identity":
-        raise RoomError(f"{answer.url} answers in a packing that was not asked for")
+        raise RoomError(f"{answer.url} answers in a compressed form that was not asked for")
     if int(answer.headers.get("content-length", 0)) > limit:  # the HTTP library has checked that it is a number
         return None
     body = bytearray()
@@ -180,14 +180,14 @@ def _json(text: bytes | None, where: str) -> Any:
     try:
         value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise RoomError(f"{where} answers with something that is no JSON; is it a homeserver?") from error
+        raise RoomError(f"{where} answers with something that is not JSON; is it a homeserver?") from error
     if not isinstance(value, dict | list):
         raise RoomError(f"{where} answers with JSON that no homeserver gives")
     return value
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

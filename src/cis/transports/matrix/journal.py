@@ -250,7 +250,7 @@ def _new_events(after: int, store: Store) -> Sequence[RoomEvent]:
 def _fault(event: RoomEvent, peer: PeerRecord | None) -> str | None:
     """Return why an event is not even opened."""
     if peer is None:
-        return "the sender is no trusted node's user"
+        return "the sender is not the user of a trusted node"
     relation = event.content.get("m.relates_to")
     if isinstance(relation, dict) and relation.get("rel_type") == "m.replace":
         return "it is an edit"

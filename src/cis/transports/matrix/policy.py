@@ -193,7 +193,7 @@ def _power_faults(room: _Room, me: str) -> Iterator[RoomFault]:
         yield from _at_least(ADMIN_LEVEL, found, f"events.{type_}", why=why)
     for type_ in DAG_TYPES:
         found = room.event_level(type_, otherwise="events_default")
-        yield from _at_least(NODE_LEVEL, found, f"events.{type_}", why="members who are no nodes may send it")
+        yield from _at_least(NODE_LEVEL, found, f"events.{type_}", why="members who are not nodes may send it")
     needed = [room.event_level(type_, otherwise="events_default") or 0 for type_ in DAG_TYPES]
     yield from _at_least(max(NODE_LEVEL, *needed), room.user_level(me), f"users.{me}", why="this node may not send")
 
