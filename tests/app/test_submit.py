@@ -39,9 +39,7 @@ def test_a_run_is_audited_with_who_handed_it_in_and_its_worker_is_to_be_woken(no
 def test_a_rerun_is_audited_as_one(node: Decider) -> None:
     old = node.submitted(target_node="node-1")
 
-    new = submit(
-        node.store, rerun_of(node.store, old.run_id, from_failed=False), this_node=node.this_node, by=TOKEN
-    ).run
+    new = submit(node.store, rerun_of(node.store, old.run_id).request, this_node=node.this_node, by=TOKEN).run
 
     assert audited(node) == [("ci", "run.rerun", new.run_id, "192.0.2.1")]
 

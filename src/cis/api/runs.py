@@ -35,7 +35,7 @@ from cis.api.execute import submitted
 from cis.api.requests import Query, actor_of, limit_of, rights_of, run_filter_of
 from cis.api.schemas import PageModel, RunItemModel, RunModel, RunStatus, SubmissionModel
 from cis.app.control import Action, Controlled, control
-from cis.app.submit import rerun_of
+from cis.app.submit import Repeat, rerun_of
 from cis.engine.observe.views import run_list_item, submission_view
 from cis.errors import Fault, UsageError
 from cis.model.ids import ID_PATTERN
@@ -152,19 +152,17 @@ def run_routes(node: ServedNode) -> APIRouter:
     async def rerun(run_id: str, request: Request) -> Response:
         """Make a new run; with `from_failed`, in the query or in a JSON body, completed tasks are kept as they are.
 
-        `params` gives parameters other values than they had.
+        `params` gives parameters other values than they had; with `task` that one and what follows runs again.
         """
         query = Query(request.query_params)
         from_failed = query.flag("from_failed")
         query.check()
-        options = await read_options(request, known={"from_failed": bool, "params": dict})
+        options = await read_options(request, known={"from_failed": bool, "params": dict, "task": str})
         from_failed = bool(options.get("from_failed", from_failed))
 
         asker = rights_of(request).asker
-        given = options.get("params", {})
-        wanted = await node.read(
-            lambda store: rerun_of(store, run_id, from_failed=from_failed, asker=asker, params=given)
-        )
+        given, how = options.get("params", {}), Repeat(from_failed=from_failed, task=options.get("task"))
+        wanted = await node.read(lambda store: rerun_of(store, run_id, how=how, asker=asker, params=given).request)
         accepted = await submitted(node, wanted, by=actor_of(request))
         node.wake(accepted.wake)
         return json_answer(submission_view(accepted.run), status=202)

@@ -12,7 +12,7 @@ from cis.app.actor import Actor, append_audit
 from cis.engine.accept.admission import OWNER, Asker
 from cis.engine.accept.checks import check_secrets, check_skills, values_of
 from cis.engine.accept.dispatch import mark_sending
-from cis.engine.accept.reruns import rerun_of
+from cis.engine.accept.reruns import Repeat, only, rerun_of
 from cis.engine.accept.staging import is_large, stage, unstage
 from cis.engine.accept.submit import SubmitRequest, anchored, prepare
 from cis.engine.accept.submit import save as save_definition
@@ -33,6 +33,7 @@ __all__ = [
     "OWNER",
     "Accepted",
     "Asker",
+    "Repeat",
     "Saved",
     "SubmitRequest",
     "accept",
@@ -43,6 +44,7 @@ __all__ = [
     "forget",
     "is_large",
     "node_warnings",
+    "only",
     "rerun_of",
     "run_warnings",
     "save",

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable
 
 from cis.engine.accept.control import cancel, pause, resume
-from cis.engine.accept.reruns import rerun_of
+from cis.engine.accept.reruns import Repeat, rerun_of
 from cis.engine.accept.submit import SubmitRequest, submit
 from cis.errors import ConflictError, OrphanError, StoreError
 from cis.model.dag import DagSpec
@@ -144,7 +144,7 @@ class Script:
                     case _:
                         run = submit(
                             self.store,
-                            rerun_of(self.store, run_id, from_failed=from_failed),
+                            rerun_of(self.store, run_id, how=Repeat(from_failed=from_failed)).request,
                             this_node=self._machine.this_node,
                         ).run
         except (StoreError, ConflictError) as error:

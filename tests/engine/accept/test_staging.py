@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cis.engine.accept.reruns import rerun_of
+from cis.engine.accept.reruns import Repeat, rerun_of
 from cis.engine.accept.staging import FORGET_S, ROWS_AT_ONCE, forget_staged, stage, unstage
 from cis.engine.accept.submit import MAX_QUEUED_DOCUMENT, Submission, SubmitRequest, submit
 from cis.engine.logfiles import LogFiles
@@ -159,7 +159,7 @@ def test_a_large_run_that_is_repeated_from_its_failed_tasks_keeps_what_completed
         node.store.tasks.change([(done, running)])
         node.store.tasks.change([(running, running._replace(status=TaskState.COMPLETED, outputs={"a": "b"}))])
     node.change_run(first.run_id, status=RunState.CANCELLED)
-    wanted = rerun_of(node.store, first.run_id, from_failed=True)
+    wanted = rerun_of(node.store, first.run_id, how=Repeat(from_failed=True)).request
     again = accepted(node, stage(node.store, wanted, this_node=node.this_node)).run
     tasks = node.store.tasks.of_run(again.run_id)
 

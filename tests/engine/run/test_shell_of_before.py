@@ -40,7 +40,7 @@ def test_a_run_of_before_keeps_its_shell_in_its_retries_its_reruns_and_the_dags_
             save(node.store.definitions, dag_from_plain(stored), this_node=node.this_node)
         old = accepted(node, SubmitRequest(spec=outer, errexit=False))
         before = ended(worker, old)
-        again = ended(worker, accepted(node, rerun_of(node.store, old.run_id, from_failed=False)))
+        again = ended(worker, accepted(node, rerun_of(node.store, old.run_id).request))
         new = ended(worker, accepted(node, SubmitRequest(spec=outer)))
         named = ended(worker, accepted(node, SubmitRequest(spec=by_name, errexit=False)))
 

@@ -28,12 +28,18 @@ def _run(run: Parser) -> None:
     completes(run.add_argument("--target-node", metavar="N", help="the node that is to run it"), "nodes")
     completes(run.add_argument("--priority", metavar="P", help="low, normal, high or critical"), "priorities")
     _params(run)
+    run.add_argument("--only", metavar="TASK", help="this task and what it needs, and nothing else")
     run.add_argument("--idempotency-key", metavar="K", help="the same key gives the same run")
 
 
 def _rerun(rerun: Parser) -> None:
     _which(rerun)
     rerun.add_argument("--from-failed", action="store_true", help="keep what has completed")
+    completes(
+        rerun.add_argument("--task", metavar="ID", help="this one and what follows, and nothing else"), "task_ids"
+    )
+    about = "the mended document: what it changed runs again"
+    completes(rerun.add_argument("--with", dest="mended", metavar="FILE", help=about), "documents")
     _params(rerun)
     _wait(rerun)
 

@@ -10,13 +10,26 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from cis.app.submit import OWNER, SubmitRequest, anchored, rerun_of, run_warnings, stored_dag, submit, travel_warnings
+from cis.app.submit import (
+    OWNER,
+    Repeat,
+    SubmitRequest,
+    anchored,
+    only,
+    rerun_of,
+    run_warnings,
+    stored_dag,
+    submit,
+    travel_warnings,
+)
 from cis.cli.context import Context, check_utf8, from_environment, say, show, this_user, wake
 from cis.cli.dag.given import given_params
 from cis.cli.dag.progress import Progress
@@ -36,6 +49,7 @@ if TYPE_CHECKING:
     from cis.model.formats import Format
 
 DELIVERY_TIMEOUT_S = 1.0
+MAX_NAMED = 20
 MAX_INPUT_BYTES = (16 << 20) + 1
 _DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/")  # a document from there has no folder of its own
 
@@ -51,8 +65,10 @@ def run(options: argparse.Namespace) -> int:
 
     def request(store: Store) -> SubmitRequest:
         if document is None:
-            return replace(_stored(store, options), params=given)
+            wanted = replace(_stored(store, options), params=given)
+            return wanted if options.only is None else replace(wanted, spec=only(wanted.spec, options.only))
         spec = _overridden(document, options)
+        spec = spec if options.only is None else only(spec, options.only)
         offered = spec.target_node is None and context.this_node.offers
         if spec.target_node in (None, context.settings.node_id) and not offered:
             spec = anchored(spec, base=base_directory(name))
@@ -86,12 +102,18 @@ def _stored(store: Store, options: argparse.Namespace) -> SubmitRequest:
 def rerun(options: argparse.Namespace) -> int:
     """Start a new run of what ran before."""
     context, given = from_environment(), given_params(options)
+    mended = None if options.mended is None else anchored(read_dag(options.mended), base=base_directory(options.mended))
+    how = Repeat(from_failed=options.from_failed, task=options.task, mended=mended)
+    told: dict[str, Any] = {}
 
     def request(store: Store) -> SubmitRequest:
         old = run_of(store, options.dag_id, run_id=options.run)
-        return rerun_of(store, old.run_id, from_failed=options.from_failed, params=given)
+        found = rerun_of(store, old.run_id, how=how, params=given)
+        if not how.all:
+            told.update(kept=list(found.kept), again=dict(found.again))
+        return found.request
 
-    return _hand_in(context, request, options)
+    return _hand_in(context, request, options, told=told)
 
 
 def _hand_in(
@@ -99,14 +121,15 @@ def _hand_in(
     request_of: Callable[[Store], SubmitRequest],
     options: argparse.Namespace,
     said: Sequence[str] = (),
+    told: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
-    """Hand a DAG in and see to it; *said* are warnings that are found out on the way."""
+    """Hand a DAG in and see to it; *said* are warnings, *told* what a rerun keeps, both found out on the way."""
     if node_is_running(context.home):
-        return _see_through(context, _submit(context, request_of), options, said)
+        return _see_through(context, _submit(context, request_of), options, said, told)
     from cis.node.embedded import standing_by  # noqa: PLC0415 - only without a node
 
     with standing_by(context.home):
-        return _see_through(context, _submit(context, request_of), options, said)
+        return _see_through(context, _submit(context, request_of), options, said, told)
 
 
 def _submit(context: Context, request_of: Callable[[Store], SubmitRequest]) -> RunRecord:
@@ -185,7 +208,13 @@ def read_input(name: str) -> bytes:
         raise UsageError(f"{name} cannot be read: {error.strerror}") from error
 
 
-def _see_through(context: Context, submitted: RunRecord, options: argparse.Namespace, said: Sequence[str]) -> int:
+def _see_through(
+    context: Context,
+    submitted: RunRecord,
+    options: argparse.Namespace,
+    said: Sequence[str],
+    told: Mapping[str, Any],
+) -> int:
     """Have a submitted run executed, by the node or here, and answer as the options ask."""
     away = submitted.delivery is not Delivery.LOCAL
     here = not away and not node_is_running(context.home)
@@ -201,15 +230,17 @@ def _see_through(context: Context, submitted: RunRecord, options: argparse.Names
     if not (options.json or options.quiet):
         for warning in warnings:
             say(f"warning: {warning}")
+        if told:
+            _tell_kept(told["kept"], told["again"])
         say(f"run {submitted.run_id} of {submitted.dag_id}, scope {submitted.scope} ({submitted.scope_source})")
     if stay:
         _stay(context, submitted, options, here=here)
-    completed = _answer(context, submitted.run_id, options, stayed=stay, warnings=warnings)
+    completed = _answer(context, submitted.run_id, options, stayed=stay, told={**told, "warnings": warnings})
     return 1 if stay and not completed else 0
 
 
 def _answer(
-    context: Context, run_id: str, options: argparse.Namespace, *, stayed: bool, warnings: Sequence[str]
+    context: Context, run_id: str, options: argparse.Namespace, *, stayed: bool, told: Mapping[str, Any]
 ) -> bool:
     """Print what became of a run so far, and return whether it has completed."""
     with context.store() as store:
@@ -219,7 +250,7 @@ def _answer(
             return True
         if options.json:
             view = ended_view(store, final) if stayed else submission_view(final)
-            show(sys.stdout, json_text({**view, "warnings": list(warnings)}) + "\n")
+            show(sys.stdout, json_text({**view, **told}) + "\n")
         if options.quiet:
             from cis.cli.dag.failures import tell_failure  # noqa: PLC0415 - only here
 
@@ -233,6 +264,16 @@ def _answer(
     else:
         show(sys.stdout, f"{run_id}\n")
     return completed
+
+
+def _tell_kept(kept: Sequence[str], again: Mapping[str, str]) -> None:
+    """Say what a rerun takes over, and why the rest runs again."""
+    more = f" and {len(kept) - MAX_NAMED:,} more" if len(kept) > MAX_NAMED else ""
+    say(f"keeps {', '.join(kept[:MAX_NAMED])}{more}" if kept else "keeps nothing")
+    for task_id, why in islice(again.items(), MAX_NAMED):
+        say(f"  {task_id} runs again: {why}")
+    if len(again) > MAX_NAMED:
+        say(f"  and {len(again) - MAX_NAMED:,} more")
 
 
 def _warnings(context: Context, submitted: RunRecord) -> Sequence[str]:

@@ -341,7 +341,8 @@ def first_tasks(
         if old is None:
             tasks.append(TaskRecord(run_id=run_id, task_no=number, task_id=task.id))
         else:
-            tasks.append(old._replace(run_id=run_id, task_no=number, child_run_id=None))
+            child = None if old.status.final else old.child_run_id  # whose completed tasks the new one takes over
+            tasks.append(old._replace(run_id=run_id, task_no=number, child_run_id=child))
     return tasks
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cis.engine.accept.admission import asker_of_child, check_recursion, lineage
+from cis.engine.accept.reruns import taken_over
 from cis.engine.accept.submit import ParentRun, SubmitRequest, anchored, submit
 from cis.engine.leases import under_lease
 from cis.engine.outputs import MAX_RUN_OUTPUT_BYTES
@@ -27,8 +28,10 @@ _MOST_STORED = 8 * MAX_RUN_OUTPUT_BYTES  # of JSON, which needs up to six letter
 _TOO_MUCH = "its run {} has more outputs than one run may keep; have it write files, and output their paths"
 
 
-def start_child(parts: WorkerPorts, plan: RunPlan, child: ChildDag, *, task: TaskSpec) -> RunRecord:
-    """Record the run of a DAG as a task, and return it.
+def start_child(
+    parts: WorkerPorts, plan: RunPlan, child: ChildDag, *, task: TaskSpec, before: str | None = None
+) -> RunRecord:
+    """Record the run of a DAG as a task, and return it. It takes over what completed in the run *before*, if that failed.
 
     It has the task's ``env`` over the DAG's own, and its tasks run in the task's directory unless they say otherwise.
 
@@ -54,7 +57,16 @@ def start_child(parts: WorkerPorts, plan: RunPlan, child: ChildDag, *, task: Tas
         asker = asker_of_child(parts.store, run, line[-1])
         # A document within another was accepted with it; one that is stored begins anew.
         errexit = run.errexit or child.document is None
-        request = SubmitRequest(spec=spec, parent=parent, asker=asker, errexit=errexit, params=child.params)
+        kept = taken_over(parts.store, before, spec, child.params) if before is not None else {}
+        request = SubmitRequest(
+            spec=spec,
+            parent=parent,
+            asker=asker,
+            errexit=errexit,
+            params=child.params,
+            kept=kept,
+            rerun_of=before if kept else None,
+        )
         return submit(parts.store, request, this_node=parts.this_node).run
 
 

@@ -316,7 +316,7 @@ class _Steps:
             if plan.full:
                 plan.ready.hold_dag(number)
                 return 0
-            run = start_child(self._parts, plan, planned, task=task)
+            run = start_child(self._parts, plan, planned, task=task, before=plan.tasks[number].child_run_id)
         except OverloadedError as error:
             plan.hold_wait(number, no_place(error), until_s=self._now.mono_s + AGAIN_S)
             return 0
