@@ -12,7 +12,18 @@ from tests.worlds.harness import Sandbox, make_sandbox
 
 BOTH_STORES = {
     f"test_{name}"
-    for name in ("whole_path", "scopes", "tries", "run_answers", "stored_dags", "params", "exit_codes", "run_timeout")
+    for name in (
+        "whole_path",
+        "scopes",
+        "tries",
+        "run_answers",
+        "stored_dags",
+        "params",
+        "exit_codes",
+        "run_timeout",
+        "values",
+        "reruns",
+    )
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -74,3 +75,13 @@ def test_a_long_error_is_clipped_when_it_is_sent_and_when_a_node_of_before_sent_
 
     assert len(str(task_fields(long)["error"])) == MAX_ERROR
     assert len(str(_kept([{**task_fields(TASK), "error": long.error}], SPEC)["t0"].error)) == MAX_ERROR
+
+
+def test_outputs_cross_as_texts_and_are_what_they_were_on_the_other_side() -> None:
+    outputs = {"text": '{"a": 1}', "number": 0.1, "list": [None, "ü"], "none": None, "yes": True}
+    told = json.loads(json.dumps(task_fields(TASK._replace(outputs=outputs))))
+
+    assert all(isinstance(value, str) for value in told["outputs"].values())
+    assert read_task(Fields(told), run_id="r", task_no=0).outputs == outputs
+    del told["output_types"]  # as a node of before tells it
+    assert read_task(Fields(told), run_id="r", task_no=0).outputs["number"] == "0.1"

@@ -64,5 +64,5 @@ def test_a_document_with_a_word_that_nodes_of_before_do_not_know_cannot_stand_in
 def test_a_word_in_an_event_that_this_node_does_not_know_is_refused_by_name() -> None:
     fields = {"dag_id": "d", "scope_source": "default", "depth": 0, "lease_ms": 1, "x": 1}
 
-    with pytest.raises(DocumentError, match=r"x.* is no field"):
+    with pytest.raises(DocumentError, match=r"x.* is not a field"):
         dag_from_plain(document_of({**fields, "tasks": [{"id": "a", "command": "true"}]}))

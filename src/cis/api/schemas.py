@@ -80,7 +80,7 @@ class TaskModel(BaseModel):
     exit_code: int | None
     started_at: datetime | None
     finished_at: datetime | None
-    outputs: dict[str, str]
+    outputs: dict[str, Any]
     error: str | None
     waiting: WaitingModel | None
     skipped_because: str | None

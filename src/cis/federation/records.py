@@ -9,8 +9,9 @@ Nothing about them is trusted. They are read before anything is written; each nu
 from __future__ import annotations
 
 import base64
+import json
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -108,12 +109,31 @@ def task_fields(task: TaskRecord) -> dict[str, Json]:
         "exit_code": task.exit_code,
         "started_at_us": task.started_at_us,
         "finished_at_us": task.finished_at_us,
-        "outputs": dict(task.outputs),
+        **outputs_fields(task.outputs),
         "error": _clipped(task.error),
         "blocked_by": task.blocked_by,
         "retry_at_us": task.due_at_us,
         **({} if task.outcome is None else {"outcome": str(task.outcome)}),
     }
+
+
+def outputs_fields(outputs: Mapping[str, Json]) -> dict[str, Json]:
+    """Return outputs as texts, as nodes of before know them; which of them are JSON stands beside."""
+    typed = {name: "json" for name, value in outputs.items() if not isinstance(value, str)}
+    texts = {name: json.dumps(value) if name in typed else value for name, value in outputs.items()}
+    return {"outputs": texts, **({"output_types": typed} if typed else {})}
+
+
+def read_outputs(fields: Fields, *, at_most: int) -> dict[str, Json]:
+    """Read outputs, each as what it was. Raises MalformedMessageError."""
+    outputs: dict[str, Json] = dict(fields.texts("outputs", at_most=at_most))
+    typed = fields.texts("output_types", at_most=at_most) if "output_types" in fields else {}
+    for name in typed.keys() & outputs.keys():
+        try:
+            outputs[name] = json.loads(outputs[name])
+        except (ValueError, RecursionError) as error:
+            raise fields.fault(f"outputs.{name}", "is not JSON") from error
+    return outputs
 
 
 def read_task(fields: Fields, *, run_id: str, task_no: int, outputs_at_most: int = MAX_ROW) -> TaskRecord:
@@ -129,7 +149,7 @@ def read_task(fields: Fields, *, run_id: str, task_no: int, outputs_at_most: int
         exit_code=fields.maybe_number("exit_code", lowest=_EXIT_CODES[0], highest=_EXIT_CODES[1]),
         started_at_us=fields.maybe_number("started_at_us"),
         finished_at_us=fields.maybe_number("finished_at_us"),
-        outputs=fields.texts("outputs", at_most=outputs_at_most) if "outputs" in fields else {},
+        outputs=read_outputs(fields, at_most=outputs_at_most) if "outputs" in fields else {},
         error=_clipped(fields.maybe_text("error", at_most=MAX_BLOB_BYTES)),  # a node of before did not clip all of them
         blocked_by=fields.maybe_text("blocked_by", at_most=MAX_ID_LENGTH),
         due_at_us=fields.maybe_number("retry_at_us"),

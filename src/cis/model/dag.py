@@ -38,7 +38,7 @@ from cis.model.kinds import (
 from cis.model.scope import Scope
 from cis.model.scope_kind import SCOPE
 from cis.model.states import Priority
-from cis.model.task_kinds import COMMAND, DECLARATIONS, ENV, PARAMS, SECRETS, SHELL, STDIN
+from cis.model.task_kinds import COMMAND, DECLARATIONS, ENV, HANDED_UP, OUTPUT, PARAMS, SECRETS, SHELL, STDIN
 
 COMMAND_SKILL = "shell"  # what a task with a command is done by
 DAG_SKILL = "dag"  # what a task with a DAG of its own is done by
@@ -69,7 +69,7 @@ class TaskSpec:
     ``command`` is text for ``shell`` (None: ``/bin/sh``, as ``RunRecord.errexit`` says), or a tuple that is run without one.
     Exactly one of ``command`` and ``skill`` is set. ``max_losses`` bounds how often in a row its worker may die while
     it runs alone; 0 is no bound. ``secrets`` are names only: variables, and which secret each gets.
-    With ``leave``, what it started in the background may outlive it.
+    ``output`` is the name under which its standard output is kept. With ``leave``, what it started in the background may outlive it.
     """
 
     id: str = field(
@@ -142,6 +142,10 @@ class TaskSpec:
             examples=[True, {"exit_codes": [1, 2]}],
         ),
     )
+    output: str | None = field(
+        default=None,
+        metadata=declared(OUTPUT, "Its standard output, trimmed, becomes this output; 1 MiB at most."),
+    )
     leave: bool = field(
         default=False,
         metadata=declared(FLAG, "true: what it started in the background may outlive it. Default: false."),
@@ -206,6 +210,7 @@ class DagSpec:
     description: str = field(default="", metadata=declared(TEXT, "For people."))
     env: Mapping[str, str] = field(default_factory=dict, metadata=declared(ENV, "Variables for every task."))
     params: Mapping[str, Mapping[str, Json]] = field(default_factory=dict, metadata=declared(DECLARATIONS))
+    outputs: Mapping[str, Json] = field(default_factory=dict, metadata=declared(HANDED_UP))
     max_parallel: int | None = field(default=None, metadata=declared(count(1, MAX_TASKS), "Tasks of one run at once."))
     timeout_s: float | None = field(
         default=None,

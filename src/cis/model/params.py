@@ -278,7 +278,7 @@ def _value_faults(at: Path, value: Json, declared: Mapping[str, Json]) -> Iterat
     if not _HOLDS[kind](value):
         yield at, f"must be {_KIND[kind]}, not {kind_of(value)}"
         return
-    if (why := _json_fault(value)) is not None:
+    if (why := json_fault(value)) is not None:
         yield at, why
         return
     choices = declared.get("enum")
@@ -311,7 +311,7 @@ def _text_faults(at: Path, value: str, declared: Mapping[str, Json]) -> Iterator
         yield at, f"{value!r:.60} does not match the pattern {pattern!r:.80}"
 
 
-def _json_fault(value: Json, depth: int = 0) -> str | None:
+def json_fault(value: Json, depth: int = 0) -> str | None:
     """Return why a value cannot be kept and given to a process; None: it can."""
     if depth > 64:
         return "is nested more than 64 deep"
@@ -326,7 +326,7 @@ def _json_fault(value: Json, depth: int = 0) -> str | None:
     if isinstance(value, float):
         return None if math.isfinite(value) else "holds a number that is not finite"
     inner = [part for pair in value.items() for part in pair] if isinstance(value, dict) else value
-    return next((why for item in inner if (why := _json_fault(item, depth + 1)) is not None), None)
+    return next((why for item in inner if (why := json_fault(item, depth + 1)) is not None), None)
 
 
 def _same(one: Json, other: Json) -> bool:

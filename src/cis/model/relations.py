@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from cis.model.dag import COMMAND_SKILL, Json
+from cis.model.dag import COMMAND_SKILL, DAG_SKILL, Json
 from cis.model.exit_codes import code_faults
 from cis.model.graph import Graph
 from cis.model.ids import did_you_mean
@@ -122,6 +122,8 @@ def _task_faults(number: int, task: Mapping[str, Json]) -> Iterator[Fault]:
         yield (*here, "shell"), f"goes with a command; the skill {_name(skill)!r:.60} has none"
     if task.get("stdin") is not None and skill not in (None, COMMAND_SKILL):
         yield (*here, "stdin"), f"goes with a command; the skill {_name(skill)!r:.60} has its params"
+    if task.get("output") is not None and skill == DAG_SKILL:
+        yield (*here, "output"), "goes with a command; a DAG hands up what its document names in outputs"
     if task.get("depends_on") is not None and task.get("deps") is not None:
         yield (*here, "deps"), "is another spelling of depends_on, which is there as well; keep one"
     yield from _secret_faults(here, task)
@@ -177,6 +179,7 @@ def _misplaced_references(root: Mapping[str, Json], known: _Known) -> Iterator[F
                 if one.task is not None:
                     yield path, f"is for every task, so it cannot refer to one; use the task's {path[len(place)]}"
             yield from _unknown(path, value, known)
+    yield from _handed_up_faults(root, known)
     for number, task in enumerate(known.tasks):
         here: Path = ("tasks", number)
         command, shell = task.get("command"), task.get("shell")
@@ -190,6 +193,14 @@ def _misplaced_references(root: Mapping[str, Json], known: _Known) -> Iterator[F
             yield from _pasted((*here, "command", item), command[item] if isinstance(command, list) else "")
         for one in references(shell):
             yield (*here, "shell"), f"names a program, and cannot hold {one.text}"
+
+
+def _handed_up_faults(root: Mapping[str, Json], known: _Known) -> Iterator[Fault]:
+    for path, value in _strings((), root, fields=("outputs",)):
+        yield from _unknown(path, value, known)
+        for one in references(value):
+            if one.task is not None and one.task not in known.numbers:
+                yield path, _no_task(one.task, known)
 
 
 def _pasted(path: Path, code: str) -> Iterator[Fault]:
@@ -234,8 +245,7 @@ def _reference_faults(known: _Known) -> Iterator[Fault]:
                     continue
                 other = known.numbers.get(one.task)
                 if other is None:
-                    hint = did_you_mean(one.task, _near(one.task, known.numbers))
-                    yield path, f"refers to task {one.task!r}, which does not exist{hint}"
+                    yield path, _no_task(one.task, known)
                 elif other == number:
                     yield path, f"refers to {_part(one)} of its own task, which has none before it ran"
                 elif other not in parents:
@@ -244,6 +254,10 @@ def _reference_faults(known: _Known) -> Iterator[Fault]:
     for path, number, other in distant:
         if (number, other) in strangers:
             yield path, f"refers to an output of {_name(known.tasks[other]['id'])!r}; add it to depends_on"
+
+
+def _no_task(name: str, known: _Known) -> str:
+    return f"refers to task {name!r}, which does not exist{did_you_mean(name, _near(name, known.numbers))}"
 
 
 def _part(reference: Reference) -> str:

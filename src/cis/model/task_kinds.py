@@ -18,6 +18,7 @@ from cis.model.kinds import are_strings, is_filled, is_string, kind_of, read_tex
 MAX_VARIABLES = 10_000
 MAX_SECRETS = 64
 FILE = "file"  # in ``stdin``: it is the content of this one
+MAX_HANDED_UP = 1000
 _NOT_FOR_SECRETS = r"CIS_|LD_|DYLD_|(PATH|HOME|USER|SHELL|TMPDIR|IFS|ENV|BASH_ENV)$"  # what decides which code runs
 _NAMED_BY_PARAM = re.compile(rf"\$\{{params\.{NAME_PATTERN}\}}")
 _ENV_NAME = r"[A-Za-z_][A-Za-z0-9_.-]*"
@@ -70,6 +71,22 @@ def _stdin(value: Any) -> str | dict[str, str]:
 
 def _is_stdin(value: Any) -> bool:
     return is_string(value) or (isinstance(value, Mapping) and set(value) == {FILE} and is_filled(value[FILE]))
+
+
+def _output_name(value: Any) -> str:
+    name = read_text(value)
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ValueError(
+            f"{name!r:.60} is not a name of an output; use ASCII letters, digits and '_', not a digit first"
+        )
+    return name
+
+
+def _handed_up(value: Any) -> dict[str, Any]:
+    handed = _params(value)
+    if len(handed) > MAX_HANDED_UP:
+        raise ValueError(f"names {len(handed):,} outputs; {MAX_HANDED_UP:,} at most")
+    return {_output_name(name): item for name, item in handed.items()}
 
 
 def _secret_variable(value: Any) -> str:
@@ -283,6 +300,19 @@ _DECLARATION: dict[str, Any] = {
     "patternProperties": {"^x-": {}},
     "additionalProperties": False,
 }
+OUTPUT = Kind(_output_name, {"type": "string", "pattern": f"^{NAME_PATTERN}$", "examples": ["version"]}, is_filled)
+HANDED_UP = Kind(
+    _handed_up,
+    {
+        "type": "object",
+        "description": "What it hands up as a task of another DAG: names, and values that may refer to its tasks. Default: all outputs of its tasks.",
+        "propertyNames": {"pattern": f"^{NAME_PATTERN}$"},
+        "maxProperties": MAX_HANDED_UP,
+        "examples": [{"version": "${tasks.build.outputs.version}"}],
+    },
+    _is_mapping,
+    dict,
+)
 DECLARATIONS = Kind(
     _params,
     {

@@ -4,20 +4,20 @@ What is made for every task or every run is a named tuple: to make one, or a cop
 (``_replace``), costs a third of what a frozen dataclass does.
 
 Annotations are no text here: a named tuple would compile each, which is a twentieth of a short command.
-Times are integers, microseconds since 1970-01-01 UTC (``…_us``); outputs are a mapping of strings.
+Times are integers, microseconds since 1970-01-01 UTC (``…_us``); outputs are JSON values by name.
 """
 
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from cis.model.scope import Scope, ScopeSource
 from cis.model.scope_rules import Patterns
 from cis.model.states import AttemptState, Outcome, Priority, RunState, TaskState
 
 T = TypeVar("T")
-NO_OUTPUTS: Mapping[str, str] = MappingProxyType({})
+NO_OUTPUTS: Mapping[str, Any] = MappingProxyType({})
 TAIL_BYTES = 8192
 AS_DEFINED = "="  # in place of a document in the queue: it is large, and that of the run's definition
 NO_DATA: Mapping[str, int | None] = MappingProxyType({})
@@ -173,7 +173,7 @@ class TaskRecord(NamedTuple):
     exit_code: int | None = None
     started_at_us: int | None = None
     finished_at_us: int | None = None
-    outputs: Mapping[str, str] = NO_OUTPUTS
+    outputs: Mapping[str, Any] = NO_OUTPUTS
     error: str | None = None
     blocked_by: str | None = None
     due_at_us: int | None = None

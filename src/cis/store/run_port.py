@@ -200,7 +200,7 @@ class Tasks(Protocol):
         """Return one task of a run."""
         ...
 
-    def outputs(self, run_id: str) -> Sequence[Mapping[str, str]]:
+    def outputs(self, run_id: str) -> Sequence[Mapping[str, Json]]:
         """Return the outputs of a run's tasks, of those that have some, in the order in which they ended."""
         ...
 

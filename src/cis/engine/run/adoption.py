@@ -173,18 +173,18 @@ def sweep(maker: AttemptMaker, held: Holdings, swept: set[str]) -> None:
 def _live(parts: WorkerPorts, plan: RunPlan, attempt: AttemptRecord, *, now: Instant) -> Live:
     """Return an attempt that was started by another worker; its outputs were masked by whoever kept its logs."""
     ago_us = max(0, now.wall_us - attempt.started_at_us)
-    outputs = parts.maker.logfiles.paths(*_key(attempt)).outputs
-    task = plan.task_spec(attempt.task_no)
+    files, task = parts.maker.logfiles.paths(*_key(attempt)), plan.task_spec(attempt.task_no)
     return Live(
         attempt=attempt,
         started_s=now.mono_s - ago_us / 1e6,
         started_up_us=parts.this_node.uptime_us() - ago_us,
         timeout_s=task.timeout_s,
         good_codes=task.good_codes,
-        outputs=outputs,
-        script=script_beside(outputs),
+        outputs=files.outputs,
+        script=script_beside(files.outputs),
         pid_stored=attempt.pid is not None,
         lasting=True,
+        captured=None if task.output is None else (task.output, files.stdout),
     )
 
 

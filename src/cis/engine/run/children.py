@@ -18,14 +18,16 @@ from cis.engine.ports import ChildDag
 from cis.engine.run.ends import End
 from cis.engine.run.parts import ChildWait, WorkerPorts
 from cis.engine.run.plan import RunPlan
-from cis.errors import CisError, DocumentError, Fault, NotFoundError, PoisonRecordError, StoreError
-from cis.model.dag import DagSpec, TaskSpec
+from cis.engine.run.values import Values
+from cis.errors import CisError, DocumentError, Fault, LaunchError, NotFoundError, PoisonRecordError, StoreError
+from cis.model.dag import DagSpec, Json, TaskSpec
 from cis.model.states import AttemptState, Priority, RunState
 from cis.store.port import Store, stored_spec
 from cis.store.records import RunRecord
 
 _MOST_STORED = 8 * MAX_RUN_OUTPUT_BYTES  # of JSON, which needs up to six letters for one
-_TOO_MUCH = "its run {} has more outputs than one run may keep; have it write files, and output their paths"
+_TOO_MUCH = "it has more outputs than one run may keep; have it write files, and output their paths"
+RUN_ID = "run_id"  # of its own run, among the outputs of a DAG as a task
 
 
 def start_child(
@@ -74,20 +76,18 @@ def ended_child(store: Store, wait: ChildWait, plan: RunPlan, *, now_us: int) ->
     """Return the end of a DAG as a task, whose run is over or gone; its exit status is 0 or 1."""
     attempt, limit_s = wait.attempt, plan.task_spec(wait.attempt.task_no).timeout_s
     child_run_id = plan.children[attempt.task_no]
-    outputs: dict[str, str] = {}
+    outputs: dict[str, Json] = {}
     timed_out = wait.timed_out
     try:
         run = store.runs.get(child_run_id)
         status, error = _verdict(run, child_run_id)
         if run is not None and limit_s is not None:  # also when a worker of before has cancelled it for that
             timed_out |= (run.finished_at_us or 0) >= attempt.started_at_us + round(limit_s * 1e6)
-        if status is AttemptState.COMPLETED:
-            if store.tasks.outputs_size(child_run_id) <= _MOST_STORED:
-                for each in store.tasks.outputs(child_run_id):
-                    outputs.update(each)
-                outputs["run_id"] = child_run_id
-            else:
-                status, error = AttemptState.FAILED, _TOO_MUCH.format(child_run_id)
+        if run is not None and status is AttemptState.COMPLETED:
+            try:
+                outputs = _handed_up(store, run)
+            except LaunchError as refused:
+                status, error = AttemptState.FAILED, f"its run {child_run_id}: {refused}"
     except PoisonRecordError as poison:
         status, error = AttemptState.FAILED, f"its run {child_run_id} cannot be read: {poison.why}"
     if timed_out and status is not AttemptState.COMPLETED:
@@ -99,6 +99,25 @@ def ended_child(store: Store, wait: ChildWait, plan: RunPlan, *, now_us: int) ->
         error=error,
     )
     return End(attempt=done, outputs=outputs, code=None if timed_out else done.exit_code)
+
+
+def _handed_up(store: Store, run: RunRecord) -> dict[str, Json]:
+    """Return the outputs of a DAG as a task: those that its document names, else all of its tasks', the last one counts.
+
+    Raises:
+        LaunchError: they are too large, or a reference among them names what is not there.
+    """
+    if store.tasks.outputs_size(run.run_id) > _MOST_STORED:
+        raise LaunchError(_TOO_MUCH)
+    spec = stored_spec(store.definitions, run.definition_id)
+    if spec.outputs:
+        params = store.runs.params(run.run_id) if spec.params else {}
+        values = Values(run.run_id, spec, store.tasks.of_run(run.run_id), params)
+        return {**{name: values.filled(value) for name, value in spec.outputs.items()}, RUN_ID: run.run_id}
+    outputs: dict[str, Json] = {}
+    for each in store.tasks.outputs(run.run_id):
+        outputs.update(each)
+    return {**outputs, RUN_ID: run.run_id}
 
 
 def refusal(error: CisError) -> str:

@@ -16,12 +16,13 @@ from collections.abc import Iterator, Sequence
 from signal import SIGHUP, SIGINT, SIGTERM, Signals
 from typing import TYPE_CHECKING, NamedTuple
 
-from cis.engine.outputs import forget_outputs, take_outputs
+from cis.engine.outputs import forget_outputs, standard_output, take_outputs
 from cis.engine.ports import Exit
 from cis.engine.run.live import Ending, Live
 from cis.engine.shortage import shortage_of
 from cis.engine.times import Instant, end_us
 from cis.errors import LaunchError
+from cis.model.dag import Json
 from cis.model.states import AttemptState
 from cis.store.records import AttemptRecord, LeftProcess
 
@@ -45,7 +46,7 @@ class End(NamedTuple):
     """
 
     attempt: AttemptRecord
-    outputs: dict[str, str]
+    outputs: dict[str, Json]
     left: Sequence[LeftProcess] = ()
     kept: tuple[str, str] | None = None
     code: int | None = None
@@ -61,14 +62,17 @@ def judge(live: Live, ended: Exit, *, now_us: int) -> End:
     """
     attempt = live.attempt
     status, error, code = _verdict(live, ended)
-    outputs: dict[str, str] = {}
+    outputs: dict[str, Json] = {}
     if status is AttemptState.COMPLETED:
         try:
-            outputs = dict(take_outputs(live.outputs, mask=live.mask, keep=live.lasting))
+            if live.captured is not None:
+                name, path = live.captured
+                outputs[name] = standard_output(path, tail=ended.stdout_tail, size=ended.stdout_bytes)
+            outputs.update(take_outputs(live.outputs, mask=live.mask, keep=live.lasting))
         except LaunchError as refused:
             if shortage_of(refused) is not None:
                 raise
-            status, error, code = AttemptState.FAILED, str(refused), None
+            status, error, code, outputs = AttemptState.FAILED, str(refused), None, {}
     else:
         forget_outputs(live.outputs)
     if live.script is not None:

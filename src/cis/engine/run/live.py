@@ -31,7 +31,7 @@ class Live:
     """A started attempt. Times are monotonic seconds; ``outputs`` is its ``CIS_OUTPUT``, ``mask`` what not to show.
 
     ``script`` is the file that holds its command, where it has one. ``good_codes`` are the exit statuses that are no
-    failure (empty: 0 alone).
+    failure (empty: 0 alone). ``captured`` is the output that its standard output is, and where that is kept.
 
     ``started_up_us`` and ``ended_up_us`` are how long the machine had been up, awake or asleep. One that is ``lasting``
     is held to its time limit by the executor, and goes on when this worker stops.
@@ -51,6 +51,7 @@ class Live:
     lasting: bool = False
     script: str | None = None
     good_codes: Sequence[int] = ()
+    captured: tuple[str, str] | None = None
 
     @property
     def due_s(self) -> float:

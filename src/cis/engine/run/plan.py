@@ -240,7 +240,7 @@ class RunPlan:
         jitter: float,
         exit_code: int | None = None,
         error: str | None = None,
-        outputs: Mapping[str, str] | None = None,
+        outputs: Mapping[str, Json] | None = None,
         code: int | None = None,
     ) -> None:
         """Take the end of a task's attempt at *now*, and decide what follows: done, tried again, given up.

@@ -6,6 +6,7 @@ that waits for that one alone is made then (``LaunchCache``), and not between it
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 from cis.engine.leases import under_lease
@@ -127,6 +128,7 @@ class Spawning:
             mask=launch.mask,
             lasting=launch.lasting,
             script=None if launch.script is None else launch.argv[-1],
+            captured=None if task.output is None else (task.output, os.fspath(launch.stdout)),
         )
         self._held.live.add(handle, live)
         if self._held.short is not None:

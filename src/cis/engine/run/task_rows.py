@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from cis.engine.accept.admission import is_no_place
 from cis.engine.times import Instant
+from cis.model.dag import Json
 from cis.model.states import Outcome, TaskState, check_task_arrow
 from cis.store.records import TaskRecord
 
@@ -90,7 +91,7 @@ class TaskRows:
         now: Instant,
         exit_code: int | None = None,
         error: str | None = None,
-        outputs: Mapping[str, str] | None = None,
+        outputs: Mapping[str, Json] | None = None,
         blocked_by: str | None = None,
         outcome: Outcome | None = None,
     ) -> None:

@@ -20,6 +20,7 @@ from cis.engine.run.ends import End, failed
 from cis.engine.run.plan import RunPlan
 from cis.engine.times import Instant
 from cis.errors import CisError, LaunchError
+from cis.model.dag import Json
 from cis.model.states import AttemptState
 from cis.store.records import AttemptRecord
 
@@ -188,7 +189,7 @@ def _ended(
     *,
     now: Instant,
     error: str | None = None,
-    outputs: dict[str, str] | None = None,
+    outputs: dict[str, Json] | None = None,
 ) -> End:
     done = attempt._replace(
         status=status,

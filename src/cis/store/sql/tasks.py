@@ -17,6 +17,7 @@ from cis.store.records import TaskRecord
 from cis.store.sql.rows import TASK, outputs_of, places_of, read, task_of
 
 if TYPE_CHECKING:
+    from cis.model.dag import Json
     from cis.store.sql.database import Database
 
 INSERT_TASK = f"INSERT INTO run_tasks ({TASK}) VALUES ({places_of(TASK)})"  # noqa: S608 - constants
@@ -91,7 +92,7 @@ class TaskRows:
         """Whether a task of a run has started and not ended."""
         return self._db.row(_ANY_RUNNING, (run_id,)) is not None
 
-    def outputs(self, run_id: str) -> Sequence[Mapping[str, str]]:
+    def outputs(self, run_id: str) -> Sequence[Mapping[str, Json]]:
         """Return the outputs of a run's tasks, of those that have some, in the order in which they ended."""
         rows = self._db.all_rows(f"a task of run {run_id}", _OUTPUTS, (run_id,))
         return [read("outputs of a task of run", outputs_of, row) for row in rows]

@@ -1,0 +1,94 @@
+"""Outputs with their types from task to task, and from a DAG as a task up to its parent."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.worlds.harness import Sandbox, write_dag
+
+WRITE = """printf '{"n": 4, "list": [{"name": "a b"}], "yes": true, "none": null}' > "$CIS_OUTPUT"; echo ' 1.2.3 '"""
+SHOW = (
+    "import json, os, sys; print(json.dumps([sys.argv[1:], os.environ['N'], os.environ['LIST'], os.environ['NONE']]))"
+)
+
+
+def document(dag_id: str, *tasks: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """Return a DAG."""
+    return {"dag_id": dag_id, "tasks": list(tasks), **fields}
+
+
+def outputs_of(sandbox: Sandbox, dag_id: str) -> dict[str, Any]:
+    """Return the outputs of each task of the latest run."""
+    return {task["id"]: task["outputs"] for task in sandbox.json("dag", "status", dag_id)["runs"][0]["tasks"]}
+
+
+def test_outputs_keep_their_types_and_become_text_in_variables_and_arguments(sandbox: Sandbox, tmp_path: Path) -> None:
+    show = {
+        "id": "show",
+        "command": [sys.executable, "-c", SHOW, "${tasks.make.outputs.version}", "${tasks.make.outputs.list[0].name}"],
+        "env": {
+            "N": "<${tasks.make.outputs.n}>",
+            "LIST": "${tasks.make.outputs.list}",
+            "NONE": "${tasks.make.outputs.none}",
+        },
+        "depends_on": "make",
+    }
+    path = write_dag(tmp_path, document("d", {"id": "make", "command": WRITE, "output": "version"}, show))
+    sandbox.json("dag", "run", path)
+
+    made = outputs_of(sandbox, "d")["make"]
+    assert made == {"version": "1.2.3", "n": 4, "list": [{"name": "a b"}], "yes": True, "none": None}
+    shown = json.loads(sandbox.cis("dag", "logs", "d", "--task", "show").stdout)
+    assert shown == [["1.2.3", "a b"], "<4>", '[{"name":"a b"}]', ""]
+
+
+def test_a_way_that_leads_nowhere_fails_the_task_before_it_starts(sandbox: Sandbox, tmp_path: Path) -> None:
+    bad = [
+        {"id": f"t{number}", "command": "true", "env": {"A": text}, "depends_on": "make"}
+        for number, text in enumerate(
+            ["${tasks.make.outputs.list[3]}", "${tasks.make.outputs.none.x}", "${tasks.make.outputs.version.x}"]
+        )
+    ]
+    path = write_dag(tmp_path, document("d", {"id": "make", "command": WRITE, "output": "version"}, *bad))
+    sandbox.json("dag", "run", path, expect=1)
+    tasks = sandbox.json("dag", "status", "d")["runs"][0]["tasks"]
+
+    assert [task["status"] for task in tasks] == ["completed", "failed", "failed", "failed"]
+    for task, why in zip(tasks[1:], ["has 1 items", "is null", "is text"], strict=True):
+        assert why in task["error"]
+
+
+def test_a_dag_hands_up_what_it_names_with_its_types_and_else_what_its_tasks_gave(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    made = {"id": "make", "command": WRITE, "output": "version"}
+    named = document(
+        "named", made, outputs={"first": "${tasks.make.outputs.list[0]}", "at": "v${tasks.make.outputs.version}"}
+    )
+    tasks: list[dict[str, Any]] = [
+        {"id": "named", "skill": "dag", "params": {"document": named}},
+        {"id": "all", "skill": "dag", "params": {"document": document("all", made)}},
+        {"id": "use", "command": ["echo", "${tasks.named.outputs.first.name}"], "depends_on": "named"},
+    ]
+    sandbox.json("dag", "run", write_dag(tmp_path, document("parent", *tasks)))
+    found = outputs_of(sandbox, "parent")
+
+    assert {name: value for name, value in found["named"].items() if name != "run_id"} == {
+        "first": {"name": "a b"},
+        "at": "v1.2.3",
+    }
+    assert found["all"]["n"] == 4
+    assert sandbox.cis("dag", "logs", "parent", "--task", "use").stdout == "a b\n"
+
+
+def test_faults_of_what_is_handed_up_are_told_with_the_document(sandbox: Sandbox, tmp_path: Path) -> None:
+    task = {"id": "make", "command": "true"}
+    path = write_dag(tmp_path, document("d", task, outputs={"a-b": 1, "x": "${tasks.maek.outputs.v}"}))
+    done = sandbox.cis("dag", "validate", path)
+
+    assert done.returncode == 2
+    assert "is not a name of an output" in done.stderr
+    assert "did you mean 'make'?" in done.stderr
