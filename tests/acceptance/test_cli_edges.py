@@ -323,7 +323,7 @@ def test_what_is_no_backup_changes_nothing(sandbox: Sandbox, tmp_path: Path, wha
 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert f"{file} is no " in done.stderr
+    assert f"{file} is not a " in done.stderr
     assert "nothing was changed" in done.stderr
     assert [one["dag_id"] for one in sandbox.json("dag", "list")] == ["chatty"]
     assert not list(sandbox.home.glob("cis.db.*"))

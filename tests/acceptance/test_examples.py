@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,6 +42,11 @@ def states(sandbox: Sandbox, dag_id: str) -> dict[str, tuple[str, int]]:
 def output(sandbox: Sandbox, dag_id: str, task: str) -> str:
     """Return what a task of the latest run wrote."""
     return str(sandbox.json("dag", "logs", dag_id, "--task", task)[-1]["output"])
+
+
+def output_of_run(sandbox: Sandbox, run_id: str, task: str) -> str:
+    """Return what a task of one run wrote."""
+    return str(sandbox.json("dag", "logs", run_id, "--task", task)[-1]["output"])
 
 
 def gone(pid: int) -> bool:
@@ -129,3 +135,33 @@ def test_a_demonstration_that_is_ended_early_leaves_nothing_running(sandbox: San
     assert status == 128 + signal.SIGTERM
     assert gone(node)
     wait_for(lambda: gone(worker), what="the worker to end")
+
+
+def test_the_recipes_of_an_application_are_run_one_by_one_with_what_they_need(sandbox: Sandbox, tmp_path: Path) -> None:
+    real = shutil.copytree(EXAMPLES / "real", tmp_path / "real")
+    recipes = str(real / "recipes.yaml")
+    sandbox.json("dag", "run", recipes, "--only", "test", "-p", "options=-k login; touch pwned")
+    tested = (states(sandbox, "recipes"), output(sandbox, "recipes", "test"))
+    sandbox.json("dag", "run", recipes, "--only", "serve", "-p", "port=8002")
+
+    assert tested == ({"install": ("completed", 1), "test": ("completed", 1)}, "tool test -k login; touch pwned\n")
+    assert not (real / "pwned").exists()
+    assert output(sandbox, "recipes", "serve") == "tool serve --port 8002\n"
+
+
+def test_a_task_runners_own_tasks_put_a_commit_into_what_they_link_and_call_one_another(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    real = shutil.copytree(EXAMPLES / "real", tmp_path / "real")
+    sandbox.json("dag", "run", str(real / "runner.yaml"), "-p", "commit=4f2a9c1")
+    package = output(sandbox, "runner", "package")
+    linked = {
+        run["params"]["system"]: output_of_run(sandbox, run["run_id"], "link")
+        for run in sandbox.json("dag", "status", "runner-build")["runs"]
+    }
+
+    assert package == "tool package out/runner-linux out/runner-darwin\n"
+    assert linked == {
+        system: f"tool link -X version.commit=4f2a9c1 -o out/runner-{system}\n" for system in ("linux", "darwin")
+    }
+    assert {"generated", "runner-linux", "runner-darwin"} <= {file.name for file in (real / "out").iterdir()}
