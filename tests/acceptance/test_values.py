@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.worlds.harness import Sandbox, write_dag
+from tests.worlds.waiting import wait_for
 
 WRITE = """printf '{"n": 4, "list": [{"name": "a b"}], "yes": true, "none": null}' > "$CIS_OUTPUT"; echo ' 1.2.3 '"""
 SHOW = (
@@ -92,3 +93,40 @@ def test_faults_of_what_is_handed_up_are_told_with_the_document(sandbox: Sandbox
     assert done.returncode == 2
     assert "is not a name of an output" in done.stderr
     assert "did you mean 'make'?" in done.stderr
+
+
+def test_a_parents_status_shows_the_tasks_of_its_children(sandbox: Sandbox, tmp_path: Path) -> None:
+    child = document("child", {"id": "one", "command": "true"}, {"id": "two", "command": "exit 3"})
+    path = write_dag(tmp_path, document("parent", {"id": "c", "skill": "dag", "params": {"document": child}}))
+    sandbox.json("dag", "run", path, expect=1)
+    lines = [line.split() for line in sandbox.cis("dag", "status", "parent").stdout.splitlines()]
+
+    assert [line[:2] for line in lines if line and line[0] in ("c", "child/one", "child/two")] == [
+        ["c", "failed"],
+        ["child/one", "completed"],
+        ["child/two", "failed"],
+    ]
+
+
+def test_a_parent_that_is_paused_pauses_what_is_below_it_until_it_goes_on(sandbox: Sandbox, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    first = {"id": "first", "command": f"touch {tmp_path}/begun; until test -e {gate}; do sleep 0.02; done"}
+    child = document("child", first, {"id": "then", "command": "true", "depends_on": "first"})
+    path = write_dag(tmp_path, document("parent", {"id": "c", "skill": "dag", "params": {"document": child}}))
+
+    def state(dag_id: str) -> tuple[str, list[str]]:
+        run = sandbox.json("dag", "status", dag_id)["runs"][0]
+        return run["status"], [task["status"] for task in run["tasks"]]
+
+    with sandbox.node():
+        sandbox.json("dag", "run", path)
+        wait_for((tmp_path / "begun").exists, timeout_s=30, what="the child's first task")
+        sandbox.json("dag", "pause", "parent")
+        gate.touch()
+        wait_for(lambda: state("child")[1][0] == "completed", timeout_s=30, what="its end")
+        paused = (state("parent")[0], state("child"))
+        sandbox.json("dag", "resume", "parent")
+        wait_for(lambda: state("parent")[0] == "completed", timeout_s=30, what="the end")
+
+    assert paused == ("paused", ("paused", ["completed", "pending"]))
+    assert state("child") == ("completed", ["completed", "completed"])

@@ -23,7 +23,7 @@ from cis.cli.output import (
 )
 from cis.cli.table import Forms, print_table, table_lines, terminal_size, terminal_width, time_cell
 from cis.engine.lookup import dag_or_run, short_id
-from cis.engine.observe.views import dag_view, read_status, run_list_item
+from cis.engine.observe.views import dag_view, read_run, read_status, run_list_item
 from cis.errors import NotFoundError, UsageError
 from cis.model.ids import counted, did_you_mean
 from cis.model.scope import Scope, parse_scope
@@ -106,12 +106,16 @@ def _dag_id(store: Store, name: str) -> str:
 
 
 class _Page(NamedTuple):
-    """What ``status`` shows: what was found, the runs' ids in two forms, the last line on stderr of what failed, and if a node runs."""
+    """What ``status`` shows: what was found, the runs' ids in two forms, the last line on stderr of what failed, if a node runs.
+
+    ``below`` are the tasks of DAGs as tasks of the newest run, each with its DAG, by the id of their run.
+    """
 
     found: Mapping[str, Any]
     ids: Mapping[str, Forms]
     last_lines: Mapping[str, str]
     node_runs: bool
+    below: Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]]
 
     @property
     def over(self) -> bool:
@@ -131,7 +135,25 @@ def _look(store: Store, context: Context, options: argparse.Namespace) -> _Page:
         from cis.engine.observe.logs import last_lines_of_errors  # noqa: PLC0415 - most runs have none
 
         lines = last_lines_of_errors(store, newest["run_id"], failed[:MAX_TASKS_SHOWN])
-    return _Page(found, _forms(store, [run["run_id"] for run in found["runs"]]), lines, runs)
+    below = _below(store, newest["tasks"], node_runs=runs) if newest and not options.json else {}
+    return _Page(found, _forms(store, [run["run_id"] for run in found["runs"]]), lines, runs, below)
+
+
+def _below(
+    store: Store, tasks: Sequence[Mapping[str, Any]], *, node_runs: bool
+) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
+    """Return the tasks of the runs that some tasks are, as many as are shown; a DAG within one of these is one line."""
+    children = [task["child_run_id"] for task in tasks[:MAX_TASKS_SHOWN] if task["child_run_id"] is not None]
+    found: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    left = MAX_TASKS_SHOWN
+    for run_id in children:
+        run = store.runs.get(run_id) if left > 0 else None
+        if run is None or run.task_count > left:
+            continue
+        left -= run.task_count
+        view = read_run(store, run_id, node_runs=node_runs)
+        found[run_id] = [(view["dag_id"], task) for task in view["tasks"]]
+    return found
 
 
 def _forms(store: Store, run_ids: Sequence[str]) -> dict[str, Forms]:
@@ -238,9 +260,15 @@ def _run_lines(
 def _task_lines(page: _Page, tasks: Sequence[Mapping[str, Any]], *, width: int | None, wrap: bool = True) -> list[str]:
     rows = []
     for task in tasks:
-        note, ended = _why(task, page.last_lines.get(task["id"])), exit_text(task["exit_code"])
-        rows.append((task["id"], task["status"], task["attempts"], ended, _took(task), note))
+        rows.append(_task_row(task, page.last_lines.get(task["id"])))
+        below = page.below.get(task["child_run_id"] or "", ())
+        rows += [_task_row(one, None, within=f"  {dag_id}/") for dag_id, one in below]
     return table_lines(("task", "status", "attempts", "exit", "took", "note"), rows, width=width, wrap=wrap)
+
+
+def _task_row(task: Mapping[str, Any], last_line: str | None, *, within: str = "") -> tuple[Any, ...]:
+    ended = exit_text(task["exit_code"])
+    return (f"{within}{task['id']}", task["status"], task["attempts"], ended, _took(task), _why(task, last_line))
 
 
 def _took(thing: Mapping[str, Any]) -> str:

@@ -89,7 +89,7 @@ def cancel_children(store: Store, run_id: str, *, now_us: int) -> None:
 
 
 def pause(store: Store, run_id: str, *, now_us: int) -> RunRecord:
-    """Start nothing new of a run; tasks that run now go on to their end. Harmless when repeated.
+    """Start nothing new of a run, nor of the runs below it; tasks that run now go on to their end. Harmless when repeated.
 
     Raises:
         NotFoundError, IllegalStateError: as for ``cancel``.
@@ -97,11 +97,14 @@ def pause(store: Store, run_id: str, *, now_us: int) -> RunRecord:
     run = look_up_run(store.runs, run_id)
     if run.status is RunState.PAUSED:
         return run
-    return _change(store, run, RunState.PAUSED, now_us=now_us, action="pause")
+    changed = _change(store, run, RunState.PAUSED, now_us=now_us, action="pause")
+    for child in _below(store, run):
+        pause(store, child.run_id, now_us=now_us)
+    return changed
 
 
 def resume(store: Store, run_id: str, *, now_us: int) -> RunRecord:
-    """Let a paused run go on. Harmless for a run that is not paused and not over.
+    """Let a paused run go on, with what is paused below it. Harmless for a run that is not paused and not over.
 
     Raises:
         NotFoundError, IllegalStateError: as for ``cancel``.
@@ -114,7 +117,17 @@ def resume(store: Store, run_id: str, *, now_us: int) -> RunRecord:
     if run.status in (RunState.PENDING, RunState.RUNNING) and not _has_it(store.remotes, run_id):
         return run
     target = RunState.PENDING if run.started_at_us is None else RunState.RUNNING
-    return _change(store, run, target, now_us=now_us, action="resume")
+    changed = _change(store, run, target, now_us=now_us, action="resume")
+    for child in _below(store, run):
+        resume(store, child.run_id, now_us=now_us)
+    return changed
+
+
+def _below(store: Store, run: RunRecord) -> list[RunRecord]:
+    """Return the runs of a run's DAG tasks that are not over; another node minds those of a run that it has."""
+    if _has_it(store.remotes, run.run_id):
+        return []
+    return [child for child in store.runs.children(run.run_id) if not child.status.final]
 
 
 def _is_over(run: RunRecord, wanted: RunState, action: str) -> IllegalStateError:
