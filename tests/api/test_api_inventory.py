@@ -119,6 +119,7 @@ def test_the_description_names_every_route_its_answers_and_the_token(node: NodeU
 
     assert {
         "/api/v1/dag/execute",
+        "/api/v1/dag/validate",
         "/api/v1/dags",
         "/api/v1/dags/{dag_id}",
         "/api/v1/runs",
@@ -167,6 +168,8 @@ def test_every_view_is_what_the_description_says(node: NodeUnderTest) -> None:
 
     same_keys(schemas.SubmissionModel, submission)
     same_keys(schemas.RunModel, view)
+    document = {"dag_id": "d", "tasks": [{"id": "a", "command": "true"}]}
+    same_keys(schemas.ValidationModel, node.call("POST", "/api/v1/dag/validate", json=document).json())
     same_keys(schemas.TaskModel, view["tasks"][1])
     same_keys(schemas.WaitingModel, view["tasks"][1]["waiting"])
     same_keys(schemas.RunItemModel, node.get("/api/v1/runs")["items"][0])

@@ -26,6 +26,7 @@ RIGHTS = {
     ("GET", "/openapi.json"): "read",
     ("GET", "/docs"): "read",
     ("POST", "/api/v1/dag/execute"): "execute",
+    ("POST", "/api/v1/dag/validate"): "execute",
     ("PUT", "/api/v1/dags/{dag_id}"): "execute",
     ("DELETE", "/api/v1/dags/{dag_id}"): "execute",
     ("POST", "/api/v1/runs/{run_id}/rerun"): "execute",

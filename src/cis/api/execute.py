@@ -21,21 +21,35 @@ from cis.api.answers import answers, json_answer, problem_of
 from cis.api.body import read_body
 from cis.api.request_limits import RequestLimits, admission_of
 from cis.api.requests import actor_of, rights_of, source_of
-from cis.api.schemas import SubmissionModel
+from cis.api.schemas import SubmissionModel, ValidationModel
 from cis.api.served import ServedNode
 from cis.app.actor import Actor
-from cis.app.submit import Accepted, SubmitRequest, accept, is_large, run_warnings, stage, stored_dag, unstage
+from cis.app.submit import (
+    Accepted,
+    Asker,
+    SubmitRequest,
+    accept,
+    is_large,
+    node_warnings,
+    run_warnings,
+    stage,
+    stored_dag,
+    unstage,
+)
+from cis.app.validating import check_dag, dag_warnings, validation_view
 from cis.engine.observe.views import submission_view
 from cis.errors import CisError, DocumentError, UsageError
-from cis.model.dag import DagSpec
-from cis.model.document import parse_dag, parse_request
+from cis.model.dag import DagSpec, Json
+from cis.model.document import Asked, parse_dag, parse_request
 from cis.model.formats import Format, located
+from cis.model.inference import infer_scope
 from cis.store.port import Store
 from cis.store.records import Delivery
 from cis.transports.envelope import EXECUTE_PATH, MEDIA_TYPE, MESSAGES_PATH, FrameReader
 
 MAX_KEY_LENGTH = 255
 SMALL_BYTES = 16 * 2**10
+VALIDATE_PATH = "/api/v1/dag/validate"
 _FORMATS = {
     "json": Format.JSON,
     "yaml": Format.YAML,
@@ -119,20 +133,59 @@ def execute_routes(node: ServedNode) -> APIRouter:
         warnings = [] if stays else await node.read(lambda store: run_warnings(store, run))
         return json_answer(submission_view(run, warnings=warnings), status=202 if accepted.created else 200)
 
+    @router.post(
+        VALIDATE_PATH,
+        responses=answers(ValidationModel, errors=(400, 403, 404, 408, 413, 422)),
+        openapi_extra={"requestBody": DOCUMENT_BODY},
+        summary="Check a DAG, and run nothing",
+    )
+    async def validate(request: Request) -> Response:
+        """The faults and warnings of a DAG, as `cis dag validate` tells them; a fault is a 422."""
+        data = await read_body(request, limit=node.max_body_bytes)
+        async with admission_of(request).document(len(data)):
+            return json_answer(await _checked(node, request, data))
+
     return router
+
+
+async def _checked(node: ServedNode, request: Request, data: bytes) -> Json:
+    """Return what is said of a DAG that is not run. Raises DocumentError with all of its faults."""
+    asked, asker = await _asked(request, data), rights_of(request).asker
+    spec = (await _wanted(node, asked, asker=asker, key=None)).spec
+
+    def check(store: Store) -> Json:
+        asker.check(infer_scope(spec)[0])
+        values = check_dag(spec, asked.params, this_node=node.this_node)
+        warnings = dag_warnings(spec, this_node=node.this_node)
+        if asker.scopes is None:  # what runs elsewhere is not for everybody to know
+            warnings += node_warnings(store, spec)
+        return validation_view(spec, values=values, warnings=warnings)
+
+    try:
+        return await node.read(check)
+    except DocumentError as error:
+        raise await with_lines(error, request, data) from error
+
+
+async def _asked(request: Request, data: bytes) -> Asked:
+    """Return the document of a request, or the id of a stored DAG, and its parameters."""
+    form = document_format(request.headers.get("content-type", ""))
+    if form is Format.JSON and len(data) <= SMALL_BYTES:
+        return parse_request(data, format=form)  # sooner done than handed to a thread
+    return await asyncio.to_thread(parse_request, data, format=form)
+
+
+async def _wanted(node: ServedNode, asked: Asked, *, asker: Asker, key: str | None) -> SubmitRequest:
+    if not isinstance(asked.dag, str):
+        return SubmitRequest(spec=asked.dag, idempotency_key=key, asker=asker, params=asked.params)
+    dag_id = asked.dag
+    found = await node.read(lambda store: stored_dag(store.definitions, dag_id, key=key, asker=asker))
+    return replace(found, params=asked.params)
 
 
 async def _accept(node: ServedNode, request: Request, data: bytes, *, key: str | None) -> Accepted:
     """Read a document, and store its run; nothing of it is held once this returns."""
-    form, asker = document_format(request.headers.get("content-type", "")), rights_of(request).asker
-    small = form is Format.JSON and len(data) <= SMALL_BYTES  # sooner done than handed to a thread
-    asked = parse_request(data, format=form) if small else await asyncio.to_thread(parse_request, data, format=form)
-    if isinstance(asked.dag, str):
-        dag_id = asked.dag
-        wanted = await node.read(lambda store: stored_dag(store.definitions, dag_id, key=key, asker=asker))
-    else:
-        wanted = SubmitRequest(spec=asked.dag, idempotency_key=key, asker=asker)
-    wanted = replace(wanted, params=asked.params)
+    wanted = await _wanted(node, await _asked(request, data), asker=rights_of(request).asker, key=key)
     try:
         return await submitted(node, wanted, by=actor_of(request), sends=True, document_bytes=len(data))
     except DocumentError as error:

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cis.api.answers import ForbiddenHostError, internal_problem, problem_of
-from cis.api.execute import is_message
+from cis.api.execute import VALIDATE_PATH, is_message
 from cis.api.request_limits import RequestLimits, drain, may_be_large
 from cis.api.served import Rights, ServedNode
 from cis.app.tokens import ADMIN, CONTROL, EXECUTE, READ
@@ -162,7 +162,7 @@ def needed_right(method: str, path: str) -> str:
         return EXECUTE
     if method != "POST":
         return ADMIN
-    if path == EXECUTE_PATH or path.endswith("/rerun"):
+    if path in (EXECUTE_PATH, VALIDATE_PATH) or path.endswith("/rerun"):
         return EXECUTE
     return CONTROL if path.endswith(_CONTROL_ACTIONS) else ADMIN
 

@@ -68,6 +68,24 @@ class RunItemModel(BaseModel):
     finished_at: datetime | None
 
 
+class ValidationModel(BaseModel):
+    """What would run, and what is to be said of it. `params` is null where none were given."""
+
+    valid: Literal[True]
+    dag_id: str
+    scope: ScopeModel
+    scope_source: ScopeSourceName
+    scope_reason: str
+    worker_id: str
+    target_node: str | None
+    priority: PriorityName
+    tasks: int
+    levels: list[list[str]]
+    longest_chain: list[str]
+    warnings: list[str]
+    params: dict[str, Any] | None
+
+
 class TaskModel(BaseModel):
     """A task of a run. `attempts` counts them; `skipped_because` is the task because of which it was skipped.
 

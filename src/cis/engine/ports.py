@@ -130,6 +130,15 @@ class SecretBook(Protocol):
         """
         ...
 
+    @property
+    def place(self) -> str:
+        """Where they are kept, for messages."""
+        ...
+
+    def missing(self, names: Iterable[str]) -> Sequence[str]:
+        """Return those of *names* that are not there."""
+        ...
+
     def refused(self, names: Iterable[str], *, scope: Scope) -> Mapping[str, str]:
         """Return why *scope* may not have some of *names*, and the mend, by name; one that is missing is not refused.
 

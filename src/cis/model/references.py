@@ -55,6 +55,11 @@ def without_escapes(text: str) -> str:
     return _ESCAPED.sub("", text) if "$${" in text else text
 
 
+def without_references(text: str) -> str:
+    """Return a string without its references, and without what only looks like the beginning of one."""
+    return _REFERENCE.sub("", without_escapes(text))
+
+
 def references(value: Json) -> Iterator[Reference]:
     """Yield the references in a string, or in the strings of nested JSON."""
     if isinstance(value, str):

@@ -181,6 +181,11 @@ class TomlSecrets:
                 )
         return found
 
+    @property
+    def place(self) -> str:
+        """The file that names them."""
+        return str(self.toml)
+
     def missing(self, names: Iterable[str]) -> list[str]:
         """Return those of *names* that the table does not have."""
         table = self.table()

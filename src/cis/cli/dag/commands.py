@@ -55,6 +55,7 @@ def _params(command: Parser) -> None:
 def _validate(command: Parser) -> None:
     _file(command)
     _params(command)
+    command.add_argument("--strict", action="store_true", help="refuse a document with warnings, too (status 2)")
 
 
 def _list(listed: Parser) -> None:

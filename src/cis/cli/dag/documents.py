@@ -7,16 +7,9 @@ import json
 import math
 from pathlib import Path
 
-from cis.app.submit import (
-    anchored,
-    check_secrets,
-    check_skills,
-    document_warnings,
-    node_warnings,
-    travel_warnings,
-    values_of,
-)
+from cis.app.submit import anchored, node_warnings
 from cis.app.submit import save as save_dag
+from cis.app.validating import check_dag, dag_warnings, validation_view
 from cis.cli.context import Context, from_environment, say, this_user
 from cis.cli.dag.given import given_params
 from cis.cli.dag.run import DocumentFile, base_directory, read_input
@@ -24,9 +17,8 @@ from cis.cli.output import print_json
 from cis.engine.observe.views import dag_view
 from cis.errors import DocumentError, Fault, MalformedDocumentError, UsageError
 from cis.model.dag import DagSpec
-from cis.model.graph import Graph
 from cis.model.ids import counted
-from cis.model.inference import infer_scope, scope_reason
+from cis.model.inference import infer_scope
 
 MAX_LEVELS_SHOWN = 30
 MAX_NAMES_SHOWN = 8
@@ -37,65 +29,29 @@ def validate(options: argparse.Namespace) -> None:
     context = from_environment()
     document = DocumentFile(options.file)
     spec = document.dag()
-    scope, source = infer_scope(spec)
     with document.with_lines():
-        check_skills(spec, context.skills)
-    given = given_params(options)
-    values = values_of(spec, given) if given else None  # else what they are is not known yet
-    here = spec.target_node in (None, context.settings.node_id)
-    if (
-        here
-        and any(task.secrets for task in spec.tasks)
-        and not (spec.target_node is None and context.this_node.offers)
-    ):
-        with document.with_lines():
-            check_secrets(spec, scope, context.this_node, params=values)
-    away = not here or (spec.target_node is None and context.this_node.offers)
-    graph = Graph.of(spec.tasks)
-    levels = [[spec.tasks[number].id for number in level] for level in graph.levels()]
-    warnings = [*_secret_warnings(spec, context), *document_warnings(spec), *_node_warnings(spec, context)]
-    warnings += travel_warnings(spec, base_directory(options.file)) if away else []
+        values = check_dag(spec, given_params(options), this_node=context.this_node)
+    warnings = dag_warnings(spec, this_node=context.this_node, folder=base_directory(options.file))
+    warnings += _node_warnings(spec, context)
+    if options.strict and warnings:
+        faults = [Fault(place="", message=f"{warning} (a warning; --strict refuses it)") for warning in warnings]
+        raise DocumentError(faults, source=options.file)
+    checked = validation_view(spec, values=values, warnings=warnings)
     if options.json:
-        longest = graph.critical_path([1.0] * len(spec.tasks))
-        print_json(
-            {
-                "valid": True,
-                "dag_id": spec.dag_id,
-                "scope": scope.to_dict(),
-                "scope_source": str(source),
-                "scope_reason": scope_reason(scope, source),
-                "worker_id": scope.worker_id,
-                "target_node": spec.target_node,
-                "priority": str(spec.priority),
-                "tasks": len(spec.tasks),
-                "levels": levels,
-                "longest_chain": [spec.tasks[number].id for number in longest],
-                "warnings": warnings,
-                "params": None if values is None else dict(values),
-            }
-        )
+        print_json(checked)
         return
     for warning in warnings:
         say(f"warning: {warning}")
+    levels = checked["levels"]
     print(f"{spec.dag_id}: fine, {counted(len(spec.tasks), 'task')} in {counted(len(levels), 'level')}")
-    print(f"scope {scope}: {scope_reason(scope, source)}")
-    print(f"worker {scope.worker_id}, priority {spec.priority}, node {spec.target_node or context.settings.node_id}")
+    print(f"scope {infer_scope(spec)[0]}: {checked['scope_reason']}")
+    node_id = spec.target_node or context.settings.node_id
+    print(f"worker {checked['worker_id']}, priority {spec.priority}, node {node_id}")
     for number, level in enumerate(levels[:MAX_LEVELS_SHOWN], 1):
         more = f" and {len(level) - MAX_NAMES_SHOWN} more" if len(level) > MAX_NAMES_SHOWN else ""
         print(f"  {number}. {', '.join(level[:MAX_NAMES_SHOWN])}{more}")
     if len(levels) > MAX_LEVELS_SHOWN:
         print(f"  and {len(levels) - MAX_LEVELS_SHOWN} more levels")
-
-
-def _secret_warnings(spec: DagSpec, context: Context) -> list[str]:
-    """Return which secrets this node lacks; what another node has cannot be told from here."""
-    asked = {name: task.id for task in reversed(spec.tasks) for name in task.secrets.values()}
-    if not asked or spec.target_node not in (None, context.settings.node_id):
-        return []
-    from cis.node.tables import TomlSecrets  # noqa: PLC0415 - few documents ask for any
-
-    missing = TomlSecrets(context.home.toml, context.environ).missing(asked)
-    return [f"task {asked[name]!r} asks for the secret {name}, which {context.home.toml} lacks" for name in missing]
 
 
 def _node_warnings(spec: DagSpec, context: Context) -> list[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cis.model.dag import COMMAND_SKILL, DAG_SKILL, DagSpec, Json, TaskSpec
 from cis.model.inference import infer_scope
-from cis.model.pipelines import blind_to_pipes
+from cis.model.pipelines import blind_to_pipes, is_shell
+from cis.model.references import references, without_references
 from cis.model.scope import Scope
 from cis.model.task_kinds import FILE
 from cis.store.port import Store, stored_spec
@@ -20,6 +21,18 @@ _LONGEST_NAME = 255
 _BETWEEN_WORDS = re.compile(r"[\s'\"();|&<>=`]+")
 _WHOLE = ("/", "~", "$")
 MOST_CHILDREN = 1000
+MOST_DOUBTS = 20
+_EXPANDED = re.compile(r"\$\([^)]*\)?|\$\{?[A-Za-z_][A-Za-z0-9_]*\}?")
+_LIKE_A_REFERENCE = re.compile(r"\$\{\{[^}]*\}?\}?|\$\{\s*[A-Za-z_][A-Za-z0-9_-]*\s*[.\[][^}]*\}|\$\{(?:item|matrix)\}")
+_NO_REFERENCE = (
+    "{}: {} looks like a reference and is not one, so it stays as it is; references are ${{tasks.ID.outputs.NAME}},"
+    " ${{tasks.ID.status}}, ${{params.NAME}} and ${{run.id}}"
+)
+_LITERAL = "{}: {} stays as it is: no shell reads a variable's value; let the command work it out"
+_UNWRITTEN = (
+    "task {!r} refers to {}, and nothing that task {!r} says writes an output; it does so by"
+    ' echo "NAME=value" >> "$CIS_OUTPUT"'
+)
 _SHOWN = 4
 _SPREAD = (
     "{} goes to node {}, while scope {} has work on node {}: run {} of {}. Nothing keeps the two apart; a DAG whose work"
@@ -54,7 +67,62 @@ _OLD_SHELL = (
 def document_warnings(spec: DagSpec) -> list[str]:
     """Return what is to be said of a document, wherever it runs."""
     blind = list(blind_to_pipes(spec))
-    return [_BLIND.format(_named(blind))] if blind else []
+    found = [_BLIND.format(_named(blind))] if blind else []
+    return [*found, *islice(dict.fromkeys((*_unfilled(spec), *_unwritten(spec))), MOST_DOUBTS)]
+
+
+def _unfilled(spec: DagSpec) -> Iterator[str]:
+    """Yield what looks as if something took its place, and nothing does: in variables, and where references may stand."""
+    for name, value in spec.env.items():
+        yield from _in_variable(f"env.{name}", value)
+    for task in spec.tasks:
+        here = f"task {task.id!r}: "
+        for name, value in task.env.items():
+            yield from _in_variable(f"{here}env.{name}", value)
+        words = task.command if isinstance(task.command, tuple) else ()
+        for place, text in (("command", word) for word in words) if not _is_code(words) else ():
+            yield from _no_reference(here + place, text)
+        yield from _no_reference(f"{here}cwd", task.cwd or "")
+        yield from _no_reference(f"{here}stdin", task.stdin if isinstance(task.stdin, str) else "")
+
+
+def _in_variable(place: str, value: str) -> Iterator[str]:
+    known = list(_no_reference(place, value))
+    yield from known
+    found = None if known else _EXPANDED.search(without_references(value))
+    if found is not None:
+        yield _LITERAL.format(place, found[0])
+
+
+def _no_reference(place: str, value: str) -> Iterator[str]:
+    found = _LIKE_A_REFERENCE.search(without_references(value)) if "${" in value else None
+    if found is not None:
+        yield _NO_REFERENCE.format(place, found[0])
+
+
+def _is_code(words: Sequence[str]) -> bool:
+    return bool(words) and is_shell(words[0])
+
+
+def _unwritten(spec: DagSpec) -> Iterator[str]:
+    """Yield which outputs are referred to that nothing in the task of theirs seems to write."""
+    tasks = {task.id: task for task in spec.tasks}
+    for task in spec.tasks:
+        plain = task.to_dict()
+        for one in references({name: plain.get(name) for name in ("env", "params", "cwd", "stdin", "command")}):
+            source = tasks.get(one.task or "")
+            if source is None or one.output is None or source.skill not in (None, COMMAND_SKILL):
+                continue
+            named = str(source.to_dict())
+            if "CIS_OUTPUT" not in named and source.output != one.output and not _is_program(source):
+                yield _UNWRITTEN.format(task.id, one.text, source.id)
+
+
+def _is_program(task: TaskSpec) -> bool:
+    """Whether a task runs something of which nothing is known here, that may write outputs: a file by its path."""
+    command = task.command if task.command is not None else task.params.get("command")
+    words = _BETWEEN_WORDS.split(command) if isinstance(command, str) else map(str, command or ())
+    return any("/" in word.strip("/") and not word.startswith("-") for word in words)
 
 
 def travel_warnings(spec: DagSpec, folder: Path) -> list[str]:
