@@ -11,5 +11,5 @@ LEGAL_RUN = {
 }
 LEGAL_TASK = {
     TaskState.PENDING: {TaskState.RUNNING, TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED},
-    TaskState.RUNNING: {TaskState.PENDING, TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED},
+    TaskState.RUNNING: set(TaskState) - {TaskState.RUNNING},
 }
