@@ -75,7 +75,7 @@ def test_a_shell_that_cannot_be_one_is_refused_where_it_stands(sandbox: Sandbox,
             "the skill 'http' has none",
             "begins with an option",
             "cannot be split",
-            "cannot refer",
+            "cannot hold",
         ]
     ):
         (line,) = [line for line in done.stderr.splitlines() if f"tasks[{number}].shell" in line]

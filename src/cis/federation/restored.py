@@ -37,7 +37,7 @@ from cis.errors import MalformedMessageError
 from cis.federation.messages import Outcome, ReceivedMessage, outcome, remember_ask
 from cis.model.dag import Json
 from cis.model.ids import id_fault
-from cis.model.message import Fields, Message, MessageKind, Reply, Result
+from cis.model.message import CONFIRMS, Fields, Message, MessageKind, Reply, Result
 from cis.model.states import Priority, RunState
 from cis.store.cluster import EVERYONE, OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route
 from cis.store.cluster_port import Offers, Outbox
@@ -46,7 +46,7 @@ from cis.store.records import RunChange, RunFilter, RunRecord
 from cis.store.upkeep_port import RestoreRecord, Restores
 
 UNCONFIRMED = "run.unconfirmed"
-CONFIRM, CONFIRMS, RESTORED = "confirm", "confirms", "restored"
+CONFIRM, RESTORED = "confirm", "restored"
 LEAP = 1_000_000  # numbers that were given out since the backup are passed over: epochs of grants, controls of a run
 SLACK_US = 120_000_000
 QUESTIONS_KEPT = 4

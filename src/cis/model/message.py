@@ -75,10 +75,24 @@ SCOPES = "scopes"  # those that the run, and what it starts, may run in, when th
 ERREXIT = "errexit"  # true: text commands run under /bin/sh -e; absent: under /bin/sh, as nodes of before have it
 ROOT = "root"  # of a run that is a task of another: the run at the top of its tree
 ABOVE = "above"  # and the DAGs over it
+CONFIRMS = "confirms"  # which question of a node that was restored from a backup this answers
 _READ_BY_ALL = frozenset((*_SAID_ANYWAY, *WIRE_FIELDS))
 # What else stands in an execute message; anything that is neither is read as a word of the document, and refused.
 _BESIDE_THE_DOCUMENT = frozenset(
-    {*_SAID_ANYWAY, SCOPES, ERREXIT, ROOT, ABOVE, NONCES, "scope_source", "depth", "progress", "epoch", "lease_ms"}
+    {
+        *_SAID_ANYWAY,
+        SCOPES,
+        ERREXIT,
+        ROOT,
+        ABOVE,
+        CONFIRMS,
+        NONCES,
+        "scope_source",
+        "depth",
+        "progress",
+        "epoch",
+        "lease_ms",
+    }
 )
 _TO_WIRE = {field.name: field.kind.to_wire for field in (*DAG_FORM.fields, *TASK_FORM.fields) if field.kind.to_wire}
 
