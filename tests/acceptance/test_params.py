@@ -210,6 +210,7 @@ def test_a_value_too_long_for_a_variable_has_none_and_fails_only_where_it_is_put
     tasks = [
         {"id": "fine", "command": 'echo "${CIS_PARAM_TEXT-none}"'},
         {"id": "long", "command": "true", "env": {"V": "${params.text}"}},
+        {"id": "by-stdin", "command": "wc -c | tr -d ' '", "stdin": "${params.text}"},
     ]
     (tmp_path / "given.json").write_text(json.dumps({"text": "x" * 1_000_000}))
     path = write_dag(tmp_path, {"dag_id": "d", "params": {"text": {"type": "string"}}, "tasks": tasks})
@@ -219,3 +220,6 @@ def test_a_value_too_long_for_a_variable_has_none_and_fails_only_where_it_is_put
     assert (found["fine"]["status"], found["long"]["status"]) == ("completed", "failed")
     assert log_of(sandbox, "fine", "d") == "none\n"
     assert "the variable V" in found["long"]["error"]
+    assert "stdin" in found["long"]["error"]
+    assert found["by-stdin"]["status"] == "completed"
+    assert log_of(sandbox, "by-stdin", "d") == "1000000\n"

@@ -158,9 +158,10 @@ def _too_long(launch: Launch) -> str | None:
         if size > _LONGEST_TEXT:
             named = "its command" if text == launch.argv[-1] and len(launch.argv) > 1 else what
             most = f"the system takes {_LONGEST_TEXT // 2**10} KiB in one"
-            return (
-                f"{named} is one text of {size // 2**10} KiB, and {most}; put it into a file, and pass the name of that"
+            mend = (
+                "hand it over by stdin" if text not in launch.argv else "put it into a file, and pass the name of that"
             )
+            return f"{named} is one text of {size // 2**10} KiB, and {most}; {mend}"
     return None
 
 
