@@ -130,3 +130,37 @@ def test_a_parent_that_is_paused_pauses_what_is_below_it_until_it_goes_on(sandbo
 
     assert paused == ("paused", ("paused", ["completed", "pending"]))
     assert state("child") == ("completed", ["completed", "completed"])
+
+
+def test_values_keep_their_types_down_through_dags_eight_deep_and_up_again(sandbox: Sandbox) -> None:
+    """Whatever they hold: what looks like a reference in one is never filled in."""
+    values: dict[str, list[Any]] = {
+        "integer": [0, -(2**53)],
+        "number": [0.5, 1e300],
+        "boolean": [True, False],
+        "string": ["", "${params.v} $(id) `id`", "ü\n\t'\""],
+        "array": [[], [1, "${tasks.c.outputs.v}", [None, {"k": []}]]],
+        "object": [{}, {"a": {"b": [None, 1.5, "$${run.id}"]}}],
+    }
+
+    def nested(kind: str, depth: int) -> dict[str, Any]:
+        declared = {"v": {"type": kind}}
+        if depth == 0:
+            leaf = {"id": "t", "command": ["true"], "env": {"V": "${params.v}"}}
+            return document(f"{kind}-0", leaf, params=declared, outputs={"v": "${params.v}"})
+        below = {"document": nested(kind, depth - 1), "params": {"v": "${params.v}"}}
+        task = {"id": "c", "skill": "dag", "params": below}
+        return document(f"{kind}-{depth}", task, params=declared, outputs={"v": "${tasks.c.outputs.v}"})
+
+    with sandbox.node() as node:
+        sent = [
+            (value, node.execute({"dag": nested(kind, 8), "params": {"v": value}}).body["run_id"])
+            for kind, some in values.items()
+            for value in some
+        ]
+        ended = [(value, node.finished(run_id)) for value, run_id in sent]
+
+    for value, run in ended:
+        assert run["status"] == "completed", run["tasks"]
+        handed_up = run["tasks"][0]["outputs"]["v"]
+        assert (handed_up, type(handed_up)) == (value, type(value))
