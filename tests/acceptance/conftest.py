@@ -21,6 +21,7 @@ BOTH_STORES = {
         "params",
         "exit_codes",
         "run_timeout",
+        "triggers",
         "values",
         "reruns",
     )

@@ -160,12 +160,13 @@ def test_what_exit_statuses_mean_is_known_on_both_nodes(pair: Pair) -> None:
     document = dag(
         "codes",
         {"id": "lint", "command": "exit 3", "allow_failure": True},
-        {"id": "none", "command": "exit 9", "skip_codes": [9], "depends_on": "lint"},
+        {"id": "none", "command": "echo $CIS_TRIGGER; exit 9", "skip_codes": [9], "depends_on": "lint"},
         {"id": "after", "command": "true", "depends_on": "none"},
     )
     run = ended(two, two.api.execute(document).body["run_id"])
+    logs = two.api.call("GET", f"/api/v1/runs/{run['run_id']}/logs?task=none").body["items"]
 
-    assert run["status"] == "completed"
+    assert (run["status"], [log["output"] for log in logs]) == ("completed", ["manual\n"])
     assert [
         (one["status"], one["failure_allowed"], one["skip_reason"], one["skipped_because"]) for one in run["tasks"]
     ] == [

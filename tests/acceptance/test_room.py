@@ -248,6 +248,8 @@ def test_people_on_the_list_may_ask_and_run_what_is_stored(cluster: RoomCluster,
     assert "greet failed" in asked(cluster, bob, "!dag status greet")
     assert "good day" in asked(cluster, alice, "!dag logs greet a")
     assert "worker-global" in asked(cluster, alice, "!dag workers")
+    begun = one.sandbox.json("dag", "status", "greet")["runs"][0]["trigger"]
+    assert (begun["kind"], begun["id"], begun["by"]) == ("room", event_id, alice.user_id)
     assert "node-2" in asked(cluster, alice, "!dag nodes")
     assert "!dag run DAG" in asked(cluster, alice, "!dag help")
     assert asked(cluster, bob, "!dag run greet") == "you may not execute here"

@@ -115,6 +115,15 @@ class LeftModel(BaseModel):
     pid: int
 
 
+class TriggerModel(BaseModel):
+    """What began a run: `id` is a run, an event, …; `by` is who asked, where that is known."""
+
+    kind: Literal["manual", "room", "dag", "rerun"]
+    id: str | None
+    at: datetime
+    by: str | None
+
+
 class RunModel(BaseModel):
     """A run with its tasks. `version` grows by one with each change of the run itself."""
 
@@ -136,6 +145,7 @@ class RunModel(BaseModel):
     cancel_requested: bool
     error: str | None
     params: dict[str, Any]
+    trigger: TriggerModel | None
     rerun_of: str | None
     parent_run_id: str | None
     parent_task_id: str | None

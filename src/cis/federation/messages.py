@@ -21,6 +21,7 @@ from cis.model.message import (
     INLINE_BYTES,
     MAX_BLOB_BYTES,
     SCOPES,
+    TRIGGER,
     BlobRef,
     Message,
     MessageKind,
@@ -137,6 +138,7 @@ def head_fields(run: RunRecord) -> dict[str, Json]:
     return {
         **limits,
         **({ERREXIT: True} if run.errexit else {}),
+        **({} if run.trigger is None else {TRIGGER: {"kind": str(run.trigger.kind), "id": run.trigger.id}}),
         "dag_id": run.dag_id,
         "scope": run.scope.to_dict(),
         "scope_source": str(run.scope_source),

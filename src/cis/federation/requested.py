@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from cis.errors import MalformedMessageError
 from cis.federation.records import read_task, task_fields
 from cis.model.dag import DagSpec, Json
-from cis.model.ids import id_fault
+from cis.model.ids import MAX_ID_LENGTH, id_fault
 from cis.model.inference import infer_scope
 from cis.model.message import (
     ABOVE,
@@ -22,6 +22,7 @@ from cis.model.message import (
     MAX_BLOB_BYTES,
     ROOT,
     SCOPES,
+    TRIGGER,
     Fields,
     Message,
     document_of,
@@ -29,7 +30,7 @@ from cis.model.message import (
 )
 from cis.model.scope import Scope, ScopeType
 from cis.model.scope_rules import Patterns, pattern_fault
-from cis.model.states import TaskState
+from cis.model.states import TaskState, Trigger, TriggerKind
 from cis.store.records import TaskRecord
 
 ParseDag = Callable[[Mapping[str, Json]], DagSpec]
@@ -37,6 +38,7 @@ DAG_REF = "dag_ref"
 MAX_DEPTH_TOLD = 1000
 MAX_SCOPES = 1000
 MAX_ABOVE = 64
+MAX_TRIGGER_ID = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,7 @@ class RequestedRun:
     above: tuple[str, ...] = ()
     errexit: bool = False
     params: Mapping[str, Json] = field(default_factory=dict)
+    trigger: Trigger | None = None
 
 
 def requested_run(message: Message, *, blob: str | None, parse: ParseDag) -> RequestedRun:
@@ -86,6 +89,7 @@ def requested_run(message: Message, *, blob: str | None, parse: ParseDag) -> Req
         above=_above(message.fields.get(ABOVE, [])),
         errexit=said.flag(ERREXIT, absent=False),
         params=params,
+        trigger=_trigger(said) if TRIGGER in said else None,
     )
 
 
@@ -120,6 +124,14 @@ def progress_of(tasks: Sequence[TaskRecord]) -> list[Json]:
         for task in tasks
         if task.status is not TaskState.PENDING or task.version > 1
     ]
+
+
+def _trigger(said: Fields) -> Trigger | None:
+    """Return what began a run; None: in a way that only a later program knows."""
+    fields = said.object(TRIGGER)
+    kind, known = fields.text("kind", at_most=MAX_ID_LENGTH), set(TriggerKind)
+    name = fields.maybe_text("id", at_most=MAX_TRIGGER_ID)
+    return Trigger(TriggerKind(kind), name) if kind in known else None
 
 
 def _above(plain: Json) -> tuple[str, ...]:

@@ -73,6 +73,7 @@ WIRE_FIELDS_OF_A_TASK = frozenset(
 )
 SCOPES = "scopes"  # those that the run, and what it starts, may run in, when that is not all
 ERREXIT = "errexit"  # true: text commands run under /bin/sh -e; absent: under /bin/sh, as nodes of before have it
+TRIGGER = "trigger"  # what began the run: its kind, and an id
 ROOT = "root"  # of a run that is a task of another: the run at the top of its tree
 ABOVE = "above"  # and the DAGs over it
 CONFIRMS = "confirms"  # which question of a node that was restored from a backup this answers
@@ -83,6 +84,7 @@ _BESIDE_THE_DOCUMENT = frozenset(
         *_SAID_ANYWAY,
         SCOPES,
         ERREXIT,
+        TRIGGER,
         ROOT,
         ABOVE,
         CONFIRMS,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
 from cis.errors import IllegalStateError
 
@@ -24,6 +25,23 @@ class Priority(IntEnum):
 
     def __str__(self) -> str:
         return self.name.lower()
+
+
+class TriggerKind(StrEnum):
+    """What began a run: a person, by a command, HTTP or in the room, a task of another run (``dag``), or a rerun."""
+
+    MANUAL = "manual"
+    ROOM = "room"
+    DAG = "dag"
+    RERUN = "rerun"
+
+
+class Trigger(NamedTuple):
+    """What began a run: ``id`` is the other run, or the event in the room; ``by`` is who asked, where that is known."""
+
+    kind: TriggerKind
+    id: str | None = None
+    by: str | None = None
 
 
 class RunState(StrEnum):

@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from cis.model.scope import Scope, ScopeSource
 from cis.model.scope_rules import Patterns
-from cis.model.states import AttemptState, Outcome, Priority, RunState, TaskState
+from cis.model.states import AttemptState, Outcome, Priority, RunState, TaskState, Trigger
 
 T = TypeVar("T")
 NO_OUTPUTS: Mapping[str, Any] = MappingProxyType({})
@@ -81,10 +81,7 @@ class NewDefinition(NamedTuple):
 
 
 class DefinitionRecord(NamedTuple):
-    """One version of a DAG's document; every run names the version that it runs.
-
-    ``saved_at_us`` is set for the one version of a DAG that ``cis dag save`` stored last.
-    """
+    """One version of a DAG's document; ``saved_at_us`` is set for the one that ``cis dag save`` stored last."""
 
     definition_id: int
     dag_id: str
@@ -134,6 +131,7 @@ class RunRecord(NamedTuple):
     tree: str | None = None
     above: tuple[str, ...] = ()
     errexit: bool = False
+    trigger: Trigger | None = None
 
 
 class RunHead(NamedTuple):

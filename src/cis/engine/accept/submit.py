@@ -35,7 +35,7 @@ from cis.model.ids import counted
 from cis.model.inference import infer_scope
 from cis.model.references import OPENINGS
 from cis.model.scope import Scope, ScopeSource
-from cis.model.states import RunState
+from cis.model.states import RunState, Trigger, TriggerKind
 from cis.store.port import Store
 from cis.store.queue_port import Queue
 from cis.store.records import AS_DEFINED, DefinitionRecord, NewDefinition, QueueItem, RunRecord, TaskRecord
@@ -104,6 +104,7 @@ class SubmitRequest:
     prepared: Prepared | None = None
     staged: str | None = None
     errexit: bool = True
+    trigger: Trigger | None = None  # None: what the rest of the request says
     params: Given = field(default_factory=lambda: NO_PARAMS)
 
 
@@ -183,6 +184,7 @@ def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Subm
         tree=tree,
         above=origin.above if origin else (),
         errexit=request.errexit,
+        trigger=_trigger(request),
     )
     if request.staged is None:
         insert_run(store, run, first_tasks(run.run_id, spec, request.kept or {}), at_us=now_us, params=params)
@@ -229,6 +231,18 @@ def prepare(spec: DagSpec, *, skills: SkillBook) -> Prepared:
         source=source,
         skill_faults=tuple(skill_faults(spec, skills)),
     )
+
+
+def _trigger(request: SubmitRequest) -> Trigger | None:
+    """Return what begins a run; None: another node began it, and did not say."""
+    if request.trigger is not None:
+        return request.trigger
+    if request.parent is not None:
+        return Trigger(TriggerKind.DAG, request.parent.run_id)
+    by = None if request.asker is OWNER else request.asker.name
+    if request.rerun_of is not None:
+        return Trigger(TriggerKind.RERUN, request.rerun_of, by)
+    return Trigger(TriggerKind.MANUAL, by=by) if request.origin is None else None
 
 
 def record_definition(definitions: Definitions, spec: DagSpec, *, prepared: Prepared, now_us: int) -> int:

@@ -104,6 +104,18 @@ def run_view(
     return {**_run_head(run, waiting, params, left, contact_us), "tasks": task_views(tasks, reasons)}
 
 
+def _trigger_view(run: RunRecord) -> dict[str, Json] | None:
+    """Return what began a run; None of one of before, or of one that another node began and did not say."""
+    if run.trigger is None:
+        return None
+    return {
+        "kind": str(run.trigger.kind),
+        "id": run.trigger.id,
+        "at": rfc3339(run.created_at_us),
+        "by": run.trigger.by,
+    }
+
+
 def _run_head(
     run: RunRecord,
     waiting: Waiting | None,
@@ -130,6 +142,7 @@ def _run_head(
         "cancel_requested": run.cancel_requested,
         "error": run.error,
         "params": dict(params),
+        "trigger": _trigger_view(run),
         "rerun_of": run.rerun_of,
         "parent_run_id": run.parent_run_id,
         "parent_task_id": run.parent_task_id,

@@ -104,6 +104,7 @@ class AttemptMaker:
                 **secrets,
                 **marks,
                 "CIS_DAG_ID": run.dag_id,
+                **({} if run.trigger is None else {"CIS_TRIGGER": str(run.trigger.kind)}),
                 "CIS_NODE_ID": self.node_id,
                 "CIS_WORKER_ID": self.worker_id,
                 "CIS_SCOPE": str(run.scope),

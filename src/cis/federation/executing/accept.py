@@ -89,6 +89,7 @@ def take_on(store: Store, received: ReceivedMessage, requested: RequestedRun, *,
         asker=asker,
         errexit=requested.errexit,
         params=requested.params,
+        trigger=requested.trigger,
     )
     run = submit(store, request, this_node=this_node).run
     store.remotes.put(

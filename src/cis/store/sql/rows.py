@@ -13,7 +13,7 @@ from cis.errors import PoisonRecordError
 from cis.model.ids import id_fault
 from cis.model.scope import Scope, ScopeSource, ScopeType, parse_worker_id
 from cis.model.scope_rules import read_patterns
-from cis.model.states import AttemptState, Outcome, Priority, RunState, TaskState
+from cis.model.states import AttemptState, Outcome, Priority, RunState, TaskState, Trigger, TriggerKind
 from cis.model.tree import clipped, holds_text
 from cis.store.records import (
     AttemptRecord,
@@ -43,7 +43,7 @@ RUN = (
     "run_id, dag_id, definition_id, status, version, scope_type, scope_id, scope_source, worker_id, node_id,"
     " owner_node, target_node, priority, delivery, task_count, created_at_us, started_at_us, finished_at_us,"
     " cancel_requested, error, idempotency_key, rerun_of, parent_run_id, parent_task_id, depth, scopes,"
-    " tree, above, errexit"
+    " tree, above, errexit, begun_by"
 )
 TASK = (
     "run_id, task_no, task_id, status, version, attempts, failures, exit_code, started_at_us, finished_at_us,"
@@ -119,7 +119,13 @@ def run_of(row: Row) -> RunRecord:
         tree=row[26],
         above=tuple(row[27].split(",")) if row[27] else (),
         errexit=bool(row[28]),
+        trigger=_trigger_of(row[29]) if row[29] else None,
     )
+
+
+def _trigger_of(text: str) -> Trigger:
+    plain = json.loads(text)
+    return Trigger(TriggerKind(plain["kind"]), plain.get("id"), plain.get("by"))
 
 
 def task_of(row: Row) -> TaskRecord:

@@ -226,6 +226,7 @@ class RunRows:
                 run.tree,
                 ",".join(run.above) or None,
                 int(run.errexit),
+                None if run.trigger is None else json.dumps(run.trigger._asdict(), ensure_ascii=False),
             ),
         )
         self._db.write_many(INSERT_TASK, map(task_values, tasks))

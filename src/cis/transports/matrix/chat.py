@@ -12,7 +12,7 @@ import hashlib
 import logging
 import shlex
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cis.app.actor import Actor
 from cis.app.control import Action, Controlled, control
@@ -26,7 +26,7 @@ from cis.federation.messages import CONTROL, EXECUTE, READ
 from cis.federation.service import NodePort
 from cis.model.ids import counted, did_you_mean
 from cis.model.scope_rules import Patterns, allows
-from cis.model.states import RunState
+from cis.model.states import RunState, Trigger, TriggerKind
 from cis.store.cluster import RoomEvent
 from cis.store.cluster_port import Peers
 from cis.store.port import Store
@@ -172,6 +172,7 @@ class Chat:
         def job(store: Store) -> Accepted:
             asker = Asker(name=event.sender, scopes=scopes, shares=True)
             request = stored_dag(store.definitions, dag_id, key=key, asker=asker, target=target)
+            request = replace(request, trigger=Trigger(TriggerKind.ROOM, event.event_id, event.sender))
             accepted = accept(store, request, this_node=self._node.this_node, by=_actor_of(event))
             run = accepted.run
             if accepted.created:
