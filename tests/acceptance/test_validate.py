@@ -82,3 +82,12 @@ def test_what_is_meant_is_not_warned_of_and_passes_strictly(
     done = sandbox.cis("dag", "validate", write_dag(tmp_path, {**FINE, **extra}), "--strict")
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_very_many_doubts_are_cut_short_and_cost_no_time(sandbox: Sandbox, tmp_path: Path) -> None:
+    tasks = [{"id": "a", "command": "true", "env": {"V": "${x.y " * 50_000}}]
+    tasks += [{"id": f"t{number}", "command": "true", "env": {"V": f"$({number})"}} for number in range(100)]
+    said = sandbox.json("dag", "validate", write_dag(tmp_path, {"dag_id": "many", "tasks": tasks}))
+
+    assert len(said["warnings"]) == 20
+    assert max(map(len, said["warnings"])) < 1000

@@ -17,7 +17,12 @@ NOW = Instant(1_000_000_000, 100.0)
 
 def plan_of(*tasks: TaskSpec, **changes: Any) -> RunPlan:
     """Return the plan of a running run of *tasks*, none of them started."""
-    spec = DagSpec(dag_id="d", tasks=tasks, max_parallel=changes.pop("max_parallel", None))
+    spec = DagSpec(
+        dag_id="d",
+        tasks=tasks,
+        max_parallel=changes.pop("max_parallel", None),
+        timeout_s=changes.pop("timeout_s", None),
+    )
     facts = {"status": RunState.RUNNING, "scope": GLOBAL, "worker_id": GLOBAL.worker_id, "task_count": len(tasks)}
     run = rows.run("r", **{**facts, **changes})
     stored = [TaskRecord(run_id="r", task_no=number, task_id=task.id) for number, task in enumerate(tasks)]

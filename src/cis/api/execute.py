@@ -153,16 +153,17 @@ async def _checked(node: ServedNode, request: Request, data: bytes) -> Json:
     asked, asker = await _asked(request, data), rights_of(request).asker
     spec = (await _wanted(node, asked, asker=asker, key=None)).spec
 
-    def check(store: Store) -> Json:
-        asker.check(infer_scope(spec)[0])
+    asker.check(infer_scope(spec)[0])
+    # What runs elsewhere is not for everybody to know.
+    elsewhere = await node.read(lambda store: node_warnings(store, spec)) if asker.scopes is None else []
+
+    def check() -> Json:
         values = check_dag(spec, asked.params, this_node=node.this_node)
-        warnings = dag_warnings(spec, this_node=node.this_node)
-        if asker.scopes is None:  # what runs elsewhere is not for everybody to know
-            warnings += node_warnings(store, spec)
+        warnings = [*dag_warnings(spec, this_node=node.this_node), *elsewhere]
         return validation_view(spec, values=values, warnings=warnings)
 
     try:
-        return await node.read(check)
+        return await asyncio.to_thread(check)
     except DocumentError as error:
         raise await with_lines(error, request, data) from error
 

@@ -64,6 +64,17 @@ def test_retries_are_for_the_statuses_that_ask_for_them_and_not_for_a_time_limit
     assert states(plan) == ["pending", "failed", "failed"]
 
 
+def test_the_time_of_a_run_ends_by_the_wall_clock_also_when_the_machine_slept_and_never_later_than_it_was() -> None:
+    plan = plan_of(task("a"), timeout_s=60.0, started_at_us=NOW.wall_us)
+    assert plan.ends_by_s == NOW.mono_s + 60
+
+    plan.note_begin(Instant(NOW.wall_us + 50_000_000, NOW.mono_s + 1))
+    assert plan.ends_by_s == NOW.mono_s + 11
+    plan.note_begin(Instant(NOW.wall_us - 3_600_000_000, NOW.mono_s + 2))
+    assert plan.ends_by_s == NOW.mono_s + 11
+    assert plan_of(task("a"), timeout_s=60.0).ends_by_s == math.inf
+
+
 def test_a_failure_waits_for_its_retry_without_a_slot_and_starts_when_it_is_due() -> None:
     plan = plan_of(task("a", max_retries=1, retry_delay_s=2.0))
     plan.start_next(NOW)

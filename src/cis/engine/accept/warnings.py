@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from cis.model.dag import COMMAND_SKILL, DAG_SKILL, DagSpec, Json, TaskSpec
@@ -22,8 +22,10 @@ _BETWEEN_WORDS = re.compile(r"[\s'\"();|&<>=`]+")
 _WHOLE = ("/", "~", "$")
 MOST_CHILDREN = 1000
 MOST_DOUBTS = 20
-_EXPANDED = re.compile(r"\$\([^)]*\)?|\$\{?[A-Za-z_][A-Za-z0-9_]*\}?")
-_LIKE_A_REFERENCE = re.compile(r"\$\{\{[^}]*\}?\}?|\$\{\s*[A-Za-z_][A-Za-z0-9_-]*\s*[.\[][^}]*\}|\$\{(?:item|matrix)\}")
+_EXPANDED = re.compile(r"\$\([^)]{0,100}\)?|\$\{?[A-Za-z_][A-Za-z0-9_]{0,100}\}?")
+_LIKE_A_REFERENCE = re.compile(
+    r"\$\{\{[^}]{0,100}\}{0,2}|\$\{\s{0,9}[A-Za-z_][A-Za-z0-9_-]{0,100}\s{0,9}[.\[][^}]{0,200}\}|\$\{(?:item|matrix)\}"
+)
 _NO_REFERENCE = (
     "{}: {} looks like a reference and is not one, so it stays as it is; references are ${{tasks.ID.outputs.NAME}},"
     " ${{tasks.ID.status}}, ${{params.NAME}} and ${{run.id}}"
@@ -68,7 +70,7 @@ def document_warnings(spec: DagSpec) -> list[str]:
     """Return what is to be said of a document, wherever it runs."""
     blind = list(blind_to_pipes(spec))
     found = [_BLIND.format(_named(blind))] if blind else []
-    return [*found, *islice(dict.fromkeys((*_unfilled(spec), *_unwritten(spec))), MOST_DOUBTS)]
+    return [*found, *dict.fromkeys(islice(chain(_unfilled(spec), _unwritten(spec)), MOST_DOUBTS))]
 
 
 def _unfilled(spec: DagSpec) -> Iterator[str]:
@@ -107,14 +109,16 @@ def _is_code(words: Sequence[str]) -> bool:
 def _unwritten(spec: DagSpec) -> Iterator[str]:
     """Yield which outputs are referred to that nothing in the task of theirs seems to write."""
     tasks = {task.id: task for task in spec.tasks}
+    writes: dict[str, bool] = {}  # tasks that may write outputs: each is looked at once
     for task in spec.tasks:
         plain = task.to_dict()
         for one in references({name: plain.get(name) for name in ("env", "params", "cwd", "stdin", "command")}):
             source = tasks.get(one.task or "")
             if source is None or one.output is None or source.skill not in (None, COMMAND_SKILL):
                 continue
-            named = str(source.to_dict())
-            if "CIS_OUTPUT" not in named and source.output != one.output and not _is_program(source):
+            if source.id not in writes:
+                writes[source.id] = _is_program(source) or "CIS_OUTPUT" in str(source.to_dict())
+            if not writes[source.id] and source.output != one.output:
                 yield _UNWRITTEN.format(task.id, one.text, source.id)
 
 

@@ -122,6 +122,7 @@ class _Steps:
                 self._suspend(plan)
             else:
                 self._turn.refresh(plan)
+                plan.note_begin(self._now)
 
     def look_at_new(self, run_ids: Sequence[str]) -> None:
         """Act on what control wrote into runs that were just taken."""

@@ -101,10 +101,14 @@ class RunPlan:
             self._unlock(number)
 
     def note_begin(self, now: Instant) -> None:
-        """Know by when the run has to be over, if it has begun: pauses and waits count, and so does sleep."""
+        """Know by when the run has to be over, if it has begun: waits and pauses count, and so does the machine's sleep.
+
+        Asked again it may turn out sooner, since the monotonic clock does not see a sleep; never later.
+        """
         limit_s = self.spec.timeout_s
-        if limit_s is not None and self.run.started_at_us is not None:
-            self.ends_by_s = now.until(self.run.started_at_us + round(limit_s * 1e6), at_most_s=limit_s)
+        if limit_s is not None and self.run.started_at_us is not None and not self.cancelling:
+            ends_by_s = now.until(self.run.started_at_us + round(limit_s * 1e6), at_most_s=limit_s)
+            self.ends_by_s = min(self.ends_by_s, ends_by_s)
 
     @property
     def given_up(self) -> bool:
