@@ -136,6 +136,15 @@ def test_what_is_asked_for_most_loads_no_dataclasses_and_ends_without_taking_pyt
         assert {"dataclasses", "inspect", "threading", "logging"} & imported(arguments, home) == set(), arguments
 
 
+def test_what_a_node_is_and_has_is_said_without_its_keys_and_its_packages(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    imported("init", home)
+
+    for arguments in ("node status", "node list", "skill list"):
+        unneeded = {"dataclasses", "inspect", "cryptography", "importlib.metadata", "threading", "logging"}
+        assert unneeded & imported(arguments, home) == set(), arguments
+
+
 def test_looking_for_damage_imports_no_node(tmp_path: Path) -> None:
     home = tmp_path / "home"
     imported("init", home)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
+from importlib.machinery import PathFinder
+from importlib.metadata import DistributionFinder, MetadataPathFinder
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,6 +87,56 @@ def test_an_installed_skill_is_found_with_the_package_that_brings_it(package: Pa
     assert skills.get("good").description == "Does good."
     info = next(info for info in skills.infos() if info.name == "good")
     assert (info.source, info.triggers, info.error) == ("goodpkg 1.2", ("task",), None)
+
+
+def test_a_skill_is_found_however_its_package_was_installed(
+    package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package("eggy", GOOD, "of-an-egg = eggy:Skill")
+    (tmp_path / "eggy-1.2.dist-info").rename(tmp_path / "Eggy.EGG-INFO")
+    egg = tmp_path / "other-1.2-py3.egg"
+    (egg / "EGG-INFO").mkdir(parents=True)
+    (egg / "other.py").write_text(GOOD)
+    (egg / "EGG-INFO" / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.2\n")
+    (egg / "EGG-INFO" / "entry_points.txt").write_text("[cis.skills]\nof-a-folder = other:Skill\n")
+    archive = tmp_path / "packages.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("zipped.py", GOOD)
+        file.writestr("zipped-1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: zipped\nVersion: 1.2\n")
+        file.writestr("zipped-1.2.dist-info/entry_points.txt", "[cis.skills]\nof-an-archive = zipped:Skill\n")
+
+    found = {}
+    for path in (None, egg, archive):
+        with monkeypatch.context() as only:
+            if path is not None:
+                only.setattr(sys, "path", [str(path), *(each for each in sys.path if each != str(tmp_path))])
+            found[path] = {info.name for info in InstalledSkills().infos() if info.name.startswith("of-")}
+
+    assert found == {None: {"of-an-egg"}, egg: {"of-a-folder"}, archive: {"of-an-archive"}}
+
+
+def test_a_skill_is_found_that_only_a_finder_knows(
+    package: Package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package("goodpkg", GOOD, "good = goodpkg:Skill")
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(tmp_path)])
+
+    class Finder:
+        """Finds what is in the folder that the path does not name."""
+
+        @classmethod
+        def find_spec(cls, fullname: str, path: Any = None, target: Any = None) -> Any:
+            return PathFinder.find_spec(fullname, [str(tmp_path)], target) if path is None else None
+
+        @classmethod
+        def find_distributions(cls, context: Any) -> Any:
+            return MetadataPathFinder.find_distributions(
+                DistributionFinder.Context(name=context.name, path=[str(tmp_path)])
+            )
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+
+    assert InstalledSkills().get("good").description == "Does good."
 
 
 def test_the_nearest_name_may_be_that_of_an_installed_skill(package: Package) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, replace
 from typing import Any
 
 from cis.cli.context import Context, from_environment, say
@@ -59,7 +58,7 @@ def _faults(context: Context) -> list[Fault]:
 
 def _show(options: argparse.Namespace) -> None:
     settings = from_environment().settings
-    values = asdict(replace(settings, scopes=()))
+    values = {**settings._asdict(), "allow": [person._asdict() for person in settings.allow]}
     values["scopes"] = {table.pattern: _said(table.rules) for table in settings.scopes}
     if options.json:
         print_json(values)

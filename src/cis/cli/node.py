@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 from typing import TYPE_CHECKING, Any
 
 from cis.cli.context import Context, from_environment, say
@@ -144,6 +143,7 @@ def _opened(context: Context, settings: Settings, listener: socket.socket) -> No
 def _serve(context: Context, node: Node, listener: socket.socket) -> None:
     """Answer requests until INT or TERM."""
     import asyncio  # noqa: PLC0415 - uvicorn imports it
+    import signal  # noqa: PLC0415 - as above
 
     import uvicorn  # noqa: PLC0415 - 100 ms
 

@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cis.engine.times import DELIVER_WITHIN_S, LEASE_S
 from cis.model.scope_rules import NO_RULES, ScopeRules, ScopeTable, rules_of
 
 if TYPE_CHECKING:
     from cis.engine.ports import SecretBook, SkillBook
     from cis.model.scope import Scope
 
-DELIVER_WITHIN_S = 7 * 86400.0
-LEASE_S = 60.0
 MAX_DEPTH = 8  # DAGs within DAGs
 
 

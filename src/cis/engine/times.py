@@ -9,6 +9,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, overload
 
+DELIVER_WITHIN_S = 7 * 86400.0  # what a run may take to reach its node, unless it or the settings say so
+LEASE_S = 60.0  # what a node that was granted a run may be silent, unless the settings say so
 CLOCK_WAS_SET_US = 1_000_000  # the two clocks differ by less when nobody has set one
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # a list has thousands of times

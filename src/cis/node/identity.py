@@ -4,7 +4,8 @@ A file is whole or not there at all, whoever else writes it at the same moment. 
 alone what its owner wrote around it.
 
 The first line of ``node.key`` is the private key, base64. Each further line is a succession, JSON, by which an earlier
-key handed over to a later one (``cis.transports.keys``, which takes 30 ms to import: only who asks for the key waits).
+key handed over to a later one (``cis.transports.keys``, which takes 30 ms to import: only who signs waits for it). The
+public key stands in ``node.pub``, behind what tells of which state of ``node.key`` it is; of another it counts nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +63,12 @@ def write_once(path: Path, data: bytes) -> bool:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Put a whole file, mode 0600, in place of the one at *path*."""
-    _private(path, data).replace(path)
+    fresh = _private(path, data)
+    try:
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
     _sync_folder(path.parent)
 
 
@@ -112,6 +117,8 @@ def set_text(path: Path, *, section: str, key: str, value: str) -> None:
             lines.insert(start + 1, line)
         else:
             lines[place] = line
+    import tomllib  # noqa: PLC0415 - 4 ms, for those who change a setting
+
     fresh = "\n".join(lines) + "\n"
     try:
         written = tomllib.loads(fresh).get(section, {}).get(key)
@@ -204,4 +211,23 @@ def _read(path: Path) -> Signer:
 
 def ensure_public_key(home: Home) -> str:
     """Return the node's Ed25519 public key as base64; the private one is made where there is none."""
-    return KeyFile(home.key_file).signer().public_key
+    key, kept = home.key_file, home.key_file.with_suffix(".pub")
+    with suppress(OSError, ValueError):
+        state, public_key = kept.read_text(encoding="ascii").split()
+        if state == _state(key):
+            return public_key
+    keys = KeyFile(key)
+    keys.signer()  # there is a file now
+    state, public_key = (
+        _state(key),
+        keys.signer().public_key,
+    )  # in this order: should it change, no state is given its key
+    with suppress(OSError):  # a full disk, or one that is only read: it is found out again the next time
+        replace_file(kept, f"{state} {public_key}\n".encode())
+    return public_key
+
+
+def _state(path: Path) -> str:
+    """Return what no other file, and no other content of this one, has: nobody can set the time of a change."""
+    status = path.stat()
+    return f"{status.st_ino}.{status.st_ctime_ns}.{status.st_size}"

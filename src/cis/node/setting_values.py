@@ -6,15 +6,14 @@ import os
 import re
 from typing import Any
 
-from cis.engine.this_node import MAX_DEPTH
 from cis.model.durations import exact_duration, parse_duration
 from cis.model.ids import id_fault
 from cis.store.opening import is_server
 from cis.transports.address import read_address
 
-_SIZE = re.compile(r"\s*([0-9]+)\s*(B|KiB|MiB|GiB|KB|MB|GB)?\s*", re.IGNORECASE)
-_MATRIX_USER = re.compile(r"@[^:\s]{1,200}:[^\s/]{1,200}")
-_MATRIX_ROOM = re.compile(r"![^\s]{1,254}")
+_SIZE = r"\s*([0-9]+)\s*(B|KiB|MiB|GiB|KB|MB|GB)?\s*"  # each is made when it is asked for
+_MATRIX_USER = r"@[^:\s]{1,200}:[^\s/]{1,200}"
+_MATRIX_ROOM = r"![^\s]{1,254}"
 UNBOUNDED = "all"
 _SIZES = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
@@ -76,7 +75,7 @@ def address(value: Any) -> str:
 def matrix_user(value: Any) -> str:
     """Return a Matrix user id. Raises ValueError, which says how one is written."""
     text = nonempty(value)
-    if not _MATRIX_USER.fullmatch(text):
+    if not re.fullmatch(_MATRIX_USER, text):
         raise ValueError(f"{text!r} is not a Matrix user; write @name:example.org")
     return text
 
@@ -84,7 +83,7 @@ def matrix_user(value: Any) -> str:
 def room(value: Any) -> str:
     """Return the id of a room. Raises ValueError, which says what is wrong."""
     text = nonempty(value)
-    if not _MATRIX_ROOM.fullmatch(text):
+    if not re.fullmatch(_MATRIX_ROOM, text):
         raise ValueError(f"{text!r} is not a room id, which begins with '!'; 'cis room setup' makes a room")
     return text
 
@@ -96,6 +95,8 @@ def count(value: Any) -> int:
 
 def recursion(value: Any) -> int:
     """Return how often a DAG may contain itself. Raises ValueError, which says what is wrong."""
+    from cis.engine.this_node import MAX_DEPTH  # noqa: PLC0415 - 10 ms, for those who set it
+
     return whole(value, lowest=0, highest=MAX_DEPTH)
 
 
@@ -137,7 +138,7 @@ def lease(value: Any) -> float:
 
 def size(value: Any) -> int:
     """Return bytes. Raises ValueError, which says what is wrong."""
-    match = _SIZE.fullmatch(str(value)) if not isinstance(value, bool) else None
+    match = re.fullmatch(_SIZE, str(value), re.IGNORECASE) if not isinstance(value, bool) else None
     if match is None or not int(match[1]):
         raise ValueError(f"{value!r} is not a size; write 500KiB, 100MiB or 1GiB")
     return int(match[1]) * _SIZES[(match[2] or "B").lower()]

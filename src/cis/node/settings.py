@@ -1,14 +1,11 @@
 """Settings: flag, then environment (``CIS_…``), then ``cis.toml``, then default; every fault is reported at once."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from cis.engine.this_node import DELIVER_WITHIN_S, LEASE_S
+from cis.engine.times import DELIVER_WITHIN_S, LEASE_S
 from cis.errors import ConfigError, Fault, NodeIdKeptError
 from cis.model.ids import MAX_ID_LENGTH, did_you_mean
 from cis.model.scope import Scope
@@ -39,8 +36,7 @@ from cis.node.setting_values import (
 from cis.node.tables import SCOPE_SECTION, SECTION, patterns_of, scope_tables, table_faults
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
+class Allowed(NamedTuple):
     """A person who may write ``!dag`` in the room, what that person may do, and in which scopes (None: in all)."""
 
     user_id: str
@@ -48,8 +44,7 @@ class Allowed:
     scopes: Patterns | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(NamedTuple):
     """The settings of a node, its workers and its commands; durations in seconds, sizes in bytes."""
 
     node_id: str
@@ -110,8 +105,7 @@ class Settings:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One setting: its place in ``cis.toml``, its variable, and how its value is read."""
 
     section: str

@@ -17,10 +17,8 @@ that attempt and nowhere else: not into settings, which travel to other processe
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +36,9 @@ from cis.model.scope_rules import (
     pattern_fault,
     rules_of,
 )
-from cis.model.secret_forms import MAX_BYTES, value_fault
 
 SCOPE_SECTION = "scope"
 HIGHEST = 1_000_000
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 SECTION = "secrets"
 _KINDS = ("env", "file")
@@ -112,7 +108,7 @@ def _env(value: object) -> dict[str, str]:
 
 
 def _variable_fault(name: str, text: object) -> str | None:
-    if not _VARIABLE.fullmatch(name):
+    if not (name.isascii() and name.isidentifier()):
         return "is not a name of a variable; use ASCII letters, digits and '_'"
     if name.startswith("CIS_"):
         return "is set by CIS itself, as all that begin so; choose another name"
@@ -138,15 +134,17 @@ _READERS: dict[str, Callable[[object], Any]] = {
 }
 
 
-@dataclass(slots=True)
 class TomlSecrets:
     """The ``SecretBook`` of the home whose settings are *toml*; variables come from *environ*."""
 
-    toml: Path
-    environ: Mapping[str, str]
-    _table: Mapping[str, Any] = field(default_factory=dict)
-    _scopes: Sequence[ScopeTable] = ()
-    _seen: tuple[int, int, int] | None = None
+    __slots__ = ("_scopes", "_seen", "_table", "environ", "toml")
+
+    def __init__(self, toml: Path, environ: Mapping[str, str]) -> None:
+        self.toml = toml
+        self.environ = environ
+        self._table: Mapping[str, Any] = {}
+        self._scopes: Sequence[ScopeTable] = ()
+        self._seen: tuple[int, int, int] | None = None
 
     def reveal(self, names: Iterable[str], *, scope: Scope) -> Mapping[str, str]:
         """Return the values of *names*, for a task of *scope*.
@@ -244,6 +242,8 @@ class TomlSecrets:
         fault = _entry_fault(name, entry)
         if fault is None:
             value = self._found(name, entry)
+            from cis.model.secret_forms import value_fault  # noqa: PLC0415 - 3 ms, for those who read a value
+
             fault = value_fault(value)
             if fault is None:
                 return value
@@ -289,6 +289,8 @@ def _entry_fault(name: str, entry: object) -> str | None:
     if fault is not None:
         return fault
     if isinstance(entry, str):
+        from cis.model.secret_forms import value_fault  # noqa: PLC0415 - as above
+
         return value_fault(entry)
     places = [place for kind, place in entry.items() if kind != _SCOPES] if isinstance(entry, dict) else []
     if not isinstance(entry, dict) or len(places) != 1 or not set(entry) <= {*_KINDS, _SCOPES}:
@@ -344,6 +346,8 @@ def _read_private(path: Path) -> str:
             raise ValueError("it belongs to another user")
         if status.st_mode & 0o077:
             raise ValueError(f"it is open to others ({status.st_mode & 0o777:o}); chmod 600 {path}")
+        from cis.model.secret_forms import MAX_BYTES  # noqa: PLC0415 - as above
+
         data = os.read(descriptor, MAX_BYTES + 3)
     finally:
         os.close(descriptor)

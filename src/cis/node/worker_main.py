@@ -6,7 +6,6 @@ import logging
 import os
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 from cis.engine.logfiles import LogFiles
@@ -68,7 +67,7 @@ def run_worker(
     parent = ParentWatch(parent_pid)
     rules, tasks_at_once = settings.rules_of(scope), settings.tasks_at_once
     if rules.slots is not None:
-        settings = replace(settings, slots=rules.slots)
+        settings = settings._replace(slots=rules.slots)
     take_short_turns()
     let_tasks_have_default_signals()
     home.ensure()

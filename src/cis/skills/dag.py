@@ -6,12 +6,14 @@ As a task it is no process: the engine records a run of its own for it and waits
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from cis.engine.ports import ChildDag
 from cis.errors import DocumentError
-from cis.model.dag import Json
-from cis.model.references import refers
 from cis.skills.shell import Faults, broken_rules, is_open, is_text, refuse, unknown_params
+
+if TYPE_CHECKING:
+    from cis.model.dag import Json
 
 _RULES = {
     "document": (lambda value: isinstance(value, Mapping), "must be a DAG document: a mapping with dag_id and tasks"),
@@ -70,6 +72,7 @@ def _faults_of_document(document: Mapping[str, Json], given: Json) -> list[tuple
     if not declared and not given:
         return []
     from cis.model.params import param_values  # noqa: PLC0415 - as above
+    from cis.model.references import refers  # noqa: PLC0415 - as above
 
     open_ones = {name for name, value in given.items() if refers(value)} if isinstance(given, Mapping) else set()
     try:  # what is known only when the task starts is checked then

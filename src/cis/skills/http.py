@@ -7,12 +7,15 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cis.engine.ports import Command
-from cis.model.dag import Json
 from cis.model.durations import FORMS, parse_duration
 from cis.skills.shell import Faults, Rule, broken_rules, is_number, is_open, is_text, refuse, unknown_params
+
+if TYPE_CHECKING:
+    from cis.model.dag import Json
 
 DEFAULT_TIMEOUT_S = 30.0
 _SCRIPT = str(Path(__file__).with_name("http_request.py"))

@@ -7,10 +7,13 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cis.engine.ports import Command
-from cis.model.dag import Json
 from cis.skills.shell import Faults, Rule, broken_rules, is_open, is_text, refuse, unknown_params
+
+if TYPE_CHECKING:
+    from cis.model.dag import Json
 
 _SCRIPT = str(Path(__file__).with_name("python_call.py"))
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")

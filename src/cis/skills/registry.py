@@ -2,14 +2,17 @@
 
 A package brings a skill through an entry point of the group ``cis.skills``: its name is the skill's, its object
 a class without arguments or an instance (``cis.engine.ports.Skill``). Packages are looked at only when somebody
-asks for a name that is not built in, or for the list. One that cannot be loaded is reported and left out.
-This package names its own skills in the same way, for other tools to see; those entries are passed over here.
+asks for a name that is not built in, or for the list; where no file of theirs names the group, that is all. One that
+cannot be loaded is reported and left out. This package names its own skills in the same way, for other tools to see;
+those entries are passed over here.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cis.engine.ports import Skill, SkillInfo
@@ -31,13 +34,15 @@ _OWN_VALUES = frozenset(f"{made.__module__}:{made.__qualname__}" for made in _BU
 _PARTS = ("description", "triggers", "literal_params", "check", "plan")
 
 
-@dataclass(slots=True)
 class _Installed:
     """What the packages bring: skills that work, and what is wrong with the others."""
 
-    skills: dict[str, Skill] = field(default_factory=dict)
-    infos: list[SkillInfo] = field(default_factory=list)
-    faults: dict[str, str] = field(default_factory=dict)
+    __slots__ = ("faults", "infos", "skills")
+
+    def __init__(self) -> None:
+        self.skills: dict[str, Skill] = {}
+        self.infos: list[SkillInfo] = []
+        self.faults: dict[str, str] = {}
 
 
 class InstalledSkills:
@@ -90,9 +95,11 @@ class InstalledSkills:
 
 
 def _look_around(*, taken: Iterable[str]) -> _Installed:
-    from importlib.metadata import entry_points  # noqa: PLC0415 - slow, and most runs need no package
-
     found = _Installed()
+    if not _packages_may_have_skills():
+        return found
+    from importlib.metadata import entry_points  # noqa: PLC0415 - 30 ms, and most machines have no such package
+
     names = set(taken)
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
         if point.value in _OWN_VALUES:
@@ -118,6 +125,42 @@ def _look_around(*, taken: Iterable[str]) -> _Installed:
             )
         )
     return found
+
+
+def _packages_may_have_skills() -> bool:
+    """Whether a package besides this one names skills, or may do so.
+
+    Looked at are the files that ``importlib.metadata`` would read, in the folders of ``sys.path``. Who has others there
+    (archives), or has something that knows packages by itself, has all of it looked at.
+    """
+    if [finder for finder in sys.meta_path if hasattr(finder, "find_distributions")] != [PathFinder]:
+        return True
+    for folder in dict.fromkeys(sys.path):
+        try:
+            packages = [path for path in Path(folder).iterdir() if path.suffix.lower() in (".dist-info", ".egg-info")]
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return True
+        if folder.endswith(".egg") or any(map(_names_a_skill, packages)):
+            return True
+    return False
+
+
+def _names_a_skill(package: Path) -> bool:
+    try:
+        text = (package / "entry_points.txt").read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):
+        return True
+    section = ""
+    for line in map(str.strip, text.splitlines() if GROUP in text else ()):
+        if line.startswith("["):
+            section = line.strip("[] ")
+        elif section == GROUP and line and line[0] not in "#;" and line.partition("=")[2].strip() not in _OWN_VALUES:
+            return True
+    return False
 
 
 def _load(point: EntryPoint) -> Skill:

@@ -6,25 +6,29 @@ for anything.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING, TypeAlias
 
 from cis.engine.ports import STRICT_SHELL, Command
 from cis.errors import LaunchError
-from cis.model.dag import Json
 from cis.model.ids import did_you_mean
-from cis.model.pipelines import is_shell
-from cis.model.references import refers
-from cis.model.relations import OPENING_OF_SECRET
+
+if TYPE_CHECKING:
+    from cis.model.dag import Json
 
 Faults = Sequence[tuple[str, str]]
-Rule = Callable[[Json], bool]
+Rule: TypeAlias = "Callable[[Json], bool]"
 
 
 def is_open(value: Json) -> bool:
     """Whether *value* refers to a parameter, another task or a secret, and is therefore not known yet."""
-    return isinstance(value, str) and "${" in value and (OPENING_OF_SECRET in value or refers(value))
+    if not isinstance(value, str) or "${" not in value:
+        return False
+    from cis.model.references import refers  # noqa: PLC0415 - a list of skills needs none of it
+    from cis.model.relations import OPENING_OF_SECRET  # noqa: PLC0415 - as above
+
+    return OPENING_OF_SECRET in value or refers(value)
 
 
 def unknown_params(params: Mapping[str, Json], *, known: Sequence[str]) -> list[tuple[str, str]]:
@@ -94,12 +98,18 @@ def shell_command(command: str | Sequence[str], *, interpreter: str) -> Command:
 @lru_cache(maxsize=256)
 def _words(shell: str) -> tuple[tuple[str, ...], bool]:
     """Return the arguments before the text, or before the file with it, and whether it is the text."""
+    import shlex  # noqa: PLC0415 - as above
+
+    from cis.model.pipelines import is_shell  # noqa: PLC0415 - as above
+
     words = tuple(shlex.split(shell))
     takes_text = is_shell(words[0])
     return ((*words, "-c") if takes_text else words), takes_text
 
 
 def _is_shell(value: Json) -> bool:
+    import shlex  # noqa: PLC0415 - as above
+
     try:
         return is_text(value) and not shlex.split(value)[0].startswith("-")
     except (ValueError, IndexError):
