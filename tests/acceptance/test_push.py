@@ -628,13 +628,14 @@ def test_with_both_nodes_killed_in_the_middle_every_run_ends_completed_and_they_
 
 
 def test_nothing_stays_in_the_outbox_for_a_run_that_is_over_or_a_node_that_is_unknown(tmp_path: Path) -> None:
-    """node-2 cannot reach node-1, which tells it the end of a run all the same; so the pause is never delivered."""
+    """node-2 cannot reach node-1, which tells it the end of a run all the same; the pause comes too late, with the answer."""
     one, two = make_nodes(tmp_path, 2)
     gate = tmp_path / "gate"
     with Proxy(one.url, seed=4) as there:
         at_once([lambda: one.trust(two), lambda: two.trust(one, url=there.url)])
         with running(one, two):
             run_id = posted(two, dag("proj-a-x", until(gate)))
+            wait_for(lambda: two.api.run(run_id)["tasks"][0]["status"] == "running", timeout_s=30, what="the task")
             there.off()
             two.api.call("POST", f"/api/v1/runs/{run_id}/pause")
             asked = two.sandbox.rows("SELECT kind FROM outbox")
@@ -648,6 +649,25 @@ def test_nothing_stays_in_the_outbox_for_a_run_that_is_over_or_a_node_that_is_un
     assert run["status"] == "completed"
     assert asked == [("io.cis.dag.control",)]
     assert left == []
+
+
+def test_what_is_asked_of_a_run_reaches_a_node_that_cannot_be_reached_with_the_answers_to_its_reports(
+    tmp_path: Path,
+) -> None:
+    one, two = make_nodes(tmp_path, 2)
+    gates = [tmp_path / "first", tmp_path / "second"]
+    with Proxy(one.url, seed=5) as there:
+        at_once([lambda: one.trust(two), lambda: two.trust(one, url=there.url)])
+        with running(one, two):
+            run_id = posted(two, dag("proj-a-x", until(gates[0]), until(gates[1]), "true"))
+            wait_for(lambda: two.api.run(run_id)["tasks"][0]["status"] == "running", timeout_s=30, what="the task")
+            there.off()
+            two.api.call("POST", f"/api/v1/runs/{run_id}/cancel")
+            gates[0].touch()
+            run = ended(two, run_id)
+
+    assert run["status"] == "cancelled"
+    assert run["tasks"][2]["status"] == "cancelled"
 
 
 def _control_of(run_id: str, *, node_id: str) -> OutboxItem:
