@@ -80,6 +80,18 @@ def strict(dag_id: str, node_id: str) -> dict[str, Any]:
     return {"dag_id": dag_id, "target_node": node_id, "tasks": [{"id": "a", "command": "false\ntrue"}]}
 
 
+def taken_at_once(origin: ClusterNode, document: dict[str, Any]) -> dict[str, Any]:
+    """Hand a DAG in over HTTP until its answer says that the peer has it: a slow one answers after the first was told."""
+    found: list[dict[str, Any]] = []
+
+    def taken() -> bool:
+        found.append(origin.api.execute(document).body)
+        return bool(found[-1]["delivery"] == "pushed" or not ended(origin, found[-1]["run_id"]))
+
+    wait_for(taken, timeout_s=60, what="an answer of the peer in time")
+    return found[-1]
+
+
 def paused_resumed_and_cancelled(origin: ClusterNode, executing: ClusterNode, folder: Path, **where: Any) -> None:
     """Control a run of *origin* at *executing* in each way, and see that both nodes have it so."""
     run_id = begun(origin, holding("held", folder / "gate", **where))
@@ -145,7 +157,7 @@ def test_text_that_a_node_of_before_reads_or_sends_is_read_without_dash_e_and_wh
 ) -> None:
     one, two = pushing
     told = [
-        one.api.execute(strict("told-1", "node-2")).body,
+        taken_at_once(one, strict("told-1", "node-2")),
         one.sandbox.json("dag", "run", write_dag(tmp_path, strict("told-2", "node-2")), "--wait"),
     ]
     listed = one.api.execute({"dag_id": "listed", "target_node": "node-2", "tasks": [{"id": "a", "command": ["true"]}]})

@@ -17,7 +17,13 @@ from cis.engine.accept.staging import is_large, stage, unstage
 from cis.engine.accept.submit import SubmitRequest, anchored, prepare
 from cis.engine.accept.submit import save as save_definition
 from cis.engine.accept.submit import submit as record_run
-from cis.engine.accept.warnings import document_warnings, node_warnings, run_warnings, travel_warnings
+from cis.engine.accept.warnings import (
+    document_warnings,
+    node_warnings,
+    peer_warnings,
+    run_warnings,
+    travel_warnings,
+)
 from cis.engine.lookup import look_up_definition
 from cis.engine.this_node import ThisNode
 from cis.errors import ConflictError, NotFoundError, UsageError
@@ -45,6 +51,7 @@ __all__ = [
     "is_large",
     "node_warnings",
     "only",
+    "peer_warnings",
     "rerun_of",
     "run_warnings",
     "save",

@@ -24,6 +24,7 @@ from cis.app.submit import (
     SubmitRequest,
     anchored,
     only,
+    peer_warnings,
     rerun_of,
     run_warnings,
     stored_dag,
@@ -226,7 +227,7 @@ def _see_through(
     elif submitted.delivery is Delivery.QUEUED:
         _await_delivery(context, submitted.run_id)
     asks = away or submitted.target_node is not None
-    warnings = [*said, *(_warnings(context, submitted) if asks else ())]
+    warnings: Sequence[str] = [*said, *(_warnings(context, submitted) if asks else ())]
     if not (options.json or options.quiet):
         for warning in warnings:
             say(f"warning: {warning}")
@@ -235,6 +236,7 @@ def _see_through(
         say(f"run {submitted.run_id} of {submitted.dag_id}, scope {submitted.scope} ({submitted.scope_source})")
     if stay:
         _stay(context, submitted, options, here=here)
+        warnings = _told_since(context, submitted, options, warnings) if away else warnings
     completed = _answer(context, submitted.run_id, options, stayed=stay, told={**told, "warnings": warnings})
     return 1 if stay and not completed else 0
 
@@ -274,6 +276,19 @@ def _tell_kept(kept: Sequence[str], again: Mapping[str, str]) -> None:
         say(f"  {task_id} runs again: {why}")
     if len(again) > MAX_NAMED:
         say(f"  and {len(again) - MAX_NAMED:,} more")
+
+
+def _told_since(
+    context: Context, submitted: RunRecord, options: argparse.Namespace, told: Sequence[str]
+) -> Sequence[str]:
+    """Return *told* and the warnings that its peer's answer gave later, which are said now."""
+    with context.store() as store:
+        found = peer_warnings(store, look_up_run(store.runs, submitted.run_id))
+    later = [warning for warning in found if warning not in told]
+    if not (options.json or options.quiet):
+        for warning in later:
+            say(f"warning: {warning}")
+    return [*told, *later]
 
 
 def _warnings(context: Context, submitted: RunRecord) -> Sequence[str]:

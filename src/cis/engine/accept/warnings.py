@@ -166,13 +166,18 @@ def _is_beside(base: Path, word: str) -> bool:
 
 def run_warnings(store: Store, run: RunRecord) -> list[str]:
     """Return what is to be said of a run that was handed in; nothing is read for one that just stays on this node."""
-    remote = store.remotes.get(run.run_id) if run.owner_node != run.node_id else None
     told = _spread(store, dag_id=run.dag_id, scope=run.scope, wanted=run.target_node)
+    return [*told, *peer_warnings(store, run)]
+
+
+def peer_warnings(store: Store, run: RunRecord) -> list[str]:
+    """Return what the answer of the node that executes a run gave reason to say; nothing before it has answered."""
+    remote = store.remotes.get(run.run_id) if run.owner_node != run.node_id else None
     if remote is None or not remote.ignores_errexit:
-        return told
+        return []
     spec = stored_spec(store.definitions, run.definition_id)
     texts = [task.id for task in spec.tasks if task.skill == COMMAND_SKILL or isinstance(task.command, str)]
-    return [*told, _OLD_SHELL.format(remote.peer_id, _named(texts))] if texts else told
+    return [_OLD_SHELL.format(remote.peer_id, _named(texts))] if texts else []
 
 
 def _spread(store: Store, *, dag_id: str, scope: Scope, wanted: str | None) -> list[str]:
