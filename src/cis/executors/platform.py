@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -35,11 +34,11 @@ _ASK_AGAIN_S = 0.02
 _MARKS = (".dockerenv", "run/.containerenv", "run/systemd/container")
 # systemd-nspawn, Podman and LXC; Kubernetes, whose runtimes leave no mark.
 _VARIABLES = ("container", "KUBERNETES_SERVICE_HOST")
-_CGROUPS = re.compile(r"docker|kubepods|containerd|libpod|lxc")
+_CGROUPS = ("docker", "kubepods", "containerd", "libpod", "lxc")
 _OVERLAYS = ("overlay", "fuse-overlayfs")
 _IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
 _KEY = b"cis-dag home"
-_UUID = re.compile(r'"IOPlatformUUID" = "([^"]+)"')
+_UUID = r'"IOPlatformUUID" = "([^"]+)"'
 
 
 def _has_pidfd() -> bool:
@@ -171,6 +170,8 @@ def is_dead(pid: int) -> bool:
 
 def kill_if_still(pid: int, is_meant: Callable[[int], bool]) -> None:
     """Kill *pid* if it still *is_meant*, so that a number reused meanwhile hits nobody."""
+    import signal  # noqa: PLC0415 - whoever only looks waits for no table of signals
+
     with suppress(ProcessLookupError, PermissionError):
         if not HAS_PIDFD:
             os.kill(pid, signal.SIGKILL)
@@ -189,6 +190,8 @@ def kill_process(pid: int, started: str, *, timeout_s: float = 5.0, portable: bo
     Raises:
         OSError: there is no descriptor or memory to look at it with, so nothing can be told.
     """
+    import signal  # noqa: PLC0415 - as above
+
     try:
         descriptor = os.pidfd_open(pid) if HAS_PIDFD and not portable else None
     except ProcessLookupError:
@@ -321,7 +324,8 @@ def in_container(*, root: Path, environ: Mapping[str, str]) -> bool:
     """Whether the system below *root* is a container: by its marks, its control group, or its file system."""
     if any((root / mark).exists() for mark in _MARKS) or any(environ.get(name) for name in _VARIABLES):
         return True
-    return bool(_CGROUPS.search(_text(root / "proc/1/cgroup"))) or _root_is_overlay(_text(root / "proc/self/mountinfo"))
+    groups = _text(root / "proc/1/cgroup")
+    return any(maker in groups for maker in _CGROUPS) or _root_is_overlay(_text(root / "proc/self/mountinfo"))
 
 
 def _root_is_overlay(mounts: str) -> bool:
@@ -342,7 +346,7 @@ def _platform_uuid() -> str:
         )
     except OSError:
         return ""
-    match = _UUID.search(answer.stdout)
+    match = re.search(_UUID, answer.stdout)
     return match[1] if match else ""
 
 

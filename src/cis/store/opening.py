@@ -30,9 +30,9 @@ class Shared(NamedTuple):
 
 
 Address = Path | str | Shared
-_SHOWN = re.compile(r"([^:]*://)(?:([^/@:]*)(?::[^/@]*)?@)?([^?]*)")  # as libpq reads it: the user ends at the first @
+_SHOWN = r"([^:]*://)(?:([^/@:]*)(?::[^/@]*)?@)?([^?]*)"  # as libpq reads it: the user ends at the first @
 _SCHEME = r"([a-z][a-z0-9+.-]*):"
-_SERVERS = re.compile(r"postgres(ql)?://", re.IGNORECASE)
+_SERVERS = ("postgres://", "postgresql://")
 
 
 @overload
@@ -135,14 +135,14 @@ def _demand_psycopg() -> None:
 
 def is_server(text: str) -> bool:
     """Whether a text is the address of a database server that is known."""
-    return _SERVERS.match(text) is not None
+    return text.lower().startswith(_SERVERS)
 
 
 def shown(address: Address) -> str:
     """Return an address as messages name it: of a server its scheme, user, place and name, and so no password."""
     if not isinstance(address, Shared):
         return str(address)
-    found = _SHOWN.match(address.url)
+    found = re.match(_SHOWN, address.url)
     return "" if found is None else f"{found[1]}{found[2] + '@' if found[2] else ''}{found[3]}"
 
 
