@@ -12,7 +12,7 @@ import pytest
 
 from cis.api.served import OwnToken, TokenCheck
 from cis.app.tokens import OWNER_NAME
-from cis.store.records import TokenRecord
+from cis.store.access_records import TokenRecord
 from tests.worlds.serving import TOKEN, NodeUnderTest, assert_problem
 
 DAG = {"dag_id": "x", "tasks": [{"id": "a", "command": "true"}]}

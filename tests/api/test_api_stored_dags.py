@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cis.engine.accept.staging import SMALL_TASKS
-from cis.store.records import TokenRecord
+from cis.store.access_records import TokenRecord
 from tests.worlds.serving import NodeUnderTest, assert_problem
 
 SCOPED = "a-token-of-project-a"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cis.store.records import TokenRecord
+from cis.store.access_records import TokenRecord
 from tests.worlds.serving import TOKEN, NodeUnderTest, assert_problem
 
 OPEN = {("GET", "/health"), ("GET", "/ready"), ("POST", "/api/v1/peers/messages")}

@@ -10,7 +10,7 @@ import pytest
 from cis.api.gate import Refusals
 from cis.api.served import Rights
 from cis.errors import NotAuthenticatedError
-from cis.store.records import AuditFilter, AuditRecord, TokenRecord
+from cis.store.access_records import AuditFilter, AuditRecord, TokenRecord
 from cis.store.shares import MAX_REFUSALS, WITHIN_US
 from tests.worlds.serving import NodeUnderTest, assert_problem
 

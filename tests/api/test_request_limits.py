@@ -23,7 +23,7 @@ from cis.api.request_limits import LARGE_BYTES, RequestBounds, RequestLimits
 from cis.errors import OverloadedError, ShareExceededError
 from cis.node.store_threads import Readers
 from cis.store import open_store
-from cis.store.records import TokenRecord
+from cis.store.access_records import TokenRecord
 from cis.transports.envelope import MEDIA_TYPE, MESSAGES_PATH
 from tests.worlds.serving import TOKEN, NodeUnderTest, assert_problem, node_under_test, served
 from tests.worlds.waiting import wait_for

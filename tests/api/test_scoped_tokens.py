@@ -9,7 +9,8 @@ import pytest
 
 from cis.model.scope import parse_worker_id
 from cis.model.states import RunState
-from cis.store.records import RunRecord, TokenRecord
+from cis.store.access_records import TokenRecord
+from cis.store.records import RunRecord
 from tests.worlds.serving import NodeUnderTest, assert_problem, served
 
 TOKEN = "a-token-of-project-a"

@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from cis.store import open_store
-from cis.store.records import AuditFilter, AuditRecord
+from cis.store.access_records import AuditFilter, AuditRecord
 from cis.store.shares import MAX_REFUSALS, WITHIN_US
 from cis.store.sqlite.store import SqliteStore
 from tests.worlds.migrated import new_database

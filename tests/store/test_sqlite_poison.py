@@ -18,8 +18,9 @@ from cis.executors.local import LocalExecutor
 from cis.model.states import AttemptState, Priority, RunState, TaskState
 from cis.skills.registry import InstalledSkills
 from cis.store import open_store
+from cis.store.access_records import AuditRecord, TokenRecord
 from cis.store.port import read_spec
-from cis.store.records import AuditRecord, EventRecord, RunFilter, TokenRecord
+from cis.store.records import EventRecord, RunFilter
 from cis.store.sqlite.store import SqliteStore
 from tests.worlds.migrated import new_database
 from tests.worlds.rows import SCOPE, WORKER, attempt, attempts_of, definition, item, put_run, worker

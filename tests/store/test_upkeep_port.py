@@ -10,17 +10,14 @@ import pytest
 
 from cis.errors import StoreError
 from cis.model.states import AttemptState, RunState
+from cis.store.access_records import AuditRecord, TokenRecord
 from cis.store.cluster import (
     LeaseAsk,
     RemoteRole,
     RemoteRun,
 )
 from cis.store.port import Store
-from cis.store.records import (
-    AuditRecord,
-    EventRecord,
-    TokenRecord,
-)
+from cis.store.records import EventRecord
 from cis.store.sqlite.store import SqliteStore
 from cis.store.upkeep_port import EndedRun, HomeRecord, Pruned, RestoreRecord, Schema
 from tests.worlds.cluster_rows import message

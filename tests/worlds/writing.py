@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cis.errors import StoreError
 from cis.node.store_threads import Writer
+from cis.store.access_records import AuditRecord
 from cis.store.port import Store
-from cis.store.records import AuditRecord
 from cis.store.sqlite.store import SqliteStore
 
 

@@ -26,7 +26,7 @@ from cis.api.request_limits import RequestLimits, drain, may_be_large
 from cis.api.served import Rights, ServedNode
 from cis.app.tokens import ADMIN, CONTROL, EXECUTE, READ
 from cis.errors import CisError, NotAllowedError, NotAuthenticatedError, OverloadedError
-from cis.store.records import AuditRecord
+from cis.store.access_records import AuditRecord
 from cis.store.shares import RefusalShares
 from cis.transports.envelope import EXECUTE_PATH, MESSAGES_PATH
 

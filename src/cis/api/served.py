@@ -24,8 +24,9 @@ from cis.node.cluster import Cluster
 from cis.node.handle import NodeHandle
 from cis.node.hub import Delivering
 from cis.node.store_threads import BatchedWrites
+from cis.store.access_records import TokenRecord
 from cis.store.port import Store
-from cis.store.records import RunRecord, TokenRecord
+from cis.store.records import RunRecord
 
 MAX_BODY_BYTES = 16 * 2**20
 REMEMBER_S = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cis.store.records import AuditRecord
+from cis.store.access_records import AuditRecord
 
 if TYPE_CHECKING:
     from cis.store.upkeep_port import Audit

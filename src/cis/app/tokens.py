@@ -9,7 +9,7 @@ from cis.app.actor import Actor, append_audit
 from cis.errors import ConflictError, NotFoundError
 from cis.model.ids import id_fault
 from cis.model.scope_rules import Patterns, listed
-from cis.store.records import TokenRecord
+from cis.store.access_records import TokenRecord
 
 if TYPE_CHECKING:
     from cis.store.port import Store

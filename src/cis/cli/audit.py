@@ -11,7 +11,7 @@ from cis.engine.times import rfc3339
 from cis.errors import UsageError
 from cis.model.durations import parse_duration
 from cis.node.clock import now_us
-from cis.store.records import AuditFilter
+from cis.store.access_records import AuditFilter
 
 MAX_LIMIT = 10_000
 

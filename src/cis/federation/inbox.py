@@ -42,10 +42,10 @@ from cis.federation.requested import DAG_REF, RequestedRun, requested_run
 from cis.federation.service import NodePort
 from cis.model.document import dag_from_plain
 from cis.model.message import Message, MessageKind, Reply, Result
+from cis.store.access_records import AuditRecord
 from cis.store.cluster import PeerRecord
 from cis.store.cluster_port import Peers
 from cis.store.port import Store
-from cis.store.records import AuditRecord
 from cis.store.upkeep_port import Audit
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ into the audit log; the others are counted, and the next one that is written say
 
 from __future__ import annotations
 
-from cis.store.records import AuditRecord
+from cis.store.access_records import AuditRecord
 
 MAX_REFUSALS = 60
 WITHIN_US = 3_600_000_000

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from cis.store.records import EVERY_ENTRY, AuditFilter, AuditRecord, TokenRecord
+from cis.store.access_records import EVERY_ENTRY, AuditFilter, AuditRecord, TokenRecord
 
 
 class Pruned(StrEnum):

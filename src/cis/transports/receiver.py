@@ -14,9 +14,9 @@ from cis.federation.messages import FetchBlob, ReceivedMessage
 from cis.model.dag import Json
 from cis.model.ids import id_fault
 from cis.model.message import Message, MessageKind, Reply
+from cis.store.access_records import AuditRecord
 from cis.store.cluster import PeerRecord
 from cis.store.port import Store
-from cis.store.records import AuditRecord
 from cis.store.shares import UNVERIFIED, RefusalShares
 from cis.transports.envelope import Opened, SigningNode, open_envelope
 

@@ -11,8 +11,9 @@ from cis.model.message import MessageKind
 from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.node.clock import now_us
+from cis.store.access_records import AuditRecord, TokenRecord
 from cis.store.cluster import RoomCursor, RoomEvent
-from cis.store.records import AttemptRecord, AuditRecord, RunChange, TokenRecord, WorkerRecord, WorkerState
+from cis.store.records import AttemptRecord, RunChange, WorkerRecord, WorkerState
 from cis.store.sqlite.store import SqliteStore
 from tests.worlds.deciding import decider, spec_of
 

@@ -24,10 +24,11 @@ from cis.federation.requested import RequestedRun
 from cis.model.message import ERREXIT, MessageKind, Reply, Result
 from cis.model.scope_rules import in_common
 from cis.model.states import Priority
+from cis.store.access_records import AuditRecord
 from cis.store.cluster import EVERYONE, OutboxItem, RemoteRole, RemoteRun, Route
 from cis.store.cluster_port import Outbox, Remotes
 from cis.store.port import Store
-from cis.store.records import AuditRecord, RunRecord
+from cis.store.records import RunRecord
 from cis.store.run_port import Definitions
 
 _ACTIONS: dict[str, Callable[..., RunRecord]] = {

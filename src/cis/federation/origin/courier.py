@@ -22,9 +22,9 @@ from cis.federation.origin.outbox import message_of
 from cis.federation.service import Answered, NodePort, NotDelivered, Sending, Wakeup, pause_s
 from cis.model.dag import Json
 from cis.model.message import MessageKind, Result
+from cis.store.access_records import AuditRecord
 from cis.store.cluster import OutboxItem, PeerRecord, Route
 from cis.store.port import Store
-from cis.store.records import AuditRecord
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cis.model.scope_rules import read_patterns, written
-from cis.store.records import EVERY_ENTRY, AuditFilter, AuditRecord, EventRecord, EventTally, TokenRecord
+from cis.store.access_records import EVERY_ENTRY, AuditFilter, AuditRecord, TokenRecord
+from cis.store.records import EventRecord, EventTally
 from cis.store.shares import RefusalShares
 from cis.store.sql.rows import EVENT, event_of, read, read_all
 

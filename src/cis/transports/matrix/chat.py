@@ -27,10 +27,11 @@ from cis.federation.service import NodePort
 from cis.model.ids import counted, did_you_mean
 from cis.model.scope_rules import Patterns, allows
 from cis.model.states import RunState, Trigger, TriggerKind
+from cis.store.access_records import AuditRecord
 from cis.store.cluster import RoomEvent
 from cis.store.cluster_port import Peers
 from cis.store.port import Store
-from cis.store.records import AuditRecord, RunFilter
+from cis.store.records import RunFilter
 from cis.store.run_port import Definitions
 from cis.store.shares import RefusalShares
 from cis.transports.matrix.threads import Threads, notice_id, post_notice

@@ -31,9 +31,9 @@ from cis.federation.inbox import check_allowed, receive, refuse
 from cis.federation.messages import Outcome, ReceivedMessage
 from cis.federation.restored import is_past
 from cis.model.message import BlobRef, Message, MessageKind, Result
+from cis.store.access_records import AuditRecord
 from cis.store.cluster import JournalState, PeerRecord, RoomEvent
 from cis.store.port import Store
-from cis.store.records import AuditRecord
 from cis.transports.envelope import SigningNode
 from cis.transports.matrix.client import MatrixClient
 from cis.transports.matrix.sync import RawEvent

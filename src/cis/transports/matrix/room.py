@@ -18,9 +18,9 @@ from cis.federation.messages import make_ping
 from cis.federation.origin import arbiter
 from cis.federation.service import pause_s
 from cis.model.message import Message, MessageKind
+from cis.store.access_records import AuditRecord
 from cis.store.cluster import RemoteRole, RemoteRun, RoomCursor
 from cis.store.port import Store
-from cis.store.records import AuditRecord
 from cis.transports.envelope import SigningNode
 from cis.transports.matrix.chat import Chat, Person
 from cis.transports.matrix.client import MatrixClient
