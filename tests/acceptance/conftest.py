@@ -24,6 +24,7 @@ BOTH_STORES = {
         "triggers",
         "values",
         "reruns",
+        "handlers",
     )
 }
 

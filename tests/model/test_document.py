@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from cis.errors import DocumentError, DocumentTooLargeError, MalformedDocumentError
 from cis.model.dag import Backoff, DagSpec, OnLost, TaskSpec
-from cis.model.document import dag_from_plain, dag_schema, parse_dag, with_head
+from cis.model.document import dag_from_plain, parse_dag, with_head
 from cis.model.formats import Format, dump_document
+from cis.model.schema import dag_schema
 from cis.model.scope import Scope, ScopeType
 from cis.model.states import Priority
 

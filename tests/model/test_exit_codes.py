@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 
 from cis.errors import DocumentError
-from cis.model.document import dag_from_plain, dag_schema
+from cis.model.document import dag_from_plain
+from cis.model.schema import dag_schema
 
 TASK: dict[str, Any] = {"id": "a", "command": "true"}
 

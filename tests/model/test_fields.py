@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from cis.model.dag import DAG_FORM, TASK_FORM, DagSpec, TaskSpec
-from cis.model.document import dag_from_plain, dag_schema
+from cis.model.document import dag_from_plain
 from cis.model.fields import Declared, StoredForm, declared
 from cis.model.kinds import DURATION, FLAG, ID, TASK_IDS, count, one_of
 from cis.model.message import wire_fields
+from cis.model.schema import dag_schema
 
 SCHEMA = dag_schema()
 REFERENCE = (Path(__file__).parents[2] / "docs/reference/document.md").read_text(encoding="utf-8")
@@ -59,6 +60,7 @@ DAG: dict[str, Any] = {
     "labels": ["gpu"],
     "expires": 3600.0,
     "spread": True,
+    "handlers": {"exit": {"command": "true", "timeout": 600.0}},
 }
 FULL = DAG | {"tasks": [TASK, {"id": "b", "command": ["true", "x"]}]}
 
@@ -171,7 +173,7 @@ def test_the_schema_has_the_declared_fields_and_what_their_kinds_say() -> None:
 def test_every_declared_field_travels_and_durations_with_their_unit() -> None:
     newer = ("stdin", "success_codes", "skip_codes", "retry_codes", "allow_failure", "output")
     task = {name: value for name, value in TASK.items() if name not in newer}
-    without = ("params", "timeout", "outputs")
+    without = ("params", "timeout", "outputs", "handlers")
     old = {name: value for name, value in FULL.items() if name not in without} | {"tasks": [task]}
     sent = wire_fields(old)
 

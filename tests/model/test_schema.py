@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cis.errors import DocumentError
-from cis.model.document import dag_from_plain, dag_schema
+from cis.model.document import dag_from_plain
+from cis.model.schema import dag_schema
 
 SCHEMA = dag_schema()
 KEPT = Path(__file__).parents[2] / "src" / "cis" / "model" / "dag.schema.json"

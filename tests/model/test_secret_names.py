@@ -9,8 +9,9 @@ import pytest
 
 from cis.errors import DocumentError
 from cis.model.dag import DagSpec
-from cis.model.document import dag_from_plain, dag_schema, parse_dag
+from cis.model.document import dag_from_plain, parse_dag
 from cis.model.formats import Format, dump_document
+from cis.model.schema import dag_schema
 
 
 def dag(**task: Any) -> dict[str, Any]:

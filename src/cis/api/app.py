@@ -21,7 +21,7 @@ from cis.api.runs import run_routes
 from cis.api.schemas import ProblemModel
 from cis.api.served import ServedNode
 from cis.api.streams import event_routes, log_routes
-from cis.model.document import dag_schema
+from cis.model.schema import dag_schema
 from cis.transports.envelope import MESSAGES_PATH
 
 

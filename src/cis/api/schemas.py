@@ -81,6 +81,7 @@ class ValidationModel(BaseModel):
     priority: PriorityName
     tasks: int
     levels: list[list[str]]
+    handlers: list[str]
     longest_chain: list[str]
     warnings: list[str]
     params: dict[str, Any] | None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from cis.app.actor import Actor, append_audit
 from cis.engine.accept import control as engine
@@ -22,7 +24,11 @@ class Action(StrEnum):
     RESUME = "resume"
 
 
-_ENGINE = {Action.CANCEL: engine.cancel, Action.PAUSE: engine.pause, Action.RESUME: engine.resume}
+_ENGINE: Mapping[Action, Callable[..., RunRecord]] = {
+    Action.CANCEL: partial(engine.cancel, again=True),
+    Action.PAUSE: engine.pause,
+    Action.RESUME: engine.resume,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

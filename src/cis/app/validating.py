@@ -26,7 +26,7 @@ def check_dag(spec: DagSpec, given: Given, *, this_node: ThisNode) -> Mapping[st
     check_skills(spec, this_node.skills)
     values = values_of(spec, given) if given else None
     stays = spec.target_node == this_node.node_id or (spec.target_node is None and not this_node.offers)
-    if stays and any(task.secrets for task in spec.tasks):
+    if stays and any(task.secrets for task in spec.every_task):
         check_secrets(spec, infer_scope(spec)[0], this_node, params=values)
     return values
 
@@ -40,7 +40,7 @@ def dag_warnings(spec: DagSpec, *, this_node: ThisNode, folder: Path | None = No
 
 def _secret_warnings(spec: DagSpec, this_node: ThisNode) -> list[str]:
     """Return which secrets this node lacks; what another node has cannot be told from here."""
-    asked = {name: task.id for task in reversed(spec.tasks) for name in task.secrets.values() if "${" not in name}
+    asked = {name: task.id for task in reversed(spec.every_task) for name in task.secrets.values() if "${" not in name}
     if not asked or spec.target_node not in (None, this_node.node_id) or this_node.secrets is None:
         return []
     missing = this_node.secrets.missing(asked)
@@ -65,6 +65,7 @@ def validation_view(spec: DagSpec, *, values: Mapping[str, Json] | None, warning
         "priority": str(spec.priority),
         "tasks": len(spec.tasks),
         "levels": [[spec.tasks[number].id for number in level] for level in graph.levels()],
+        "handlers": list(spec.handlers),
         "longest_chain": [spec.tasks[number].id for number in longest],
         "warnings": list(warnings),
         "params": None if values is None else dict(values),

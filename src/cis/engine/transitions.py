@@ -46,6 +46,12 @@ def move_run(store: Store, run: RunRecord, change: RunChange, *, at_us: int) -> 
     return moved
 
 
+def add_tasks(store: Store, run: RunRecord, tasks: Sequence[TaskRecord], *, at_us: int) -> None:
+    """Store tasks that a run gets while it goes on, and tell of each."""
+    store.tasks.add(tasks)
+    store.events.append([_task_event(run, task, at_us=at_us) for task in tasks])
+
+
 def move_tasks(store: Store, run: RunRecord, changes: Sequence[tuple[TaskRecord, TaskRecord]], *, at_us: int) -> None:
     """Replace tasks of a run, as they were read, by what they become. Raises as ``move_run`` does."""
     store.tasks.change(changes)

@@ -28,6 +28,8 @@ MAX_ROW = 8 * 2**20  # characters of JSON: what CIS_OUTPUT may hold fits, even i
 MAX_STREAM_BYTES = 8 * 2**20  # of a copy, whatever is asked for
 MAX_LOG_BYTES = 8 * 2**20  # of one report, unpacked
 MAX_ATTEMPTS = 1_000_000
+MAX_TASK_ID = 256  # of one that was added to a run, too
+MAX_GIVEN = 2 * 2**20  # characters of JSON that such a task was given
 _FEW_TASKS = 8
 _EXIT_CODES = (-(2**31), 2**32)
 
@@ -114,6 +116,8 @@ def task_fields(task: TaskRecord) -> dict[str, Json]:
         "blocked_by": task.blocked_by,
         "retry_at_us": task.due_at_us,
         **({} if task.outcome is None else {"outcome": str(task.outcome)}),
+        **({} if task.part_of is None else {"part_of": task.part_of}),
+        **({} if task.given is None else {"given": task.given}),
     }
 
 
@@ -141,7 +145,7 @@ def read_task(fields: Fields, *, run_id: str, task_no: int, outputs_at_most: int
     return TaskRecord(
         run_id=run_id,
         task_no=task_no,
-        task_id=fields.text("id", at_most=MAX_ID_LENGTH),
+        task_id=fields.text("id", at_most=MAX_TASK_ID),
         status=fields.state("status", TaskState),
         version=fields.number("version", lowest=1),
         attempts=fields.number("attempts", highest=MAX_ATTEMPTS),
@@ -151,9 +155,11 @@ def read_task(fields: Fields, *, run_id: str, task_no: int, outputs_at_most: int
         finished_at_us=fields.maybe_number("finished_at_us"),
         outputs=read_outputs(fields, at_most=outputs_at_most) if "outputs" in fields else {},
         error=_clipped(fields.maybe_text("error", at_most=MAX_BLOB_BYTES)),  # a node of before did not clip all of them
-        blocked_by=fields.maybe_text("blocked_by", at_most=MAX_ID_LENGTH),
+        blocked_by=fields.maybe_text("blocked_by", at_most=MAX_TASK_ID),
         due_at_us=fields.maybe_number("retry_at_us"),
         outcome=fields.state("outcome", Outcome) if "outcome" in fields else None,
+        part_of=fields.number("part_of") if "part_of" in fields else None,
+        given=fields.text("given", at_most=MAX_GIVEN) if "given" in fields else None,
     )
 
 
@@ -181,7 +187,7 @@ def read_attempt(fields: Fields, *, run_id: str, worker_id: str) -> AttemptRecor
     return AttemptRecord(
         run_id=run_id,
         task_no=fields.number("no"),
-        task_id=fields.text("id", at_most=MAX_ID_LENGTH),
+        task_id=fields.text("id", at_most=MAX_TASK_ID),
         attempt=fields.number("attempt", lowest=1, highest=MAX_ATTEMPTS),
         status=fields.state("status", AttemptState),
         worker_id=worker_id,

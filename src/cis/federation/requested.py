@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from cis.errors import MalformedMessageError
 from cis.federation.records import read_task, task_fields
 from cis.model.dag import DagSpec, Json
+from cis.model.handlers import added_task
 from cis.model.ids import MAX_ID_LENGTH, id_fault
 from cis.model.inference import infer_scope
 from cis.model.message import (
@@ -20,6 +21,7 @@ from cis.model.message import (
     ERREXIT,
     INLINE_BYTES,
     MAX_BLOB_BYTES,
+    MAX_ITEMS,
     ROOT,
     SCOPES,
     TRIGGER,
@@ -122,7 +124,7 @@ def progress_of(tasks: Sequence[TaskRecord]) -> list[Json]:
     return [
         {**task_fields(task), "version": task.version + 1}
         for task in tasks
-        if task.status is not TaskState.PENDING or task.version > 1
+        if task.status is not TaskState.PENDING or task.version > 1 or task.is_added
     ]
 
 
@@ -169,13 +171,15 @@ def _scope(plain: Json) -> Scope:
 
 
 def _kept(plain: Json, spec: DagSpec) -> dict[str, TaskRecord]:
-    if not isinstance(plain, list) or len(plain) > len(spec.tasks):
+    if not isinstance(plain, list) or len(plain) > MAX_ITEMS:
         raise MalformedMessageError("progress must be a list of tasks")
     known = {task.id for task in spec.tasks}
     kept = {}
     for number, one in enumerate(plain):
-        if not isinstance(one, Mapping) or not isinstance(one.get("id"), str) or one["id"] not in known:
-            raise MalformedMessageError(f"progress[{number}] is not a task of this DAG")
         fields = Fields(one, f"progress[{number}]")
-        kept[one["id"]] = read_task(fields, run_id="", task_no=0, outputs_at_most=MAX_BLOB_BYTES)
+        task = read_task(fields, run_id="", task_no=0, outputs_at_most=MAX_BLOB_BYTES)
+        added = task.is_added and added_task(spec, task.task_id, task.part_of) is not None
+        if not added and (task.task_id not in known or task.is_added):
+            raise MalformedMessageError(f"progress[{number}] is not a task of this DAG")
+        kept[task.task_id] = task
     return kept

@@ -17,7 +17,7 @@ from typing import Any
 from cis.errors import PoisonRecordError
 from cis.model.durations import MAX_DELAY_S
 from cis.model.exit_codes import ALLOWED, CODES, Allowed
-from cis.model.fields import StoredForm, declared
+from cis.model.fields import Kind, StoredForm, declared
 from cis.model.kinds import (
     DIRECTORY,
     DURATION,
@@ -43,6 +43,7 @@ from cis.model.task_kinds import COMMAND, DECLARATIONS, ENV, HANDED_UP, OUTPUT, 
 COMMAND_SKILL = "shell"  # what a task with a command is done by
 DAG_SKILL = "dag"  # what a task with a DAG of its own is done by
 SHELL_PARAM = "shell"  # its parameter for what reads text
+HANDLER = "handlers."  # the ids of handlers begin so
 TASKS_IN_A_PIECE = 500  # that are read before whoever reads them may do something else
 Json = Any  # JSON is where bytes become data; its shape is checked by whoever reads it
 
@@ -184,6 +185,17 @@ class TaskSpec:
         return delay_s / 2 + jitter * delay_s / 2
 
 
+HANDLERS = Kind(
+    dict,
+    {"$ref": "#/$defs/Handlers"},
+    lambda value: isinstance(value, Mapping) and all(isinstance(task, TaskSpec) for task in value.values()),
+    lambda handlers: {
+        name: {key: value for key, value in task.to_dict().items() if key != "id"} for name, task in handlers.items()
+    },
+    lambda plain: {name: TaskSpec.from_dict({**task, "id": HANDLER + name}) for name, task in plain.items()},
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DagSpec:
     """A whole DAG, checked: ids are unique, dependencies exist, there is no cycle.
@@ -191,7 +203,8 @@ class DagSpec:
     ``scope`` is the author's own choice and None where inference decides;
     ``max_parallel`` bounds the tasks of one run at once (None: the worker's slots). ``labels`` are those that a
     node needs to claim it from the room; ``expires_s`` is how long it may take to reach a node (None: the node's own
-    setting). With ``spread`` it may name a node although its scope still has work on another.
+    setting). With ``spread`` it may name a node although its scope still has work on another. ``handlers`` are tasks by
+    their names, with the ids that they have in a run (``cis.model.handlers``).
     """
 
     dag_id: str = field(metadata=declared(ID, "Its name; the beginning may name a scope.", examples=["proj-a-nightly"]))
@@ -230,6 +243,22 @@ class DagSpec:
         default=False,
         metadata=declared(FLAG, "true: its scope may have work on several nodes at once. Default: false."),
     )
+
+    handlers: Mapping[str, TaskSpec] = field(
+        default_factory=dict,
+        metadata=declared(HANDLERS, "Tasks that run when the rest is over: success, failure or cancel, then exit."),
+    )
+
+    @property
+    def every_task(self) -> tuple[TaskSpec, ...]:
+        """The tasks, and the handlers behind them."""
+        return (*self.tasks, *self.handlers.values()) if self.handlers else self.tasks
+
+    def place_of(self, number: int) -> str:
+        """Return where in the document the task with a number among all of them (``every_task``) stands."""
+        if number < len(self.tasks):
+            return f"tasks[{number}]"
+        return f"handlers.{list(self.handlers)[number - len(self.tasks)]}"
 
     def to_dict(self) -> dict[str, Json]:
         """Return the document form: JSON values only, tasks in their order."""
@@ -295,6 +324,9 @@ def _checks(spec: DagSpec) -> Generator[None, None, None]:
         _demand(wrong is None, f"tasks[{number}].{wrong}")
         if not number % TASKS_IN_A_PIECE:
             yield
+    for name, task in spec.handlers.items():
+        wrong = _wrong_field(task)
+        _demand(wrong is None, f"handlers.{name}.{wrong}")
     known = {task.id for task in spec.tasks}
     _demand(len(known) == len(spec.tasks), "tasks: an id stands twice")
     for number, task in enumerate(spec.tasks):

@@ -2,7 +2,7 @@
 
 Fields are checked one by one by pydantic, as they are declared in ``cis.model.dag``. What holds between tasks (ids,
 dependencies, cycles and references) is checked on the plain tree (``cis.model.relations``), so that a wrong field hides
-no wrong edge. The JSON Schema of a document (draft 2020-12) is made of the same fields.
+no wrong edge. The JSON Schema of a document is made of the same fields (``cis.model.schema``).
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from pydantic import (
 )
 
 from cis.errors import DocumentError, Fault
-from cis.model.dag import COMMAND_SKILL, DAG_FORM, TASK_FORM, DagSpec, Json, TaskSpec
+from cis.model.dag import COMMAND_SKILL, DAG_FORM, HANDLER, TASK_FORM, DagSpec, Json, TaskSpec
 from cis.model.fields import Declared, Kind
 from cis.model.formats import Format, load_document
+from cis.model.handlers import NAMES, NOT_IN_HANDLERS, TIMEOUT_S, handler_faults, handlers_of
 from cis.model.ids import did_you_mean
 from cis.model.kinds import DIRECTORY, MAX_TASKS, kind_of
 from cis.model.params import declaration_faults
@@ -40,15 +41,6 @@ from cis.model.tree import Path, Tree, clipped, place
 _M = TypeVar("_M", bound=BaseModel)
 MAX_FAULTS = 100
 IGNORED = "x-"  # fields that begin so are the author's own, as for YAML anchors
-
-_EXAMPLE = {
-    "dag_id": "proj-a-nightly",
-    "tasks": [
-        {"id": "compile", "command": "make all", "timeout": "10m"},
-        {"id": "report", "skill": "http", "params": {"url": "http://127.0.0.1:8000/done"}, "depends_on": ["compile"]},
-    ],
-}
-
 
 # What other tools say beside a field, or in its place: the name, the values if they are not the field's own, and what
 # the schema says.
@@ -115,12 +107,22 @@ TaskDocument = create_model(
     __doc__="One task: exactly one of command and skill.",
     **_fields_of(field for field in TASK_FORM.fields if not field.shared),
 )
+HandlerDocument = create_model(
+    "HandlerDocument",
+    __base__=Tries,
+    __doc__="One handler: a task without an id and dependencies.",
+    **_fields_of(field for field in TASK_FORM.fields if not field.shared and field.name not in NOT_IN_HANDLERS),
+)
+_handlers: dict[str, Any] = {name: (HandlerDocument | None, Field(default=None)) for name in NAMES}
+Handlers = create_model("Handlers", __base__=_Model, __doc__="Tasks that run when the rest is over.", **_handlers)
+_described = {field.name: field.description for field in DAG_FORM.fields}
 _Head = create_model(
     "_Head",
     __base__=_Model,
     __doc__="A DAG without its tasks.",
     **_fields_of(DAG_FORM.fields)
     | {
+        "handlers": (Handlers | None, Field(default=None, description=_described["handlers"])),
         "cwd": (_type_of(DIRECTORY) | None, Field(default=None, description="Where tasks run that do not say.")),
         "defaults": (Tries | None, Field(default=None, description="For every task that does not say otherwise.")),
     },
@@ -234,7 +236,7 @@ def _dag(tree: Tree, *, source: str | None) -> DagSpec:
     faults = _Faults(path for path, _ in tree.faults)
     faults.extend(tree.faults)
     root = tree.root
-    head = faults.checked(_Head, {name: value for name, value in root.items() if name != "tasks"})
+    head = faults.checked(_Head, {name: value for name, value in root.items() if name not in ("tasks", "handlers")})
     listed = root.get("tasks")
     faults.extend((("tasks",), message) for message in _list_faults(root))
     tasks: list[BaseModel] = []
@@ -244,12 +246,18 @@ def _dag(tree: Tree, *, source: str | None) -> DagSpec:
             tasks.append(checked)
         if faults.full:
             break
+    handlers = {}
+    for name, task in handlers_of(root):
+        checked = faults.checked(HandlerDocument, task, at=("handlers", name))
+        if checked is not None:
+            handlers[name] = checked
+    faults.extend(handler_faults(root))
     faults.extend(declaration_faults(root.get("params")))
     faults.extend(relation_faults(root))
     found = faults.listed(tree)
     if found or head is None:
         raise DocumentError(found, source=source)
-    return _spec(head, tasks)
+    return _spec(head, tasks, handlers)
 
 
 def _list_faults(root: Mapping[str, Json]) -> Iterator[str]:
@@ -289,6 +297,8 @@ def _message(kind: str, found: Mapping[str, Any], path: Path, model: type[BaseMo
             model = Tries
         elif model is _Head:
             model = DagDocument
+        if model is HandlerDocument and str(path[-1]) in NOT_IN_HANDLERS:
+            return NOT_IN_HANDLERS[str(path[-1])]
         word = (WORDS_OF_A_DAG if model is DagDocument else WORDS_OF_A_TASK).get(str(path[-1]))
         if word is not None:
             return f"is another tool's word; here it is {word!r}"
@@ -305,11 +315,17 @@ def _message(kind: str, found: Mapping[str, Any], path: Path, model: type[BaseMo
     return str(found["msg"])[:1].lower() + str(found["msg"])[1:]
 
 
-def _spec(head: BaseModel, tasks: Sequence[BaseModel]) -> DagSpec:
+def _spec(head: BaseModel, tasks: Sequence[BaseModel], handlers: Mapping[str, BaseModel]) -> DagSpec:
     own = _given(head)
+    own.pop("handlers", None)
     where = {"cwd": own.pop("cwd")} if "cwd" in own else {}  # stored with each task: nodes of before know it there
     shared = {**where, **_given(vars(head)["defaults"])}
-    return DagSpec(tasks=tuple(_task(shared, _given(task)) for task in tasks), **own)
+    given = {name: {"timeout_s": TIMEOUT_S, **_given(task), "id": HANDLER + name} for name, task in handlers.items()}
+    return DagSpec(
+        tasks=tuple(_task(shared, _given(task)) for task in tasks),
+        handlers={name: _task(shared, task) for name, task in given.items()},
+        **own,
+    )
 
 
 def _task(shared: Mapping[str, Any], own: Mapping[str, Any]) -> TaskSpec:
@@ -329,46 +345,3 @@ def _given(document: BaseModel | None) -> dict[str, Any]:
         for name, value in (vars(document).items() if document else ())
         if value is not None and name in _ATTRIBUTES
     }
-
-
-def dag_schema() -> dict[str, Any]:
-    """Return the schema; it knows the fields of a task and of a DAG, not what holds between tasks."""
-    schema = _without_null(DagDocument.model_json_schema())
-    schema["$defs"]["TaskDocument"] |= {
-        "oneOf": [
-            {
-                "title": "a command",
-                "required": ["command"],
-                "properties": {"type": {"const": "shell"}, "skill": False, "params": False},
-            },
-            {
-                "title": "a skill",
-                "required": ["skill"],
-                "properties": {"type": {"const": "skill"}, "command": False},
-            },
-        ],
-        "not": {"required": ["depends_on", "deps"]},
-    }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "title": "CIS-DAG document",
-        "examples": [_EXAMPLE],
-    }
-
-
-def _without_null(node: Any) -> Any:
-    """Return the schema without the nulls that stand for "left out", and without their defaults."""
-    if isinstance(node, list):
-        return [_without_null(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    node = {key: _without_null(item) for key, item in node.items() if not (key == "default" and item is None)}
-    options = node.get("anyOf")
-    if options and {"type": "null"} in options:
-        rest = [option for option in options if option != {"type": "null"}]
-        if len(rest) > 1:
-            return {**node, "anyOf": rest}
-        if len(rest) == 1:
-            return rest[0] | {key: value for key, value in node.items() if key not in ("anyOf", "title")}
-    return node

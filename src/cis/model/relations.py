@@ -17,6 +17,7 @@ from typing import NamedTuple
 from cis.model.dag import COMMAND_SKILL, DAG_SKILL, Json
 from cis.model.exit_codes import code_faults
 from cis.model.graph import Graph
+from cis.model.handlers import handlers_of
 from cis.model.ids import did_you_mean
 from cis.model.references import Reference, malformed, references
 from cis.model.tree import Path, clipped
@@ -75,7 +76,7 @@ def relation_faults(root: Mapping[str, Json]) -> Iterator[Fault]:
     tasks = [task if isinstance(task, dict) else {} for task in listed] if isinstance(listed, list) else []
     numbers: dict[str, int] = {}
     for number, task in enumerate(tasks):
-        yield from _task_faults(number, task)
+        yield from _task_faults(("tasks", number), task)
         task_id = _name(task.get("id"))
         if task_id is None:
             continue
@@ -100,13 +101,17 @@ def relation_faults(root: Mapping[str, Json]) -> Iterator[Fault]:
         names = [_name(tasks[number].get("id")) or f"tasks[{number}]" for number in cycle]
         yield ("tasks", cycle[0], "depends_on"), f"the tasks wait for each other: {_spelled(names)}"
     declared = root.get("params")
-    known = _Known(tasks, numbers, graph, [*map(str, declared)] if isinstance(declared, dict) else [])
+    handlers = [(("handlers", name), task) for name, task in handlers_of(root) if isinstance(task, dict)]
+    params = [*map(str, declared)] if isinstance(declared, dict) else []
+    known = _Known(tasks, numbers, graph, params, handlers)
+    for here, task in handlers:
+        yield from _task_faults(here, task)
     yield from _misplaced_references(root, known)
     yield from _reference_faults(known)
+    yield from _handler_faults(known)
 
 
-def _task_faults(number: int, task: Mapping[str, Json]) -> Iterator[Fault]:
-    here: Path = ("tasks", number)
+def _task_faults(here: Path, task: Mapping[str, Json]) -> Iterator[Fault]:
     command, skill = task.get("command"), task.get("skill")
     if not task:
         return
@@ -168,6 +173,13 @@ class _Known(NamedTuple):
     numbers: Mapping[str, int]
     graph: Graph
     params: Sequence[str]
+    handlers: Sequence[tuple[Path, Mapping[str, Json]]] = ()
+
+    @property
+    def placed(self) -> Iterator[tuple[Path, Mapping[str, Json]]]:
+        """The tasks and the handlers, each behind its place."""
+        yield from ((("tasks", number), task) for number, task in enumerate(self.tasks))
+        yield from self.handlers
 
 
 def _misplaced_references(root: Mapping[str, Json], known: _Known) -> Iterator[Fault]:
@@ -180,8 +192,7 @@ def _misplaced_references(root: Mapping[str, Json], known: _Known) -> Iterator[F
                     yield path, f"is for every task, so it cannot refer to one; use the task's {path[len(place)]}"
             yield from _unknown(path, value, known)
     yield from _handed_up_faults(root, known)
-    for number, task in enumerate(known.tasks):
-        here: Path = ("tasks", number)
+    for here, task in known.placed:
         command, shell = task.get("command"), task.get("shell")
         if isinstance(task.get("stdin"), str) and _reads_code(command):
             yield from _pasted((*here, "stdin"), task["stdin"])
@@ -254,6 +265,19 @@ def _reference_faults(known: _Known) -> Iterator[Fault]:
     for path, number, other in distant:
         if (number, other) in strangers:
             yield path, f"refers to an output of {_name(known.tasks[other]['id'])!r}; add it to depends_on"
+
+
+def _handler_faults(known: _Known) -> Iterator[Fault]:
+    """Yield what references of handlers do not name; they may name every task."""
+    for here, task in known.handlers:
+        code = {(*here, "command", place) for place in _code(task.get("command"))}
+        for path, value in _strings(here, task, fields=_MAY_REFER):
+            if path in code:
+                continue
+            yield from _unknown(path, value, known)
+            for one in references(value):
+                if one.task is not None and one.task not in known.numbers:
+                    yield path, _no_task(one.task, known)
 
 
 def _no_task(name: str, known: _Known) -> str:

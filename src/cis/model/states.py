@@ -132,6 +132,7 @@ class Mover(StrEnum):
 _BY_WORKER = frozenset({Mover.WORKER})
 _BY_CONTROL = frozenset({Mover.CONTROL})
 _BY_REPORT = frozenset({Mover.REPORT})
+_BY_WORKER_OR_CONTROL = frozenset({Mover.WORKER, Mover.CONTROL})
 _BY_WORKER_OR_DELIVERY = frozenset({Mover.WORKER, Mover.DELIVERY})
 _BY_ANYBODY_HERE = frozenset({Mover.WORKER, Mover.CONTROL, Mover.DELIVERY})
 
@@ -150,7 +151,7 @@ RUN_ARROWS: Mapping[RunState, Mapping[RunState, frozenset[Mover]]] = {
     },
     RunState.PAUSED: {
         RunState.PENDING: _BY_CONTROL,
-        RunState.RUNNING: _BY_CONTROL,
+        RunState.RUNNING: _BY_WORKER_OR_CONTROL,
         RunState.COMPLETED: _BY_WORKER,
         RunState.FAILED: _BY_WORKER_OR_DELIVERY,
         RunState.CANCELLED: _BY_ANYBODY_HERE,

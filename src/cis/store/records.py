@@ -101,6 +101,7 @@ class RunRecord(NamedTuple):
     ``scopes`` are those that it and all that it starts may run in, as whoever handed it in may (None: all). ``tree`` is
     set for a run that is below another (``Runs.grow_tree``); ``above`` are the DAGs over it on the node that sent it.
     With ``errexit`` its text commands run under ``/bin/sh -e``; without, as programs of before accepted it, ``/bin/sh``.
+    ``handled``: its DAG has handlers; ``cancelled_again``: those that run are to end, too.
     """
 
     run_id: str
@@ -132,6 +133,8 @@ class RunRecord(NamedTuple):
     above: tuple[str, ...] = ()
     errexit: bool = False
     trigger: Trigger | None = None
+    handled: bool = False
+    cancelled_again: bool = False
 
 
 class RunHead(NamedTuple):
@@ -148,6 +151,7 @@ class RunChange(NamedTuple):
     started_at_us: int | None = None
     finished_at_us: int | None = None
     cancel_requested: bool | None = None
+    cancelled_again: bool | None = None
     error: str | None = None
     owner_node: str | None = None
     delivery: Delivery | None = None
@@ -159,6 +163,9 @@ class TaskRecord(NamedTuple):
     ``attempts`` counts every attempt, ``failures`` those that used up ``max_retries``; ``blocked_by`` is the task because
     of which it was skipped; ``due_at_us`` is set while it waits: for its retry, or until its wait is over while it is
     running (0: only its skill can say); ``outcome`` is what its end counts as, beyond its status.
+
+    A task that its run got while it went on comes after those of the document. It was ``given`` something, as JSON text:
+    an item to the instance of a task (``part_of``, that one's number), to a handler how the run has ended.
     """
 
     run_id: str
@@ -177,6 +184,13 @@ class TaskRecord(NamedTuple):
     due_at_us: int | None = None
     child_run_id: str | None = None
     outcome: Outcome | None = None
+    part_of: int | None = None
+    given: str | None = None
+
+    @property
+    def is_added(self) -> bool:
+        """Whether its run got it while it went on."""
+        return self.given is not None
 
     @property
     def skip_reason(self) -> Outcome | None:

@@ -216,6 +216,13 @@ class Tasks(Protocol):
         """
         ...
 
+    def add(self, tasks: Sequence[TaskRecord]) -> None:
+        """Store tasks, one at least, that a run gets while it goes on, and count them in the row of the run.
+
+        Its version stays: whoever holds the run is who adds to it.
+        """
+        ...
+
     def change(self, old_and_new: Iterable[tuple[TaskRecord, TaskRecord]]) -> None:
         """Replace tasks as they were read by what they become; the ``version`` of each grows by one.
 

@@ -31,7 +31,7 @@ def test_a_cwd_in_the_home_of_nobody_is_the_error_of_its_task(tmp_path: Path) ->
     plan = plan_of(task("a", cwd="~nobody-has-this-name/x"))
 
     with pytest.raises(LaunchError, match="whose home is not known"):
-        maker(tmp_path).directory(plan, plan.task_spec(0))
+        maker(tmp_path).directory(plan.task_spec(0), plan.values)
 
 
 def maker(tmp_path: Path) -> AttemptMaker:

@@ -46,10 +46,10 @@ def refuse_faults(skill_faults: Iterable[tuple[Fault, bool]], *, all_known: bool
 
 def skill_faults(spec: DagSpec, skills: SkillBook) -> Iterator[tuple[Fault, bool]]:
     """Yield each fault of its tasks' skills, and whether it is that this node has no such skill."""
-    for number, task in enumerate(spec.tasks):
+    for number, task in enumerate(spec.every_task):
         if task.skill is None:
             continue
-        place = f"tasks[{number}]"
+        place = spec.place_of(number)
         try:
             skill = skills.get(task.skill)
         except NotFoundError as error:
@@ -76,13 +76,13 @@ def check_secrets(
             name if params is None or "${" not in name else text_of(fill(name, lambda one: params.get(one.param or "")))
         )
 
-    asked = {secret(name) for task in spec.tasks for name in task.secrets.values()}
+    asked = {secret(name) for task in spec.every_task for name in task.secrets.values()}
     refused = this_node.secrets.refused(asked, scope=scope) if asked and this_node.secrets is not None else {}
     if refused:
         raise DocumentError(
             [
-                Fault(place=f"tasks[{number}].secrets", message=refused[secret(name)])
-                for number, task in enumerate(spec.tasks)
+                Fault(place=f"{spec.place_of(number)}.secrets", message=refused[secret(name)])
+                for number, task in enumerate(spec.every_task)
                 for name in task.secrets.values()
                 if secret(name) in refused
             ]

@@ -13,16 +13,23 @@ from cis.engine.accept.dispatch import close_offer, post_control
 from cis.engine.lookup import look_up_run
 from cis.engine.transitions import cancel_unfinished, move_run
 from cis.errors import IllegalStateError
+from cis.model.dag import HANDLER
+from cis.model.handlers import NAMES
 from cis.model.message import MessageKind
 from cis.model.states import RunState
 from cis.store.cluster import RemoteRole, RemoteRun
 from cis.store.cluster_port import Remotes
 from cis.store.port import Store
 from cis.store.records import QueueState, RunChange, RunRecord
+from cis.store.run_port import Tasks
+
+_FOR_ITS_WORKER = (QueueState.QUEUED, QueueState.PARKED)  # of a run that has begun and has handlers
 
 
-def cancel(store: Store, run_id: str, *, now_us: int) -> RunRecord:
-    """End a run: at once if no worker holds it, else as soon as its worker has ended the tasks.
+def cancel(store: Store, run_id: str, *, now_us: int, again: bool = False) -> RunRecord:
+    """End a run: at once if no worker holds it, else as soon as its worker has ended the tasks; then its handlers run.
+
+    *again*: one that was cancelled before is to end its handlers, too, if they run.
 
     Raises:
         NotFoundError: no such run.
@@ -33,16 +40,29 @@ def cancel(store: Store, run_id: str, *, now_us: int) -> RunRecord:
         raise _is_over(run, RunState.CANCELLED, "cancel")
     remote = elsewhere(store.remotes, run_id)
     if remote is not None and not _recalled(store, remote, now_us=now_us):
-        post_control(store, run, "cancel", now_us=now_us)
-        return _ask_to_cancel(store, run, now_us=now_us)
+        if again or not run.cancel_requested:
+            post_control(store, run, "cancel", now_us=now_us)
+        return _ask_to_cancel(store, run, now_us=now_us, again=False)
     item = store.queue.get(run_id)
     if item is not None and item.status is QueueState.CLAIMED:
-        return _ask_to_cancel(store, run, now_us=now_us)
+        return _ask_to_cancel(store, run, now_us=now_us, again=again)
+    if item is not None and run.handled and run.started_at_us is not None and item.status in _FOR_ITS_WORKER:
+        store.queue.move(run_id, QueueState.QUEUED, only=QueueState.PARKED)
+        return _ask_to_cancel(store, run, now_us=now_us, again=again)
     return end_cancelled(store, run, now_us=now_us)
 
 
-def _ask_to_cancel(store: Store, run: RunRecord, *, now_us: int) -> RunRecord:
-    return run if run.cancel_requested else move_run(store, run, RunChange(cancel_requested=True), at_us=now_us)
+def _ask_to_cancel(store: Store, run: RunRecord, *, now_us: int, again: bool) -> RunRecord:
+    if not run.cancel_requested:
+        return move_run(store, run, RunChange(cancel_requested=True), at_us=now_us)
+    if not again or run.cancelled_again or not (run.handled and any_handler(store.tasks, run.run_id)):
+        return run
+    return move_run(store, run, RunChange(cancelled_again=True), at_us=now_us)
+
+
+def any_handler(tasks: Tasks, run_id: str) -> bool:
+    """Whether the handlers of a run have begun."""
+    return any(tasks.get(run_id, HANDLER + name) is not None for name in NAMES)
 
 
 def elsewhere(remotes: Remotes, run_id: str) -> RemoteRun | None:
@@ -81,11 +101,11 @@ def end_cancelled(store: Store, run: RunRecord, *, now_us: int) -> RunRecord:
     return ended
 
 
-def cancel_children(store: Store, run_id: str, *, now_us: int) -> None:
-    """Cancel what runs as a task of this run."""
+def cancel_children(store: Store, run_id: str, *, now_us: int, again: bool = False) -> None:
+    """Cancel what runs as a task of this run; *again* as for ``cancel``."""
     for child in store.runs.children(run_id):
         if not child.status.final:
-            cancel(store, child.run_id, now_us=now_us)
+            cancel(store, child.run_id, now_us=now_us, again=again)
 
 
 def pause(store: Store, run_id: str, *, now_us: int) -> RunRecord:

@@ -213,7 +213,7 @@ def _not_yet(run: RunRecord, because: str) -> IllegalStateError:
 
 
 def only(spec: DagSpec, task_id: str) -> DagSpec:
-    """Return a DAG of one task and what it needs. Raises NotFoundError."""
+    """Return a DAG of one task and what it needs, without handlers. Raises NotFoundError."""
     numbers = {task.id: number for number, task in enumerate(spec.tasks)}
     if task_id not in numbers:
         raise NotFoundError("task", task_id, hint=f"in {spec.dag_id}{did_you_mean(task_id, list(numbers))}")
@@ -223,4 +223,4 @@ def only(spec: DagSpec, task_id: str) -> DagSpec:
         new = [parent for parent in graph.parents[waiting.pop()] if parent not in wanted]
         wanted.update(new)
         waiting += new
-    return replace(spec, tasks=tuple(task for number, task in enumerate(spec.tasks) if number in wanted))
+    return replace(spec, tasks=tuple(task for number, task in enumerate(spec.tasks) if number in wanted), handlers={})

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cis.engine.accept.dispatch import choose
-from cis.engine.accept.submit import SubmitRequest, check_place, first_tasks, prepare, record_definition
+from cis.engine.accept.submit import SubmitRequest, check_place, first_count, first_tasks, prepare, record_definition
 from cis.engine.this_node import ThisNode
 from cis.model.dag import DagSpec
 from cis.store.port import Store
@@ -49,7 +49,7 @@ def stage(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Submi
     run_id = this_node.new_id()
     request = replace(request, staged=run_id)
     try:
-        for first in range(0, len(request.spec.tasks), ROWS_AT_ONCE):
+        for first in range(0, first_count(request.spec, request.kept), ROWS_AT_ONCE):
             tasks = first_tasks(run_id, request.spec, request.kept or {}, first=first, limit=ROWS_AT_ONCE)
             store.staged.add(tasks)
         with store.transaction():

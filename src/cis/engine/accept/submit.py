@@ -173,7 +173,7 @@ def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Subm
         target_node=spec.target_node,
         priority=spec.priority,
         delivery=destination.delivery,
-        task_count=len(spec.tasks),
+        task_count=first_count(spec, request.kept),
         created_at_us=origin.created_at_us if origin else now_us,
         idempotency_key=request.idempotency_key,
         rerun_of=request.rerun_of,
@@ -185,10 +185,11 @@ def submit(store: Store, request: SubmitRequest, *, this_node: ThisNode) -> Subm
         above=origin.above if origin else (),
         errexit=request.errexit,
         trigger=_trigger(request),
+        handled=bool(spec.handlers),
     )
     if request.staged is None:
         insert_run(store, run, first_tasks(run.run_id, spec, request.kept or {}), at_us=now_us, params=params)
-    elif store.staged.complete(run.run_id, tasks=len(spec.tasks)):
+    elif store.staged.complete(run.run_id, tasks=run.task_count):
         insert_run(store, run, (), at_us=now_us, params=params)
     else:
         raise OverloadedError("it took so long that what was stored for it is gone", retry_after_s=1)
@@ -343,17 +344,24 @@ def _check_worker(runs: Runs, spec: DagSpec, scope: Scope) -> None:
         )
 
 
+def first_count(spec: DagSpec, kept: Mapping[str, TaskRecord] | None) -> int:
+    """Return how many tasks a run has as it begins."""
+    return len(spec.tasks) + sum(task.is_added for task in (kept or {}).values())
+
+
 def first_tasks(
     run_id: str, spec: DagSpec, kept: Mapping[str, TaskRecord], *, first: int = 0, limit: int | None = None
 ) -> list[TaskRecord]:
-    """Return the tasks of a run as it begins, from number *first* on; those of *kept* are as they were."""
+    """Return the tasks of a run as it begins, from number *first* on; those of *kept* are as they were.
+
+    Those of *kept* that its run got while it went on come last.
+    """
     tasks = []
-    last = len(spec.tasks) if limit is None else min(first + limit, len(spec.tasks))
-    for number in range(first, last):
-        task = spec.tasks[number]
-        old = kept.get(task.id)
+    ids = [task.id for task in spec.tasks] + [task_id for task_id, task in kept.items() if task.is_added]
+    for number in range(first, len(ids) if limit is None else min(first + limit, len(ids))):
+        old = kept.get(ids[number])
         if old is None:
-            tasks.append(TaskRecord(run_id=run_id, task_no=number, task_id=task.id))
+            tasks.append(TaskRecord(run_id=run_id, task_no=number, task_id=ids[number]))
         else:
             child = None if old.status.final else old.child_run_id  # whose completed tasks the new one takes over
             tasks.append(old._replace(run_id=run_id, task_no=number, child_run_id=child))
@@ -371,4 +379,8 @@ def anchored(spec: DagSpec, *, base: Path) -> DagSpec:
             return str(base)
         return cwd if cwd.startswith(("~", *OPENINGS)) else os.path.normpath(base / cwd)
 
-    return replace(spec, tasks=tuple(replace(task, cwd=anchor(task.cwd)) for task in spec.tasks))
+    return replace(
+        spec,
+        tasks=tuple(replace(task, cwd=anchor(task.cwd)) for task in spec.tasks),
+        handlers={name: replace(task, cwd=anchor(task.cwd)) for name, task in spec.handlers.items()},
+    )

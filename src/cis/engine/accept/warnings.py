@@ -77,7 +77,7 @@ def _unfilled(spec: DagSpec) -> Iterator[str]:
     """Yield what looks as if something took its place, and nothing does: in variables, and where references may stand."""
     for name, value in spec.env.items():
         yield from _in_variable(f"env.{name}", value)
-    for task in spec.tasks:
+    for task in spec.every_task:
         here = f"task {task.id!r}: "
         for name, value in task.env.items():
             yield from _in_variable(f"{here}env.{name}", value)
@@ -110,7 +110,7 @@ def _unwritten(spec: DagSpec) -> Iterator[str]:
     """Yield which outputs are referred to that nothing in the task of theirs seems to write."""
     tasks = {task.id: task for task in spec.tasks}
     writes: dict[str, bool] = {}  # tasks that may write outputs: each is looked at once
-    for task in spec.tasks:
+    for task in spec.every_task:
         plain = task.to_dict()
         for one in references({name: plain.get(name) for name in ("env", "params", "cwd", "stdin", "command")}):
             source = tasks.get(one.task or "")
@@ -131,9 +131,9 @@ def _is_program(task: TaskSpec) -> bool:
 
 def travel_warnings(spec: DagSpec, folder: Path) -> list[str]:
     """Return what a DAG for another node names of the *folder* that its document is in, which stays where it is."""
-    relative = [one.id for one in spec.tasks if one.cwd is not None and not one.cwd.startswith(_WHOLE)]
+    relative = [one.id for one in spec.every_task if one.cwd is not None and not one.cwd.startswith(_WHOLE)]
     beside: dict[str, str] = {}
-    named = ((one, word) for one in spec.tasks for word in _words(one))
+    named = ((one, word) for one in spec.every_task for word in _words(one))
     for task, word in islice(named, MOST_WORDS):
         base = folder if task.cwd is None or task.cwd.startswith("${") else folder / Path(task.cwd).expanduser()
         if word not in beside and _is_beside(base, word):
@@ -176,7 +176,7 @@ def peer_warnings(store: Store, run: RunRecord) -> list[str]:
     if remote is None or not remote.ignores_errexit:
         return []
     spec = stored_spec(store.definitions, run.definition_id)
-    texts = [task.id for task in spec.tasks if task.skill == COMMAND_SKILL or isinstance(task.command, str)]
+    texts = [task.id for task in spec.every_task if task.skill == COMMAND_SKILL or isinstance(task.command, str)]
     return [_OLD_SHELL.format(remote.peer_id, _named(texts))] if texts else []
 
 

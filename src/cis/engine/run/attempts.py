@@ -29,7 +29,9 @@ from cis.engine.ports import (
     Wait,
     attempt_handle,
 )
+from cis.engine.run.handling import told
 from cis.engine.run.plan import RunPlan
+from cis.engine.run.values import Values
 from cis.errors import CisError, LaunchError
 from cis.model.dag import COMMAND_SKILL, SHELL_PARAM, Json, OnLost, TaskSpec
 from cis.model.relations import OPENING_OF_SECRET
@@ -85,13 +87,13 @@ class AttemptMaker:
         Raises:
             LaunchError: an output that it refers to or a secret that it asks for is missing, or its skill refuses.
         """
-        run, task = plan.run, plan.task_spec(number)
-        command = self._command(plan, task)
+        run, task, values = plan.run, plan.task_spec(number), plan.values.of(number)
+        command = self._command(plan, task, values)
         if isinstance(command, ChildDag | Wait):
             raise LaunchError(f"skill {task.skill!r} planned a DAG or a wait, but does not say waits = True")
-        directory = self.directory(plan, task)
+        directory = self.directory(task, values)
         files = self.logfiles.paths(attempt.run_id, number, attempt.attempt)
-        secrets = self._revealed(plan, task) if task.secrets else {}
+        secrets = self._revealed(plan, task, values) if task.secrets else {}
         marks = attempt_marks(attempt.run_id, attempt.task_id, attempt.attempt)
         return Launch(
             argv=command.argv if command.script is None else (*command.argv, script_beside(files.outputs)),
@@ -99,19 +101,20 @@ class AttemptMaker:
                 **self.base_env,
                 **command.env,
                 **self.scope_env,
-                **plan.values.shared_env,
-                **self.env(plan, task),
+                **values.shared_env,
+                **self.env(task, values),
                 **secrets,
                 **marks,
                 "CIS_DAG_ID": run.dag_id,
                 **({} if run.trigger is None else {"CIS_TRIGGER": str(run.trigger.kind)}),
+                **({} if plan.settled is None else told(plan.settled, plan.tasks)),
                 "CIS_NODE_ID": self.node_id,
                 "CIS_WORKER_ID": self.worker_id,
                 "CIS_SCOPE": str(run.scope),
                 "CIS_OUTPUT": files.outputs,
             },
             cwd=directory,
-            stdin=command.stdin if task.stdin is None else self._input(plan, task, directory),
+            stdin=command.stdin if task.stdin is None else self._input(task, values, directory),
             stdout=files.stdout,
             stderr=files.stderr,
             outputs=files.outputs,
@@ -143,7 +146,7 @@ class AttemptMaker:
     def wait(self, plan: RunPlan, number: int) -> ChildDag | Wait:
         """Return the DAG that a task is, or what it waits for, its parameters filled in. Raises LaunchError."""
         task = plan.task_spec(number)
-        planned = self._command(plan, task)
+        planned = self._command(plan, task, plan.values.of(number))
         if not isinstance(planned, ChildDag | Wait):
             raise LaunchError(f"skill {task.skill!r} says waits = True, but planned a process")
         if isinstance(planned, Wait) and [planned.until_us, planned.for_s, planned.ask].count(None) != 2:
@@ -156,42 +159,40 @@ class AttemptMaker:
 
     def sweep(self, plan: RunPlan, *, keep: Container[tuple[str, int, int]]) -> None:
         """Remove what earlier attempts with secrets left in their ``CIS_OUTPUT``; *keep* are those that still run."""
-        for number, (spec, task) in enumerate(zip(plan.spec.tasks, plan.tasks, strict=True)):
+        for number, (spec, task) in enumerate(zip(plan.specs, plan.tasks, strict=True)):
             for attempt in range(1, task.attempts + 1) if spec.secrets else ():
                 if (task.run_id, number, attempt) not in keep:
                     forget_outputs(self.logfiles.paths(task.run_id, number, attempt).outputs)
 
-    def directory(self, plan: RunPlan, task: TaskSpec) -> StrPath:
+    def directory(self, task: TaskSpec, values: Values) -> StrPath:
         """Return where the task runs: its ``cwd``, against the worker's own directory. Raises LaunchError."""
         if task.cwd is None:
             return self.workdir
-        cwd = plan.values.text(task.cwd)
+        cwd = values.text(task.cwd)
         try:
             return cwd if cwd.startswith("/") else self.workdir / Path(cwd).expanduser()
         except RuntimeError as error:
             raise LaunchError(f"cwd {cwd} names a user whose home is not known; write the whole path") from error
 
-    def _input(self, plan: RunPlan, task: TaskSpec, directory: StrPath) -> bytes | str:
+    def _input(self, task: TaskSpec, values: Values, directory: StrPath) -> bytes | str:
         """Return the text that the task reads, or the path of the file; a relative one counts from where the task runs."""
         if isinstance(task.stdin, str):
-            return plan.values.text(task.stdin).encode()
-        path = plan.values.text(task.stdin[FILE] if task.stdin else "")
+            return values.text(task.stdin).encode()
+        path = values.text(task.stdin[FILE] if task.stdin else "")
         try:
             return str(Path(directory, Path(path).expanduser()))
         except RuntimeError as error:
             raise LaunchError(f"stdin names the file {path}, of a user whose home is not known") from error
 
-    def _command(self, plan: RunPlan, task: TaskSpec) -> Command | ChildDag | Wait:
+    def _command(self, plan: RunPlan, task: TaskSpec, values: Values) -> Command | ChildDag | Wait:
         try:
             if task.skill is None:
                 return self.skills.get(COMMAND_SKILL).plan(
-                    {"command": _argument(task, plan), SHELL_PARAM: _shell(plan, task)}
+                    {"command": _argument(task, values), SHELL_PARAM: _shell(plan, task)}
                 )
             skill = self.skills.get(task.skill)
             nested = getattr(skill, "nested_params", ())
-            params = {
-                name: value if name in nested else plan.values.filled(value) for name, value in task.params.items()
-            }
+            params = {name: value if name in nested else values.filled(value) for name, value in task.params.items()}
             if task.skill == COMMAND_SKILL:
                 params = {SHELL_PARAM: _shell(plan, task), **params}
             _refuse(_smuggled(task.params, params))
@@ -202,16 +203,16 @@ class AttemptMaker:
         except Exception as error:  # a stranger's skill may raise anything, and must not end the worker
             raise LaunchError(f"skill {task.skill or COMMAND_SKILL!r} failed: {error!r}") from error
 
-    def _revealed(self, plan: RunPlan, task: TaskSpec) -> Mapping[str, str]:
+    def _revealed(self, plan: RunPlan, task: TaskSpec, values: Values) -> Mapping[str, str]:
         if self.secrets is None:
             raise LaunchError(f"task {task.id!r} asks for secrets, and this node has none")
-        names = {variable: plan.values.text(name) for variable, name in task.secrets.items()}
-        values = self.secrets.reveal(set(names.values()), scope=plan.run.scope)
-        return {variable: values[name] for variable, name in names.items()}
+        names = {variable: values.text(name) for variable, name in task.secrets.items()}
+        revealed = self.secrets.reveal(set(names.values()), scope=plan.run.scope)
+        return {variable: revealed[name] for variable, name in names.items()}
 
-    def env(self, plan: RunPlan, task: TaskSpec) -> Mapping[str, str]:
+    def env(self, task: TaskSpec, values: Values) -> Mapping[str, str]:
         """Return the task's own variables, filled in. Raises LaunchError."""
-        return {name: plan.values.text(value) for name, value in task.env.items()}
+        return {name: values.text(value) for name, value in task.env.items()}
 
 
 def _refuse(faults: Sequence[tuple[str, str]]) -> None:
@@ -238,5 +239,5 @@ def _shell(plan: RunPlan, task: TaskSpec) -> str:
     return task.shell or (STRICT_SHELL if plan.run.errexit else PLAIN_SHELL)
 
 
-def _argument(task: TaskSpec, plan: RunPlan) -> Json:
-    return [plan.values.text(word) for word in task.command] if isinstance(task.command, tuple) else task.command
+def _argument(task: TaskSpec, values: Values) -> Json:
+    return [values.text(word) for word in task.command] if isinstance(task.command, tuple) else task.command

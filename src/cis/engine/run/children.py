@@ -20,7 +20,7 @@ from cis.engine.run.parts import ChildWait, WorkerPorts
 from cis.engine.run.plan import RunPlan
 from cis.engine.run.values import Values
 from cis.errors import CisError, DocumentError, Fault, LaunchError, NotFoundError, PoisonRecordError, StoreError
-from cis.model.dag import DagSpec, Json, TaskSpec
+from cis.model.dag import DagSpec, Json
 from cis.model.states import AttemptState, Priority, RunState
 from cis.store.port import Store, stored_spec
 from cis.store.records import RunRecord
@@ -31,7 +31,7 @@ RUN_ID = "run_id"  # of its own run, among the outputs of a DAG as a task
 
 
 def start_child(
-    parts: WorkerPorts, plan: RunPlan, child: ChildDag, *, task: TaskSpec, before: str | None = None
+    parts: WorkerPorts, plan: RunPlan, child: ChildDag, *, number: int, before: str | None = None
 ) -> RunRecord:
     """Record the run of a DAG as a task, and return it. It takes over what completed in the run *before*, if that failed.
 
@@ -42,9 +42,11 @@ def start_child(
         CisError: the DAG is refused, as ``submit`` refuses it, stands above itself, or no stored one has that id.
             Nothing is recorded.
     """
-    run = plan.run
-    parent = ParentRun(run_id=run.run_id, task_id=task.id, depth=run.depth, tree=run.tree or run.run_id)
-    directory, env = Path(parts.maker.directory(plan, task)), parts.maker.env(plan, task)
+    run, task, values = plan.run, plan.task_spec(number), plan.values.of(number)
+    parent = ParentRun(
+        run_id=run.run_id, task_id=plan.tasks[number].task_id, depth=run.depth, tree=run.tree or run.run_id
+    )
+    directory, env = Path(parts.maker.directory(task, values)), parts.maker.env(task, values)
     with parts.store.savepoint():
         spec, line = _spec(parts, child, priority=run.priority), lineage(parts.store.runs, run)
         spec = replace(spec, env={**spec.env, **env}) if env else spec

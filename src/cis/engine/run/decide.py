@@ -25,7 +25,7 @@ from cis.engine.run.turn import Turn
 from cis.engine.run.waits import cancelled, due_at_us, resumed, time_limit_s
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant
-from cis.engine.transitions import move_run, move_tasks
+from cis.engine.transitions import add_tasks, move_run, move_tasks
 from cis.errors import CisError, OverloadedError, PoisonRecordError
 from cis.model.states import AttemptState, RunState
 from cis.store.records import AttemptRecord, LeftProcess, QueueState, RunChange, RunRecord
@@ -76,6 +76,7 @@ def decide(
     steps.end_late_runs()
     steps.cancel_waits()
     steps.work_off()
+    steps.settle()
     if held.ahead:
         steps.look_at_ahead()
     if held.unstarted:
@@ -208,6 +209,12 @@ class _Steps:
             if plan.backlog and left > 0:
                 left -= plan.work_off(self._now, at_most=left)
 
+    def settle(self) -> None:
+        """Add the handlers to each run in which nothing else is left to do."""
+        for plan in self._held.plans.values():
+            if plan.spec.handlers and plan.settled is None and plan.verdict() is not None:
+                self._settle(plan)
+
     def put_back(self) -> None:
         """Have what nobody began wait again: for a shortage, or since its commit was reported as failed."""
         ours = [attempt for attempt in self._held.unstarted if attempt.run_id in self._held.plans]
@@ -248,11 +255,13 @@ class _Steps:
         """Store every change of a task, in the order in which they were decided."""
         for plan in self._held.plans.values():
             if plan.rows.changed:
-                changes = plan.rows.take_changes()
-                move_tasks(self._store, plan.run, changes, at_us=self._now.wall_us)
-                acquitted = plan.losses.take_acquitted()
-                if acquitted:
-                    self._store.attempts.forget_losses(plan.run.run_id, acquitted)
+                self._write(plan)
+
+    def _write(self, plan: RunPlan) -> None:
+        move_tasks(self._store, plan.run, plan.rows.take_changes(), at_us=self._now.wall_us)
+        acquitted = plan.losses.take_acquitted()
+        if acquitted:
+            self._store.attempts.forget_losses(plan.run.run_id, acquitted)
 
     def end_runs(self) -> None:
         """Store the end of each run that has nothing left to do, and wake whoever waits for it."""
@@ -262,6 +271,9 @@ class _Steps:
             self._turn.refresh(plan)
             verdict = plan.verdict()
             if verdict is None:
+                continue
+            if plan.spec.handlers and plan.settled is None and self._settle(plan):
+                self._held.poll_due_s = self._now.mono_s
                 continue
             if verdict is RunState.COMPLETED:
                 self._turn.mark_running(plan, self._now)  # even if there was nothing to start
@@ -274,6 +286,24 @@ class _Steps:
                 let_in(self._store.queue, self._turn.me.worker_id, this_node=self._parts.this_node)
             self._turn.ended.add(plan.run.run_id)
             self._ring_parent(plan.run)
+
+    def _settle(self, plan: RunPlan) -> bool:
+        """Store the handlers of a run that is over but for these; return whether there are any."""
+        self._turn.refresh(plan)
+        verdict = plan.verdict()
+        if verdict is None:
+            return False
+        if verdict is not RunState.CANCELLED:
+            self._turn.mark_running(plan, self._now)
+        self._write(plan)  # first: the ends that led here
+        added = plan.settle()
+        if added:
+            self._turn.cancelled.discard(plan.run.run_id)  # nothing of it runs but what begins now
+            if plan.run.cancel_requested and plan.paused:
+                plan.run = move_run(self._store, plan.run, RunChange(status=RunState.RUNNING), at_us=self._now.wall_us)
+            add_tasks(self._store, plan.run, added, at_us=self._now.wall_us)
+            plan.run = plan.run._replace(task_count=plan.run.task_count + len(added))
+        return bool(added)
 
     def _ring_parent(self, run: RunRecord) -> None:
         if run.parent_run_id is None:
@@ -317,7 +347,7 @@ class _Steps:
             if plan.full:
                 plan.ready.hold_dag(number)
                 return 0
-            run = start_child(self._parts, plan, planned, task=task, before=plan.tasks[number].child_run_id)
+            run = start_child(self._parts, plan, planned, number=number, before=plan.tasks[number].child_run_id)
         except OverloadedError as error:
             plan.hold_wait(number, no_place(error), until_s=self._now.mono_s + AGAIN_S)
             return 0

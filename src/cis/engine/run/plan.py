@@ -11,60 +11,22 @@ transaction would write 100,000 rows. What is left over, the plan's *backlog*, a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
 
 from cis.engine.outputs import size_of
-from cis.engine.run.losses import Losses
-from cis.engine.run.ready import ReadyTasks
-from cis.engine.run.task_rows import TaskRows
-from cis.engine.run.values import Values
+from cis.engine.run.handling import Verdict, begun, waits_for_others
+from cis.engine.run.outlook import Outlook
 from cis.engine.times import Instant
-from cis.model.dag import DagSpec, Json, OnLost, TaskSpec
-from cis.model.graph import Graph
+from cis.model.dag import Json, OnLost
 from cis.model.states import AttemptState, Outcome, RunState, TaskState
-from cis.store.records import RunRecord, TaskLoss, TaskRecord
+from cis.store.records import TaskRecord
 
 CHANGES_AT_ONCE = 2000
 
 
-class RunPlan:
+class RunPlan(Outlook):
     """The tasks of one run: which may start, which wait, and whether the run is over."""
-
-    def __init__(
-        self,
-        run: RunRecord,
-        spec: DagSpec,
-        tasks: Sequence[TaskRecord],
-        *,
-        params: Mapping[str, Json] | None = None,
-        losses: Iterable[TaskLoss] = (),
-        is_wait: Callable[[TaskSpec], bool] = lambda _: False,
-    ) -> None:
-        """Make a plan that has nothing to do yet: ``place_in_pieces`` comes next. *is_wait*: a task takes no slot."""
-        self.run = run
-        self.spec = spec
-        self.rows = TaskRows(tasks)
-        self.tasks = self.rows.tasks
-        self.running: set[int] = set()
-        self.children: dict[int, str] = {}
-        self.waits: set[int] = set()  # running tasks without a process or a child run
-        self.cancelling = False
-        self.timed_out = False
-        self.ends_by_s = math.inf  # the time limit of the run (monotonic), once it has begun
-        self.waits_due_s = 0.0  # no task that waits is started before that (monotonic)
-        self.output_bytes = 0
-        self.ended_at_us = 0  # when the last end was that this process saw
-        self.values = Values(run.run_id, spec, self.tasks, params or {})
-        self._graph = Graph.of(spec.tasks)
-        self.losses = Losses(losses)
-        self.ready = ReadyTasks(self.losses, is_wait)
-        self._missing = [0] * len(tasks)
-        self._skips: list[tuple[int, str, Outcome]] = []  # tasks to be skipped, because of which other, and why
-        self._after_skips: dict[
-            int, str
-        ] = {}  # tasks that will be skipped if nothing before them fails, and after which
-        self._any_outcome = any(task.outcome is not None for task in tasks)
-        self._cancelled_up_to: int | None = None  # the next task to be cancelled; None when none is
 
     def place_in_pieces(self, now: Instant, *, size: int) -> Generator[None, None, None]:
         """Find out of every task what is to be done about it, and pause after each *size* of them."""
@@ -75,7 +37,7 @@ class RunPlan:
                 yield
 
     def _place(self, number: int, task: TaskRecord, now: Instant) -> None:
-        parents = self._graph.parents[number]
+        parents = self._graph.parents[number] if number < self.written else ()
         missing = sum(self.tasks[parent].status is not TaskState.COMPLETED for parent in parents)
         if missing and self._any_outcome:
             missing = self._still_missing(number, parents)
@@ -95,96 +57,10 @@ class RunPlan:
                 self.running.add(number)
         elif task.due_at_us is not None:
             # The wall clock may have been set back meanwhile: no wait is longer than the longest that was meant.
-            longest_s = self.spec.tasks[number].wait_before_retry_s(failures=max(task.failures, 1), jitter=1.0)
+            longest_s = self.specs[number].wait_before_retry_s(failures=max(task.failures, 1), jitter=1.0)
             self.ready.retry(number, at_s=now.until(task.due_at_us, at_most_s=longest_s))
-        elif not missing:
+        elif not missing and not (task.is_added and waits_for_others(task, self.tasks[self.written :])):
             self._unlock(number)
-
-    def note_begin(self, now: Instant) -> None:
-        """Know by when the run has to be over, if it has begun: waits and pauses count, and so does the machine's sleep.
-
-        Asked again it may turn out sooner, since the monotonic clock does not see a sleep; never later.
-        """
-        limit_s = self.spec.timeout_s
-        if limit_s is not None and self.run.started_at_us is not None and not self.cancelling:
-            ends_by_s = now.until(self.run.started_at_us + round(limit_s * 1e6), at_most_s=limit_s)
-            self.ends_by_s = min(self.ends_by_s, ends_by_s)
-
-    @property
-    def given_up(self) -> bool:
-        """Whether nothing of it is to go on, since somebody cancelled it, or its time is over."""
-        return self.run.cancel_requested or self.timed_out
-
-    @property
-    def cyclic(self) -> bool:
-        """Whether tasks wait for each other, so that the run would never end."""
-        return self._graph.find_cycle() is not None
-
-    @property
-    def paused(self) -> bool:
-        """Whether control holds the run back."""
-        return self.run.status is RunState.PAUSED
-
-    @property
-    def full(self) -> bool:
-        """Whether as many processes and DAGs are at work as the run may have at once."""
-        limit = self.spec.max_parallel
-        return limit is not None and len(self.running) + len(self.children) >= limit
-
-    @property
-    def wants_slot(self) -> bool:
-        """Whether a task would start if a slot were free."""
-        return bool(self.ready) and not self.paused and not self.full
-
-    @property
-    def alone_s(self) -> float:
-        """For how long the next task is to run apart from all others, since its last worker died; infinity: none is."""
-        return self.ready.alone_s if self.wants_slot else math.inf
-
-    @property
-    def wants_wait(self) -> bool:
-        """Whether a task may start that takes no slot."""
-        return not self.paused and self.ready.has_wait(dags=not self.full)
-
-    @property
-    def active(self) -> bool:
-        """Whether the run has work for this worker now, rather than only waiting."""
-        return bool(self.running) or self.backlog or self.wants_slot
-
-    @property
-    def only_waits(self) -> bool:
-        """Whether no process runs and nothing could start: its tasks wait, or it is paused."""
-        return not self.active and not self.wants_wait and self.verdict() is None
-
-    @property
-    def slots_wanted(self) -> int:
-        """How many slots its tasks use, or would use if they were free."""
-        running, limit = len(self.running), self.spec.max_parallel or math.inf
-        ready = 0 if self.paused else len(self.ready)
-        return running + int(min(ready, max(0, limit - running - len(self.children))))
-
-    @property
-    def backlog(self) -> bool:
-        """Whether something that was decided is not worked off yet."""
-        return bool(self._skips) or self._cancelled_up_to is not None
-
-    @property
-    def due_s(self) -> float:
-        """The monotonic time of the next retry, or the past while there is a backlog; infinity without either."""
-        if self.backlog or (self.cancelling and self.waits):
-            return 0.0
-        return self.ready.due_s if self.cancelling else min(self.ready.due_s, self.ends_by_s)
-
-    def task_spec(self, number: int) -> TaskSpec:
-        """Return the specification of a task by its place in the document."""
-        return self.spec.tasks[number]
-
-    def follower(self, number: int) -> int | None:
-        """Return the first task downstream of a running one, if it waits for that one alone."""
-        for child in self._graph.children[number][:1]:
-            if self._missing[child] == 1 and self.tasks[child].status is TaskState.PENDING:
-                return child
-        return None
 
     def release_retries(self, now: Instant) -> None:
         """Make ready whatever has waited long enough for its retry."""
@@ -211,7 +87,7 @@ class RunPlan:
         self.running.discard(number)
         self.rows.put_back(number)
         if self.cancelling:
-            self.rows.finish(number, TaskState.CANCELLED, now=now)
+            self._finish(number, TaskState.CANCELLED, now=now)
         else:
             self._make_ready(number)
 
@@ -255,18 +131,18 @@ class RunPlan:
         self.running.discard(number)
         self.children.pop(number, None)
         self.waits.discard(number)
-        spec = self.spec.tasks[number]
+        spec = self.specs[number]
         given_up = self.losses.take_end(number, status, limit=spec.max_losses) if self.losses else None
         error = given_up or error
         if status is AttemptState.COMPLETED and spec.skip_codes and code in spec.skip_codes:
-            self.rows.finish(number, TaskState.SKIPPED, now=now, exit_code=exit_code, outcome=Outcome.CODE)
+            self._finish(number, TaskState.SKIPPED, now=now, exit_code=exit_code, outcome=Outcome.CODE)
             self._go_on_after_skip(number)
         elif status is AttemptState.COMPLETED:
             self.output_bytes += size_of(outputs) if outputs else 0
-            self.rows.finish(number, TaskState.COMPLETED, now=now, exit_code=exit_code, outputs=outputs or {})
+            self._finish(number, TaskState.COMPLETED, now=now, exit_code=exit_code, outputs=outputs or {})
             self._unlock_children(number)
         elif status is AttemptState.CANCELLED or self.given_up:
-            self.rows.finish(number, TaskState.CANCELLED, now=now, exit_code=exit_code, error=error)
+            self._finish(number, TaskState.CANCELLED, now=now, exit_code=exit_code, error=error)
             if not self.given_up:  # but the run that the task was
                 self._skip_descendants(number, now)
         elif status is AttemptState.LOST and spec.on_lost is not OnLost.FAIL and given_up is None:
@@ -280,10 +156,10 @@ class RunPlan:
             self._retry(number, now, jitter=jitter, exit_code=exit_code, error=error)
         elif spec.allow_failure and spec.allows(code):
             allowed = Outcome.ALLOWED
-            self.rows.finish(number, TaskState.FAILED, now=now, exit_code=exit_code, error=error, outcome=allowed)
+            self._finish(number, TaskState.FAILED, now=now, exit_code=exit_code, error=error, outcome=allowed)
             self._unlock_children(number)
         else:
-            self.rows.finish(number, TaskState.FAILED, now=now, exit_code=exit_code, error=error)
+            self._finish(number, TaskState.FAILED, now=now, exit_code=exit_code, error=error)
             self._skip_descendants(number, now)
 
     def cancel_waiting(self, now: Instant) -> None:
@@ -303,7 +179,7 @@ class RunPlan:
             number, cause, why = self._skips.pop()
             if self.tasks[number].status is not TaskState.PENDING:
                 continue
-            self.rows.finish(number, TaskState.SKIPPED, now=now, blocked_by=cause, outcome=why)
+            self._finish(number, TaskState.SKIPPED, now=now, blocked_by=cause, outcome=why)
             if why is Outcome.UPSTREAM_FAILED:
                 self._skips.extend((child, cause, why) for child in self._graph.children[number])
             else:
@@ -312,37 +188,49 @@ class RunPlan:
             number = self._cancelled_up_to
             while number < len(self.tasks) and self.rows.changed < end:
                 if self.tasks[number].status is TaskState.PENDING:
-                    self.rows.finish(number, TaskState.CANCELLED, now=now)
+                    self._finish(number, TaskState.CANCELLED, now=now)
                 number += 1
             self._cancelled_up_to = number if number < len(self.tasks) else None
         return self.rows.changed - before
 
-    def verdict(self) -> RunState | None:
-        """Return the final state of the run, or None while something is left to do."""
-        if self.rows.unfinished:
-            return None
-        if self.run.cancel_requested:
-            return RunState.CANCELLED
-        if all(task.status is TaskState.COMPLETED for task in self.tasks):
-            return RunState.COMPLETED
-        return RunState.FAILED if any(task.counts_as_failed for task in self.tasks) else RunState.COMPLETED
+    def settle(self) -> Sequence[TaskRecord]:
+        """Settle the verdict of a run that is over but for its handlers; return these, which are to be stored."""
+        status = self.verdict()
+        if not self.spec.handlers or self.settled is not None or status is None:
+            return ()
+        error = self.why_failed() if status is RunState.FAILED else None
+        first = next((task for task in self.tasks if task.is_failure), None) if error is None else None
+        told = error if first is None else f"task {first.task_id}: {first.error or 'failed'}"
+        added = begun(self.spec, self.run, Verdict(status, error, told), first=len(self.tasks))
+        if added:
+            self.cancelling, self.ends_by_s = False, math.inf
+            self.tasks.extend(added)
+            self._note_added(added)
+            self.rows.unfinished += len(added)
+            self._make_ready(added[0].task_no)
+        return added
 
-    def why_failed(self) -> str | None:
-        """Return what is to be said of the run itself when it has failed; None: its tasks say it."""
-        return f"timed out after {self.spec.timeout_s:g} s" if self.timed_out else None
+    def _finish(self, number: int, status: TaskState, **how: Any) -> None:
+        """Move a task to a final state; what was added may be waited for by another that was."""
+        self.rows.finish(number, status, **how)
+        if number >= self.written and number + 1 < len(self.tasks) and not self.cancelling:
+            self._make_ready(number + 1)
 
     def _make_ready(self, number: int) -> None:
         if not self.cancelling:  # else it will be cancelled when its turn comes
-            self.ready.add(number, self.spec.tasks[number])
+            self.ready.add(number, self.specs[number])
 
     def _retry(self, number: int, now: Instant, *, jitter: float, exit_code: int | None, error: str | None) -> None:
         failures = self.tasks[number].failures + 1
-        delay_s = self.spec.tasks[number].wait_before_retry_s(failures=failures, jitter=jitter)
+        delay_s = self.specs[number].wait_before_retry_s(failures=failures, jitter=jitter)
         self.rows.wait(number, now.wall_us + round(delay_s * 1e6), failures=1, exit_code=exit_code, error=error)
         self.ready.retry(number, at_s=now.mono_s + delay_s)
 
+    def _followers(self, number: int) -> Sequence[int]:
+        return self._graph.children[number] if number < self.written else ()
+
     def _unlock_children(self, number: int) -> None:
-        for child in self._graph.children[number]:
+        for child in self._followers(number):
             self._missing[child] -= 1
             if not self._missing[child] and self.tasks[child].status is TaskState.PENDING:
                 self._unlock(child)
@@ -357,14 +245,14 @@ class RunPlan:
     def _go_on_after_skip(self, number: int) -> None:
         """Have what follows a task that was skipped, though nothing failed, be skipped as well once it waits for nothing."""
         cause = self.tasks[number].blocked_by or self.tasks[number].task_id
-        for child in self._graph.children[number]:
+        for child in self._followers(number):
             self._after_skips.setdefault(child, cause)
         self._unlock_children(number)
 
     def _skip_descendants(self, number: int, now: Instant) -> None:
         cause = self.tasks[number].task_id
         waits = self.backlog
-        self._skips.extend((child, cause, Outcome.UPSTREAM_FAILED) for child in self._graph.children[number])
+        self._skips.extend((child, cause, Outcome.UPSTREAM_FAILED) for child in self._followers(number))
         if not waits:
             self.work_off(now)
 

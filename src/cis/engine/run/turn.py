@@ -79,7 +79,7 @@ class Turn:
                 if fresh is None:
                     raise PoisonRecordError(f"run {plan.run.run_id}", "its row is gone")
                 plan.run = fresh
-        if plan.run.cancel_requested and not plan.cancelling:
+        if plan.to_cancel:
             self._cancel(plan)
 
     def time_out(self, plan: RunPlan) -> None:
@@ -92,7 +92,7 @@ class Turn:
         plan.cancel_waiting(self.now)
         self.cancelled.add(run_id)
         self.rings.update(child.worker_id for child in self.store.runs.children(run_id))
-        cancel_children(self.store, run_id, now_us=self.now.wall_us)
+        cancel_children(self.store, run_id, now_us=self.now.wall_us, again=plan.run.cancelled_again)
         self.disturb()
 
     def _seen(self) -> int:

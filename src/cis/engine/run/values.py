@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
+from cis.engine.run.handling import is_handler
 from cis.errors import LaunchError
 from cis.model.dag import DagSpec, Json
 from cis.model.references import NoValueError, Reference, fill, text_of
@@ -24,6 +25,12 @@ class Values:
         self._spec = spec
         self._tasks = tasks
         self._params = params
+
+    def of(self, number: int) -> Values:
+        """Return them as the task with this number sees them: to a handler, what a task has not put out is null."""
+        if number < len(self._spec.tasks) or not is_handler(self._tasks[number]):
+            return self
+        return _OfHandler(self._run_id, self._spec, self._tasks, self._params)
 
     @cached_property
     def shared_env(self) -> Mapping[str, str]:
@@ -50,6 +57,9 @@ class Values:
     def _numbers(self) -> Mapping[str, int]:
         return {task.task_id: number for number, task in enumerate(self._tasks)}
 
+    def _task(self, task_id: str) -> TaskRecord:
+        return self._tasks[self._numbers[task_id]]
+
     def _lookup(self, reference: Reference) -> Json:
         if reference.param is not None:
             if reference.param not in self._params:
@@ -57,10 +67,19 @@ class Values:
             return self._params[reference.param]
         if reference.task is None:
             return self._run_id
-        task = self._tasks[self._numbers[reference.task]]
+        task = self._task(reference.task)
         if reference.output is None:
             return str(task.status)
         if reference.output not in task.outputs:
             has = ", ".join(sorted(task.outputs)) or "none"
             raise NoValueError(f"task {reference.task!r} has no output {reference.output!r} (it has: {has})")
         return task.outputs[reference.output]
+
+
+class _OfHandler(Values):
+    """What a handler sees: it may name every task, and what one has not put out is null."""
+
+    def _lookup(self, reference: Reference) -> Json:
+        if reference.output is not None and reference.task is not None:
+            return self._task(reference.task).outputs.get(reference.output)
+        return super()._lookup(reference)

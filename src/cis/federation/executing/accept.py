@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from cis.engine.accept import control
 from cis.engine.accept.admission import Asker
@@ -32,7 +33,7 @@ from cis.store.records import RunRecord
 from cis.store.run_port import Definitions
 
 _ACTIONS: dict[str, Callable[..., RunRecord]] = {
-    "cancel": control.cancel,
+    "cancel": partial(control.cancel, again=True),
     "pause": control.pause,
     "resume": control.resume,
 }

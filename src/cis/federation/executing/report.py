@@ -107,7 +107,7 @@ def build_report(
     changed = [
         task
         for task in named_tasks(store, run, names)
-        if cursor.versions.get(task.task_no, _FIRST_VERSION) != task.version
+        if cursor.versions.get(task.task_no, 0 if task.is_added else _FIRST_VERSION) != task.version
     ]
     rows = _AttemptRows(store, run_id, at_once=min(ATTEMPTS_AT_ONCE, sum(task.attempts for task in changed)))
     page = _Page(rows, logfiles, run_id, cursor, log_room=max_bytes, tasks=max_tasks, log_cap=max_log_bytes)

@@ -25,9 +25,10 @@ from dataclasses import dataclass, replace
 from cis.engine.logfiles import LogFiles
 from cis.engine.lookup import look_up_run
 from cis.engine.outputs import no_room, size_of
-from cis.engine.transitions import mirror
+from cis.engine.transitions import add_tasks, mirror
 from cis.errors import MalformedMessageError, StoreError
 from cis.federation.records import (
+    MAX_TASK_ID,
     Piece,
     ReportedRun,
     Stream,
@@ -38,11 +39,11 @@ from cis.federation.records import (
     read_task,
 )
 from cis.model.dag import Json
-from cis.model.ids import MAX_ID_LENGTH
+from cis.model.handlers import added_task
 from cis.model.message import Fields
 from cis.model.states import RunState
 from cis.store.cluster import RemoteRun
-from cis.store.port import Store
+from cis.store.port import Store, stored_spec
 from cis.store.records import AttemptRecord, RunChange, RunRecord, TaskRecord
 from cis.store.run_port import Tasks
 
@@ -100,6 +101,8 @@ def apply_report(store: Store, logfiles: LogFiles, remote: RemoteRun, content: J
             return ()
         return _steps(run, reported.run, now_us=now_us)
 
+    if reported.added and not run.status.final:
+        add_tasks(store, run, reported.added, at_us=now_us)
     latest, tasks = mirror(store, run, () if run.status.final else reported.tasks, steps, at_us=now_us)
     attempts = store.attempts.mirror(reported.attempts)
     told_of = replace(remote, reported_bytes=remote.reported_bytes + written + _bytes_of(tasks, attempts))
@@ -183,6 +186,7 @@ def _way(status: RunState, reported: ReportedRun) -> Sequence[RunState]:
 class _Report:
     run: ReportedRun
     tasks: Sequence[TaskRecord]
+    added: Sequence[TaskRecord]
     attempts: Sequence[AttemptRecord]
     pieces: Sequence[Piece]
 
@@ -191,10 +195,13 @@ def _read(store: Store, run: RunRecord, content: Json, *, peer_id: str) -> _Repo
     report = Fields(content, "report")
     reported = read_run(report.object("run"))
     tasks, attempts = report.objects("tasks"), report.objects("attempts")
-    ids = [fields.text("id", at_most=MAX_ID_LENGTH) for fields in (*tasks, *attempts)]
-    causes = [fields.maybe_text("blocked_by", at_most=MAX_ID_LENGTH) for fields in tasks]
+    ids = [fields.text("id", at_most=MAX_TASK_ID) for fields in (*tasks, *attempts)]
+    causes = [fields.maybe_text("blocked_by", at_most=MAX_TASK_ID) for fields in tasks]
     names = {name for name in (*ids, *causes) if name is not None}
     numbers = {task.task_id: task.task_no for task in named_tasks(store, run, names)}
+    rows = [read_task(fields, run_id=run.run_id, task_no=fields.number("no")) for fields in tasks]
+    added = _added(store, run, [row for row in rows if row.is_added and row.task_id not in numbers])
+    numbers |= {row.task_id: row.task_no for row in added}
     for fields, task_id in zip((*tasks, *attempts), ids, strict=True):
         if numbers.get(task_id) != fields.number("no"):
             raise fields.fault("id", f"and its number belong to no task of run {run.run_id}")
@@ -203,12 +210,28 @@ def _read(store: Store, run: RunRecord, content: Json, *, peer_id: str) -> _Repo
             raise fields.fault("blocked_by", f"is not a task of run {run.run_id}")
     return _Report(
         run=reported,
-        tasks=[read_task(fields, run_id=run.run_id, task_no=fields.number("no")) for fields in tasks],
+        tasks=rows,
+        added=added,
         attempts=[
             read_attempt(fields, run_id=run.run_id, worker_id=f"{peer_id}/{reported.worker_id}") for fields in attempts
         ],
-        pieces=read_pieces(report.objects("logs"), task_count=run.task_count),
+        pieces=read_pieces(
+            report.objects("logs"), task_count=max([run.task_count, *(row.task_no + 1 for row in added)])
+        ),
     )
+
+
+def _added(store: Store, run: RunRecord, rows: Sequence[TaskRecord]) -> Sequence[TaskRecord]:
+    """Return tasks that the run got where it is executed, and that are not here yet. Raises MalformedMessageError."""
+    if not rows:
+        return ()
+    spec = stored_spec(store.definitions, run.definition_id)
+    taken = {task.task_no for task in store.tasks.of_run(run.run_id, outputs=False)}
+    for row in rows:
+        if added_task(spec, row.task_id, row.part_of) is None or row.task_no in taken:
+            raise MalformedMessageError(f"report tells of {row.task_id!r:.80}, which is no task of run {run.run_id}")
+        taken.add(row.task_no)
+    return rows
 
 
 def _room_for(task_count: int, reported_bytes: int) -> int:

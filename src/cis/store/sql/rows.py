@@ -43,11 +43,11 @@ RUN = (
     "run_id, dag_id, definition_id, status, version, scope_type, scope_id, scope_source, worker_id, node_id,"
     " owner_node, target_node, priority, delivery, task_count, created_at_us, started_at_us, finished_at_us,"
     " cancel_requested, error, idempotency_key, rerun_of, parent_run_id, parent_task_id, depth, scopes,"
-    " tree, above, errexit, begun_by"
+    " tree, above, errexit, begun_by, handled"
 )
 TASK = (
     "run_id, task_no, task_id, status, version, attempts, failures, exit_code, started_at_us, finished_at_us,"
-    " outputs, error, blocked_by, retry_at_us, child_run_id, outcome"
+    " outputs, error, blocked_by, retry_at_us, child_run_id, outcome, part_of, given"
 )
 ATTEMPT = (
     "run_id, task_no, task_id, attempt, status, worker_id, epoch, started_at_us, finished_at_us, exit_code, pid,"
@@ -120,6 +120,8 @@ def run_of(row: Row) -> RunRecord:
         above=tuple(row[27].split(",")) if row[27] else (),
         errexit=bool(row[28]),
         trigger=_trigger_of(row[29]) if row[29] else None,
+        handled=bool(row[30]),
+        cancelled_again=row[18] > 1,
     )
 
 
@@ -149,6 +151,8 @@ def task_of(row: Row) -> TaskRecord:
         due_at_us=row[13],
         child_run_id=row[14],
         outcome=Outcome(row[15]) if row[15] else None,
+        part_of=row[16],
+        given=row[17],
     )
 
 

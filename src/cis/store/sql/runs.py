@@ -227,6 +227,7 @@ class RunRows:
                 ",".join(run.above) or None,
                 int(run.errexit),
                 None if run.trigger is None else json.dumps(run.trigger._asdict(), ensure_ascii=False),
+                int(run.handled),
             ),
         )
         self._db.write_many(INSERT_TASK, map(task_values, tasks))
@@ -308,6 +309,7 @@ class RunRows:
         if change.status is not None and change.status is not run.status:
             check_run_arrow(run.run_id, run.status, change.status)
         cancel = None if change.cancel_requested is None else int(change.cancel_requested)
+        cancel = 2 if change.cancelled_again else cancel
         changed = self._db.write(
             _CHANGE,
             (

@@ -55,6 +55,7 @@ TELL_CANCELLED = (
     " AND t.status NOT IN ('completed', 'failed', 'skipped', 'cancelled')"
     " AND t.task_id || r.dag_id || r.worker_id NOT GLOB '*[^ -~]*' ORDER BY t.task_no"
 )
+_GROW = "UPDATE dag_runs SET task_count = task_count + ? WHERE run_id = ?"
 _LOSE = (
     "UPDATE task_executions SET status = 'lost', finished_at_us = max(?, started_at_us)"
     " WHERE run_id = ? AND status = 'running'"
@@ -108,6 +109,11 @@ class TaskRows:
         self._db.write(_CANCEL, (now_us, run_id))
         self._db.write(_LOSE, (now_us, run_id))
 
+    def add(self, tasks: Sequence[TaskRecord]) -> None:
+        """Store tasks that a run gets while it goes on, and count them."""
+        self._db.write_many(INSERT_TASK, map(task_values, tasks))
+        self._db.write(_GROW, (len(tasks), tasks[0].run_id))
+
     def change(self, old_and_new: Iterable[tuple[TaskRecord, TaskRecord]]) -> None:
         """Replace tasks as they were read by what they become."""
         changes = list(old_and_new)
@@ -150,7 +156,7 @@ def changing_values(task: TaskRecord) -> tuple[object, ...]:
 def task_values(task: TaskRecord) -> tuple[object, ...]:
     """Return a task's values in the order of TASK."""
     status, *rest = changing_values(task)
-    return (task.run_id, task.task_no, task.task_id, status, task.version, *rest)
+    return (task.run_id, task.task_no, task.task_id, status, task.version, *rest, task.part_of, task.given)
 
 
 _IS_RUN = "SELECT 1 FROM dag_runs WHERE run_id = ?"
