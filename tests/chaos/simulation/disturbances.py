@@ -75,6 +75,7 @@ class Disturbances:
 
     def _end_node(self) -> None:
         """Let the node die in the middle of what it does; its workers see that, and stop in good order."""
+        self._machine.disturbed = True  # its workers are stopped, also where all rests before it comes to that point
         self._node.fall()
         for worker in self._machine.workers:
             if not worker.busy and not worker.asleep:
