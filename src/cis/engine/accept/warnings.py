@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
+from cis.engine.ports import LONGEST_TEXT
 from cis.model.dag import COMMAND_SKILL, DAG_SKILL, DagSpec, Json, TaskSpec
 from cis.model.inference import infer_scope
-from cis.model.pipelines import blind_to_pipes, is_shell
+from cis.model.pipelines import blind_to_pipes, is_shell, reads_text
 from cis.model.references import references, without_references
 from cis.model.scope import Scope
 from cis.model.task_kinds import FILE
@@ -52,6 +53,10 @@ _BLIND = (
     "{}: of a pipe (|) only the last command counts, so the failure of another goes unseen; with"
     ' "shell: bash -euo pipefail" it fails the task'
 )
+_TOO_LONG = (
+    f"{{}} has {{}} KiB, and Linux starts no program with more than {LONGEST_TEXT // 2**10} KiB in one argument or variable:"
+    " hand it over by stdin, or in a file"
+)
 _RELATIVE = (
     "{}: a relative cwd counts from work/<worker id> in the home of the node that runs it, since the folder of the document"
     " does not travel; write the whole path that it has there"
@@ -70,7 +75,29 @@ def document_warnings(spec: DagSpec) -> list[str]:
     """Return what is to be said of a document, wherever it runs."""
     blind = list(blind_to_pipes(spec))
     found = [_BLIND.format(_named(blind))] if blind else []
-    return [*found, *dict.fromkeys(islice(chain(_unfilled(spec), _unwritten(spec)), MOST_DOUBTS))]
+    doubts = chain(_too_long(spec), _unfilled(spec), _unwritten(spec))
+    return [*found, *dict.fromkeys(islice(doubts, MOST_DOUBTS))]
+
+
+def _too_long(spec: DagSpec) -> Iterator[str]:
+    """Yield what is longer than the text that a process may be given in one piece."""
+    texts = [(f"env.{name}", f"{name}={value}") for name, value in spec.env.items()]
+    for task in spec.every_task:
+        here = f"task {task.id!r}: "
+        texts += [(f"{here}env.{name}", f"{name}={value}") for name, value in task.env.items()]
+        command = task.command if task.skill is None else task.params.get("command")
+        if task.skill not in (None, COMMAND_SKILL):
+            continue
+        if isinstance(command, str):
+            texts += [(f"{here}its command", command)] if reads_text(task) else ()
+        else:
+            texts += [
+                (f"{here}argument {number} of its command", str(word)) for number, word in enumerate(command or ())
+            ]
+    for place, text in texts:
+        size = len(text.encode(errors="replace")) if len(text) >= LONGEST_TEXT // 4 else 0
+        if size >= LONGEST_TEXT:
+            yield _TOO_LONG.format(place, size // 2**10)
 
 
 def _unfilled(spec: DagSpec) -> Iterator[str]:
