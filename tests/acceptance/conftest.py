@@ -25,6 +25,7 @@ BOTH_STORES = {
         "values",
         "reruns",
         "handlers",
+        "many",
     )
 }
 

@@ -49,6 +49,11 @@ PAGES = [
     Page(
         "docs/howto/outputs.md", documents={"plan": "plan.yaml", "release": "release.yaml"}, fails={"cis dag rerun": 4}
     ),
+    Page(
+        "docs/howto/many-from-one.md",
+        documents={"count": "count.yaml", "builds": "builds.yaml"},
+        files={"a.txt": "1\n", "b.txt": "1\n2\n", "c.txt": ""},
+    ),
     Page("docs/howto/retention.md"),
     Page(
         "docs/howto/run-from-http.md",

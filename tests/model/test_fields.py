@@ -45,6 +45,9 @@ TASK: dict[str, Any] = {
     "allow_failure": {"exit_codes": [1, 2]},
     "output": "version",
     "leave": True,
+    "matrix": {"os": ["linux"]},
+    "max_parallel": 2,
+    "fail_fast": True,
 }
 DAG: dict[str, Any] = {
     "dag_id": "d",
@@ -62,7 +65,7 @@ DAG: dict[str, Any] = {
     "spread": True,
     "handlers": {"exit": {"command": "true", "timeout": 600.0}},
 }
-FULL = DAG | {"tasks": [TASK, {"id": "b", "command": ["true", "x"]}]}
+FULL = DAG | {"tasks": [TASK, {"id": "b", "command": ["true", "x"], "foreach": ["a"]}]}
 
 
 class Colour(StrEnum):
@@ -141,7 +144,7 @@ def test_every_field_of_a_document_is_declared_and_every_declared_one_is_read_an
 
     assert spec.to_dict() == FULL
     assert DagSpec.from_dict(json.loads(json.dumps(FULL))) == spec
-    assert {*TASK, "command"} == {one.name for one in TASK_FORM.fields}
+    assert {*TASK, "command", "foreach"} == {one.name for one in TASK_FORM.fields}
     assert set(DAG) == {one.name for one in DAG_FORM.fields}
 
 
@@ -171,7 +174,18 @@ def test_the_schema_has_the_declared_fields_and_what_their_kinds_say() -> None:
 
 
 def test_every_declared_field_travels_and_durations_with_their_unit() -> None:
-    newer = ("stdin", "success_codes", "skip_codes", "retry_codes", "allow_failure", "output")
+    newer = (
+        "stdin",
+        "success_codes",
+        "skip_codes",
+        "retry_codes",
+        "allow_failure",
+        "output",
+        "foreach",
+        "matrix",
+        "max_parallel",
+        "fail_fast",
+    )
     task = {name: value for name, value in TASK.items() if name not in newer}
     without = ("params", "timeout", "outputs", "handlers")
     old = {name: value for name, value in FULL.items() if name not in without} | {"tasks": [task]}

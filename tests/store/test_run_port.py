@@ -250,6 +250,22 @@ class TestRuns:
 
 
 class TestTasks:
+    def test_tasks_that_a_run_gets_while_it_goes_on_are_stored_as_they_are_and_counted(self, store: Store) -> None:
+        put_run(store, "r", tasks=2)
+        added = [
+            TaskRecord(run_id="r", task_no=2, task_id="t0[a]", part_of=0, given='{"item": "\u00e4"}'),
+            TaskRecord(run_id="r", task_no=3, task_id="handlers.exit", given="{}", status=TaskState.RUNNING, version=3),
+        ]
+        with store.transaction():
+            store.tasks.add(added)
+        found = store.runs.get("r")
+
+        assert list(store.tasks.of_run("r"))[2:] == added
+        assert store.tasks.get("r", "t0[a]") == added[0]
+        assert [task.is_added for task in store.tasks.of_run("r")] == [False, False, True, True]
+        assert found is not None
+        assert (found.task_count, found.version) == (4, 1)
+
     def test_tasks_change_step_by_step_in_one_call_and_only_at_their_version(self, store: Store) -> None:
         put_run(store, "r1")
         old = store.tasks.of_run("r1")[0]

@@ -90,7 +90,8 @@ class ValidationModel(BaseModel):
 class TaskModel(BaseModel):
     """A task of a run. `attempts` counts them; `skipped_because` is the task because of which it was skipped.
 
-    `skip_reason` says why it was skipped; `failure_allowed` that it failed as its `allow_failure` lets it.
+    `skip_reason` says why it was skipped; `failure_allowed` that it failed as its `allow_failure` lets it. Of an instance
+    `instance_of` is the task that was made into many, and `given` its `item`, or its combination of the `matrix`.
     """
 
     id: str
@@ -107,6 +108,8 @@ class TaskModel(BaseModel):
     failure_allowed: bool
     retry_at: datetime | None
     child_run_id: str | None
+    instance_of: str | None
+    given: dict[str, Any] | None
 
 
 class LeftModel(BaseModel):

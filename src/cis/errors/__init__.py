@@ -46,7 +46,6 @@
     │   ├── LeaseLostError            a worker could not renew its lease
     │   └── PoisonRecordError         a row that cannot be read
     ├── LaunchError                   a task whose process could not be started
-    │   └── TooLongError              its command or environment is longer than the system takes
     ├── ShortageError                 no process, descriptor or memory left on this machine
     └── OrphanError                   a process of a dead worker that KILL does not end
 
@@ -110,7 +109,6 @@ from cis.errors.work import (
     StoreReadOnlyError,
     StoreRefusedError,
     StoreUnsureError,
-    TooLongError,
 )
 
 __all__ = [
@@ -159,7 +157,6 @@ __all__ = [
     "StoreReadOnlyError",
     "StoreRefusedError",
     "StoreUnsureError",
-    "TooLongError",
     "UnknownNodeError",
     "UntrustedError",
     "UsageError",

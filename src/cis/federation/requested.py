@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from cis.errors import MalformedMessageError
 from cis.federation.records import read_task, task_fields
+from cis.model.added import added_task
 from cis.model.dag import DagSpec, Json
-from cis.model.handlers import added_task
 from cis.model.ids import MAX_ID_LENGTH, id_fault
 from cis.model.inference import infer_scope
 from cis.model.message import (

@@ -35,6 +35,7 @@ from cis.model.kinds import (
     one_of,
     one_of_in_any_case,
 )
+from cis.model.many import FOREACH, MATRIX, MAX_INSTANCES
 from cis.model.scope import Scope
 from cis.model.scope_kind import SCOPE
 from cis.model.states import Priority
@@ -151,6 +152,27 @@ class TaskSpec:
         default=False,
         metadata=declared(FLAG, "true: what it started in the background may outlive it. Default: false."),
     )
+    foreach: list[Json] | str | None = field(
+        default=None, metadata=declared(FOREACH, "An instance of it runs for each item: a list, or a reference to one.")
+    )
+    matrix: Mapping[str, Json] = field(
+        default_factory=dict,
+        metadata=declared(
+            MATRIX, "An instance of it runs for each combination: names to lists, with include and exclude."
+        ),
+    )
+    max_parallel: int | None = field(
+        default=None, metadata=declared(count(1, MAX_INSTANCES), "Instances of it at once. Default: no bound.")
+    )
+    fail_fast: bool = field(
+        default=False,
+        metadata=declared(FLAG, "true: when an instance fails, the others are cancelled. Default: false."),
+    )
+
+    @property
+    def is_many(self) -> bool:
+        """Whether it is made into instances."""
+        return self.foreach is not None or bool(self.matrix)
 
     @property
     def good_codes(self) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from cis.model.dag import HANDLER, DagSpec, Json, TaskSpec
+from cis.model.dag import HANDLER, Json
 from cis.model.ids import did_you_mean
 from cis.model.kinds import kind_of
 from cis.model.states import RunState
@@ -21,14 +21,11 @@ NOT_IN_HANDLERS = {
     "id": "is not a field of a handler: its id is that of its place",
     "depends_on": "is not a field of a handler: it runs when all else is over",
     "deps": "is not a field of a handler: it runs when all else is over",
+    "foreach": "is not a field of a handler, which is one task",
+    "matrix": "is not a field of a handler, which is one task",
+    "max_parallel": "is not a field of a handler, which is one task",
+    "fail_fast": "is not a field of a handler, which is one task",
 }
-
-
-def added_task(spec: DagSpec, task_id: str, part_of: int | None) -> TaskSpec | None:
-    """Return the task of a DAG that a run gets under this id while it goes on; None: it can get none such."""
-    if part_of is not None or not task_id.startswith(HANDLER):
-        return None
-    return spec.handlers.get(task_id.removeprefix(HANDLER))
 
 
 def applying(status: RunState, handlers: Mapping[str, object]) -> list[str]:

@@ -19,6 +19,7 @@ from cis.model.exit_codes import code_faults
 from cis.model.graph import Graph
 from cis.model.handlers import handlers_of
 from cis.model.ids import did_you_mean
+from cis.model.instances import MADE_OF, is_many, many_faults, matrix_names
 from cis.model.references import Reference, malformed, references
 from cis.model.tree import Path, clipped
 
@@ -133,6 +134,7 @@ def _task_faults(here: Path, task: Mapping[str, Json]) -> Iterator[Fault]:
         yield (*here, "deps"), "is another spelling of depends_on, which is there as well; keep one"
     yield from _secret_faults(here, task)
     yield from code_faults(here, task)
+    yield from many_faults(here, task)
     agrees = {"shell": "command", "skill": "skill"}.get(str(task.get("type")))
     if agrees is not None and task.get(agrees) is None:
         yield (*here, "type"), f"{task['type']!r} does not agree: the task has no {agrees}"
@@ -193,16 +195,16 @@ def _misplaced_references(root: Mapping[str, Json], known: _Known) -> Iterator[F
             yield from _unknown(path, value, known)
     yield from _handed_up_faults(root, known)
     for here, task in known.placed:
-        command, shell = task.get("command"), task.get("shell")
+        command, shell, many = task.get("command"), task.get("shell"), is_many(task)
         if isinstance(task.get("stdin"), str) and _reads_code(command):
-            yield from _pasted((*here, "stdin"), task["stdin"])
+            yield from _pasted((*here, "stdin"), task["stdin"], many=many)
         if isinstance(command, str):
-            yield from _pasted((*here, "command"), command)
+            yield from _pasted((*here, "command"), command, many=many)
             if shell is None and given.get("shell") is None:  # what no shell could read either
                 yield from _unknown((*here, "command"), command, known)
         for item in _code(command):
-            yield from _pasted((*here, "command", item), command[item] if isinstance(command, list) else "")
-        for one in references(shell):
+            yield from _pasted((*here, "command", item), command[item] if isinstance(command, list) else "", many=many)
+        for one in references(shell, many=many):
             yield (*here, "shell"), f"names a program, and cannot hold {one.text}"
 
 
@@ -214,8 +216,8 @@ def _handed_up_faults(root: Mapping[str, Json], known: _Known) -> Iterator[Fault
                 yield path, _no_task(one.task, known)
 
 
-def _pasted(path: Path, code: str) -> Iterator[Fault]:
-    found = next(references(code), None)
+def _pasted(path: Path, code: str, *, many: bool) -> Iterator[Fault]:
+    found = next(references(code, many=many), None)
     if found is not None:
         what = "an output of a task" if found.task else "a parameter" if found.param else found.text
         yield path, _NOT_IN_COMMANDS.format(what, found.text)
@@ -250,21 +252,41 @@ def _reference_faults(known: _Known) -> Iterator[Fault]:
         for path, value in _strings(("tasks", number), task, fields=_MAY_REFER):
             if path in code:
                 continue
-            yield from _unknown(path, value, known)
-            for one in references(value):
-                if one.task is None:
+            many = is_many(task) and path[2] not in MADE_OF
+            yield from _unknown(path, value, known, many=many)
+            for one in references(value, many=many):
+                yield from _of_no_instance(path, one, task)
+                other = None if one.task is None else known.numbers.get(one.task)
+                if other is None or other == number:
+                    yield from _of_no_other(path, one, known)
                     continue
-                other = known.numbers.get(one.task)
-                if other is None:
-                    yield path, _no_task(one.task, known)
-                elif other == number:
-                    yield path, f"refers to {_part(one)} of its own task, which has none before it ran"
+                if one.instances and not is_many(known.tasks[other]):
+                    yield path, f"refers to instances of {one.task!r}, which has no foreach or matrix"
                 elif other not in parents:
                     distant.append((path, number, other))
     strangers = known.graph.strangers((number, other) for _, number, other in distant) if distant else set()
     for path, number, other in distant:
         if (number, other) in strangers:
             yield path, f"refers to an output of {_name(known.tasks[other]['id'])!r}; add it to depends_on"
+
+
+def _of_no_other(path: Path, one: Reference, known: _Known) -> Iterator[Fault]:
+    """Yield what is wrong with a reference that names no other task."""
+    if one.task is None:
+        return
+    if one.task not in known.numbers:
+        yield path, _no_task(one.task, known)
+    else:
+        yield path, f"refers to {_part(one)} of its own task, which has none before it ran"
+
+
+def _of_no_instance(path: Path, one: Reference, task: Mapping[str, Json]) -> Iterator[Fault]:
+    """Yield what is wrong with a reference to what an instance is given."""
+    names = matrix_names(task) if one.matrix is not None else []
+    if one.matrix is not None and one.matrix not in names:
+        yield path, f"refers to {one.text}, for which the matrix has no name{did_you_mean(one.matrix, names)}"
+    if one.item and task.get("foreach") is None:
+        yield path, f"refers to {one.text}, and the task has no foreach; ${{matrix.NAME}} is what it is given"
 
 
 def _handler_faults(known: _Known) -> Iterator[Fault]:
@@ -288,14 +310,17 @@ def _part(reference: Reference) -> str:
     return "an output" if reference.output is not None else "the status"
 
 
-def _unknown(path: Path, value: Json, known: _Known) -> Iterator[Fault]:
+def _unknown(path: Path, value: Json, known: _Known, *, many: bool = False) -> Iterator[Fault]:
     """Yield a fault for what begins like a reference and names nothing, with the nearest that does."""
     if not isinstance(value, str) or "${" not in value:
         return
-    for text in malformed(value):
+    for text in malformed(value, many=many):
         word, _, rest = text.removeprefix("${").removesuffix("}").partition(".")
         if word == "tasks":
             yield path, "refers to an output, but not as ${tasks.ID.outputs.NAME}"
+            continue
+        if many and word in ("matrix", "item"):
+            yield path, f"refers to {clipped(text, limit=80)}, but not as ${{item}}, ${{item.key}} or ${{matrix.NAME}}"
             continue
         nearest = f"what is filled in is ${{tasks.ID.outputs.NAME}}{' or ${params.NAME}' if known.params else ''}"
         if word == "task":
@@ -303,7 +328,7 @@ def _unknown(path: Path, value: Json, known: _Known) -> Iterator[Fault]:
         elif word == "env":
             nearest = f'a command reads "${rest}" from its environment'
         yield path, f"refers to {clipped(text, limit=80)}, which names nothing; {nearest} (that text itself is $${{…}})"
-    for one in references(value):
+    for one in references(value, many=many):
         if one.param is not None and one.param not in known.params:
             nearest = did_you_mean(one.param, list(known.params)) or (
                 f"; known: {', '.join(known.params[:20])}" if known.params else "; params: declares them"
@@ -314,7 +339,7 @@ def _unknown(path: Path, value: Json, known: _Known) -> Iterator[Fault]:
             )
 
 
-_MAY_REFER = ("env", "params", "cwd", "stdin", "secrets", "command")
+_MAY_REFER = ("env", "params", "cwd", "stdin", "secrets", "command", *MADE_OF)
 
 
 def _strings(

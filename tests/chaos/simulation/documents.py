@@ -39,19 +39,25 @@ def draw_spec(rng: random.Random) -> DagSpec:
 
 
 def _document(rng: random.Random, *, size: int, depth: int) -> dict[str, Any]:
+    many: set[str] = set()  # of which an output is a list
     document: dict[str, Any] = {
         "dag_id": f"d{size}",
         "scope": rng.choice(SCOPES),
-        "tasks": [_task(rng, number, depth=depth) for number in range(size)],
+        "tasks": [_task(rng, number, depth=depth, many=many) for number in range(size)],
     }
     if rng.random() < 0.5:
         document["priority"] = rng.choice(("low", "high", "critical"))
     if rng.random() < 0.2:
         document["max_parallel"] = rng.randint(1, 2)
+    if rng.random() < 0.25:
+        names = [name for name in ("success", "failure", "cancel", "exit") if rng.random() < 0.6]
+        document["handlers"] = {
+            name: {"command": "true", "retry_delay": 0.2, "max_retries": rng.randint(0, 1)} for name in names
+        }
     return document
 
 
-def _task(rng: random.Random, number: int, *, depth: int) -> dict[str, Any]:
+def _task(rng: random.Random, number: int, *, depth: int, many: set[str]) -> dict[str, Any]:
     task: dict[str, Any] = {"id": f"t{number}"}
     parents = [f"t{other}" for other in range(number) if rng.random() < 0.4]
     if parents:
@@ -74,6 +80,14 @@ def _task(rng: random.Random, number: int, *, depth: int) -> dict[str, Any]:
         task["params"] = nested
         return task
     task["command"] = "true"
+    if rng.random() < 0.15:
+        task["foreach"] = [f"i{place}" for place in range(rng.randint(0, 4))]
+        task["fail_fast"] = rng.random() < 0.4
+        if rng.random() < 0.3:
+            task["max_parallel"] = rng.randint(1, 2)
+    parents = [one for one in parents if one not in many]
+    if "foreach" in task:
+        many.add(task["id"])
     if "timeout" in task:
         task["env"] = {"ENDLESS": "1"}
     elif parents and depth == 0 and rng.random() < 0.5:

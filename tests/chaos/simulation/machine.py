@@ -81,7 +81,8 @@ class Machine:
 
     def cancelling(self, run_id: str) -> RunPlan | None:
         """Return the plan by which a worker has seen that a run is cancelled, and acts on that."""
-        return next((plan for worker in self.workers if (plan := worker.cancelling(run_id)) is not None), None)
+        plans = ((worker, worker.cancelling(run_id)) for worker in self.workers)
+        return next((plan for worker, plan in plans if plan is not None and not worker.fenced), None)
 
     def minded(self, worker_id: str, epoch: int) -> bool:
         """Whether a process holds the lock of a worker under that epoch."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 import apsw
 
+from cis.model.added import added_task
 from cis.model.dag import DagSpec, TaskSpec
 from cis.store.port import read_spec
 
@@ -22,6 +24,7 @@ class Run:
     cancel: int
     definition_id: int
     parent: str | None
+    started_at_us: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,9 @@ class Task:
     version: int
     attempts: int
     failures: int
+    task_id: str
+    part_of: int | None
+    given: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,27 @@ class Rows:
         """The attempts without an end."""
         return [key for key, attempt in self.attempts.items() if attempt.status == "running"]
 
+    def number(self, run_id: str, task_id: str) -> int:
+        """Return the number of a task of a run."""
+        return next(no for (run, no), task in self.tasks.items() if (run, task.task_id) == (run_id, task_id))
+
+    def tasks_of(self, run_id: str) -> dict[int, Task]:
+        """Return the tasks of a run by their numbers."""
+        return {no: task for (run, no), task in self.tasks.items() if run == run_id}
+
+    def instances(self, run_id: str, number: int) -> list[Task]:
+        """Return the instances of a task."""
+        return [task for task in self.tasks_of(run_id).values() if task.part_of == number]
+
+    def began(self, run_id: str) -> bool:
+        """Whether a run ever began."""
+        return self.runs[run_id].started_at_us is not None
+
+    def settled(self, run_id: str) -> str | None:
+        """Return how a run had ended when its handlers began; None: none did."""
+        given = [task.given for task in self.tasks_of(run_id).values() if task.given and task.part_of is None]
+        return str(json.loads(given[0])["status"]) if given else None
+
     def of_task(self, run_id: str, number: int) -> list[tuple[int, Attempt]]:
         """Return the attempts of a task, the first one first."""
         return [(key[2], one) for key, one in self.attempts.items() if key[:2] == (run_id, number)]
@@ -72,9 +99,11 @@ class Rows:
 def read_rows(connection: apsw.Connection) -> Rows:
     """Return what is committed."""
     runs = connection.execute(
-        "SELECT run_id, status, version, cancel_requested, definition_id, parent_run_id FROM dag_runs"
+        "SELECT run_id, status, version, cancel_requested, definition_id, parent_run_id, started_at_us FROM dag_runs"
     )
-    tasks = connection.execute("SELECT run_id, task_no, status, version, attempts, failures FROM run_tasks")
+    tasks = connection.execute(
+        "SELECT run_id, task_no, status, version, attempts, failures, task_id, part_of, given FROM run_tasks"
+    )
     attempts = connection.execute(
         "SELECT run_id, task_no, attempt, status, worker_id, epoch, error FROM task_executions ORDER BY 1, 2, 3"
     )
@@ -130,10 +159,15 @@ class Specs:
         return self._specs[rows.runs[run_id].definition_id]
 
     def task(self, rows: Rows, run_id: str, number: int) -> TaskSpec:
-        """Return a task as its document has it."""
-        return self.of(rows, run_id).tasks[number]
+        """Return a task as its document has it; of an instance, the one that it is made of."""
+        spec, row = self.of(rows, run_id), rows.tasks[run_id, number]
+        found = spec.tasks[number] if row.given is None else added_task(spec, row.task_id, row.part_of)
+        assert found is not None, f"{row.task_id} is nothing that the document adds"
+        return found
 
     def parents(self, rows: Rows, run_id: str, number: int) -> list[TaskKey]:
         """Return what a task depends on."""
         ids = [task.id for task in self.of(rows, run_id).tasks]
+        if rows.tasks[run_id, number].given is not None and rows.tasks[run_id, number].part_of is None:
+            return []
         return [(run_id, ids.index(parent)) for parent in self.task(rows, run_id, number).depends_on]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import apsw
 
+from cis.model.dag import DagSpec
+from cis.model.handlers import applying
+from cis.model.states import RunState
 from tests.chaos.simulation.processes import Process, Processes
 from tests.chaos.simulation.rows import Attempt, Rows
 from tests.chaos.simulation.watch import Promises, Watch, demand
@@ -24,9 +27,16 @@ def judge(watch: Watch, processes: Processes, promises: Promises, connection: ap
         if run_id in promises.spoilt:
             continue
         task = watch.specs.task(rows, run_id, number)
-        process = by_marks.get((run_id, task.id, str(attempt)))
-        _judge_attempt(f"attempt {run_id}.{task.id}.{attempt}", row, process, is_dag=task.skill is not None)
-        cancelled = bool(rows.runs[run_id].cancel) or (task.skill is not None and _has_cancelled_child(rows, run_id))
+        task_id = rows.tasks[run_id, number].task_id
+        process = by_marks.get((run_id, task_id, str(attempt)))
+        _judge_attempt(f"attempt {run_id}.{task_id}.{attempt}", row, process, is_dag=task.skill is not None)
+        part_of = rows.tasks[run_id, number].part_of
+        beside = [] if part_of is None else [one.status for one in rows.instances(run_id, part_of)]
+        cancelled = (
+            (task.fail_fast and "failed" in beside)
+            or bool(rows.runs[run_id].cancel)
+            or (task.skill is not None and _has_cancelled_child(rows, run_id))
+        )
         demand(row.status != "cancelled" or cancelled, f"{run_id}.{number} was cancelled unasked")
         told = process is not None and process.guarded and not cancelled
         demand(row.status != "lost" or not told, f"{run_id}.{number}.{attempt} was lost, and {process} had an end")
@@ -44,13 +54,22 @@ def _judge_promises(watch: Watch, promises: Promises, connection: apsw.Connectio
     for key, run_id in promises.accepted.items():
         demand(stored.get(key) == run_id, f"run {run_id} of {key} was accepted, but there is {stored.get(key)}")
     for run_id in sorted(promises.cancelled - promises.spoilt):
-        demand(rows.runs[run_id].status == "cancelled", f"run {run_id} was cancelled, but {rows.runs[run_id].status}")
+        done = rows.runs[run_id].status == "cancelled" or rows.settled(run_id) is not None
+        demand(done, f"run {run_id} was cancelled, but {rows.runs[run_id].status}")
 
 
 def _judge_run(watch: Watch, run_id: str, connection: apsw.Connection) -> None:
     rows, run, spec = watch.rows, watch.rows.runs[run_id], watch.specs.of(watch.rows, run_id)
     statuses = [rows.tasks[run_id, number].status for number in range(len(spec.tasks))]
-    if run.cancel:
+    settled = rows.settled(run_id)
+    if settled is not None:
+        demand(run.status == settled, f"run {run_id} is {run.status}, and had ended as {settled}")
+        done = all(status == "completed" for status in statuses)
+        demand(
+            settled == "cancelled" or done == (settled == "completed"),
+            f"run {run_id} had ended as {settled} with {statuses}",
+        )
+    elif run.cancel:
         demand(run.status == "cancelled", f"run {run_id} was cancelled, but is {run.status}")
     else:
         done = all(status == "completed" for status in statuses)
@@ -60,13 +79,45 @@ def _judge_run(watch: Watch, run_id: str, connection: apsw.Connection) -> None:
         (run_id,),
     ).get
     demand(events == 1, f"run {run_id} ended {events} times")
-    for number in range(len(spec.tasks)):
-        _judge_task(watch, run_id, number)
+    begun = run.status != "cancelled" or rows.began(run_id)
+    demand(settled is not None or not (_wanted_handlers(spec, run.status) and begun), f"run {run_id} had no handlers")
+    for number in sorted(rows.tasks_of(run_id)):
+        if _is_whole(watch, run_id, number):
+            _judge_whole(watch, run_id, number)
+        else:
+            _judge_task(watch, run_id, number)
+
+
+def _wanted_handlers(spec: DagSpec, status: str) -> list[str]:
+    """Return the handlers that a run which has ended so has to have."""
+    return applying(RunState(status), spec.handlers)
+
+
+def _is_whole(watch: Watch, run_id: str, number: int) -> bool:
+    """Whether a task is made into many."""
+    row = watch.rows.tasks[run_id, number]
+    return row.part_of is None and watch.specs.task(watch.rows, run_id, number).is_many
+
+
+def _judge_whole(watch: Watch, run_id: str, number: int) -> None:
+    """A task that is made into many is what its instances are, all of which are there, or none."""
+    rows, spec = watch.rows, watch.specs.task(watch.rows, run_id, number)
+    task, name = rows.tasks[run_id, number], f"task {run_id}.{spec.id}"
+    parts = [part.status for part in rows.instances(run_id, number)]
+    items = spec.foreach if isinstance(spec.foreach, list) else []
+    demand(not task.attempts, f"{name} has {task.attempts} attempts")
+    demand(len(parts) in (0, len(items)), f"{name} has {len(parts)} instances of {len(items)}")
+    if task.status == "completed":
+        demand(parts == ["completed"] * len(items), f"{name} is completed with {parts}")
+    if task.status == "failed":
+        demand("failed" in parts, f"{name} is failed with {parts}")
+    if task.status == "skipped":
+        demand(not parts, f"{name} was skipped, and has {parts}")
 
 
 def _judge_task(watch: Watch, run_id: str, number: int) -> None:
     rows, spec = watch.rows, watch.specs.task(watch.rows, run_id, number)
-    task, name = rows.tasks[run_id, number], f"task {run_id}.{spec.id}"
+    task, name = rows.tasks[run_id, number], f"task {run_id}.{rows.tasks[run_id, number].task_id}"
     attempts = [attempt.status for _, attempt in rows.of_task(run_id, number)]
     demand(task.attempts == len(attempts), f"{name} counts {task.attempts} attempts, and has {attempts}")
     kept = not attempts and task.status == "completed"
@@ -91,7 +142,12 @@ def _judge_task(watch: Watch, run_id: str, number: int) -> None:
         blamed = {"failed", "skipped", "cancelled"} & set(parents)
         demand(bool(blamed), f"{name} was skipped though its parents are {parents}")
     if task.status == "cancelled":
-        asked = bool(rows.runs[run_id].cancel) or (spec.skill is not None and _has_cancelled_child(rows, run_id))
+        beside = [] if task.part_of is None else [one.status for one in rows.instances(run_id, task.part_of)]
+        asked = (
+            (spec.fail_fast and "failed" in beside)
+            or bool(rows.runs[run_id].cancel)
+            or (spec.skill is not None and _has_cancelled_child(rows, run_id))
+        )
         demand(asked, f"{name} was cancelled unasked")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cis.cli.context import Context, from_environment
+from cis.cli.dag.folding import FOLDED, folded
 from cis.cli.dag.runner import heard
 from cis.cli.output import (
     exit_text,
@@ -195,7 +196,7 @@ def _screen(page: _Page) -> str:
     columns, lines = terminal_size()
     run = page.found["runs"][0]
     head = [_heading(page.found["dag"])[: columns - 1], *_run_lines(page, [run], width=columns, wrap=False), ""]
-    tasks = sorted(run["tasks"], key=lambda task: _URGENCY.get(task["status"], len(_URGENCY)))
+    tasks = sorted(folded(run["tasks"]), key=lambda task: _URGENCY.get(task["status"], len(_URGENCY)))
     room = max(1, lines - len(head) - 2)  # a header, and a line for those that have no room
     body = _task_lines(page, tasks[:room], width=columns, wrap=False)
     rest = Counter(task["status"] for task in tasks[room:])
@@ -219,7 +220,7 @@ def _lines(page: _Page, *, width: int | None) -> Iterator[str]:
 
         given = ", ".join(f"{name}={text_of(value)}" for name, value in runs[0]["params"].items())
         yield f"\nparameters: {given if len(given) <= MAX_GIVEN_SHOWN else given[:MAX_GIVEN_SHOWN] + '…'}"
-    tasks = runs[0]["tasks"]
+    tasks = folded(runs[0]["tasks"])
     unusual = [task for task in tasks if task["status"] != "completed"]
     shown = tasks if len(tasks) <= MAX_TASKS_SHOWN else unusual[:MAX_TASKS_SHOWN]
     yield ""
@@ -291,6 +292,8 @@ def _why(thing: Mapping[str, Any], last_line: str | None = None) -> str:
     """Return what there is to say of a run or a task, with the last line on standard error of one that failed."""
     if thing.get("waiting"):
         return in_local_time(thing["waiting"]["message"])
+    if FOLDED in thing:
+        return str(thing[FOLDED])
     if thing.get("skip_reason"):
         return skip_words(thing["skip_reason"], thing["skipped_because"])
     allowed = "allowed to fail" if thing.get("failure_allowed") else ""

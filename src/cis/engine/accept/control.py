@@ -29,7 +29,7 @@ _FOR_ITS_WORKER = (QueueState.QUEUED, QueueState.PARKED)  # of a run that has be
 def cancel(store: Store, run_id: str, *, now_us: int, again: bool = False) -> RunRecord:
     """End a run: at once if no worker holds it, else as soon as its worker has ended the tasks; then its handlers run.
 
-    *again*: one that was cancelled before is to end its handlers, too, if they run.
+    One that is over but for its handlers ends these, and stays what it is. *again*: so does one that was cancelled before.
 
     Raises:
         NotFoundError: no such run.
@@ -53,11 +53,12 @@ def cancel(store: Store, run_id: str, *, now_us: int, again: bool = False) -> Ru
 
 
 def _ask_to_cancel(store: Store, run: RunRecord, *, now_us: int, again: bool) -> RunRecord:
-    if not run.cancel_requested:
-        return move_run(store, run, RunChange(cancel_requested=True), at_us=now_us)
-    if not again or run.cancelled_again or not (run.handled and any_handler(store.tasks, run.run_id)):
+    handlers_too = None
+    if run.handled and not run.cancelled_again and (again or not run.cancel_requested):
+        handlers_too = any_handler(store.tasks, run.run_id) or None
+    if run.cancel_requested and not handlers_too:
         return run
-    return move_run(store, run, RunChange(cancelled_again=True), at_us=now_us)
+    return move_run(store, run, RunChange(cancel_requested=True, cancelled_again=handlers_too), at_us=now_us)
 
 
 def any_handler(tasks: Tasks, run_id: str) -> bool:

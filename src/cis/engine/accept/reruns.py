@@ -86,10 +86,11 @@ def rerun_of(store: Store, run_id: str, *, how: Repeat = ALL, asker: Asker = OWN
         _check_upstream(old, spec, tasks, how, again)
         kept = {task_id: _taken_over(task) for task_id, task in tasks.items() if task_id not in again}
         kept |= {one.task_id: one for one in _children_to_mend(spec, tasks, how, again)}
+        kept = {name: task for name, task in kept.items() if not task.is_added} | _instances(spec, tasks, how, again)
     request = SubmitRequest(
         spec=spec,
         rerun_of=run_id,
-        kept={task.id: kept[task.id] for task in spec.tasks if task.id in kept},
+        kept={name: kept[name] for name in (*(task.id for task in spec.tasks), *_added(kept)) if name in kept},
         asker=replace(asker, scopes=in_common(old.scopes, asker.scopes)),
         errexit=old.errexit,
         params={**{name: value for name, value in values.items() if name in spec.params}, **params},
@@ -108,14 +109,16 @@ def taken_over(store: Store, run_id: str, spec: DagSpec, params: Mapping[str, ob
     how = Repeat(from_failed=True)
     again = _again(spec, spec, tasks, how, changed=())
     kept = {task_id: _taken_over(task) for task_id, task in tasks.items() if task_id not in again}
-    return kept | {one.task_id: one for one in _children_to_mend(spec, tasks, how, again)}
+    kept |= {one.task_id: one for one in _children_to_mend(spec, tasks, how, again)}
+    return {name: task for name, task in kept.items() if not task.is_added} | _instances(spec, tasks, how, again)
 
 
 def _again(
     before: DagSpec, spec: DagSpec, tasks: Mapping[str, TaskRecord], how: Repeat, *, changed: Collection[str]
 ) -> Reasons:
     """Return why tasks run again, by id, in the order of the document."""
-    if how.task is not None and how.task not in {task.id for task in spec.tasks}:
+    asked = _whole_of(how.task)
+    if how.task is not None and (asked not in {task.id for task in spec.tasks} or how.task not in tasks):
         hint = did_you_mean(how.task, [task.id for task in spec.tasks])
         raise NotFoundError("task", how.task, hint=f"in {spec.dag_id}{hint}")
     defined = {task.id: task for task in before.tasks}
@@ -126,10 +129,10 @@ def _again(
         why = None
         if old is None or record is None:
             why = "it is new"
-        elif task.id == how.task:
-            why = "it was asked for"
+        elif task.id == asked:
+            why = _ASKED_FOR.format("it" if how.task == asked else how.task)
         elif how.task is None and not _keeps(record):
-            why = f"it {'was ' if record.status in _PASSIVE else ''}{record.status}"
+            why = _ENDED.format("was " if record.status in _PASSIVE else "", record.status)
         elif task != old:
             why = f"its {_difference(old, task)} changed"
         found.append(why or shared or _uses(task, changed))
@@ -145,6 +148,44 @@ def _again(
 
 
 _PASSIVE = (TaskState.CANCELLED, TaskState.SKIPPED)
+_ASKED_FOR = "{} was asked for"
+_ENDED = "it {}{}"
+
+
+def _whole_of(task_id: str | None) -> str | None:
+    """Return the task that an instance is of, by its id; of any other, that one."""
+    return None if task_id is None else task_id.partition("[")[0]
+
+
+def _added(kept: Mapping[str, TaskRecord]) -> Iterator[str]:
+    return (name for name, task in kept.items() if task.is_added)
+
+
+def _instances(
+    spec: DagSpec, tasks: Mapping[str, TaskRecord], how: Repeat, again: Mapping[str, str]
+) -> dict[str, TaskRecord]:
+    """Return the instances that are taken over: of a task that is, all; of one that runs again by itself, some.
+
+    Those are the ones that came to an end that counts, or all but the one that was asked for.
+    """
+    numbers = {task.id: number for number, task in enumerate(spec.tasks) if task.is_many}
+    found: dict[str, TaskRecord] = {}
+    for name, task in tasks.items() if numbers else ():
+        whole = _whole_of(name) or ""
+        if task.part_of is None or whole not in numbers or name == how.task:
+            continue
+        why = again.get(whole)
+        if why is None or (why == _ASKED_FOR.format(how.task) and task.status.final):
+            pass
+        elif not (how.task is None and _is_own(why, tasks[whole]) and _keeps(task)):
+            continue
+        found[name] = _taken_over(task)._replace(part_of=numbers[whole])
+    return found
+
+
+def _is_own(why: str, whole: TaskRecord) -> bool:
+    """Whether a task runs again for how it ended alone: its instances are what they were."""
+    return why == _ENDED.format("was " if whole.status in _PASSIVE else "", whole.status)
 
 
 def _keeps(task: TaskRecord) -> bool:
@@ -183,7 +224,7 @@ def _difference(old: TaskSpec, new: TaskSpec) -> str:
 def _check_upstream(
     old: RunRecord, spec: DagSpec, tasks: Mapping[str, TaskRecord], how: Repeat, again: Collection[str]
 ) -> None:
-    asked = next((task for task in spec.tasks if task.id == how.task), None)
+    asked = next((task for task in spec.tasks if task.id == _whole_of(how.task)), None)
     for name in asked.depends_on if asked is not None else ():
         if name not in again and not _keeps(tasks[name]):
             status = tasks[name].status

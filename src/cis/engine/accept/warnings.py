@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from cis.engine.ports import LONGEST_TEXT
 from cis.model.dag import COMMAND_SKILL, DAG_SKILL, DagSpec, Json, TaskSpec
 from cis.model.inference import infer_scope
-from cis.model.pipelines import blind_to_pipes, is_shell, reads_text
+from cis.model.instances import MADE_OF
+from cis.model.pipelines import blind_to_pipes, is_shell
 from cis.model.references import references, without_references
 from cis.model.scope import Scope
 from cis.model.task_kinds import FILE
@@ -29,7 +29,7 @@ _LIKE_A_REFERENCE = re.compile(
 )
 _NO_REFERENCE = (
     "{}: {} looks like a reference and is not one, so it stays as it is; references are ${{tasks.ID.outputs.NAME}},"
-    " ${{tasks.ID.status}}, ${{params.NAME}} and ${{run.id}}"
+    " ${{tasks.ID.status}}, ${{params.NAME}} and ${{run.id}}, and in a task with foreach or matrix ${{item}} and ${{matrix.NAME}}"
 )
 _LITERAL = "{}: {} stays as it is: no shell reads a variable's value; let the command work it out"
 _UNWRITTEN = (
@@ -53,10 +53,6 @@ _BLIND = (
     "{}: of a pipe (|) only the last command counts, so the failure of another goes unseen; with"
     ' "shell: bash -euo pipefail" it fails the task'
 )
-_TOO_LONG = (
-    f"{{}} has {{}} KiB, and Linux starts no program with more than {LONGEST_TEXT // 2**10} KiB in one argument or variable:"
-    " hand it over by stdin, or in a file"
-)
 _RELATIVE = (
     "{}: a relative cwd counts from work/<worker id> in the home of the node that runs it, since the folder of the document"
     " does not travel; write the whole path that it has there"
@@ -75,29 +71,7 @@ def document_warnings(spec: DagSpec) -> list[str]:
     """Return what is to be said of a document, wherever it runs."""
     blind = list(blind_to_pipes(spec))
     found = [_BLIND.format(_named(blind))] if blind else []
-    doubts = chain(_too_long(spec), _unfilled(spec), _unwritten(spec))
-    return [*found, *dict.fromkeys(islice(doubts, MOST_DOUBTS))]
-
-
-def _too_long(spec: DagSpec) -> Iterator[str]:
-    """Yield what is longer than the text that a process may be given in one piece."""
-    texts = [(f"env.{name}", f"{name}={value}") for name, value in spec.env.items()]
-    for task in spec.every_task:
-        here = f"task {task.id!r}: "
-        texts += [(f"{here}env.{name}", f"{name}={value}") for name, value in task.env.items()]
-        command = task.command if task.skill is None else task.params.get("command")
-        if task.skill not in (None, COMMAND_SKILL):
-            continue
-        if isinstance(command, str):
-            texts += [(f"{here}its command", command)] if reads_text(task) else ()
-        else:
-            texts += [
-                (f"{here}argument {number} of its command", str(word)) for number, word in enumerate(command or ())
-            ]
-    for place, text in texts:
-        size = len(text.encode(errors="replace")) if len(text) >= LONGEST_TEXT // 4 else 0
-        if size >= LONGEST_TEXT:
-            yield _TOO_LONG.format(place, size // 2**10)
+    return [*found, *dict.fromkeys(islice(chain(_unfilled(spec), _unwritten(spec)), MOST_DOUBTS))]
 
 
 def _unfilled(spec: DagSpec) -> Iterator[str]:
@@ -107,24 +81,24 @@ def _unfilled(spec: DagSpec) -> Iterator[str]:
     for task in spec.every_task:
         here = f"task {task.id!r}: "
         for name, value in task.env.items():
-            yield from _in_variable(f"{here}env.{name}", value)
+            yield from _in_variable(f"{here}env.{name}", value, many=task.is_many)
         words = task.command if isinstance(task.command, tuple) else ()
         for place, text in (("command", word) for word in words) if not _is_code(words) else ():
-            yield from _no_reference(here + place, text)
-        yield from _no_reference(f"{here}cwd", task.cwd or "")
-        yield from _no_reference(f"{here}stdin", task.stdin if isinstance(task.stdin, str) else "")
+            yield from _no_reference(here + place, text, many=task.is_many)
+        yield from _no_reference(f"{here}cwd", task.cwd or "", many=task.is_many)
+        yield from _no_reference(f"{here}stdin", task.stdin if isinstance(task.stdin, str) else "", many=task.is_many)
 
 
-def _in_variable(place: str, value: str) -> Iterator[str]:
-    known = list(_no_reference(place, value))
+def _in_variable(place: str, value: str, *, many: bool = False) -> Iterator[str]:
+    known = list(_no_reference(place, value, many=many))
     yield from known
-    found = None if known else _EXPANDED.search(without_references(value))
+    found = None if known else _EXPANDED.search(without_references(value, many=many))
     if found is not None:
         yield _LITERAL.format(place, found[0])
 
 
-def _no_reference(place: str, value: str) -> Iterator[str]:
-    found = _LIKE_A_REFERENCE.search(without_references(value)) if "${" in value else None
+def _no_reference(place: str, value: str, *, many: bool) -> Iterator[str]:
+    found = _LIKE_A_REFERENCE.search(without_references(value, many=many)) if "${" in value else None
     if found is not None:
         yield _NO_REFERENCE.format(place, found[0])
 
@@ -139,7 +113,9 @@ def _unwritten(spec: DagSpec) -> Iterator[str]:
     writes: dict[str, bool] = {}  # tasks that may write outputs: each is looked at once
     for task in spec.every_task:
         plain = task.to_dict()
-        for one in references({name: plain.get(name) for name in ("env", "params", "cwd", "stdin", "command")}):
+        for one in references(
+            {name: plain.get(name) for name in ("env", "params", "cwd", "stdin", "command", *MADE_OF)}
+        ):
             source = tasks.get(one.task or "")
             if source is None or one.output is None or source.skill not in (None, COMMAND_SKILL):
                 continue

@@ -366,4 +366,13 @@ def _task_view(task: TaskRecord, waiting: Waiting | None) -> dict[str, Json]:
         "failure_allowed": task.outcome is Outcome.ALLOWED,
         "retry_at": rfc3339(task.due_at_us if task.status is TaskState.PENDING else None),
         "child_run_id": task.child_run_id,
+        "instance_of": None if task.part_of is None else task.task_id.partition("[")[0],
+        "given": None if task.part_of is None else _given(task),
     }
+
+
+def _given(task: TaskRecord) -> dict[str, Json]:
+    """Return what an instance was given: its ``item``, or its combination of the ``matrix``."""
+    import json  # noqa: PLC0415 - most runs have none
+
+    return {name: value for name, value in json.loads(task.given or "{}").items() if name != "place"}

@@ -12,7 +12,8 @@ What is stored here counts as running, although for some milliseconds nothing ru
   looked;
 - what has found no slot within ``WITHIN_S`` waits again (``Holdings.unstarted``);
 - at the end of the attempt its rows say when it really began;
-- only a task that is tried again when its worker dies (``on_lost: retry``) is stored ahead: it might not have begun.
+- only a task that is tried again when its worker dies (``on_lost: retry``) is stored ahead: it might not have begun;
+  and none that ends with another one (``fail_fast``).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Pace(NamedTuple):
         if number is None or plan.run.status is not RunState.RUNNING:
             return False
         task = plan.task_spec(number)
-        return task.on_lost is OnLost.RETRY and _kind(task) in self.kinds
+        return task.on_lost is OnLost.RETRY and not task.fail_fast and _kind(task) in self.kinds
 
 
 NONE = Pace(0, frozenset())

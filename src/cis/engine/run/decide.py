@@ -14,6 +14,7 @@ from cis.engine.accept.admission import AGAIN_S, let_in, no_place
 from cis.engine.accept.control import cancel
 from cis.engine.outputs import no_room, size_of
 from cis.engine.ports import Wait
+from cis.engine.run.additions import make_many, settle, settle_all, stop_instances
 from cis.engine.run.children import ended_child, refusal, start_child
 from cis.engine.run.claiming import take_queued
 from cis.engine.run.effects import NEVER, Effects, Start
@@ -25,7 +26,7 @@ from cis.engine.run.turn import Turn
 from cis.engine.run.waits import cancelled, due_at_us, resumed, time_limit_s
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant
-from cis.engine.transitions import add_tasks, move_run, move_tasks
+from cis.engine.transitions import move_run
 from cis.errors import CisError, OverloadedError, PoisonRecordError
 from cis.model.states import AttemptState, RunState
 from cis.store.records import AttemptRecord, LeftProcess, QueueState, RunChange, RunRecord
@@ -76,7 +77,7 @@ def decide(
     steps.end_late_runs()
     steps.cancel_waits()
     steps.work_off()
-    steps.settle()
+    settle_all(turn)
     if held.ahead:
         steps.look_at_ahead()
     if held.unstarted:
@@ -84,8 +85,10 @@ def decide(
     starts: list[Start] = []
     if not held.stopping:
         steps.release_retries()
+        make_many(turn)
         steps.start_waits()
         starts = choose_starts(turn, ends=ends if claim else ())
+    steps.record_ends(stop_instances(turn))
     steps.write_tasks()
     steps.end_runs()
     beat(parts.store.workers, limits, me, held, now=now)
@@ -147,7 +150,7 @@ class _Steps:
                     held.poll_due_s = self._now.mono_s
                     continue
                 left -= 1
-                end = ended_child(self._store, wait, plan, now=self._now)
+                end = ended_child(self._store, wait, plan, now_us=self._now.wall_us)
                 del held.children[run_id, number]
                 self.record_ends([end])
             elif wait.due_s <= self._now.mono_s and not wait.timed_out:
@@ -175,8 +178,8 @@ class _Steps:
             plan.end(
                 attempt.task_no,
                 attempt.status,
-                now=self._now._replace(wall_us=attempt.finished_at_us or self._now.wall_us),
-                jitter=None if end.hopeless else self._parts.jitter(),
+                now=Instant(attempt.finished_at_us or self._now.wall_us, self._now.mono_s),
+                jitter=self._parts.jitter(),
                 exit_code=attempt.exit_code,
                 error=attempt.error,
                 outputs=outputs,
@@ -200,7 +203,7 @@ class _Steps:
             if plan.cancelling and plan.waits:
                 keys = [(plan.run.run_id, number) for number in islice(sorted(plan.waits), CHANGES_AT_ONCE)]
                 waits = [wait for wait in map(self._held.waits.pop, keys) if wait is not None]
-                self.record_ends([cancelled(wait, plan, now=self._now) for wait in waits])
+                self.record_ends([cancelled(wait, now=self._now) for wait in waits])
 
     def work_off(self) -> None:
         """Do some of what was decided for thousands of tasks at once; the rest in the next turns."""
@@ -208,12 +211,6 @@ class _Steps:
         for plan in self._held.plans.values():
             if plan.backlog and left > 0:
                 left -= plan.work_off(self._now, at_most=left)
-
-    def settle(self) -> None:
-        """Add the handlers to each run in which nothing else is left to do."""
-        for plan in self._held.plans.values():
-            if plan.spec.handlers and plan.settled is None and plan.verdict() is not None:
-                self._settle(plan)
 
     def put_back(self) -> None:
         """Have what nobody began wait again: for a shortage, or since its commit was reported as failed."""
@@ -255,13 +252,7 @@ class _Steps:
         """Store every change of a task, in the order in which they were decided."""
         for plan in self._held.plans.values():
             if plan.rows.changed:
-                self._write(plan)
-
-    def _write(self, plan: RunPlan) -> None:
-        move_tasks(self._store, plan.run, plan.rows.take_changes(), at_us=self._now.wall_us)
-        acquitted = plan.losses.take_acquitted()
-        if acquitted:
-            self._store.attempts.forget_losses(plan.run.run_id, acquitted)
+                self._turn.write(plan)
 
     def end_runs(self) -> None:
         """Store the end of each run that has nothing left to do, and wake whoever waits for it."""
@@ -272,12 +263,12 @@ class _Steps:
             verdict = plan.verdict()
             if verdict is None:
                 continue
-            if plan.spec.handlers and plan.settled is None and self._settle(plan):
+            if plan.spec.handlers and plan.settled is None and settle(self._turn, plan):
                 self._held.poll_due_s = self._now.mono_s
                 continue
             if verdict is RunState.COMPLETED:
                 self._turn.mark_running(plan, self._now)  # even if there was nothing to start
-            finished_at_us = plan.finish_us(self._parts.clock())
+            finished_at_us = max(self._parts.clock().wall_us, plan.ended_at_us, plan.run.started_at_us or 0)
             error = plan.why_failed() if verdict is RunState.FAILED else None
             change = RunChange(status=verdict, finished_at_us=finished_at_us, error=error)
             plan.run = move_run(self._store, plan.run, change, at_us=finished_at_us)
@@ -286,24 +277,6 @@ class _Steps:
                 let_in(self._store.queue, self._turn.me.worker_id, this_node=self._parts.this_node)
             self._turn.ended.add(plan.run.run_id)
             self._ring_parent(plan.run)
-
-    def _settle(self, plan: RunPlan) -> bool:
-        """Store the handlers of a run that is over but for these; return whether there are any."""
-        self._turn.refresh(plan)
-        verdict = plan.verdict()
-        if verdict is None:
-            return False
-        if verdict is not RunState.CANCELLED:
-            self._turn.mark_running(plan, self._now)
-        self._write(plan)  # first: the ends that led here
-        added = plan.settle()
-        if added:
-            self._turn.cancelled.discard(plan.run.run_id)  # nothing of it runs but what begins now
-            if plan.run.cancel_requested and plan.paused:
-                plan.run = move_run(self._store, plan.run, RunChange(status=RunState.RUNNING), at_us=self._now.wall_us)
-            add_tasks(self._store, plan.run, added, at_us=self._now.wall_us)
-            plan.run = plan.run._replace(task_count=plan.run.task_count + len(added))
-        return bool(added)
 
     def _ring_parent(self, run: RunRecord) -> None:
         if run.parent_run_id is None:

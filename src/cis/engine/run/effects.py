@@ -37,6 +37,7 @@ class Effects(NamedTuple):
     seen: int = NOTHING_SEEN  # ``Store.others_writes`` up to which every run that is held has been looked at
     alone: tuple[AttemptRecord, float] | None = None
     cancelled: frozenset[str] = _NONE  # runs whose processes are to be ended
+    stopped: frozenset[tuple[str, int]] = frozenset()  # tasks, by run and number, whose processes are to be ended
     suspended: frozenset[str] = _NONE  # runs whose lease is over: their processes are to be ended as well
     ended: frozenset[str] = _NONE  # runs to be let go of
     rings: frozenset[str] = _NONE  # workers to be woken

@@ -7,6 +7,7 @@ what its exit means (``cis.engine.run.ends``).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -52,6 +53,11 @@ class Live:
     script: str | None = None
     good_codes: Sequence[int] = ()
     captured: tuple[str, str] | None = None
+
+    def is_of(self, run_ids: AbstractSet[str], tasks: AbstractSet[tuple[str, int]]) -> bool:
+        """Whether it is of one of these runs, or of these tasks, by run and number."""
+        attempt = self.attempt
+        return attempt.run_id in run_ids or (attempt.run_id, attempt.task_no) in tasks
 
     @property
     def due_s(self) -> float:

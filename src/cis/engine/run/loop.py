@@ -221,7 +221,7 @@ class WorkerLoop:
         self._spawn(effects.starts)  # before all that can wait: while a process runs, the rest costs no time
         self._renewed_s = max(self._renewed_s, self._held.beat_s)
         # A child's cancellation is stored with its parent's, or not at all.
-        self._end_all_of(effects.cancelled, Ending.CANCEL)
+        self._end_all_of(effects.cancelled, Ending.CANCEL, effects.stopped)
         self._end_all_of(effects.suspended, Ending.STOP)
         sweep(self._parts.maker, self._held, self._swept)
         self._untold = True
@@ -353,11 +353,13 @@ class WorkerLoop:
             why = f"{self._me.worker_id} could not renew its lease for {self._limits.lease_s:g} s: {error}"
             raise LeaseLostError(why) from error
 
-    def _end_all_of(self, run_ids: AbstractSet[str], why: Ending) -> None:
-        """End what runs of some runs."""
-        if run_ids:
+    def _end_all_of(
+        self, run_ids: AbstractSet[str], why: Ending, tasks: AbstractSet[tuple[str, int]] = frozenset()
+    ) -> None:
+        """End what runs of some runs, and of some tasks of others."""
+        if run_ids or tasks:
             now_s = self._parts.clock().mono_s  # the commit may have taken as long as they have to end
-            self._held.live.end_where(lambda live: live.attempt.run_id in run_ids, why, now_s=now_s)
+            self._held.live.end_where(lambda live: live.is_of(run_ids, tasks), why, now_s=now_s)
 
     def _tell(self, now: Instant, *, at_once: bool = False) -> None:
         """Say that something was stored: at once when a run has ended, else a few times a second."""

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cis.engine.run.handling import Verdict, verdict_of
 from cis.engine.run.losses import Losses
+from cis.engine.run.many import Many
 from cis.engine.run.ready import ReadyTasks
 from cis.engine.run.task_rows import TaskRows
 from cis.engine.run.values import Values
 from cis.engine.times import Instant
 from cis.errors import PoisonRecordError
+from cis.model.added import added_task
 from cis.model.dag import DagSpec, Json, TaskSpec
 from cis.model.graph import Graph
-from cis.model.handlers import added_task
 from cis.model.states import Outcome, RunState, TaskState
 from cis.store.records import RunRecord, TaskLoss, TaskRecord
 
@@ -49,10 +50,12 @@ class Outlook:
         self.waits_due_s = 0.0  # no task that waits is started before that (monotonic)
         self.output_bytes = 0
         self.ended_at_us = 0  # when the last end was that this process saw
-        self.set_us = 0  # how far the clock was set (``Instant``) before the run began, or this process had it
         self.values = Values(run.run_id, spec, self.tasks, params or {})
         self.written = len(spec.tasks)  # those of the document; what was added comes after them
         self.specs: Sequence[TaskSpec] = spec.tasks
+        self.many: dict[int, Many] = {}  # tasks that were made into many, by number
+        self.unmade: list[int] = []  # those that are to be
+        self.stopped: list[int] = []  # instances that are to end, since another has failed
         self.settled: Verdict | None = None  # how it has ended but for its handlers, once these are there
         self._graph = Graph.of(spec.tasks)
         self.losses = Losses(losses)
@@ -63,6 +66,7 @@ class Outlook:
             int, str
         ] = {}  # tasks that will be skipped if nothing before them fails, and after which
         self._any_outcome = any(task.outcome is not None for task in tasks)
+        self._cancels: list[int] = []  # tasks to be cancelled, since an instance beside them has failed
         self._cancelled_up_to: int | None = None  # the next task to be cancelled; None when none is
         if len(tasks) > self.written:
             self._note_added(self.tasks[self.written :])
@@ -122,7 +126,7 @@ class Outlook:
     @property
     def active(self) -> bool:
         """Whether the run has work for this worker now, rather than only waiting."""
-        return bool(self.running) or self.backlog or self.wants_slot
+        return bool(self.running or self.unmade) or self.backlog or self.wants_slot
 
     @property
     def only_waits(self) -> bool:
@@ -139,12 +143,12 @@ class Outlook:
     @property
     def backlog(self) -> bool:
         """Whether something that was decided is not worked off yet."""
-        return bool(self._skips) or self._cancelled_up_to is not None
+        return bool(self._skips or self._cancels) or self._cancelled_up_to is not None
 
     @property
     def due_s(self) -> float:
         """The monotonic time of the next retry, or the past while there is a backlog; infinity without either."""
-        if self.backlog or (self.cancelling and self.waits):
+        if self.backlog or (self.cancelling and self.waits) or (self.unmade and not self.paused):
             return 0.0
         return self.ready.due_s if self.cancelling else min(self.ready.due_s, self.ends_by_s)
 
@@ -180,8 +184,18 @@ class Outlook:
     def _note_added(self, added: Sequence[TaskRecord]) -> None:
         """Know what tasks are that the run got while it went on. Raises PoisonRecordError."""
         self.specs = [*self.specs, *map(self._spec_of, added)]
-        self.settled = verdict_of(added[-1])
         self._missing.extend([0] * (len(self.tasks) - len(self._missing)))
+        for task in added:
+            if task.part_of is None:
+                self.settled = self.settled or verdict_of(task)
+            else:
+                self.many_of(task.part_of).add(task)
+
+    def many_of(self, number: int) -> Many:
+        """Return what is known of the instances of a task."""
+        if number not in self.many:
+            self.many[number] = Many(self.spec.tasks[number])
+        return self.many[number]
 
     def _spec_of(self, task: TaskRecord) -> TaskSpec:
         found = added_task(self.spec, task.task_id, task.part_of)

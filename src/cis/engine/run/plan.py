@@ -16,11 +16,13 @@ from typing import Any
 
 from cis.engine.outputs import size_of
 from cis.engine.run.handling import Verdict, begun, waits_for_others
+from cis.engine.run.many import Many, end_of, rows_of
 from cis.engine.run.outlook import Outlook
 from cis.engine.times import Instant
 from cis.model.dag import Json, OnLost
+from cis.model.instances import Instance
 from cis.model.states import AttemptState, Outcome, RunState, TaskState
-from cis.store.records import AttemptRecord, TaskRecord
+from cis.store.records import TaskRecord
 
 CHANGES_AT_ONCE = 2000
 
@@ -30,7 +32,6 @@ class RunPlan(Outlook):
 
     def place_in_pieces(self, now: Instant, *, size: int) -> Generator[None, None, None]:
         """Find out of every task what is to be done about it, and pause after each *size* of them."""
-        self.set_us = self.rows.set_us = now.set_us
         self.note_begin(now)
         for number, task in enumerate(self.tasks):
             self._place(number, task, now)
@@ -50,7 +51,9 @@ class RunPlan(Outlook):
         if missing and task.status is TaskState.PENDING and not self.given_up:
             self._skip_if_blocked(number, parents)
         if task.status is TaskState.RUNNING:
-            if task.child_run_id is not None:
+            if number < self.written and self.specs[number].is_many:
+                self._take_up_many(number, now)
+            elif task.child_run_id is not None:
                 self.children[number] = task.child_run_id
             elif task.due_at_us is not None:
                 self.waits.add(number)
@@ -62,21 +65,6 @@ class RunPlan(Outlook):
             self.ready.retry(number, at_s=now.until(task.due_at_us, at_most_s=longest_s))
         elif not missing and not (task.is_added and waits_for_others(task, self.tasks[self.written :])):
             self._unlock(number)
-
-    def begin(self, now: Instant) -> None:
-        """Take note that the run begins now."""
-        self.set_us = now.set_us
-        self.note_begin(now)
-
-    def finish_us(self, now: Instant) -> int:
-        """Return when the run ended, so that the time since its start is what it took, also if the clock was set meanwhile."""
-        set_us = now.set_us - self.set_us
-        end_us = now.wall_us - set_us if set_us else max(now.wall_us, self.ended_at_us)
-        return max(end_us, self.run.started_at_us or 0)
-
-    def wait_ended_us(self, attempt: AttemptRecord, now: Instant) -> int:
-        """Return when an attempt without a process ended, likewise."""
-        return max(now.wall_us - self.rows.set_during(attempt.task_no, now), attempt.started_at_us)
 
     def release_retries(self, now: Instant) -> None:
         """Make ready whatever has waited long enough for its retry."""
@@ -133,7 +121,7 @@ class RunPlan(Outlook):
         status: AttemptState,
         *,
         now: Instant,
-        jitter: float | None,
+        jitter: float,
         exit_code: int | None = None,
         error: str | None = None,
         outputs: Mapping[str, Json] | None = None,
@@ -141,8 +129,7 @@ class RunPlan(Outlook):
     ) -> None:
         """Take the end of a task's attempt at *now*, and decide what follows: done, tried again, given up.
 
-        *code* is the exit status with which it ended by itself. *jitter* is for the wait before the next attempt; None: no
-        other is tried.
+        *code* is the exit status with which it ended by itself.
         """
         self.ended_at_us = max(self.ended_at_us, now.wall_us)
         self.running.discard(number)
@@ -167,7 +154,6 @@ class RunPlan(Outlook):
             self._make_ready(number)
         elif (
             status is AttemptState.FAILED
-            and jitter is not None
             and self.tasks[number].failures < spec.max_retries
             and (not spec.retry_codes or code in spec.retry_codes)
         ):
@@ -186,6 +172,7 @@ class RunPlan(Outlook):
         self.ends_by_s = math.inf
         self.ready.clear()
         self._skips.clear()
+        self.unmade.clear()
         self._cancelled_up_to = 0
         self.work_off(now)
 
@@ -202,6 +189,10 @@ class RunPlan(Outlook):
                 self._skips.extend((child, cause, why) for child in self._graph.children[number])
             else:
                 self._go_on_after_skip(number)
+        while self._cancels and self.rows.changed < end:
+            number = self._cancels.pop()
+            if self.tasks[number].status is TaskState.PENDING:
+                self._finish(number, TaskState.CANCELLED, now=now)
         if self._cancelled_up_to is not None:
             number = self._cancelled_up_to
             while number < len(self.tasks) and self.rows.changed < end:
@@ -222,20 +213,98 @@ class RunPlan(Outlook):
         added = begun(self.spec, self.run, Verdict(status, error, told), first=len(self.tasks))
         if added:
             self.cancelling, self.ends_by_s = False, math.inf
-            self.tasks.extend(added)
+            self.rows.add(added)
             self._note_added(added)
-            self.rows.unfinished += len(added)
             self._make_ready(added[0].task_no)
         return added
 
     def _finish(self, number: int, status: TaskState, **how: Any) -> None:
         """Move a task to a final state; what was added may be waited for by another that was."""
         self.rows.finish(number, status, **how)
-        if number >= self.written and number + 1 < len(self.tasks) and not self.cancelling:
+        if number < self.written:
+            return
+        part_of = self.tasks[number].part_of
+        if part_of is not None:
+            self._part_over(number, part_of, how["now"])
+        elif number + 1 < len(self.tasks) and not self.cancelling:  # the handler behind it
             self._make_ready(number + 1)
 
+    def make_many(self, number: int, made: Sequence[Instance], now: Instant) -> Sequence[TaskRecord]:
+        """Move a task to running that is made into instances; return the rows of these, which are to be stored."""
+        many, kept = self.many_of(number), [self.tasks[one] for one in self.many_of(number).numbers]
+        self.rows.open(number, now)
+        added = rows_of(self.tasks[number], made, first=len(self.tasks), there=kept)
+        self.rows.add(added)
+        self._note_added(added)
+        for task in added:
+            self._offer(task.task_no)
+        if not many.open:
+            self._end_many(number, now)
+        return added
+
+    def refuse(self, number: int, error: str, now: Instant) -> None:
+        """Fail a task that cannot be begun."""
+        self._finish(number, TaskState.FAILED, now=now, error=error)
+        self._skip_descendants(number, now)
+
+    def take_stopped(self) -> list[int]:
+        """Give up the instances that run and are to end, since another one has failed."""
+        stopped, self.stopped = self.stopped, []
+        return [number for number in stopped if self.tasks[number].status is TaskState.RUNNING]
+
+    def _offer(self, number: int) -> None:
+        """Have an instance start, unless as many of its task's are at work as may be."""
+        task = self.tasks[number]
+        many = None if task.part_of is None else self.many[task.part_of]
+        if many is None or (not many.stopped and (many.has_place(task) or many.may_start(number))):
+            self._make_ready(number)
+
+    def _part_over(self, number: int, part_of: int, now: Instant) -> None:
+        """See what follows the end of an instance: another gets its place, the others are to end, or its task is over."""
+        many = self.many[part_of]
+        following = many.take_end()
+        if many.spec.fail_fast and not many.stopped and self.tasks[number].counts_as_failed and not self.given_up:
+            self._stop(many)
+        elif following is not None and not many.stopped:
+            self._make_ready(following)
+        if not many.open:
+            self._end_many(part_of, now)
+
+    def _stop(self, many: Many) -> None:
+        """Have what is left of the instances of a task be cancelled."""
+        many.stopped = True
+        rest = sorted(one for one in many.numbers if not self.tasks[one].status.final)
+        self.ready.drop(set(rest))
+        self.stopped += rest
+        self._cancels += rest
+
+    def _take_up_many(self, number: int, now: Instant) -> None:
+        """Go on with a task whose instances are there."""
+        many = self.many_of(number)
+        failed = any(self.tasks[one].counts_as_failed for one in many.numbers) if many.spec.fail_fast else False
+        if not many.open:
+            self._end_many(number, now)
+        elif failed and not self.given_up:
+            self._stop(many)
+
+    def _end_many(self, number: int, now: Instant) -> None:
+        """End a task whose instances are all over, and see what follows."""
+        parts = [self.tasks[one] for one in self.many[number].numbers]
+        status, outcome, error = end_of(parts, given_up=self.given_up)
+        self._finish(number, status, now=now, outcome=outcome, error=error)
+        if status is TaskState.COMPLETED:
+            self._unlock_children(number)
+        elif status is TaskState.SKIPPED:
+            self._go_on_after_skip(number)
+        elif status is TaskState.FAILED:
+            self._skip_descendants(number, now)
+
     def _make_ready(self, number: int) -> None:
-        if not self.cancelling:  # else it will be cancelled when its turn comes
+        if self.cancelling:
+            return  # it will be cancelled when its turn comes
+        if number < self.written and self.specs[number].is_many:
+            self.unmade.append(number)
+        else:
             self.ready.add(number, self.specs[number])
 
     def _retry(self, number: int, now: Instant, *, jitter: float, exit_code: int | None, error: str | None) -> None:
@@ -256,7 +325,7 @@ class RunPlan(Outlook):
     def _unlock(self, number: int) -> None:
         """Have a task start for which everything before it is over, unless it is to be skipped."""
         if not self._after_skips or number not in self._after_skips:
-            self._make_ready(number)
+            self._offer(number)
         elif not self.given_up:
             self._skips.append((number, self._after_skips[number], Outcome.UPSTREAM_SKIPPED))
 

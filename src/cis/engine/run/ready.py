@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 
 from cis.engine.run.losses import Losses
 from cis.model.dag import TaskSpec
@@ -89,6 +90,17 @@ class ReadyTasks:
         if dags and self._dags and (not self._waits or self._dags[0] < self._waits[0]):
             return heapq.heappop(self._dags)
         return heapq.heappop(self._waits)
+
+    def drop(self, numbers: AbstractSet[int]) -> None:
+        """Forget some of them."""
+        for heap in (self._processes, self._waits, self._dags):
+            if not numbers.isdisjoint(heap):
+                heap[:] = [number for number in heap if number not in numbers]
+                heapq.heapify(heap)
+        for timed in (self._alone, self._retries):
+            if any(number in numbers for _, number in timed):
+                timed[:] = [one for one in timed if one[1] not in numbers]
+                heapq.heapify(timed)
 
     def clear(self) -> None:
         """Forget them all."""

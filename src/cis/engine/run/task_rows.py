@@ -21,11 +21,7 @@ class TaskRows:
     def __init__(self, tasks: Sequence[TaskRecord]) -> None:
         self.tasks = list(tasks)
         self.unfinished = 0  # as whoever looks at the rows counts them; each end takes one off
-        self.set_us = 0  # how far the clock was set (``Instant``) before this process had the rows
         self._changes: list[tuple[TaskRecord, TaskRecord]] = []
-        self._set_before: dict[
-            int, tuple[int, int]
-        ] = {}  # likewise before a task's first attempt, and before its latest
 
     @property
     def changed(self) -> int:
@@ -37,18 +33,11 @@ class TaskRows:
         changes, self._changes = self._changes, []
         return changes
 
-    def set_during(self, number: int, now: Instant) -> int:
-        """Return how far the clock was set during the latest attempt of a task, as far as this process saw it."""
-        return now.set_us - self._set_before.get(number, (self.set_us, self.set_us))[1]
-
     def start(
         self, number: int, now: Instant, *, child_run_id: str | None = None, due_at_us: int | None = None
     ) -> None:
         """Move a task to running, in its next attempt."""
         old = self.tasks[number]
-        if now.set_us != self.set_us:
-            first = self._set_before.get(number, (self.set_us, 0))[0] if old.attempts else now.set_us
-            self._set_before[number] = first, now.set_us
         new = old._replace(
             status=TaskState.RUNNING,
             version=old.version + 1,
@@ -59,6 +48,18 @@ class TaskRows:
             error=None if is_no_place(old.error) else old.error,
         )
         self._move(number, old, new)
+
+    def open(self, number: int, now: Instant) -> None:
+        """Move a task to running that has no attempts of its own: its instances have."""
+        old = self.tasks[number]
+        started_at_us = now.wall_us if old.started_at_us is None else old.started_at_us
+        new = old._replace(status=TaskState.RUNNING, version=old.version + 1, started_at_us=started_at_us)
+        self._move(number, old, new)
+
+    def add(self, tasks: Sequence[TaskRecord]) -> None:
+        """Know rows that the run got while it went on; those that are over are not counted."""
+        self.tasks.extend(tasks)
+        self.unfinished += sum(not task.status.final for task in tasks)
 
     def put_back(self, number: int) -> None:
         """Move a task back to pending as if its attempt had never begun."""
@@ -106,16 +107,15 @@ class TaskRows:
         blocked_by: str | None = None,
         outcome: Outcome | None = None,
     ) -> None:
-        """Move a task to a final state. *now* is by the clock as it was in its latest attempt."""
+        """Move a task to a final state."""
         self.unfinished -= 1
         old = self.tasks[number]
-        first, latest = self._set_before.pop(number, (0, 0)) if self._set_before else (0, 0)
         new = old._replace(
             status=status,
             version=old.version + 1,
             failures=old.failures + (status is TaskState.FAILED),
             exit_code=exit_code,
-            finished_at_us=max(now.wall_us - (latest - first), old.started_at_us or 0),
+            finished_at_us=max(now.wall_us, old.started_at_us or 0),
             error=error,
             outputs=outputs or {},
             blocked_by=blocked_by,

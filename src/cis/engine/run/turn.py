@@ -15,7 +15,7 @@ from cis.engine.run.parts import Holdings, LoopLimits, WorkerPorts
 from cis.engine.run.plan import RunPlan
 from cis.engine.this_node import Incarnation
 from cis.engine.times import Instant
-from cis.engine.transitions import move_run
+from cis.engine.transitions import move_run, move_tasks
 from cis.errors import PoisonRecordError
 from cis.model.states import AttemptState, RunState
 from cis.store.records import AttemptRecord, RunChange
@@ -36,6 +36,7 @@ class Turn:
         self.ahead: list[Start] = []
         self.alone: tuple[AttemptRecord, float] | None = None
         self.cancelled: set[str] = set()
+        self.stopped: set[tuple[str, int]] = set()
         self.suspended: set[str] = set()
         self.ended: set[str] = set()
         self.rings: set[str] = set()
@@ -52,6 +53,7 @@ class Turn:
             seen=self._seen(),
             alone=self.alone,
             cancelled=frozenset(self.cancelled),
+            stopped=frozenset(self.stopped),
             suspended=frozenset(self.suspended),
             ended=frozenset(self.ended),
             rings=frozenset(self.rings),
@@ -109,14 +111,21 @@ class Turn:
     def begun(self) -> Instant:
         """Return the moment at which what is decided now begins."""
         # Ends of this turn carry its time; what they made ready starts later, by the stored clock too.
-        return self.now._replace(wall_us=max(self.parts.clock().wall_us, self.now.wall_us + 1))
+        return Instant(max(self.parts.clock().wall_us, self.now.wall_us + 1), self.now.mono_s)
 
     def mark_running(self, plan: RunPlan, begun: Instant) -> None:
         """Have a run that is pending run."""
         if plan.run.status is RunState.PENDING:
             change = RunChange(status=RunState.RUNNING, started_at_us=begun.wall_us)
             plan.run = move_run(self.store, plan.run, change, at_us=begun.wall_us)
-            plan.begin(begun)
+            plan.note_begin(begun)
+
+    def write(self, plan: RunPlan) -> None:
+        """Store every change of a run's tasks, in the order in which they were decided."""
+        move_tasks(self.store, plan.run, plan.rows.take_changes(), at_us=self.now.wall_us)
+        acquitted = plan.losses.take_acquitted()
+        if acquitted:
+            self.store.attempts.forget_losses(plan.run.run_id, acquitted)
 
     def attempt(self, plan: RunPlan, number: int, begun: Instant) -> AttemptRecord:
         """Return the attempt of a task that was just moved to running."""

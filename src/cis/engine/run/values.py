@@ -5,33 +5,40 @@ Also what every task of the run sees of them: the DAG's own ``env``, and ``CIS_P
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-from cis.engine.ports import LONGEST_TEXT
 from cis.engine.run.handling import is_handler
 from cis.errors import LaunchError
 from cis.model.dag import DagSpec, Json
+from cis.model.instances import ITEM, MATRIX
 from cis.model.references import NoValueError, Reference, fill, text_of
 from cis.store.records import TaskRecord
 
-MOST_IN_ENV = LONGEST_TEXT - 256  # bytes of the value of one variable, beside its name
+MOST_IN_ENV = 128 * 2**10 - 256  # bytes of one variable, with its name, that Linux hands to a process
 
 
 class Values:
     """Looks up references of one run; *tasks* is the plan's own list, so what ends is seen."""
+
+    _many = False
 
     def __init__(self, run_id: str, spec: DagSpec, tasks: Sequence[TaskRecord], params: Mapping[str, Json]) -> None:
         self._run_id = run_id
         self._spec = spec
         self._tasks = tasks
         self._params = params
+        self._parts: dict[int, list[TaskRecord]] = {}  # of tasks that are over, their instances
 
     def of(self, number: int) -> Values:
-        """Return them as the task with this number sees them: to a handler, what a task has not put out is null."""
-        if number < len(self._spec.tasks) or not is_handler(self._tasks[number]):
+        """Return them as the task with this number sees them: an instance its item, a handler null for what is not there."""
+        if number < len(self._spec.tasks):
             return self
-        return _OfHandler(self._run_id, self._spec, self._tasks, self._params)
+        task = self._tasks[number]
+        if is_handler(task):
+            return _OfHandler(self._run_id, self._spec, self._tasks, self._params)
+        return _OfInstance(self, task)
 
     @cached_property
     def shared_env(self) -> Mapping[str, str]:
@@ -46,7 +53,7 @@ class Values:
     def filled(self, value: Json) -> Json:
         """Return *value* with what its references name in their place. Raises LaunchError."""
         try:
-            return fill(value, self._lookup)
+            return fill(value, self._lookup, many=self._many)
         except NoValueError as error:
             raise LaunchError(str(error)) from error
 
@@ -61,6 +68,20 @@ class Values:
     def _task(self, task_id: str) -> TaskRecord:
         return self._tasks[self._numbers[task_id]]
 
+    def _of_many(self, whole: TaskRecord, reference: Reference) -> Json:
+        """Return what the instances of a task have put out under a name, or all that is to be said of them, in order."""
+        parts = self._parts.get(whole.task_no)
+        if parts is None:
+            parts = sorted((task for task in self._tasks if task.part_of == whole.task_no), key=place_of)
+            if whole.status.final:
+                self._parts[whole.task_no] = parts
+        if reference.output is not None:
+            return [task.outputs.get(reference.output) for task in parts]
+        first = len(whole.task_id) + 1
+        return [
+            {"key": one.task_id[first:-1], "status": str(one.status), "outputs": dict(one.outputs)} for one in parts
+        ]
+
     def _lookup(self, reference: Reference) -> Json:
         if reference.param is not None:
             if reference.param not in self._params:
@@ -69,6 +90,8 @@ class Values:
         if reference.task is None:
             return self._run_id
         task = self._task(reference.task)
+        if reference.instances or (reference.output is not None and self._spec.tasks[task.task_no].is_many):
+            return self._of_many(task, reference)
         if reference.output is None:
             return str(task.status)
         if reference.output not in task.outputs:
@@ -84,3 +107,26 @@ class _OfHandler(Values):
         if reference.output is not None and reference.task is not None:
             return self._task(reference.task).outputs.get(reference.output)
         return super()._lookup(reference)
+
+
+class _OfInstance(Values):
+    """What an instance of a task sees: what it was given, too."""
+
+    _many = True
+
+    def __init__(self, all_of: Values, task: TaskRecord) -> None:
+        vars(self).update(vars(all_of))
+        self._given: Mapping[str, Json] = json.loads(task.given or "{}")
+
+    def _lookup(self, reference: Reference) -> Json:
+        if reference.item:
+            return self._given.get(ITEM)
+        if reference.matrix is not None:
+            return self._given.get(MATRIX, {}).get(reference.matrix)
+        return super()._lookup(reference)
+
+
+def place_of(task: TaskRecord) -> int:
+    """Return the place of an instance among those of its task."""
+    place: int = json.loads(task.given or "{}").get("place", 0)
+    return place

@@ -38,8 +38,8 @@ from cis.federation.records import (
     read_run,
     read_task,
 )
+from cis.model.added import added_task
 from cis.model.dag import Json
-from cis.model.handlers import added_task
 from cis.model.message import Fields
 from cis.model.states import RunState
 from cis.store.cluster import RemoteRun
