@@ -54,7 +54,7 @@ def test_a_file_that_cannot_be_read_fails_its_task_and_says_which(sandbox: Sandb
     assert done.returncode == 1
     assert str(tmp_path / "gone.csv") in errors["gone"]
     assert "No such file" in errors["gone"]
-    assert "is no regular file" in errors["folder"]
+    assert "is not a regular file" in errors["folder"]
 
 
 def test_input_that_makes_no_sense_is_refused_with_its_place(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def _become_copy(options: argparse.Namespace) -> None:
     with context.store() as store:
         was = become_copy(store, context.home, node_id=node_id)
     if was is None:
-        say("this home is where it was, so it is no copy")
+        say("this home is where it was, so it is not a copy: nothing was changed")
     else:
         say(f"a node of its own now; node {was.node_id!r} at {was.path} keeps its id, its key and its runs")
         say("peers have to trust the new key: 'cis node invite'")

@@ -9,14 +9,14 @@ import argparse
 import asyncio
 import getpass
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from cis.app.actor import append_audit
 from cis.cli.context import Context, from_environment, say, this_user
 from cis.cli.output import local_time, print_json
 from cis.engine.times import rfc3339
-from cis.errors import ConfigError, Fault, RoomError, UsageError
+from cis.errors import ConfigError, Fault, RoomError, RoomRefusedError, RoomUnreachableError, UsageError
 from cis.model.ids import counted
 from cis.node import identity
 from cis.node.clock import now_us
@@ -64,7 +64,13 @@ def login(options: argparse.Namespace) -> None:
         pass  # before anything is written, here or on the homeserver
     password = _password(user)
     device = f"CIS-{context.settings.node_id}"[:64]
-    session = asyncio.run(matrix_login(options.homeserver, user=user, password=password, device_id=device))
+    try:
+        session = _answered(matrix_login(options.homeserver, user=user, password=password, device_id=device))
+    except RoomRefusedError as error:
+        if error.errcode != "M_FORBIDDEN":
+            raise
+        why = f"{options.homeserver} does not let {user} in: the name or the password is wrong, or it lets nobody in so"
+        raise RoomRefusedError(f"{why} ({error})", errcode=error.errcode, status=error.status) from error
     path = token_path(context.home, context.settings)
     replace_file(path, f"{session.access_token}\n".encode())
     for key, value in (("homeserver", options.homeserver.rstrip("/")), ("user_id", session.user_id)):
@@ -74,7 +80,10 @@ def login(options: argparse.Namespace) -> None:
         print_json({"user_id": session.user_id, "device_id": session.device_id, "access_token_file": str(path)})
     else:
         print(f"{session.user_id}: the access token is in {path}")
-        say("next: 'cis room setup'")
+        if context.settings.room_id is None:
+            say("next, on one node: 'cis room setup' makes the room; on the others put its room_id into [matrix] first")
+        else:
+            say(f"next: 'cis room setup' joins {context.settings.room_id}")
 
 
 def setup(options: argparse.Namespace) -> int:
@@ -166,7 +175,14 @@ def _in_session(context: Context, act: Callable[[MatrixClient, str], Awaitable[T
         finally:
             await client.aclose()
 
-    return asyncio.run(session())
+    return _answered(session())
+
+
+def _answered(asking: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(asking)
+    except RoomUnreachableError as error:
+        raise RoomUnreachableError(f"{error}; is the homeserver up, and is that its address?") from error
 
 
 def _password(user: str) -> str:

@@ -58,7 +58,7 @@ def _of_json(text: str) -> Mapping[str, Json]:
     try:
         outputs: dict[str, Json] = read_json(text)
     except ValueError as error:
-        raise LaunchError(f"CIS_OUTPUT begins like a JSON object, and is none: {error}") from error
+        raise LaunchError(f"CIS_OUTPUT begins like a JSON object, and is not one: {error}") from error
     for name, value in outputs.items():
         if not is_output_name(name):
             raise LaunchError(f"CIS_OUTPUT: {name[:80]!r} {_NO_NAME}")

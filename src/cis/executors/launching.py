@@ -257,5 +257,5 @@ def _opened(path: str) -> int:
         raise LaunchError(f"the file for its stdin, {path}, cannot be opened: {why}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise LaunchError(f"the file for its stdin, {path}, is no regular file")
+        raise LaunchError(f"the file for its stdin, {path}, is not a regular file; copy what it gives into one")
     return descriptor

@@ -52,7 +52,7 @@ def _allowed(value: Any) -> Allowed:
     for name in value:
         if name != EXIT_CODES:
             raise ValueError(
-                f"{name!r:.60} is no field{did_you_mean(str(name), [EXIT_CODES]) or f'; known: {EXIT_CODES}'}"
+                f"{name!r:.60} is not a field{did_you_mean(str(name), [EXIT_CODES]) or f'; known: {EXIT_CODES}'}"
             )
     if EXIT_CODES not in value:
         raise ValueError(f"is empty; write true for any failure, or {{{EXIT_CODES}: [1]}}")
@@ -91,7 +91,7 @@ def code_faults(here: Path, task: Mapping[str, Any]) -> Iterator[tuple[Path, str
         if where.get(code, RETRY) != RETRY:
             yield (
                 (*here, ALLOW),
-                f"holds {code}, which is no failure" + (f": {where[code]} has it" if where[code] else ""),
+                f"holds {code}, which is not a failure" + (f", since {where[code]} has it" if where[code] else ""),
             )
     for name in (SUCCESS, SKIP, RETRY):
         if task.get(name) is not None and task.get("skill") == "dag":

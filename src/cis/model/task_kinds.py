@@ -60,7 +60,7 @@ def _stdin(value: Any) -> str | dict[str, str]:
         return read_text(value)
     for name in value:
         if name != FILE:
-            raise ValueError(f"{name!r:.60} is no field{did_you_mean(str(name), [FILE]) or f'; known: {FILE}'}")
+            raise ValueError(f"{name!r:.60} is not a field{did_you_mean(str(name), [FILE]) or f'; known: {FILE}'}")
     if not value:
         raise ValueError(f"is empty; write a string, or {{{FILE}: path}}")
     path = read_text(value[FILE])

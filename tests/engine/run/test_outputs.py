@@ -79,7 +79,7 @@ def test_outputs_are_lines_blocks_of_lines_or_one_json_object(
         ("a=1\nt<<END\none\n", "line 2: t<<END is not followed by a line 'END'"),
         ("t<<\none\n", "line 1: t<< is not followed by a line"),
         ("1t<<END\nEND\n", "line 1: '1t' is not a name of an output"),
-        ('{"a": 1', "begins like a JSON object, and is none"),
+        ('{"a": 1', "begins like a JSON object, and is not one"),
         ('{"a": NaN}', "NaN is not a JSON value"),
         ('{"a": 1, "a": 2}', "the name 'a' stands twice"),
         ('{"a b": 1}', "'a b' is not a name of an output"),

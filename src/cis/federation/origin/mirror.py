@@ -229,7 +229,7 @@ def _added(store: Store, run: RunRecord, rows: Sequence[TaskRecord]) -> Sequence
     taken = {task.task_no for task in store.tasks.of_run(run.run_id, outputs=False)}
     for row in rows:
         if added_task(spec, row.task_id, row.part_of) is None or row.task_no in taken:
-            raise MalformedMessageError(f"report tells of {row.task_id!r:.80}, which is no task of run {run.run_id}")
+            raise MalformedMessageError(f"report names {row.task_id!r:.80}, which is not a task of run {run.run_id}")
         taken.add(row.task_no)
     return rows
 

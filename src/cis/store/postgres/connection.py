@@ -61,7 +61,7 @@ def address_of(url: str, *, text: str) -> Address:
     except psycopg.ProgrammingError:
         # What libpq says of it may quote the password.
         raise StoreError(
-            f"{text} is no address that PostgreSQL's libpq can read: see docs/howto/postgresql.md"
+            f"{text} is not an address that PostgreSQL's libpq can read: see docs/howto/postgresql.md"
         ) from None
     return Address(conninfo.make_conninfo("", **{**_DEFAULTS, **given}), text)
 

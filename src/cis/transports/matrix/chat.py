@@ -138,7 +138,7 @@ class Chat:
                 raise NotAllowedError(f"you may not {needed} here")
             text = await self._do(command, event, scopes=person.scopes)
         except CisError as error:
-            text = str(error)
+            text = _without_shell(str(error))
         if text:
             await self._node.write(lambda store: self._answer(store, event, text))
 
@@ -220,6 +220,12 @@ class Chat:
         by = _actor_of(event)
         at_us = self._node.this_node.clock_us()
         return AuditRecord(at_us=at_us, actor=by.name, action=action, subject=subject, source=by.source)
+
+
+def _without_shell(message: str) -> str:
+    """Return an error without a way out that takes a shell, which who writes in the room may not have."""
+    said, cut, _ = message.partition("; 'cis ")
+    return f"{said}; !dag help lists what there is here" if cut else message
 
 
 def _actor_of(event: RoomEvent) -> Actor:
