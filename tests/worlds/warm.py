@@ -109,7 +109,7 @@ def _load() -> None:
     from cis.cli.main import build_parser  # noqa: PLC0415
 
     build_parser()
-    for name in ("dag.control", "dag.logs", "dag.query", "dag.run", "node_peers"):
+    for name in ("dag.control", "dag.logs", "dag.list", "dag.run", "dag.status", "node_peers"):
         __import__(f"cis.cli.{name}")
     __import__("cis.store.sqlite.store")
     __import__("cis.skills.registry")

@@ -25,6 +25,7 @@ MAX_OUTPUT_BYTES = 1 << 20
 MAX_RUN_OUTPUT_BYTES = 16 << 20  # as much as a document, and as a message to another node
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BEGINNING = re.compile(r"(.*?)(=|<<)(.*)", re.DOTALL)
+_BLOCK = "a value of several lines begins with name<<END and ends with a line END"
 _NO_NAME = "is not a name of an output; use ASCII letters, digits and '_', not a digit first"
 
 
@@ -80,7 +81,7 @@ def _of_lines(text: str) -> Mapping[str, Json]:
         if sign and name.strip() and not is_output_name(name):
             raise LaunchError(f"CIS_OUTPUT line {number}: {name[:80]!r} {_NO_NAME}")
         if not sign or not is_output_name(name):
-            raise LaunchError(f"CIS_OUTPUT line {number} is not name=value: {shown[:80]!r}")
+            raise LaunchError(f"CIS_OUTPUT line {number} is not name=value: {shown[:80]!r}; {_BLOCK}")
         outputs[name] = value if sign == "=" else _block(lines, value, name=name, number=number)
     return outputs
 

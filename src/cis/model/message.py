@@ -100,7 +100,11 @@ _TO_WIRE = {field.name: field.kind.to_wire for field in (*DAG_FORM.fields, *TASK
 
 
 class MessageKind(StrEnum):
-    """What a message is; in a room it is the event's type."""
+    """What a message is; in a room it is the event's type.
+
+    A room carries each ``io.cis.dag.…``, and the ping (``cis.transports.matrix.journal``); who may send it there is said in
+    ``cis.transports.matrix.policy``.
+    """
 
     EXECUTE = "io.cis.dag.execute"
     CONTROL = "io.cis.dag.control"

@@ -1,4 +1,4 @@
-"""``cis dag list``, ``status`` and ``definitions``: read from the database, whether or not a node runs."""
+"""``cis dag status``: read from the database, whether or not a node runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cis.cli.context import Context, from_environment
 from cis.cli.dag.folding import FOLDED, folded
+from cis.cli.dag.list import id_forms, took_cell
 from cis.cli.dag.runner import heard
 from cis.cli.output import (
     exit_text,
@@ -20,50 +21,21 @@ from cis.cli.output import (
     print_json,
     scope_text,
     state,
-    took,
 )
-from cis.cli.table import Forms, print_table, table_lines, terminal_size, terminal_width, time_cell
-from cis.engine.lookup import dag_or_run, short_id
-from cis.engine.observe.views import dag_view, read_run, read_status, run_list_item
-from cis.errors import NotFoundError, UsageError
-from cis.model.ids import counted, did_you_mean
-from cis.model.scope import Scope, parse_scope
+from cis.cli.table import Forms, table_lines, terminal_size, terminal_width, time_cell
+from cis.engine.observe.views import read_run, read_status
+from cis.model.ids import counted
 from cis.model.states import RunState, skip_words
 from cis.node.home import node_is_running
-from cis.store.records import RunFilter
 
 if TYPE_CHECKING:
     from cis.store.port import Store
 
-MAX_LIMIT = 100_000
 MAX_GIVEN_SHOWN = 500
 MAX_TASKS_SHOWN = 50
-MAX_SHORTENED = 1000
 LOOK_EVERY_S = 1.0  # also to show how long things have taken so far
 LEAST_PAUSE_S = 0.05
 _URGENCY = {"running": 0, "failed": 1, "cancelled": 2, "pending": 3, "skipped": 4}
-
-
-def list_runs(options: argparse.Namespace) -> None:
-    """Print runs, newest first."""
-    if not 1 <= options.limit <= MAX_LIMIT:
-        raise UsageError(f"--limit must be from 1 to {MAX_LIMIT}, not {options.limit}")
-    where = RunFilter(status=_status(options.status), scope=_scope(options.scope), node=options.node)
-    with from_environment().store() as store:
-        if options.dag is not None:
-            where = where._replace(dag_id=_dag_id(store, options.dag))
-        items = [run_list_item(run) for run in store.runs.page(where, limit=options.limit).items]
-        ids = {} if options.json else _forms(store, [one["run_id"] for one in items])
-    if options.json:
-        print_json(items)
-        return
-    header = ("dag_id", "scope", "status", "owner_node", "created", "took", "run_id")
-    rows = []
-    for one in items:
-        run_id = ids.get(one["run_id"], one["run_id"])
-        row = (one["dag_id"], scope_text(one["scope"]), one["status"], one["owner_node"])
-        rows.append((*row, time_cell(one["created_at"]), _took(one), run_id))
-    print_table(header, rows)
 
 
 def status(options: argparse.Namespace) -> None:
@@ -76,34 +48,6 @@ def status(options: argparse.Namespace) -> None:
     else:
         for line in _lines(page, width=terminal_width()):
             print(line)
-
-
-def definitions(options: argparse.Namespace) -> None:
-    """Print the stored DAGs."""
-    views, cursor = [], None
-    with from_environment().store() as store:
-        while True:
-            page = store.definitions.page(limit=1000, cursor=cursor, saved_only=True)
-            views += [dag_view(one) for one in page.items]
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-    if options.json:
-        print_json(views)
-        return
-    rows = []
-    for one in views:
-        stored = time_cell(one.get("saved_at"))
-        rows.append((one["dag_id"], scope_text(one["scope"]), one["task_count"], stored, one["description"]))
-    print_table(("dag_id", "scope", "tasks", "stored", "description"), rows)
-
-
-def _dag_id(store: Store, name: str) -> str:
-    """Return the id of the DAG that is named, perhaps by a run of it; as it is where there is none."""
-    try:
-        return dag_or_run(store, name)[0].dag_id
-    except NotFoundError:
-        return name
 
 
 class _Page(NamedTuple):
@@ -137,7 +81,7 @@ def _look(store: Store, context: Context, options: argparse.Namespace) -> _Page:
 
         lines = last_lines_of_errors(store, newest["run_id"], failed[:MAX_TASKS_SHOWN])
     below = _below(store, newest["tasks"], node_runs=runs) if newest and not options.json else {}
-    return _Page(found, _forms(store, [run["run_id"] for run in found["runs"]]), lines, runs, below)
+    return _Page(found, id_forms(store, [run["run_id"] for run in found["runs"]]), lines, runs, below)
 
 
 def _below(
@@ -155,13 +99,6 @@ def _below(
         view = read_run(store, run_id, node_runs=node_runs)
         found[run_id] = [(view["dag_id"], task) for task in view["tasks"]]
     return found
-
-
-def _forms(store: Store, run_ids: Sequence[str]) -> dict[str, Forms]:
-    """Return runs' ids, whole and as short as they can be typed back; of very many the whole ones alone."""
-    if terminal_width() is None or len(run_ids) > MAX_SHORTENED:
-        return {}
-    return {run_id: Forms(run_id, short_id(store.runs, run_id)) for run_id in run_ids}
 
 
 def _watch(store: Store, context: Context, options: argparse.Namespace) -> _Page:
@@ -250,7 +187,7 @@ def _run_lines(
                 run_id,
                 run["status"],
                 created,
-                _took(run),
+                took_cell(run),
                 run["worker_id"],
                 _why(run) or heard(run, node_runs=page.node_runs),
             )
@@ -269,11 +206,7 @@ def _task_lines(page: _Page, tasks: Sequence[Mapping[str, Any]], *, width: int |
 
 def _task_row(task: Mapping[str, Any], last_line: str | None, *, within: str = "") -> tuple[Any, ...]:
     ended = exit_text(task["exit_code"])
-    return (f"{within}{task['id']}", task["status"], task["attempts"], ended, _took(task), _why(task, last_line))
-
-
-def _took(thing: Mapping[str, Any]) -> str:
-    return took(thing["started_at"], thing["finished_at"], runs=thing["status"] in ("running", "paused"))
+    return (f"{within}{task['id']}", task["status"], task["attempts"], ended, took_cell(task), _why(task, last_line))
 
 
 def _print_changes(page: _Page, shown: dict[str, str]) -> None:
@@ -298,19 +231,3 @@ def _why(thing: Mapping[str, Any], last_line: str | None = None) -> str:
         return skip_words(thing["skip_reason"], thing["skipped_because"])
     allowed = "allowed to fail" if thing.get("failure_allowed") else ""
     return ": ".join(part for part in (allowed, in_local_time(thing.get("error") or ""), last_line) if part)
-
-
-def _status(text: str | None) -> RunState | None:
-    if text is None:
-        return None
-    known = [str(one) for one in RunState]
-    if text not in known:
-        raise UsageError(f"--status {text!r} is not one of {', '.join(known)}{did_you_mean(text, known)}")
-    return RunState(text)
-
-
-def _scope(text: str | None) -> Scope | None:
-    try:
-        return None if text is None else parse_scope(text)
-    except ValueError as error:
-        raise UsageError(f"--scope: {error}") from error
