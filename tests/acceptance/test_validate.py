@@ -30,7 +30,7 @@ WARNINGS = (
     "task 'now': env.NOW: $(date) stays as it is",
     "task 'now': env.REF: ${{ github.ref }} looks like a reference and is not one",
     "task 'use': command: ${item.name} looks like a reference and is not one",
-    "task 'use' refers to ${tasks.make.outputs.v}, and nothing that task 'make' says writes an output",
+    "task 'use' refers to ${tasks.make.outputs.v}, but nothing in task 'make' seems to write an output",
 )
 FINE: dict[str, Any] = {
     "dag_id": "fine",

@@ -35,7 +35,11 @@ def faults(**fields: Any) -> dict[str, str]:
         ({"skip_codes": [9], "retry_codes": [9]}, "retry_codes", "holds 9, and so does skip_codes"),
         ({"success_codes": [3], "retry_codes": [3]}, "retry_codes", "holds 3, and so does success_codes"),
         ({"skip_codes": [0]}, "skip_codes", "holds 0, which is success unless success_codes"),
-        ({"skip_codes": [9], "allow_failure": {"exit_codes": [9]}}, "allow_failure", "not a failure, since skip_codes has it"),
+        (
+            {"skip_codes": [9], "allow_failure": {"exit_codes": [9]}},
+            "allow_failure",
+            "not a failure, since skip_codes has it",
+        ),
         ({"allow_failure": "yes"}, "allow_failure", "must be true, false or"),
         ({"allow_failure": {"exit_code": [1]}}, "allow_failure", "did you mean 'exit_codes'"),
         ({"allow_failure": {"exit_codes": [1, "2"]}}, "allow_failure", "exit_codes must hold whole numbers"),

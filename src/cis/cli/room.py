@@ -69,7 +69,7 @@ def login(options: argparse.Namespace) -> None:
     except RoomRefusedError as error:
         if error.errcode != "M_FORBIDDEN":
             raise
-        why = f"{options.homeserver} does not let {user} in: the name or the password is wrong, or it lets nobody in so"
+        why = f"{options.homeserver} does not let {user} in: the name or the password is wrong, or it allows no log-in by password"
         raise RoomRefusedError(f"{why} ({error})", errcode=error.errcode, status=error.status) from error
     path = token_path(context.home, context.settings)
     replace_file(path, f"{session.access_token}\n".encode())

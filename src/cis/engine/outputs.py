@@ -102,7 +102,9 @@ def standard_output(path: str, *, tail: str, size: int) -> str:
         LaunchError: it is over 1 MiB, or its log does not hold all of it.
     """
     if size > MAX_OUTPUT_BYTES:
-        raise LaunchError(f"its standard output, which is to be an output, has {size:,} bytes; 1 MiB at most")
+        raise LaunchError(
+            f"its standard output, which is to be an output, has {size:,} bytes; 1 MiB at most: write a file and output its path"
+        )
     if size <= TAIL_BYTES:
         return tail.strip()
     try:
@@ -111,7 +113,9 @@ def standard_output(path: str, *, tail: str, size: int) -> str:
     except OSError as error:
         raise LaunchError(f"its standard output cannot be read: {error.strerror}") from error
     if len(data) < size:
-        raise LaunchError("its log does not hold all of its standard output, which is to be an output (max_log)")
+        raise LaunchError(
+            "its log does not hold all of its standard output, which is to be an output; write less, or raise max_log under [worker]"
+        )
     return data.decode("utf-8", "replace").strip()
 
 

@@ -72,7 +72,9 @@ def rerun_of(store: Store, run_id: str, *, how: Repeat = ALL, asker: Asker = OWN
     before = stored_spec(store.definitions, old.definition_id)
     spec = how.mended or before
     if spec.dag_id != old.dag_id:
-        raise UsageError(f"the document is that of {spec.dag_id!r}, and the run is of {old.dag_id!r}")
+        raise UsageError(
+            f"the document is of {spec.dag_id!r}, but the run is of {old.dag_id!r}; hand in a mended document of the same DAG"
+        )
     values = store.runs.params(run_id) if before.params else NO_PARAMS
     kept: dict[str, TaskRecord] = {}
     again: Reasons = {}

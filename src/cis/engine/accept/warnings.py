@@ -33,7 +33,7 @@ _NO_REFERENCE = (
 )
 _LITERAL = "{}: {} stays as it is: no shell reads a variable's value; let the command work it out"
 _UNWRITTEN = (
-    "task {!r} refers to {}, and nothing that task {!r} says writes an output; it does so by"
+    "task {!r} refers to {}, but nothing in task {!r} seems to write an output; a command writes one with"
     ' echo "NAME=value" >> "$CIS_OUTPUT"'
 )
 _SHOWN = 4
