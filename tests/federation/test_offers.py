@@ -29,7 +29,8 @@ from cis.federation.origin import arbiter
 from cis.federation.origin.outbox import message_of
 from cis.federation.requested import RequestedRun, _kept, progress_of, requested_run
 from cis.model.document import dag_from_plain
-from cis.model.message import Message, MessageKind, Reply, Result, Standing
+from cis.model.lease_terms import Standing
+from cis.model.message import Message, MessageKind, Reply, Result
 from cis.model.states import AttemptState, RunState, TaskState
 from cis.store.cluster import OfferState, PeerRecord, RemoteRole
 from cis.store.records import QueueState, RunRecord

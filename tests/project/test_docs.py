@@ -13,6 +13,7 @@ import pytest
 from cis.api import answers  # also defines errors of its own
 from cis.cli.main import build_parser
 from cis.errors import CisError
+from cis.model import message
 from cis.model.document import DagDocument, TaskDocument
 from cis.model.states import ATTEMPT_ARROWS, RUN_ARROWS, TASK_ARROWS, AttemptState, RunState, TaskState
 from cis.node.settings import OPTIONS
@@ -148,6 +149,14 @@ def test_every_relative_link_leads_somewhere(path: Path) -> None:
             broken.append(link)
 
     assert broken == []
+
+
+def test_every_kind_of_message_is_in_the_drawing_and_in_the_table() -> None:
+    drawn = re.findall(r"^    (\w+)  ", message.__doc__ or "", re.MULTILINE)
+    page = (ROOT / "docs" / "explanation" / "cluster.md").read_text(encoding="utf-8")
+
+    assert drawn == [kind.rpartition(".")[2] for kind in message.MessageKind]
+    assert re.findall(r"^\| `(io\.cis\.[\w.]+)` \|", page, re.MULTILINE) == list(message.MessageKind)
 
 
 def test_every_module_that_the_way_of_a_dag_names_exists() -> None:

@@ -2,7 +2,7 @@
 
 What an execute message asks for is checked as strictly as any document from outside. What is large travels beside a
 message as a blob: JSON text, held to the SHA-256 that was signed for. The rows in messages are in
-``cis.federation.records``; what an offer, a claim and a grant say of a lease is in ``cis.model.message``.
+``cis.federation.records``; what an offer, a claim and a grant say of a lease is in ``cis.model.lease_terms``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from cis.engine.this_node import ThisNode
 from cis.errors import MalformedMessageError, UntrustedError
 from cis.federation.requested import RequestedRun
 from cis.model.dag import DagSpec, Json
+from cis.model.lease_terms import OfferTerms, Standing
 from cis.model.message import (
     ERREXIT,
     INLINE_BYTES,
@@ -25,10 +26,8 @@ from cis.model.message import (
     BlobRef,
     Message,
     MessageKind,
-    OfferTerms,
     Reply,
     Result,
-    Standing,
 )
 from cis.store.cluster import LeaseAsk, PeerRecord
 from cis.store.cluster_port import Offers

@@ -16,9 +16,7 @@ An event carries a DAG as the fields of its document (``wire_fields``). The cano
 durations are spelled with their unit. A DAG that holds a float or a huge integer elsewhere, in the parameters of a
 skill, cannot stand in an event; it travels as a blob.
 
-What an offer, a claim and a grant say about a lease has one form each, read as strictly as any document. A claim, and a
-status message that asks for a lease to be renewed, carries a *nonce*; the grant that answers it names that nonce
-(``cis.federation.origin.arbiter`` says why). Nodes of before know no nonces: their fields lack it, and it is None here.
+What messages say about a lease is in ``cis.model.lease_terms``.
 """
 
 from __future__ import annotations
@@ -38,9 +36,6 @@ S = TypeVar("S", bound=StrEnum)
 INLINE_BYTES = 32 * 2**10  # a Matrix event ends at 64 KiB, and a signature and the server's own fields need room
 MAX_BLOB_BYTES = 16 * 2**20
 
-MAX_LEASE_MS = 86_400_000
-MAX_EPOCH = 2**31
-MAX_LABELS = 1000
 MAX_NUMBER = 2**53 - 1
 MAX_ITEMS = 100_000
 NONCE, NONCES = "nonce", "nonces"
@@ -288,113 +283,3 @@ class Fields:
 
     def _at(self, name: str) -> str:
         return f"{self._place}.{name}" if self._place else name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfferTerms:
-    """Whom an offer wants, and the lease that a grant would be. ``nonces``: grants will say which claim they answer."""
-
-    epoch: int
-    labels: tuple[str, ...]
-    lease_ms: int
-    nonces: bool
-
-    @classmethod
-    def read(cls, fields: Mapping[str, Json]) -> OfferTerms:
-        """Read those of an offer. Raises MalformedMessageError."""
-        said = Fields(fields)
-        labels, nonces = fields.get("labels", []), fields.get(NONCES, False)
-        is_list = isinstance(labels, list) and len(labels) <= MAX_LABELS
-        if not is_list or not all(isinstance(label, str) for label in labels) or not isinstance(nonces, bool):
-            raise MalformedMessageError(
-                f"an offer needs labels, {MAX_LABELS} texts at most, and {NONCES} true or false"
-            )
-        lease_ms = said.number("lease_ms", highest=MAX_LEASE_MS) if "lease_ms" in said else 0
-        epoch = said.number("epoch", highest=MAX_EPOCH)
-        return cls(epoch=epoch, labels=tuple(labels), lease_ms=lease_ms, nonces=nonces)
-
-    def fields(self) -> dict[str, Json]:
-        """Return all but the epoch, as they travel and as an offer is kept."""
-        return {"labels": list(self.labels), "lease_ms": self.lease_ms, NONCES: self.nonces}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A node could run what is offered under *epoch*; it has room for *free* more beside it."""
-
-    node_id: str
-    epoch: int
-    free: int
-    nonce: str | None
-
-    @classmethod
-    def read(cls, fields: Mapping[str, Json], *, sender: str) -> Claim:
-        """Read a claim. Raises MalformedMessageError."""
-        said = Fields(fields)
-        if said.node_id("node_id") != sender:
-            raise said.fault("node_id", "is not its sender")
-        return cls(
-            node_id=sender,
-            epoch=said.number("epoch", highest=MAX_EPOCH),
-            free=said.number("free", highest=MAX_EPOCH) if "free" in said else 0,
-            nonce=said.maybe_id(NONCE),
-        )
-
-    def fields(self) -> dict[str, Json]:
-        """Return them as they travel."""
-        return {"node_id": self.node_id, "epoch": self.epoch, "free": self.free, NONCE: self.nonce}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
-    """A run is *node_id*'s (empty: nobody's) under *epoch*, for *lease_ms* from when *nonce* was asked."""
-
-    node_id: str
-    epoch: int
-    lease_ms: int
-    nonce: str | None
-
-    @classmethod
-    def read(cls, fields: Mapping[str, Json]) -> Grant:
-        """Read a grant. Raises MalformedMessageError."""
-        said = Fields(fields)
-        grant = cls(
-            node_id=said.node_id("node_id"),
-            epoch=said.number("epoch", highest=MAX_EPOCH),
-            lease_ms=said.number("lease_ms", highest=MAX_LEASE_MS),
-            nonce=said.maybe_id(NONCE),
-        )
-        if grant.node_id and not grant.lease_ms:
-            raise said.fault("lease_ms", "is 0, which is not a lease")
-        return grant
-
-    def fields(self) -> dict[str, Json]:
-        """Return them as they travel."""
-        named: dict[str, Json] = {"node_id": self.node_id, "epoch": self.epoch, "lease_ms": self.lease_ms}
-        return named if self.nonce is None else {**named, NONCE: self.nonce}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """Under which epoch a node holds a run (0: it was addressed), whether it had to suspend it, and what it asks."""
-
-    epoch: int
-    suspended: bool
-    nonce: str | None
-
-    @classmethod
-    def read(cls, fields: Mapping[str, Json]) -> Standing:
-        """Read that of a status message. Raises MalformedMessageError."""
-        said = Fields(fields)
-        return cls(
-            epoch=said.number("epoch", highest=MAX_EPOCH),
-            suspended=said.flag("suspended", absent=False),
-            nonce=said.maybe_id(NONCE),
-        )
-
-    def fields(self) -> dict[str, Json]:
-        """Return them as they travel."""
-        fields: dict[str, Json] = {"epoch": self.epoch}
-        if self.suspended:
-            fields["suspended"] = True
-        return fields if self.nonce is None else {**fields, NONCE: self.nonce}

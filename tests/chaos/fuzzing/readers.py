@@ -33,7 +33,7 @@ from cis.federation.inbox import Inbox
 from cis.federation.messages import report_message
 from cis.federation.origin.outbox import message_of
 from cis.model.document import dag_from_plain
-from cis.model.message import Standing
+from cis.model.lease_terms import Standing
 from cis.model.scope import Scope
 from cis.model.states import RunState
 from cis.node.clock import new_id, now, now_us

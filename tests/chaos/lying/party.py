@@ -25,7 +25,8 @@ from cis.federation.origin import arbiter, outbox
 from cis.federation.origin.outbox import message_of
 from cis.federation.requested import RequestedRun
 from cis.model.dag import DagSpec
-from cis.model.message import Message, MessageKind, Standing
+from cis.model.lease_terms import Standing
+from cis.model.message import Message, MessageKind
 from cis.model.states import RunState, TaskState
 from cis.skills.registry import InstalledSkills
 from cis.store import open_store

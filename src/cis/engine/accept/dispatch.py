@@ -25,7 +25,8 @@ from cis.engine.this_node import ThisNode
 from cis.engine.transitions import cancel_unfinished, move_run
 from cis.errors import NodeUnreachableError, UnknownNodeError
 from cis.model.dag import DagSpec, Json
-from cis.model.message import Grant, MessageKind
+from cis.model.lease_terms import Grant
+from cis.model.message import MessageKind
 from cis.model.states import Priority, RunState
 from cis.store.cluster import EVERYONE, OfferState, OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route, room_item
 from cis.store.cluster_port import Outbox, Peers

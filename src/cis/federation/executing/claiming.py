@@ -20,7 +20,8 @@ from cis.errors import MalformedMessageError, MessageRefusedError, ShareExceeded
 from cis.federation.messages import Outcome, ReceivedMessage, outcome, remember_ask
 from cis.federation.requested import scope_of
 from cis.federation.service import NodePort, Wakeup
-from cis.model.message import NONCES, Claim, Message, MessageKind, OfferTerms, Result
+from cis.model.lease_terms import Claim, OfferTerms
+from cis.model.message import NONCES, Message, MessageKind, Result
 from cis.model.scope_rules import allows
 from cis.model.states import Priority, RunState
 from cis.store.cluster import OfferRecord, OfferState

@@ -24,7 +24,8 @@ from cis.errors import (
 from cis.federation.executing.accept import take_on
 from cis.federation.executing.claiming import UNFIT
 from cis.federation.messages import Outcome, ReceivedMessage, outcome, remember_ask
-from cis.model.message import Grant, Result
+from cis.model.lease_terms import Grant
+from cis.model.message import Result
 from cis.store.cluster import LeaseAsk, OfferState, RemoteRole, RemoteRun
 from cis.store.cluster_port import Offers, Remotes
 from cis.store.port import Store

@@ -25,7 +25,8 @@ from cis.federation.executing.report import Cursor, Report, build_report
 from cis.federation.messages import CONTROL_ASKED, INCOMPLETE, Receive, ReceivedMessage, report_message, report_parts
 from cis.federation.service import EventTail, NodePort, NotDelivered, Sending, Wakeup, pause_s
 from cis.model.dag import Json
-from cis.model.message import Message, MessageKind, Reply, Result, Standing
+from cis.model.lease_terms import Standing
+from cis.model.message import Message, MessageKind, Reply, Result
 from cis.store.cluster import PeerRecord, RemoteRole, RemoteRun
 from cis.store.cluster_port import Remotes
 from cis.store.port import Store

@@ -50,7 +50,8 @@ from cis.engine.transitions import move_run
 from cis.errors import NotAllowedError
 from cis.federation.messages import EXECUTE, Outcome, ReceivedMessage, outcome
 from cis.federation.restored import LEAP
-from cis.model.message import Claim, Grant, MessageKind, Result, Standing
+from cis.model.lease_terms import Claim, Grant, Standing
+from cis.model.message import MessageKind, Result
 from cis.model.states import RunState
 from cis.store.cluster import EVERYONE, OfferState, RemoteRole, RemoteRun, room_item
 from cis.store.cluster_port import Outbox, Remotes

@@ -34,7 +34,8 @@ from cis.federation.origin import arbiter
 from cis.federation.origin.mirror import apply_report
 from cis.federation.service import NodePort, NotDelivered, Sending
 from cis.model.dag import Json
-from cis.model.message import BlobRef, Message, MessageKind, Reply, Result, Standing
+from cis.model.lease_terms import Standing
+from cis.model.message import BlobRef, Message, MessageKind, Reply, Result
 from cis.store.cluster import OutboxItem, PeerRecord, RemoteRole, RemoteRun, room_item
 from cis.store.port import Store
 from cis.store.records import Delivery
