@@ -19,6 +19,7 @@ BOTH_STORES = {
         "run_answers",
         "stored_dags",
         "params",
+        "conditions",
         "exit_codes",
         "run_timeout",
         "triggers",

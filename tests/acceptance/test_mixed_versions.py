@@ -181,9 +181,10 @@ def test_what_a_node_of_before_does_not_know_it_refuses_by_name_and_the_origin_s
     assert run["status"] == "failed"
     assert "node node-2 refused it" in run["error"]
     assert "params" in run["error"]
-    coded = {"id": "a", "command": "exit 9", "skip_codes": [9]}
-    run = ended(one, one.api.execute({"dag_id": "coded", "target_node": "node-2", "tasks": [coded]}).body["run_id"])
-    assert (run["status"], "skip_codes" in run["error"]) == ("failed", True)
+    for word, value in (("skip_codes", [9]), ("when", "node.id == 'node-2'"), ("trigger_rule", "all_done")):
+        coded = {"id": "a", "command": "exit 9", word: value}
+        run = ended(one, one.api.execute({"dag_id": "coded", "target_node": "node-2", "tasks": [coded]}).body["run_id"])
+        assert (run["status"], word in run["error"]) == ("failed", True)
 
 
 @BOTH_WAYS

@@ -54,6 +54,11 @@ PAGES = [
         documents={"count": "count.yaml", "builds": "builds.yaml"},
         files={"a.txt": "1\n", "b.txt": "1\n2\n", "c.txt": ""},
     ),
+    Page(
+        "docs/howto/conditions.md",
+        documents={"nightly": "nightly.yaml"},
+        fails={"cis dag run nightly.yaml -p where=production": 1},
+    ),
     Page("docs/howto/retention.md"),
     Page(
         "docs/howto/run-from-http.md",

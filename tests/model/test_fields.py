@@ -29,6 +29,8 @@ TASK: dict[str, Any] = {
     "skill": "shell",
     "params": {"command": "true"},
     "depends_on": ["b"],
+    "when": "tasks.b.status == 'completed'",
+    "trigger_rule": "all_done",
     "env": {"A": "1"},
     "secrets": {"TOKEN": "OTHER"},
     "cwd": "src",
@@ -175,6 +177,8 @@ def test_the_schema_has_the_declared_fields_and_what_their_kinds_say() -> None:
 
 def test_every_declared_field_travels_and_durations_with_their_unit() -> None:
     newer = (
+        "when",
+        "trigger_rule",
         "stdin",
         "success_codes",
         "skip_codes",

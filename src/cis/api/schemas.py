@@ -83,6 +83,7 @@ class ValidationModel(BaseModel):
     levels: list[list[str]]
     handlers: list[str]
     longest_chain: list[str]
+    conditions: dict[str, str]
     warnings: list[str]
     params: dict[str, Any] | None
 

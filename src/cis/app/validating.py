@@ -69,4 +69,5 @@ def validation_view(spec: DagSpec, *, values: Mapping[str, Json] | None, warning
         "longest_chain": [spec.tasks[number].id for number in longest],
         "warnings": list(warnings),
         "params": None if values is None else dict(values),
+        "conditions": {task.id: task.when for task in spec.tasks if task.when is not None},
     }

@@ -25,7 +25,7 @@ class ThisNode:
     long a node that was granted one may be silent (``cis.federation.origin.arbiter``); ``boot_id`` names this life of
     the machine, and ``uptime_us`` is how long it lasts: a clock that nobody sets, and that goes on while the machine
     sleeps. ``max_descendants`` bounds the runs below one, ``max_recursion`` how often a DAG may stand below itself by
-    its name. ``scopes`` are the tables of what holds for some scopes; ``secrets`` knows which of them each scope may
+    its name. ``scopes`` are the tables of what holds for some scopes, ``labels`` are the node's own; ``secrets`` knows which of them each scope may
     have.
     """
 
@@ -43,6 +43,7 @@ class ThisNode:
     lease_s: float = LEASE_S
     boot_id: str = ""
     scopes: Sequence[ScopeTable] = ()
+    labels: Sequence[str] = ()
     secrets: SecretBook | None = None
 
     def rules_of(self, scope: Scope) -> ScopeRules:

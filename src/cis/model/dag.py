@@ -39,7 +39,8 @@ from cis.model.many import FOREACH, MATRIX, MAX_INSTANCES
 from cis.model.scope import Scope
 from cis.model.scope_kind import SCOPE
 from cis.model.states import Priority
-from cis.model.task_kinds import COMMAND, DECLARATIONS, ENV, HANDED_UP, OUTPUT, PARAMS, SECRETS, SHELL, STDIN
+from cis.model.task_kinds import COMMAND, CONDITION, DECLARATIONS, ENV, HANDED_UP, OUTPUT, PARAMS, SECRETS, SHELL, STDIN
+from cis.model.trigger_rules import TriggerRule
 
 COMMAND_SKILL = "shell"  # what a task with a command is done by
 DAG_SKILL = "dag"  # what a task with a DAG of its own is done by
@@ -83,6 +84,13 @@ class TaskSpec:
     params: Mapping[str, Json] = field(default_factory=dict, metadata=declared(PARAMS, "What the skill is given."))
     depends_on: tuple[str, ...] = field(
         default=(), metadata=declared(TASK_IDS, "Tasks that must complete first: a list, or one id.")
+    )
+    when: str | None = field(default=None, metadata=declared(CONDITION))
+    trigger_rule: TriggerRule = field(
+        default=TriggerRule.ALL_SUCCESS,
+        metadata=declared(
+            one_of(TriggerRule), "How what it depends on must have ended for it to run. Default: all_success."
+        ),
     )
     env: Mapping[str, str] = field(
         default_factory=dict, metadata=declared(ENV, "Variables, over those of the DAG.", shared=True)

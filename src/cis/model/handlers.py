@@ -21,6 +21,8 @@ NOT_IN_HANDLERS = {
     "id": "is not a field of a handler: its id is that of its place",
     "depends_on": "is not a field of a handler: it runs when all else is over",
     "deps": "is not a field of a handler: it runs when all else is over",
+    "when": "is not a field of a handler: its name says when it runs",
+    "trigger_rule": "is not a field of a handler: its name says when it runs",
     "foreach": "is not a field of a handler, which is one task",
     "matrix": "is not a field of a handler, which is one task",
     "max_parallel": "is not a field of a handler, which is one task",

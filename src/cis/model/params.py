@@ -10,18 +10,17 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cis.errors import DocumentError, Fault
 from cis.model.dag import Json
 from cis.model.ids import did_you_mean, name_fault
 from cis.model.kinds import kind_of
+from cis.model.patterns import MAX_PATTERN, matcher
 from cis.model.tree import Path, is_text, place
 
 MAX_PARAMS = 500
 MAX_DEPTH = 8
-MAX_PATTERN = 1000
 MAX_VALUES_BYTES = 1 << 20  # of all values of a run together, as JSON
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAX_NAME = 128
@@ -307,7 +306,7 @@ def _text_faults(at: Path, value: str, declared: Mapping[str, Json]) -> Iterator
     if declared.get("maxLength") is not None and length > declared["maxLength"]:
         yield at, f"has {length:,} characters; {declared['maxLength']:,} at most"
     pattern = declared.get("pattern")
-    if pattern is not None and not _matcher(pattern)(value):
+    if pattern is not None and not matcher(pattern)(value):
         yield at, f"{value!r:.60} does not match the pattern {pattern!r:.80}"
 
 
@@ -344,7 +343,7 @@ def _pattern_fault(pattern: Json) -> str | None:
     if len(pattern) > MAX_PATTERN:
         return f"has {len(pattern):,} characters; {MAX_PATTERN:,} at most"
     try:
-        _matcher(pattern)
+        matcher(pattern)
     except ValueError as error:
         return f"is not a pattern that can be used: {error}"
     return None
@@ -360,22 +359,3 @@ _RULES: Mapping[str, Callable[[Json], str | None]] = {
     "required": _flag_fault,
     "description": _words_fault,
 }
-
-
-@lru_cache(maxsize=256)
-def _matcher(pattern: str) -> Callable[[str], bool]:
-    """Return whether a pattern is found in a text, in a time that grows with the text alone. Raises ValueError.
-
-    The engine is that of Rust's ``regex``, which pydantic has: it never tracks back, and so knows no look-around and no
-    back references.
-    """
-    from pydantic_core import SchemaError, SchemaValidator  # noqa: PLC0415 - few parameters have one
-
-    schema: Any = {"type": "str", "pattern": pattern, "regex_engine": "rust-regex", "strict": True}
-    try:
-        validator = SchemaValidator(schema)
-    except SchemaError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip().startswith("error:")]
-        why = lines[-1].removeprefix("error:").strip() if lines else "it cannot be read"
-        raise ValueError(f"{why} (the syntax is that of Rust's regex)") from None
-    return lambda text: bool(validator.isinstance_python(text))

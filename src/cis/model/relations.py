@@ -110,6 +110,7 @@ def relation_faults(root: Mapping[str, Json]) -> Iterator[Fault]:
     yield from _misplaced_references(root, known)
     yield from _reference_faults(known)
     yield from _handler_faults(known)
+    yield from _condition_faults(known, declared if isinstance(declared, dict) else {})
 
 
 def _task_faults(here: Path, task: Mapping[str, Json]) -> Iterator[Fault]:
@@ -300,6 +301,14 @@ def _handler_faults(known: _Known) -> Iterator[Fault]:
             for one in references(value):
                 if one.task is not None and one.task not in known.numbers:
                     yield path, _no_task(one.task, known)
+
+
+def _condition_faults(known: _Known, declared: Mapping[str, Json]) -> Iterator[Fault]:
+    if any(isinstance(task.get("when"), str) for task in known.tasks):
+        from cis.model.conditions import Known, condition_faults  # noqa: PLC0415 - most documents have none
+
+        params = {str(name): one if isinstance(one, dict) else {} for name, one in declared.items()}
+        yield from condition_faults(Known(known.tasks, known.numbers, known.graph, params))
 
 
 def _no_task(name: str, known: _Known) -> str:

@@ -126,12 +126,10 @@ class Mover(StrEnum):
     WORKER = "worker"  # the one that holds the run, or the next one of its id
     CONTROL = "control"  # pause and resume; cancel, where no worker holds the run
     DELIVERY = "delivery"  # gives up a run that no other node will execute
-    REPORT = "report"  # copies what the executing node tells; named only where nobody else moves
 
 
 _BY_WORKER = frozenset({Mover.WORKER})
 _BY_CONTROL = frozenset({Mover.CONTROL})
-_BY_REPORT = frozenset({Mover.REPORT})
 _BY_WORKER_OR_CONTROL = frozenset({Mover.WORKER, Mover.CONTROL})
 _BY_WORKER_OR_DELIVERY = frozenset({Mover.WORKER, Mover.DELIVERY})
 _BY_ANYBODY_HERE = frozenset({Mover.WORKER, Mover.CONTROL, Mover.DELIVERY})
@@ -164,7 +162,7 @@ RUN_ARROWS: Mapping[RunState, Mapping[RunState, frozenset[Mover]]] = {
 TASK_ARROWS: Mapping[TaskState, Mapping[TaskState, frozenset[Mover]]] = {
     TaskState.PENDING: {
         TaskState.RUNNING: _BY_WORKER,
-        TaskState.FAILED: _BY_REPORT,
+        TaskState.FAILED: _BY_WORKER,
         TaskState.SKIPPED: _BY_WORKER,
         TaskState.CANCELLED: _BY_ANYBODY_HERE,
     },

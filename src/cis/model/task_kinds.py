@@ -19,6 +19,7 @@ MAX_VARIABLES = 10_000
 MAX_SECRETS = 64
 FILE = "file"  # in ``stdin``: it is the content of this one
 MAX_HANDED_UP = 1000
+MAX_EXPRESSION = 4096  # characters of a condition
 _NOT_FOR_SECRETS = r"CIS_|LD_|DYLD_|(PATH|HOME|USER|SHELL|TMPDIR|IFS|ENV|BASH_ENV)$"  # what decides which code runs
 _NAMED_BY_PARAM = re.compile(rf"\$\{{params\.{NAME_PATTERN}\}}")
 _ENV_NAME = r"[A-Za-z_][A-Za-z0-9_.-]*"
@@ -80,6 +81,20 @@ def _output_name(value: Any) -> str:
             f"{name!r:.60} is not a name of an output; use ASCII letters, digits and '_', not a digit first"
         )
     return name
+
+
+def _condition(value: Any) -> str:
+    if isinstance(value, bool):
+        raise ValueError(f'must be a string, as "{str(value).lower()}"')
+    text = read_text(value)
+    if not text.strip():
+        raise ValueError("is empty; write a condition, or leave it out")
+    if len(text) > MAX_EXPRESSION:
+        raise ValueError(f"has {len(text):,} characters; {MAX_EXPRESSION:,} at most")
+    from cis.model.cel.parser import parse  # noqa: PLC0415 - most documents have none
+
+    parse(text)
+    return text
 
 
 def _handed_up(value: Any) -> dict[str, Any]:
@@ -301,6 +316,17 @@ _DECLARATION: dict[str, Any] = {
     "additionalProperties": False,
 }
 OUTPUT = Kind(_output_name, {"type": "string", "pattern": f"^{NAME_PATTERN}$", "examples": ["version"]}, is_filled)
+CONDITION = Kind(
+    _condition,
+    {
+        "type": "string",
+        "pattern": r"\S",
+        "maxLength": MAX_EXPRESSION,
+        "description": "An expression in CEL; when it is false the task is skipped. Default: it runs.",
+        "examples": ['params.env == "production" && int(tasks.test.outputs.coverage) > 80'],
+    },
+    is_filled,
+)
 HANDED_UP = Kind(
     _handed_up,
     {

@@ -31,5 +31,6 @@ def make_this_node(
         lease_s=settings.room_lease_s,
         boot_id=boot_id(),
         scopes=settings.scopes,
+        labels=settings.labels,
         secrets=secrets,
     )

@@ -22,6 +22,7 @@ from cis.model.inference import infer_scope
 
 MAX_LEVELS_SHOWN = 30
 MAX_NAMES_SHOWN = 8
+MAX_CONDITIONS_SHOWN = 30
 
 
 def validate(options: argparse.Namespace) -> None:
@@ -52,6 +53,11 @@ def validate(options: argparse.Namespace) -> None:
         print(f"  {number}. {', '.join(level[:MAX_NAMES_SHOWN])}{more}")
     if len(levels) > MAX_LEVELS_SHOWN:
         print(f"  and {len(levels) - MAX_LEVELS_SHOWN} more levels")
+    conditions = list(checked["conditions"].items())
+    for task_id, condition in conditions[:MAX_CONDITIONS_SHOWN]:
+        print(f"  {task_id} runs when {' '.join(condition.split())}")
+    if len(conditions) > MAX_CONDITIONS_SHOWN:
+        print(f"  and {len(conditions) - MAX_CONDITIONS_SHOWN:,} more conditions")
 
 
 def _node_warnings(spec: DagSpec, context: Context) -> list[str]:

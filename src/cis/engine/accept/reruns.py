@@ -212,10 +212,21 @@ def _uses(task: TaskSpec, changed: Collection[str]) -> str | None:
     plain = task.to_dict()
     text = json.dumps(plain)
     named = {one.param for one in references(plain)}
+    judged = _judged_by(task, changed)
     for name in changed:
-        if name in named or f"CIS_PARAM_{name.upper()}" in text:
+        if name in named or name in judged or f"CIS_PARAM_{name.upper()}" in text:
             return f"it uses the parameter {name}"
     return None
+
+
+def _judged_by(task: TaskSpec, changed: Collection[str]) -> Collection[str]:
+    """Return which of the parameters that changed a task's condition uses."""
+    if task.when is None:
+        return ()
+    from cis.model.conditions import uses  # noqa: PLC0415 - few tasks have one
+
+    used = uses(task.when).params
+    return changed if used is None else used
 
 
 def _difference(old: TaskSpec, new: TaskSpec) -> str:

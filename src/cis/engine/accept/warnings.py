@@ -71,7 +71,19 @@ def document_warnings(spec: DagSpec) -> list[str]:
     """Return what is to be said of a document, wherever it runs."""
     blind = list(blind_to_pipes(spec))
     found = [_BLIND.format(_named(blind))] if blind else []
-    return [*found, *dict.fromkeys(islice(chain(_unfilled(spec), _unwritten(spec)), MOST_DOUBTS))]
+    return [
+        *found,
+        *_condition_doubts(spec),
+        *dict.fromkeys(islice(chain(_unfilled(spec), _unwritten(spec)), MOST_DOUBTS)),
+    ]
+
+
+def _condition_doubts(spec: DagSpec) -> Iterator[str]:
+    conditions = [(task.id, task.when) for task in spec.tasks if task.when is not None]
+    if conditions:
+        from cis.model.conditions import condition_warnings  # noqa: PLC0415 - most documents have none
+
+        yield from condition_warnings(conditions)
 
 
 def _unfilled(spec: DagSpec) -> Iterator[str]:

@@ -17,6 +17,7 @@ from cis.engine.ports import Wait
 from cis.engine.run.additions import make_many, settle, settle_all, stop_instances
 from cis.engine.run.children import ended_child, refusal, start_child
 from cis.engine.run.claiming import take_queued
+from cis.engine.run.conditions import judge_conditions
 from cis.engine.run.effects import NEVER, Effects, Start
 from cis.engine.run.ends import End, failed
 from cis.engine.run.parts import ChildWait, Holdings, LoopLimits, WorkerPorts, beat
@@ -206,9 +207,12 @@ class _Steps:
                 self.record_ends([cancelled(wait, now=self._now) for wait in waits])
 
     def work_off(self) -> None:
-        """Do some of what was decided for thousands of tasks at once; the rest in the next turns."""
+        """Judge some conditions, and do some of what was decided for thousands of tasks at once; the rest in the next turns."""
         left = CHANGES_AT_ONCE
         for plan in self._held.plans.values():
+            if plan.undecided:
+                self._turn.mark_running(plan, self._now)
+                judge_conditions(plan, self._parts.this_node, self._now)
             if plan.backlog and left > 0:
                 left -= plan.work_off(self._now, at_most=left)
 

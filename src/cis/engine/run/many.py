@@ -25,6 +25,7 @@ class Many:
         self.spec = spec
         self.numbers: list[int] = []
         self.held: deque[int] = deque()
+        self.undecided: set[int] = set()  # whose condition is to be judged, before they get a place
         self.active = 0
         self.open = 0
         self.stopped = False  # by fail_fast: the others are cancelled
@@ -50,9 +51,12 @@ class Many:
         self.active += 1
         return True
 
-    def take_end(self) -> int | None:
-        """Note that an instance is over that had a place; return one that gets it."""
+    def take_end(self, number: int) -> int | None:
+        """Note that an instance is over; return one that gets its place, if it had one."""
         self.open -= 1
+        if number in self.undecided:
+            self.undecided.discard(number)
+            return None
         self.active -= 1
         if not self.held:
             return None
@@ -74,6 +78,13 @@ def instances_of(task: TaskSpec, values: Values) -> list[Instance]:
             f"its items are {size:,} bytes of JSON, and may be {MAX_ITEMS_BYTES:,}; have it write files, and name their paths"
         )
     return made
+
+
+def is_for_instances(task: TaskSpec) -> bool:
+    """Whether the condition of a task is judged for each of its instances: it names what these are given."""
+    from cis.model.conditions import uses  # noqa: PLC0415 - few tasks have one
+
+    return uses(task.when or "").given
 
 
 def rows_of(

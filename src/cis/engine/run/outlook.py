@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cis.engine.run.handling import Verdict, verdict_of
@@ -13,13 +14,14 @@ from cis.engine.run.losses import Losses
 from cis.engine.run.many import Many
 from cis.engine.run.ready import ReadyTasks
 from cis.engine.run.task_rows import TaskRows
+from cis.engine.run.upstream import Decision, UpstreamCounts
 from cis.engine.run.values import Values
 from cis.engine.times import Instant
 from cis.errors import PoisonRecordError
 from cis.model.added import added_task
 from cis.model.dag import DagSpec, Json, TaskSpec
 from cis.model.graph import Graph
-from cis.model.states import Outcome, RunState, TaskState
+from cis.model.states import RunState, TaskState
 from cis.store.records import RunRecord, TaskLoss, TaskRecord
 
 
@@ -60,12 +62,9 @@ class Outlook:
         self._graph = Graph.of(spec.tasks)
         self.losses = Losses(losses)
         self.ready = ReadyTasks(self.losses, is_wait)
-        self._missing = [0] * len(tasks)
-        self._skips: list[tuple[int, str, Outcome]] = []  # tasks to be skipped, because of which other, and why
-        self._after_skips: dict[
-            int, str
-        ] = {}  # tasks that will be skipped if nothing before them fails, and after which
-        self._any_outcome = any(task.outcome is not None for task in tasks)
+        self._upstream = UpstreamCounts(spec, self._graph, self.tasks)
+        self._skips: list[tuple[int, Decision]] = []  # tasks to be skipped, and why
+        self.undecided: deque[int] = deque()  # tasks that could start, if their ``when`` holds
         self._cancels: list[int] = []  # tasks to be cancelled, since an instance beside them has failed
         self._cancelled_up_to: int | None = None  # the next task to be cancelled; None when none is
         if len(tasks) > self.written:
@@ -143,7 +142,7 @@ class Outlook:
     @property
     def backlog(self) -> bool:
         """Whether something that was decided is not worked off yet."""
-        return bool(self._skips or self._cancels) or self._cancelled_up_to is not None
+        return bool(self._skips or self._cancels or self.undecided) or self._cancelled_up_to is not None
 
     @property
     def due_s(self) -> float:
@@ -159,7 +158,8 @@ class Outlook:
     def follower(self, number: int) -> int | None:
         """Return the first task downstream of a running one, if it waits for that one alone."""
         for child in self._graph.children[number][:1] if number < self.written else ():
-            if self._missing[child] == 1 and self.tasks[child].status is TaskState.PENDING:
+            is_alone = self._upstream.waits_for_one(child) and self.specs[child].when is None
+            if is_alone and self.tasks[child].status is TaskState.PENDING:
                 return child
         return None
 
@@ -184,7 +184,6 @@ class Outlook:
     def _note_added(self, added: Sequence[TaskRecord]) -> None:
         """Know what tasks are that the run got while it went on. Raises PoisonRecordError."""
         self.specs = [*self.specs, *map(self._spec_of, added)]
-        self._missing.extend([0] * (len(self.tasks) - len(self._missing)))
         for task in added:
             if task.part_of is None:
                 self.settled = self.settled or verdict_of(task)

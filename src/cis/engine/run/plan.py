@@ -16,12 +16,13 @@ from typing import Any
 
 from cis.engine.outputs import size_of
 from cis.engine.run.handling import Verdict, begun, waits_for_others
-from cis.engine.run.many import Many, end_of, rows_of
+from cis.engine.run.many import Many, end_of, is_for_instances, rows_of
 from cis.engine.run.outlook import Outlook
 from cis.engine.times import Instant
 from cis.model.dag import Json, OnLost
 from cis.model.instances import Instance
 from cis.model.states import AttemptState, Outcome, RunState, TaskState
+from cis.model.trigger_rules import Step
 from cis.store.records import TaskRecord
 
 CHANGES_AT_ONCE = 2000
@@ -39,17 +40,12 @@ class RunPlan(Outlook):
                 yield
 
     def _place(self, number: int, task: TaskRecord, now: Instant) -> None:
-        parents = self._graph.parents[number] if number < self.written else ()
-        missing = sum(self.tasks[parent].status is not TaskState.COMPLETED for parent in parents)
-        if missing and self._any_outcome:
-            missing = self._still_missing(number, parents)
-        self._missing[number] = missing
+        if number < self.written:
+            self._upstream.place(number)
         if task.status.final:
             self.output_bytes += size_of(task.outputs) if task.outputs else 0
             return
         self.rows.unfinished += 1
-        if missing and task.status is TaskState.PENDING and not self.given_up:
-            self._skip_if_blocked(number, parents)
         if task.status is TaskState.RUNNING:
             if number < self.written and self.specs[number].is_many:
                 self._take_up_many(number, now)
@@ -63,8 +59,10 @@ class RunPlan(Outlook):
             # The wall clock may have been set back meanwhile: no wait is longer than the longest that was meant.
             longest_s = self.specs[number].wait_before_retry_s(failures=max(task.failures, 1), jitter=1.0)
             self.ready.retry(number, at_s=now.until(task.due_at_us, at_most_s=longest_s))
-        elif not missing and not (task.is_added and waits_for_others(task, self.tasks[self.written :])):
-            self._unlock(number)
+        elif number < self.written:
+            self._look(number)
+        elif not waits_for_others(task, self.tasks[self.written :]):
+            self._propose(number)
 
     def release_retries(self, now: Instant) -> None:
         """Make ready whatever has waited long enough for its retry."""
@@ -140,15 +138,15 @@ class RunPlan(Outlook):
         error = given_up or error
         if status is AttemptState.COMPLETED and spec.skip_codes and code in spec.skip_codes:
             self._finish(number, TaskState.SKIPPED, now=now, exit_code=exit_code, outcome=Outcome.CODE)
-            self._go_on_after_skip(number)
+            self._go_on(number, now)
         elif status is AttemptState.COMPLETED:
             self.output_bytes += size_of(outputs) if outputs else 0
             self._finish(number, TaskState.COMPLETED, now=now, exit_code=exit_code, outputs=outputs or {})
-            self._unlock_children(number)
+            self._go_on(number, now)
         elif status is AttemptState.CANCELLED or self.given_up:
             self._finish(number, TaskState.CANCELLED, now=now, exit_code=exit_code, error=error)
             if not self.given_up:  # but the run that the task was
-                self._skip_descendants(number, now)
+                self._go_on(number, now)
         elif status is AttemptState.LOST and spec.on_lost is not OnLost.FAIL and given_up is None:
             self.rows.wait(number, None, exit_code=exit_code, error=error)
             self._make_ready(number)
@@ -158,13 +156,27 @@ class RunPlan(Outlook):
             and (not spec.retry_codes or code in spec.retry_codes)
         ):
             self._retry(number, now, jitter=jitter, exit_code=exit_code, error=error)
-        elif spec.allow_failure and spec.allows(code):
-            allowed = Outcome.ALLOWED
-            self._finish(number, TaskState.FAILED, now=now, exit_code=exit_code, error=error, outcome=allowed)
-            self._unlock_children(number)
         else:
-            self._finish(number, TaskState.FAILED, now=now, exit_code=exit_code, error=error)
-            self._skip_descendants(number, now)
+            allowed = Outcome.ALLOWED if spec.allow_failure and spec.allows(code) else None
+            self._finish(number, TaskState.FAILED, now=now, exit_code=exit_code, error=error, outcome=allowed)
+            self._go_on(number, now)
+
+    def take_condition(self, number: int, now: Instant, *, holds: bool, error: str | None = None) -> None:
+        """Take what the condition of an undecided task came to: it runs, is skipped, or is failed for an *error*."""
+        if self.tasks[number].status is not TaskState.PENDING:
+            return
+        if error is not None:
+            allowed = Outcome.ALLOWED if self.specs[number].allows(None) else None
+            self._finish(number, TaskState.FAILED, now=now, error=error, outcome=allowed)
+        elif not holds:
+            self._finish(number, TaskState.SKIPPED, now=now, outcome=Outcome.CONDITION)
+        else:
+            part_of = self.tasks[number].part_of
+            if part_of is not None:
+                self.many[part_of].undecided.discard(number)
+            self._offer(number)
+            return
+        self._go_on(number, now)
 
     def cancel_waiting(self, now: Instant) -> None:
         """Cancel every task that has not started; the running ones are for the loop to end."""
@@ -173,6 +185,7 @@ class RunPlan(Outlook):
         self.ready.clear()
         self._skips.clear()
         self.unmade.clear()
+        self.undecided.clear()
         self._cancelled_up_to = 0
         self.work_off(now)
 
@@ -181,14 +194,11 @@ class RunPlan(Outlook):
         before = self.rows.changed
         end = before + at_most
         while self._skips and self.rows.changed < end:
-            number, cause, why = self._skips.pop()
-            if self.tasks[number].status is not TaskState.PENDING:
-                continue
-            self._finish(number, TaskState.SKIPPED, now=now, blocked_by=cause, outcome=why)
-            if why is Outcome.UPSTREAM_FAILED:
-                self._skips.extend((child, cause, why) for child in self._graph.children[number])
-            else:
-                self._go_on_after_skip(number)
+            number, decision = self._skips.pop()
+            if self.tasks[number].status is TaskState.PENDING:
+                why, cause = decision.outcome, decision.because
+                self._finish(number, TaskState.SKIPPED, now=now, blocked_by=cause, outcome=why)
+                self._follow(number)
         while self._cancels and self.rows.changed < end:
             number = self._cancels.pop()
             if self.tasks[number].status is TaskState.PENDING:
@@ -237,7 +247,7 @@ class RunPlan(Outlook):
         self.rows.add(added)
         self._note_added(added)
         for task in added:
-            self._offer(task.task_no)
+            self._propose(task.task_no)
         if not many.open:
             self._end_many(number, now)
         return added
@@ -245,7 +255,7 @@ class RunPlan(Outlook):
     def refuse(self, number: int, error: str, now: Instant) -> None:
         """Fail a task that cannot be begun."""
         self._finish(number, TaskState.FAILED, now=now, error=error)
-        self._skip_descendants(number, now)
+        self._go_on(number, now)
 
     def take_stopped(self) -> list[int]:
         """Give up the instances that run and are to end, since another one has failed."""
@@ -262,7 +272,7 @@ class RunPlan(Outlook):
     def _part_over(self, number: int, part_of: int, now: Instant) -> None:
         """See what follows the end of an instance: another gets its place, the others are to end, or its task is over."""
         many = self.many[part_of]
-        following = many.take_end()
+        following = many.take_end(number)
         if many.spec.fail_fast and not many.stopped and self.tasks[number].counts_as_failed and not self.given_up:
             self._stop(many)
         elif following is not None and not many.stopped:
@@ -292,12 +302,8 @@ class RunPlan(Outlook):
         parts = [self.tasks[one] for one in self.many[number].numbers]
         status, outcome, error = end_of(parts, given_up=self.given_up)
         self._finish(number, status, now=now, outcome=outcome, error=error)
-        if status is TaskState.COMPLETED:
-            self._unlock_children(number)
-        elif status is TaskState.SKIPPED:
-            self._go_on_after_skip(number)
-        elif status is TaskState.FAILED:
-            self._skip_descendants(number, now)
+        if status is not TaskState.CANCELLED:
+            self._go_on(number, now)
 
     def _make_ready(self, number: int) -> None:
         if self.cancelling:
@@ -313,51 +319,34 @@ class RunPlan(Outlook):
         self.rows.wait(number, now.wall_us + round(delay_s * 1e6), failures=1, exit_code=exit_code, error=error)
         self.ready.retry(number, at_s=now.mono_s + delay_s)
 
-    def _followers(self, number: int) -> Sequence[int]:
-        return self._graph.children[number] if number < self.written else ()
-
-    def _unlock_children(self, number: int) -> None:
-        for child in self._followers(number):
-            self._missing[child] -= 1
-            if not self._missing[child] and self.tasks[child].status is TaskState.PENDING:
-                self._unlock(child)
-
-    def _unlock(self, number: int) -> None:
-        """Have a task start for which everything before it is over, unless it is to be skipped."""
-        if not self._after_skips or number not in self._after_skips:
-            self._offer(number)
-        elif not self.given_up:
-            self._skips.append((number, self._after_skips[number], Outcome.UPSTREAM_SKIPPED))
-
-    def _go_on_after_skip(self, number: int) -> None:
-        """Have what follows a task that was skipped, though nothing failed, be skipped as well once it waits for nothing."""
-        cause = self.tasks[number].blocked_by or self.tasks[number].task_id
-        for child in self._followers(number):
-            self._after_skips.setdefault(child, cause)
-        self._unlock_children(number)
-
-    def _skip_descendants(self, number: int, now: Instant) -> None:
-        cause = self.tasks[number].task_id
+    def _go_on(self, number: int, now: Instant) -> None:
+        """See what follows a task that is over, and do some of it at once."""
         waits = self.backlog
-        self._skips.extend((child, cause, Outcome.UPSTREAM_FAILED) for child in self._followers(number))
-        if not waits:
+        self._follow(number)
+        if self._skips and not waits:
             self.work_off(now)
 
-    def _skip_if_blocked(self, number: int, parents: Sequence[int]) -> None:
-        """Go on skipping where whoever held the run before did not come to an end."""
-        for parent in parents:
-            task = self.tasks[parent]
-            if task.counts_as_failed:
-                self._skips.append((number, task.blocked_by or task.task_id, Outcome.UPSTREAM_FAILED))
-                return
+    def _follow(self, number: int) -> None:
+        task = self.tasks[number]
+        for child in self._graph.children[number] if number < self.written else ():
+            self._upstream.take_end(child, task)
+            if self.tasks[child].status is TaskState.PENDING:
+                self._look(child)
 
-    def _still_missing(self, number: int, parents: Sequence[int]) -> int:
-        """Return for how many of its parents a task still waits, and note whether one was skipped without a failure."""
-        missing = 0
-        for parent in parents:
-            task = self.tasks[parent]
-            if not task.status.final or task.counts_as_failed:
-                missing += 1
-            elif task.status is TaskState.SKIPPED:
-                self._after_skips.setdefault(number, task.blocked_by or task.task_id)
-        return missing
+    def _look(self, number: int) -> None:
+        """Have a task start, or be skipped, if that is certain now."""
+        decision = self._upstream.decide(number)
+        if decision.step is Step.RUN:
+            self._propose(number)
+        elif decision.step is Step.SKIP and not self.given_up:
+            self._skips.append((number, decision))
+
+    def _propose(self, number: int) -> None:
+        """Have a task start, once its condition was judged, if it has one."""
+        task, spec = self.tasks[number], self.specs[number]
+        if spec.when is None or task.attempts or (spec.is_many and is_for_instances(spec) is (task.part_of is None)):
+            self._offer(number)
+        elif not self.cancelling:
+            self.undecided.append(number)
+            if task.part_of is not None:
+                self.many[task.part_of].undecided.add(number)

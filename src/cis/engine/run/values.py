@@ -6,7 +6,7 @@ Also what every task of the run sees of them: the DAG's own ``env``, and ``CIS_P
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from cis.engine.run.handling import is_handler
@@ -28,8 +28,9 @@ class Values:
         self._run_id = run_id
         self._spec = spec
         self._tasks = tasks
-        self._params = params
+        self.params = params
         self._parts: dict[int, list[TaskRecord]] = {}  # of tasks that are over, their instances
+        self._ended: dict[int, dict[str, Json]] = {}  # of these, what a condition sees
 
     def of(self, number: int) -> Values:
         """Return them as the task with this number sees them: an instance its item, a handler null for what is not there."""
@@ -37,7 +38,7 @@ class Values:
             return self
         task = self._tasks[number]
         if is_handler(task):
-            return _OfHandler(self._run_id, self._spec, self._tasks, self._params)
+            return _OfHandler(self._run_id, self._spec, self._tasks, self.params)
         return _OfInstance(self, task)
 
     @cached_property
@@ -46,7 +47,7 @@ class Values:
 
         A parameter that is too long for a variable has none; it is handed on by ``stdin``.
         """
-        given = {f"CIS_PARAM_{name.upper()}": text_of(value) for name, value in self._params.items()}
+        given = {f"CIS_PARAM_{name.upper()}": text_of(value) for name, value in self.params.items()}
         given = {name: text for name, text in given.items() if len(text.encode()) <= MOST_IN_ENV}
         return {**given, **{name: self.text(value) for name, value in self._spec.env.items()}}
 
@@ -68,6 +69,26 @@ class Values:
     def _task(self, task_id: str) -> TaskRecord:
         return self._tasks[self._numbers[task_id]]
 
+    def ended(self, task_ids: Iterable[str]) -> dict[str, Json]:
+        """Return the status and the outputs of tasks of the document, as a condition sees them."""
+        return {one: self._as_ended(self._task(one)) for one in task_ids if one in self._numbers}
+
+    def given(self, number: int) -> Mapping[str, Json]:
+        """Return what an instance was given, as a condition sees it."""
+        given = json.loads(self._tasks[number].given or "{}")
+        return {name: given[name] for name in (ITEM, MATRIX) if name in given}
+
+    def _as_ended(self, task: TaskRecord) -> dict[str, Json]:
+        if not self._spec.tasks[task.task_no].is_many:
+            return {"status": str(task.status), "outputs": dict(task.outputs)}
+        if task.task_no not in self._ended:
+            instances = self._of_many(task, Reference("", task.task_id))
+            outputs = [one["outputs"] for one in instances]
+            names = dict.fromkeys(name for one in outputs for name in one)
+            lists = {name: [one.get(name) for one in outputs] for name in names}
+            self._ended[task.task_no] = {"status": str(task.status), "outputs": lists, "instances": instances}
+        return self._ended[task.task_no]
+
     def _of_many(self, whole: TaskRecord, reference: Reference) -> Json:
         """Return what the instances of a task have put out under a name, or all that is to be said of them, in order."""
         parts = self._parts.get(whole.task_no)
@@ -84,9 +105,9 @@ class Values:
 
     def _lookup(self, reference: Reference) -> Json:
         if reference.param is not None:
-            if reference.param not in self._params:
+            if reference.param not in self.params:
                 raise NoValueError(f"{reference.text} names no parameter of this run")
-            return self._params[reference.param]
+            return self.params[reference.param]
         if reference.task is None:
             return self._run_id
         task = self._task(reference.task)
