@@ -12,13 +12,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cis.errors import StoreError, StoreNewerError, StoreUnsureError
+from cis.errors import StoreError, StoreNewerError, StorePoolerError, StoreUnsureError
 from cis.store import Shared, open_store, shown
 from cis.store.postgres import migrate as migrate_there
 from cis.store.postgres.dialect import batch_of, numbers_of_schema
 from cis.store.postgres.store import PostgresStore
 from cis.store.sqlite import migrate as migrate_here
 from tests.worlds.migrated import new_database
+from tests.worlds.pooler import running_pooler
 from tests.worlds.postgres import PostgresServer
 from tests.worlds.rows import definition
 
@@ -209,3 +210,30 @@ def test_whoever_did_not_ask_for_it_loads_none_of_it(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+def test_a_pooler_that_gives_a_session_to_others_is_refused_with_the_way_out(
+    address: Shared, postgres: PostgresServer, tmp_path: Path, mode: str
+) -> None:
+    with running_pooler(postgres, mode=mode) as port:
+        through = Shared(address.url.replace(str(postgres.port), str(port)), tmp_path)
+        with pytest.raises(StorePoolerError) as refused:
+            open_store(through)
+
+    assert str(refused.value) == (
+        f"{shown(through)} is a pooler in transaction mode, which gives our session to others between two transactions:"
+        " set 'pool_mode = session' for this database there, or name the server's own address in 'store'"
+    )
+
+
+def test_a_pooler_that_keeps_sessions_apart_does(address: Shared, postgres: PostgresServer, tmp_path: Path) -> None:
+    with running_pooler(postgres, mode="session") as port:
+        through = open_store(Shared(address.url.replace(str(postgres.port), str(port)), tmp_path))
+        with through.transaction():
+            number = through.definitions.put(definition())
+        found = through.definitions.current("d")
+        through.close()
+
+    assert found is not None
+    assert number > 0

@@ -22,6 +22,7 @@ DOWNLOAD_TIMEOUT_S = 120.0
 UNPACK_TIMEOUT_S = 300.0
 # Read by postgresql-common when a server's package is configured; it need not be installed yet.
 CLUSTERS = Path("/etc/postgresql-common/createcluster.d")
+POLICY = Path("/usr/sbin/policy-rc.d")
 LOCK = Path("/run/cis-dag-tests.lock")  # in a folder of root's: nobody else can have made it
 APT = ("apt-get", "--quiet=2", "--option=Acquire::Retries=3", "--option=DPkg::Lock::Timeout=120")
 
@@ -75,7 +76,7 @@ def install() -> None:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if names := missing():
                 say(f"Installing Debian packages for tests: {', '.join(names)}")
-                with _no_cluster() if "postgresql" in names else nullcontext():
+                with _no_cluster() if "postgresql" in names else nullcontext(), _no_service():
                     _install(names)
     except OSError as error:
         raise PackagesMissingError(str(error)) from error
@@ -121,6 +122,22 @@ def _no_cluster() -> Iterator[None]:
         yield
     finally:
         made.unlink(missing_ok=True)
+
+
+@contextmanager
+def _no_service() -> Iterator[None]:
+    """Have no package start a service, as Debian's invoke-rc.d(8) lets an administrator say."""
+    try:
+        with POLICY.open("x") as policy:
+            policy.write("#!/bin/sh\nexit 101\n")
+        POLICY.chmod(0o755)
+    except FileExistsError:  # the administrator has said what may start
+        yield
+        return
+    try:
+        yield
+    finally:
+        POLICY.unlink(missing_ok=True)
 
 
 def say(line: str) -> None:

@@ -37,6 +37,7 @@
     │   ├── StoreBusyError            locked by others for too long
     │   ├── StoreFullError            no room on its disk
     │   ├── StoreUnsureError          the connection was lost at a commit: it may be stored
+    │   ├── StorePoolerError          a pooler gives our session to others
     │   ├── StoreReadOnlyError        its disk or its rights refuse to be written
     │   ├── StoreNewerError           its schema is of a newer program
     │   ├── StoreGoneError            the file was removed or replaced under us
@@ -106,6 +107,7 @@ from cis.errors.work import (
     StoreFullError,
     StoreGoneError,
     StoreNewerError,
+    StorePoolerError,
     StoreReadOnlyError,
     StoreRefusedError,
     StoreUnsureError,
@@ -154,6 +156,7 @@ __all__ = [
     "StoreFullError",
     "StoreGoneError",
     "StoreNewerError",
+    "StorePoolerError",
     "StoreReadOnlyError",
     "StoreRefusedError",
     "StoreUnsureError",

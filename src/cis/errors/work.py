@@ -36,6 +36,19 @@ class StoreUnsureError(StoreError):
         super().__init__(f"the connection to {path} was lost while a change was stored: look whether it is there")
 
 
+class StorePoolerError(StoreError):
+    """Between this program and its database is a pooler that gives a session to others as well: go round it."""
+
+    code = "store.pooler"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"{path} is a pooler in transaction mode, which gives our session to others between two transactions: set"
+            " 'pool_mode = session' for this database there, or name the server's own address in 'store'"
+        )
+
+
 class StoreFullError(StoreError):
     """The disk of the database is full: make room, and it goes on by itself."""
 

@@ -18,6 +18,7 @@ from cis.errors import (
     StoreBusyError,
     StoreError,
     StoreFullError,
+    StorePoolerError,
     StoreReadOnlyError,
     StoreRefusedError,
     StoreUnsureError,
@@ -29,6 +30,7 @@ TIMEOUT_S = 30.0  # for whom a transaction waits, unless it is told otherwise; t
 CONNECT_TIMEOUT_S = 10
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
+POOLER_ROUNDS = 3
 LARGEST_BATCH = 1000  # rows of one round trip
 _HOLDS = " FOR NO KEY UPDATE"
 _DEFAULTS = {
@@ -78,6 +80,26 @@ def connect(address: Address) -> psycopg.Connection[Row]:
         raise store_error(error, address.text) from error
     connection.adapters.register_dumper(int, Int8Dumper)
     return connection
+
+
+def demand_session(connection: psycopg.Connection[Row], address: Address) -> None:
+    """Raise StorePoolerError if somebody between us and the server gives our session to others.
+
+    A pooler has no number of the server's for us when we connect, so it makes one up. One that keeps sessions apart
+    never has two clients in the same one, nor one client in two.
+    """
+    mine = _process_of(connection)
+    if mine == connection.info.backend_pid:
+        return
+    with connect(address) as another:
+        for _ in range(POOLER_ROUNDS):
+            if _process_of(another) == mine or _process_of(connection) != mine:
+                raise StorePoolerError(address.text)
+
+
+def _process_of(connection: psycopg.Connection[Row]) -> int:
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return int(row[0]) if row else 0
 
 
 def store_error(error: psycopg.Error, path: str, *, waited_s: float = TIMEOUT_S) -> StoreError:

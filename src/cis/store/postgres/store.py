@@ -9,7 +9,7 @@ import psycopg
 
 from cis.errors import CisError, NotFoundError, StoreGoneError
 from cis.store.opening import Shared, shown
-from cis.store.postgres.connection import Database, address_of, store_error
+from cis.store.postgres.connection import Database, address_of, demand_session, store_error
 from cis.store.postgres.migrate import NEWEST, check_known, migrate
 from cis.store.sql.store import SqlStore, part
 
@@ -52,8 +52,10 @@ def open_postgres_again(address: Shared) -> PostgresStore:
 
 def _opened(address: Shared, check: Callable[[Database], None]) -> PostgresStore:
     """Connect, and hand out the store once *check* has nothing against it."""
-    db = Database(address_of(address.url, text=shown(address)), home=address.home)
+    there = address_of(address.url, text=shown(address))
+    db = Database(there, home=address.home)
     try:
+        demand_session(db.connection, there)
         check(db)
     except psycopg.Error as error:
         db.close()
