@@ -30,9 +30,9 @@ from cis.node.tables import TomlSecrets
 from cis.node.this_node import make_this_node
 from cis.node.workers import make_supervisor
 from cis.skills.registry import InstalledSkills
-from cis.store import adapter_of, open_store
+from cis.store import adapter_of, open_bells, open_store
 from cis.store.port import Store
-from cis.worker.bell import FifoBell, bell_path, ring, ring_watchers
+from cis.worker.bell import TOLD, TOLD_ALL, FifoBell, bell_path, ring, ring_watchers
 from cis.worker.lock import acquire
 from cis.worker.supervisor import Supervisor
 
@@ -84,6 +84,7 @@ class Node:
             woken=self.wake,
         )
         self.cluster = Cluster(self.handle, room=room_settings(home, settings), first_word=self._first_word)
+        self._others = open_bells(home.store, self._heard)
         self._maintenance = Maintenance(
             self.open_store,
             self.logfiles,
@@ -122,10 +123,13 @@ class Node:
 
     def wake(self, worker_ids: Iterable[str]) -> None:
         """Have everybody look at what was stored; the supervisor not, if workers are named and all of them hear it."""
-        heard = [ring(self.home.run, worker_id) for worker_id in worker_ids]
+        named = list(worker_ids)
+        heard = [ring(self.home.run, worker_id) for worker_id in named]
         if not heard or not all(heard):
-            self._bell.ring()
-        self._told()
+            self._bell.ring(TOLD)
+        self._tell()
+        if self._others is not None:
+            self._others.told_work(named)
 
     def stop(self) -> None:
         """Stop the workers, finish what is being written, and let go of the lock."""
@@ -133,6 +137,8 @@ class Node:
         self._stop.set()
         self._bell.ring()
         self._thread.join()
+        if self._others is not None:
+            self._others.close()
         self.cluster.stop()
         self.hub.close()
         self.writer.close()
@@ -151,6 +157,24 @@ class Node:
 
     def _told(self) -> None:
         """Somebody stored something."""
+        self._tell()
+        if self._others is not None:
+            self._others.told()
+
+    def _told_work(self) -> None:
+        if self._others is not None:
+            self._others.told_work()
+
+    def _heard(self, workers: frozenset[str] | None) -> None:
+        """Another node of the store stored something; *workers* as ``cis.store.open_bells`` says."""
+        if workers is not None:
+            for worker_id in workers:
+                ring(self.home.run, worker_id)
+            self._bell.ring(TOLD if workers else TOLD_ALL)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Have everybody on this machine look who waits for something to be stored."""
         self.hub.poke()
         self.cluster.wake()
         ring_watchers(self.home.run)
@@ -177,7 +201,13 @@ class Node:
         store = self.open_store()
         store.wait_at_most(max(1.0, self.settings.lease_s / 3))  # one that holds the lock may be what is to be ended
         supervisor = make_supervisor(
-            self.home, self.settings, store=store, bell=self._bell, told=self._told, holds=self._first_word.holds
+            self.home,
+            self.settings,
+            store=store,
+            bell=self._bell,
+            told=self._told,
+            told_work=self._told_work,
+            holds=self._first_word.holds,
         )
         while not self._stop.is_set():
             try:

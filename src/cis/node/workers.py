@@ -37,6 +37,7 @@ def make_supervisor(
     store: Store,
     bell: FifoBell,
     told: Callable[[], None],
+    told_work: Callable[[], None] = lambda: None,
     holds: Callable[[str], bool] = lambda _: False,
     from_position: int = 0,
 ) -> Supervisor:
@@ -60,6 +61,7 @@ def make_supervisor(
             max_workers=settings.max_workers,
             lease_s=settings.lease_s,
             told=told,
+            told_work=told_work,
             holds=holds,
             from_position=from_position,
             reap=Inherited().reap,

@@ -6,6 +6,6 @@
 ``postgres`` are adapters, ``migrations`` the schema.
 """
 
-from cis.store.opening import Shared, adapter_of, is_server, kept_node_id, open_store, restoring, shown
+from cis.store.opening import Shared, adapter_of, is_server, kept_node_id, open_bells, open_store, restoring, shown
 
-__all__ = ["Shared", "adapter_of", "is_server", "kept_node_id", "open_store", "restoring", "shown"]
+__all__ = ["Shared", "adapter_of", "is_server", "kept_node_id", "open_bells", "open_store", "restoring", "shown"]

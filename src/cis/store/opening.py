@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, Protocol, overload
 
 from cis.errors import UsageError
 
@@ -27,6 +28,22 @@ class Shared(NamedTuple):
 
     url: str
     home: Path
+
+
+class Bells(Protocol):
+    """Wakes the other nodes that share a store, after a commit; from any thread, and cheap."""
+
+    def told(self) -> None:
+        """Something was stored."""
+        ...
+
+    def told_work(self, worker_ids: Iterable[str] = ()) -> None:
+        """Something was stored that others may have to do; *worker_ids* are the workers, if they are known."""
+        ...
+
+    def close(self) -> None:
+        """Hear and tell nothing more."""
+        ...
 
 
 Address = Path | str | Shared
@@ -124,6 +141,20 @@ def adapter_of(address: Address) -> Adapter:
     from cis.store.sqlite.migrate import NEWEST  # noqa: PLC0415
 
     return Adapter(engine=f"SQLite {apsw.sqlite_lib_version()}", schema=NEWEST)
+
+
+def open_bells(address: Address, heard: Callable[[frozenset[str] | None], None]) -> Bells | None:
+    """Return the bells between the nodes that share the store at *address*; None where a store has one node.
+
+    *heard* is called, in a thread of the bells, when another node has stored something: with the ids of the workers
+    that have something to do, as far as they were named, and with None when nothing is to be done.
+    """
+    if not isinstance(address, Shared):
+        return None
+    from cis.store.postgres.bells import PostgresBells  # noqa: PLC0415 - an extra
+    from cis.store.postgres.connection import address_of  # noqa: PLC0415
+
+    return PostgresBells(address_of(address.url, text=shown(address)), heard)
 
 
 def _demand_psycopg() -> None:

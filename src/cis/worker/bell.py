@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Self
 
 WATCHING = "watching"
+NEAR = b"!"
+TOLD = b"?"  # by somebody who has told everybody else
+TOLD_ALL = b"*"  # the same, and any worker may have something to do
 MOST_WATCHERS = 256
 POLL_S = 0.2  # where no bell can be made
 
@@ -39,25 +42,25 @@ class FifoBell:
         """Return the descriptor that becomes readable when somebody rings."""
         return self._descriptor
 
-    def ring(self) -> None:
+    def ring(self, what: bytes = NEAR) -> None:
         """Ring it from the inside, from another thread or a signal handler."""
-        _write(self._descriptor)
+        _write(self._descriptor, what)
 
-    def drain(self) -> bool:
-        """Take all rings that came; return whether there was one."""
-        rung = False
+    def drain(self) -> bytes:
+        """Take all rings that came; return a byte for each kind of them, so nothing if there was none."""
+        rung = b""
         while True:
             try:
                 data = os.read(self._descriptor, 4096)
             except BlockingIOError:
                 return rung
-            rung = True
+            rung += bytes({*data} - {*rung})
             if len(data) < 4096:
                 return rung
 
     def woken(self) -> None:
         """Take all rings that came, and note them for ``was_rung``."""
-        self._was_rung = self.drain() or self._was_rung
+        self._was_rung = bool(self.drain()) or self._was_rung
 
     def was_rung(self) -> bool:
         """Whether a ring was noted since this was asked last."""
@@ -133,8 +136,8 @@ def ring_watchers(run_dir: Path) -> None:
                 (folder / name).unlink()
 
 
-def _write(descriptor: int) -> None:
+def _write(descriptor: int, what: bytes = NEAR) -> None:
     try:
-        os.write(descriptor, b"!")
+        os.write(descriptor, what)
     except BlockingIOError:
         return  # full of rings: it is awake already

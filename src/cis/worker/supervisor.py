@@ -33,7 +33,7 @@ from cis.errors import ConfigError, ShortageError, StoreError
 from cis.model.scope import Scope, parse_worker_id
 from cis.store.port import Store
 from cis.store.records import QueueDemand, WorkerState
-from cis.worker.bell import FifoBell, ring
+from cis.worker.bell import NEAR, TOLD_ALL, FifoBell, ring
 from cis.worker.lock import holder, worker_lock_path
 from cis.worker.process import Reporter
 from cis.worker.rescuer import LastingAttempts, NothingLasts, ProcessKiller, Rescuer, RescuerParts
@@ -98,7 +98,7 @@ class _Pause:
 class SupervisorParts:
     """What a supervisor is made of.
 
-    ``told`` is called whenever a worker stored something; ``reap`` takes the status of ended children that are none of
+    ``told`` is called whenever a worker stored something, and ``told_work`` when that may be work for somebody else; ``reap`` takes the status of ended children that are none of
     its workers; ``let_in`` is called, inside a transaction, for a worker id whose runs wait for one of the places of
     their scope (``cis.engine.accept.admission``). A worker that *holds* says so of is not started yet. Runs before *from_position* in the queue are left alone.
     """
@@ -117,6 +117,7 @@ class SupervisorParts:
     lease_s: float
     told: Callable[[], None]
     reap: Callable[[Container[int]], None]
+    told_work: Callable[[], None] = lambda: None
     let_in: Callable[[Store, str], None] = lambda _store, _worker_id: None
     holds: Callable[[str], bool] = lambda _: False
     lasting: LastingAttempts = field(default_factory=NothingLasts)
@@ -203,12 +204,15 @@ class Supervisor:
 
     def _listen(self, timeout_s: float) -> bool:
         """Read the bell and the pipes; return whether the queue should be looked at."""
-        look = False
-        stored = False
+        look = stored = work = False
         for key, _ in self._selector.select(timeout_s):
             if key.data is None:
-                look |= self._parts.bell.drain()
-                stored = True
+                rung = self._parts.bell.drain()
+                if TOLD_ALL in rung:
+                    self._ring_all()
+                if NEAR in rung:
+                    stored = work = True
+                look = True
                 continue
             child: Child = key.data
             said = os.read(child.pipe, 4096)
@@ -224,9 +228,12 @@ class Supervisor:
             if Reporter.STORED in said:
                 child.used_s = self._parts.clock().mono_s
                 stored = True
+            work |= Reporter.ENQUEUED in said
             look |= Reporter.ENQUEUED in said or bool(self._short_of_room)
         if stored:
             self._parts.told()
+        if work:
+            self._parts.told_work()
         return look
 
     def _meet_demand(self, now_s: float) -> None:
@@ -249,6 +256,10 @@ class Supervisor:
                 self._short_of_room += 1
         if self._short_of_room:
             self._evict(waiting, now_s)
+
+    def _ring_all(self) -> None:
+        for worker_id in self._children:
+            ring(self._parts.run_dir, worker_id)
 
     def _wake_due(self) -> None:
         """Put parked runs that are due back into the queue, all of them when the clock was set back."""
