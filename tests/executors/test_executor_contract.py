@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from cis.engine.ports import Exit, Fate, Launch
-from cis.errors import LaunchError
+from cis.errors import LaunchError, TooLongError
 from cis.executors.local import LocalExecutor
 from cis.executors.platform import HAS_PIDFD, group_is_alive
 from cis.model.secret_forms import needles
@@ -150,6 +151,22 @@ def test_a_program_that_is_not_there_is_named(world: World) -> None:
         said = str(error)
 
     assert said == "program '/no/such/program' does not exist"
+
+
+def test_what_is_too_long_for_the_system_is_told_from_what_may_start_another_time(world: World) -> None:
+    def is_too_long(*argv: str, mask: Sequence[bytes]) -> bool:
+        wanted = world.launch("", name=f"r.0.{next(numbers)}", argv=argv, mask=mask)
+        try:
+            return world.end_of(world.executor.start(wanted)).too_long
+        except LaunchError as error:
+            return isinstance(error, TooLongError)
+
+    numbers = count(1)
+    for mask in ((), needles([SECRET])):
+        assert is_too_long("/bin/echo", "x" * 200_000, mask=mask)
+        assert is_too_long("/bin/echo", *["x" * 1000] * 10_000, mask=mask)
+        assert not is_too_long("/no/such/program", mask=mask)
+        assert not is_too_long("/bin/echo", "x" * 100_000, mask=mask)
 
 
 def test_term_reaches_the_process_and_what_it_started(world: World) -> None:

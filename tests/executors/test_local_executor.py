@@ -478,7 +478,7 @@ def test_refusals_name_the_cause_and_the_mend(executor: LocalExecutor, tmp_path:
     assert "'./lost' cannot be run: the interpreter" in why("./lost")
     plain.chmod(0o700)
     assert "'./plain' has no first line that names an interpreter" in why("./plain")
-    assert "too long together; pass large data in a file" in why("true", *["x" * 100_000] * 50)
+    assert "too long together; hand large data over by stdin or in a file" in why("true", *["x" * 100_000] * 50)
     assert "argument 1 is one text of 195 KiB, and the system takes 128 KiB in one" in why("true", "x" * 200_000)
     assert "NUL character" in why("true", "a\0b")
     assert open_descriptors() == before

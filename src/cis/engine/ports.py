@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from cis.model.scope import Scope
 
 StrPath = str | PathLike[str]
+LONGEST_TEXT = (
+    128 * 2**10
+)  # bytes of one argument or variable, with its NUL: MAX_ARG_STRLEN of Linux, with pages of 4 KiB
 NO_ENV: Mapping[str, str] = MappingProxyType({})
 
 
@@ -209,8 +212,8 @@ class Exit(NamedTuple):
     ``fault`` says why the attempt failed whatever its exit code is. ``left`` is what may outlive it, by pid and start.
 
     The last fields are of a lasting attempt: None for an exit code says that there was no process. ``lost`` says why
-    nobody knows how it ended, or that it was ended from outside; ``timed_out`` whether its executor ended it for its
-    time limit; ``ended_at_us`` and ``took_us`` when it ended and how long it took, since nobody may have looked for
+    nobody knows how it ended, or that it was ended from outside; ``too_long`` that it could not be started for the length
+    of its command; ``timed_out`` whether its executor ended it for its time limit; ``ended_at_us`` and ``took_us`` when it ended and how long it took, since nobody may have looked for
     hours.
     """
 
@@ -224,6 +227,7 @@ class Exit(NamedTuple):
     fault: str | None = None
     left: Sequence[tuple[int, str]] = ()
     lost: str | None = None
+    too_long: bool = False
     timed_out: bool = False
     ended_at_us: int | None = None
     took_us: int | None = None

@@ -47,6 +47,7 @@
     │   ├── LeaseLostError            a worker could not renew its lease
     │   └── PoisonRecordError         a row that cannot be read
     ├── LaunchError                   a task whose process could not be started
+    │   └── TooLongError              its command or environment is longer than the system takes
     ├── ShortageError                 no process, descriptor or memory left on this machine
     └── OrphanError                   a process of a dead worker that KILL does not end
 
@@ -111,6 +112,7 @@ from cis.errors.work import (
     StoreReadOnlyError,
     StoreRefusedError,
     StoreUnsureError,
+    TooLongError,
 )
 
 __all__ = [
@@ -160,6 +162,7 @@ __all__ = [
     "StoreReadOnlyError",
     "StoreRefusedError",
     "StoreUnsureError",
+    "TooLongError",
     "UnknownNodeError",
     "UntrustedError",
     "UsageError",

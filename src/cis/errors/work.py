@@ -151,6 +151,12 @@ class LaunchError(CisError):
     http_status = 422
 
 
+class TooLongError(LaunchError):
+    """Its command or environment is longer than the system takes, so the next attempt would fail likewise."""
+
+    code = "task.too_long"
+
+
 class ShortageError(CisError):
     """The machine has no process, descriptor or memory left for this: what runs goes on; make room, and try again."""
 

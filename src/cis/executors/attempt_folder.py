@@ -222,6 +222,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "stderr_bytes": (int,),
     "fault": (str, type(None)),
     "lost": (str, type(None)),
+    "too_long": (bool,),
     "timed_out": (bool,),
     "ended_at_us": (int, type(None)),
     "took_us": (int, type(None)),

@@ -31,7 +31,7 @@ sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(
 from cis.engine.outputs import MAX_OUTPUT_BYTES
 from cis.engine.ports import Exit, Launch
 from cis.engine.shortage import shortage_of
-from cis.errors import LaunchError
+from cis.errors import LaunchError, TooLongError
 from cis.executors.attempt_folder import DROP, END, ENDED, KILL, TASK, TOLD, make_begun, told_end
 from cis.executors.local import LocalExecutor
 from cis.executors.platform import process_started
@@ -101,7 +101,8 @@ class Guardian:
         try:
             handle = self._start()
         except LaunchError as error:
-            return Exit(handle="", exit_code=None, fault=str(error)[:4000])
+            too_long = isinstance(error, TooLongError)
+            return Exit(handle="", exit_code=None, fault=str(error)[:4000], too_long=too_long)
         if handle is None:
             return Exit(handle="", exit_code=None, lost="it was ended before it could begin")
         ended = self._wait(handle)

@@ -25,20 +25,20 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from cis.engine.ports import Launch
+from cis.engine.ports import LONGEST_TEXT, Launch
 from cis.engine.shortage import SHORTAGES, shortage_of
-from cis.errors import LaunchError
+from cis.errors import LaunchError, TooLongError
 from cis.executors.exits import Child, Process
 
 _STDERR = 2
 _LOUD = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, and what is ignored stays so in a new program
 
 _MENDS = {
-    errno.E2BIG: "the arguments and the environment are too long together; pass large data in a file",
+    errno.E2BIG: "the arguments and the environment are too long together; hand large data over by stdin or in a file"
+    " (it is not tried again)",
     **SHORTAGES,
 }
 
-_LONGEST_TEXT = 128 * 2**10  # of one argument or variable: MAX_ARG_STRLEN of Linux, with pages of 4 KiB
 _DESCRIPTORS = 4  # its two logs, its input, and what tells of its end
 
 
@@ -51,6 +51,7 @@ def spawn(
 
     Raises:
         LaunchError: it cannot be started; the message says what to mend.
+        TooLongError: its arguments or its environment are longer than the system takes.
     """
     try:
         if place is not None and launch.argv[0].startswith("/") and os.fspath(launch.cwd).startswith("/"):
@@ -67,7 +68,8 @@ def spawn(
             process_group=None if own_session else 0,
         )
     except (OSError, ValueError, IndexError, TypeError) as error:
-        raise LaunchError(explain(error, launch)) from error
+        kind = TooLongError if isinstance(error, OSError) and error.errno == errno.E2BIG else LaunchError
+        raise kind(explain(error, launch)) from error
 
 
 def _posix_spawn(launch: Launch, stdin: int, stdout: int, stderr: int, place: int, *, own_session: bool) -> int:
@@ -155,13 +157,12 @@ def _too_long(launch: Launch) -> str | None:
     texts += [(f"the variable {name}", f"{name}={value}") for name, value in launch.env.items()]
     for what, text in texts:
         size = len(os.fsencode(text)) + 1
-        if size > _LONGEST_TEXT:
+        if size > LONGEST_TEXT:
             named = "its command" if text == launch.argv[-1] and len(launch.argv) > 1 else what
-            most = f"the system takes {_LONGEST_TEXT // 2**10} KiB in one"
-            mend = (
-                "hand it over by stdin" if text not in launch.argv else "put it into a file, and pass the name of that"
+            return (
+                f"{named} is one text of {size // 2**10} KiB, and the system takes {LONGEST_TEXT // 2**10} KiB in one;"
+                " hand it over by stdin or in a file (it is not tried again)"
             )
-            return f"{named} is one text of {size // 2**10} KiB, and {most}; {mend}"
     return None
 
 

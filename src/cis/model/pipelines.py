@@ -33,7 +33,7 @@ def is_shell(program: str) -> bool:
 
 def blind_to_pipes(spec: DagSpec) -> Iterator[str]:
     """Yield the ids of tasks with a pipeline, of which only the last command counts."""
-    for task in spec.tasks:
+    for task in spec.every_task:
         text = task.command if task.skill is None else task.params.get("command")
         if not isinstance(text, str) or task.skill not in (None, COMMAND_SKILL) or "|" not in text:
             continue
@@ -41,12 +41,20 @@ def blind_to_pipes(spec: DagSpec) -> Iterator[str]:
             yield task.id
 
 
+def reads_text(task: TaskSpec) -> bool:
+    """Whether what reads the text of a command takes it as an argument, as shells do; others take it as a file."""
+    words = _shell_words(task)
+    return not words or is_shell(words[0])
+
+
 def _sees_pipes(task: TaskSpec) -> bool:
+    words = _shell_words(task)
+    return "pipefail" in words or not reads_text(task)
+
+
+def _shell_words(task: TaskSpec) -> Sequence[str]:
     shell = task.params.get("shell") or task.shell
-    if not isinstance(shell, str):
-        return False
-    words = shlex.split(shell)
-    return "pipefail" in words or not is_shell(words[0])
+    return shlex.split(shell) if isinstance(shell, str) else ()
 
 
 def has_pipeline(text: str) -> bool:

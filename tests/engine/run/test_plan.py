@@ -64,6 +64,14 @@ def test_retries_are_for_the_statuses_that_ask_for_them_and_not_for_a_time_limit
     assert states(plan) == ["pending", "failed", "failed"]
 
 
+def test_what_would_fail_likewise_is_not_tried_again() -> None:
+    plan = plan_of(*(task(name, max_retries=5) for name in "ab"))
+    for jitter in (None, 0.0):
+        plan.end(plan.start_next(NOW), AttemptState.FAILED, now=NOW, jitter=jitter)
+
+    assert states(plan) == ["failed", "pending"]
+
+
 def test_the_time_of_a_run_ends_by_the_wall_clock_also_when_the_machine_slept_and_never_later_than_it_was() -> None:
     plan = plan_of(task("a"), timeout_s=60.0, started_at_us=NOW.wall_us)
     assert plan.ends_by_s == NOW.mono_s + 60

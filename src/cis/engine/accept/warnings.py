@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
+from cis.engine.ports import LONGEST_TEXT
 from cis.model.dag import COMMAND_SKILL, DAG_SKILL, DagSpec, Json, TaskSpec
 from cis.model.inference import infer_scope
 from cis.model.instances import MADE_OF
-from cis.model.pipelines import blind_to_pipes, is_shell
+from cis.model.pipelines import blind_to_pipes, is_shell, reads_text
 from cis.model.references import references, without_references
 from cis.model.scope import Scope
 from cis.model.task_kinds import FILE
@@ -53,6 +54,10 @@ _BLIND = (
     "{}: of a pipe (|) only the last command counts, so the failure of another goes unseen; with"
     ' "shell: bash -euo pipefail" it fails the task'
 )
+_TOO_LONG = (
+    f"{{}} has {{}} KiB, and Linux starts no program with more than {LONGEST_TEXT // 2**10} KiB in one argument or variable:"
+    " hand it over by stdin, or in a file"
+)
 _RELATIVE = (
     "{}: a relative cwd counts from work/<worker id> in the home of the node that runs it, since the folder of the document"
     " does not travel; write the whole path that it has there"
@@ -74,7 +79,7 @@ def document_warnings(spec: DagSpec) -> list[str]:
     return [
         *found,
         *_condition_doubts(spec),
-        *dict.fromkeys(islice(chain(_unfilled(spec), _unwritten(spec)), MOST_DOUBTS)),
+        *dict.fromkeys(islice(chain(_too_long(spec), _unfilled(spec), _unwritten(spec)), MOST_DOUBTS)),
     ]
 
 
@@ -84,6 +89,27 @@ def _condition_doubts(spec: DagSpec) -> Iterator[str]:
         from cis.model.conditions import condition_warnings  # noqa: PLC0415 - most documents have none
 
         yield from condition_warnings(conditions)
+
+
+def _too_long(spec: DagSpec) -> Iterator[str]:
+    """Yield what is longer than the text that a process may be given in one piece."""
+    texts = [(f"env.{name}", f"{name}={value}") for name, value in spec.env.items()]
+    for task in spec.every_task:
+        here = f"task {task.id!r}: "
+        texts += [(f"{here}env.{name}", f"{name}={value}") for name, value in task.env.items()]
+        command = task.command if task.skill is None else task.params.get("command")
+        if task.skill not in (None, COMMAND_SKILL):
+            continue
+        if isinstance(command, str):
+            texts += [(f"{here}its command", command)] if reads_text(task) else ()
+        else:
+            texts += [
+                (f"{here}argument {number} of its command", str(word)) for number, word in enumerate(command or ())
+            ]
+    for place, text in texts:
+        size = len(text.encode(errors="replace")) if len(text) >= LONGEST_TEXT // 4 else 0
+        if size >= LONGEST_TEXT:
+            yield _TOO_LONG.format(place, size // 2**10)
 
 
 def _unfilled(spec: DagSpec) -> Iterator[str]:

@@ -180,7 +180,7 @@ class _Steps:
                 attempt.task_no,
                 attempt.status,
                 now=Instant(attempt.finished_at_us or self._now.wall_us, self._now.mono_s),
-                jitter=self._parts.jitter(),
+                jitter=None if end.hopeless else self._parts.jitter(),
                 exit_code=attempt.exit_code,
                 error=attempt.error,
                 outputs=outputs,

@@ -43,6 +43,7 @@ class End(NamedTuple):
 
     ``kept`` is the handle of a lasting attempt, and its ``CIS_OUTPUT``: what is kept of it until this is stored.
     ``code`` is the exit status with which it ended by itself; None: it was ended, by a time limit or a signal.
+    ``hopeless``: the next attempt would fail likewise.
     """
 
     attempt: AttemptRecord
@@ -50,6 +51,7 @@ class End(NamedTuple):
     left: Sequence[LeftProcess] = ()
     kept: tuple[str, str] | None = None
     code: int | None = None
+    hopeless: bool = False
 
 
 def judge(live: Live, ended: Exit, *, now_us: int) -> End:
@@ -93,7 +95,8 @@ def judge(live: Live, ended: Exit, *, now_us: int) -> End:
         stderr_bytes=ended.stderr_bytes,
     )
     left = [LeftProcess(done.run_id, done.task_no, done.task_id, pid, started) for pid, started in ended.left]
-    return End(done, outputs, left, (ended.handle, live.outputs) if live.lasting else None, code)
+    kept = (ended.handle, live.outputs) if live.lasting else None
+    return End(done, outputs, left, kept, code, hopeless=ended.too_long and status is AttemptState.FAILED)
 
 
 def _verdict(live: Live, ended: Exit) -> tuple[AttemptState, str | None, int | None]:
@@ -125,11 +128,11 @@ def _named(number: int) -> str:
         return ""
 
 
-def failed(attempt: AttemptRecord, error: str, *, at_us: int) -> End:
-    """Return the end of an attempt that never became a process, and why."""
+def failed(attempt: AttemptRecord, error: str, *, at_us: int, hopeless: bool = False) -> End:
+    """Return the end of an attempt that never became a process, and why; *hopeless*: the next would not either."""
     finished_at_us = max(at_us, attempt.started_at_us)
     ended = attempt._replace(status=AttemptState.FAILED, error=error, finished_at_us=finished_at_us)
-    return End(attempt=ended, outputs={})
+    return End(attempt=ended, outputs={}, hopeless=hopeless)
 
 
 class _Doubt(NamedTuple):

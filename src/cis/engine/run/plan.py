@@ -119,7 +119,7 @@ class RunPlan(Outlook):
         status: AttemptState,
         *,
         now: Instant,
-        jitter: float,
+        jitter: float | None,
         exit_code: int | None = None,
         error: str | None = None,
         outputs: Mapping[str, Json] | None = None,
@@ -127,7 +127,8 @@ class RunPlan(Outlook):
     ) -> None:
         """Take the end of a task's attempt at *now*, and decide what follows: done, tried again, given up.
 
-        *code* is the exit status with which it ended by itself.
+        *code* is the exit status with which it ended by itself. *jitter* is for the wait before the next attempt; None: no
+        other is tried.
         """
         self.ended_at_us = max(self.ended_at_us, now.wall_us)
         self.running.discard(number)
@@ -152,6 +153,7 @@ class RunPlan(Outlook):
             self._make_ready(number)
         elif (
             status is AttemptState.FAILED
+            and jitter is not None
             and self.tasks[number].failures < spec.max_retries
             and (not spec.retry_codes or code in spec.retry_codes)
         ):

@@ -20,7 +20,7 @@ from cis.engine.run.live import Live
 from cis.engine.run.parts import Holdings, WorkerPorts
 from cis.engine.run.plan import RunPlan
 from cis.engine.shortage import shortage_of
-from cis.errors import LaunchError
+from cis.errors import LaunchError, TooLongError
 from cis.store.records import AttemptRecord
 
 _Key = tuple[str, int, int]
@@ -95,7 +95,8 @@ class Spawning:
                 if self._is_wait(start):
                     self._held.unstarted.append(start.attempt)
                     continue
-                ends.append(failed(start.attempt, str(error), at_us=self._parts.clock().wall_us))
+                now_us, hopeless = self._parts.clock().wall_us, isinstance(error, TooLongError)
+                ends.append(failed(start.attempt, str(error), at_us=now_us, hopeless=hopeless))
         if len(starts) == len(self._held.live) == 1:
             launch = self._launches.foresee(starts[0].plan, starts[0].attempt)
             if launch is not None:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
+from cis.engine.ports import LONGEST_TEXT
 from cis.engine.run.handling import is_handler
 from cis.errors import LaunchError
 from cis.model.dag import DagSpec, Json
@@ -16,7 +17,7 @@ from cis.model.instances import ITEM, MATRIX
 from cis.model.references import NoValueError, Reference, fill, text_of
 from cis.store.records import TaskRecord
 
-MOST_IN_ENV = 128 * 2**10 - 256  # bytes of one variable, with its name, that Linux hands to a process
+MOST_IN_ENV = LONGEST_TEXT - 256  # bytes of the value of one variable, beside its name
 
 
 class Values:
