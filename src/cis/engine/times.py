@@ -27,10 +27,14 @@ def end_us(started_us: int, *, now_us: int, took_us: int) -> int:
 
 
 class Instant(NamedTuple):
-    """``wall_us``: microseconds since 1970 UTC, may jump; ``mono_s``: seconds, only ever grows."""
+    """``wall_us``: microseconds since 1970 UTC, may jump; ``mono_s``: seconds, only ever grows.
+
+    ``set_us`` is how far the wall clock was set forward (less than 0: back) since this process began to look.
+    """
 
     wall_us: int
     mono_s: float
+    set_us: int = 0
 
     def until(self, wall_us: int, *, at_most_s: float) -> float:
         """Return the monotonic time of a stored wall time, in bounds that a jumped clock cannot leave."""

@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 import time
 
-from cis.engine.times import Instant
+from cis.engine.times import CLOCK_WAS_SET_US, Instant
 
 TOLERANCE_S = 30.0  # between two looks: clocks are slewed, and threads sleep
 SETTLE_S = 600.0
+_CLOCK_WAS_SET_NS = CLOCK_WAS_SET_US * 1000
 _AWAKE_OR_ASLEEP = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # a Mac's monotonic clock counts its sleep
 
 
@@ -27,6 +28,25 @@ def now_us() -> int:
 def now() -> Instant:
     """Return this moment on both clocks."""
     return Instant(time.time_ns() // 1000, time.monotonic())
+
+
+class WatchedClock:
+    """Returns this moment on both clocks, and how far the wall clock was set since this was made."""
+
+    __slots__ = ("_ahead_ns", "_set_us")
+
+    def __init__(self) -> None:
+        self._ahead_ns = time.time_ns() - time.clock_gettime_ns(_AWAKE_OR_ASLEEP)
+        self._set_us = 0
+
+    def __call__(self) -> Instant:
+        """Return this moment."""
+        wall_ns = time.time_ns()
+        ahead_ns = wall_ns - time.clock_gettime_ns(_AWAKE_OR_ASLEEP)
+        if abs(ahead_ns - self._ahead_ns) >= _CLOCK_WAS_SET_NS:  # else it is only slewed
+            self._set_us += (ahead_ns - self._ahead_ns) // 1000
+        self._ahead_ns = ahead_ns
+        return Instant(wall_ns // 1000, time.monotonic(), self._set_us)
 
 
 def now_awake_or_asleep() -> Instant:

@@ -22,7 +22,7 @@ from cis.executors.orphans import kill_orphans
 from cis.executors.platform import ParentWatch, process_started
 from cis.model.dag import DagSpec, Json
 from cis.model.scope import Scope
-from cis.node.clock import now, now_us
+from cis.node.clock import WatchedClock, now_us
 from cis.node.home import Home
 from cis.node.residence import take_up
 from cis.node.settings import Settings
@@ -99,7 +99,7 @@ def run_worker(
             wake_up=bell,
         )
 
-        places = MachinePlaces(home.run / FILE, most=tasks_at_once)
+        places, clock = MachinePlaces(home.run / FILE, most=tasks_at_once), WatchedClock()
 
         def wake(other: str) -> None:
             reporter.say(Reporter.ENQUEUED)
@@ -122,7 +122,7 @@ def run_worker(
             bell=bell,
             ring=wake,
             tell=partial(reporter.say, Reporter.STORED),
-            clock=now,
+            clock=clock,
             jitter=random.random,
             parse=_parse,
             alive=alive,
@@ -138,7 +138,7 @@ def run_worker(
             bell=bell,
             parent=parent,
             reporter=reporter,
-            clock=now,
+            clock=clock,
             idle_timeout_s=idle_timeout_s,
             grace_s=settings.grace_s,
             supervised=report_fd is not None,

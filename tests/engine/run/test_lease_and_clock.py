@@ -16,6 +16,7 @@ from cis.engine.times import Instant
 from cis.errors import FencedError, LeaseLostError
 from cis.model.scope import GLOBAL
 from cis.model.states import AttemptState, RunState
+from cis.store.records import RunRecord, TaskRecord
 from tests.worlds.deciding import SECOND_US, START_US, Decider, decider
 from tests.worlds.looping import Worker, working
 from tests.worlds.rows import attempts_of
@@ -36,9 +37,14 @@ class Clocks:
 
     wall_us: int = START_US
     mono_s: float = 1000.0
+    set_us: int = 0
 
     def __call__(self) -> Instant:
-        return Instant(self.wall_us, self.mono_s)
+        return Instant(self.wall_us, self.mono_s, self.set_us)
+
+    def set(self, by_us: int) -> None:
+        self.wall_us += by_us
+        self.set_us += by_us
 
     def later(self, seconds: float) -> None:
         self.mono_s += seconds
@@ -250,6 +256,35 @@ def test_a_wall_clock_that_jumps_a_day_delays_no_retry_and_runs_nothing_twice(
 
 
 @pytest.mark.parametrize("jump_us", [DAY_US, -DAY_US], ids=["forth", "back"])
+def test_what_a_run_its_tasks_and_its_waits_took_is_told_as_if_the_clock_had_not_been_set(
+    node: Decider, tmp_path: Path, jump_us: int
+) -> None:
+    clocks = Clocks()
+    child = {"dag_id": "below", "tasks": [{"id": "t", "command": f"until test -e {tmp_path}/go; do sleep 0.02; done"}]}
+    run = node.submitted(
+        {"command": f"test -e {tmp_path}/go", "max_retries": 1, "retry_delay": 60.0},
+        {"command": None, "skill": "dag", "params": {"document": child}},
+        {"command": "true", "depends_on": ["t0", "t1"]},
+        target_node="node-1",
+    )
+    with working(node, tmp_path, clock=clocks) as worker:
+        worker.until(lambda: worker.attempts(run.run_id)[:1] == [(1, AttemptState.FAILED)], "the first failure")
+        worker.until(lambda: worker.pids, "the task of the child run")
+        clocks.later(30)
+        worker.turn()
+        clocks.set(jump_us)
+        worker.turn()
+        clocks.later(30)
+        (tmp_path / "go").touch()
+        worker.until(lambda: node.run(run.run_id).status.final, "the end of the run")
+    ended = node.run(run.run_id)
+
+    assert ended.status is RunState.COMPLETED
+    assert round(took_s(ended)) == 60
+    assert [round(took_s(task)) for task in node.store.tasks.of_run(run.run_id)] == [60, 60, 0]
+
+
+@pytest.mark.parametrize("jump_us", [DAY_US, -DAY_US], ids=["forth", "back"])
 def test_a_worker_that_starts_after_the_wall_clock_jumped_waits_for_no_retry_longer_than_its_delay(
     node: Decider, tmp_path: Path, jump_us: int
 ) -> None:
@@ -266,3 +301,8 @@ def test_a_worker_that_starts_after_the_wall_clock_jumped_waits_for_no_retry_lon
         successor.until(lambda: node.run(run.run_id).status.final, "the end of the run")
 
         assert node.run(run.run_id).status is RunState.COMPLETED
+
+
+def took_s(row: RunRecord | TaskRecord) -> float:
+    """Return how long a run or a task took, by its row."""
+    return ((row.finished_at_us or 0) - (row.started_at_us or 0)) / SECOND_US

@@ -60,7 +60,7 @@ def stop_instances(turn: Turn) -> list[End]:
                 turn.rings.add(cancel(turn.store, plan.children[number], now_us=turn.now.wall_us).worker_id)
                 turn.disturb()
             elif wait is not None:
-                ends.append(cancelled(wait, now=turn.now))
+                ends.append(cancelled(wait, plan, now=turn.now))
             else:
                 turn.stopped.add(key)
     return ends

@@ -19,6 +19,7 @@ from cis.engine.run.ends import End
 from cis.engine.run.parts import ChildWait, WorkerPorts
 from cis.engine.run.plan import RunPlan
 from cis.engine.run.values import Values
+from cis.engine.times import Instant
 from cis.errors import CisError, DocumentError, Fault, LaunchError, NotFoundError, PoisonRecordError, StoreError
 from cis.model.dag import DagSpec, Json
 from cis.model.states import AttemptState, Priority, RunState
@@ -74,7 +75,7 @@ def start_child(
         return submit(parts.store, request, this_node=parts.this_node).run
 
 
-def ended_child(store: Store, wait: ChildWait, plan: RunPlan, *, now_us: int) -> End:
+def ended_child(store: Store, wait: ChildWait, plan: RunPlan, *, now: Instant) -> End:
     """Return the end of a DAG as a task, whose run is over or gone; its exit status is 0 or 1."""
     attempt, limit_s = wait.attempt, plan.task_spec(wait.attempt.task_no).timeout_s
     child_run_id = plan.children[attempt.task_no]
@@ -97,7 +98,7 @@ def ended_child(store: Store, wait: ChildWait, plan: RunPlan, *, now_us: int) ->
     done = attempt._replace(
         status=status,
         exit_code=0 if status is AttemptState.COMPLETED else 1,
-        finished_at_us=max(now_us, attempt.started_at_us),
+        finished_at_us=plan.wait_ended_us(attempt, now),
         error=error,
     )
     return End(attempt=done, outputs=outputs, code=None if timed_out else done.exit_code)

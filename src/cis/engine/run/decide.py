@@ -151,7 +151,7 @@ class _Steps:
                     held.poll_due_s = self._now.mono_s
                     continue
                 left -= 1
-                end = ended_child(self._store, wait, plan, now_us=self._now.wall_us)
+                end = ended_child(self._store, wait, plan, now=self._now)
                 del held.children[run_id, number]
                 self.record_ends([end])
             elif wait.due_s <= self._now.mono_s and not wait.timed_out:
@@ -179,7 +179,7 @@ class _Steps:
             plan.end(
                 attempt.task_no,
                 attempt.status,
-                now=Instant(attempt.finished_at_us or self._now.wall_us, self._now.mono_s),
+                now=self._now._replace(wall_us=attempt.finished_at_us or self._now.wall_us),
                 jitter=None if end.hopeless else self._parts.jitter(),
                 exit_code=attempt.exit_code,
                 error=attempt.error,
@@ -204,7 +204,7 @@ class _Steps:
             if plan.cancelling and plan.waits:
                 keys = [(plan.run.run_id, number) for number in islice(sorted(plan.waits), CHANGES_AT_ONCE)]
                 waits = [wait for wait in map(self._held.waits.pop, keys) if wait is not None]
-                self.record_ends([cancelled(wait, now=self._now) for wait in waits])
+                self.record_ends([cancelled(wait, plan, now=self._now) for wait in waits])
 
     def work_off(self) -> None:
         """Judge some conditions, and do some of what was decided for thousands of tasks at once; the rest in the next turns."""
@@ -272,7 +272,7 @@ class _Steps:
                 continue
             if verdict is RunState.COMPLETED:
                 self._turn.mark_running(plan, self._now)  # even if there was nothing to start
-            finished_at_us = max(self._parts.clock().wall_us, plan.ended_at_us, plan.run.started_at_us or 0)
+            finished_at_us = plan.finish_us(self._parts.clock())
             error = plan.why_failed() if verdict is RunState.FAILED else None
             change = RunChange(status=verdict, finished_at_us=finished_at_us, error=error)
             plan.run = move_run(self._store, plan.run, change, at_us=finished_at_us)

@@ -52,6 +52,7 @@ class Outlook:
         self.waits_due_s = 0.0  # no task that waits is started before that (monotonic)
         self.output_bytes = 0
         self.ended_at_us = 0  # when the last end was that this process saw
+        self.set_us = 0  # how far the clock was set (``Instant``) before the run began, or this process had it
         self.values = Values(run.run_id, spec, self.tasks, params or {})
         self.written = len(spec.tasks)  # those of the document; what was added comes after them
         self.specs: Sequence[TaskSpec] = spec.tasks

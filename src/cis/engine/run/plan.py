@@ -23,7 +23,7 @@ from cis.model.dag import Json, OnLost
 from cis.model.instances import Instance
 from cis.model.states import AttemptState, Outcome, RunState, TaskState
 from cis.model.trigger_rules import Step
-from cis.store.records import TaskRecord
+from cis.store.records import AttemptRecord, TaskRecord
 
 CHANGES_AT_ONCE = 2000
 
@@ -33,6 +33,7 @@ class RunPlan(Outlook):
 
     def place_in_pieces(self, now: Instant, *, size: int) -> Generator[None, None, None]:
         """Find out of every task what is to be done about it, and pause after each *size* of them."""
+        self.set_us = self.rows.set_us = now.set_us
         self.note_begin(now)
         for number, task in enumerate(self.tasks):
             self._place(number, task, now)
@@ -63,6 +64,21 @@ class RunPlan(Outlook):
             self._look(number)
         elif not waits_for_others(task, self.tasks[self.written :]):
             self._propose(number)
+
+    def begin(self, now: Instant) -> None:
+        """Take note that the run begins now."""
+        self.set_us = now.set_us
+        self.note_begin(now)
+
+    def finish_us(self, now: Instant) -> int:
+        """Return when the run ended, so that the time since its start is what it took, also if the clock was set meanwhile."""
+        set_us = now.set_us - self.set_us
+        end_us = now.wall_us - set_us if set_us else max(now.wall_us, self.ended_at_us)
+        return max(end_us, self.run.started_at_us or 0)
+
+    def wait_ended_us(self, attempt: AttemptRecord, now: Instant) -> int:
+        """Return when an attempt without a process ended, likewise."""
+        return max(now.wall_us - self.rows.set_during(attempt.task_no, now), attempt.started_at_us)
 
     def release_retries(self, now: Instant) -> None:
         """Make ready whatever has waited long enough for its retry."""

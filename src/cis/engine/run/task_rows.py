@@ -21,7 +21,11 @@ class TaskRows:
     def __init__(self, tasks: Sequence[TaskRecord]) -> None:
         self.tasks = list(tasks)
         self.unfinished = 0  # as whoever looks at the rows counts them; each end takes one off
+        self.set_us = 0  # how far the clock was set (``Instant``) before this process had the rows
         self._changes: list[tuple[TaskRecord, TaskRecord]] = []
+        self._set_before: dict[
+            int, tuple[int, int]
+        ] = {}  # likewise before a task's first attempt, and before its latest
 
     @property
     def changed(self) -> int:
@@ -33,11 +37,18 @@ class TaskRows:
         changes, self._changes = self._changes, []
         return changes
 
+    def set_during(self, number: int, now: Instant) -> int:
+        """Return how far the clock was set during the latest attempt of a task, as far as this process saw it."""
+        return now.set_us - self._set_before.get(number, (self.set_us, self.set_us))[1]
+
     def start(
         self, number: int, now: Instant, *, child_run_id: str | None = None, due_at_us: int | None = None
     ) -> None:
         """Move a task to running, in its next attempt."""
         old = self.tasks[number]
+        if now.set_us != self.set_us:
+            first = self._set_before.get(number, (self.set_us, 0))[0] if old.attempts else now.set_us
+            self._set_before[number] = first, now.set_us
         new = old._replace(
             status=TaskState.RUNNING,
             version=old.version + 1,
@@ -107,15 +118,16 @@ class TaskRows:
         blocked_by: str | None = None,
         outcome: Outcome | None = None,
     ) -> None:
-        """Move a task to a final state."""
+        """Move a task to a final state. *now* is by the clock as it was in its latest attempt."""
         self.unfinished -= 1
         old = self.tasks[number]
+        first, latest = self._set_before.pop(number, (0, 0)) if self._set_before else (0, 0)
         new = old._replace(
             status=status,
             version=old.version + 1,
             failures=old.failures + (status is TaskState.FAILED),
             exit_code=exit_code,
-            finished_at_us=max(now.wall_us, old.started_at_us or 0),
+            finished_at_us=max(now.wall_us - (latest - first), old.started_at_us or 0),
             error=error,
             outputs=outputs or {},
             blocked_by=blocked_by,

@@ -111,14 +111,14 @@ class Turn:
     def begun(self) -> Instant:
         """Return the moment at which what is decided now begins."""
         # Ends of this turn carry its time; what they made ready starts later, by the stored clock too.
-        return Instant(max(self.parts.clock().wall_us, self.now.wall_us + 1), self.now.mono_s)
+        return self.now._replace(wall_us=max(self.parts.clock().wall_us, self.now.wall_us + 1))
 
     def mark_running(self, plan: RunPlan, begun: Instant) -> None:
         """Have a run that is pending run."""
         if plan.run.status is RunState.PENDING:
             change = RunChange(status=RunState.RUNNING, started_at_us=begun.wall_us)
             plan.run = move_run(self.store, plan.run, change, at_us=begun.wall_us)
-            plan.note_begin(begun)
+            plan.begin(begun)
 
     def write(self, plan: RunPlan) -> None:
         """Store every change of a run's tasks, in the order in which they were decided."""

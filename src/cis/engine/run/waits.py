@@ -139,9 +139,9 @@ def time_limit_s(plan: RunPlan, attempt: AttemptRecord, *, now: Instant) -> floa
     return now.until(attempt.started_at_us + round(limit_s * 1e6), at_most_s=limit_s)
 
 
-def cancelled(wait: TaskWait, *, now: Instant) -> End:
+def cancelled(wait: TaskWait, plan: RunPlan, *, now: Instant) -> End:
     """Return the end of a wait whose run was cancelled."""
-    return _ended(wait.attempt, AttemptState.CANCELLED, now=now, error="cancelled")
+    return _ended(wait.attempt, plan, AttemptState.CANCELLED, now=now, error="cancelled")
 
 
 def _end(wait: TaskWait, plan: RunPlan, *, planned: Planned, now: Instant) -> End | None:
@@ -149,19 +149,19 @@ def _end(wait: TaskWait, plan: RunPlan, *, planned: Planned, now: Instant) -> En
     number = wait.attempt.task_no
     if wait.over_s <= now.mono_s:
         if wait.known:
-            return _ended(wait.attempt, AttemptState.COMPLETED, now=now)
+            return _ended(wait.attempt, plan, AttemptState.COMPLETED, now=now)
         try:
             found = _ask(wait, plan, planned)
         except CisError as error:
-            return failed(wait.attempt, str(error), at_us=now.wall_us)
+            return failed(wait.attempt, str(error), at_us=plan.wait_ended_us(wait.attempt, now))
         except Exception as error:  # noqa: BLE001 - a stranger's skill may raise anything, and must not end the worker
             why = f"skill {plan.task_spec(number).skill!r} failed: {error!r}"
-            return failed(wait.attempt, why, at_us=now.wall_us)
+            return failed(wait.attempt, why, at_us=plan.wait_ended_us(wait.attempt, now))
         if found is not None:
-            return _ended(wait.attempt, AttemptState.COMPLETED, now=now, outputs=found)
+            return _ended(wait.attempt, plan, AttemptState.COMPLETED, now=now, outputs=found)
     if wait.limit_s <= now.mono_s:
         why = f"timed out after {plan.task_spec(number).timeout_s:g} s"
-        return _ended(wait.attempt, AttemptState.FAILED, now=now, error=why)
+        return _ended(wait.attempt, plan, AttemptState.FAILED, now=now, error=why)
     if wait.over_s <= now.mono_s:
         wait.over_s = now.mono_s + max(LEAST_PAUSE_S, wait.wait.every_s if wait.wait else 0.0)
     return None
@@ -185,6 +185,7 @@ def _ask(wait: TaskWait, plan: RunPlan, planned: Planned) -> dict[str, str] | No
 
 def _ended(
     attempt: AttemptRecord,
+    plan: RunPlan,
     status: AttemptState,
     *,
     now: Instant,
@@ -194,7 +195,7 @@ def _ended(
     done = attempt._replace(
         status=status,
         exit_code=0 if status is AttemptState.COMPLETED else None,
-        finished_at_us=max(now.wall_us, attempt.started_at_us),
+        finished_at_us=plan.wait_ended_us(attempt, now),
         error=error,
     )
     return End(attempt=done, outputs=outputs or {})
