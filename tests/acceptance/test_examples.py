@@ -69,7 +69,9 @@ def test_the_small_examples_do_what_they_say(sandbox: Sandbox, tmp_path: Path) -
         written = (EXAMPLES / check.name).read_text(encoding="utf-8")
         check.write_text(written.replace("http://127.0.0.1:6767", node.url), encoding="utf-8")
         expected = {check: 0, EXAMPLES / "retries.yaml": 1}
-        expected |= {EXAMPLES / f"{name}.yaml": 0 for name in ("hello", "outputs", "parameters", "nested-dag")}
+        expected |= {
+            EXAMPLES / f"{name}.yaml": 0 for name in ("hello", "outputs", "parameters", "conditions", "nested-dag")
+        }
         ended = {path: sandbox.cis("dag", "run", str(path), "--wait").returncode for path in expected}
 
     assert check.read_text(encoding="utf-8") != written
@@ -79,6 +81,13 @@ def test_the_small_examples_do_what_they_say(sandbox: Sandbox, tmp_path: Path) -
     assert re.fullmatch(r"the label is \S+-\d{4}-\d\d-\d\d\n", output(sandbox, "outputs", "show"))
     assert re.fullmatch(r"status 200 after [\d.]+ s\n", output(sandbox, "http-check", "tell"))
     assert set(states(sandbox, "nested-dag-inner")) == {"one", "two"}
+    assert states(sandbox, "conditions") == {
+        "test": ("completed", 1),
+        "deploy": ("skipped", 0),
+        "announce": ("skipped", 0),
+        "undo": ("skipped", 0),
+        "report": ("completed", 1),
+    }
     assert states(sandbox, "retries") == {
         "flaky": ("completed", 3),
         "after-flaky": ("completed", 1),
@@ -90,7 +99,7 @@ def test_the_small_examples_do_what_they_say(sandbox: Sandbox, tmp_path: Path) -
 def test_every_example_is_run_by_a_test() -> None:
     assert {path.stem for path in (EXAMPLES / "real").glob("*.yaml")} == {"recipes", "runner"}
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {
-        *("hello", "http-check", "nested-dag", "outputs", "parameters", "retries", "stdlib-census")
+        *("conditions", "hello", "http-check", "nested-dag", "outputs", "parameters", "retries", "stdlib-census")
     }
 
 

@@ -24,6 +24,11 @@ class TriggerRule(StrEnum):
     NONE_FAILED_MIN_ONE_SUCCESS = "none_failed_min_one_success"
     ALWAYS = "always"
 
+    @property
+    def needs_no_failure(self) -> bool:
+        """Whether one failure decides that the task does not run, whatever the rest comes to."""
+        return self in _ENDED_BY_A_FAILURE
+
 
 class Upstream(NamedTuple):
     """How many of the tasks directly before one are not over, and how many of the others count as what."""
@@ -50,8 +55,8 @@ def judge(rule: TriggerRule, before: Upstream) -> tuple[Step, Outcome | None]:
         return Step.RUN, None
     if rule is TriggerRule.ONE_FAILED and before.failed:
         return Step.RUN, None
-    if rule in _ENDED_BY_A_FAILURE and before.failed:
-        return Step.SKIP, Outcome.UPSTREAM_FAILED  # whatever the rest comes to
+    if rule.needs_no_failure and before.failed:
+        return Step.SKIP, Outcome.UPSTREAM_FAILED
     if before.open:
         return Step.WAIT, None
     if _holds(rule, before):

@@ -238,7 +238,7 @@ def _check_upstream(
     old: RunRecord, spec: DagSpec, tasks: Mapping[str, TaskRecord], how: Repeat, again: Collection[str]
 ) -> None:
     asked = next((task for task in spec.tasks if task.id == _whole_of(how.task)), None)
-    for name in asked.depends_on if asked is not None else ():
+    for name in asked.depends_on if asked is not None and asked.trigger_rule.needs_no_failure else ():
         if name not in again and not _keeps(tasks[name]):
             status = tasks[name].status
             raise _not_yet(

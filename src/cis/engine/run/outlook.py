@@ -159,8 +159,7 @@ class Outlook:
     def follower(self, number: int) -> int | None:
         """Return the first task downstream of a running one, if it waits for that one alone."""
         for child in self._graph.children[number][:1] if number < self.written else ():
-            is_alone = self._upstream.waits_for_one(child) and self.specs[child].when is None
-            if is_alone and self.tasks[child].status is TaskState.PENDING:
+            if self._upstream.waits_for_one(child) and self.tasks[child].status is TaskState.PENDING:
                 return child
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from cis.model.cel.faults import CelSyntaxError
@@ -39,18 +38,22 @@ class Token(NamedTuple):
     at: int
 
 
-def tokens(text: str) -> Iterator[Token]:
-    """Yield the words of *text*, then one of kind ``end``. Raises CelSyntaxError."""
+def tokens(text: str) -> list[Token]:
+    """Return the words of *text*, then one of kind ``end``. Raises CelSyntaxError."""
     at = 0
-    while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found is None:
-            raise CelSyntaxError(_fault(text, at), text, at)
-        kind = str(found.lastgroup)
+    found: list[Token] = []
+    for match in _TOKEN.finditer(text):
+        start, end = match.span()
+        if start != at:
+            break
+        at = end
+        kind = match.lastgroup
         if kind != "space":
-            yield Token(kind, found[0], at)
-        at = found.end()
-    yield Token("end", "", at)
+            found.append(Token(str(kind), match[0], start))
+    if at < len(text):
+        raise CelSyntaxError(_fault(text, at), text, at)
+    found.append(Token("end", "", at))
+    return found
 
 
 def text_of(token: Token, text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Union
 
 Value = Any
@@ -109,30 +109,33 @@ class Loop(NamedTuple):
 Node = Union[Literal, Name, Select, Has, Index, Call, And, Or, Choice, ListOf, MapOf, Loop]  # noqa: UP007 - names of later
 
 
-def parts(node: Node) -> Iterator[Node]:
-    """Yield the nodes directly below one."""
-    match node:
-        case Select() | Has():
-            yield node.operand
-        case Index():
-            yield node.operand
-            yield node.place
-        case Call() | And() | Or():
-            yield from node.args
-        case Choice():
-            yield node.condition
-            yield node.yes
-            yield node.no
-        case ListOf():
-            yield from node.items
-        case MapOf():
-            for pair in node.pairs:
-                yield from pair
-        case Loop():
-            yield node.source
-            yield node.body
-            if node.only is not None:
-                yield node.only
+def parts(node: Node) -> Iterable[Node]:
+    """Return the nodes directly below one."""
+    return _PARTS[type(node)](node)
+
+
+def _of_map(node: MapOf) -> Iterable[Node]:
+    return [part for pair in node.pairs for part in pair]
+
+
+def _of_loop(node: Loop) -> Iterable[Node]:
+    return (node.source, node.body) if node.only is None else (node.source, node.body, node.only)
+
+
+_PARTS: Mapping[type, Callable[[Any], Iterable[Node]]] = {
+    Literal: lambda _: (),
+    Name: lambda _: (),
+    Select: lambda node: (node.operand,),
+    Has: lambda node: (node.operand,),
+    Index: lambda node: (node.operand, node.place),
+    Call: lambda node: node.args,
+    And: lambda node: node.args,
+    Or: lambda node: node.args,
+    Choice: lambda node: (node.condition, node.yes, node.no),
+    ListOf: lambda node: node.items,
+    MapOf: _of_map,
+    Loop: _of_loop,
+}
 
 
 def height(node: Node) -> int:

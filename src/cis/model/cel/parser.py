@@ -53,7 +53,7 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._tokens = list(tokens(text))
+        self._tokens = tokens(text)
         self._place = 0
         self._depth = 0
 
