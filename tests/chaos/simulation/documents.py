@@ -11,6 +11,7 @@ from cis.errors import NotFoundError
 from cis.model.dag import DagSpec
 from cis.skills.dag import DagSkill
 from cis.skills.shell import ShellSkill
+from tests.chaos.simulation.conditions import draw
 
 SCOPES = ("global", "project:p")
 
@@ -88,9 +89,10 @@ def _task(rng: random.Random, number: int, *, depth: int, many: set[str]) -> dic
     parents = [one for one in parents if one not in many]
     if "foreach" in task:
         many.add(task["id"])
+    draw(rng, task)
     if "timeout" in task:
         task["env"] = {"ENDLESS": "1"}
-    elif parents and depth == 0 and rng.random() < 0.5:
+    elif parents and depth == 0 and "trigger_rule" not in task and rng.random() < 0.5:
         parent = rng.choice(parents)
         task["env"] = {"TOKEN": f"${{tasks.{parent}.outputs.token}}", "PARENT": parent}
     return task

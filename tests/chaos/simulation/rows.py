@@ -38,6 +38,7 @@ class Task:
     task_id: str
     part_of: int | None
     given: str | None
+    outcome: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def read_rows(connection: apsw.Connection) -> Rows:
         "SELECT run_id, status, version, cancel_requested, definition_id, parent_run_id, started_at_us FROM dag_runs"
     )
     tasks = connection.execute(
-        "SELECT run_id, task_no, status, version, attempts, failures, task_id, part_of, given FROM run_tasks"
+        "SELECT run_id, task_no, status, version, attempts, failures, task_id, part_of, given, outcome FROM run_tasks"
     )
     attempts = connection.execute(
         "SELECT run_id, task_no, attempt, status, worker_id, epoch, error FROM task_executions ORDER BY 1, 2, 3"

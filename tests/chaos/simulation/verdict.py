@@ -7,6 +7,7 @@ import apsw
 from cis.model.dag import DagSpec
 from cis.model.handlers import applying
 from cis.model.states import RunState
+from tests.chaos.simulation.conditions import comes_to, outcome_of, upstream
 from tests.chaos.simulation.processes import Process, Processes
 from tests.chaos.simulation.rows import Attempt, Rows
 from tests.chaos.simulation.watch import Promises, Watch, demand
@@ -61,10 +62,10 @@ def _judge_promises(watch: Watch, promises: Promises, connection: apsw.Connectio
 def _judge_run(watch: Watch, run_id: str, connection: apsw.Connection) -> None:
     rows, run, spec = watch.rows, watch.rows.runs[run_id], watch.specs.of(watch.rows, run_id)
     statuses = [rows.tasks[run_id, number].status for number in range(len(spec.tasks))]
+    done = not {"failed", "cancelled"} & set(statuses)
     settled = rows.settled(run_id)
     if settled is not None:
         demand(run.status == settled, f"run {run_id} is {run.status}, and had ended as {settled}")
-        done = all(status == "completed" for status in statuses)
         demand(
             settled == "cancelled" or done == (settled == "completed"),
             f"run {run_id} had ended as {settled} with {statuses}",
@@ -72,7 +73,6 @@ def _judge_run(watch: Watch, run_id: str, connection: apsw.Connection) -> None:
     elif run.cancel:
         demand(run.status == "cancelled", f"run {run_id} was cancelled, but is {run.status}")
     else:
-        done = all(status == "completed" for status in statuses)
         demand(run.status == ("completed" if done else "failed"), f"run {run_id} is {run.status} with {statuses}")
     events = connection.execute(
         "SELECT count(*) FROM events WHERE kind = 'run' AND run_id = ? AND status IN ('completed', 'failed', 'cancelled')",
@@ -108,11 +108,15 @@ def _judge_whole(watch: Watch, run_id: str, number: int) -> None:
     demand(not task.attempts, f"{name} has {task.attempts} attempts")
     demand(len(parts) in (0, len(items)), f"{name} has {len(parts)} instances of {len(items)}")
     if task.status == "completed":
-        demand(parts == ["completed"] * len(items), f"{name} is completed with {parts}")
+        demand(set(parts) <= {"completed", "skipped"}, f"{name} is completed with {parts}")
+        demand(len(parts) == len(items), f"{name} is completed with {parts}")
     if task.status == "failed":
-        demand("failed" in parts, f"{name} is failed with {parts}")
+        by_condition = not parts and comes_to(spec, task) is None
+        demand(by_condition or "failed" in parts, f"{name} is failed with {parts}")
     if task.status == "skipped":
-        demand(not parts, f"{name} was skipped, and has {parts}")
+        demand(set(parts) <= {"skipped"}, f"{name} was skipped, and has {parts}")
+        if not parts:
+            _judge_skip(watch, run_id, number)
 
 
 def _judge_task(watch: Watch, run_id: str, number: int) -> None:
@@ -124,6 +128,9 @@ def _judge_task(watch: Watch, run_id: str, number: int) -> None:
     accepted = attempts.count("completed")
     demand(kept or accepted == (task.status == "completed"), f"{name} is {task.status} with {accepted} successes")
     failed = attempts.count("failed")
+    if task.status == "failed" and comes_to(spec, task) is None:
+        demand(not attempts and task.failures == 1, f"{name} failed by its condition after {attempts}")
+        return
     gave_up = task.status == "failed" and attempts[-1:] == ["lost"]
     counted = task.failures == failed + gave_up or (
         task.status == "cancelled" and task.failures in (failed, failed - 1)
@@ -137,10 +144,8 @@ def _judge_task(watch: Watch, run_id: str, number: int) -> None:
     if "lost" in attempts and spec.on_lost == "fail":
         over = attempts.index("lost") == len(attempts) - 1 and task.status in ("failed", "cancelled")
         demand(over, f"{name} was lost, which should be its end: {task.status} after {attempts}")
-    parents = [rows.tasks[parent].status for parent in watch.specs.parents(rows, run_id, number)]
     if task.status == "skipped":
-        blamed = {"failed", "skipped", "cancelled"} & set(parents)
-        demand(bool(blamed), f"{name} was skipped though its parents are {parents}")
+        _judge_skip(watch, run_id, number)
     if task.status == "cancelled":
         beside = [] if task.part_of is None else [one.status for one in rows.instances(run_id, task.part_of)]
         asked = (
@@ -149,6 +154,19 @@ def _judge_task(watch: Watch, run_id: str, number: int) -> None:
             or (spec.skill is not None and _has_cancelled_child(rows, run_id))
         )
         demand(asked, f"{name} was cancelled unasked")
+
+
+def _judge_skip(watch: Watch, run_id: str, number: int) -> None:
+    """A task that was skipped says why, and so it is."""
+    rows, spec = watch.rows, watch.specs.task(watch.rows, run_id, number)
+    task = rows.tasks[run_id, number]
+    name = f"task {run_id}.{task.task_id}"
+    rule = "run" if task.part_of is not None else outcome_of(spec, upstream(rows, watch.specs, run_id, number))
+    if task.outcome == "condition":
+        demand(comes_to(spec, task) is False, f"{name} was skipped by a condition that holds")
+        demand(rule == "run", f"{name} was skipped by its condition, and its rule says {rule}")
+    else:
+        demand(task.outcome == rule, f"{name} was skipped for {task.outcome}, and its rule says {rule}")
 
 
 def _judge_attempt(name: str, row: Attempt, process: Process | None, *, is_dag: bool) -> None:

@@ -14,6 +14,7 @@ import apsw
 from cis.engine.ports import attempt_of_handle
 from cis.engine.run.plan import RunPlan
 from cis.model.states import RunState, TaskState
+from tests.chaos.simulation.conditions import comes_to, outcome_of, upstream
 from tests.chaos.simulation.processes import Process, Processes
 from tests.chaos.simulation.rows import AttemptKey, Change, Rows, Specs, read_changes, read_rows
 from tests.chaos.simulation.stage import Stage
@@ -226,8 +227,12 @@ class Watch:
                 handler and new.runs[run_id].cancel > 0
             )  # it goes on with it
             demand(goes_on, f"{name} began while its run was {before.status}")
-        for parent in self.specs.parents(new, run_id, number):
-            demand(new.tasks[parent].status == "completed", f"{name} began before {parent} had completed")
+        spec, before_it = self.specs.task(new, run_id, number), upstream(new, self.specs, run_id, number)
+        demand(
+            outcome_of(spec, before_it) == "run", f"{name} began when {before_it}, with the rule {spec.trigger_rule}"
+        )
+        holds = comes_to(spec, new.tasks[run_id, number])
+        demand(holds is True, f"{name} began though its condition comes to {holds}")
         earlier = [(one, row.status) for one, row in new.of_task(run_id, number) if one != attempt]
         demand([one for one, _ in earlier] == list(range(1, attempt)), f"{name} began after {earlier}")
         demand(all(status != "running" for _, status in earlier), f"{name} began while an earlier one was running")
