@@ -240,3 +240,73 @@ def test_they_are_told_to_the_origin_of_a_run_that_another_node_executes(tmp_pat
     assert states(run) == dict.fromkeys(("find", "each", "each[f1]", "each[f2]", "each[f3]"), "completed")
     assert logs["each[f2]"] == "f2\n"
     assert task_of(run, "each[f3]")["given"] == {"item": "f3"}
+
+
+def test_a_task_or_an_instance_can_be_cancelled_alone_and_counts_as_failed(sandbox: Sandbox, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    waits = f"until test -e {gate}; do sleep 0.02; done"
+    document = {
+        "dag_id": "alone",
+        "tasks": [
+            {"id": "each", "foreach": ["a", "b", "c"], "command": waits},
+            {"id": "whole", "foreach": ["a", "b"], "command": ["sleep", "600"]},
+            {"id": "long", "command": ["sleep", "600"]},
+            {"id": "retries", "command": "false", "max_retries": 3, "retry_delay": "1h"},
+            {"id": "after", "command": "true", "depends_on": "long"},
+            {"id": "later", "command": "true", "depends_on": "each"},
+            {"id": "unbegun", "command": "true", "depends_on": "each"},
+        ],
+    }
+    with sandbox.node(CIS_SLOTS="8"):
+        assert sandbox.cis("dag", "run", write_dag(tmp_path, document)).returncode == 0
+        began = ("each[a]", "each[b]", "each[c]", "whole[a]", "whole[b]", "long")
+        wait_for(
+            lambda: all(states(latest(sandbox, "alone")).get(one) == "running" for one in began),
+            what="all",
+            timeout_s=30,
+        )
+        wait_for(lambda: task_of(latest(sandbox, "alone"), "retries")["attempts"] == 1, what="a try", timeout_s=30)
+        for task_id in ("each[b]", "whole", "long", "retries", "unbegun"):
+            assert sandbox.cis("dag", "cancel", "alone", "--task", task_id).returncode == 0
+        gone = ("each[b]", "whole[a]", "whole[b]", "long", "retries", "unbegun")
+        wait_for(
+            lambda: all(states(latest(sandbox, "alone"))[one] == "cancelled" for one in gone),
+            what="their ends",
+            timeout_s=30,
+        )
+        again = sandbox.cis("dag", "cancel", "alone", "--task", "long")
+        none = sandbox.cis("dag", "cancel", "alone", "--task", "nowhere")
+        gate.touch()
+        wait_for(lambda: latest(sandbox, "alone")["finished_at"] is not None, what="the end", timeout_s=30)
+    run = latest(sandbox, "alone")
+
+    assert (again.returncode, none.returncode) == (4, 3)
+    assert "nothing to cancel" in again.stderr
+    assert run["status"] == "failed"
+    assert states(run) == {
+        "each": "failed", "whole": "failed", "long": "cancelled", "retries": "cancelled", "after": "skipped",
+        "later": "skipped", "unbegun": "cancelled", "each[a]": "completed", "each[b]": "cancelled",
+        "each[c]": "completed", "whole[a]": "cancelled", "whole[b]": "cancelled",
+    }  # fmt: skip
+    assert task_of(run, "after")["skipped_because"] == "long"
+
+
+def test_one_alone_is_cancelled_on_the_node_that_executes_it(tmp_path: Path) -> None:
+    one, two = make_nodes(tmp_path, 2)
+    befriend(one, two)
+    gate = tmp_path / "gate"
+    waits = {"id": "each", "foreach": ["a", "b"], "command": f"until test -e {gate}; do sleep 0.02; done"}
+    document = {"dag_id": "far", "target_node": "node-2", "tasks": [waits]}
+    with running(one, two):
+        run_id = one.api.execute(document).body["run_id"]
+        wait_for(lambda: states(one.api.run(run_id)).get("each[b]") == "running", what="the instances", timeout_s=30)
+        asked = one.api.call("POST", f"/api/v1/runs/{run_id}/cancel", body={"task": "each[b]"})
+        wait_for(lambda: states(one.api.run(run_id))["each[b]"] == "cancelled", what="its end", timeout_s=30)
+        gate.touch()
+        run = ended_there(one, run_id)
+
+    assert asked.status == 200
+    assert (run["status"], states(run)) == (
+        "failed",
+        {"each": "failed", "each[a]": "completed", "each[b]": "cancelled"},
+    )

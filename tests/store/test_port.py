@@ -16,7 +16,7 @@ from cis.store.port import Store
 from cis.store.sqlite.store import SqliteStore
 
 SRC = Path(__file__).parents[2] / "src" / "cis"
-MOST = 151  # with the parameters of runs, and tasks that are added to them
+MOST = 153  # with the parameters of runs, and tasks that are added to them
 
 
 def public(kind: type) -> dict[str, object]:

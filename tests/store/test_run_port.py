@@ -250,6 +250,22 @@ class TestRuns:
 
 
 class TestTasks:
+    def test_a_task_is_asked_to_be_cancelled_without_a_change_of_its_version_unless_it_is_over(
+        self, store: Store
+    ) -> None:
+        put_run(store, "r", tasks=3)
+        first, second, _ = store.tasks.of_run("r")
+        with store.transaction():
+            store.tasks.change([(first, first._replace(status=TaskState.CANCELLED, version=2))])
+        with store.transaction():
+            asked = [store.tasks.ask_to_cancel("r", number) for number in (2, 1, 0, 7)]
+        with store.transaction():
+            store.tasks.change([(second, second._replace(status=TaskState.RUNNING, version=2))])
+
+        assert asked == [True, True, False, False]
+        assert store.tasks.asked_to_cancel("r") == [1, 2]
+        assert [task.cancel_requested for task in store.tasks.of_run("r")] == [False, True, True]
+
     def test_tasks_that_a_run_gets_while_it_goes_on_are_stored_as_they_are_and_counted(self, store: Store) -> None:
         put_run(store, "r", tasks=2)
         added = [

@@ -130,8 +130,12 @@ def run_routes(node: ServedNode) -> APIRouter:
 
     @router.post("/{run_id}/cancel", responses=_RUN, summary="End a run")
     async def cancel(run_id: str, request: Request) -> Response:
-        """At once when no worker holds the run; else its worker ends the tasks first, and `cancel_requested` is set."""
-        return await _control(request, run_id, Action.CANCEL)
+        """At once when no worker holds the run; else its worker ends the tasks first, and `cancel_requested` is set.
+
+        With `{"task": ID}` that task alone is ended, an instance or all of them: it counts as failed.
+        """
+        options = await read_options(request, known={"task": str})
+        return await _control(request, run_id, Action.CANCEL, task=options.get("task"))
 
     @router.post("/{run_id}/pause", responses=_RUN, summary="Start nothing new of a run")
     async def pause(run_id: str, request: Request) -> Response:
@@ -167,12 +171,12 @@ def run_routes(node: ServedNode) -> APIRouter:
         node.wake(accepted.wake)
         return json_answer(submission_view(accepted.run), status=202)
 
-    async def _control(request: Request, run_id: str, action: Action) -> Response:
+    async def _control(request: Request, run_id: str, action: Action, *, task: str | None = None) -> Response:
         scopes, by = scopes_of(request), actor_of(request)
 
         def job(store: Store) -> Controlled:
             now_us = node.this_node.clock_us()
-            return control(store, run_id, action, by=by, now_us=now_us, scopes=scopes, audit_repeats=False)
+            return control(store, run_id, action, by=by, now_us=now_us, task=task, scopes=scopes, audit_repeats=False)
 
         changed = await node.write(job)
         node.wake(changed.wake)

@@ -47,20 +47,28 @@ def control(
     *,
     by: Actor,
     now_us: int,
+    task: str | None = None,
     scopes: Patterns | None = None,
     audit_repeats: bool = True,
 ) -> Controlled:
     """Do what is asked of a run, in the caller's transaction; without *audit_repeats* only changes are audited.
 
+    A *task* that is named is cancelled alone.
+
     Raises:
-        NotFoundError: no such run, or none in the *scopes* that may be seen (None: all).
-        IllegalStateError: the run is over.
+        NotFoundError: no such run, or none in the *scopes* that may be seen (None: all); or no such task.
+        IllegalStateError: the run, or the task, is over.
+        OverloadedError: so many of its tasks are to be cancelled already.
     """
     look_up_run(store.runs, run_id, scopes=scopes)
     before = None if audit_repeats else _asked_for(store, run_id)
-    run = _ENGINE[action](store, run_id, now_us=now_us)
+    if task is None:
+        run = _ENGINE[action](store, run_id, now_us=now_us)
+    else:
+        run = engine.cancel_task(store, run_id, task, now_us=now_us)
     if audit_repeats or _asked_for(store, run_id) != before:
-        append_audit(store.audit, by, action=f"run.{action}", subject=run_id, now_us=now_us)
+        subject = run_id if task is None else f"{run_id}/{task}"
+        append_audit(store.audit, by, action=f"run.{action}", subject=subject, now_us=now_us)
     return Controlled(
         run=run,
         wake=_touched(store.runs, run, action),

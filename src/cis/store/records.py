@@ -166,6 +166,7 @@ class TaskRecord(NamedTuple):
 
     A task that its run got while it went on comes after those of the document. It was ``given`` something, as JSON text:
     an item to the instance of a task (``part_of``, that one's number), to a handler how the run has ended.
+    ``cancel_requested``: somebody wants it, and not its run, cancelled; no change of the row changes that.
     """
 
     run_id: str
@@ -186,6 +187,7 @@ class TaskRecord(NamedTuple):
     outcome: Outcome | None = None
     part_of: int | None = None
     given: str | None = None
+    cancel_requested: bool = False
 
     @property
     def is_added(self) -> bool:

@@ -223,6 +223,14 @@ class Tasks(Protocol):
         """
         ...
 
+    def ask_to_cancel(self, run_id: str, task_no: int) -> bool:
+        """Note that a task is to be cancelled, and not its run; return False if it is over. Its version stays."""
+        ...
+
+    def asked_to_cancel(self, run_id: str) -> Sequence[int]:
+        """Return the numbers of the tasks that are to be cancelled and are not over, in order."""
+        ...
+
     def change(self, old_and_new: Iterable[tuple[TaskRecord, TaskRecord]]) -> None:
         """Replace tasks as they were read by what they become; the ``version`` of each grows by one.
 

@@ -142,6 +142,11 @@ def _which(command: Parser) -> None:
     completes(command.add_argument("--run", metavar="RUN_ID", help="not the latest run, but this one"), "run_ids")
 
 
+def _cancel(command: Parser) -> None:
+    _which(command)
+    completes(command.add_argument("--task", metavar="ID", help="this one alone: it counts as failed"), "task_ids")
+
+
 # What each is about, what it calls (those without add it themselves, and --json if they take it), and what it takes.
 _COMMANDS: dict[str, tuple[str, str, Callable[[Parser], None]]] = {
     "run": ("hand a DAG to the node, or, with no node running, run it here and now", "dag.run:run", _run),
@@ -150,7 +155,7 @@ _COMMANDS: dict[str, tuple[str, str, Callable[[Parser], None]]] = {
     "list": ("runs, newest first", "dag.list:list_runs", _list),
     "status": ("a DAG, its latest runs, the tasks that run now", "dag.status:status", _status),
     "logs": ("what tasks wrote", "dag.logs:logs", _logs),
-    "cancel": ("end a run and its tasks", "dag.control:cancel", _which),
+    "cancel": ("end a run and its tasks", "dag.control:cancel", _cancel),
     "pause": ("start nothing more of a run", "dag.control:pause", _which),
     "resume": ("let a paused run go on", "dag.control:resume", _which),
     "import": ("a workflow of another tool as a DAG document", "", _import),

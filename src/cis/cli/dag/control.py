@@ -22,11 +22,11 @@ from cis.worker.lock import holder, worker_lock_path
 
 
 def cancel(options: argparse.Namespace) -> None:
-    """End a run and its tasks."""
+    """End a run and its tasks, or one of them."""
     context = from_environment()
     changed = _control(context, Action.CANCEL, options)
     run = changed.run
-    if not run.status.final and not _is_minded(context, changed):
+    if options.task is None and not run.status.final and not _is_minded(context, changed):
         # A worker that is gone held it: what is left to do is done here.
         from cis.cli.logs import log_beside_run  # noqa: PLC0415 - a rare case
         from cis.node.embedded import run_embedded  # noqa: PLC0415 - as above
@@ -52,7 +52,8 @@ def _control(context: Context, action: Action, options: argparse.Namespace) -> C
     with context.writable_store() as store:
         run = run_of(store, options.dag_id, run_id=options.run)
         with store.transaction():
-            changed = control(store, run.run_id, action, by=this_user(), now_us=now_us())
+            task = getattr(options, "task", None)
+            changed = control(store, run.run_id, action, by=this_user(), now_us=now_us(), task=task)
     wake(context.home.run, changed.wake)
     return changed
 

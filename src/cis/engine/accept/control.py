@@ -7,22 +7,24 @@ node executes is asked through the outbox, and changes here when that node says 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cis.engine.accept.dispatch import close_offer, post_control
 from cis.engine.lookup import look_up_run
 from cis.engine.transitions import cancel_unfinished, move_run
-from cis.errors import IllegalStateError
+from cis.errors import IllegalStateError, NotFoundError, OverloadedError
 from cis.model.dag import HANDLER
 from cis.model.handlers import NAMES
 from cis.model.message import MessageKind
-from cis.model.states import RunState
+from cis.model.states import RunState, TaskState
 from cis.store.cluster import RemoteRole, RemoteRun
 from cis.store.cluster_port import Remotes
 from cis.store.port import Store
 from cis.store.records import QueueState, RunChange, RunRecord
 from cis.store.run_port import Tasks
 
+MAX_ASKED = 1000  # tasks of one run that are to be cancelled by themselves
 _FOR_ITS_WORKER = (QueueState.QUEUED, QueueState.PARKED)  # of a run that has begun and has handlers
 
 
@@ -50,6 +52,48 @@ def cancel(store: Store, run_id: str, *, now_us: int, again: bool = False) -> Ru
         store.queue.move(run_id, QueueState.QUEUED, only=QueueState.PARKED)
         return _ask_to_cancel(store, run, now_us=now_us, again=again)
     return end_cancelled(store, run, now_us=now_us)
+
+
+def cancel_task(store: Store, run_id: str, task_id: str, *, now_us: int) -> RunRecord:
+    """End one task of a run, an instance alone or all of them; it counts as failed for what follows, and for the run.
+
+    Raises:
+        NotFoundError: no such run, or no such task in it.
+        IllegalStateError: the run, or the task, is over.
+    """
+    run = look_up_run(store.runs, run_id)
+    task = store.tasks.get(run_id, task_id)
+    if task is None:
+        raise NotFoundError("task", task_id, hint=f"in run {run_id}; 'cis dag status {run_id}' shows its tasks")
+    if run.status.final:
+        raise _is_over(run, RunState.CANCELLED, "cancel")
+    if len(store.tasks.asked_to_cancel(run_id)) >= MAX_ASKED:
+        what = f"{MAX_ASKED:,} tasks of run {run_id} are to be cancelled already; wait, or cancel the run"
+        raise OverloadedError(what, retry_after_s=5)
+    if not store.tasks.ask_to_cancel(run_id, task.task_no):
+        because = " already, so there is nothing to cancel"
+        raise IllegalStateError(f"task {task_id}", task.status, TaskState.CANCELLED, because=because)
+    if elsewhere(store.remotes, run_id) is not None:
+        post_control(store, run, None, now_us=now_us)
+        return run
+    return _look_again(store, run, now_us=now_us)
+
+
+def cancel_tasks(store: Store, run_id: str, numbers: Sequence[int], *, now_us: int) -> RunRecord:
+    """End tasks of a run as its origin asks; those that are over, or not there, are passed over.
+
+    Raises:
+        NotFoundError: no such run.
+    """
+    run = look_up_run(store.runs, run_id)
+    asked = [number for number in numbers if store.tasks.ask_to_cancel(run_id, number)]
+    return _look_again(store, run, now_us=now_us) if asked and not run.status.final else run
+
+
+def _look_again(store: Store, run: RunRecord, *, now_us: int) -> RunRecord:
+    """Have whoever holds a run look at its rows again, or somebody take it."""
+    store.queue.move(run.run_id, QueueState.QUEUED, only=QueueState.PARKED)
+    return move_run(store, run, RunChange(), at_us=now_us)
 
 
 def _ask_to_cancel(store: Store, run: RunRecord, *, now_us: int, again: bool) -> RunRecord:

@@ -26,7 +26,7 @@ from cis.engine.transitions import cancel_unfinished, move_run
 from cis.errors import NodeUnreachableError, UnknownNodeError
 from cis.model.dag import DagSpec, Json
 from cis.model.lease_terms import Grant
-from cis.model.message import MessageKind
+from cis.model.message import CANCEL_TASKS, TASKS, MessageKind
 from cis.model.states import Priority, RunState
 from cis.store.cluster import EVERYONE, OfferState, OutboxItem, PeerRecord, RemoteRole, RemoteRun, Route, room_item
 from cis.store.cluster_port import Outbox, Peers
@@ -268,15 +268,24 @@ def goes_before(outbox: Outbox, item: OutboxItem) -> OutboxItem | None:
     return None
 
 
-def post_control(store: Store, run: RunRecord, action: str, *, now_us: int) -> None:
-    """Ask the node that executes a run to *action*: cancel, pause or resume it; the last asked is what counts."""
+def post_control(store: Store, run: RunRecord, action: str | None, *, now_us: int) -> None:
+    """Ask the node that executes a run to *action*: cancel, pause or resume it; the last asked is what counts.
+
+    None: only to cancel the tasks for which that was asked, which every such message names.
+    """
     remote = store.remotes.get(run.run_id)
     if remote is None:
         return
     remote = replace(remote, control_seq=remote.control_seq + 1)
     store.remotes.put(remote)
+    waiting = [item for item in store.outbox.of_run(run.run_id) if item.kind == MessageKind.CONTROL]
     store.outbox.remove_of_run(run.run_id, MessageKind.CONTROL)
+    if action is None:
+        action = str(waiting[-1].fields["action"]) if waiting else CANCEL_TASKS
     fields: dict[str, Json] = {"action": action, "seq": remote.control_seq}
+    asked = store.tasks.asked_to_cancel(run.run_id)
+    if asked:
+        fields[TASKS] = list(asked)
     peer = store.peers.get(remote.peer_id)
     store.outbox.add(
         OutboxItem(

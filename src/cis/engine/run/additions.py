@@ -49,8 +49,8 @@ def make_many(turn: Turn) -> None:
             left -= _make_many(turn, plan, plan.unmade.pop(0))
 
 
-def stop_instances(turn: Turn) -> list[End]:
-    """Begin to end what runs of tasks of which an instance has failed (``fail_fast``); return the waits that are over."""
+def stop_tasks(turn: Turn) -> list[End]:
+    """Begin to end the tasks that are to end by themselves; return the waits that are over."""
     ends: list[End] = []
     for plan in turn.held.plans.values():
         for number in plan.take_stopped() if plan.stopped else ():

@@ -144,7 +144,7 @@ def ask(parts: WorkerPorts, held: Holdings, *, now: Instant) -> tuple[list[End],
             lost.append(End(_lost(attempt, now=now), {}))
             continue
         held.live.add(handle, _live(parts, plan, attempt, now=now))
-        if plan.cancelling:
+        if plan.cancelling or plan.is_stopped(attempt.task_no):
             held.live.end(handle, Ending.CANCEL, now_s=now.mono_s)
         if found.exit is not None:
             exits.append(found.exit)

@@ -14,7 +14,7 @@ from cis.engine.accept.admission import AGAIN_S, let_in, no_place
 from cis.engine.accept.control import cancel
 from cis.engine.outputs import no_room, size_of
 from cis.engine.ports import Wait
-from cis.engine.run.additions import make_many, settle, settle_all, stop_instances
+from cis.engine.run.additions import make_many, settle, settle_all, stop_tasks
 from cis.engine.run.children import ended_child, refusal, start_child
 from cis.engine.run.claiming import take_queued
 from cis.engine.run.conditions import judge_conditions
@@ -89,7 +89,7 @@ def decide(
         make_many(turn)
         steps.start_waits()
         starts = choose_starts(turn, ends=ends if claim else ())
-    steps.record_ends(stop_instances(turn))
+    steps.record_ends(stop_tasks(turn))
     steps.write_tasks()
     steps.end_runs()
     beat(parts.store.workers, limits, me, held, now=now)

@@ -58,7 +58,10 @@ class Outlook:
         self.specs: Sequence[TaskSpec] = spec.tasks
         self.many: dict[int, Many] = {}  # tasks that were made into many, by number
         self.unmade: list[int] = []  # those that are to be
-        self.stopped: list[int] = []  # instances that are to end, since another has failed
+        self.stopped: list[
+            int
+        ] = []  # tasks that run and are to end by themselves: asked for, or beside one that failed
+        self.asked: set[int] = set()  # tasks that somebody wants cancelled
         self.settled: Verdict | None = None  # how it has ended but for its handlers, once these are there
         self._graph = Graph.of(spec.tasks)
         self.losses = Losses(losses)
@@ -66,7 +69,7 @@ class Outlook:
         self._upstream = UpstreamCounts(spec, self._graph, self.tasks)
         self._skips: list[tuple[int, Decision]] = []  # tasks to be skipped, and why
         self.undecided: deque[int] = deque()  # tasks that could start, if their ``when`` holds
-        self._cancels: list[int] = []  # tasks to be cancelled, since an instance beside them has failed
+        self._cancels: list[int] = []  # tasks that wait and are to be cancelled by themselves
         self._cancelled_up_to: int | None = None  # the next task to be cancelled; None when none is
         if len(tasks) > self.written:
             self._note_added(self.tasks[self.written :])
@@ -189,6 +192,13 @@ class Outlook:
                 self.settled = self.settled or verdict_of(task)
             else:
                 self.many_of(task.part_of).add(task)
+
+    def is_stopped(self, number: int) -> bool:
+        """Whether a task is to be cancelled by itself: it was asked for, or an instance beside it has failed."""
+        if number in self.asked:
+            return True
+        part_of = self.tasks[number].part_of
+        return part_of is not None and (self.many[part_of].stopped or part_of in self.asked)
 
     def many_of(self, number: int) -> Many:
         """Return what is known of the instances of a task."""

@@ -47,6 +47,11 @@ class RunPlan(Outlook):
             self.output_bytes += size_of(task.outputs) if task.outputs else 0
             return
         self.rows.unfinished += 1
+        if task.cancel_requested:
+            self.asked.add(number)
+            self._stop_these([number])
+            if task.status is TaskState.PENDING:
+                return
         if task.status is TaskState.RUNNING:
             if number < self.written and self.specs[number].is_many:
                 self._take_up_many(number, now)
@@ -107,7 +112,7 @@ class RunPlan(Outlook):
         if self.cancelling:
             self._finish(number, TaskState.CANCELLED, now=now)
         else:
-            self._make_ready(number)
+            self._make_ready(number)  # or have it cancelled, if it is one that is
 
     def next_wait(self) -> int:
         """Take the next ready task that takes no slot; ``start_wait``, a hold or ``end`` comes next."""
@@ -160,7 +165,7 @@ class RunPlan(Outlook):
             self.output_bytes += size_of(outputs) if outputs else 0
             self._finish(number, TaskState.COMPLETED, now=now, exit_code=exit_code, outputs=outputs or {})
             self._go_on(number, now)
-        elif status is AttemptState.CANCELLED or self.given_up:
+        elif status is AttemptState.CANCELLED or self.given_up or self.is_stopped(number):
             self._finish(number, TaskState.CANCELLED, now=now, exit_code=exit_code, error=error)
             if not self.given_up:  # but the run that the task was
                 self._go_on(number, now)
@@ -221,6 +226,7 @@ class RunPlan(Outlook):
             number = self._cancels.pop()
             if self.tasks[number].status is TaskState.PENDING:
                 self._finish(number, TaskState.CANCELLED, now=now)
+                self._follow(number)
         if self._cancelled_up_to is not None:
             number = self._cancelled_up_to
             while number < len(self.tasks) and self.rows.changed < end:
@@ -298,13 +304,29 @@ class RunPlan(Outlook):
         if not many.open:
             self._end_many(part_of, now)
 
+    def cancel_tasks(self, numbers: Sequence[int]) -> None:
+        """Have tasks be cancelled by themselves, for which that was asked."""
+        for number in numbers:
+            if number in self.asked or self.tasks[number].status.final:
+                continue
+            self.asked.add(number)
+            if number in self.unmade:
+                self.unmade.remove(number)
+            if number in self.many:
+                self._stop(self.many[number])
+            if number not in self.many or self.tasks[number].status is TaskState.PENDING:
+                self._stop_these([number])
+
     def _stop(self, many: Many) -> None:
         """Have what is left of the instances of a task be cancelled."""
         many.stopped = True
-        rest = sorted(one for one in many.numbers if not self.tasks[one].status.final)
-        self.ready.drop(set(rest))
-        self.stopped += rest
-        self._cancels += rest
+        many.held.clear()
+        self._stop_these(sorted(one for one in many.numbers if not self.tasks[one].status.final))
+
+    def _stop_these(self, numbers: Sequence[int]) -> None:
+        self.ready.drop(set(numbers))
+        self.stopped += numbers
+        self._cancels += numbers
 
     def _take_up_many(self, number: int, now: Instant) -> None:
         """Go on with a task whose instances are there."""
@@ -312,7 +334,7 @@ class RunPlan(Outlook):
         failed = any(self.tasks[one].counts_as_failed for one in many.numbers) if many.spec.fail_fast else False
         if not many.open:
             self._end_many(number, now)
-        elif failed and not self.given_up:
+        elif (failed or number in self.asked) and not self.given_up:
             self._stop(many)
 
     def _end_many(self, number: int, now: Instant) -> None:
@@ -326,6 +348,9 @@ class RunPlan(Outlook):
     def _make_ready(self, number: int) -> None:
         if self.cancelling:
             return  # it will be cancelled when its turn comes
+        if self.is_stopped(number):
+            self._cancels.append(number)
+            return
         if number < self.written and self.specs[number].is_many:
             self.unmade.append(number)
         else:

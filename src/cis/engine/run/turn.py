@@ -81,6 +81,7 @@ class Turn:
                 if fresh is None:
                     raise PoisonRecordError(f"run {plan.run.run_id}", "its row is gone")
                 plan.run = fresh
+                plan.cancel_tasks(self.store.tasks.asked_to_cancel(fresh.run_id))
         if plan.to_cancel:
             self._cancel(plan)
 

@@ -9,20 +9,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from cis.engine.accept import control
 from cis.engine.accept.admission import Asker
 from cis.engine.accept.submit import Origin, SubmitRequest, canonical_json, submit
+from cis.engine.lookup import look_up_run
 from cis.engine.this_node import ThisNode
 from cis.errors import IllegalStateError, MalformedMessageError, MessageRefusedError, OverloadedError
 from cis.federation import restored
 from cis.federation.executing.claiming import set_unfit
 from cis.federation.messages import EXECUTE, Outcome, ReceivedMessage, outcome
 from cis.federation.requested import RequestedRun
-from cis.model.message import ERREXIT, MessageKind, Reply, Result
+from cis.model.dag import Json
+from cis.model.message import CANCEL_TASKS, ERREXIT, MAX_NUMBER, TASKS, MessageKind, Reply, Result
 from cis.model.scope_rules import in_common
 from cis.model.states import Priority
 from cis.store.access_records import AuditRecord
@@ -33,6 +35,7 @@ from cis.store.records import RunRecord
 from cis.store.run_port import Definitions
 
 _ACTIONS: dict[str, Callable[..., RunRecord]] = {
+    CANCEL_TASKS: lambda store, run_id, **_: look_up_run(store.runs, run_id),
     "cancel": partial(control.cancel, again=True),
     "pause": control.pause,
     "resume": control.resume,
@@ -133,11 +136,20 @@ def receive_control(store: Store, received: ReceivedMessage, *, this_node: ThisN
         return outcome(Result.DUPLICATE)
     store.remotes.put(replace(remote, control_seq=seq))
     try:
+        if TASKS in message.fields:
+            control.cancel_tasks(store, message.run_id, _numbers(message.fields[TASKS]), now_us=this_node.clock_us())
         run = _ACTIONS[action](store, message.run_id, now_us=this_node.clock_us())
     except IllegalStateError as error:
         return Outcome(reply=Reply(result=Result.DUPLICATE, code=error.code, detail=str(error)))
     rings = [run.worker_id, *(child.worker_id for child in store.runs.children(run.run_id))]
     return outcome(Result.ACCEPTED, rings=tuple(rings))
+
+
+def _numbers(plain: Json) -> Sequence[int]:
+    whole = isinstance(plain, list) and all(isinstance(one, int) and 0 <= one <= MAX_NUMBER for one in plain)
+    if not whole or len(plain) > control.MAX_ASKED:
+        raise MalformedMessageError(f"{TASKS} must be a list of at most {control.MAX_ASKED:,} numbers of tasks")
+    return list(plain)
 
 
 def receive_ask(remotes: Remotes, received: ReceivedMessage) -> Outcome:

@@ -10,7 +10,7 @@ import psycopg
 from cis.errors import StoreNewerError
 
 FOLDER = Path(__file__).parents[1] / "migrations" / "postgres"
-NEWEST = 25  # as in SQLite
+NEWEST = 26  # as in SQLite
 _LOCK = 0x63697364  # of this program alone; any number would do
 _NEVER = -1
 

@@ -47,7 +47,7 @@ RUN = (
 )
 TASK = (
     "run_id, task_no, task_id, status, version, attempts, failures, exit_code, started_at_us, finished_at_us,"
-    " outputs, error, blocked_by, retry_at_us, child_run_id, outcome, part_of, given"
+    " outputs, error, blocked_by, retry_at_us, child_run_id, outcome, part_of, given, cancel_requested"
 )
 ATTEMPT = (
     "run_id, task_no, task_id, attempt, status, worker_id, epoch, started_at_us, finished_at_us, exit_code, pid,"
@@ -153,6 +153,7 @@ def task_of(row: Row) -> TaskRecord:
         outcome=Outcome(row[15]) if row[15] else None,
         part_of=row[16],
         given=row[17],
+        cancel_requested=bool(row[18]),
     )
 
 

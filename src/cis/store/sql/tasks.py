@@ -55,6 +55,11 @@ TELL_CANCELLED = (
     " AND t.status NOT IN ('completed', 'failed', 'skipped', 'cancelled')"
     " AND t.task_id || r.dag_id || r.worker_id NOT GLOB '*[^ -~]*' ORDER BY t.task_no"
 )
+_FINAL = "('completed', 'failed', 'skipped', 'cancelled')"
+_ASK_TO_CANCEL = (
+    f"UPDATE run_tasks SET cancel_requested = 1 WHERE run_id = ? AND task_no = ? AND status NOT IN {_FINAL}"  # noqa: S608
+)
+_ASKED_TO_CANCEL = f"SELECT task_no FROM run_tasks WHERE run_id = ? AND cancel_requested = 1 AND status NOT IN {_FINAL} ORDER BY task_no"  # noqa: S608
 _GROW = "UPDATE dag_runs SET task_count = task_count + ? WHERE run_id = ?"
 _LOSE = (
     "UPDATE task_executions SET status = 'lost', finished_at_us = max(?, started_at_us)"
@@ -114,6 +119,14 @@ class TaskRows:
         self._db.write_many(INSERT_TASK, map(task_values, tasks))
         self._db.write(_GROW, (len(tasks), tasks[0].run_id))
 
+    def ask_to_cancel(self, run_id: str, task_no: int) -> bool:
+        """Note that a task is to be cancelled; return False if it is over."""
+        return self._db.write(_ASK_TO_CANCEL, (run_id, task_no)) == 1
+
+    def asked_to_cancel(self, run_id: str) -> Sequence[int]:
+        """Return the numbers of the tasks that are to be cancelled and are not over."""
+        return [number for (number,) in self._db.rows(_ASKED_TO_CANCEL, (run_id,))]
+
     def change(self, old_and_new: Iterable[tuple[TaskRecord, TaskRecord]]) -> None:
         """Replace tasks as they were read by what they become."""
         changes = list(old_and_new)
@@ -156,7 +169,17 @@ def changing_values(task: TaskRecord) -> tuple[object, ...]:
 def task_values(task: TaskRecord) -> tuple[object, ...]:
     """Return a task's values in the order of TASK."""
     status, *rest = changing_values(task)
-    return (task.run_id, task.task_no, task.task_id, status, task.version, *rest, task.part_of, task.given)
+    return (
+        task.run_id,
+        task.task_no,
+        task.task_id,
+        status,
+        task.version,
+        *rest,
+        task.part_of,
+        task.given,
+        int(task.cancel_requested),
+    )
 
 
 _IS_RUN = "SELECT 1 FROM dag_runs WHERE run_id = ?"

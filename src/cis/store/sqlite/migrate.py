@@ -9,7 +9,7 @@ import apsw
 from cis.errors import StoreNewerError
 
 FOLDER = Path(__file__).parents[1] / "migrations" / "sqlite"
-NEWEST = 25
+NEWEST = 26
 _ASK_AGAIN = 100  # SQLite does so once; each time another process has to have changed the schema in between
 
 
