@@ -97,7 +97,9 @@ def test_the_small_examples_do_what_they_say(sandbox: Sandbox, tmp_path: Path) -
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    assert {path.stem for path in (EXAMPLES / "real").glob("*.yaml")} == {"recipes", "runner"}
+    assert {path.stem for path in (EXAMPLES / "real").glob("*.yaml")} == {
+        *("recipes", "runner", "modules", "backup", "server", "branching", "warehouse")
+    }
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {
         *("conditions", "hello", "http-check", "nested-dag", "outputs", "parameters", "retries", "stdlib-census")
     }
@@ -176,3 +178,88 @@ def test_a_task_runners_own_tasks_put_a_commit_into_what_they_link_and_call_one_
         system: f"tool link -X version.commit=4f2a9c1 -o out/runner-{system}\n" for system in ("linux", "darwin")
     }
     assert {"generated", "runner-linux", "runner-darwin"} <= {file.name for file in (real / "out").iterdir()}
+
+
+def ended(sandbox: Sandbox, dag_id: str) -> dict[str, str]:
+    """Return how each task of the latest run ended."""
+    return {name: status for name, (status, _) in states(sandbox, dag_id).items()}
+
+
+def test_a_librarys_modules_are_found_and_tested_and_code_is_generated_for_each_database(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    real = shutil.copytree(EXAMPLES / "real", tmp_path / "real")
+    sandbox.json("dag", "run", str(real / "modules.yaml"))
+
+    assert set(ended(sandbox, "modules").values()) == {"completed"}
+    assert {"generate[mysql]", "migrations[sqlite]", "test[0]", "test[2]"} <= ended(sandbox, "modules").keys()
+    assert output(sandbox, "modules", "test[1]") == "tool test -race driver/postgres\n"
+    assert (real / "out" / "postgres" / "queries.go").exists()
+
+
+def test_a_backup_saves_each_database_that_there_is_and_tells_when_one_is_not(sandbox: Sandbox, tmp_path: Path) -> None:
+    real = shutil.copytree(EXAMPLES / "real", tmp_path / "real")
+    sandbox.json("dag", "run", str(real / "backup.yaml"))
+    fine = ended(sandbox, "backup")
+    sandbox.json("dag", "run", str(real / "backup.yaml"), "-p", "databases=shop --fail", expect=1)
+
+    assert set(fine) == {"list", "save", "prune", "save[shop]", "save[wiki]"}
+    assert (real / "out" / "second" / "wiki.gz.enc").exists()
+    assert ended(sandbox, "backup") == {
+        "list": "completed", "save": "failed", "prune": "skipped", "save[shop]": "completed", "save[--fail]": "failed",
+        "handlers.failure": "completed",
+    }  # fmt: skip
+    assert "backup: save (task save: 1 of 2 instances failed)" in output(sandbox, "backup", "handlers.failure")
+
+
+def test_a_server_is_checked_for_two_architectures_and_deployed_from_the_main_branch_alone(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    real = shutil.copytree(EXAMPLES / "real", tmp_path / "real")
+    sandbox.json("dag", "run", str(real / "server.yaml"))
+    topic = ended(sandbox, "server")
+    sandbox.json("dag", "run", str(real / "server.yaml"), "-p", "branch=main")
+
+    assert topic == {
+        "check": "completed",
+        "deploy": "skipped",
+        "check[amd64]": "completed",
+        "check[arm64]": "completed",
+    }
+    assert ended(sandbox, "server")["deploy"] == "completed"
+    assert ended(sandbox, "server-checks")["handlers.exit"] == "completed"
+    assert {path.name for path in (real / "out" / "amd64").iterdir()} == {"server"}
+
+
+def test_branches_that_are_not_taken_are_skipped_and_a_join_runs_unless_one_failed(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    real = shutil.copytree(EXAMPLES / "real", tmp_path / "real")
+    found = []
+    for take, expect in (("left", 0), ("left right", 0), ("left middle", 1), ("none", 0)):
+        sandbox.json("dag", "run", str(real / "branching.yaml"), "-p", f"take={take}", expect=expect)
+        found.append([ended(sandbox, "branching")[name] for name in ("left", "right", "middle", "join")])
+
+    assert found == [
+        ["completed", "skipped", "skipped", "completed"],
+        ["completed", "completed", "skipped", "completed"],
+        ["completed", "skipped", "failed", "skipped"],
+        ["skipped", "skipped", "skipped", "skipped"],
+    ]
+
+
+def test_a_warehouse_goes_on_without_a_source_and_says_so_and_only_what_failed_is_repeated(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    real = shutil.copytree(EXAMPLES / "real", tmp_path / "real")
+    sandbox.json("dag", "run", str(real / "warehouse.yaml"), "-p", "late=ads", "-p", "broken=true", expect=1)
+    first = ended(sandbox, "warehouse")
+    told = output(sandbox, "warehouse", "tell")
+    again = sandbox.json("dag", "rerun", "warehouse", "--from-failed", "-p", "broken=false", "--wait")
+
+    assert [first[name] for name in ("source", "source[ads]", "tell", "stock", "sales")] == [
+        "completed", "failed", "completed", "completed", "failed"
+    ]  # fmt: skip
+    assert told == "tool mail without: ads\n"
+    assert list(again["again"]) == ["sales"]
+    assert ended(sandbox, "warehouse")["sales"] == "completed"

@@ -249,6 +249,7 @@ def test_a_task_or_an_instance_can_be_cancelled_alone_and_counts_as_failed(sandb
         "dag_id": "alone",
         "tasks": [
             {"id": "each", "foreach": ["a", "b", "c"], "command": waits},
+            {"id": "one", "foreach": ["a", "b", "c"], "max_parallel": 1, "command": waits},
             {"id": "whole", "foreach": ["a", "b"], "command": ["sleep", "600"]},
             {"id": "long", "command": ["sleep", "600"]},
             {"id": "retries", "command": "false", "max_retries": 3, "retry_delay": "1h"},
@@ -266,9 +267,9 @@ def test_a_task_or_an_instance_can_be_cancelled_alone_and_counts_as_failed(sandb
             timeout_s=30,
         )
         wait_for(lambda: task_of(latest(sandbox, "alone"), "retries")["attempts"] == 1, what="a try", timeout_s=30)
-        for task_id in ("each[b]", "whole", "long", "retries", "unbegun"):
+        for task_id in ("each[b]", "one[b]", "whole", "long", "retries", "unbegun"):
             assert sandbox.cis("dag", "cancel", "alone", "--task", task_id).returncode == 0
-        gone = ("each[b]", "whole[a]", "whole[b]", "long", "retries", "unbegun")
+        gone = ("each[b]", "one[b]", "whole[a]", "whole[b]", "long", "retries", "unbegun")
         wait_for(
             lambda: all(states(latest(sandbox, "alone"))[one] == "cancelled" for one in gone),
             what="their ends",
@@ -286,7 +287,8 @@ def test_a_task_or_an_instance_can_be_cancelled_alone_and_counts_as_failed(sandb
     assert states(run) == {
         "each": "failed", "whole": "failed", "long": "cancelled", "retries": "cancelled", "after": "skipped",
         "later": "skipped", "unbegun": "cancelled", "each[a]": "completed", "each[b]": "cancelled",
-        "each[c]": "completed", "whole[a]": "cancelled", "whole[b]": "cancelled",
+        "each[c]": "completed", "whole[a]": "cancelled", "whole[b]": "cancelled", "one": "failed",
+        "one[a]": "completed", "one[b]": "cancelled", "one[c]": "completed",
     }  # fmt: skip
     assert task_of(run, "after")["skipped_because"] == "long"
 

@@ -112,9 +112,9 @@ def malformed(text: str, *, many: bool = False) -> Iterator[str]:
                 yield found[0]
 
 
-def refers(value: Json) -> bool:
+def refers(value: Json, *, many: bool = False) -> bool:
     """Whether a value holds anything that is filled in when its task starts."""
-    return any(True for _ in references(value))
+    return any(True for _ in references(value, many=many))
 
 
 def fill(value: Json, lookup: Callable[[Reference], Json], *, many: bool = False) -> Json:

@@ -74,7 +74,9 @@ def _faults_of_document(document: Mapping[str, Json], given: Json) -> list[tuple
     from cis.model.params import param_values  # noqa: PLC0415 - as above
     from cis.model.references import refers  # noqa: PLC0415 - as above
 
-    open_ones = {name for name, value in given.items() if refers(value)} if isinstance(given, Mapping) else set()
+    open_ones = (
+        {name for name, value in given.items() if refers(value, many=True)} if isinstance(given, Mapping) else set()
+    )
     try:  # what is known only when the task starts is checked then
         param_values(
             {name: one for name, one in declared.items() if name not in open_ones},

@@ -28,7 +28,7 @@ def is_open(value: Json) -> bool:
     from cis.model.references import refers  # noqa: PLC0415 - a list of skills needs none of it
     from cis.model.relations import OPENING_OF_SECRET  # noqa: PLC0415 - as above
 
-    return OPENING_OF_SECRET in value or refers(value)
+    return OPENING_OF_SECRET in value or refers(value, many=True)
 
 
 def unknown_params(params: Mapping[str, Json], *, known: Sequence[str]) -> list[tuple[str, str]]:

@@ -58,7 +58,7 @@ def skill_faults(spec: DagSpec, skills: SkillBook) -> Iterator[tuple[Fault, bool
         for name, message in skill.check(task.params):
             yield Fault(place=f"{place}.params.{name}" if name else f"{place}.params", message=message), False
         for name in sorted(skill.literal_params & task.params.keys()):
-            if refers(task.params[name]):
+            if refers(task.params[name], many=task.is_many):
                 yield Fault(place=f"{place}.params.{name}", message=_PASTED), False
 
 

@@ -7,7 +7,6 @@ is over. It has no attempts of its own.
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Sequence
 
 from cis.engine.run.values import Values
@@ -24,7 +23,7 @@ class Many:
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
         self.numbers: list[int] = []
-        self.held: deque[int] = deque()
+        self.held: dict[int, None] = {}  # in order
         self.undecided: set[int] = set()  # whose condition is to be judged, before they get a place
         self.active = 0
         self.open = 0
@@ -46,7 +45,7 @@ class Many:
         """Whether an instance that could start has a place; if not it is held."""
         limit = self.spec.max_parallel
         if limit is not None and self.active >= limit:
-            self.held.append(number)
+            self.held[number] = None
             return False
         self.active += 1
         return True
@@ -54,14 +53,17 @@ class Many:
     def take_end(self, number: int) -> int | None:
         """Note that an instance is over; return one that gets its place, if it had one."""
         self.open -= 1
-        if number in self.undecided:
+        if number in self.undecided or number in self.held:
             self.undecided.discard(number)
+            self.held.pop(number, None)
             return None
         self.active -= 1
         if not self.held:
             return None
         self.active += 1
-        return self.held.popleft()
+        following = next(iter(self.held))
+        del self.held[following]
+        return following
 
 
 def instances_of(task: TaskSpec, values: Values) -> list[Instance]:
