@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cis.model.cel.checker import BOOL, DYN, INT, LIST, MAP, STRING, Resolve, check
 from cis.model.cel.evaluator import Evaluation, evaluate
-from cis.model.cel.faults import CelError, CostError, UnknownError, pointed
+from cis.model.cel.faults import CelError, CostError, pointed
 from cis.model.cel.nodes import Call, Has, Index, Literal, Name, Node, Select, Value, parts
 from cis.model.cel.parser import parse
 from cis.model.cel.values import kind_of
@@ -23,6 +23,7 @@ from cis.model.ids import did_you_mean
 from cis.model.instances import ITEM, MATRIX, is_many, matrix_names
 from cis.model.params import is_required, type_of
 from cis.model.states import TaskState
+from cis.model.task_kinds import MAX_EXPRESSION
 from cis.model.tree import Path
 
 MAX_WARNED = 20
@@ -63,7 +64,7 @@ class Known(NamedTuple):
 
 
 def condition_faults(known: Known) -> Iterator[tuple[Path, str]]:
-    """Yield what is wrong with the conditions of a document, but for their syntax."""
+    """Yield what is wrong with the conditions of a document."""
     distant: list[tuple[int, int, str]] = []
     for number, one in enumerate(known.tasks):
         text = one.get("when")
@@ -76,10 +77,13 @@ def condition_faults(known: Known) -> Iterator[tuple[Path, str]]:
 
 
 def _faults(number: int, text: str, known: Known, distant: list[tuple[int, int, str]]) -> Iterator[str]:
+    if len(text) > MAX_EXPRESSION or not text.strip():
+        return  # whoever read the field has said so
     try:
         tree = parse(text)
-    except ValueError:
-        return  # whoever read the field has said so
+    except ValueError as error:
+        yield str(error)
+        return
     parents = set(known.graph.parents[number])
 
     def task(path: tuple[str, ...], at: int) -> str:
@@ -107,12 +111,17 @@ def _faults(number: int, text: str, known: Known, distant: list[tuple[int, int, 
         yield pointed(message, text, at)
     if checked.faults:
         return
+    if not checked.names:
+        yield from _failing(tree, text)
     if checked.kind not in (BOOL, DYN):
         yield pointed(f"a condition is true or false, and this is {checked.kind}", text, tree.at)
-        return
+
+
+def _failing(tree: Node, text: str) -> Iterator[str]:
+    """Yield why a condition without names always fails."""
     try:
         evaluate(tree, {}, most_steps=_FOLDED_STEPS)
-    except (UnknownError, CostError):
+    except CostError:
         return
     except CelError as error:
         yield pointed(f"this fails whatever happens: {error.message}", text, error.at)

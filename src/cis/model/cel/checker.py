@@ -29,10 +29,11 @@ Resolve = Callable[[tuple[str, ...], int], str]
 
 
 class Checked(NamedTuple):
-    """The type of an expression, and what is wrong with it: messages with their places."""
+    """The type of an expression, what is wrong with it (messages with their places), and whether it names a variable."""
 
     kind: str
     faults: list[tuple[str, int]]
+    names: bool
 
 
 def check(
@@ -41,12 +42,13 @@ def check(
     """Check a tree; *names* are the variables, and *unknown* says what is wrong with a name that is not among them."""
     checker = _Checker(names, unknown)
     kind = checker.kind(node)
-    return Checked(kind, checker.faults)
+    return Checked(kind, checker.faults, checker.named)
 
 
 class _Checker:
     def __init__(self, names: Mapping[str, Resolve], unknown: Callable[[str], str]) -> None:
         self.faults: list[tuple[str, int]] = []
+        self.named = False
         self._names = names
         self._unknown = unknown
         self._bound: list[str] = []
@@ -106,6 +108,7 @@ class _Checker:
     def _resolved(self, path: tuple[str, ...], node: Node) -> str:
         if path[0] in self._bound:
             return BOOL if isinstance(node, Has) else DYN
+        self.named = True
         if path[0] not in self._names:
             self.faults.append((self._unknown(path[0]), node.at))
             return DYN

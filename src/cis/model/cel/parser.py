@@ -28,13 +28,19 @@ from cis.model.task_kinds import MAX_EXPRESSION
 
 MAX_NESTING = 32  # of its tree
 _MOST_DIGITS = 30
+_NO_VALUE = frozenset(
+    (")", "]", "}", ",", ":", "?", ".", "!", "&&", "||", "==", "!=", "<", "<=", ">", ">=", "+", "*", "/", "%")
+)
 _CONSTANTS = {"true": True, "false": False, "null": None}
 _RESERVED = frozenset(
     "as break const continue else for function if import in let loop package namespace return var void while".split()  # noqa: SIM905
 )
-_RELATIONS = frozenset(("<", "<=", ">=", ">", "==", "!=", "in"))
+_LEVELS = {
+    **dict.fromkeys(("<", "<=", ">=", ">", "==", "!=", "in"), 0),
+    **dict.fromkeys("+-", 1),
+    **dict.fromkeys("*/%", 2),
+}
 _OTHERWISE = {"and": "&&", "or": "||", "not": "!", "is": "=="}
-_BINARY = (_RELATIONS, frozenset("+-"), frozenset("*/%"))
 
 
 @lru_cache(maxsize=256)
@@ -55,6 +61,7 @@ class _Parser:
         self._text = text
         self._tokens = tokens(text)
         self._place = 0
+        self._next = self._tokens[0]
         self._depth = 0
 
     def whole(self) -> Node:
@@ -63,22 +70,19 @@ class _Parser:
             raise self._fault(self._unexpected("an operator"), self._next)
         return node
 
-    @property
-    def _next(self) -> Token:
-        return self._tokens[self._place]
-
     def _take(self) -> Token:
-        token = self._tokens[self._place]
+        token = self._next
         self._place += 1
+        if token.kind != "end":
+            self._next = self._tokens[self._place]
         return token
 
     def _takes(self, sign: str) -> bool:
-        """Whether the next word is *sign*, which is passed then."""
-        token = self._tokens[self._place]
-        if token.word == sign and token.kind == "sign":
-            self._place += 1
-            return True
-        return False
+        """Whether the next word is *sign*, which is passed then; a string has its quotes, so it is never one."""
+        if self._next.word != sign:
+            return False
+        self._take()
+        return True
 
     def _demand(self, sign: str) -> None:
         if not self._takes(sign):
@@ -100,7 +104,7 @@ class _Parser:
         if self._depth > MAX_NESTING:
             raise self._fault(f"the expression is nested more than {MAX_NESTING} deep", self._next)
         node = self._either()
-        if self._next.word == "?" and self._next.kind == "sign":
+        if self._next.word == "?":
             at = self._take().at
             yes = self._either()
             self._demand(":")
@@ -109,37 +113,40 @@ class _Parser:
         return node
 
     def _either(self) -> Node:
-        args = [self._both()]
-        at = self._next.at
+        node, at = self._both(), self._next.at
+        if self._next.word != "||":
+            return node
+        args = [node]
         while self._takes("||"):
             args.append(self._both())
-        return args[0] if len(args) == 1 else Or(tuple(args), at)
+        return Or(tuple(args), at)
 
     def _both(self) -> Node:
-        args = [self._binary(0)]
-        at = self._next.at
+        node, at = self._binary(0), self._next.at
+        if self._next.word != "&&":
+            return node
+        args = [node]
         while self._takes("&&"):
             args.append(self._binary(0))
-        return args[0] if len(args) == 1 else And(tuple(args), at)
+        return And(tuple(args), at)
 
-    def _binary(self, level: int) -> Node:
-        if level == len(_BINARY):
-            return self._unary()
-        node = self._binary(level + 1)
-        while self._next.word in _BINARY[level] and self._next.kind in ("sign", "name"):
+    def _binary(self, least: int) -> Node:
+        """Read what operators of this level, or of one that binds more, hold together."""
+        node = self._unary()
+        while (level := _LEVELS.get(self._next.word, -1)) >= least:
             token = self._take()
             node = Call(token.word, (node, self._binary(level + 1)), token.at)
         return node
 
     def _unary(self) -> Node:
         first = self._next
-        if first.kind != "sign" or first.word not in "!-":
+        if first.word != "!" and first.word != "-":  # noqa: PLR1714 - asked for every value
             return self._member()
         count = 0
-        while self._next.word == first.word and self._next.kind == "sign":
+        while self._next.word == first.word:
             if first.word == "-" and self._tokens[self._place + 1].kind in ("int", "double"):
                 break  # it belongs to the number
-            self._place += 1
+            self._take()
             count += 1
         operand = self._member()
         return Call(f"{first.word}_", (operand,), first.at) if count % 2 else operand
@@ -147,20 +154,22 @@ class _Parser:
     def _member(self) -> Node:
         node = self._primary()
         while True:
-            at = self._next.at
-            if self._takes("."):
+            word, at = self._next.word, self._next.at
+            if word == ".":
+                self._take()
                 node = self._selected(node, at)
-            elif self._takes("["):
+            elif word == "[":
+                self._take()
                 node = Index(node, self._expression(), at)
                 self._demand("]")
             else:
                 return node
 
     def _selected(self, operand: Node, at: int) -> Node:
-        token = self._take()
+        token = self._next
         if token.kind != "name" or token.word in _CONSTANTS or token.word == "in":
-            self._place -= 1
             raise self._fault(self._unexpected("a name"), token)
+        self._take()
         if not self._takes("("):
             return Select(operand, token.word, at)
         if token.word in MACROS:
@@ -184,7 +193,10 @@ class _Parser:
         return Loop(token.word, source, args[0].name, args[-1], only, token.at)
 
     def _primary(self) -> Node:
-        token = self._take()
+        token = self._next
+        if token.kind == "end" or token.word in _NO_VALUE:
+            raise self._fault(self._unexpected("a value"), token)
+        self._take()
         match token.kind:
             case "text" | "raw":
                 return Literal(text_of(token, self._text), token.at)
@@ -203,8 +215,7 @@ class _Parser:
                 return ListOf(tuple(self._listed("]")), token.at)
             case "{":
                 return self._map(token)
-        self._place -= 1
-        raise self._fault(self._unexpected("a value"), token)
+        raise self._fault(f"{token.word[:40]!r} stands where a value is to follow", token)
 
     def _number(self, token: Token, word: str) -> Node:
         follows = self._next
