@@ -310,3 +310,34 @@ def test_a_peer_that_executes_a_run_judges_its_conditions_and_reports_what_they_
         "after": ("completed", None),
     }
     assert "its condition failed" in found["wrong"]["error"]
+
+
+def test_a_rerun_judges_again_what_uses_a_parameter_that_changed_and_repeats_a_task_whose_rule_asks_for_no_success(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    tasks = [
+        {"id": "bad", "command": "exit 3"},
+        {"id": "on", "when": "params.on"},
+        {"id": "other", "when": "run.id == ''"},
+        {"id": "mend", "depends_on": "bad", "trigger_rule": "one_failed"},
+        {"id": "plain", "depends_on": "bad"},
+    ]
+    plain = document(*tasks, params={"on": {"type": "boolean", "default": False}})
+    sandbox.json("dag", "run", write_dag(tmp_path, plain), "--wait", expect=1)
+    assert shown(sandbox)["on"]["status"] == "skipped"
+
+    again = sandbox.json("dag", "rerun", "conditions", "--from-failed", "-p", "on=true", "--wait", expect=1)
+    assert again["again"] == {
+        "bad": "it failed",
+        "on": "it uses the parameter on",
+        "mend": "bad before it runs again",
+        "plain": "it was skipped",
+    }
+    assert (shown(sandbox)["on"]["status"], shown(sandbox)["other"]["skip_reason"]) == ("completed", "condition")
+
+    alone = sandbox.json("dag", "rerun", "conditions", "--task", "mend", "--wait", expect=1)
+    assert alone["again"] == {"mend": "it was asked for"}
+    assert shown(sandbox)["mend"]["status"] == "completed"
+    refused = sandbox.cis("dag", "rerun", "conditions", "--task", "plain")
+    assert refused.returncode == 4
+    assert "which 'plain' needs, is failed" in refused.stderr
