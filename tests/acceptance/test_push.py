@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,13 @@ Pair = tuple[ClusterNode, ClusterNode]
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+    stores: Callable[[str, int], list[str]],
+) -> Iterator[Pair]:
     """node-1 and node-2, which run and trust each other; each test leaves them so."""
-    one, two = make_nodes(tmp_path_factory.mktemp("pair"), 2)
+    one, two = make_nodes(tmp_path_factory.mktemp("pair"), 2, stores=stores(request.param, 2))
     befriend(one, two)
     with running(one, two):
         yield one, two

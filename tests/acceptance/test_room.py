@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,19 @@ MANY_TASKS = 5000
 
 
 @pytest.fixture(scope="module")
-def cluster(homeserver: Homeserver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RoomCluster]:
+def cluster(
+    homeserver: Homeserver,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+    stores: Callable[[str, int], list[str]],
+) -> Iterator[RoomCluster]:
     """Give the tests three running nodes; node-1 alone has the label gpu, and answers alice."""
     folder = tmp_path_factory.mktemp("cluster")
     made = make_room_nodes(
         folder,
         homeserver,
         3,
+        stores=stores(request.param, 3),
         settings={
             "node-1": {"node.labels": '["gpu"]'},
             "node-2": {"matrix.fall_back_after": '"1s"'},

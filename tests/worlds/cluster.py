@@ -124,12 +124,17 @@ class ClusterNode:
         return False
 
 
-def make_nodes(folder: Path, count: int, *, sources: Mapping[str, Path] | None = None) -> list[ClusterNode]:
+def make_nodes(
+    folder: Path, count: int, *, sources: Mapping[str, Path] | None = None, stores: Sequence[str] = ()
+) -> list[ClusterNode]:
     """Return node-1 to node-*count*, each with a home; none runs and none trusts another.
 
-    *sources* are those of nodes that are of another version of this program, by node id.
+    *sources* are those of nodes that are of another version of this program, by node id; *stores* are addresses of
+    databases, one for each node that is not to have a file.
     """
     nodes = [ClusterNode(f"node-{number}", _sandbox(folder, number), free_port()) for number in range(1, count + 1)]
+    for node, store in zip(nodes, stores, strict=False):
+        node.sandbox = node.sandbox.at(node.sandbox.home, CIS_STORE=store)
     for node in nodes:
         if sources and node.node_id in sources:
             node.sandbox = of_source(node.sandbox, sources[node.node_id])

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -48,6 +48,12 @@ class PostgresServer:
             yield self.url(name)
         finally:
             self.run_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+    @contextmanager
+    def databases(self, count: int) -> Iterator[list[str]]:
+        """Give the addresses of *count* new databases."""
+        with ExitStack() as ends:
+            yield [ends.enter_context(self.database()) for _ in range(count)]
 
     def run_sql(self, statement: str) -> None:
         """Run a statement of the tests' own, as the administrator."""

@@ -102,13 +102,14 @@ def make_room_nodes(
     lines: Sequence[str] = (),
     settings: Mapping[str, Mapping[str, str]] | None = None,
     sources: Mapping[str, Path] | None = None,
+    stores: Sequence[str] = (),
 ) -> RoomCluster:
     """Return nodes that trust each other, in a room that node-1 made with ``cis room setup``; none runs yet.
 
     They reach each other by the room alone unless *addresses*. *lines* are added to each ``cis.toml``, and
-    *settings* are set in that of one node: node id, then ``section.key``. *sources* are as ``make_nodes`` takes them.
+    *settings* are set in that of one node: node id, then ``section.key``. *sources* and *stores* are as ``make_nodes`` takes them.
     """
-    cluster = RoomCluster(homeserver, make_nodes(folder, count, sources=sources))
+    cluster = RoomCluster(homeserver, make_nodes(folder, count, sources=sources, stores=stores))
     tag = uuid.uuid4().hex[:8]
     for node in cluster.nodes:
         person = cluster.people[node.node_id] = _register(homeserver, f"{node.node_id}-{tag}")
