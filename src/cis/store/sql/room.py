@@ -200,7 +200,7 @@ _OFFERS = (
 _OFFER_STATE = "UPDATE offers SET state = ?, claim_at_us = coalesce(?, claim_at_us) WHERE run_id = ?"
 _HAS_OFFERS = (
     "SELECT CASE WHEN (SELECT max(rowid) FROM offers) - (SELECT min(rowid) FROM offers) + 1 >= ?2"
-    " THEN (SELECT count(*) FROM (SELECT 1 FROM offers WHERE sender = ?1 LIMIT 1 OFFSET ?2 - 1) AS one) ELSE 0 END"
+    " THEN (SELECT count(*) FROM (SELECT 1 FROM offers WHERE sender = ?1 LIMIT 1 OFFSET max(?2 - 1, 0)) AS one) ELSE 0 END"
 )
 _FORGET_CLOSED = (
     "DELETE FROM offers WHERE rowid = (SELECT rowid FROM offers WHERE sender = ? AND state = 'closed'"

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 64
 _OVER = "('completed', 'failed', 'cancelled')"
+# The parent's state is one value of one row: asked whether there is such a row, PostgreSQL may gather all of them first.
 _LIVE = (
     f"(r.status NOT IN {_OVER}"  # noqa: S608 - constants
-    f" OR EXISTS (SELECT 1 FROM dag_runs p WHERE p.run_id = r.parent_run_id AND p.status NOT IN {_OVER})"
+    f" OR coalesce((SELECT p.status FROM dag_runs p WHERE p.run_id = r.parent_run_id), 'completed') NOT IN {_OVER}"
     " OR EXISTS (SELECT 1 FROM worker_queue q WHERE q.run_id = r.run_id)"
     " OR EXISTS (SELECT 1 FROM outbox o WHERE o.run_id = r.run_id)"
     " OR EXISTS (SELECT 1 FROM remote_runs m WHERE m.run_id = r.run_id AND m.open = 1))"
