@@ -6,19 +6,25 @@ Whatever the order, the outcome has to be one that some order of the two alone w
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cis.errors import CisError, FencedError
+from cis.errors import CisError, ConflictError, FencedError
 from cis.model.states import RunState
+from cis.store.access_records import TokenRecord
+from cis.store.cluster import OfferState, PeerRecord
 from cis.store.port import Store
 from cis.store.records import EventRecord, QueueState, RunChange, WorkerState
+from tests.worlds.cluster_rows import offer
 from tests.worlds.rows import WORKER, definition, item, put_queued, put_run, run, worker
 
 ROUNDS = 2
+PAGE = Path(__file__).parents[2] / "docs/explanation/stores.md"
 Work = Callable[[Store, Callable[[], None]], Any]
 
 
@@ -213,3 +219,155 @@ class TestRaces:
 
         both(open_store, tell("r1"), tell("r2"), tell("r3"))
         assert [event.seq for event in store.events.after(0, limit=9)] == [1, 2, 3]
+
+    def test_two_take_the_last_place_of_a_scope_and_one_gets_it(self, open_store: Callable[[], Store]) -> None:
+        store = open_store()
+        for run_id in ("r1", "r2"):
+            put_run(store, run_id)
+
+        def submit(run_id: str) -> Work:
+            def work(mine: Store, meet: Callable[[], None]) -> bool:
+                count = mine.queue.admitted_count("n", WORKER, at_most=5)
+                meet()
+                if count == 0:
+                    mine.queue.add("n", item(run_id))
+                return count == 0
+
+            return work
+
+        assert sorted(both(open_store, submit("r1"), submit("r2"))) == [False, True]
+        with store.transaction():
+            assert store.queue.admitted_count("n", WORKER, at_most=5) == 1
+
+    def test_of_two_runs_that_want_one_worker_on_two_nodes_one_finds_the_other(
+        self, open_store: Callable[[], Store]
+    ) -> None:
+        store = open_store()
+        with store.transaction():
+            number = store.definitions.put(definition())
+
+        def submit(run_id: str, target: str) -> Work:
+            def work(mine: Store, meet: Callable[[], None]) -> bool:
+                found = mine.runs.unfinished_elsewhere(WORKER, target)
+                meet()
+                if found is None:
+                    mine.runs.add(run(run_id, target_node=target, definition_id=number), [])
+                return found is None
+
+            return work
+
+        assert sorted(both(open_store, submit("r1", "n1"), submit("r2", "n2"))) == [False, True]
+
+    def test_two_that_grow_one_tree_count_each_other(self, open_store: Callable[[], Store]) -> None:
+        open_store()
+
+        def grow(mine: Store, meet: Callable[[], None]) -> int:
+            meet()
+            return mine.runs.grow_tree("root")
+
+        assert sorted(both(open_store, grow, grow)) == [1, 2]
+
+    def test_two_store_one_version_of_a_dag_and_there_is_one(self, open_store: Callable[[], Store]) -> None:
+        store = open_store()
+
+        def put(mine: Store, meet: Callable[[], None]) -> int:
+            meet()
+            return mine.definitions.put(definition())
+
+        first, second = both(open_store, put, put)
+        assert first == second
+        assert len(store.definitions.page(limit=5).items) == 1
+
+    def test_two_save_two_versions_of_a_dag_and_one_of_them_is_the_stored_one(
+        self, open_store: Callable[[], Store]
+    ) -> None:
+        store = open_store()
+        with store.transaction():
+            numbers = [store.definitions.put(definition(sha256=sha)) for sha in ("a", "b")]
+
+        def save(number: int) -> Work:
+            def work(mine: Store, meet: Callable[[], None]) -> None:
+                meet()
+                mine.definitions.save(number, at_us=number)
+
+            return work
+
+        assert both(open_store, *map(save, numbers)) == [None, None]
+        found = [store.definitions.get(number) for number in numbers]
+        assert sum(one is not None and one.saved_at_us is not None for one in found) == 1
+
+    def test_two_give_one_name_to_a_token_and_one_finds_it_taken(self, open_store: Callable[[], Store]) -> None:
+        open_store()
+
+        def give(sha256: str) -> Work:
+            def work(mine: Store, meet: Callable[[], None]) -> bool:
+                free = not mine.tokens.all()
+                meet()
+                if free:
+                    mine.tokens.put(TokenRecord(name="ci", sha256=sha256, may=("read",), created_at_us=1))
+                return free
+
+            return work
+
+        assert sorted(both(open_store, give("a"), give("b"))) == [False, True]
+
+    def test_two_nodes_that_are_trusted_with_one_key_are_not_both(self, open_store: Callable[[], Store]) -> None:
+        store = open_store()
+
+        def trust(node_id: str) -> Work:
+            def work(mine: Store, meet: Callable[[], None]) -> None:
+                meet()
+                mine.peers.put(PeerRecord(node_id=node_id, public_key="k", may=(), trusted_at_us=1))
+
+            return work
+
+        told = both(open_store, trust("a"), trust("b"))
+        assert sorted(map(type, told), key=str) == sorted([type(None), ConflictError], key=str)
+        assert len(store.peers.all()) == 1
+
+    def test_one_who_acts_on_a_peers_right_and_one_who_takes_it_away_come_one_after_the_other(
+        self, open_store: Callable[[], Store]
+    ) -> None:
+        store = open_store()
+        with store.transaction():
+            store.peers.put(PeerRecord(node_id="a", public_key="k", may=("execute",), trusted_at_us=1))
+            number = store.definitions.put(definition())
+
+        def accept(mine: Store, meet: Callable[[], None]) -> bool:
+            trusted = mine.peers.get("a") is not None
+            meet()
+            if trusted:
+                mine.runs.add(run("r1", definition_id=number), [])
+            return trusted
+
+        def untrust(mine: Store, meet: Callable[[], None]) -> bool:
+            meet()
+            mine.peers.delete("a", farewell_until_us=9)
+            return mine.runs.get("r1") is not None
+
+        accepted, seen = both(open_store, accept, untrust)
+        assert accepted == seen
+
+    def test_of_two_that_grant_one_offer_the_second_sees_the_first(self, open_store: Callable[[], Store]) -> None:
+        store = open_store()
+        with store.transaction():
+            store.offers.put(offer("r1"))
+
+        def grant(mine: Store, meet: Callable[[], None]) -> bool:
+            found = mine.offers.get("r1")
+            meet()
+            is_open = found is not None and found.state is OfferState.OPEN
+            if is_open:
+                mine.offers.set_state("r1", OfferState.CLOSED)
+            return is_open
+
+        assert sorted(both(open_store, grant, grant)) == [False, True]
+
+
+def test_the_page_has_each_of_these_races_and_no_other() -> None:
+    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    told = {name for line in rows[2:] for name in re.findall(r"`(test_\w+)", line)}
+    raced = {name for name in vars(TestRaces) if name.startswith("test_")}
+
+    assert {name for name in raced if not name.startswith(tuple(told))} == set()
+    assert {start for start in told if not any(name.startswith(start) for name in raced)} == set()

@@ -81,12 +81,14 @@ class DefinitionRows:
 
     def save(self, definition_id: int, *, at_us: int | None) -> None:
         """Mark a version as the stored one of its DAG, in place of any other; None: its DAG has none."""
+        self._db.lock("saved")
         self._db.write(_UNSAVE, (definition_id,))
         if at_us is not None:
             self._db.write(_SAVE, (at_us, definition_id))
 
     def saved_count(self, *, at_most: int) -> int:
         """Return how many DAGs are stored, counted no further than *at_most*."""
+        self._db.lock("saved")
         row = self._db.row(_COUNT_SAVED, (at_most,))
         return 0 if row is None else int(row[0])
 

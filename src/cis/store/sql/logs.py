@@ -85,6 +85,7 @@ class TokenRows:
 
     def all(self) -> Sequence[TokenRecord]:
         """Return all tokens by name."""
+        self._db.lock("tokens")
         rows = self._db.rows(f"SELECT {_COLUMNS_OF_TOKENS} FROM api_tokens ORDER BY name")  # noqa: S608 - constants
         return read_all("token", _token, rows)
 
