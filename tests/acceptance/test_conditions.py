@@ -87,6 +87,11 @@ def test_a_condition_that_has_no_value_fails_its_task_before_it_starts_and_a_rer
     assert "there is no 'n' (there is: nothing): int(tasks.a.outputs^.n) > 3" in found["b"]["error"]
     assert (found["c"]["skip_reason"], found["c"]["skipped_because"]) == ("upstream_failed", "b")
     assert found["allowed"]["failure_allowed"]
+    assert "b: failed (its condition failed" in failed.stderr
+    looked = sandbox.cis("dag", "logs", "conditions", "--failed")
+    followed = sandbox.cis("dag", "logs", "conditions", "--follow")
+    for told in (looked, followed):
+        assert "==> b <==\nits condition failed: column 20" in told.stderr
 
     mended.touch()
     again = sandbox.json("dag", "rerun", "conditions", "--task", "a", "--wait")

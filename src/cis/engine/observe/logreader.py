@@ -222,22 +222,15 @@ class _RunReader:
             self._take(self._places(store, task=task_id, after=None))
 
     def _note(self, tasks: Iterable[TaskRecord], notes: list[LogPiece]) -> None:
-        """Tell of tasks that were skipped, and of runs that are tasks, once each."""
+        """Tell of tasks that were skipped, or failed before they began, and of runs that are tasks, once each."""
         for task in tasks:
             if self._choice.task not in (None, task.task_id):
                 continue
             name, child_id = self._within + task.task_id, task.child_run_id
-            if task.status is TaskState.SKIPPED and not self._choice.failed and task.task_id not in self._noted:
+            said = _said_of(task, failed=self._choice.failed)
+            if said is not None and task.task_id not in self._noted:
                 self._noted.add(task.task_id)
-                notes.append(
-                    LogPiece(
-                        name,
-                        0,
-                        LogStream.NOTE,
-                        f"{skip_words(task.skip_reason, task.blocked_by)}\n",
-                        task.finished_at_us or 0,
-                    )
-                )
+                notes.append(LogPiece(name, 0, LogStream.NOTE, f"{said}\n", task.finished_at_us or 0))
             if child_id is not None and child_id not in self._noted:
                 self._noted.add(child_id)
                 self._children.append((child_id, f"{name}/"))
@@ -278,6 +271,13 @@ def has_failed(store: Store, attempt: AttemptRecord) -> bool:
     """Whether an attempt is one of a task that failed, and was not allowed to."""
     task = store.tasks.get(attempt.run_id, attempt.task_id)
     return task is not None and task.is_failure
+
+
+def _said_of(task: TaskRecord, *, failed: bool) -> str | None:
+    """Return what is told of a task that has no attempt to show: it was skipped, or, also of the *failed*, could not begin."""
+    if task.status is TaskState.SKIPPED and not failed:
+        return skip_words(task.skip_reason, task.blocked_by)
+    return task.error if task.is_failure and task.started_at_us is None else None
 
 
 def _note_of(task: TaskRecord, name: str, text: str) -> LogPiece:
