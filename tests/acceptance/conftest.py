@@ -28,6 +28,7 @@ BOTH_STORES = {
         "reruns",
         "handlers",
         "many",
+        "random_documents",
     )
 }
 # Of modules whose every test would cost too much, those that say most of recovery, of two nodes and of a room.
