@@ -18,6 +18,7 @@ from tests.worlds.harness import NodeProcess, Sandbox, make_sandbox
 from tests.worlds.waiting import wait_for
 
 Attempt = tuple[str, str, int]
+WITH_PROCESS = ("a", "b", "c[x]", "c[y]", "handlers.exit")  # the tasks of a run that have attempts
 
 # Each attempt of a task leaves a file of its own; the same one twice, or two side by side, leave one that says so.
 _TASK = """
@@ -108,19 +109,20 @@ class Besieged:
         return found
 
     def document(self, name: str, seconds: Sequence[float]) -> Mapping[str, Any]:
-        """Return a DAG of three tasks in scope *name*, the second and third after the first."""
+        """Return a DAG of three tasks in scope *name*, the second and third after the first, the third made into two.
+
+        A handler follows. Each of the five that have a process does the same for its time, the handler for the shortest.
+        """
+        after = {"a": {}, "b": {"depends_on": ["a"]}, "c": {"depends_on": ["a"], "foreach": ["x", "y"]}}
         tasks = [
-            {
-                "id": task_id,
-                "command": _TASK.format(marks=self.marks, seconds=f"{length:.3f}"),
-                "depends_on": [] if task_id == "a" else ["a"],
-                "max_retries": 100,
-                "max_losses": 0,
-                "retry_delay": "20ms",
-            }
+            {"id": task_id, **self._work(length), **after[task_id]}
             for task_id, length in zip("abc", seconds, strict=True)
         ]
-        return {"dag_id": f"proj-{name}-x", "tasks": tasks}
+        return {"dag_id": f"proj-{name}-x", "tasks": tasks, "handlers": {"exit": self._work(min(seconds))}}
+
+    def _work(self, seconds: float) -> dict[str, Any]:
+        command = _TASK.format(marks=self.marks, seconds=f"{seconds:.3f}")
+        return {"command": command, "max_retries": 100, "max_losses": 0, "retry_delay": "20ms"}
 
     def attempts(self, where: str = "1") -> set[Attempt]:
         """Return stored attempts."""
@@ -137,7 +139,7 @@ class Besieged:
     def marked(self, kind: str) -> set[Attempt]:
         """Return the attempts that left a file of this kind."""
         found = (path.name.split(".") for path in self.marks.glob(f"{kind}.*"))
-        return {(run_id, task_id, int(attempt)) for _, run_id, task_id, attempt in found}
+        return {(run_id, ".".join(task_id), int(attempt)) for _, run_id, *task_id, attempt in found}
 
     def check_no_lost_attempt_lives(self) -> None:
         """Whatever the rows call lost was ended before they did."""
@@ -174,7 +176,11 @@ class Besieged:
         )
         assert strange == []
         completed = self.attempts("status = 'completed'")
-        assert len(completed) == 3 * len(accepted)
+        assert len(completed) == len(WITH_PROCESS) * len(accepted)
+        whole = self.sandbox.rows(
+            "SELECT run_id, group_concat(task_id, ' ') FROM (SELECT * FROM run_tasks ORDER BY run_id, task_no) GROUP BY 1"
+        )
+        assert {ids for _, ids in whole} == {"a b c c[x] c[y] handlers.exit"}, "what was added is not there once"
         assert completed <= self.marked("done"), "a success without its work"
         assert self.marked("began") <= self.attempts(), "a process without a row"
         assert self.marked("twice") == set(), "one attempt was started twice"
