@@ -164,3 +164,22 @@ def test_values_keep_their_types_down_through_dags_eight_deep_and_up_again(sandb
         assert run["status"] == "completed", run["tasks"]
         handed_up = run["tasks"][0]["outputs"]["v"]
         assert (handed_up, type(handed_up)) == (value, type(value))
+
+
+def test_what_is_the_authors_own_is_ignored_and_a_folder_of_the_dag_is_that_of_each_task_that_says_none(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    for name in ("of-dag", "of-defaults", "of-task"):
+        (tmp_path / name).mkdir()
+    tells = {"command": 'basename "$PWD"', "x-note": "of a task"}
+    fields = {"cwd": "of-dag", "x-env": {"A": "1"}}
+    first = document("own", {"id": "a", **tells}, {"id": "b", **tells, "cwd": "of-task"}, **fields)
+    second = document("shared", {"id": "a", **tells}, **fields, defaults={"cwd": "of-defaults", "x-of-these": 1})
+    for one in (first, second):
+        assert sandbox.cis("dag", "run", write_dag(tmp_path, one), "--wait").returncode == 0
+    said = {
+        dag_id: {log["task_id"]: log["output"] for log in sandbox.json("dag", "logs", dag_id)}
+        for dag_id in ("own", "shared")
+    }
+
+    assert said == {"own": {"a": "of-dag\n", "b": "of-task\n"}, "shared": {"a": "of-defaults\n"}}
