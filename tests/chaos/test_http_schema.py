@@ -25,6 +25,7 @@ from tests.worlds.harness import NodeProcess, Sandbox, make_sandbox
 SECONDS = size(20, 600)
 SLOW_S = 20.0
 UNFIT = "positive_data_acceptance,negative_data_rejection"
+_WITH_DOCUMENT = (("/api/v1/dag/execute", "post"), ("/api/v1/dag/validate", "post"), ("/api/v1/dags/{dag_id}", "put"))
 ELSEWHERE = ("/api/v1/events", "/api/v1/peers/messages")
 
 
@@ -54,7 +55,7 @@ def test_every_answer_is_one_that_the_description_promises(sandbox: Sandbox, tmp
 def _explore(node: NodeProcess, folder: Path, *, seed: int, token: str | None) -> dict[str, Any]:
     """Send what the description allows, and what it does not; fail, with what to send again, at the first surprise."""
     described = node.call("GET", "/openapi.json").body
-    for path, method in (("/api/v1/dag/execute", "post"), ("/api/v1/dags/{dag_id}", "put")):
+    for path, method in _WITH_DOCUMENT:
         del described["paths"][path][method]["requestBody"]["content"][
             "application/toml"
         ]  # schemathesis cannot write it

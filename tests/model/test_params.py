@@ -29,6 +29,16 @@ def refused(declared: Any, given: Any) -> dict[str, str]:
     return {fault.place: fault.message for fault in caught.value.faults}
 
 
+@pytest.mark.parametrize("kind", [{}, [], ["string"], 5, True])
+def test_a_type_that_is_no_text_is_a_fault_also_of_what_items_are(kind: Any) -> None:
+    found = faults_of(
+        {"one": {"type": kind}, "many": {"type": "array", "items": {"items": {"type": kind}, "type": "array"}}}
+    )
+
+    assert set(found) == {"params.one.type", "params.many.items.items.type"}
+    assert "is not one of string" in found["params.one.type"]
+
+
 def test_each_fault_of_a_declaration_is_told_with_its_place() -> None:
     found = faults_of(
         {

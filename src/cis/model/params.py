@@ -110,7 +110,7 @@ def _faults_of_words(at: Path, one: Mapping[str, Json], words: Sequence[str], de
     if kind == "file":
         yield (*at, "type"), "'file' is reserved: files do not travel with a run yet"
         return
-    if kind is not None and kind not in _KIND:
+    if kind is not None and not (isinstance(kind, str) and kind in _KIND):
         near = did_you_mean(str(kind), list(_KIND))
         yield (*at, "type"), f"{str(kind)!r:.60} is not one of {', '.join(_KIND)}{near}"
         return
